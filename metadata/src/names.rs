@@ -1,0 +1,161 @@
+//! Text that means something, as types that cannot hold a wrong value. Knows nothing of where the text came from.
+
+/// Why a text is not a valid name: reads well after the name of the field.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(pub(crate) String);
+
+/// Makes a newtype over `String` whose only way in is `check`: `TryFrom<String>`, `as_str`, `Display` and serde.
+macro_rules! text_type {
+    ($(#[$doc:meta])* $name:ident, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ::serde::Serialize, ::serde::Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            /// The text itself.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = $crate::names::Invalid;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                let check: fn(&str) -> Result<(), String> = $check;
+                check(&text).map_err($crate::names::Invalid)?;
+                Ok(Self(text.into_boxed_str()))
+            }
+        }
+
+        impl TryFrom<&str> for $name {
+            type Error = $crate::names::Invalid;
+
+            fn try_from(text: &str) -> Result<Self, Self::Error> {
+                Self::try_from(text.to_owned())
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0.into()
+            }
+        }
+
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+pub(crate) use text_type;
+
+/// Refuses a text that is shorter or longer than `range` (in bytes) or holds a character that `allowed` does not.
+pub(crate) fn limited(
+    text: &str,
+    range: std::ops::RangeInclusive<usize>,
+    allowed: fn(char) -> bool,
+    alphabet: &str,
+) -> Result<(), String> {
+    if !range.contains(&text.len()) {
+        return Err(format!("must be {} to {} bytes long, not {}", range.start(), range.end(), text.len()));
+    }
+    match text.chars().find(|c| !allowed(*c)) {
+        Some(c) => Err(format!("may hold {alphabet} only, not {c:?}")),
+        None => Ok(()),
+    }
+}
+
+text_type!(
+    /// A pod's `metadata.uid`: unique over all pods that ever were, so tokens and connections are bound to it.
+    PodUid,
+    |text| limited(text, 1..=64, |c| c.is_ascii_alphanumeric() || c == '-', "letters, digits and -")
+);
+
+text_type!(
+    /// The name of an IAM or RAM role: one path segment of 1 to 64 characters.
+    /// Source: IAM `CreateRole`, RoleName; RAM role names are a subset.
+    RoleName,
+    |text| {
+        limited(text, 1..=64, |c| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c), "letters, digits and +=,.@_-")?;
+        if text == "." || text == ".." { Err("must not be a dot segment".to_owned()) } else { Ok(()) }
+    }
+);
+
+text_type!(
+    /// A cloud account: 12 digits on AWS, up to 20 on Alibaba Cloud. Kept as text, leading zeros and all.
+    AccountId,
+    |text| limited(text, 12..=20, |c| c.is_ascii_digit(), "digits")
+);
+
+text_type!(
+    /// One line of a value that is served as it is: 1 to 253 characters, none of them a control character.
+    Line,
+    |text| {
+        limited(text, 1..=253, |c| !c.is_control(), "characters that are not control characters")
+    }
+);
+
+text_type!(
+    /// An ARN of a role, in either cloud's form (`arn:…` or `acs:ram::…`).
+    RoleArn,
+    |text| {
+        limited(text, 16..=2048, |c| c.is_ascii_graphic(), "visible ASCII characters")?;
+        let parts = text.splitn(6, ':').collect::<Vec<_>>();
+        match parts.as_slice() {
+            ["arn", _, "iam", "", _, role] if role.starts_with("role/") => Ok(()),
+            ["acs", "ram", "", _, role] if role.starts_with("role/") => Ok(()),
+            _ => Err("must be an ARN of a role, such as arn:aws:iam::123456789012:role/NAME \
+                      or acs:ram::1234567890123456:role/NAME"
+                .to_owned()),
+        }
+    }
+);
+
+impl RoleArn {
+    /// The account that the ARN names, when it names a well-formed one.
+    #[must_use]
+    pub fn account(&self) -> Option<AccountId> {
+        let parts = self.as_str().splitn(6, ':').collect::<Vec<_>>();
+        let account = match parts.as_slice() {
+            ["arn", _, _, _, account, _] | ["acs", _, _, account, _] => *account,
+            _ => return None,
+        };
+        AccountId::try_from(account).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_name_is_one_path_segment() {
+        assert!(RoleName::try_from("app-role_1@x").is_ok());
+        for bad in ["", "a/b", "..", ".", "a b", "a\n", "ä"] {
+            assert!(RoleName::try_from(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn a_role_arn_names_its_account_on_both_clouds() {
+        for (arn, account) in [
+            ("arn:aws:iam::123456789012:role/path/web", "123456789012"),
+            ("arn:aws-cn:iam::123456789012:role/web", "123456789012"),
+            ("acs:ram::1234567890123456:role/web", "1234567890123456"),
+        ] {
+            assert_eq!(RoleArn::try_from(arn).unwrap().account().unwrap().as_str(), account);
+        }
+        assert!(RoleArn::try_from("arn:aws:iam::123456789012:user/web").is_err());
+    }
+
+    #[test]
+    fn a_line_cannot_split_a_response() {
+        assert!(Line::try_from("a\r\nb").is_err());
+        assert!(Line::try_from("eu-west-1").is_ok());
+    }
+}
