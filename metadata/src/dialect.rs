@@ -1,6 +1,10 @@
 //! The two clouds whose metadata service a pod may be given. Each one's rules live in its own file below this one;
 //! they share no branch in which the clouds differ.
 
+pub mod ec2;
+pub mod ecs;
+mod page;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};

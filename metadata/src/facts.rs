@@ -292,12 +292,8 @@ pub(crate) mod tests {
             time_added: Timestamp::UNIX_EPOCH,
         };
         assert_eq!(pod.bears(&taint), Some(0));
-        let tolerate = |seconds| Toleration {
-            key: Some("k".into()),
-            value: None,
-            effect: None,
-            toleration_seconds: seconds,
-        };
+        let tolerate =
+            |seconds| Toleration { key: Some("k".into()), value: None, effect: None, toleration_seconds: seconds };
         pod.spec.tolerations = vec![tolerate(None)];
         assert_eq!(pod.bears(&taint), None);
         pod.spec.tolerations = vec![tolerate(None), tolerate(Some(30)), tolerate(Some(10))];

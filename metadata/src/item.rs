@@ -35,17 +35,8 @@ text_type!(
 );
 
 /// What no item may stand for in a dialect: credentials, tags, and whatever says who the pod is.
-const RESERVED_EC2: [&str; 9] = [
-    "iam",
-    "identity-credentials",
-    "tags",
-    "instance-id",
-    "hostname",
-    "local-hostname",
-    "local-ipv4",
-    "ipv6",
-    "mac",
-];
+const RESERVED_EC2: [&str; 9] =
+    ["iam", "identity-credentials", "tags", "instance-id", "hostname", "local-hostname", "local-ipv4", "ipv6", "mac"];
 const RESERVED_ECS: [&str; 8] =
     ["ram", "tags", "all", "instance-id", "serial-number", "hostname", "private-ipv4", "mac"];
 

@@ -201,9 +201,7 @@ impl Users {
     pub fn admit(&self, owner: Option<u32>) -> bool {
         match owner {
             _ if self.is_everybody() => true,
-            Some(user) => {
-                !self.denied.contains(&user) && (self.allowed.is_empty() || self.allowed.contains(&user))
-            }
+            Some(user) => !self.denied.contains(&user) && (self.allowed.is_empty() || self.allowed.contains(&user)),
             None => false,
         }
     }

@@ -1,12 +1,12 @@
 //! What an administrator holds every profile to: `MetadataPolicy` after it was validated, and the sum of several.
 
-use std::collections::BTreeSet;
 use crate::dialect::Dialect;
 use crate::names::{limited, text_type};
 use crate::options::{HopLimit, HttpTokens};
 use crate::profile::HostNetwork;
 use crate::role::{Provider, ProviderKind, Role};
 use crate::selector::Selector;
+use std::collections::BTreeSet;
 
 /// A validated policy. What is absent is left to profiles and to other policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -100,13 +100,19 @@ impl<'p> Rules<'p> {
     /// The lowest of the highest hop limits, and the policy that sets it.
     #[must_use]
     pub fn max_hop_limit(&self) -> Option<(HopLimit, &'p Policy)> {
-        self.0.iter().filter_map(|policy| policy.max_hop_limit.map(|limit| (limit, *policy))).min_by_key(|(limit, _)| *limit)
+        self.0
+            .iter()
+            .filter_map(|policy| policy.max_hop_limit.map(|limit| (limit, *policy)))
+            .min_by_key(|(limit, _)| *limit)
     }
 
     /// The policy that forbids a dialect, if one does.
     #[must_use]
     pub fn forbids_dialect(&self, dialect: Dialect) -> Option<&'p Policy> {
-        self.0.iter().copied().find(|policy| policy.allowed_dialects.as_ref().is_some_and(|all| !all.contains(&dialect)))
+        self.0
+            .iter()
+            .copied()
+            .find(|policy| policy.allowed_dialects.as_ref().is_some_and(|all| !all.contains(&dialect)))
     }
 
     /// Why a role may not be served, if it may not.

@@ -1,0 +1,473 @@
+//! Compiles one pod's facts with the profiles and policies that hold for it into the workload that it is served, and
+//! says what stood in the way. Knows nothing of addresses, requests or time.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::cel::Scope;
+use crate::dialect::{Dialect, ec2, ecs};
+use crate::facts::Facts;
+use crate::finding::{Finding, Reason};
+use crate::identity::{Kind, alphanumeric_id, ec2_id};
+use crate::item::{FieldPath, ItemSource, ItemText};
+use crate::names::Invalid;
+use crate::notice::Notices;
+use crate::options::{HttpEndpoint, HttpTokens, InstanceMetadataTags, Limits, MetadataOptions, Users};
+use crate::policy::{Policy, Rules, WithoutProfile};
+use crate::profile::{
+    HostNetwork, InstanceSpec, KeyRef, LifeCycle, MAX_USER_DATA_BYTES, Network, Profile, UserDataSource,
+};
+use crate::role::Role;
+use crate::tag;
+use crate::workload::{Instance, ItemValue, Part, PodRef, UserData, Workload};
+
+/// Values of ConfigMaps in the pod's namespace, by object and key.
+pub type Sources = BTreeMap<KeyRef, Bytes>;
+
+/// What holds for the whole cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The domain of the cluster's names, such as `cluster.local`.
+    pub cluster_domain: String,
+    /// The region of nodes without a region label.
+    pub region: Option<String>,
+    /// The account of pods whose role and profile name none.
+    pub account: Option<crate::names::AccountId>,
+    /// The domain of host names that are made of an address, in place of the cloud's own.
+    pub hostname_suffix: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { cluster_domain: "cluster.local".to_owned(), region: None, account: None, hostname_suffix: None }
+    }
+}
+
+/// The outcome for one pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compiled {
+    /// What it is served.
+    pub outcome: Outcome,
+    /// What its profiles should know.
+    pub findings: Vec<Finding>,
+}
+
+/// Whether a pod is served at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is.
+    Served(Box<Workload>),
+    /// It gets 403 on every path.
+    Denied(Denied),
+    /// It is a hostNetwork pod that a policy and its profile leave to the node's own metadata service.
+    Node(PodRef),
+}
+
+/// A pod that is refused whatever it asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// The pod.
+    pub pod: PodRef,
+    /// Why, for whoever runs it.
+    pub why: String,
+}
+
+/// Compiles one pod. `profiles` may hold those of other namespaces; they do not match.
+#[must_use]
+pub fn compile(
+    facts: &Facts,
+    profiles: &[Profile],
+    policies: &[Policy],
+    sources: &Sources,
+    settings: &Settings,
+) -> Compiled {
+    let rules = Rules::holding(policies, &facts.namespace.metadata.labels);
+    let mut findings = Vec::new();
+    let Some(profile) = choose(facts, profiles, &mut findings) else {
+        return Compiled { outcome: without_profile(facts, &rules, settings), findings };
+    };
+    let outcome = Compiling { facts, profile, rules, sources, settings, findings: &mut findings }.run();
+    Compiled { outcome, findings }
+}
+
+/// The profile that wins: the highest priority, then the oldest, then the first by name.
+fn choose<'p>(facts: &Facts, profiles: &'p [Profile], findings: &mut Vec<Finding>) -> Option<&'p Profile> {
+    let mut matching = profiles.iter().filter(|profile| profile.matches(facts)).collect::<Vec<_>>();
+    matching.sort_by(|a, b| {
+        b.priority.cmp(&a.priority).then(a.created.cmp(&b.created)).then(a.object.name.cmp(&b.object.name))
+    });
+    let winner = *matching.first()?;
+    for loser in matching.iter().skip(1).filter(|loser| loser.priority == winner.priority) {
+        findings.push(Finding {
+            profile: Some(loser.object.clone()),
+            field: "spec.priority".to_owned(),
+            reason: Reason::Conflicted,
+            message: format!(
+                "pod {} is matched by MetadataProfile {} too, at the same priority, which wins: it is older or first by name",
+                facts.pod.metadata.name, winner.object.name
+            ),
+        });
+    }
+    Some(winner)
+}
+
+fn pod_ref(facts: &Facts) -> PodRef {
+    let metadata = &facts.pod.metadata;
+    PodRef { namespace: metadata.namespace.clone(), name: metadata.name.clone(), uid: metadata.uid.clone() }
+}
+
+fn without_profile(facts: &Facts, rules: &Rules<'_>, settings: &Settings) -> Outcome {
+    let denied = |why: &str| Outcome::Denied(Denied { pod: pod_ref(facts), why: why.to_owned() });
+    if facts.pod.spec.host_network {
+        return denied("no MetadataProfile matches this hostNetwork pod");
+    }
+    match rules.without_profile() {
+        WithoutProfile::Deny => denied("no MetadataProfile matches it"),
+        WithoutProfile::Facts => {
+            let part =
+                |dialect| rules.forbids_dialect(dialect).is_none().then(|| part(facts, None, dialect, None, settings));
+            Outcome::Served(Box::new(Workload {
+                pod: pod_ref(facts),
+                profile: None,
+                options: MetadataOptions::default(),
+                limits: Limits::default(),
+                users: Users::default(),
+                instance: instance(facts, &InstanceSpec::default(), settings),
+                ec2: part(Dialect::Ec2),
+                ecs: part(Dialect::Ecs),
+            }))
+        }
+    }
+}
+
+/// One pod with the profile that won.
+struct Compiling<'a> {
+    facts: &'a Facts,
+    profile: &'a Profile,
+    rules: Rules<'a>,
+    sources: &'a Sources,
+    settings: &'a Settings,
+    findings: &'a mut Vec<Finding>,
+}
+
+impl Compiling<'_> {
+    fn find(&mut self, field: impl Into<String>, reason: Reason, message: impl Into<String>) {
+        self.findings.push(Finding {
+            profile: Some(self.profile.object.clone()),
+            field: field.into(),
+            reason,
+            message: message.into(),
+        });
+    }
+
+    fn run(mut self) -> Outcome {
+        if self.facts.pod.spec.host_network {
+            match self.host_network() {
+                HostNetwork::Deny => {
+                    let why = "hostNetwork pods get nothing: spec.hostNetwork of its profile is Deny, or a policy forbids more";
+                    return Outcome::Denied(Denied { pod: pod_ref(self.facts), why: why.to_owned() });
+                }
+                HostNetwork::Node => return Outcome::Node(pod_ref(self.facts)),
+                HostNetwork::Pod => {}
+            }
+        }
+        let roles = self.roles();
+        let mut workload = Workload {
+            pod: pod_ref(self.facts),
+            profile: Some(self.profile.object.clone()),
+            options: self.options(),
+            limits: self.profile.limits,
+            users: self.profile.users.clone(),
+            instance: instance(self.facts, &self.profile.instance, self.settings),
+            ec2: None,
+            ecs: None,
+        };
+        workload.instance.public_keys.clone_from(&self.profile.public_keys);
+        workload.instance.user_data = self.user_data();
+        for dialect in self.dialects() {
+            let role = roles.get(&dialect).cloned();
+            let mut part = part(self.facts, Some(self.profile), dialect, role, self.settings);
+            part.tags = self.tags(dialect, workload.options.instance_metadata_tags);
+            part.items = self.items(dialect);
+            match dialect {
+                Dialect::Ec2 => workload.ec2 = Some(part),
+                Dialect::Ecs => workload.ecs = Some(part),
+            }
+            self.drop_misplaced_items(&mut workload, dialect);
+        }
+        Outcome::Served(Box::new(workload))
+    }
+
+    fn host_network(&mut self) -> HostNetwork {
+        let mode = self.profile.host_network;
+        match self.rules.forbids_host_network(mode) {
+            Some(why) => {
+                self.find("spec.hostNetwork", Reason::PolicyForbids, why);
+                HostNetwork::Deny
+            }
+            None => mode,
+        }
+    }
+
+    /// The profile's options, tightened by policies.
+    fn options(&mut self) -> MetadataOptions {
+        let mut options = self.profile.options;
+        let enabled = options.http_endpoint == HttpEndpoint::Enabled;
+        if options.http_tokens == HttpTokens::Optional
+            && let Some(policy) = self.rules.requires_tokens()
+        {
+            let message = format!("MetadataPolicy {} requires tokens", policy.name);
+            options.http_tokens = HttpTokens::Required;
+            if enabled {
+                self.find("spec.metadataOptions.httpTokens", Reason::PolicyTightened, message);
+            }
+        }
+        if let Some((limit, policy)) = self.rules.max_hop_limit()
+            && limit < options.http_put_response_hop_limit
+        {
+            let message = format!("MetadataPolicy {} allows {} at most", policy.name, limit.get());
+            options.http_put_response_hop_limit = limit;
+            if enabled {
+                self.find("spec.metadataOptions.httpPutResponseHopLimit", Reason::PolicyTightened, message);
+            }
+        }
+        options
+    }
+
+    fn dialects(&mut self) -> Vec<Dialect> {
+        let mut allowed = Vec::new();
+        for dialect in &self.profile.dialects {
+            match self.rules.forbids_dialect(*dialect) {
+                Some(policy) => {
+                    let message = format!("MetadataPolicy {} does not allow {dialect}", policy.name);
+                    self.find("spec.dialects", Reason::PolicyForbids, message);
+                }
+                None => allowed.push(*dialect),
+            }
+        }
+        allowed
+    }
+
+    fn roles(&mut self) -> BTreeMap<Dialect, Role> {
+        let mut allowed = BTreeMap::new();
+        for (dialect, role) in &self.profile.roles {
+            match self.rules.forbids_role(role) {
+                Some(why) => self.find("spec.roles", Reason::PolicyForbids, format!("role {}: {why}", role.name)),
+                None => {
+                    allowed.insert(*dialect, role.clone());
+                }
+            }
+        }
+        allowed
+    }
+
+    fn user_data(&mut self) -> Option<UserData> {
+        match self.profile.user_data.as_ref()? {
+            UserDataSource::Inline(text) => Some(UserData::Bytes(Bytes::copy_from_slice(text.as_bytes()))),
+            UserDataSource::Secret(key) => Some(UserData::Secret(key.clone())),
+            UserDataSource::ConfigMap(key) => match self.sources.get(key) {
+                Some(data) if data.len() <= MAX_USER_DATA_BYTES => Some(UserData::Bytes(data.clone())),
+                Some(data) => {
+                    let message = format!(
+                        "ConfigMap {} key {}: must be at most {MAX_USER_DATA_BYTES} bytes long, not {}",
+                        key.name,
+                        key.key,
+                        data.len()
+                    );
+                    self.find("spec.userData.configMapKeyRef", Reason::UserDataUnavailable, message);
+                    None
+                }
+                None => {
+                    let message = format!("ConfigMap {} or its key {} does not exist", key.name, key.key);
+                    self.find("spec.userData.configMapKeyRef", Reason::UserDataUnavailable, message);
+                    None
+                }
+            },
+        }
+    }
+
+    /// Labels that were selected and whose key the dialect allows, then static tags, which win.
+    fn tags(&mut self, dialect: Dialect, shown: InstanceMetadataTags) -> Vec<(String, String)> {
+        if shown == InstanceMetadataTags::Disabled {
+            return Vec::new();
+        }
+        let selected = |key: &str| self.profile.tag_labels.iter().any(|pattern| pattern.matches(key));
+        let mut tags = BTreeMap::new();
+        let mut dropped = Vec::new();
+        for (key, value) in self.facts.pod.metadata.labels.iter().filter(|(key, _)| selected(key)) {
+            match tag::check_key(dialect, key) {
+                Ok(()) => {
+                    tags.insert(key.clone(), value.clone());
+                }
+                Err(_) => dropped.push(key.as_str()),
+            }
+        }
+        if !dropped.is_empty() {
+            let message = format!("{dialect} allows no tag with the key of these labels: {}", dropped.join(", "));
+            self.find("spec.tags.labels", Reason::TagDropped, message);
+        }
+        tags.extend(self.profile.static_tags.iter().map(|tag| (tag.key.clone(), tag.value.to_string())));
+        tags.into_iter().collect()
+    }
+
+    fn items(&mut self, dialect: Dialect) -> Vec<(crate::item::ItemPath, ItemValue)> {
+        let mut items = Vec::new();
+        let mut scope = None;
+        for (index, item) in self.profile.items.iter().enumerate().filter(|(_, item)| item.dialect == dialect) {
+            let value = match &item.source {
+                ItemSource::Value(text) => Ok(Some(ItemValue::Text(text.clone()))),
+                ItemSource::Field(field) => field_value(self.facts, field),
+                ItemSource::Expression(expression) => {
+                    scope.get_or_insert_with(|| Scope::new(self.facts)).as_ref().map_err(Clone::clone).and_then(
+                        |scope| match expression.evaluate(scope)? {
+                            Some(text) => ItemText::try_from(text).map(|text| Some(ItemValue::Text(text))),
+                            None => Ok(None),
+                        },
+                    )
+                }
+            };
+            match value {
+                Ok(Some(value)) => items.push((item.path.clone(), value)),
+                Ok(None) => {}
+                Err(Invalid(why)) => {
+                    let message =
+                        format!("item {} is left out for pod {}: {why}", item.path, self.facts.pod.metadata.name);
+                    self.find(format!("spec.metadata[{index}]"), Reason::ItemUnavailable, message);
+                }
+            }
+        }
+        items
+    }
+
+    /// Leaves out items whose name is a directory of the tree, or that lie below one of its leaves.
+    fn drop_misplaced_items(&mut self, workload: &mut Workload, dialect: Dialect) {
+        let misplaced = match dialect {
+            Dialect::Ec2 => ec2::tree::misplaced_items(workload),
+            Dialect::Ecs => ecs::tree::misplaced_items(workload),
+        };
+        for path in &misplaced {
+            let message =
+                format!("item {path} would be both a leaf and a directory of the {dialect} tree; it is left out");
+            let place = self.profile.items.iter().position(|item| item.dialect == dialect && item.path == *path);
+            self.find(format!("spec.metadata[{}].path", place.unwrap_or_default()), Reason::ItemMisplaced, message);
+        }
+        if let Some(part) = workload.part_mut(dialect) {
+            part.items.retain(|(path, _)| !misplaced.contains(path));
+        }
+    }
+}
+
+/// A field of the downward API; `None` if the pod does not have it, which leaves the item out.
+fn field_value(facts: &Facts, field: &FieldPath) -> Result<Option<ItemValue>, Invalid> {
+    let metadata = &facts.pod.metadata;
+    let addresses = || facts.node.as_ref().map(|node| node.status.addresses.as_slice()).unwrap_or_default();
+    let text = match field {
+        FieldPath::PodIp => return Ok(Some(ItemValue::PodIp)),
+        FieldPath::PodIps => return Ok(Some(ItemValue::PodIps)),
+        FieldPath::Name => Some(metadata.name.clone()),
+        FieldPath::Namespace => Some(metadata.namespace.clone()),
+        FieldPath::Uid => Some(metadata.uid.to_string()),
+        FieldPath::Label(key) => metadata.labels.get(key).cloned(),
+        FieldPath::Annotation(key) => metadata.annotations.get(key).cloned(),
+        FieldPath::NodeName => facts.pod.spec.node_name.clone(),
+        FieldPath::ServiceAccountName => Some(facts.pod.spec.service_account_name.clone()),
+        FieldPath::HostIp => addresses().first().map(ToString::to_string),
+        FieldPath::HostIps => {
+            let all = addresses().iter().map(ToString::to_string).collect::<Vec<_>>();
+            (!all.is_empty()).then(|| all.join("\n"))
+        }
+    };
+    text.map(|text| ItemText::try_from(text).map(ItemValue::Text)).transpose()
+}
+
+/// What the pod is in one dialect, before tags and items.
+fn part(facts: &Facts, profile: Option<&Profile>, dialect: Dialect, role: Option<Role>, settings: &Settings) -> Part {
+    let uid = facts.pod.metadata.uid.as_str();
+    let image = facts.pod.spec.image.as_str();
+    let set = profile.and_then(|profile| profile.instance.image_id.as_ref()).map(ToString::to_string);
+    let (instance_id, image_id) = match dialect {
+        Dialect::Ec2 => (ec2_id("i", Kind::Instance, uid), ec2_id("ami", Kind::Image, image)),
+        Dialect::Ecs => (alphanumeric_id("i-", Kind::Instance, uid, 20), alphanumeric_id("m-", Kind::Image, image, 20)),
+    };
+    let account = role
+        .as_ref()
+        .and_then(Role::account)
+        .or_else(|| profile?.instance.account_id.clone())
+        .or_else(|| settings.account.clone());
+    Part { account, instance_id, image_id: set.unwrap_or(image_id), role, tags: Vec::new(), items: Vec::new() }
+}
+
+/// What the pod is: the profile first, then the node, then the settings.
+fn instance(facts: &Facts, spec: &InstanceSpec, settings: &Settings) -> Instance {
+    let (pod, node) = (&facts.pod, facts.node.as_ref());
+    let label = |key: &str| node.and_then(|node| node.label(key)).map(str::to_owned);
+    let or_label =
+        |set: &Option<crate::names::Line>, key: &str| set.as_ref().map(ToString::to_string).or_else(|| label(key));
+    Instance {
+        region: or_label(&spec.region, "topology.kubernetes.io/region").or_else(|| settings.region.clone()),
+        zone: or_label(&spec.availability_zone, "topology.kubernetes.io/zone"),
+        zone_id: or_label(&spec.availability_zone_id, "topology.k8s.aws/zone-id"),
+        instance_type: or_label(&spec.instance_type, "node.kubernetes.io/instance-type"),
+        life_cycle: spec.life_cycle.or_else(|| node.map(life_cycle)),
+        architecture: label("kubernetes.io/arch").map(|arch| match arch.as_str() {
+            "amd64" => "x86_64".to_owned(),
+            "386" => "i386".to_owned(),
+            _ => arch,
+        }),
+        hostname: pod.hostname().to_owned(),
+        fqdn: pod.spec.subdomain.as_ref().map(|subdomain| {
+            format!("{}.{subdomain}.{}.svc.{}", pod.hostname(), pod.metadata.namespace, settings.cluster_domain)
+        }),
+        hostname_suffix: settings.hostname_suffix.clone(),
+        launch_index: pod.ordinal().unwrap_or(0),
+        launched: pod.metadata.creation_timestamp,
+        reservation: match &pod.metadata.controller {
+            Some(controller) => controller.uid.clone(),
+            None => pod.metadata.uid.to_string(),
+        },
+        owned: pod.metadata.controller.is_some(),
+        network: network(facts, &spec.network),
+        public_keys: Vec::new(),
+        user_data: None,
+        notices: Notices::of(facts),
+    }
+}
+
+/// The capacity-type label of Karpenter, EKS, or ACK; a node without one is on demand.
+fn life_cycle(node: &crate::facts::NodeFacts) -> LifeCycle {
+    let capacity =
+        ["karpenter.sh/capacity-type", "eks.amazonaws.com/capacityType", "node.alibabacloud.com/spot-strategy"]
+            .iter()
+            .find_map(|key| node.label(key));
+    match capacity {
+        Some("spot" | "SPOT" | "SpotAsPriceGo" | "SpotWithPriceLimit") => LifeCycle::Spot,
+        Some("capacity-block" | "CAPACITY_BLOCK") => LifeCycle::CapacityBlock,
+        Some(_) | None => LifeCycle::OnDemand,
+    }
+}
+
+/// The profile's network items, with the node's pod range as the subnet where the profile names none.
+fn network(facts: &Facts, spec: &Network) -> Network {
+    let mut network = spec.clone();
+    let ranges = facts.node.as_ref().map(|node| node.spec.pod_cidrs.as_slice()).unwrap_or_default();
+    if network.subnet_ipv4_cidr_block.is_none() {
+        network.subnet_ipv4_cidr_block = ranges.iter().find_map(|range| match range {
+            ipnet::IpNet::V4(range) => Some(range.trunc()),
+            ipnet::IpNet::V6(_) => None,
+        });
+    }
+    if network.subnet_ipv6_cidr_blocks.is_empty() {
+        network.subnet_ipv6_cidr_blocks = ranges
+            .iter()
+            .filter_map(|range| match range {
+                ipnet::IpNet::V4(_) => None,
+                ipnet::IpNet::V6(range) => Some(range.trunc()),
+            })
+            .collect();
+    }
+    network
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! What compiling gives for facts, profiles and policies.

@@ -1,0 +1,46 @@
+//! EC2's identity document: its bytes and the names of its forms.
+//! Source: EC2 user guide, "Instance identity documents".
+
+use crate::dialect::ec2::json::object;
+use crate::time::rfc3339;
+use crate::tree::DocumentItem;
+use crate::workload::{Link, Workload};
+
+/// The name of a form below `dynamic/instance-identity/`.
+#[must_use]
+pub fn name(item: DocumentItem) -> &'static str {
+    match item {
+        DocumentItem::Document => "document",
+        DocumentItem::Signature => "signature",
+        DocumentItem::Pkcs7 => "pkcs7",
+        DocumentItem::Rsa2048 => "rsa2048",
+    }
+}
+
+/// The document of a pod, as it is served and signed; `None` if the pod is not answered as an EC2 instance.
+#[must_use]
+pub fn document(workload: &Workload, link: &Link) -> Option<String> {
+    let (part, instance) = (workload.ec2.as_ref()?, &workload.instance);
+    let account = part.account.as_ref().map(ToString::to_string);
+    let private_ip = link.ipv4.first().map(ToString::to_string);
+    let text = |value: &Option<String>| value.clone();
+    let members = [
+        ("accountId", account),
+        ("architecture", text(&instance.architecture)),
+        ("availabilityZone", text(&instance.zone)),
+        ("billingProducts", None),
+        ("devpayProductCodes", None),
+        ("marketplaceProductCodes", None),
+        ("imageId", Some(part.image_id.clone())),
+        ("instanceId", Some(part.instance_id.clone())),
+        ("instanceType", text(&instance.instance_type)),
+        ("kernelId", None),
+        ("pendingTime", Some(rfc3339(instance.launched))),
+        ("privateIp", private_ip),
+        ("ramdiskId", None),
+        ("region", text(&instance.region)),
+        ("version", Some("2017-09-30".to_owned())),
+    ];
+    let members = members.each_ref().map(|(key, value)| (*key, value.as_deref()));
+    Some(object(&members))
+}

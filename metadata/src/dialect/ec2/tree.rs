@@ -1,0 +1,213 @@
+//! The EC2 tree of a pod: each item, the version it appeared in, and where its value comes from. Items that a pod
+//! cannot have are in docs/coverage.md with the reason.
+
+use crate::dialect::ec2::document;
+use crate::dialect::ec2::json::object;
+use crate::dialect::ec2::version as v;
+use crate::identity::{Kind, alphanumeric_id, ec2_id};
+use crate::item::ItemPath;
+use crate::time::rfc3339;
+use crate::tree::{Builder, DocumentItem, Tree, Value};
+use crate::workload::{Instance, Link, MacAddress, Part, UserData, Workload};
+
+/// The name of the directory of an instance's role.
+const CREDENTIALS: &str = "meta-data/iam/security-credentials";
+
+/// Renders the tree; `None` if the pod is not answered as an EC2 instance.
+#[must_use]
+pub fn render(workload: &Workload, link: &Link) -> Option<Tree> {
+    let part = workload.ec2.as_ref()?;
+    let mut tree = own(workload, part, link);
+    tree.items(part, link);
+    Some(tree.build())
+}
+
+/// The profile's items that cannot stand where they would.
+pub(crate) fn misplaced_items(workload: &Workload) -> Vec<ItemPath> {
+    let link = Link {
+        ipv4: vec![std::net::Ipv4Addr::UNSPECIFIED],
+        ipv6: vec![std::net::Ipv6Addr::UNSPECIFIED],
+        mac: MacAddress::of(&workload.pod.uid),
+    };
+    workload.ec2.as_ref().map(|part| own(workload, part, &link).items(part, &link)).unwrap_or_default()
+}
+
+/// In the listing of a version, and there alone, directories have no mark.
+fn directory_line(parent: &str, name: &str) -> String {
+    if parent.is_empty() { name.to_owned() } else { format!("{name}/") }
+}
+
+/// All but the profile's items.
+fn own(workload: &Workload, part: &Part, link: &Link) -> Builder {
+    let instance = &workload.instance;
+    let mut tree = Builder::new(directory_line);
+    tree.line(v::V1_0, "user-data", "user-data"); // listed even where it is 404
+    match &instance.user_data {
+        Some(UserData::Bytes(bytes)) => tree.leaf(v::V1_0, "user-data", Value::UserData(bytes.clone())),
+        Some(UserData::Secret(key)) => tree.leaf(v::V1_0, "user-data", Value::SecretUserData(key.clone())),
+        None => {}
+    }
+    general(&mut tree, instance, part, link);
+    events(&mut tree, instance);
+    credentials(&mut tree, instance, part);
+    interface(&mut tree, workload, part, link);
+    placement(&mut tree, instance);
+    for (key, value) in &part.tags {
+        tree.text(v::V2021_03_23, format!("meta-data/tags/instance/{key}"), value.as_str());
+    }
+    dynamic(&mut tree);
+    tree
+}
+
+fn general(tree: &mut Builder, instance: &Instance, part: &Part, link: &Link) {
+    let hostname = hostname(instance, part, link);
+    tree.text(v::V1_0, "meta-data/ami-id", part.image_id.as_str());
+    tree.text(v::V1_0, "meta-data/ami-launch-index", instance.launch_index.to_string());
+    tree.text(v::V1_0, "meta-data/ami-manifest-path", "(unknown)");
+    tree.text(v::V1_0, "meta-data/hostname", hostname.as_str());
+    tree.text(v::V2008_09_01, "meta-data/instance-action", "none");
+    tree.text(v::V1_0, "meta-data/instance-id", part.instance_id.as_str());
+    tree.text_if(v::V2019_10_01, "meta-data/instance-life-cycle", instance.life_cycle.map(|cycle| cycle.as_str()));
+    tree.text_if(v::V2007_08_29, "meta-data/instance-type", instance.instance_type.as_deref());
+    tree.text_if(v::V2021_01_03, "meta-data/ipv6", link.ipv6.first().map(ToString::to_string));
+    tree.text(v::V2007_01_19, "meta-data/local-hostname", hostname);
+    tree.text_if(v::V1_0, "meta-data/local-ipv4", link.ipv4.first().map(ToString::to_string));
+    tree.text(v::V2011_01_01, "meta-data/mac", link.mac.to_string());
+    tree.text(v::V2011_05_01, "meta-data/metrics/vhostmd", "<?xml version=\"1.0\" encoding=\"UTF-8\"?>");
+    tree.text(v::V1_0, "meta-data/profile", "default-hvm");
+    for (index, key) in instance.public_keys.iter().enumerate() {
+        tree.line(v::V1_0, format!("meta-data/public-keys/{index}"), format!("{index}={}", key.name));
+        tree.text(v::V1_0, format!("meta-data/public-keys/{index}/openssh-key"), key.open_ssh_key.as_str());
+    }
+    tree.text(v::V1_0, "meta-data/reservation-id", ec2_id("r", Kind::Reservation, &instance.reservation));
+    let (domain, partition) = partition(instance);
+    tree.text(v::V2014_02_25, "meta-data/services/domain", domain);
+    tree.text(v::V2015_10_20, "meta-data/services/partition", partition);
+    tree.text(v::V2022_09_24, "meta-data/system", "nitro");
+}
+
+fn events(tree: &mut Builder, instance: &Instance) {
+    tree.text(v::V2018_08_17, "meta-data/events/maintenance/history", "[]");
+    tree.text(v::V2018_08_17, "meta-data/events/maintenance/scheduled", "[]");
+    let notices = &instance.notices;
+    if let Some(since) = notices.rebalance {
+        let notice = format!("{{\"noticeTime\": \"{}\"}}", rfc3339(since));
+        tree.text(v::V2020_10_27, "meta-data/events/recommendations/rebalance", notice);
+    }
+    if let Some(end) = notices.interruption {
+        let action = format!("{{\"action\": \"terminate\", \"time\": \"{}\"}}", rfc3339(end));
+        tree.text(v::V2016_11_15, "meta-data/spot/instance-action", action);
+        tree.text(v::V2014_11_05, "meta-data/spot/termination-time", rfc3339(end));
+    }
+    let state = match notices.interruption {
+        Some(_) => Some("Terminated"),
+        None => instance.owned.then_some("InService"),
+    };
+    tree.text_if(v::V2021_07_15, "meta-data/autoscaling/target-lifecycle-state", state);
+}
+
+fn credentials(tree: &mut Builder, instance: &Instance, part: &Part) {
+    let launched = rfc3339(instance.launched);
+    if let Some(account) = &part.account {
+        let info = object(&[
+            ("Code", Some("Success")),
+            ("LastUpdated", Some(&launched)),
+            ("AccountId", Some(account.as_str())),
+        ]);
+        tree.text(v::V2018_05_23, "meta-data/identity-credentials/ec2/info", info);
+    }
+    let Some(role) = &part.role else { return };
+    tree.leaf(v::V2012_01_12, format!("{CREDENTIALS}/{}", role.name), Value::Credentials);
+    if let Some(account) = &part.account {
+        // A client takes the last segment of the ARN for the role's name, so the instance profile has that name.
+        let arn = format!("arn:{}:iam::{account}:instance-profile/{}", partition(instance).1, role.name);
+        let id = alphanumeric_id("AIPA", Kind::InstanceProfile, &arn, 17).to_uppercase();
+        let info = object(&[
+            ("Code", Some("Success")),
+            ("LastUpdated", Some(&launched)),
+            ("InstanceProfileArn", Some(&arn)),
+            ("InstanceProfileId", Some(&id)),
+        ]);
+        tree.text(v::V2012_01_12, "meta-data/iam/info", info);
+    }
+}
+
+fn interface(tree: &mut Builder, workload: &Workload, part: &Part, link: &Link) {
+    let (instance, network) = (&workload.instance, &workload.instance.network);
+    let at = |name: &str| format!("meta-data/network/interfaces/macs/{}/{name}", link.mac);
+    let text = |list: &[crate::names::Line]| list.to_vec();
+    tree.text(v::V2011_01_01, at("device-number"), "0");
+    tree.text(v::V2011_01_01, at("interface-id"), ec2_id("eni", Kind::Interface, workload.pod.uid.as_str()));
+    tree.lines_if(v::V2016_06_30, at("ipv6s"), &link.ipv6);
+    tree.text(v::V2011_01_01, at("local-hostname"), hostname(instance, part, link));
+    tree.lines_if(v::V2011_01_01, at("local-ipv4s"), &link.ipv4);
+    tree.text(v::V2011_01_01, at("mac"), link.mac.to_string());
+    tree.text(v::V2020_11_01, at("network-card"), "0");
+    tree.text(v::V2020_11_01, at("network-card-index"), "0");
+    tree.text_if(v::V2011_01_01, at("owner-id"), part.account.as_ref().map(ToString::to_string));
+    tree.lines_if(v::V2011_01_01, at("security-groups"), &text(&network.security_groups));
+    tree.lines_if(v::V1_0, "meta-data/security-groups", &text(&network.security_groups));
+    tree.lines_if(v::V2011_01_01, at("security-group-ids"), &text(&network.security_group_ids));
+    tree.text_if(v::V2011_01_01, at("subnet-id"), network.subnet_id.as_ref().map(ToString::to_string));
+    let subnet = network.subnet_ipv4_cidr_block.filter(|_| !link.ipv4.is_empty());
+    tree.text_if(v::V2011_01_01, at("subnet-ipv4-cidr-block"), subnet.map(|block| block.to_string()));
+    tree.lines_if(v::V2016_06_30, at("subnet-ipv6-cidr-blocks"), &network.subnet_ipv6_cidr_blocks);
+    tree.text_if(v::V2011_01_01, at("vpc-id"), network.vpc_id.as_ref().map(ToString::to_string));
+    tree.text_if(
+        v::V2011_01_01,
+        at("vpc-ipv4-cidr-block"),
+        network.vpc_ipv4_cidr_blocks.first().map(ToString::to_string),
+    );
+    tree.lines_if(v::V2016_06_30, at("vpc-ipv4-cidr-blocks"), &network.vpc_ipv4_cidr_blocks);
+    tree.lines_if(v::V2016_06_30, at("vpc-ipv6-cidr-blocks"), &network.vpc_ipv6_cidr_blocks);
+    if let Some(public) = network.public_ipv4 {
+        tree.text(v::V2007_01_19, "meta-data/public-ipv4", public.to_string());
+        tree.text(v::V2011_01_01, at("public-ipv4s"), public.to_string());
+        let private = link.ipv4.first().map(ToString::to_string);
+        tree.text_if(v::V2011_01_01, at(&format!("ipv4-associations/{public}")), private);
+    }
+    if let Some(name) = &network.public_hostname {
+        tree.text(v::V2007_01_19, "meta-data/public-hostname", name.as_str());
+        tree.text(v::V2011_01_01, at("public-hostname"), name.as_str());
+    }
+}
+
+fn placement(tree: &mut Builder, instance: &Instance) {
+    tree.text_if(v::V2008_02_01, "meta-data/placement/availability-zone", instance.zone.as_deref());
+    tree.text_if(v::V2019_10_01, "meta-data/placement/availability-zone-id", instance.zone_id.as_deref());
+    tree.text_if(v::V2020_08_24, "meta-data/placement/region", instance.region.as_deref());
+}
+
+fn dynamic(tree: &mut Builder) {
+    tree.text(v::V2009_04_04, "dynamic/fws/instance-monitoring", "disabled");
+    for item in [DocumentItem::Document, DocumentItem::Signature, DocumentItem::Pkcs7, DocumentItem::Rsa2048] {
+        let path = format!("dynamic/instance-identity/{}", document::name(item));
+        tree.leaf(v::V2009_04_04, path, Value::Document(item));
+    }
+}
+
+/// The name that Kubernetes resolves to the pod; else EC2's own form, made of the pod's address.
+fn hostname(instance: &Instance, part: &Part, link: &Link) -> String {
+    if let Some(fqdn) = &instance.fqdn {
+        return fqdn.clone();
+    }
+    let name = match link.ipv4.first() {
+        Some(address) => format!("ip-{}", address.to_string().replace('.', "-")),
+        None => part.instance_id.clone(),
+    };
+    match (&instance.hostname_suffix, instance.region.as_deref()) {
+        (Some(suffix), _) => format!("{name}.{suffix}"),
+        (None, Some("us-east-1")) => format!("{name}.ec2.internal"),
+        (None, Some(region)) => format!("{name}.{region}.compute.internal"),
+        (None, None) => name,
+    }
+}
+
+/// The domain and the name of the region's partition.
+fn partition(instance: &Instance) -> (&'static str, &'static str) {
+    match instance.region.as_deref() {
+        Some(region) if region.starts_with("cn-") => ("amazonaws.com.cn", "aws-cn"),
+        Some(region) if region.starts_with("us-gov-") => ("amazonaws.com", "aws-us-gov"),
+        Some(_) | None => ("amazonaws.com", "aws"),
+    }
+}

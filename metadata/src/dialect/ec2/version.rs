@@ -1,0 +1,111 @@
+//! The versions that EC2 serves as the first element of a path, oldest first, and when items appeared.
+//! Source: listings of `/` captured from instances in August 2024; the category table of the EC2 user guide.
+
+use crate::tree::Since;
+
+/// Every served prefix; `latest` is the newest.
+pub const PREFIXES: [&str; 30] = [
+    "1.0",
+    "2007-01-19",
+    "2007-03-01",
+    "2007-08-29",
+    "2007-10-10",
+    "2007-12-15",
+    "2008-02-01",
+    "2008-09-01",
+    "2009-04-04",
+    "2011-01-01",
+    "2011-05-01",
+    "2012-01-12",
+    "2014-02-25",
+    "2014-11-05",
+    "2015-10-20",
+    "2016-04-19",
+    "2016-06-30",
+    "2016-09-02",
+    "2018-03-28",
+    "2018-08-17",
+    "2018-09-24",
+    "2019-10-01",
+    "2020-10-27",
+    "2021-01-03",
+    "2021-03-23",
+    "2021-07-15",
+    "2022-07-09",
+    "2022-09-24",
+    "2024-04-11",
+    "latest",
+];
+
+/// The version that a prefix names.
+#[must_use]
+pub fn parse(prefix: &str) -> Option<Since> {
+    PREFIXES.iter().position(|known| *known == prefix).and_then(|at| u8::try_from(at).ok()).map(Since)
+}
+
+/// The first version whose prefix is not older than `date`: some categories bear a date that is no prefix, and show
+/// from the next one on.
+const fn from(date: &str) -> Since {
+    let mut at = 0;
+    while at < PREFIXES.len() as u8 {
+        #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler, which checks it")]
+        if !older(PREFIXES[at as usize], date) {
+            return Since(at);
+        }
+        at += 1;
+    }
+    panic!("no version is as new as that date")
+}
+
+/// Byte order, which is the order of dates; `1.0` comes before them all and `latest` after.
+#[allow(clippy::indexing_slicing, reason = "evaluated by the compiler, which checks it")]
+const fn older(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut at = 0;
+    while at < a.len() && at < b.len() {
+        if a[at] != b[at] {
+            return a[at] < b[at];
+        }
+        at += 1;
+    }
+    a.len() < b.len()
+}
+
+pub(super) const V1_0: Since = from("1.0");
+pub(super) const V2007_01_19: Since = from("2007-01-19");
+pub(super) const V2007_08_29: Since = from("2007-08-29");
+pub(super) const V2008_02_01: Since = from("2008-02-01");
+pub(super) const V2008_09_01: Since = from("2008-09-01");
+pub(super) const V2009_04_04: Since = from("2009-04-04");
+pub(super) const V2011_01_01: Since = from("2011-01-01");
+pub(super) const V2011_05_01: Since = from("2011-05-01");
+pub(super) const V2012_01_12: Since = from("2012-01-12");
+pub(super) const V2014_02_25: Since = from("2014-02-25");
+pub(super) const V2014_11_05: Since = from("2014-11-05");
+pub(super) const V2015_10_20: Since = from("2015-10-20");
+pub(super) const V2016_06_30: Since = from("2016-06-30");
+pub(super) const V2016_11_15: Since = from("2016-11-15");
+pub(super) const V2018_05_23: Since = from("2018-05-23");
+pub(super) const V2018_08_17: Since = from("2018-08-17");
+pub(super) const V2019_10_01: Since = from("2019-10-01");
+pub(super) const V2020_08_24: Since = from("2020-08-24");
+pub(super) const V2020_10_27: Since = from("2020-10-27");
+pub(super) const V2020_11_01: Since = from("2020-11-01");
+pub(super) const V2021_01_03: Since = from("2021-01-03");
+pub(super) const V2021_03_23: Since = from("2021-03-23");
+pub(super) const V2021_07_15: Since = from("2021-07-15");
+pub(super) const V2022_09_24: Since = from("2022-09-24");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_that_is_no_prefix_shows_from_the_next_one_on() {
+        assert_eq!(V2016_11_15, parse("2018-03-28").unwrap());
+        assert_eq!(V2020_08_24, parse("2020-10-27").unwrap());
+        assert_eq!(V1_0, Since(0));
+        assert_eq!(parse("2016-11-15"), None);
+        assert_eq!(parse("Latest"), None);
+    }
+}

@@ -1,0 +1,171 @@
+//! The ECS tree of a pod: each item and where its value comes from. Every documented item is as old as the service, so
+//! both version prefixes serve one tree. Items that a pod cannot have are in docs/coverage.md with the reason.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde_json::{Map, Value as Json};
+
+use crate::dialect::ecs::document;
+use crate::identity::{Kind, alphanumeric_id, uuid};
+use crate::item::ItemPath;
+use crate::time::rfc3339;
+use crate::tree::{Builder, DocumentItem, Since, Tree, Value};
+use crate::workload::{Instance, Link, MacAddress, Part, UserData, Workload};
+
+/// Served prefixes, oldest first. Source: cloud-init's documentation of the AliYun data source.
+pub const PREFIXES: [&str; 2] = ["2016-01-01", "latest"];
+
+/// The one age of every item.
+pub const ALWAYS: Since = Since(0);
+
+/// The directory of an instance's role.
+const CREDENTIALS: &str = "meta-data/ram/security-credentials";
+
+/// Renders the tree; `None` if the pod is not answered as an ECS instance.
+#[must_use]
+pub fn render(workload: &Workload, link: &Link) -> Option<Tree> {
+    let part = workload.ecs.as_ref()?;
+    let mut tree = own(workload, part, link);
+    tree.items(part, link);
+    let all = everything(&tree);
+    tree.unlisted(ALWAYS, "meta-data/all", Value::Text(all.into()));
+    if let Some(role) = &part.role {
+        tree.leaf(ALWAYS, format!("{CREDENTIALS}/{}", role.name), Value::Credentials);
+    }
+    Some(tree.build())
+}
+
+/// The profile's items that cannot stand where they would.
+pub(crate) fn misplaced_items(workload: &Workload) -> Vec<ItemPath> {
+    let link = Link {
+        ipv4: vec![Ipv4Addr::UNSPECIFIED],
+        ipv6: vec![Ipv6Addr::UNSPECIFIED],
+        mac: MacAddress::of(&workload.pod.uid),
+    };
+    workload.ecs.as_ref().map(|part| own(workload, part, &link).items(part, &link)).unwrap_or_default()
+}
+
+fn directory_line(_parent: &str, name: &str) -> String {
+    format!("{name}/")
+}
+
+/// All but the profile's items, the role and `all`.
+fn own(workload: &Workload, part: &Part, link: &Link) -> Builder {
+    let instance = &workload.instance;
+    let mut tree = Builder::new(directory_line);
+    match &instance.user_data {
+        Some(UserData::Bytes(bytes)) => tree.leaf(ALWAYS, "user-data", Value::UserData(bytes.clone())),
+        Some(UserData::Secret(key)) => tree.leaf(ALWAYS, "user-data", Value::SecretUserData(key.clone())),
+        None => {}
+    }
+    general(&mut tree, workload, part, link);
+    addresses(&mut tree, instance, link);
+    interface(&mut tree, workload, link);
+    for (key, value) in &part.tags {
+        tree.text(ALWAYS, format!("meta-data/tags/instance/{key}"), value.as_str());
+    }
+    for item in [DocumentItem::Document, DocumentItem::Pkcs7] {
+        if let Some(name) = document::name(item) {
+            tree.leaf(ALWAYS, format!("dynamic/instance-identity/{name}"), Value::Document(item));
+        }
+    }
+    tree
+}
+
+fn general(tree: &mut Builder, workload: &Workload, part: &Part, link: &Link) {
+    let instance = &workload.instance;
+    tree.text(ALWAYS, "meta-data/hostname", instance.fqdn.as_deref().unwrap_or(&instance.hostname));
+    tree.text(ALWAYS, "meta-data/image-id", part.image_id.as_str());
+    tree.text(ALWAYS, "meta-data/instance-id", part.instance_id.as_str());
+    tree.text(ALWAYS, "meta-data/instance/instance-name", workload.pod.name.as_str());
+    tree.text_if(ALWAYS, "meta-data/instance/instance-type", instance.instance_type.as_deref());
+    tree.text(ALWAYS, "meta-data/instance/virtualization-solution", "ECS Virt");
+    tree.text(ALWAYS, "meta-data/instance/virtualization-solution-version", "2.0");
+    tree.text_if(ALWAYS, "meta-data/instance/spot/termination-time", instance.notices.interruption.map(rfc3339));
+    tree.text(ALWAYS, "meta-data/launch-index", instance.launch_index.to_string());
+    tree.text(ALWAYS, "meta-data/mac", link.mac.to_string());
+    tree.text(ALWAYS, "meta-data/network-type", "vpc");
+    tree.text_if(ALWAYS, "meta-data/owner-account-id", part.account.as_ref().map(ToString::to_string));
+    tree.text_if(ALWAYS, "meta-data/region-id", instance.region.as_deref());
+    tree.text(ALWAYS, "meta-data/serial-number", serial_number(workload));
+    tree.text_if(ALWAYS, "meta-data/zone-id", instance.zone.as_deref());
+    for key in &instance.public_keys {
+        tree.text(ALWAYS, format!("meta-data/public-keys/{}/openssh-key", key.name), key.open_ssh_key.as_str());
+    }
+}
+
+fn addresses(tree: &mut Builder, instance: &Instance, link: &Link) {
+    let network = &instance.network;
+    let public = network.public_ipv4.map(|address| address.to_string());
+    tree.text_if(ALWAYS, "meta-data/eipv4", public.clone());
+    tree.text_if(ALWAYS, "meta-data/public-ipv4", public);
+    tree.text_if(ALWAYS, "meta-data/private-ipv4", link.ipv4.first().map(ToString::to_string));
+    // Present and empty where there is no secondary address.
+    let secondary = link.ipv4.iter().skip(1).map(ToString::to_string).collect::<Vec<_>>();
+    tree.text(ALWAYS, "meta-data/sub-private-ipv4-list", secondary.join("\n"));
+    tree.text_if(ALWAYS, "meta-data/dns-conf/nameservers", crlf(&network.nameservers));
+    tree.text_if(ALWAYS, "meta-data/ntp-conf/ntp-servers", crlf(&network.ntp_servers));
+}
+
+fn interface(tree: &mut Builder, workload: &Workload, link: &Link) {
+    let network = &workload.instance.network;
+    let at = |name: &str| format!("meta-data/network/interfaces/macs/{}/{name}", link.mac);
+    let id = alphanumeric_id("eni-", Kind::Interface, workload.pod.uid.as_str(), 20);
+    tree.text(ALWAYS, at("network-interface-id"), id);
+    tree.text_if(ALWAYS, at("primary-ip-address"), link.ipv4.first().map(ToString::to_string));
+    if !link.ipv4.is_empty() {
+        let quoted = link.ipv4.iter().map(|address| format!("\"{address}\"")).collect::<Vec<_>>();
+        tree.text(ALWAYS, at("private-ipv4s"), format!("[{}]", quoted.join(",")));
+    }
+    tree.text_if(ALWAYS, at("ipv6s"), unquoted(&link.ipv6));
+    let subnet = network.subnet_ipv4_cidr_block.filter(|_| !link.ipv4.is_empty());
+    tree.text_if(ALWAYS, at("netmask"), subnet.map(|block| block.netmask().to_string()));
+    for (place, value) in [
+        ("vpc-id", network.vpc_id.as_ref().map(ToString::to_string)),
+        ("vpc-cidr-block", network.vpc_ipv4_cidr_blocks.first().map(ToString::to_string)),
+        ("vswitch-id", network.subnet_id.as_ref().map(ToString::to_string)),
+        ("vswitch-cidr-block", subnet.map(|block| block.to_string())),
+    ] {
+        tree.text_if(ALWAYS, at(place), value.clone());
+        tree.text_if(ALWAYS, format!("meta-data/{place}"), value);
+    }
+    tree.text_if(ALWAYS, at("vpc-ipv6-cidr-blocks"), unquoted(&network.vpc_ipv6_cidr_blocks));
+    let subnet = network.subnet_ipv6_cidr_blocks.first().map(ToString::to_string);
+    tree.text_if(ALWAYS, at("vswitch-ipv6-cidr-block"), subnet);
+}
+
+/// The serial number: a UUID made of the pod's UID.
+pub(super) fn serial_number(workload: &Workload) -> String {
+    uuid(Kind::Serial, workload.pod.uid.as_str())
+}
+
+/// Several values as ECS writes name and time servers: CR LF between them.
+fn crlf<T: ToString>(values: &[T]) -> Option<String> {
+    (!values.is_empty()).then(|| values.iter().map(ToString::to_string).collect::<Vec<_>>().join("\r\n"))
+}
+
+/// Several values as ECS writes IPv6 addresses: in brackets, without quotes.
+fn unquoted<T: ToString>(values: &[T]) -> Option<String> {
+    (!values.is_empty()).then(|| format!("[{}]", values.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")))
+}
+
+/// `meta-data/all`: the tree as one JSON object in which every leaf is a string. Credentials are never in it.
+fn everything(tree: &Builder) -> String {
+    let mut all = Map::new();
+    for (path, text) in tree.texts() {
+        let Some(path) = path.strip_prefix("meta-data/") else { continue };
+        insert(&mut all, path, String::from_utf8_lossy(text).into_owned());
+    }
+    Json::Object(all).to_string()
+}
+
+fn insert(object: &mut Map<String, Json>, path: &str, text: String) {
+    match path.split_once('/') {
+        None => drop(object.insert(path.to_owned(), Json::from(text))),
+        Some((directory, rest)) => {
+            if let Json::Object(below) = object.entry(directory).or_insert_with(|| Json::Object(Map::new())) {
+                insert(below, rest, text);
+            }
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The XHTML page that both services answer errors with: that of a web server of their day.
+//! Source: 404 pages captured from both clouds, 339 bytes long on EC2.
+
+use bytes::Bytes;
+use http::StatusCode;
+
+/// The page of a status.
+pub(super) fn page(status: StatusCode) -> Bytes {
+    let title = format!("{} - {}", status.as_u16(), status.canonical_reason().unwrap_or_default());
+    Bytes::from(format!(
+        "<?xml version=\"1.0\" encoding=\"iso-8859-1\"?>\n\
+         <!DOCTYPE html PUBLIC \"-//W3C//DTD XHTML 1.0 Transitional//EN\"\n    \
+         \"http://www.w3.org/TR/xhtml1/DTD/xhtml1-transitional.dtd\">\n\
+         <html xmlns=\"http://www.w3.org/1999/xhtml\" xml:lang=\"en\" lang=\"en\">\n \
+         <head>\n  <title>{title}</title>\n </head>\n <body>\n  <h1>{title}</h1>\n </body>\n</html>"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_404_page_has_the_length_of_the_captured_one() {
+        assert_eq!(page(StatusCode::NOT_FOUND).len(), 339);
+    }
+}

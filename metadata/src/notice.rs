@@ -1,0 +1,117 @@
+//! What is about to happen to a pod, in the words in which the clouds announce it to an instance.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::facts::{Facts, PodFacts, Taint};
+
+/// Taints with which autoscalers and termination handlers announce that a node will go.
+const LEAVING: [&str; 9] = [
+    "node.kubernetes.io/unschedulable",
+    "node.kubernetes.io/out-of-service",
+    "karpenter.sh/disrupted",
+    "karpenter.sh/disruption",
+    "ToBeDeletedByClusterAutoscaler",
+    "aws-node-termination-handler/spot-itn",
+    "aws-node-termination-handler/scheduled-maintenance",
+    "aws-node-termination-handler/asg-lifecycle-termination",
+    "aws-node-termination-handler/rebalance-recommendation",
+];
+
+/// The notices that stand for a pod now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notices {
+    /// When it will be gone: it is being deleted, or its node evicts it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interruption: Option<Timestamp>,
+    /// Since when it is at risk: an eviction or a drain of its node has been announced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rebalance: Option<Timestamp>,
+}
+
+impl Notices {
+    /// Reads them from the pod's deletion and eviction and its node's drain and taints.
+    #[must_use]
+    pub fn of(facts: &Facts) -> Self {
+        let pod = &facts.pod;
+        let taints = facts.node.as_ref().map(|node| node.spec.taints.as_slice()).unwrap_or_default();
+        let evictions = taints.iter().filter_map(|taint| eviction(pod, taint));
+        let leaving = taints.iter().filter(|taint| announces_leaving(pod, taint)).map(|taint| taint.time_added);
+        let interruption = pod.metadata.deletion_timestamp.into_iter().chain(evictions).min();
+        let rebalance = pod.status.disruption_target.into_iter().chain(leaving).min();
+        Self { interruption, rebalance }
+    }
+}
+
+/// When a `NoExecute` taint evicts the pod, if it ever does.
+fn eviction(pod: &PodFacts, taint: &Taint) -> Option<Timestamp> {
+    if taint.effect != "NoExecute" {
+        return None;
+    }
+    let seconds = pod.bears(taint)?;
+    taint.time_added.checked_add(SignedDuration::from_secs(seconds)).ok()
+}
+
+fn announces_leaving(pod: &PodFacts, taint: &Taint) -> bool {
+    LEAVING.contains(&taint.key.as_str()) || (taint.effect == "NoExecute" && pod.bears(taint).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::tests::facts;
+    use crate::facts::{NodeFacts, NodeMetadata, NodeSpec, NodeStatus, Toleration};
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn on_node_with(key: &str, effect: &str) -> Facts {
+        let taint = Taint {
+            key: key.into(),
+            value: String::new(),
+            effect: effect.into(),
+            time_added: at("2026-01-05T09:00:00Z"),
+        };
+        let mut facts = facts("default", "web");
+        facts.node = Some(NodeFacts {
+            metadata: NodeMetadata { name: "a".into(), labels: Default::default() },
+            spec: NodeSpec { taints: vec![taint], ..NodeSpec::default() },
+            status: NodeStatus::default(),
+        });
+        facts
+    }
+
+    #[test]
+    fn a_pod_that_stays_has_no_notice() {
+        assert_eq!(Notices::of(&facts("default", "web")), Notices::default());
+        assert_eq!(Notices::of(&on_node_with("dedicated", "NoSchedule")), Notices::default());
+    }
+
+    #[test]
+    fn a_deletion_is_an_interruption_at_its_end() {
+        let mut facts = facts("default", "web");
+        facts.pod.metadata.deletion_timestamp = Some(at("2026-01-05T09:00:30Z"));
+        assert_eq!(Notices::of(&facts).interruption, Some(at("2026-01-05T09:00:30Z")));
+    }
+
+    #[test]
+    fn a_cordon_is_a_recommendation_to_rebalance() {
+        let notices = Notices::of(&on_node_with("node.kubernetes.io/unschedulable", "NoSchedule"));
+        assert_eq!(notices.rebalance, Some(at("2026-01-05T09:00:00Z")));
+        assert_eq!(notices.interruption, None);
+    }
+
+    #[test]
+    fn a_no_execute_taint_interrupts_once_it_is_no_longer_tolerated() {
+        let mut facts = on_node_with("gone", "NoExecute");
+        assert_eq!(Notices::of(&facts).interruption, Some(at("2026-01-05T09:00:00Z")));
+        let mut tolerate = |seconds| {
+            facts.pod.spec.tolerations =
+                vec![Toleration { key: None, value: None, effect: None, toleration_seconds: seconds }];
+            Notices::of(&facts)
+        };
+        assert_eq!(tolerate(Some(300)).interruption, Some(at("2026-01-05T09:05:00Z")));
+        assert_eq!(tolerate(None), Notices::default());
+    }
+}

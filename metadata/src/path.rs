@@ -1,0 +1,88 @@
+//! The path of a request in the one form in which it is looked up. Every spelling of a path gets the decision of that
+//! form; what has no such form is not found.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+/// A path without leading, trailing or doubled slashes, percent-decoded once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Canonical<'a>(Cow<'a, str>);
+
+impl<'a> Canonical<'a> {
+    /// Reads the path of a request target, without its query; `None` if no item can have that path: it has a dot
+    /// segment, an encoded slash, bytes that are not UTF-8, or a control character.
+    #[must_use]
+    pub fn of(raw: &'a str) -> Option<Self> {
+        let trimmed = raw.trim_matches('/');
+        if trimmed.bytes().any(|byte| byte == b'%') || trimmed.contains("//") {
+            let mut path = String::with_capacity(trimmed.len());
+            for segment in trimmed.split('/').filter(|segment| !segment.is_empty()) {
+                let segment = percent_decode_str(segment).decode_utf8().ok()?;
+                if segment.is_empty() || segment.contains('/') {
+                    return None;
+                }
+                if !path.is_empty() {
+                    path.push('/');
+                }
+                path.push_str(&segment);
+            }
+            Self::checked(Cow::Owned(path))
+        } else {
+            Self::checked(Cow::Borrowed(trimmed))
+        }
+    }
+
+    fn checked(path: Cow<'a, str>) -> Option<Self> {
+        let dots = path.split('/').any(|segment| matches!(segment, "." | ".."));
+        let controls = path.chars().any(char::is_control);
+        (!dots && !controls).then_some(Self(path))
+    }
+
+    /// The first name and the rest: the version prefix and the path below it. Both empty for `/`.
+    #[must_use]
+    pub fn split_first(&self) -> (&str, &str) {
+        self.0.split_once('/').unwrap_or((&self.0, ""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(raw: &str) -> Option<(String, String)> {
+        Canonical::of(raw).map(|path| {
+            let (first, rest) = path.split_first();
+            (first.to_owned(), rest.to_owned())
+        })
+    }
+
+    #[test]
+    fn every_spelling_has_one_form() {
+        let one = Some(("latest".to_owned(), "meta-data/ami-id".to_owned()));
+        for raw in [
+            "/latest/meta-data/ami-id",
+            "/latest/meta-data/ami-id/",
+            "//latest//meta-data///ami-id//",
+            "/latest/%6deta-data/ami-id",
+            "/%6Catest/meta%2Ddata/ami%2did",
+        ] {
+            assert_eq!(split(raw), one, "{raw}");
+        }
+        assert_eq!(split("/"), Some((String::new(), String::new())));
+        assert_eq!(split("/latest/"), Some(("latest".to_owned(), String::new())));
+    }
+
+    #[test]
+    fn what_no_item_can_be_called_has_no_form() {
+        for raw in ["/a/../b", "/a/./b", "/a/%2e%2e/b", "/a%2fb", "/a%00b", "/%ff", "/a/%2E", "/a%0d%0ab"] {
+            assert_eq!(split(raw), None, "{raw}");
+        }
+    }
+
+    #[test]
+    fn decoding_happens_once() {
+        assert_eq!(split("/a/%252e%252e/b"), Some(("a".to_owned(), "%2e%2e/b".to_owned())));
+        assert_eq!(split("/a/%5c"), Some(("a".to_owned(), "\\".to_owned())));
+    }
+}

@@ -1,0 +1,191 @@
+//! Signs identity documents as the clouds do: a bare RSA signature, and PKCS #7 with the document inside, no certificate
+//! and no attributes. The key is RSA-2048 and the digest SHA-256 everywhere; EC2's `pkcs7` has DSA and SHA-1, which a
+//! verifier that pins our certificate does not see (docs/coverage.md).
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeyPair;
+use aws_lc_rs::signature::RSA_PKCS1_SHA256;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use cms::cert::IssuerAndSerialNumber;
+use cms::cert::x509::Certificate;
+use cms::cert::x509::der::asn1::{ObjectIdentifier, OctetString, OctetStringRef, SetOfVec};
+use cms::cert::x509::der::{self, Any, Decode as _, Encode as _};
+use cms::cert::x509::spki::AlgorithmIdentifierOwned;
+use cms::content_info::{CmsVersion, ContentInfo};
+use cms::signed_data::{EncapsulatedContentInfo, SignedData, SignerIdentifier, SignerInfo, SignerInfos};
+
+use crate::tree::DocumentItem;
+
+const ID_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
+const ID_SIGNED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
+const SHA_256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
+const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+
+/// The columns after which base64 is wrapped.
+const COLUMNS: usize = 76;
+
+/// A signing key and the certificate that verifiers pin.
+#[derive(Debug)]
+pub struct Signer {
+    key: KeyPair,
+    certificate: Certificate,
+}
+
+/// Why a key cannot sign, or a signature was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The key is not an RSA key in PKCS #8.
+    #[error("the key is not an RSA key in PKCS #8: {0}")]
+    Key(String),
+    /// The certificate, or what is signed, has no DER form.
+    #[error("the certificate or signature has no DER form: {0}")]
+    Der(der::Error),
+    /// The library refused to sign.
+    #[error("signing failed")]
+    Sign,
+}
+
+impl From<der::Error> for Error {
+    fn from(error: der::Error) -> Self {
+        Self::Der(error)
+    }
+}
+
+/// A document in all the forms in which it is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signed {
+    /// The document itself.
+    pub document: Bytes,
+    /// Base64 of the bare signature.
+    pub signature: Bytes,
+    /// Base64 of the PKCS #7 form, without PEM lines.
+    pub pkcs7: Bytes,
+}
+
+impl Signed {
+    /// The form that an item serves.
+    #[must_use]
+    pub fn item(&self, item: DocumentItem) -> Bytes {
+        match item {
+            DocumentItem::Document => self.document.clone(),
+            DocumentItem::Signature => self.signature.clone(),
+            DocumentItem::Pkcs7 | DocumentItem::Rsa2048 => self.pkcs7.clone(),
+        }
+    }
+}
+
+impl Signer {
+    /// Reads an RSA key (PKCS #8 DER) and its certificate (DER).
+    ///
+    /// # Errors
+    /// If either is not what it should be.
+    pub fn new(key: &[u8], certificate: &[u8]) -> Result<Self, Error> {
+        let key = KeyPair::from_pkcs8(key).map_err(|error| Error::Key(error.to_string()))?;
+        Ok(Self { key, certificate: Certificate::from_der(certificate)? })
+    }
+
+    /// Signs a document in every form.
+    ///
+    /// # Errors
+    /// If the library refuses; it does not for a key that was read.
+    pub fn sign(&self, document: &str) -> Result<Signed, Error> {
+        let mut signature = vec![0; self.key.public_modulus_len()];
+        self.key
+            .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), document.as_bytes(), &mut signature)
+            .map_err(|_| Error::Sign)?;
+        let pkcs7 = self.pkcs7(document.as_bytes(), &signature)?;
+        Ok(Signed {
+            document: Bytes::copy_from_slice(document.as_bytes()),
+            signature: wrapped(&signature).into(),
+            pkcs7: wrapped(&pkcs7).into(),
+        })
+    }
+
+    fn pkcs7(&self, content: &[u8], signature: &[u8]) -> Result<Vec<u8>, der::Error> {
+        let digest = AlgorithmIdentifierOwned { oid: SHA_256, parameters: None };
+        let rsa = AlgorithmIdentifierOwned { oid: RSA_ENCRYPTION, parameters: Some(Any::null()) };
+        let signed_by = &self.certificate.tbs_certificate;
+        let signer = SignerInfo {
+            version: CmsVersion::V1,
+            sid: SignerIdentifier::IssuerAndSerialNumber(IssuerAndSerialNumber {
+                issuer: signed_by.issuer.clone(),
+                serial_number: signed_by.serial_number.clone(),
+            }),
+            digest_alg: digest.clone(),
+            signed_attrs: None,
+            signature_algorithm: rsa,
+            signature: OctetString::new(signature)?,
+            unsigned_attrs: None,
+        };
+        let signed = SignedData {
+            version: CmsVersion::V1,
+            digest_algorithms: SetOfVec::try_from(vec![digest])?,
+            encap_content_info: EncapsulatedContentInfo {
+                econtent_type: ID_DATA,
+                econtent: Some(Any::encode_from(&OctetStringRef::new(content)?)?),
+            },
+            certificates: None,
+            crls: None,
+            signer_infos: SignerInfos(SetOfVec::try_from(vec![signer])?),
+        };
+        ContentInfo { content_type: ID_SIGNED_DATA, content: Any::encode_from(&signed)? }.to_der()
+    }
+}
+
+/// Base64 in lines of 76 columns, no line feed at the end.
+fn wrapped(bytes: &[u8]) -> String {
+    let text = STANDARD.encode(bytes);
+    let mut lines = String::with_capacity(text.len() + text.len() / COLUMNS);
+    for (at, character) in text.chars().enumerate() {
+        if at > 0 && at % COLUMNS == 0 {
+            lines.push('\n');
+        }
+        lines.push(character);
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+
+    use super::*;
+
+    /// A self-signed certificate over a new key.
+    fn signer() -> Signer {
+        let key = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap();
+        let certificate = rcgen::CertificateParams::new(vec![]).unwrap().self_signed(&key).unwrap();
+        Signer::new(&key.serialize_der(), certificate.der()).unwrap()
+    }
+
+    fn decoded(text: &Bytes) -> Vec<u8> {
+        STANDARD.decode(std::str::from_utf8(text).unwrap().replace('\n', "")).unwrap()
+    }
+
+    #[test]
+    fn both_signatures_verify_over_the_very_bytes_that_are_served() {
+        let signer = signer();
+        let signed = signer.sign("{ \"a\" : 1 }").unwrap();
+        let public = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, signer.key.public_key().as_ref().to_vec());
+        public.verify(&signed.document, &decoded(&signed.signature)).unwrap();
+        assert!(public.verify(b"{ \"a\" : 2 }", &decoded(&signed.signature)).is_err());
+
+        let outer = ContentInfo::from_der(&decoded(&signed.pkcs7)).unwrap();
+        assert_eq!(outer.content_type, ID_SIGNED_DATA);
+        let inner = outer.content.decode_as::<SignedData>().unwrap();
+        let content = inner.encap_content_info.econtent.unwrap().decode_as::<OctetString>().unwrap();
+        assert_eq!(content.as_bytes(), &signed.document[..]);
+        assert!(inner.certificates.is_none());
+        let by = inner.signer_infos.0.get(0).unwrap();
+        public.verify(content.as_bytes(), by.signature.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn base64_is_wrapped_and_ends_without_a_line_feed() {
+        let text = wrapped(&[0; 100]);
+        assert_eq!(text.lines().map(str::len).collect::<Vec<_>>(), [76, 60]);
+        assert!(!text.ends_with('\n'));
+    }
+}

@@ -1,0 +1,27 @@
+//! Times as both clouds write them.
+
+use jiff::Timestamp;
+
+/// UTC in whole seconds, `2026-01-05T08:00:00Z`: several clients parse exactly this form and no other.
+#[must_use]
+pub fn rfc3339(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The form of HTTP's own dates, `Mon, 05 Jan 2026 08:00:00 GMT`.
+#[must_use]
+pub fn http_date(time: Timestamp) -> String {
+    time.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_no_fraction() {
+        let time = "2026-01-05T08:00:00.999Z".parse().unwrap();
+        assert_eq!(rfc3339(time), "2026-01-05T08:00:00Z");
+        assert_eq!(http_date(time), "Mon, 05 Jan 2026 08:00:00 GMT");
+    }
+}

@@ -1,0 +1,288 @@
+//! The metadata tree of one pod in one dialect: rendered once, immutable, and a look-up for each request. Knows nothing
+//! of what the items mean.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::item::ItemPath;
+use crate::profile::KeyRef;
+use crate::workload::{ItemValue, Link, Part};
+
+/// Since which version of the service an item exists: the version's place in the dialect's list, oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Since(pub u8);
+
+/// The value of a leaf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// The body itself.
+    Text(Bytes),
+    /// User data: the body itself, any bytes.
+    UserData(Bytes),
+    /// User data in a Secret, to be asked for.
+    SecretUserData(KeyRef),
+    /// Credentials of the pod's role in this dialect, to be asked for.
+    Credentials,
+    /// A part of the signed identity document, to be asked for.
+    Document(DocumentItem),
+}
+
+/// The forms in which an identity document is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DocumentItem {
+    /// The document's bytes.
+    Document,
+    /// A bare signature over them.
+    Signature,
+    /// The document inside a PKCS #7 signature.
+    Pkcs7,
+    /// The same again, under EC2's second name.
+    Rsa2048,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Node {
+    Leaf { since: Since, value: Value },
+    Directory { lines: Box<[(Since, Box<str>)]>, newest: Since, listing: Bytes },
+}
+
+/// What stands at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found<'t> {
+    /// A leaf.
+    Leaf(&'t Value),
+    /// A directory: its entries, one a line, no line feed after the last.
+    Listing(Bytes),
+}
+
+/// The tree below one version prefix; which items an older version shows is judged at look-up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    /// By path without slashes at its ends, sorted.
+    nodes: Box<[(Box<str>, Node)]>,
+}
+
+impl Tree {
+    /// What stands at `path` in `version`.
+    #[must_use]
+    pub fn get(&self, path: &str, version: Since) -> Option<Found<'_>> {
+        let at = self.nodes.binary_search_by(|(name, _)| name.as_ref().cmp(path)).ok()?;
+        match &self.nodes.get(at)?.1 {
+            Node::Leaf { since, value } => (*since <= version).then_some(Found::Leaf(value)),
+            Node::Directory { listing, newest, .. } if *newest <= version => Some(Found::Listing(listing.clone())),
+            Node::Directory { lines, .. } => {
+                let lines = lines.iter().filter(|(since, _)| *since <= version).map(|(_, line)| &**line);
+                let lines = lines.collect::<Vec<_>>();
+                (!lines.is_empty()).then(|| Found::Listing(Bytes::from(lines.join("\n"))))
+            }
+        }
+    }
+
+    /// Every leaf that exists in `version`, by path, in order.
+    pub fn leaves(&self, version: Since) -> impl Iterator<Item = (&str, &Value)> {
+        self.nodes.iter().filter_map(move |(path, node)| match node {
+            Node::Leaf { since, value } if *since <= version => Some((path.as_ref(), value)),
+            Node::Leaf { .. } | Node::Directory { .. } => None,
+        })
+    }
+
+    /// Every path, directories included, in order.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().map(|(path, _)| path.as_ref())
+    }
+}
+
+/// How a dialect writes a directory's name in the listing of the directory above.
+pub type DirectoryLine = fn(parent: &str, name: &str) -> String;
+
+/// A tree in the making.
+#[derive(Debug)]
+pub struct Builder {
+    leaves: BTreeMap<String, (Since, Value)>,
+    /// Lines of listings that are not simply a child's name.
+    lines: BTreeMap<String, (Since, String)>,
+    /// Leaves that no listing shows.
+    unlisted: BTreeMap<String, (Since, Value)>,
+    directory_line: DirectoryLine,
+}
+
+impl Builder {
+    /// An empty tree of a dialect.
+    #[must_use]
+    pub fn new(directory_line: DirectoryLine) -> Self {
+        Self { leaves: BTreeMap::new(), lines: BTreeMap::new(), unlisted: BTreeMap::new(), directory_line }
+    }
+
+    /// Puts a leaf, and the directories above it; a leaf that stood at the path is replaced.
+    pub fn leaf(&mut self, since: Since, path: impl Into<String>, value: Value) {
+        self.leaves.insert(path.into(), (since, value));
+    }
+
+    /// Puts a leaf of text.
+    pub fn text(&mut self, since: Since, path: impl Into<String>, text: impl Into<String>) {
+        self.leaf(since, path, Value::Text(Bytes::from(text.into())));
+    }
+
+    /// Puts a leaf of text if there is any.
+    pub fn text_if(&mut self, since: Since, path: impl Into<String>, text: Option<impl Into<String>>) {
+        if let Some(text) = text {
+            self.text(since, path, text);
+        }
+    }
+
+    /// Puts a leaf of several lines if there are any.
+    pub fn lines_if<T: ToString>(&mut self, since: Since, path: impl Into<String>, lines: &[T]) {
+        if !lines.is_empty() {
+            let lines = lines.iter().map(ToString::to_string).collect::<Vec<_>>();
+            self.text(since, path, lines.join("\n"));
+        }
+    }
+
+    /// Puts a leaf that no listing shows; the directory above it must be there for another's sake.
+    pub fn unlisted(&mut self, since: Since, path: impl Into<String>, value: Value) {
+        self.unlisted.insert(path.into(), (since, value));
+    }
+
+    /// Every leaf of text so far, by path, in order.
+    pub fn texts(&self) -> impl Iterator<Item = (&str, &Bytes)> {
+        self.leaves.iter().filter_map(|(path, (_, value))| match value {
+            Value::Text(text) => Some((path.as_str(), text)),
+            Value::UserData(_) | Value::SecretUserData(_) | Value::Credentials | Value::Document(_) => None,
+        })
+    }
+
+    /// Shows the child at `path` as `line` in its directory's listing, whether there is such a child or not.
+    pub fn line(&mut self, since: Since, path: impl Into<String>, line: impl Into<String>) {
+        self.lines.insert(path.into(), (since, line.into()));
+    }
+
+    /// Puts the items of a profile, as old as the service itself, but for those whose name is taken by a directory, or
+    /// that lie below a leaf: their paths are given back.
+    pub fn items(&mut self, part: &Part, link: &Link) -> Vec<ItemPath> {
+        let mut misplaced = Vec::new();
+        for (path, value) in &part.items {
+            let place = format!("meta-data/{path}");
+            if self.is_misplaced(&place) {
+                misplaced.push(path.clone());
+                continue;
+            }
+            let text = match value {
+                ItemValue::Text(text) => Some(text.to_string()),
+                ItemValue::PodIp => link.addresses().next(),
+                ItemValue::PodIps => Some(link.addresses().collect::<Vec<_>>().join("\n")),
+            };
+            self.text_if(Since(0), place, text);
+        }
+        misplaced
+    }
+
+    /// Whether a new leaf at `path` would make some name both a leaf and a directory.
+    #[must_use]
+    pub fn is_misplaced(&self, path: &str) -> bool {
+        let below = format!("{path}/");
+        let is_directory = self.leaves.range(below.clone()..).next().is_some_and(|(leaf, _)| leaf.starts_with(&below));
+        let above =
+            path.match_indices('/').any(|(at, _)| path.get(..at).is_some_and(|up| self.leaves.contains_key(up)));
+        is_directory || above
+    }
+
+    /// The finished tree.
+    #[must_use]
+    pub fn build(self) -> Tree {
+        let mut directories: BTreeMap<String, BTreeMap<String, Since>> = BTreeMap::new();
+        for (path, (since, _)) in &self.leaves {
+            let mut path = path.as_str();
+            let mut is_leaf = true;
+            // Enter the name in its directory, that directory in its own, and so on up to the root.
+            loop {
+                let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+                let line = match self.lines.get(path) {
+                    Some((_, line)) => line.clone(),
+                    None if is_leaf => name.to_owned(),
+                    None => (self.directory_line)(parent, name),
+                };
+                let oldest = directories.entry(parent.to_owned()).or_default().entry(line).or_insert(*since);
+                *oldest = (*oldest).min(*since);
+                if parent.is_empty() {
+                    break;
+                }
+                (path, is_leaf) = (parent, false);
+            }
+        }
+        for (path, (since, line)) in self.lines {
+            let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+            directories.entry(parent.to_owned()).or_default().entry(line).or_insert(since);
+        }
+        let directories = directories.into_iter().map(|(path, lines)| {
+            let listing = lines.keys().map(String::as_str).collect::<Vec<_>>().join("\n");
+            let newest = lines.values().copied().max().unwrap_or(Since(0));
+            let lines = lines.into_iter().map(|(line, since)| (since, line.into_boxed_str())).collect();
+            (path.into_boxed_str(), Node::Directory { lines, newest, listing: Bytes::from(listing) })
+        });
+        let leaves = self
+            .leaves
+            .into_iter()
+            .chain(self.unlisted)
+            .map(|(path, (since, value))| (path.into_boxed_str(), Node::Leaf { since, value }));
+        let mut nodes = directories.chain(leaves).collect::<Vec<_>>();
+        nodes.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Tree { nodes: nodes.into_boxed_slice() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree() -> Tree {
+        let mut tree =
+            Builder::new(|parent, name| if parent.is_empty() { name.to_owned() } else { format!("{name}/") });
+        tree.text(Since(0), "meta-data/instance-id", "i-1");
+        tree.text(Since(0), "meta-data/instance/type", "t");
+        tree.text(Since(2), "meta-data/tags/instance/Name", "web");
+        tree.line(Since(0), "user-data", "user-data");
+        tree.text(Since(0), "meta-data/public-keys/0/openssh-key", "ssh-ed25519 AAAA");
+        tree.line(Since(0), "meta-data/public-keys/0", "0=my-key");
+        tree.build()
+    }
+
+    fn listing(path: &str, version: u8) -> Option<String> {
+        match tree().get(path, Since(version))? {
+            Found::Listing(listing) => Some(String::from_utf8(listing.to_vec()).unwrap()),
+            Found::Leaf(_) => None,
+        }
+    }
+
+    #[test]
+    fn a_listing_is_in_byte_order_of_its_lines_with_directories_marked() {
+        assert_eq!(listing("meta-data", 2).unwrap(), "instance-id\ninstance/\npublic-keys/\ntags/");
+    }
+
+    #[test]
+    fn an_older_version_shows_only_what_existed_then() {
+        assert_eq!(listing("meta-data", 1).unwrap(), "instance-id\ninstance/\npublic-keys/");
+        assert_eq!(listing("meta-data/tags", 1), None);
+        assert_eq!(tree().get("meta-data/tags/instance/Name", Since(1)), None);
+        assert!(tree().get("meta-data/tags/instance/Name", Since(2)).is_some());
+    }
+
+    #[test]
+    fn a_line_may_differ_from_the_name_or_stand_for_nothing() {
+        assert_eq!(listing("meta-data/public-keys", 0).unwrap(), "0=my-key");
+        assert_eq!(listing("", 0).unwrap(), "meta-data\nuser-data");
+        assert_eq!(tree().get("user-data", Since(0)), None);
+    }
+
+    #[test]
+    fn no_name_is_both_a_leaf_and_a_directory() {
+        let mut builder = Builder::new(|_, name| name.to_owned());
+        builder.text(Since(0), "a/b", "1");
+        builder.text(Since(0), "a-c", "1");
+        assert!(builder.is_misplaced("a"));
+        assert!(builder.is_misplaced("a/b/c"));
+        assert!(!builder.is_misplaced("a/b"));
+        assert!(!builder.is_misplaced("a/c"));
+        assert!(!builder.is_misplaced("a-"));
+    }
+}
