@@ -1,0 +1,50 @@
+//! What the operator says of a profile. All of it can be found out again at any time.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+
+use crate::schema;
+
+/// The most pods that a status names.
+const MAX_PODS: usize = 16;
+
+/// The observed state of a MetadataProfile.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MetadataProfileStatus {
+    /// The generation of the spec that the rest of the status is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Accepted`, `Programmed`, `CredentialsReady` and `Conflicted`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 8),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
+    )]
+    pub conditions: Vec<Condition>,
+    /// How many pods the profile serves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "count")]
+    pub matched_pods: Option<i64>,
+    /// How many of them are on agents that have the newest generation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "count")]
+    pub programmed_pods: Option<i64>,
+    /// How many of them asked without a token lately. None: tokens can be required.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "count")]
+    pub tokenless_pods: Option<i64>,
+    /// The names of up to 16 pods that the conditions are about: those not programmed first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "pods")]
+    pub pods: Vec<String>,
+}
+
+fn count(_: &mut SchemaGenerator) -> Schema {
+    schema::integer(0..=i64::from(i32::MAX))
+}
+
+fn pods(_: &mut SchemaGenerator) -> Schema {
+    schema::atomic(schema::any_text(1..=253), MAX_PODS)
+}

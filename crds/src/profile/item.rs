@@ -1,0 +1,66 @@
+//! Items of the tree.
+
+use std::collections::BTreeSet;
+
+use podmeta_metadata::cel::Expression;
+use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::item::{FieldPath, Item, ItemPath, ItemSource, ItemText};
+
+use crate::field::Errors;
+use crate::metadataprofile::{FieldRef, MAX_FIELD_PATH, MAX_ITEMS, MetadataItem, messages};
+
+/// The core's form of `spec.metadata`.
+pub(super) fn items(list: &[MetadataItem], dialects: &BTreeSet<Dialect>, errors: &mut Errors) -> Vec<Item> {
+    let field = "spec.metadata";
+    errors.limit(field, list.len(), MAX_ITEMS);
+    errors.distinct(field, list.iter().map(|item| (item.dialect, &item.path)), messages::ITEM_TWICE);
+    let items = list.iter().enumerate().filter_map(|(at, spec)| {
+        let field = format!("{field}[{at}]");
+        if !dialects.contains(&spec.dialect) {
+            errors.add(format_args!("{field}.dialect"), messages::ITEM_DIALECT);
+        }
+        item(&field, spec, errors)
+    });
+    items.collect()
+}
+
+fn item(field: &str, spec: &MetadataItem, errors: &mut Errors) -> Option<Item> {
+    let path = ItemPath::try_from(spec.path.as_str()).and_then(|path| path.check(spec.dialect).map(|()| path));
+    let path = errors.keep(format_args!("{field}.path"), path);
+    let source = source(field, spec, errors);
+    Some(Item { dialect: spec.dialect, path: path?, source: source? })
+}
+
+fn source(field: &str, spec: &MetadataItem, errors: &mut Errors) -> Option<ItemSource> {
+    match (&spec.value, &spec.field_ref, &spec.expression) {
+        (Some(text), None, None) => {
+            let text = ItemText::try_from(text.as_str());
+            errors.keep(format_args!("{field}.value"), text).map(ItemSource::Value)
+        }
+        (None, Some(reference), None) => {
+            errors.keep(format_args!("{field}.fieldRef.fieldPath"), field_path(reference)).map(ItemSource::Field)
+        }
+        (None, None, Some(source)) => {
+            errors.keep(format_args!("{field}.expression"), expression(source)).map(ItemSource::Expression)
+        }
+        (None | Some(_), None | Some(_), None | Some(_)) => {
+            errors.add(field, messages::ONE_SOURCE);
+            None
+        }
+    }
+}
+
+fn expression(source: &str) -> Result<Expression, String> {
+    if source.is_empty() {
+        return Err("must not be empty".to_owned());
+    }
+    Expression::compile(source).map_err(|error| error.to_string())
+}
+
+fn field_path(reference: &FieldRef) -> Result<FieldPath, String> {
+    let path = reference.field_path.as_str();
+    if path.len() > MAX_FIELD_PATH {
+        return Err(format!("must be at most {MAX_FIELD_PATH} bytes long"));
+    }
+    FieldPath::try_from(path).map_err(|error| error.to_string())
+}
