@@ -1,0 +1,187 @@
+//! What the dev server prints of what it serves: a table with commands to paste, or JSON.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use podmeta_metadata::compile::Denied;
+use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::options::HttpTokens;
+use serde::Serialize;
+
+/// One socket of one pod.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Endpoint {
+    /// The pod, as `NAMESPACE/NAME`.
+    pub pod: String,
+    /// The dialect.
+    pub dialect: Dialect,
+    /// Where it is answered.
+    pub url: String,
+    /// The profile; none for a pod that is denied or gets its facts by policy.
+    pub profile: Option<String>,
+    /// Whether tokens are needed; absent for a pod that is denied.
+    pub http_tokens: Option<HttpTokens>,
+    /// The role.
+    pub role: Option<String>,
+    /// Why it is denied, if it is.
+    pub denied: Option<String>,
+}
+
+/// Everything that is served.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Report<'r> {
+    /// The sockets, by pod and dialect.
+    pub endpoints: Vec<Endpoint>,
+    /// Where health, readiness and metrics are.
+    pub admin: SocketAddr,
+    /// The certificate that signed documents are verified with.
+    pub certificate: &'r Path,
+}
+
+impl Report<'_> {
+    /// One line of JSON.
+    #[must_use]
+    pub(super) fn json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_else(|error| format!("{{\"error\":{:?}}}", error.to_string()))
+    }
+
+    /// The table, commands for the first pod of each dialect, and the line that says all is ready.
+    #[must_use]
+    pub(super) fn table(&self) -> String {
+        let mut rows = vec![["POD", "DIALECT", "URL", "PROFILE", "TOKENS", "ROLE"].map(str::to_owned)];
+        rows.extend(self.endpoints.iter().map(row));
+        let mut widths = [0; 6];
+        for row in &rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.len());
+            }
+        }
+        let mut text = String::new();
+        for row in &rows {
+            let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+            let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+        }
+        for dialect in Dialect::ALL {
+            if let Some(first) = self.endpoints.iter().find(|row| row.dialect == dialect && row.denied.is_none()) {
+                let _ = write!(text, "\n# {}, as {}\n{}", first.pod, cloud(dialect), commands(first));
+            }
+        }
+        let _ = write!(
+            text,
+            "\nready: {} served; metrics at http://{}/metrics; documents verify with {}",
+            count(self.endpoints.len(), "endpoint"),
+            self.admin,
+            self.certificate.display()
+        );
+        text
+    }
+}
+
+fn row(endpoint: &Endpoint) -> [String; 6] {
+    let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
+    let tokens = match (endpoint.http_tokens, &endpoint.denied) {
+        (_, Some(_)) => "denied",
+        (Some(HttpTokens::Required), None) => "required",
+        (Some(HttpTokens::Optional), None) => "optional",
+        (None, None) => "-",
+    };
+    [
+        endpoint.pod.clone(),
+        endpoint.dialect.to_string(),
+        endpoint.url.clone(),
+        or_dash(endpoint.profile.as_deref()),
+        tokens.to_owned(),
+        or_dash(endpoint.role.as_deref()),
+    ]
+}
+
+fn cloud(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Ec2 => "an EC2 instance",
+        Dialect::Ecs => "an Alibaba Cloud ECS instance",
+    }
+}
+
+/// Commands to paste, that ask the endpoint.
+fn commands(endpoint: &Endpoint) -> String {
+    let url = &endpoint.url;
+    let (header, more) = match endpoint.dialect {
+        Dialect::Ec2 => (
+            "X-aws-ec2-metadata-token",
+            format!("AWS_EC2_METADATA_SERVICE_ENDPOINT={url} aws sts get-caller-identity\n"),
+        ),
+        Dialect::Ecs => ("X-aliyun-ecs-metadata-token", String::new()),
+    };
+    format!(
+        "TOKEN=$(curl -sfX PUT {url}/latest/api/token -H '{header}-ttl-seconds: 21600')\n\
+         curl -sf {url}/latest/meta-data/ -H \"{header}: $TOKEN\"\n{more}"
+    )
+}
+
+/// `1 pod`, `2 pods`.
+#[must_use]
+pub(super) fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
+/// Why a pod is denied, as a line.
+#[must_use]
+pub(super) fn denied(denied: &Denied) -> String {
+    format!("{} is denied on every path: {}", denied.pod, denied.why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report<'static> {
+        let endpoint = |pod: &str, dialect, url: &str, denied: Option<&str>| Endpoint {
+            pod: pod.to_owned(),
+            dialect,
+            url: url.to_owned(),
+            profile: denied.is_none().then(|| "web".to_owned()),
+            http_tokens: denied.is_none().then_some(HttpTokens::Required),
+            role: None,
+            denied: denied.map(str::to_owned),
+        };
+        Report {
+            endpoints: vec![
+                endpoint("default/other", Dialect::Ec2, "http://127.0.0.1:20002", Some("no profile")),
+                endpoint("default/web", Dialect::Ec2, "http://127.0.0.1:20001", None),
+                endpoint("default/web", Dialect::Ecs, "http://127.0.0.1:20003", None),
+            ],
+            admin: "127.0.0.1:1".parse().unwrap(),
+            certificate: Path::new("/c.pem"),
+        }
+    }
+
+    #[test]
+    fn the_table_has_commands_for_pods_that_are_answered_and_ends_with_the_ready_line() {
+        let table = report().table();
+        let lines = table.lines().collect::<Vec<_>>();
+        assert_eq!(lines[0], "POD            DIALECT  URL                     PROFILE  TOKENS    ROLE");
+        assert_eq!(lines[1], "default/other  ec2      http://127.0.0.1:20002  -        denied    -");
+        assert!(table.contains(
+            "curl -sfX PUT http://127.0.0.1:20001/latest/api/token -H 'X-aws-ec2-metadata-token-ttl-seconds: 21600'"
+        ));
+        assert!(
+            table.contains(
+                "curl -sf http://127.0.0.1:20003/latest/meta-data/ -H \"X-aliyun-ecs-metadata-token: $TOKEN\""
+            )
+        );
+        assert!(!table.contains("PUT http://127.0.0.1:20002"));
+        assert!(lines.last().unwrap().starts_with("ready: 3 endpoints served"));
+    }
+
+    #[test]
+    fn json_is_one_line() {
+        let json = report().json();
+        assert!(!json.contains('\n'));
+        let value = serde_json::from_str::<serde_json::Value>(&json).unwrap();
+        assert_eq!(value["endpoints"][1]["httpTokens"], "required");
+        assert_eq!(value["endpoints"][0]["denied"], "no profile");
+    }
+}

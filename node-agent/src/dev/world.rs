@@ -1,0 +1,163 @@
+//! What the files say: every pod compiled into what it is served, and what the person who wrote them should know.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use podmeta_crds::objects::{self, Objects, Problem};
+use podmeta_metadata::compile::{Outcome, Settings, Sources, compile};
+use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::finding::{Finding, Reason};
+use podmeta_metadata::names::PodUid;
+use podmeta_metadata::profile::{KeyRef, UserDataSource};
+use podmeta_metadata::role::Provider;
+use zeroize::Zeroizing;
+
+use crate::broker::Secrets;
+use crate::dev::address::link;
+use crate::dev::files::Text;
+use crate::dev::print;
+use crate::edge::View;
+
+/// Everything that some files say.
+#[derive(Debug, Default)]
+pub struct World {
+    /// The pods, as `NAMESPACE/NAME`.
+    pub pods: BTreeMap<String, DevPod>,
+    /// The Secrets.
+    pub secrets: Secrets,
+    /// What a person should know, a line each.
+    pub notes: Vec<String>,
+    /// How many of the notes are about something that is wrong.
+    pub warnings: usize,
+}
+
+/// One pod of the files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DevPod {
+    /// Its UID.
+    pub uid: PodUid,
+    /// What it gets.
+    pub view: View,
+}
+
+impl World {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// If anything in them is wrong: every problem, a line each.
+    pub fn read(texts: &[Text], seen: Timestamp, settings: &Settings) -> Result<Self, Vec<Problem>> {
+        let files = texts.iter().map(|text| objects::File { name: text.name.clone(), text: text.text.clone() });
+        let (objects, mut problems) = objects::load(&files.collect::<Vec<_>>(), seen);
+        problems.extend(objects::check_references(&objects));
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let mut world = Self { secrets: secrets(&objects), ..Self::default() };
+        world.notes.extend(objects.passed_over.iter().cloned());
+        let mut findings = Vec::new();
+        for pod in &objects.pods {
+            world.compile(&objects, pod, settings, &mut findings);
+        }
+        for finding in &findings {
+            if finding.reason != Reason::TagDropped {
+                world.warnings += 1;
+            }
+            world.notes.push(line(&objects, finding));
+        }
+        Ok(world)
+    }
+
+    fn compile(
+        &mut self,
+        objects: &Objects,
+        pod: &objects::KnownPod,
+        settings: &Settings,
+        findings: &mut Vec<Finding>,
+    ) {
+        let facts = &pod.facts;
+        let metadata = &facts.pod.metadata;
+        let name = format!("{}/{}", metadata.namespace, metadata.name);
+        let compiled =
+            compile(facts, &objects.profiles, &objects.policies, &sources(objects, &metadata.namespace), settings);
+        // Pods of one profile mostly have the same findings.
+        findings
+            .extend(compiled.findings.into_iter().filter(|finding| !findings.contains(finding)).collect::<Vec<_>>());
+        let view = match compiled.outcome {
+            Outcome::Served(workload) => {
+                if workload.instance.region.is_none() {
+                    self.notes.push(format!(
+                        "{name} has no region: no Node with a topology.kubernetes.io/region label, no spec.instance.region \
+                         in its profile and no --region"
+                    ));
+                }
+                View::Served(workload, link(&metadata.uid, &pod.addresses))
+            }
+            Outcome::Denied(denied) => {
+                self.notes.push(print::denied(&denied));
+                View::Denied(denied)
+            }
+            Outcome::Node(pod) => {
+                self.notes.push(format!("{pod} is left to its node's own metadata service, and is not served here"));
+                return;
+            }
+        };
+        self.pods.insert(name, DevPod { uid: metadata.uid.clone(), view });
+    }
+}
+
+impl DevPod {
+    /// The dialects that the pod has a socket for: its own, or both if it is denied in both.
+    pub fn dialects(&self) -> impl Iterator<Item = Dialect> {
+        Dialect::ALL.into_iter().filter(|dialect| match &self.view {
+            View::Served(workload, _) => workload.part(*dialect).is_some(),
+            View::Denied(_) => true,
+        })
+    }
+}
+
+/// A finding as a line, with the place that it is about.
+fn line(objects: &Objects, finding: &Finding) -> String {
+    let what = format!("{}: {}", finding.reason, finding.message);
+    let Some(profile) = &finding.profile else { return what };
+    let (namespace, name) = (&profile.namespace, &profile.name);
+    let object = format!("MetadataProfile {namespace}/{name}: {}: {what}", finding.field);
+    match objects.locate("MetadataProfile", namespace, name, &finding.field) {
+        Some(place) => format!("{place}: {object}"),
+        None => object,
+    }
+}
+
+/// The values of ConfigMaps that the profiles of a namespace name.
+fn sources(objects: &Objects, namespace: &str) -> Sources {
+    let named = objects.profiles.iter().filter(|profile| profile.object.namespace == namespace);
+    let keys = named.filter_map(|profile| match &profile.user_data {
+        Some(UserDataSource::ConfigMap(key)) => Some(key),
+        Some(UserDataSource::Inline(_) | UserDataSource::Secret(_)) | None => None,
+    });
+    let value =
+        |key: &KeyRef| objects.config_map(namespace, &key.name)?.get(&key.key).map(|bytes| bytes.clone().into());
+    keys.filter_map(|key| Some((key.clone(), value(key)?))).collect()
+}
+
+/// The Secrets that profiles name.
+fn secrets(objects: &Objects) -> Secrets {
+    let mut secrets = Secrets::new();
+    for profile in &objects.profiles {
+        let roles = profile.roles.values().filter_map(|role| match &role.provider {
+            Provider::Secret { name } => Some(name),
+            Provider::AwsWebIdentity { .. } | Provider::AwsAssumeRole { .. } | Provider::AliyunOidc { .. } => None,
+        });
+        let user_data = match &profile.user_data {
+            Some(UserDataSource::Secret(key)) => Some(&key.name),
+            Some(UserDataSource::Inline(_) | UserDataSource::ConfigMap(_)) | None => None,
+        };
+        for name in roles.chain(user_data) {
+            let namespace = &profile.object.namespace;
+            if let Some(data) = objects.secret(namespace, name) {
+                let data = data.iter().map(|(key, bytes)| (key.clone(), Zeroizing::new(bytes.expose().to_vec())));
+                secrets.insert((namespace.clone(), name.clone()), data.collect());
+            }
+        }
+    }
+    secrets
+}

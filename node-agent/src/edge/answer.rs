@@ -1,0 +1,139 @@
+//! Carries a judged request out: waits for its turn, gets what the tree does not hold, and puts all in the dialect's
+//! own words.
+
+use bytes::Bytes;
+use podmeta_metadata::dialect::{Dialect, ec2, ecs};
+use podmeta_metadata::request::{Answer, Refusal, Reply, Request};
+use podmeta_metadata::tree::{DocumentItem, Found, Value};
+use podmeta_metadata::workload::{Link, Workload};
+use tokio::time::Instant;
+
+use crate::edge::connection::Connection;
+use crate::edge::limit::TooMany;
+use crate::edge::pod::{Pod, View};
+use crate::edge::{Edge, owner};
+
+/// Answers one request of a pod.
+pub(super) async fn answer(
+    edge: &Edge,
+    pod: &Pod,
+    connection: &Connection,
+    request: &Request<'_>,
+) -> Result<Reply, Refusal> {
+    let wait = pod.bucket.take(&pod.limits(), Instant::now()).map_err(|TooMany| Refusal::TooManyRequests)?;
+    if !wait.is_zero() {
+        tokio::time::sleep(wait).await;
+    }
+    let View::Served(workload, link) = pod.view() else { return Err(Refusal::PodDenied) };
+    let arrival = &connection.arrival;
+    if !workload.users.is_everybody() && !workload.users.admit(arrival.peer.as_ref().and_then(owner::of)) {
+        return Err(Refusal::UserNotAllowed);
+    }
+    let (tree, keys, now) = (pod.side(arrival.dialect).tree.as_ref(), edge.keys.load(), (edge.clock)());
+    let judged = match arrival.dialect {
+        Dialect::Ec2 => ec2::judge(request, workload, tree, &keys, now)?,
+        Dialect::Ecs => ecs::judge(request, workload, tree, &keys, now)?,
+    };
+    match judged {
+        Answer::Token { token, ttl } => {
+            connection.hops.limit(workload.options.http_put_response_hop_limit);
+            edge.metrics.token(arrival.dialect);
+            Ok(match arrival.dialect {
+                Dialect::Ec2 => ec2::token_reply(token, ttl),
+                Dialect::Ecs => ecs::token_reply(token),
+            })
+        }
+        Answer::Item { found, token_left, audience } => {
+            if token_left.is_none() {
+                edge.metrics.tokenless(arrival.dialect);
+            }
+            let body = match found {
+                Found::Listing(listing) => Body::Text(listing),
+                Found::Leaf(value) => body(edge, pod, (workload, link), arrival.dialect, value, audience).await?,
+            };
+            let launched = workload.instance.launched;
+            Ok(match (arrival.dialect, body) {
+                (Dialect::Ec2, Body::Text(bytes)) => ec2::text_reply(bytes, token_left, launched),
+                (Dialect::Ec2, Body::Renewed(bytes)) => ec2::text_reply(bytes, token_left, now),
+                (Dialect::Ec2, Body::UserData(bytes)) => ec2::user_data_reply(bytes, token_left, launched),
+                (Dialect::Ecs, Body::Text(bytes) | Body::Renewed(bytes) | Body::UserData(bytes)) => {
+                    ecs::item_reply(bytes)
+                }
+            })
+        }
+    }
+}
+
+/// The refusal in the dialect's words.
+pub(super) fn refuse(dialect: Dialect, refusal: &Refusal) -> Reply {
+    match dialect {
+        Dialect::Ec2 => ec2::refuse(refusal),
+        Dialect::Ecs => ecs::refuse(refusal),
+    }
+}
+
+enum Body {
+    Text(Bytes),
+    /// Text that is as old as the request: credentials.
+    Renewed(Bytes),
+    UserData(Bytes),
+}
+
+async fn body(
+    edge: &Edge,
+    pod: &Pod,
+    (workload, link): (&Workload, &Link),
+    dialect: Dialect,
+    value: &Value,
+    audience: Option<String>,
+) -> Result<Body, Refusal> {
+    match value {
+        Value::Text(text) => Ok(Body::Text(text.clone())),
+        Value::UserData(bytes) => Ok(Body::UserData(bytes.clone())),
+        Value::SecretUserData(key) => {
+            let bytes = edge.broker.secret(&workload.pod.namespace, key).map_err(Refusal::Unavailable)?;
+            Ok(Body::UserData(bytes))
+        }
+        Value::Credentials => credentials(edge, workload, dialect).map(Body::Renewed),
+        Value::Document(item) => document(edge, pod, (workload, link), dialect, *item, audience).await.map(Body::Text),
+    }
+}
+
+fn credentials(edge: &Edge, workload: &Workload, dialect: Dialect) -> Result<Bytes, Refusal> {
+    let role = workload.part(dialect).and_then(|part| part.role.as_ref()).ok_or(Refusal::NotFound)?;
+    let given = edge.broker.credentials(&workload.pod.namespace, role, (edge.clock)());
+    if let Err(failure) = &given {
+        edge.metrics.credentials_failed(dialect);
+        tracing::warn!(pod = %workload.pod, %dialect, role = %role.name, %failure, "credentials cannot be had; the pod gets the cloud's own error");
+    }
+    Ok(match (dialect, given) {
+        (Dialect::Ec2, Ok(given)) => ec2::credentials(&given),
+        (Dialect::Ec2, Err(failure)) => ec2::failure(&failure),
+        (Dialect::Ecs, Ok(given)) => ecs::credentials(&given),
+        (Dialect::Ecs, Err(failure)) => ecs::failure(&failure),
+    })
+}
+
+/// A form of the signed document. Without an audience it is signed once and kept for as long as nothing of the pod
+/// changes; with one it is signed for that audience alone.
+async fn document(
+    edge: &Edge,
+    pod: &Pod,
+    (workload, link): (&Workload, &Link),
+    dialect: Dialect,
+    item: DocumentItem,
+    audience: Option<String>,
+) -> Result<Bytes, Refusal> {
+    let text = match dialect {
+        Dialect::Ec2 => ec2::document::document(workload, link),
+        Dialect::Ecs => ecs::document::document(workload, link, audience.as_deref()),
+    };
+    let text = text.ok_or(Refusal::NotFound)?;
+    let sign = || async { edge.broker.sign(text) };
+    let signed = if audience.is_some() {
+        sign().await.map(|signed| signed.item(item))
+    } else {
+        pod.side(dialect).signed.get_or_try_init(sign).await.map(|signed| signed.item(item))
+    };
+    signed.map_err(Refusal::Unavailable)
+}

@@ -1,0 +1,108 @@
+//! What a pod may use: a rate of requests, and a number of connections. Time is an argument.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use podmeta_metadata::options::Limits;
+use tokio::time::Instant;
+
+/// The longest that a request waits for its turn; one that would wait longer is refused.
+pub(super) const MAX_WAIT: Duration = Duration::from_millis(100);
+
+/// A token bucket (GCRA): the instant at which it will be full again says all there is to say. It reserves turns, so
+/// that requests that wait do not overtake one another.
+#[derive(Debug, Default)]
+pub(super) struct Bucket {
+    full_at: Mutex<Option<Instant>>,
+}
+
+/// More was asked than the limits allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooMany;
+
+impl Bucket {
+    /// Takes a turn: how long to wait for it. A turn that is refused is not taken.
+    pub(super) fn take(&self, limits: &Limits, now: Instant) -> Result<Duration, TooMany> {
+        let interval = Duration::from_secs(1) / limits.requests_per_second.get();
+        let burst = interval * limits.burst.get();
+        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = full_at.unwrap_or(now).max(now) + interval;
+        let wait = next.saturating_duration_since(now).saturating_sub(burst);
+        if wait > MAX_WAIT {
+            return Err(TooMany);
+        }
+        *full_at = Some(next);
+        Ok(wait)
+    }
+}
+
+/// The connections that a pod has open.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Connections(Arc<AtomicU32>);
+
+/// One of them; dropping it gives the place back.
+#[derive(Debug)]
+pub(super) struct Open(Connections);
+
+impl Connections {
+    /// Takes a place, if the pod has less than `limit` connections open.
+    pub(super) fn open(&self, limit: u32) -> Option<Open> {
+        let taken =
+            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < limit).then_some(open + 1));
+        taken.ok().map(|_| Open(self.clone()))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    fn limits(rate: u32, burst: u32) -> Limits {
+        let nonzero = |number| NonZeroU32::new(number).unwrap();
+        Limits { requests_per_second: nonzero(rate), burst: nonzero(burst), connections: nonzero(2) }
+    }
+
+    #[test]
+    fn a_burst_passes_at_once_then_the_rate_holds_then_requests_are_refused() {
+        let (bucket, limits, now) = (Bucket::default(), limits(100, 5), Instant::now());
+        for _ in 0..5 {
+            assert_eq!(bucket.take(&limits, now), Ok(Duration::ZERO));
+        }
+        // Ten more may wait, each 10 ms longer than the one before.
+        for turn in 1..=10 {
+            assert_eq!(bucket.take(&limits, now), Ok(Duration::from_millis(10 * turn)));
+        }
+        assert_eq!(bucket.take(&limits, now), Err(TooMany));
+        assert_eq!(bucket.take(&limits, now), Err(TooMany), "a refused turn is not taken");
+        assert_eq!(bucket.take(&limits, now + Duration::from_millis(10)), Ok(MAX_WAIT));
+    }
+
+    #[test]
+    fn a_pod_that_was_quiet_has_its_burst_back_and_no_more() {
+        let (bucket, limits, now) = (Bucket::default(), limits(100, 2), Instant::now());
+        let later = now + Duration::from_secs(3600);
+        for at in [now, now, later, later] {
+            assert_eq!(bucket.take(&limits, at), Ok(Duration::ZERO));
+        }
+        assert_ne!(bucket.take(&limits, later), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_closed_connection_gives_its_place_back() {
+        let connections = Connections::default();
+        let (first, second) = (connections.open(2).unwrap(), connections.open(2).unwrap());
+        assert!(connections.open(2).is_none());
+        drop(first);
+        assert!(connections.open(2).is_some());
+        drop(second);
+    }
+}
