@@ -4,6 +4,8 @@
 //! Kubernetes' own objects into the core's types, with every error at its field; [`objects`] reads files. No client, no
 //! socket and no clock: an API server is not needed to find out whether a profile is right.
 
+#[cfg(test)]
+mod accept;
 pub mod conditions;
 pub mod crd;
 pub mod facts;
