@@ -38,3 +38,6 @@ impl fmt::Display for Dialect {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests;

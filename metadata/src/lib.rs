@@ -10,6 +10,8 @@ pub mod credentials;
 pub mod dialect;
 pub mod facts;
 pub mod finding;
+#[cfg(test)]
+mod fixture;
 mod identity;
 pub mod item;
 pub mod names;

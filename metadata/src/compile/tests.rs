@@ -1,1 +1,10 @@
-//! What compiling gives for facts, profiles and policies.
+//! What compiling gives for facts, profiles and policies, one file an area.
+
+mod choice;
+mod host_network;
+mod instance;
+mod items;
+mod policies;
+mod tags;
+mod user_data;
+mod without_profile;

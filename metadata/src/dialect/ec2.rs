@@ -202,3 +202,6 @@ pub fn failure(failure: &Failure) -> Bytes {
         ("LastUpdated", Some(&at)),
     ]))
 }
+
+#[cfg(test)]
+mod tests;

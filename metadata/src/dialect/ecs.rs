@@ -192,3 +192,6 @@ fn object(members: &[(&str, &str)]) -> Bytes {
     let lines = members.iter().map(|(key, value)| format!("  \"{key}\" : {}", serde_json::Value::from(*value)));
     Bytes::from(format!("{{\n{}\n}}", lines.collect::<Vec<_>>().join(",\n")))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! Items that a profile adds to the tree: where their value comes from, and which are left out.
+
+use std::net::IpAddr;
+
+use crate::cel::Expression;
+use crate::dialect::Dialect;
+use crate::finding::Reason;
+use crate::fixture::{Case, item, texts};
+use crate::item::{FieldPath, Item, ItemPath, ItemSource, MAX_VALUE_BYTES};
+use crate::workload::ItemValue;
+
+fn field(path: &str) -> Item {
+    from(ItemSource::Field(FieldPath::try_from(path).unwrap()))
+}
+
+fn expression(source: &str) -> Item {
+    from(ItemSource::Expression(Expression::compile(source).unwrap()))
+}
+
+fn from(source: ItemSource) -> Item {
+    Item { dialect: Dialect::Ec2, path: ItemPath::try_from("x").unwrap(), source }
+}
+
+/// A pod with something at every field.
+fn with(items: Vec<Item>) -> Case {
+    let mut case = Case::new();
+    case.facts.pod.metadata.labels = texts(&[("app", "shop")]);
+    case.facts.pod.metadata.annotations = texts(&[("note", "two\nlines"), ("bell", "\u{7}")]);
+    case.facts.pod.spec.node_name = Some("node-1".to_owned());
+    case.on_node(&[]).status.addresses =
+        ["192.0.2.1", "2001:db8::1"].map(|text| text.parse::<IpAddr>().unwrap()).into();
+    case.own().items = items;
+    case
+}
+
+/// The values of the EC2 items.
+fn values(case: &Case) -> Vec<ItemValue> {
+    case.workload().ec2.unwrap().items.into_iter().map(|(_, value)| value).collect()
+}
+
+fn paths(case: &Case, dialect: Dialect) -> Vec<String> {
+    let workload = case.workload();
+    workload.part(dialect).unwrap().items.iter().map(|(path, _)| path.to_string()).collect()
+}
+
+fn text(text: &str) -> ItemValue {
+    ItemValue::Text(text.try_into().unwrap())
+}
+
+#[test]
+fn a_value_is_served_as_it_is_in_its_own_dialect() {
+    let case = with(vec![item(Dialect::Ec2, "product-codes", "a\nb"), item(Dialect::Ecs, "source-address", "")]);
+    assert_eq!(values(&case), [text("a\nb")]);
+    assert_eq!(paths(&case, Dialect::Ec2), ["product-codes"]);
+    assert_eq!(paths(&case, Dialect::Ecs), ["source-address"]);
+    assert_eq!(case.findings(), []);
+}
+
+#[test]
+fn a_field_is_one_of_the_pod() {
+    for (path, value) in [
+        ("metadata.name", "web"),
+        ("metadata.namespace", "shop"),
+        ("metadata.uid", "uid-shop-web"),
+        ("metadata.labels['app']", "shop"),
+        ("metadata.annotations['note']", "two\nlines"),
+        ("spec.nodeName", "node-1"),
+        ("spec.serviceAccountName", "default"),
+        ("status.hostIP", "192.0.2.1"),
+        ("status.hostIPs", "192.0.2.1\n2001:db8::1"),
+    ] {
+        assert_eq!(values(&with(vec![field(path)])), [text(value)], "{path}");
+    }
+}
+
+#[test]
+fn the_pods_addresses_are_left_to_the_node() {
+    let case = with(vec![field("status.podIP"), field("status.podIPs")]);
+    assert_eq!(values(&case), [ItemValue::PodIp, ItemValue::PodIps]);
+}
+
+#[test]
+fn a_field_that_the_pod_does_not_have_leaves_the_item_out_in_silence() {
+    let mut case = with(vec![
+        field("metadata.labels['none']"),
+        field("metadata.annotations['none']"),
+        field("spec.nodeName"),
+        field("status.hostIP"),
+        field("status.hostIPs"),
+    ]);
+    (case.facts.node, case.facts.pod.spec.node_name) = (None, None);
+    assert_eq!(values(&case), []);
+    assert_eq!(case.findings(), []);
+}
+
+#[test]
+fn an_expression_gives_text_and_null_leaves_the_item_out_in_silence() {
+    let case = with(vec![expression("pod.metadata.labels['app'] + '-' + node.metadata.name")]);
+    assert_eq!(values(&case), [text("shop-node-1")]);
+    let case = with(vec![expression("has(pod.spec.subdomain) ? pod.spec.subdomain : null")]);
+    assert_eq!(values(&case), []);
+    assert_eq!(case.findings(), []);
+}
+
+#[test]
+fn what_cannot_be_had_is_left_out_and_found_at_its_place_in_the_profile() {
+    for (bad, why) in [
+        (expression("pod.metadata.labels['none']"), "does not evaluate"),
+        (expression("pod.metadata.labels"), "gives a Map"),
+        (field("metadata.annotations['bell']"), "text, tabs and line feeds only"),
+    ] {
+        let case =
+            with(vec![item(Dialect::Ecs, "a", "1"), item(Dialect::Ec2, "b", "1"), bad, item(Dialect::Ec2, "c", "1")]);
+        assert_eq!(paths(&case, Dialect::Ec2), ["b", "c"], "{why}");
+        assert_eq!(case.findings(), [("spec.metadata[2]".to_owned(), Reason::ItemUnavailable)], "{why}");
+        let message = &case.compile().findings[0].message;
+        assert!(message.starts_with("item x is left out for pod web: ") && message.contains(why), "{message}");
+    }
+}
+
+#[test]
+fn a_value_that_is_too_long_is_left_out_and_not_cut() {
+    let mut case = with(vec![field("metadata.annotations['long']")]);
+    let mut annotate = |length| {
+        case.facts.pod.metadata.annotations.insert("long".to_owned(), "x".repeat(length));
+        (values(&case).len(), case.findings().len())
+    };
+    assert_eq!(annotate(MAX_VALUE_BYTES), (1, 0));
+    assert_eq!(annotate(MAX_VALUE_BYTES + 1), (0, 1));
+}
+
+#[test]
+fn no_item_is_both_a_leaf_and_a_directory_of_its_tree() {
+    for (dialect, path) in [
+        (Dialect::Ec2, "placement"),
+        (Dialect::Ec2, "network/interfaces"),
+        (Dialect::Ec2, "ami-id/x"),
+        (Dialect::Ec2, "events/maintenance/history/x"),
+        (Dialect::Ecs, "instance"),
+        (Dialect::Ecs, "network/interfaces"),
+        (Dialect::Ecs, "image-id/x"),
+        (Dialect::Ecs, "sub-private-ipv4-list/x"),
+    ] {
+        let mut case = with(vec![item(Dialect::Ec2, "a", "1"), item(dialect, path, "1"), item(Dialect::Ecs, "a", "1")]);
+        case.on_node(&[("topology.kubernetes.io/zone", "eu-west-1a")]);
+        assert_eq!(case.findings(), [("spec.metadata[1].path".to_owned(), Reason::ItemMisplaced)], "{dialect} {path}");
+        assert_eq!(paths(&case, dialect), ["a"], "{dialect} {path}");
+        let message = &case.compile().findings[0].message;
+        assert!(message.contains(path) && message.contains(&format!("the {dialect} tree")), "{message}");
+    }
+}
+
+#[test]
+fn of_two_items_that_exclude_each_other_the_first_stays() {
+    let case = with(vec![item(Dialect::Ec2, "disk/a", "1"), item(Dialect::Ec2, "disk", "1")]);
+    assert_eq!(paths(&case, Dialect::Ec2), ["disk/a"]);
+    assert_eq!(case.findings(), [("spec.metadata[1].path".to_owned(), Reason::ItemMisplaced)]);
+    let case = with(vec![item(Dialect::Ec2, "disk", "1"), item(Dialect::Ec2, "disk/a", "1")]);
+    assert_eq!(paths(&case, Dialect::Ec2), ["disk"]);
+}
+
+#[test]
+fn one_path_is_an_item_of_each_dialect_by_itself() {
+    let case = with(vec![item(Dialect::Ec2, "disk", "1"), item(Dialect::Ecs, "disk/a", "1")]);
+    assert_eq!(case.findings(), []);
+    assert_eq!(paths(&case, Dialect::Ec2), ["disk"]);
+    assert_eq!(paths(&case, Dialect::Ecs), ["disk/a"]);
+}

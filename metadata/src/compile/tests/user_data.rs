@@ -1,0 +1,72 @@
+//! Where user data comes from, and what happens where it cannot be had.
+
+use bytes::Bytes;
+
+use crate::finding::Reason;
+use crate::fixture::Case;
+use crate::profile::{KeyRef, MAX_USER_DATA_BYTES, UserDataSource};
+use crate::workload::UserData;
+
+fn key() -> KeyRef {
+    KeyRef { name: "boot".to_owned(), key: "script".to_owned() }
+}
+
+fn from(source: UserDataSource) -> Case {
+    let mut case = Case::new();
+    case.own().user_data = Some(source);
+    case
+}
+
+fn unavailable() -> [(String, Reason); 1] {
+    [("spec.userData.configMapKeyRef".to_owned(), Reason::UserDataUnavailable)]
+}
+
+#[test]
+fn inline_data_is_the_text_itself() {
+    let case = from(UserDataSource::inline("#!/bin/sh\r\n".to_owned()).unwrap());
+    let data = case.workload().instance.user_data;
+    assert_eq!(data, Some(UserData::Bytes(Bytes::from_static(b"#!/bin/sh\r\n"))));
+}
+
+#[test]
+fn inline_data_has_a_limit() {
+    assert!(UserDataSource::inline("x".repeat(MAX_USER_DATA_BYTES)).is_ok());
+    assert!(UserDataSource::inline("x".repeat(MAX_USER_DATA_BYTES + 1)).is_err());
+}
+
+#[test]
+fn a_config_maps_value_is_served_byte_for_byte() {
+    let mut case = from(UserDataSource::ConfigMap(key()));
+    let gzip = Bytes::from_static(b"\x1f\x8b\x00\xff");
+    case.sources.insert(key(), gzip.clone());
+    assert_eq!(case.workload().instance.user_data, Some(UserData::Bytes(gzip)));
+    assert_eq!(case.findings(), []);
+}
+
+#[test]
+fn without_the_config_map_or_its_key_there_is_none() {
+    let mut case = from(UserDataSource::ConfigMap(key()));
+    case.sources.insert(KeyRef { key: "other".to_owned(), ..key() }, Bytes::new());
+    assert_eq!(case.workload().instance.user_data, None);
+    assert_eq!(case.findings(), unavailable());
+    assert_eq!(case.compile().findings[0].message, "ConfigMap boot or its key script does not exist");
+}
+
+#[test]
+fn a_config_maps_value_that_is_too_long_is_not_cut() {
+    let mut case = from(UserDataSource::ConfigMap(key()));
+    case.sources.insert(key(), Bytes::from(vec![b'x'; MAX_USER_DATA_BYTES]));
+    assert_eq!(case.findings(), []);
+    case.sources.insert(key(), Bytes::from(vec![b'x'; MAX_USER_DATA_BYTES + 1]));
+    assert_eq!(case.workload().instance.user_data, None);
+    assert_eq!(case.findings(), unavailable());
+    assert!(case.compile().findings[0].message.contains("at most 16384 bytes long, not 16385"));
+}
+
+#[test]
+fn a_secret_is_named_and_never_held() {
+    let mut case = from(UserDataSource::Secret(key()));
+    case.sources.insert(key(), Bytes::from_static(b"a ConfigMap of the same name"));
+    assert_eq!(case.workload().instance.user_data, Some(UserData::Secret(key())));
+    assert_eq!(case.findings(), []);
+}

@@ -1,0 +1,67 @@
+//! What a pod gets that no profile matches.
+
+use crate::compile::Outcome;
+use crate::dialect::Dialect;
+use crate::fixture::{Case, texts};
+use crate::options::MetadataOptions;
+use crate::policy::{Policy, WithoutProfile};
+
+fn under(policies: Vec<Policy>) -> Case {
+    Case { profiles: Vec::new(), policies, ..Case::new() }
+}
+
+fn facts_for_all() -> Policy {
+    Policy { without_profile: Some(WithoutProfile::Facts), ..Policy::default() }
+}
+
+fn is_denied(case: &Case) -> bool {
+    matches!(case.compile().outcome, Outcome::Denied(_))
+}
+
+#[test]
+fn it_is_denied_by_default() {
+    let case = under(vec![]);
+    assert!(is_denied(&case));
+    assert!(is_denied(&under(vec![Policy { without_profile: Some(WithoutProfile::Deny), ..Policy::default() }])));
+    assert_eq!(case.findings(), []);
+}
+
+#[test]
+fn facts_are_its_own_and_nothing_that_a_profile_would_give() {
+    let mut case = under(vec![facts_for_all()]);
+    case.facts.pod.metadata.labels = texts(&[("team", "a")]);
+    case.on_node(&[("topology.kubernetes.io/region", "eu-west-1")]);
+    case.settings.account = Some("123456789012".try_into().unwrap());
+    let workload = case.workload();
+    assert_eq!(workload.profile, None);
+    assert_eq!(workload.options, MetadataOptions::default());
+    assert_eq!(workload.instance.region.as_deref(), Some("eu-west-1"));
+    assert_eq!(workload.instance.user_data, None);
+    for part in [workload.ec2.unwrap(), workload.ecs.unwrap()] {
+        assert_eq!(part.account.unwrap().as_str(), "123456789012");
+        assert_eq!((part.role, part.tags, part.items), (None, vec![], vec![]));
+    }
+}
+
+#[test]
+fn its_instance_id_is_the_one_that_a_profile_would_give() {
+    let bare = under(vec![facts_for_all()]).workload();
+    let profiled = Case::new().workload();
+    assert_eq!(bare.ec2.unwrap().instance_id, profiled.ec2.unwrap().instance_id);
+    assert_eq!(bare.ecs.unwrap().instance_id, profiled.ecs.unwrap().instance_id);
+}
+
+#[test]
+fn facts_are_given_in_the_allowed_dialects_alone() {
+    let ecs = Policy { allowed_dialects: Some([Dialect::Ecs].into()), ..facts_for_all() };
+    let workload = under(vec![ecs]).workload();
+    assert_eq!(workload.ec2, None);
+    assert!(workload.ecs.is_some());
+}
+
+#[test]
+fn a_host_network_pod_is_denied_even_then() {
+    let mut case = under(vec![facts_for_all()]);
+    case.facts.pod.spec.host_network = true;
+    assert!(is_denied(&case));
+}

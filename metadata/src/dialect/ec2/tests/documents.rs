@@ -1,0 +1,103 @@
+//! The bytes of documents that clients parse, cut by columns, or check a signature over.
+
+use jiff::Timestamp;
+
+use super::render;
+use crate::credentials::{Credentials, Failure};
+use crate::dialect::Dialect;
+use crate::dialect::ec2::{credentials, document, failure};
+use crate::fixture::{Case, link, text};
+use crate::secret::Secret;
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+#[test]
+fn the_identity_document_has_the_bytes_of_ec2s() {
+    let workload = Case::full().workload();
+    let (image, instance) = workload.ec2.as_ref().map(|part| (&part.image_id, &part.instance_id)).unwrap();
+    let expected = format!(
+        r#"{{
+  "accountId" : "123456789012",
+  "architecture" : "x86_64",
+  "availabilityZone" : "eu-west-1a",
+  "billingProducts" : null,
+  "devpayProductCodes" : null,
+  "marketplaceProductCodes" : null,
+  "imageId" : "{image}",
+  "instanceId" : "{instance}",
+  "instanceType" : "m7i.large",
+  "kernelId" : null,
+  "pendingTime" : "2026-01-05T08:00:00Z",
+  "privateIp" : "10.0.1.23",
+  "ramdiskId" : null,
+  "region" : "eu-west-1",
+  "version" : "2017-09-30"
+}}"#
+    );
+    assert_eq!(document::document(&workload, &link()).unwrap(), expected);
+}
+
+#[test]
+fn what_the_identity_document_does_not_know_is_null() {
+    let document = document::document(&Case::new().workload(), &link()).unwrap();
+    for key in ["accountId", "architecture", "availabilityZone", "instanceType", "region"] {
+        assert!(document.contains(&format!("\n  \"{key}\" : null,\n")), "{key} in {document}");
+    }
+    let mut ecs_only = Case::new();
+    ecs_only.own().dialects.remove(&Dialect::Ec2);
+    assert_eq!(document::document(&ecs_only.workload(), &link()), None);
+}
+
+#[test]
+fn the_iam_documents_have_the_style_of_ec2() {
+    let tree = render(&Case::full());
+    let info = text(&tree, "meta-data/iam/info").unwrap();
+    let (start, id) = info.split_once("  \"InstanceProfileId\" : \"").unwrap();
+    assert_eq!(
+        start,
+        "{\n  \"Code\" : \"Success\",\n  \"LastUpdated\" : \"2026-01-05T08:00:00Z\",\n  \"InstanceProfileArn\" : \
+         \"arn:aws:iam::123456789012:instance-profile/web-role\",\n"
+    );
+    let id = id.strip_suffix("\"\n}").unwrap();
+    assert!(id.starts_with("AIPA") && id.len() == 21 && !id.contains(char::is_lowercase), "{id}");
+    assert_eq!(
+        text(&tree, "meta-data/identity-credentials/ec2/info").unwrap(),
+        "{\n  \"Code\" : \"Success\",\n  \"LastUpdated\" : \"2026-01-05T08:00:00Z\",\n  \"AccountId\" : \"123456789012\"\n}"
+    );
+}
+
+#[test]
+fn credentials_have_the_members_and_the_style_of_ec2() {
+    let body = credentials(&Credentials {
+        access_key_id: "ASIAEXAMPLE".to_owned(),
+        secret_access_key: Secret::new("a/b+c".to_owned()),
+        session_token: Secret::new("quote\"".to_owned()),
+        last_updated: at("2026-01-05T08:22:00.5Z"),
+        expiration: at("2026-01-05T14:40:11Z"),
+    });
+    assert_eq!(
+        std::str::from_utf8(&body).unwrap(),
+        r#"{
+  "Code" : "Success",
+  "LastUpdated" : "2026-01-05T08:22:00Z",
+  "Type" : "AWS-HMAC",
+  "AccessKeyId" : "ASIAEXAMPLE",
+  "SecretAccessKey" : "a/b+c",
+  "Token" : "quote\"",
+  "Expiration" : "2026-01-05T14:40:11Z"
+}"#
+    );
+}
+
+#[test]
+fn credentials_that_cannot_be_had_are_a_code_and_hold_no_key() {
+    let at = at("2026-01-05T08:22:00Z");
+    let body = failure(&Failure { code: "AssumeRoleUnauthorizedAccess", message: "no \"trust\"".to_owned(), at });
+    assert_eq!(
+        std::str::from_utf8(&body).unwrap(),
+        "{\n  \"Code\" : \"AssumeRoleUnauthorizedAccess\",\n  \"Message\" : \"no \\\"trust\\\"\",\n  \
+         \"LastUpdated\" : \"2026-01-05T08:22:00Z\"\n}"
+    );
+}

@@ -1,0 +1,110 @@
+//! The values of leaves.
+
+use super::{MAC, render};
+use crate::dialect::Dialect;
+use crate::dialect::ec2::{look_up, tree};
+use crate::fixture::{Case, LATEST, link, listing, secret_role, text};
+use crate::tree::{Found, Value};
+
+#[test]
+fn several_values_are_a_line_each_and_the_last_has_no_line_feed() {
+    let tree = render(&Case::full());
+    for (path, value) in [
+        ("meta-data/security-groups", "web\nssh"),
+        (&format!("{MAC}/security-group-ids"), "sg-1\nsg-2"),
+        (&format!("{MAC}/vpc-ipv4-cidr-block"), "10.0.0.0/16"),
+        (&format!("{MAC}/vpc-ipv4-cidr-blocks"), "10.0.0.0/16\n100.64.0.0/16"),
+        (&format!("{MAC}/ipv4-associations/203.0.113.25"), "10.0.1.23"),
+        (&format!("{MAC}/ipv6s"), "2001:db8:10::5"),
+    ] {
+        assert_eq!(text(&tree, path).unwrap(), value, "{path}");
+    }
+}
+
+#[test]
+fn a_pod_without_an_ipv4_address_has_no_item_of_that_family() {
+    let (case, mut link) = (Case::full(), link());
+    link.ipv4.clear();
+    let tree = tree::render(&case.workload(), &link).unwrap();
+    for path in ["meta-data/local-ipv4", &format!("{MAC}/local-ipv4s"), &format!("{MAC}/subnet-ipv4-cidr-block")] {
+        assert_eq!(text(&tree, path), None, "{path}");
+    }
+    assert_eq!(text(&tree, "meta-data/ipv6").unwrap(), "2001:db8:10::5");
+}
+
+#[test]
+fn notices_have_the_form_that_termination_handlers_parse() {
+    let tree = render(&Case::full());
+    for (path, value) in [
+        ("meta-data/spot/instance-action", r#"{"action": "terminate", "time": "2026-01-05T09:00:30Z"}"#),
+        ("meta-data/spot/termination-time", "2026-01-05T09:00:30Z"),
+        ("meta-data/events/recommendations/rebalance", r#"{"noticeTime": "2026-01-05T09:00:00Z"}"#),
+        ("meta-data/events/maintenance/scheduled", "[]"),
+        ("meta-data/autoscaling/target-lifecycle-state", "Terminated"),
+    ] {
+        assert_eq!(text(&tree, path).unwrap(), value);
+    }
+}
+
+#[test]
+fn a_host_name_is_the_pods_own_where_it_resolves_and_else_made_of_its_address() {
+    let mut case = Case::new();
+    let name = |case: &Case| {
+        let tree = render(case);
+        let name = text(&tree, "meta-data/hostname").unwrap();
+        assert_eq!(text(&tree, "meta-data/local-hostname").as_ref(), Some(&name));
+        assert_eq!(text(&tree, &format!("{MAC}/local-hostname")).as_ref(), Some(&name));
+        name
+    };
+    assert_eq!(name(&case), "ip-10-0-1-23");
+    case.settings.region = Some("eu-west-1".to_owned());
+    assert_eq!(name(&case), "ip-10-0-1-23.eu-west-1.compute.internal");
+    case.settings.region = Some("us-east-1".to_owned());
+    assert_eq!(name(&case), "ip-10-0-1-23.ec2.internal");
+    case.settings.hostname_suffix = Some("pods.example".to_owned());
+    assert_eq!(name(&case), "ip-10-0-1-23.pods.example");
+    case.facts.pod.spec.subdomain = Some("peers".to_owned());
+    assert_eq!(name(&case), "web.peers.shop.svc.cluster.local");
+}
+
+#[test]
+fn a_host_name_without_an_ipv4_address_is_made_of_the_instance_id() {
+    let (mut case, mut link) = (Case::new(), link());
+    case.settings.region = Some("eu-west-1".to_owned());
+    link.ipv4.clear();
+    let workload = case.workload();
+    let tree = tree::render(&workload, &link).unwrap();
+    let id = workload.ec2.unwrap().instance_id;
+    assert_eq!(text(&tree, "meta-data/hostname").unwrap(), format!("{id}.eu-west-1.compute.internal"));
+}
+
+#[test]
+fn a_partition_is_the_regions() {
+    for (region, domain, name) in [
+        ("eu-west-1", "amazonaws.com", "aws"),
+        ("cn-north-1", "amazonaws.com.cn", "aws-cn"),
+        ("us-gov-west-1", "amazonaws.com", "aws-us-gov"),
+    ] {
+        let mut case = Case::full();
+        case.own().instance.region = Some(region.try_into().unwrap());
+        let tree = render(&case);
+        assert_eq!(text(&tree, "meta-data/services/domain").unwrap(), domain);
+        assert_eq!(text(&tree, "meta-data/services/partition").unwrap(), name);
+        let info = text(&tree, "meta-data/iam/info").unwrap();
+        assert!(info.contains(&format!("\"arn:{name}:iam::123456789012:instance-profile/web-role\"")), "{info}");
+    }
+}
+
+#[test]
+fn a_role_without_an_account_has_credentials_and_no_profile_arn() {
+    let mut case = Case::new();
+    case.own().roles = [(Dialect::Ec2, secret_role("web"))].into();
+    let tree = render(&case);
+    assert_eq!(listing(&tree, "meta-data/iam", LATEST).unwrap(), "security-credentials/");
+    assert_eq!(
+        look_up(&tree, "/latest/meta-data/iam/security-credentials/web/"),
+        Some(Found::Leaf(&Value::Credentials))
+    );
+    assert_eq!(look_up(&tree, "/latest/meta-data/iam/security-credentials/we"), None);
+    assert_eq!(text(&tree, "meta-data/identity-credentials/ec2/info"), None);
+}

@@ -1,0 +1,17 @@
+//! What the ECS tree of a pod shows.
+
+mod documents;
+mod everything;
+mod listings;
+mod values;
+
+use super::tree;
+use crate::fixture::{Case, link};
+use crate::tree::Tree;
+
+fn render(case: &Case) -> Tree {
+    tree::render(&case.workload(), &link()).unwrap()
+}
+
+/// The directory of the pod's interface.
+const MAC: &str = "meta-data/network/interfaces/macs/02:00:00:aa:bb:cc";

@@ -1,0 +1,74 @@
+//! The bytes of documents that clients parse or check a signature over.
+
+use crate::credentials::{Credentials, Failure};
+use crate::dialect::Dialect;
+use crate::dialect::ecs::{credentials, document, failure, tree};
+use crate::fixture::{Case, link, text};
+use crate::secret::Secret;
+
+#[test]
+fn the_identity_document_has_the_bytes_of_ecss() {
+    let workload = Case::full().workload();
+    let part = workload.ecs.as_ref().unwrap();
+    let serial = text(&tree::render(&workload, &link()).unwrap(), "meta-data/serial-number").unwrap();
+    let expected = format!(
+        "{{\"zone-id\":\"eu-west-1a\",\"serial-number\":\"{serial}\",\"instance-id\":\"{}\",\"region-id\":\"eu-west-1\",\
+         \"private-ipv4\":\"10.0.1.23\",\"owner-account-id\":\"1234567890123456\",\"mac\":\"02:00:00:aa:bb:cc\",\
+         \"image-id\":\"{}\",\"instance-type\":\"m7i.large\"}}",
+        part.instance_id, part.image_id
+    );
+    assert_eq!(document::document(&workload, &link(), None).unwrap(), expected);
+}
+
+#[test]
+fn an_audience_is_one_member_more_before_the_last_brace() {
+    let workload = Case::full().workload();
+    let plain = document::document(&workload, &link(), None).unwrap();
+    let with = |audience| document::document(&workload, &link(), Some(audience)).unwrap();
+    assert_eq!(with("vault"), format!("{},\"audience\":\"vault\"}}", plain.strip_suffix('}').unwrap()));
+    assert!(with(r#"{"aud":"x"}"#).ends_with(r#","audience":"{\"aud\":\"x\"}"}"#));
+}
+
+#[test]
+fn what_the_identity_document_does_not_know_is_empty() {
+    let document = document::document(&Case::new().workload(), &link(), None).unwrap();
+    for key in ["zone-id", "region-id", "owner-account-id", "instance-type"] {
+        assert!(document.contains(&format!("\"{key}\":\"\"")), "{key} in {document}");
+    }
+    let mut ec2_only = Case::new();
+    ec2_only.own().dialects.remove(&Dialect::Ecs);
+    assert_eq!(document::document(&ec2_only.workload(), &link(), None), None);
+}
+
+#[test]
+fn credentials_have_the_members_of_ecs_and_none_of_ec2() {
+    let body = credentials(&Credentials {
+        access_key_id: "STS.Example".to_owned(),
+        secret_access_key: Secret::new("a/b+c".to_owned()),
+        session_token: Secret::new("quote\"".to_owned()),
+        last_updated: "2026-01-05T08:22:00.5Z".parse().unwrap(),
+        expiration: "2026-01-05T14:22:00Z".parse().unwrap(),
+    });
+    assert_eq!(
+        std::str::from_utf8(&body).unwrap(),
+        r#"{
+  "AccessKeyId" : "STS.Example",
+  "AccessKeySecret" : "a/b+c",
+  "Expiration" : "2026-01-05T14:22:00Z",
+  "SecurityToken" : "quote\"",
+  "LastUpdated" : "2026-01-05T08:22:00Z",
+  "Code" : "Success"
+}"#
+    );
+}
+
+#[test]
+fn credentials_that_cannot_be_had_are_a_code_and_hold_no_key() {
+    let at = "2026-01-05T08:22:00Z".parse().unwrap();
+    let body = failure(&Failure { code: "NoPermission", message: "no \"trust\"".to_owned(), at });
+    assert_eq!(
+        std::str::from_utf8(&body).unwrap(),
+        "{\n  \"Message\" : \"no \\\"trust\\\"\",\n  \"LastUpdated\" : \"2026-01-05T08:22:00Z\",\n  \
+         \"Code\" : \"NoPermission\"\n}"
+    );
+}

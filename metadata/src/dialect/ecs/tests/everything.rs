@@ -1,0 +1,62 @@
+//! `meta-data/all`: the tree as one JSON object.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+
+use super::render;
+use crate::dialect::Dialect;
+use crate::dialect::ecs::{look_up, tree::ALWAYS};
+use crate::fixture::{Case, item, listing, text};
+use crate::tree::{Tree, Value};
+
+/// The leaves of the object, by path.
+fn flattened(all: &Json) -> BTreeMap<String, String> {
+    let Json::Object(members) = all else { panic!("not an object: {all}") };
+    let mut leaves = BTreeMap::new();
+    for (name, value) in members {
+        match value {
+            Json::String(text) => drop(leaves.insert(name.clone(), text.clone())),
+            below => leaves.extend(flattened(below).into_iter().map(|(path, text)| (format!("{name}/{path}"), text))),
+        }
+    }
+    leaves
+}
+
+fn all(tree: &Tree) -> Json {
+    serde_json::from_str(&text(tree, "meta-data/all").unwrap()).unwrap()
+}
+
+#[test]
+fn all_holds_each_leaf_as_the_text_that_its_own_path_gives() {
+    let mut case = Case::full();
+    case.own().items = vec![item(Dialect::Ecs, "disks/a/name", "two\nlines \"quoted\""), item(Dialect::Ecs, "x", "")];
+    let tree = render(&case);
+    let leaves = tree.leaves(ALWAYS).filter_map(|(path, value)| match (path.strip_prefix("meta-data/")?, value) {
+        ("all", _) => None,
+        (path, Value::Text(text)) => Some((path.to_owned(), String::from_utf8(text.to_vec()).unwrap())),
+        (_, Value::UserData(_) | Value::SecretUserData(_) | Value::Credentials | Value::Document(_)) => None,
+    });
+    assert_eq!(flattened(&all(&tree)), leaves.collect());
+    assert_eq!(all(&tree)["dns-conf"]["nameservers"], "100.100.2.136\r\n100.100.2.138");
+    assert_eq!(all(&tree)["instance-id"], case.workload().ecs.unwrap().instance_id);
+}
+
+#[test]
+fn all_holds_no_role_no_user_data_and_no_document() {
+    let tree = render(&Case::full());
+    assert!(look_up(&tree, "/latest/meta-data/ram/security-credentials/AppReaderRole").is_some());
+    let all = all(&tree);
+    assert_eq!(all.get("ram"), None);
+    let text = all.to_string();
+    for secret in ["AppReaderRole", "security-credentials", "#!/bin/sh", "instance-identity"] {
+        assert!(!text.contains(secret), "{secret} in {text}");
+    }
+}
+
+#[test]
+fn all_is_served_and_not_listed() {
+    let tree = render(&Case::full());
+    assert!(look_up(&tree, "/2016-01-01/meta-data/all").is_some());
+    assert!(!listing(&tree, "meta-data", ALWAYS).unwrap().lines().any(|line| line == "all"));
+}

@@ -1,0 +1,131 @@
+//! Listings as captured from instances, and the prefixes that both show them.
+
+use super::{MAC, render};
+use crate::dialect::Dialect;
+use crate::dialect::ecs::{look_up, tree::ALWAYS};
+use crate::fixture::{Case, item, listing, text};
+use crate::tree::{Found, Value};
+
+/// The full pod with the items of a captured instance that Kubernetes knows nothing of.
+fn captured() -> Case {
+    let mut case = Case::full();
+    case.own().instance.account_id = Some("1234567890123456".try_into().unwrap());
+    case.own().items = [
+        ("disks/bp1exampledisk000001/id", "d-bp1exampledisk000001"),
+        ("disks/bp1exampledisk000001/name", ""),
+        ("hibernation/configured", "false"),
+        ("source-address", "http://mirrors.cloud.aliyuncs.com"),
+    ]
+    .map(|(path, value)| item(Dialect::Ecs, path, value))
+    .into();
+    case
+}
+
+#[test]
+fn listings_are_those_of_an_instance() {
+    let tree = render(&captured());
+    for (path, lines) in [
+        ("", "dynamic/\nmeta-data/\nuser-data"),
+        ("dynamic", "instance-identity/"),
+        ("dynamic/instance-identity", "document\npkcs7"),
+        // Both published captures, and what podmeta has beyond them: launch-index, public-ipv4 and tags/.
+        (
+            "meta-data",
+            "disks/\ndns-conf/\neipv4\nhibernation/\nhostname\nimage-id\ninstance-id\ninstance/\nlaunch-index\nmac\n\
+             network-type\nnetwork/\nntp-conf/\nowner-account-id\nprivate-ipv4\npublic-ipv4\npublic-keys/\nram/\n\
+             region-id\nserial-number\nsource-address\nsub-private-ipv4-list\ntags/\nvpc-cidr-block\nvpc-id\n\
+             vswitch-cidr-block\nvswitch-id\nzone-id",
+        ),
+        ("meta-data/disks", "bp1exampledisk000001/"),
+        ("meta-data/disks/bp1exampledisk000001", "id\nname"),
+        ("meta-data/dns-conf", "nameservers"),
+        ("meta-data/hibernation", "configured"),
+        (
+            "meta-data/instance",
+            "instance-name\ninstance-type\nspot/\nvirtualization-solution\nvirtualization-solution-version",
+        ),
+        ("meta-data/instance/spot", "termination-time"),
+        ("meta-data/network", "interfaces/"),
+        ("meta-data/network/interfaces", "macs/"),
+        ("meta-data/network/interfaces/macs", "02:00:00:aa:bb:cc/"),
+        (
+            MAC,
+            "ipv6s\nnetmask\nnetwork-interface-id\nprimary-ip-address\nprivate-ipv4s\nvpc-cidr-block\nvpc-id\n\
+             vpc-ipv6-cidr-blocks\nvswitch-cidr-block\nvswitch-id\nvswitch-ipv6-cidr-block",
+        ),
+        ("meta-data/ntp-conf", "ntp-servers"),
+        ("meta-data/public-keys", "my-key/"),
+        ("meta-data/public-keys/my-key", "openssh-key"),
+        ("meta-data/ram", "security-credentials/"),
+        ("meta-data/ram/security-credentials", "AppReaderRole"),
+        ("meta-data/tags", "instance/"),
+        ("meta-data/tags/instance", "team"),
+    ] {
+        assert_eq!(listing(&tree, path, ALWAYS).unwrap_or_else(|| panic!("{path} is not there")), lines, "{path}");
+    }
+}
+
+#[test]
+fn a_pod_of_which_nothing_more_is_known_lists_what_every_pod_has() {
+    let tree = render(&Case::new());
+    assert_eq!(listing(&tree, "", ALWAYS).unwrap(), "dynamic/\nmeta-data/");
+    assert_eq!(
+        listing(&tree, "meta-data", ALWAYS).unwrap(),
+        "hostname\nimage-id\ninstance-id\ninstance/\nlaunch-index\nmac\nnetwork-type\nnetwork/\nprivate-ipv4\n\
+         serial-number\nsub-private-ipv4-list"
+    );
+    assert_eq!(listing(&tree, MAC, ALWAYS).unwrap(), "ipv6s\nnetwork-interface-id\nprimary-ip-address\nprivate-ipv4s");
+    assert_eq!(look_up(&tree, "/latest/user-data"), None);
+}
+
+#[test]
+fn spot_is_listed_while_a_notice_stands_and_no_longer() {
+    let mut case = Case::full();
+    case.facts.pod.metadata.deletion_timestamp = None;
+    let tree = render(&case);
+    assert!(!listing(&tree, "meta-data/instance", ALWAYS).unwrap().contains("spot"));
+    assert_eq!(look_up(&tree, "/latest/meta-data/instance/spot/"), None);
+}
+
+#[test]
+fn both_prefixes_show_one_tree_and_no_other_prefix_does() {
+    let tree = render(&Case::full());
+    let prefixes = look_up(&tree, "/");
+    assert!(matches!(prefixes, Some(Found::Listing(lines)) if lines == "2016-01-01\nlatest"));
+    for path in ["", "meta-data", "meta-data/instance-id", "dynamic/instance-identity/document", "user-data"] {
+        let latest = look_up(&tree, &format!("/latest/{path}"));
+        assert!(latest.is_some(), "{path}");
+        assert_eq!(look_up(&tree, &format!("/2016-01-01/{path}/")), latest, "{path}");
+        assert_eq!(look_up(&tree, &format!("/2016-01-02/{path}")), None, "{path}");
+    }
+}
+
+#[test]
+fn ram_may_be_spelled_in_any_case_and_nothing_else_may() {
+    let tree = render(&Case::full());
+    let role = Some(Found::Leaf(&Value::Credentials));
+    for path in ["ram", "Ram", "RAM"] {
+        assert_eq!(look_up(&tree, &format!("/latest/meta-data/{path}/security-credentials/AppReaderRole")), role);
+        assert!(look_up(&tree, &format!("/latest/meta-data/{path}")).is_some());
+    }
+    for path in [
+        "Meta-data/ram",
+        "meta-data/Ram/Security-credentials",
+        "meta-data/Ram/security-credentials/appreaderrole",
+        "meta-data/ramp",
+        "meta-data/Instance-id",
+    ] {
+        assert_eq!(look_up(&tree, &format!("/latest/{path}")), None, "{path}");
+    }
+}
+
+#[test]
+fn a_tag_is_asked_for_by_its_key_percent_encoded_or_not() {
+    let mut case = Case::full();
+    let tag = crate::tag::StaticTag { key: "名:a@b".to_owned(), value: "x".try_into().unwrap() };
+    case.own().static_tags = vec![tag];
+    case.own().dialects.remove(&Dialect::Ec2);
+    let tree = render(&case);
+    assert_eq!(text(&tree, "meta-data/tags/instance/名:a@b").unwrap(), "x");
+    assert!(look_up(&tree, "/latest/meta-data/tags/instance/%E5%90%8D%3Aa%40b").is_some());
+}

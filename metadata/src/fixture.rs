@@ -1,0 +1,213 @@
+//! What the tests of several modules start from: a pod with a profile that sets nothing. Each test changes what it is
+//! about.
+
+use std::collections::BTreeMap;
+
+use crate::compile::{Compiled, Outcome, Settings, Sources, compile};
+use crate::dialect::Dialect;
+use crate::facts::tests::facts;
+use crate::facts::{Facts, NodeFacts, NodeMetadata, NodeSpec, NodeStatus};
+use crate::finding::Reason;
+use crate::item::{Item, ItemPath, ItemSource, ItemText};
+use crate::names::{RoleArn, RoleName};
+use crate::options::{InstanceMetadataTags, Limits, MetadataOptions, Users};
+use crate::policy::Policy;
+use crate::profile::{HostNetwork, InstanceSpec, Network, OpenSshKey, Profile, ProfileRef, PublicKey, UserDataSource};
+use crate::role::{Provider, Role, SessionDuration};
+use crate::selector::Selector;
+use crate::tree::{Found, Since, Tree, Value};
+use crate::workload::{Link, MacAddress, Workload};
+
+/// The pod `shop/web` and what it is compiled with: one profile, `own`.
+pub(crate) struct Case {
+    pub(crate) facts: Facts,
+    pub(crate) profiles: Vec<Profile>,
+    pub(crate) policies: Vec<Policy>,
+    pub(crate) sources: Sources,
+    pub(crate) settings: Settings,
+}
+
+impl Case {
+    pub(crate) fn new() -> Self {
+        Self {
+            facts: facts("shop", "web"),
+            profiles: vec![profile("own")],
+            policies: Vec::new(),
+            sources: Sources::new(),
+            settings: Settings::default(),
+        }
+    }
+
+    /// The same pod with every field set that has a place in a tree, on a node that is about to go.
+    pub(crate) fn full() -> Self {
+        let mut case = Self::new();
+        let pod = &mut case.facts.pod;
+        pod.metadata.labels = texts(&[("team", "a")]);
+        pod.metadata.deletion_timestamp = Some("2026-01-05T09:00:30Z".parse().unwrap());
+        pod.status.disruption_target = Some("2026-01-05T09:00:00Z".parse().unwrap());
+        case.on_node(&[
+            ("topology.kubernetes.io/region", "eu-west-1"),
+            ("topology.kubernetes.io/zone", "eu-west-1a"),
+            ("topology.k8s.aws/zone-id", "euw1-az2"),
+            ("node.kubernetes.io/instance-type", "m7i.large"),
+            ("kubernetes.io/arch", "amd64"),
+        ]);
+        let own = case.own();
+        own.options.instance_metadata_tags = InstanceMetadataTags::Enabled;
+        own.tag_labels = vec!["*".try_into().unwrap()];
+        own.instance.network = network();
+        own.user_data = Some(UserDataSource::inline("#!/bin/sh".to_owned()).unwrap());
+        let open_ssh_key = OpenSshKey::try_from("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 me").unwrap();
+        own.public_keys = vec![PublicKey { name: "my-key".try_into().unwrap(), open_ssh_key }];
+        own.roles = [
+            (Dialect::Ec2, web_identity("web-role", "arn:aws:iam::123456789012:role/team/web")),
+            (Dialect::Ecs, aliyun_oidc("AppReaderRole", "acs:ram::1234567890123456:role/AppReaderRole")),
+        ]
+        .into();
+        case
+    }
+
+    /// The profile `own`.
+    pub(crate) fn own(&mut self) -> &mut Profile {
+        &mut self.profiles[0]
+    }
+
+    /// Puts the pod on a node with these labels.
+    pub(crate) fn on_node(&mut self, labels: &[(&str, &str)]) -> &mut NodeFacts {
+        self.facts.node.insert(NodeFacts {
+            metadata: NodeMetadata { name: "node-1".to_owned(), labels: texts(labels) },
+            spec: NodeSpec::default(),
+            status: NodeStatus::default(),
+        })
+    }
+
+    pub(crate) fn compile(&self) -> Compiled {
+        compile(&self.facts, &self.profiles, &self.policies, &self.sources, &self.settings)
+    }
+
+    /// What the pod is served; it must be.
+    pub(crate) fn workload(&self) -> Workload {
+        match self.compile().outcome {
+            Outcome::Served(workload) => *workload,
+            other => panic!("it is not served: {other:?}"),
+        }
+    }
+
+    /// The field and the reason of each finding.
+    pub(crate) fn findings(&self) -> Vec<(String, Reason)> {
+        self.compile().findings.into_iter().map(|finding| (finding.field, finding.reason)).collect()
+    }
+}
+
+/// A profile for every pod of the namespace `shop`, in both dialects, that sets nothing.
+pub(crate) fn profile(name: &str) -> Profile {
+    Profile {
+        object: ProfileRef {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+            uid: format!("uid-of-{name}"),
+            generation: 1,
+        },
+        created: "2026-01-01T00:00:00Z".parse().unwrap(),
+        pods: Selector::default(),
+        service_accounts: [].into(),
+        priority: 0,
+        dialects: Dialect::ALL.into(),
+        options: MetadataOptions::default(),
+        instance: InstanceSpec::default(),
+        items: Vec::new(),
+        user_data: None,
+        public_keys: Vec::new(),
+        tag_labels: Vec::new(),
+        static_tags: Vec::new(),
+        roles: BTreeMap::new(),
+        host_network: HostNetwork::Deny,
+        users: Users::default(),
+        limits: Limits::default(),
+    }
+}
+
+/// Every network item.
+fn network() -> Network {
+    Network {
+        vpc_id: Some("vpc-1".try_into().unwrap()),
+        vpc_ipv4_cidr_blocks: ["10.0.0.0/16", "100.64.0.0/16"].map(|block| block.parse().unwrap()).into(),
+        vpc_ipv6_cidr_blocks: vec!["2001:db8:10::/56".parse().unwrap()],
+        subnet_id: Some("subnet-1".try_into().unwrap()),
+        subnet_ipv4_cidr_block: Some("10.0.1.0/24".parse().unwrap()),
+        subnet_ipv6_cidr_blocks: vec!["2001:db8:10::/64".parse().unwrap()],
+        security_groups: ["web", "ssh"].map(|group| group.try_into().unwrap()).into(),
+        security_group_ids: ["sg-1", "sg-2"].map(|group| group.try_into().unwrap()).into(),
+        public_ipv4: Some("203.0.113.25".parse().unwrap()),
+        public_hostname: Some("web.example".try_into().unwrap()),
+        nameservers: ["100.100.2.136", "100.100.2.138"].map(|server| server.parse().unwrap()).into(),
+        ntp_servers: ["ntp1.aliyun.com", "ntp1.cloud.aliyuncs.com"].map(|server| server.try_into().unwrap()).into(),
+    }
+}
+
+/// A role whose credentials come from a Secret.
+pub(crate) fn secret_role(name: &str) -> Role {
+    Role { name: RoleName::try_from(name).unwrap(), provider: Provider::Secret { name: "keys".to_owned() } }
+}
+
+/// A role of EC2 that is assumed with a token of the pod.
+pub(crate) fn web_identity(name: &str, arn: &str) -> Role {
+    Role {
+        name: RoleName::try_from(name).unwrap(),
+        provider: Provider::AwsWebIdentity {
+            role_arn: RoleArn::try_from(arn).unwrap(),
+            audience: "sts.amazonaws.com".try_into().unwrap(),
+            duration: SessionDuration::HOUR,
+        },
+    }
+}
+
+/// A role of ECS.
+pub(crate) fn aliyun_oidc(name: &str, arn: &str) -> Role {
+    Role {
+        name: RoleName::try_from(name).unwrap(),
+        provider: Provider::AliyunOidc {
+            role_arn: RoleArn::try_from(arn).unwrap(),
+            oidc_provider_arn: "acs:ram::1234567890123456:oidc-provider/cluster".try_into().unwrap(),
+            duration: SessionDuration::HOUR,
+        },
+    }
+}
+
+/// An item with a value of its own.
+pub(crate) fn item(dialect: Dialect, path: &str, value: &str) -> Item {
+    let source = ItemSource::Value(ItemText::try_from(value).unwrap());
+    Item { dialect, path: ItemPath::try_from(path).unwrap(), source }
+}
+
+/// A pod with one address of each family.
+pub(crate) fn link() -> Link {
+    Link {
+        ipv4: vec!["10.0.1.23".parse().unwrap()],
+        ipv6: vec!["2001:db8:10::5".parse().unwrap()],
+        mac: MacAddress([2, 0, 0, 0xaa, 0xbb, 0xcc]),
+    }
+}
+
+/// A leaf of text; `None` if there is no such item.
+pub(crate) fn text(tree: &Tree, path: &str) -> Option<String> {
+    match tree.get(path, LATEST)? {
+        Found::Leaf(Value::Text(text)) => Some(String::from_utf8(text.to_vec()).unwrap()),
+        other => panic!("{path} is no text: {other:?}"),
+    }
+}
+
+/// A listing in a version; `None` if there is no such directory.
+pub(crate) fn listing(tree: &Tree, path: &str, version: Since) -> Option<String> {
+    match tree.get(path, version)? {
+        Found::Listing(listing) => Some(String::from_utf8(listing.to_vec()).unwrap()),
+        other @ Found::Leaf(_) => panic!("{path} is no directory: {other:?}"),
+    }
+}
+
+/// Newer than every version.
+pub(crate) const LATEST: Since = Since(u8::MAX);
+
+pub(crate) fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
