@@ -18,6 +18,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getgid, getuid};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::request::Family;
+use rtnetlink::packet_route::address::AddressHeaderFlags;
 
 use crate::sys::{receive_fds, send_fds};
 
@@ -138,9 +139,9 @@ impl InNamespace {
         let mut socket = UnixStream::connect(&self.socket).context("the agent is gone")?;
         enter()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(give_addresses()).context("cannot give the namespace its addresses")?;
+        let addresses = runtime.block_on(give_addresses()).context("cannot give the namespace its addresses")?;
         drop(runtime);
-        let listeners = listeners()?;
+        let listeners = listen(&addresses)?;
         let fds = listeners.iter().map(|listener| listener.as_fd()).collect::<Vec<_>>();
         send_fds(&socket, &fds).context("the agent is gone")?;
         drop(listeners);
@@ -166,35 +167,32 @@ fn enter() -> Result<()> {
     write("/proc/self/gid_map", format!("{group} {group} 1"))
 }
 
-/// Gives the loopback its own addresses, by being up, and the services'.
-async fn give_addresses() -> Result<()> {
+/// Gives the loopback its own addresses, by being up, and the services': those that it has now.
+async fn give_addresses() -> Result<Vec<IpAddr>> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     tokio::spawn(connection);
     let loopback = handle.link().get().match_name("lo".to_owned()).execute().try_next().await?;
     let index = loopback.context("there is no loopback")?.header.index;
     handle.link().set(rtnetlink::LinkUnspec::new_with_index(index).up().build()).execute().await?;
+    let mut given = Vec::new();
     for (_, _, address) in SERVICES {
         let bits = if address.is_ipv4() { 32 } else { 128 };
-        let added = handle.address().add(index, address, bits).execute().await;
-        if let Err(error) = added {
+        let mut add = handle.address().add(index, address, bits);
+        // Usable at once, without asking the network for a double first.
+        add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        match add.execute().await {
+            Ok(()) => given.push(address),
             // A kernel without IPv6 still has the other two.
-            if address.is_ipv4() {
-                return Err(error).with_context(|| format!("cannot add {address}"));
-            }
-            eprintln!("warning: no {address} for the command: {error}");
+            Err(error) if address.is_ipv6() => eprintln!("warning: no {address} for the command: {error}"),
+            Err(error) => return Err(error).with_context(|| format!("cannot add {address}")),
         }
     }
-    Ok(())
+    Ok(given)
 }
 
-fn listeners() -> Result<Vec<TcpListener>> {
-    let mut listeners = Vec::new();
-    for (_, _, address) in SERVICES {
-        match TcpListener::bind(SocketAddr::new(address, 80)) {
-            Ok(listener) => listeners.push(listener),
-            Err(_) if address.is_ipv6() => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot listen on {address}")),
-        }
-    }
-    Ok(listeners)
+fn listen(addresses: &[IpAddr]) -> Result<Vec<TcpListener>> {
+    let listen = |address: &IpAddr| {
+        TcpListener::bind(SocketAddr::new(*address, 80)).with_context(|| format!("cannot listen on {address}"))
+    };
+    addresses.iter().map(listen).collect()
 }
