@@ -1,0 +1,46 @@
+# What a developer can do here. `make` lists it.
+
+CARGO ?= cargo
+TOOLS := target/tools
+DENY  := $(TOOLS)/bin/cargo-deny
+
+.PHONY: help
+help: ## List what there is to do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: dev
+dev: ## Serve examples/quickstart.yaml on loopback ports
+	$(CARGO) run --quiet --package podmeta-node-agent -- dev -f examples/quickstart.yaml
+
+.PHONY: test
+test: quick deny clients ## Set up and pass every test: what CI runs
+
+.PHONY: quick
+quick: format lint unit ## Format, lint, unit and conformance tests: minutes, no network once built
+
+.PHONY: format
+format: ## Check the format of the code
+	$(CARGO) fmt --all --check
+
+.PHONY: lint
+lint: ## Clippy, with warnings as errors
+	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
+
+.PHONY: unit
+unit: ## Unit, property, conformance and dev server tests
+	$(CARGO) test --workspace --locked
+
+.PHONY: deny
+deny: $(DENY) ## Licences, sources and bans of dependencies
+	$(DENY) --offline check bans licenses sources
+
+$(DENY):
+	$(CARGO) install cargo-deny --version 0.20.2 --locked --root $(TOOLS)
+
+.PHONY: clients
+clients: ## Real SDKs and cloud-init against the dev server; installs them outside the workspace
+	tests/real-clients/run
+
+.PHONY: crds
+crds: ## Write the CRDs again after their types changed
+	$(CARGO) run --quiet --package podmeta-crds --bin crdgen -- crds
