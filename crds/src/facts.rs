@@ -37,8 +37,11 @@ pub fn pod(pod: &Pod) -> Result<PodFacts, Vec<FieldError>> {
 /// The addresses of a pod, once its status has them.
 #[must_use]
 pub fn pod_addresses(pod: &Pod) -> Vec<IpAddr> {
-    let addresses = pod.status.iter().flat_map(|status| status.pod_ips.iter().flatten());
-    addresses.filter_map(|address| address.ip.parse().ok()).collect()
+    let Some(status) = &pod.status else { return Vec::new() };
+    match &status.pod_ips {
+        Some(addresses) => addresses.iter().filter_map(|address| address.ip.parse().ok()).collect(),
+        None => status.pod_ip.iter().filter_map(|address| address.parse().ok()).collect(),
+    }
 }
 
 /// What is known of a namespace.
@@ -159,4 +162,138 @@ fn annotations(metadata: &ObjectMeta) -> BTreeMap<String, String> {
     let mut annotations = metadata.annotations.clone().unwrap_or_default();
     annotations.remove(LAST_APPLIED);
     annotations
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod_of(metadata: Value, spec: Value, status: Value) -> Pod {
+        let mut object = json!({ "metadata": {
+            "name": "web", "namespace": "shop", "uid": "6f1c2a52", "creationTimestamp": "2026-01-05T08:00:00Z",
+        }, "spec": spec, "status": status });
+        let more = metadata.as_object().unwrap().clone();
+        object["metadata"].as_object_mut().unwrap().extend(more);
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn seen() -> Timestamp {
+        "2026-03-01T00:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn a_pod_keeps_its_identity_and_drops_the_copy_that_kubectl_makes() {
+        let metadata = json!({
+            "annotations": { "kubectl.kubernetes.io/last-applied-configuration": "{}", "team": "a" },
+            "deletionTimestamp": "2026-01-05T09:00:00Z",
+            "ownerReferences": [
+                { "apiVersion": "v1", "kind": "Other", "name": "x", "uid": "1" },
+                { "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-1", "uid": "2", "controller": true },
+            ],
+        });
+        let metadata = pod(&pod_of(metadata, json!({}), json!({}))).unwrap().metadata;
+        assert_eq!(metadata.annotations.into_keys().collect::<Vec<_>>(), ["team"]);
+        assert_eq!(metadata.deletion_timestamp.unwrap().to_string(), "2026-01-05T09:00:00Z");
+        assert_eq!(metadata.controller.unwrap().name, "web-1");
+    }
+
+    #[test]
+    fn a_pod_has_an_account_and_the_image_of_its_first_container() {
+        let bare = pod(&pod_of(json!({}), json!({ "serviceAccountName": "" }), json!({}))).unwrap().spec;
+        assert_eq!((bare.service_account_name.as_str(), bare.image.as_str()), ("default", ""));
+        let spec = json!({
+            "serviceAccountName": "web", "nodeName": "n", "hostNetwork": true, "subdomain": "s", "hostname": "h",
+            "containers": [{ "name": "a", "image": "img:1", "env": [{ "name": "X", "value": "y" }] }, { "name": "b", "image": "img:2" }],
+        });
+        let spec = pod(&pod_of(json!({}), spec, json!({}))).unwrap().spec;
+        assert_eq!((spec.service_account_name.as_str(), spec.image.as_str()), ("web", "img:1"));
+        assert!(spec.host_network);
+        assert_eq!([spec.node_name, spec.subdomain, spec.hostname].map(Option::unwrap), ["n", "s", "h"]);
+    }
+
+    #[test]
+    fn a_toleration_that_exists_has_no_value_and_one_that_equals_has() {
+        let spec = json!({ "tolerations": [
+            { "operator": "Exists" },
+            { "key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300 },
+            { "key": "b", "value": "c" },
+            { "key": "d" },
+            { "key": "e", "operator": "Gt", "value": "5" },
+        ]});
+        let tolerations = pod(&pod_of(json!({}), spec, json!({}))).unwrap().spec.tolerations;
+        let short = tolerations.iter().map(|one| (one.key.as_deref(), one.value.as_deref(), one.toleration_seconds));
+        assert_eq!(
+            short.collect::<Vec<_>>(),
+            [
+                (None, None, None),
+                (Some("a"), None, Some(300)),
+                (Some("b"), Some("c"), None),
+                (Some("d"), Some(""), None),
+            ]
+        );
+    }
+
+    #[test]
+    fn only_a_true_condition_announces_a_disruption() {
+        let condition = |kind: &str, status: &str| json!({ "conditions": [{ "type": kind, "status": status, "lastTransitionTime": "2026-01-05T09:00:00Z" }] });
+        let announced = |status| pod(&pod_of(json!({}), json!({}), status)).unwrap().status.disruption_target;
+        assert_eq!(announced(condition("DisruptionTarget", "True")).unwrap().to_string(), "2026-01-05T09:00:00Z");
+        assert_eq!(announced(condition("DisruptionTarget", "False")), None);
+        assert_eq!(announced(condition("Ready", "True")), None);
+    }
+
+    #[test]
+    fn a_pod_that_no_api_server_made_is_refused_field_by_field() {
+        let errors = pod(&Pod::default()).unwrap_err();
+        let fields = errors.iter().map(|error| error.field.as_str()).collect::<Vec<_>>();
+        assert_eq!(fields, ["metadata.name", "metadata.namespace", "metadata.uid", "metadata.creationTimestamp"]);
+    }
+
+    #[test]
+    fn addresses_come_from_the_status() {
+        let both = json!({ "podIP": "10.0.0.1", "podIPs": [{ "ip": "10.0.0.1" }, { "ip": "fd00::1" }] });
+        let texts = |status| {
+            pod_addresses(&pod_of(json!({}), json!({}), status)).iter().map(IpAddr::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(both), ["10.0.0.1", "fd00::1"]);
+        assert_eq!(texts(json!({ "podIP": "10.0.0.1" })), ["10.0.0.1"]);
+        assert_eq!(texts(json!({})), [""; 0]);
+    }
+
+    #[test]
+    fn a_node_has_its_ranges_addresses_and_taints() {
+        let object = serde_json::from_value(json!({
+            "metadata": { "name": "n", "labels": { "zone": "a" } },
+            "spec": {
+                "podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24", "fd01::/64"],
+                "taints": [{ "key": "a", "effect": "NoExecute", "timeAdded": "2026-01-05T09:00:00Z" }, { "key": "b", "value": "c", "effect": "NoSchedule" }],
+            },
+            "status": { "addresses": [{ "type": "Hostname", "address": "n" }, { "type": "InternalIP", "address": "192.0.2.1" }, { "type": "ExternalIP", "address": "192.0.2.2" }] },
+        })).unwrap();
+        let facts = node(&object, seen());
+        assert_eq!(
+            facts.spec.pod_cidrs.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["10.1.0.0/24", "fd01::/64"]
+        );
+        assert_eq!(facts.status.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.1"]);
+        assert_eq!(facts.spec.taints[0].time_added.to_string(), "2026-01-05T09:00:00Z");
+        assert_eq!(facts.spec.taints[1].time_added, seen());
+        assert_eq!(facts.label("zone"), Some("a"));
+    }
+
+    #[test]
+    fn a_cordoned_node_is_tainted_once() {
+        let with = |taints: Value| {
+            let object = json!({ "metadata": { "name": "n" }, "spec": { "unschedulable": true, "taints": taints } });
+            node(&serde_json::from_value(object).unwrap(), seen()).spec.taints
+        };
+        let added = with(json!([]));
+        assert_eq!(
+            (added[0].key.as_str(), added[0].effect.as_str(), added[0].time_added),
+            (UNSCHEDULABLE, "NoSchedule", seen())
+        );
+        assert_eq!(with(json!([{ "key": UNSCHEDULABLE, "effect": "NoSchedule" }])).len(), 1);
+    }
 }

@@ -8,6 +8,8 @@
 mod accept;
 pub mod conditions;
 pub mod crd;
+#[cfg(test)]
+mod docs;
 pub mod facts;
 pub mod field;
 pub mod labels;

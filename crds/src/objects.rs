@@ -1,7 +1,7 @@
 //! Objects from files, for those who have no cluster: `node-agent dev`, and checks of manifests.
 //!
 //! What is good is kept and what is not is a [`Problem`] at its line: a profile with a problem is left out, and nothing
-//! else is. What only a cluster knows is made up, the same each time ([`made_up`]).
+//! else is. What only a cluster knows is made up, the same each time.
 
 mod item;
 mod made_up;
