@@ -1,0 +1,50 @@
+// @alicloud/credentials (JavaScript): credentials. Region and instance id by plain requests, for the SDK has no call for them.
+"use strict";
+
+const assert = require("node:assert/strict");
+const { default: Credential, Config } = require("@alicloud/credentials");
+const { check, run } = require("./checks");
+
+const { env } = process;
+const SERVICE = "http://100.100.100.200/latest";
+
+async function credentials(options) {
+  const got = await new Credential(new Config({ type: "ecs_ram_role", ...options })).getCredential();
+  assert.equal(got.accessKeyId, env.ECS_ACCESS_KEY_ID);
+  assert.equal(got.accessKeySecret, env.ECS_ACCESS_KEY_SECRET);
+  assert.equal(got.securityToken, env.ECS_SECURITY_TOKEN);
+}
+
+async function ask(path, options) {
+  const answer = await fetch(`${SERVICE}/${path}`, { signal: AbortSignal.timeout(5000), ...options });
+  assert.equal(answer.status, 200, `${path} answered ${answer.status}`);
+  return answer.text();
+}
+
+async function metadata(path) {
+  const token = await ask("api/token", { method: "PUT", headers: { "X-aliyun-ecs-metadata-token-ttl-seconds": "60" } });
+  return ask(path, { headers: { "X-aliyun-ecs-metadata-token": token } });
+}
+
+async function roleless() {
+  // With IMDSv1 it asks again without a token, and reports what that is answered: 403.
+  await check("says that there are no credentials", () => assert.rejects(() => credentials({}), /403/));
+  await check("says that there are no credentials, IMDSv1 disabled", () =>
+    assert.rejects(() => credentials({ disableIMDSv1: true }), /404/));
+}
+
+async function full() {
+  const roleName = env.ECS_ROLE;
+  await check("credentials, role discovered", () => credentials({}));
+  await check("credentials, role given", () => credentials({ roleName }));
+  await check("credentials, role discovered, IMDSv1 disabled", () => credentials({ disableIMDSv1: true }));
+  await check("credentials, role given, IMDSv1 disabled", () => credentials({ disableIMDSv1: true, roleName }));
+  await check("region and zone by plain requests", async () => {
+    assert.equal(await metadata("meta-data/region-id"), env.REGION);
+    assert.equal(await metadata("meta-data/zone-id"), env.ZONE);
+  });
+  await check("instance id by plain requests", async () =>
+    assert.match(await metadata("meta-data/instance-id"), /^i-[0-9a-z]{20}$/));
+}
+
+run(process.argv[2] === "roleless" ? roleless : full);
