@@ -7,6 +7,7 @@ mod item;
 mod made_up;
 mod references;
 mod secret;
+mod shape;
 mod source;
 mod workload;
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret};
+use kube::CustomResourceExt;
 use podmeta_metadata::facts::Facts;
 use podmeta_metadata::policy::Policy;
 use podmeta_metadata::profile::Profile;
@@ -213,7 +215,7 @@ impl Loader {
     }
 
     /// An object of ours. One with a field that we do not know is still looked at, for its other problems.
-    fn ours<T: serde::de::DeserializeOwned>(&mut self, item: &Item) -> Option<T> {
+    fn ours<T: serde::de::DeserializeOwned + CustomResourceExt>(&mut self, item: &Item) -> Option<T> {
         if item.api_version != API_VERSION {
             let message = format!("must be {API_VERSION}, not {}", item.api_version);
             self.problems.push(item.problem("apiVersion", message));
@@ -221,7 +223,12 @@ impl Loader {
         }
         let (object, problems) = item::ours(item);
         self.problems.extend(problems);
-        object
+        let definition = T::crd();
+        let versions = definition.spec.versions.iter().filter_map(|version| version.schema.as_ref());
+        let schemas = versions.filter_map(|schema| schema.open_api_v3_schema.as_ref());
+        let lists = schemas.flat_map(|schema| shape::lists_for_maps(schema, &item.value)).collect::<Vec<_>>();
+        self.problems.extend(lists.iter().map(|error| item.problem(&error.field, &error.message)));
+        if lists.is_empty() { object } else { None }
     }
 
     fn valid<T>(&mut self, item: &Item, result: Result<T, Vec<FieldError>>) -> Option<T> {

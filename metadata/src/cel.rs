@@ -1,7 +1,7 @@
 //! CEL expressions over [`Facts`], bounded: the `cel` crate has no budget of its own.
 //!
 //! An expression is at most [`MAX_BYTES`] long and [`MAX_DEPTH`] deep, nests no comprehension in another and names nothing but `pod`,
-//! `namespace`, `node` and its own loop variables; all of that is checked on the syntax tree before it runs once.
+//! `namespaceObject`, `node` and its own loop variables; all of that is checked on the syntax tree before it runs once.
 //! Only the standard functions exist: with an extension such as `replace` a chain of calls grows its text without bound.
 
 use std::sync::Arc;
@@ -22,8 +22,9 @@ pub const MAX_DEPTH: usize = 64;
 /// How deep brackets and conditions may nest, because the parser recurses.
 const MAX_BRACKETS: u16 = 24;
 
-/// The names that an expression may use for the facts.
-const VARIABLES: [&str; 3] = ["pod", "namespace", "node"];
+/// The names that an expression may use for the facts. `namespace` is a reserved word of CEL; Kubernetes' own policies
+/// say `namespaceObject` too.
+const VARIABLES: [&str; 3] = ["pod", "namespaceObject", "node"];
 
 /// An expression that was compiled, once for its profile.
 #[derive(Clone)]
@@ -93,7 +94,7 @@ impl Scope {
             Ok(())
         };
         add("pod", value(&facts.pod)?)?;
-        add("namespace", value(&facts.namespace)?)?;
+        add("namespaceObject", value(&facts.namespace)?)?;
         add("node", value(&facts.node)?)?;
         Ok(Self(context))
     }
@@ -137,7 +138,7 @@ fn check<'e>(
         Expr::Unspecified | Expr::Literal(_) => Ok(()),
         Expr::Ident(name) if names.contains(&name.as_str()) => Ok(()),
         Expr::Ident(name) => {
-            Err(Invalid(format!("names {name:?}; there are pod, namespace and node, shaped as in docs/facts.md")))
+            Err(Invalid(format!("names {name:?}; there are pod, namespaceObject and node, shaped as in docs/facts.md")))
         }
         Expr::Select(select) => check(&select.operand, names, nesting, depth),
         Expr::Call(call) => {
@@ -193,6 +194,7 @@ mod tests {
     #[test]
     fn an_expression_sees_the_facts_in_their_kubernetes_shape() {
         assert_eq!(evaluate("pod.metadata.namespace + '-' + pod.metadata.labels['app']").unwrap().unwrap(), "shop-web");
+        assert_eq!(evaluate("namespaceObject.metadata.name").unwrap().unwrap(), "shop");
         assert_eq!(evaluate("size(pod.metadata.name)").unwrap().unwrap(), "5");
         assert_eq!(evaluate("node == null").unwrap().unwrap(), "true");
         assert_eq!(evaluate("'x' in pod.metadata.labels ? pod.metadata.labels.x : null").unwrap(), None);

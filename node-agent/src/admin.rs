@@ -34,7 +34,6 @@ impl Admin {
     }
 
     /// The routes: `/healthz`, `/readyz`, `/metrics`.
-    #[must_use]
     pub fn router(self: &Arc<Self>) -> Router {
         let (ready, metrics) = (Arc::clone(self), Arc::clone(self));
         Router::new()

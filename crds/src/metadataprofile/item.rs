@@ -49,7 +49,7 @@ pub struct MetadataItem {
     /// A field of the pod, as in the downward API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field_ref: Option<FieldRef>,
-    /// A CEL expression over `pod` and `node`. Null leaves the item out. At most 1024 bytes, and no
+    /// A CEL expression over `pod`, `namespaceObject` and `node`. Null leaves the item out. At most 1024 bytes, and no
     /// comprehension inside another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "expression")]

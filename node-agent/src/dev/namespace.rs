@@ -29,6 +29,9 @@ const SERVICES: [(Dialect, Family, IpAddr); 3] = [
     (Dialect::Ec2, Family::Ipv6, IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254))),
 ];
 
+/// A listener on one of the services' addresses.
+pub type Listening = (Dialect, Family, TcpListener);
+
 /// A command that waits in its namespace to be let go.
 #[derive(Debug)]
 pub struct Waiting {
@@ -36,7 +39,7 @@ pub struct Waiting {
     pub child: Child,
     socket: UnixStream,
     /// What listens in the namespace.
-    pub listeners: Vec<(Dialect, Family, TcpListener)>,
+    pub listeners: Vec<Listening>,
 }
 
 /// Starts a command in a namespace of its own; it does not run before [`Waiting::go`].
@@ -63,7 +66,7 @@ pub fn prepare(command: &[OsString], environment: &[(&str, OsString)]) -> Result
 }
 
 /// Waits for the child to hand over its listeners, or to end.
-fn accept(listener: &UnixListener, child: &mut Child) -> Result<(UnixStream, Vec<(Dialect, Family, TcpListener)>)> {
+fn accept(listener: &UnixListener, child: &mut Child) -> Result<(UnixStream, Vec<Listening>)> {
     listener.set_nonblocking(true)?;
     let socket = loop {
         match listener.accept() {
@@ -138,6 +141,8 @@ impl InNamespace {
     pub fn run(self) -> Result<Never> {
         let mut socket = UnixStream::connect(&self.socket).context("the agent is gone")?;
         enter()?;
+        // Whatever ends the agent ends the command: nobody would answer it any more.
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM).context("cannot be tied to the agent")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let addresses = runtime.block_on(give_addresses()).context("cannot give the namespace its addresses")?;
         drop(runtime);

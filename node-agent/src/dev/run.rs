@@ -79,7 +79,7 @@ async fn run(
     wait(child.spawn().with_context(|| format!("cannot run {}", program.display()))?).await
 }
 
-/// Waits for the command. Ctrl-C reaches it by itself; a request to end is passed on.
+/// Waits for the command. Ctrl-C reaches it by itself, and is its to answer; a request to end is passed on.
 async fn wait(child: std::process::Child) -> Result<ExitCode> {
     let id = child.id();
     let mut child = child;
@@ -87,7 +87,8 @@ async fn wait(child: std::process::Child) -> Result<ExitCode> {
     let status = loop {
         tokio::select! {
             status = &mut ended => break status.context("cannot wait for the command")??,
-            () = super::interrupted() => pass_on(id),
+            () = super::ended() => pass_on(id),
+            _ = tokio::signal::ctrl_c() => {}
         }
     };
     Ok(code(status))

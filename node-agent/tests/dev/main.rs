@@ -1,0 +1,15 @@
+//! The dev server as a person runs it: the program, its files, its output and its sockets.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails"
+)]
+
+mod bad_input;
+mod serving;
+mod support;
+#[cfg(target_os = "linux")]
+mod whole_address;
