@@ -1,0 +1,238 @@
+//! Plays one case: each step in turn, against one agent.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context as _, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use podmeta_metadata::dialect::{Dialect, ec2, ecs};
+
+use super::agent::Agent;
+use super::case::{Action, Case, Forgery, Step, TokenStep};
+use super::expect::{Expect, compare};
+use super::objects::Objects;
+use super::saved::Saved;
+use super::wire::{Connection, Exchange};
+
+/// Plays a case; the error says which step failed, and how.
+pub(super) fn play(folder: &Path, dialect: Dialect, case: &Case) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+    runtime.block_on(async {
+        let mut objects = Objects::read(folder, &case.objects)?;
+        let saved = Saved::texts();
+        objects.patch(&saved.fill_all(&case.patch)?)?;
+        let agent = Agent::start(objects)?;
+        let mut run = Run { case, dialect, agent, saved, connections: BTreeMap::new() };
+        for (at, step) in case.steps.iter().enumerate() {
+            let played = run.step(step).await;
+            played.with_context(|| format!("step {} ({})", at + 1, describe(step)))?;
+        }
+        Ok(())
+    })
+}
+
+/// A step in a few words.
+fn describe(step: &Step) -> String {
+    match step.action() {
+        Ok(Action::Send(line)) => line.to_owned(),
+        Ok(Action::Raw(bytes)) => format!("{:?}", bytes.chars().take(60).collect::<String>()),
+        Ok(action) => format!("{action:?}").chars().take(80).collect(),
+        Err(error) => error.to_string(),
+    }
+}
+
+struct Run<'c> {
+    case: &'c Case,
+    dialect: Dialect,
+    agent: Agent,
+    saved: Saved,
+    connections: BTreeMap<String, Connection>,
+}
+
+impl Run<'_> {
+    async fn step(&mut self, step: &Step) -> anyhow::Result<()> {
+        match step.action()? {
+            Action::Token(token) => self.token(step, token).await,
+            Action::Send(line) => {
+                let bytes = self.request(step, line)?;
+                self.ask(step, &bytes).await
+            }
+            Action::Raw(text) => {
+                let bytes = self.saved.bytes(text)?;
+                self.ask(step, &bytes).await
+            }
+            Action::Crawl(directory) => self.crawl(step, directory).await,
+            Action::Forge(forge) => {
+                let good = String::from_utf8(self.saved.get(&forge.token)?.to_vec())?;
+                self.saved.save(&forge.name, forged(&good, forge.by)?.into_bytes());
+                Ok(())
+            }
+            Action::Wait(text) => {
+                self.agent.wait(seconds(text)?).await;
+                Ok(())
+            }
+            Action::Change(patches) => self.agent.change(&self.saved.fill_all(patches)?),
+            Action::Restart(how) => self.agent.restart(how),
+            Action::Rotate => self.agent.rotate(),
+        }
+    }
+
+    async fn ask(&mut self, step: &Step, bytes: &[u8]) -> anyhow::Result<()> {
+        let expect = step.expect.as_ref().context("nothing is expected")?;
+        for time in 1..=step.times {
+            let exchange = self.exchange(step, bytes, expect.status.all().len()).await?;
+            compare(&exchange, expect, &self.saved).with_context(|| format!("time {time}"))?;
+            self.save(expect, &exchange);
+        }
+        Ok(())
+    }
+
+    fn save(&mut self, expect: &Expect, exchange: &Exchange) {
+        if let (Some(name), Some(response)) = (&expect.save, exchange.responses.last()) {
+            self.saved.save(name, response.body.clone());
+        }
+    }
+
+    async fn token(&mut self, step: &Step, token: &TokenStep) -> anyhow::Result<()> {
+        let header = match self.dialect_of(step) {
+            Dialect::Ec2 => ec2::TOKEN_TTL,
+            Dialect::Ecs => ecs::TOKEN_TTL,
+        };
+        let host = host(self.dialect_of(step));
+        let request = format!("PUT /latest/api/token HTTP/1.1\r\nHost: {host}\r\n{header}: {}\r\n\r\n", token.ttl);
+        let exchange = self.exchange(step, request.as_bytes(), 1).await?;
+        let response = exchange.responses.first().context("no token came")?;
+        ensure!(response.status == 200, "no token came, but {}", response.status);
+        self.saved.save(&token.name, response.body.clone());
+        Ok(())
+    }
+
+    /// Walks everything that a directory lists.
+    async fn crawl(&mut self, step: &Step, directory: &str) -> anyhow::Result<()> {
+        let (mut directories, mut items) = (vec![directory.to_owned()], 0);
+        while let Some(directory) = directories.pop() {
+            let listing = self.get(step, &directory).await?;
+            for line in listing.split('\n') {
+                let below = match line.split_once('=') {
+                    Some((index, _)) if index.bytes().all(|byte| byte.is_ascii_digit()) => format!("{index}/"),
+                    _ => line.to_owned(),
+                };
+                let path = format!("{directory}{below}");
+                if path.ends_with('/') {
+                    directories.push(path);
+                } else {
+                    self.get(step, &path).await?;
+                    items += 1;
+                }
+            }
+        }
+        ensure!(items > 1, "only {items} items are listed");
+        Ok(())
+    }
+
+    async fn get(&mut self, step: &Step, path: &str) -> anyhow::Result<String> {
+        let bytes = self.request(step, &format!("GET {path}"))?;
+        let exchange = self.exchange(step, &bytes, 1).await?;
+        let response = exchange.responses.first().with_context(|| format!("{path}: no response"))?;
+        ensure!(response.status == 200, "{path}: {}", response.status);
+        Ok(String::from_utf8_lossy(&response.body).into_owned())
+    }
+
+    /// The bytes of a request that is given by its first line.
+    fn request(&self, step: &Step, line: &str) -> anyhow::Result<Vec<u8>> {
+        let mut text = format!("{line} HTTP/1.1\r\n");
+        if !step.headers.iter().any(|header| header.starts_with("Host:")) {
+            text.push_str(&format!("Host: {}\r\n", host(self.dialect_of(step))));
+        }
+        if let Some(name) = &step.with {
+            let header = match self.dialect_of(step) {
+                Dialect::Ec2 => ec2::TOKEN,
+                Dialect::Ecs => ecs::TOKEN,
+            };
+            text.push_str(&format!("{header}: ${{{name}}}\r\n"));
+        }
+        for header in &step.headers {
+            text.push_str(&format!("{header}\r\n"));
+        }
+        text.push_str("\r\n");
+        self.saved.bytes(&text)
+    }
+
+    async fn exchange(&mut self, step: &Step, bytes: &[u8], due: usize) -> anyhow::Result<Exchange> {
+        let kept = step.on.as_ref().and_then(|name| self.connections.remove(name));
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => {
+                let pod = step.pod.as_ref().unwrap_or(&self.case.pod);
+                self.agent.connect(pod, self.dialect_of(step), step.over.into(), step.user)?
+            }
+        };
+        let exchange = connection.exchange(bytes, due).await?;
+        if let Some(name) = &step.on {
+            self.connections.insert(name.clone(), connection);
+        }
+        Ok(exchange)
+    }
+
+    fn dialect_of(&self, step: &Step) -> Dialect {
+        step.dialect.unwrap_or(self.dialect)
+    }
+}
+
+fn host(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Ec2 => "169.254.169.254",
+        Dialect::Ecs => "100.100.100.200",
+    }
+}
+
+/// `90s`, `15m` or `6h`, as seconds; negative with a minus sign.
+fn seconds(text: &str) -> anyhow::Result<i64> {
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).context("no time")?;
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => bail!("{text} is no time, such as 90s, 15m or 6h"),
+    };
+    Ok(number.parse::<i64>()? * unit)
+}
+
+/// A token that one without the key could make of a good one.
+fn forged(good: &str, by: Forgery) -> anyhow::Result<String> {
+    let parts = good.split('.').collect::<Vec<_>>();
+    let [head, claims, signature] = parts.as_slice() else { bail!("the token does not have three parts") };
+    let changed = |name: &str, change: &dyn Fn(&mut serde_json::Value)| -> anyhow::Result<String> {
+        let mut json = serde_json::from_slice::<serde_json::Value>(&URL_SAFE_NO_PAD.decode(claims)?)?;
+        change(json.get_mut(name).context("the token has no such claim")?);
+        Ok(format!("{head}.{}.{signature}", URL_SAFE_NO_PAD.encode(json.to_string())))
+    };
+    Ok(match by {
+        Forgery::Cut => good.get(..good.len() - 1).context("the token is empty")?.to_owned(),
+        Forgery::FlipSignature => {
+            let mut bytes = URL_SAFE_NO_PAD.decode(signature)?;
+            *bytes.first_mut().context("there is no signature")? ^= 1;
+            format!("{head}.{claims}.{}", URL_SAFE_NO_PAD.encode(bytes))
+        }
+        Forgery::OtherPod => changed("sub", &|sub| *sub = "0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e1001".into())?,
+        Forgery::LongerLife => changed("exp", &|exp| *exp = (exp.as_i64().unwrap_or_default() + 3600).into())?,
+        Forgery::AlgNone => format!("{}.{claims}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#)),
+        Forgery::TooLong => "a".repeat(4096),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_a_unit_and_may_go_back() {
+        assert_eq!(seconds("90s").unwrap(), 90);
+        assert_eq!(seconds("-15m").unwrap(), -900);
+        assert_eq!(seconds("6h").unwrap(), 21_600);
+        for bad in ["", "5", "s", "5d", "5é"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}
