@@ -32,6 +32,7 @@ unit: ## Unit, property, conformance and dev server tests
 
 .PHONY: deny
 deny: $(DENY) ## Licences, sources and bans of dependencies
+	$(CARGO) fetch --quiet --locked
 	$(DENY) --offline check bans licenses sources
 
 $(DENY):

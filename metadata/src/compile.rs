@@ -1,26 +1,25 @@
 //! Compiles one pod's facts with the profiles and policies that hold for it into the workload that it is served, and
 //! says what stood in the way. Knows nothing of addresses, requests or time.
 
+mod instance;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use crate::cel::Scope;
+use crate::compile::instance::{field_value, instance, part};
 use crate::dialect::{Dialect, ec2, ecs};
 use crate::facts::Facts;
 use crate::finding::{Finding, Reason};
-use crate::identity::{Kind, alphanumeric_id, ec2_id};
-use crate::item::{FieldPath, ItemSource, ItemText};
+use crate::item::{ItemSource, ItemText};
 use crate::names::Invalid;
-use crate::notice::Notices;
 use crate::options::{HttpEndpoint, HttpTokens, InstanceMetadataTags, Limits, MetadataOptions, Users};
 use crate::policy::{Policy, Rules, WithoutProfile};
-use crate::profile::{
-    HostNetwork, InstanceSpec, KeyRef, LifeCycle, MAX_USER_DATA_BYTES, Network, Profile, UserDataSource,
-};
+use crate::profile::{HostNetwork, InstanceSpec, KeyRef, MAX_USER_DATA_BYTES, Profile, UserDataSource};
 use crate::role::Role;
 use crate::tag;
-use crate::workload::{Instance, ItemValue, Part, PodRef, UserData, Workload};
+use crate::workload::{ItemValue, PodRef, UserData, Workload};
 
 /// Values of ConfigMaps in the pod's namespace, by object and key.
 pub type Sources = BTreeMap<KeyRef, Bytes>;
@@ -356,117 +355,6 @@ impl Compiling<'_> {
             part.items.retain(|(path, _)| !misplaced.contains(path));
         }
     }
-}
-
-/// A field of the downward API; `None` if the pod does not have it, which leaves the item out.
-fn field_value(facts: &Facts, field: &FieldPath) -> Result<Option<ItemValue>, Invalid> {
-    let metadata = &facts.pod.metadata;
-    let addresses = || facts.node.as_ref().map(|node| node.status.addresses.as_slice()).unwrap_or_default();
-    let text = match field {
-        FieldPath::PodIp => return Ok(Some(ItemValue::PodIp)),
-        FieldPath::PodIps => return Ok(Some(ItemValue::PodIps)),
-        FieldPath::Name => Some(metadata.name.clone()),
-        FieldPath::Namespace => Some(metadata.namespace.clone()),
-        FieldPath::Uid => Some(metadata.uid.to_string()),
-        FieldPath::Label(key) => metadata.labels.get(key).cloned(),
-        FieldPath::Annotation(key) => metadata.annotations.get(key).cloned(),
-        FieldPath::NodeName => facts.pod.spec.node_name.clone(),
-        FieldPath::ServiceAccountName => Some(facts.pod.spec.service_account_name.clone()),
-        FieldPath::HostIp => addresses().first().map(ToString::to_string),
-        FieldPath::HostIps => {
-            let all = addresses().iter().map(ToString::to_string).collect::<Vec<_>>();
-            (!all.is_empty()).then(|| all.join("\n"))
-        }
-    };
-    text.map(|text| ItemText::try_from(text).map(ItemValue::Text)).transpose()
-}
-
-/// What the pod is in one dialect, before tags and items.
-fn part(facts: &Facts, profile: Option<&Profile>, dialect: Dialect, role: Option<Role>, settings: &Settings) -> Part {
-    let uid = facts.pod.metadata.uid.as_str();
-    let image = facts.pod.spec.image.as_str();
-    let set = profile.and_then(|profile| profile.instance.image_id.as_ref()).map(ToString::to_string);
-    let (instance_id, image_id) = match dialect {
-        Dialect::Ec2 => (ec2_id("i", Kind::Instance, uid), ec2_id("ami", Kind::Image, image)),
-        Dialect::Ecs => (alphanumeric_id("i-", Kind::Instance, uid, 20), alphanumeric_id("m-", Kind::Image, image, 20)),
-    };
-    let account = role
-        .as_ref()
-        .and_then(Role::account)
-        .or_else(|| profile?.instance.account_id.clone())
-        .or_else(|| settings.account.clone());
-    Part { account, instance_id, image_id: set.unwrap_or(image_id), role, tags: Vec::new(), items: Vec::new() }
-}
-
-/// What the pod is: the profile first, then the node, then the settings.
-fn instance(facts: &Facts, spec: &InstanceSpec, settings: &Settings) -> Instance {
-    let (pod, node) = (&facts.pod, facts.node.as_ref());
-    let label = |key: &str| node.and_then(|node| node.label(key)).map(str::to_owned);
-    let or_label =
-        |set: &Option<crate::names::Line>, key: &str| set.as_ref().map(ToString::to_string).or_else(|| label(key));
-    Instance {
-        region: or_label(&spec.region, "topology.kubernetes.io/region").or_else(|| settings.region.clone()),
-        zone: or_label(&spec.availability_zone, "topology.kubernetes.io/zone"),
-        zone_id: or_label(&spec.availability_zone_id, "topology.k8s.aws/zone-id"),
-        instance_type: or_label(&spec.instance_type, "node.kubernetes.io/instance-type"),
-        life_cycle: spec.life_cycle.or_else(|| node.map(life_cycle)),
-        architecture: label("kubernetes.io/arch").map(|arch| match arch.as_str() {
-            "amd64" => "x86_64".to_owned(),
-            "386" => "i386".to_owned(),
-            _ => arch,
-        }),
-        hostname: pod.hostname().to_owned(),
-        fqdn: pod.spec.subdomain.as_ref().map(|subdomain| {
-            format!("{}.{subdomain}.{}.svc.{}", pod.hostname(), pod.metadata.namespace, settings.cluster_domain)
-        }),
-        hostname_suffix: settings.hostname_suffix.clone(),
-        launch_index: pod.ordinal().unwrap_or(0),
-        launched: pod.metadata.creation_timestamp,
-        reservation: match &pod.metadata.controller {
-            Some(controller) => controller.uid.clone(),
-            None => pod.metadata.uid.to_string(),
-        },
-        owned: pod.metadata.controller.is_some(),
-        network: network(facts, &spec.network),
-        public_keys: Vec::new(),
-        user_data: None,
-        notices: Notices::of(facts),
-    }
-}
-
-/// The capacity-type label of Karpenter, EKS, or ACK; a node without one is on demand.
-fn life_cycle(node: &crate::facts::NodeFacts) -> LifeCycle {
-    let capacity =
-        ["karpenter.sh/capacity-type", "eks.amazonaws.com/capacityType", "node.alibabacloud.com/spot-strategy"]
-            .iter()
-            .find_map(|key| node.label(key));
-    match capacity {
-        Some("spot" | "SPOT" | "SpotAsPriceGo" | "SpotWithPriceLimit") => LifeCycle::Spot,
-        Some("capacity-block" | "CAPACITY_BLOCK") => LifeCycle::CapacityBlock,
-        Some(_) | None => LifeCycle::OnDemand,
-    }
-}
-
-/// The profile's network items, with the node's pod range as the subnet where the profile names none.
-fn network(facts: &Facts, spec: &Network) -> Network {
-    let mut network = spec.clone();
-    let ranges = facts.node.as_ref().map(|node| node.spec.pod_cidrs.as_slice()).unwrap_or_default();
-    if network.subnet_ipv4_cidr_block.is_none() {
-        network.subnet_ipv4_cidr_block = ranges.iter().find_map(|range| match range {
-            ipnet::IpNet::V4(range) => Some(range.trunc()),
-            ipnet::IpNet::V6(_) => None,
-        });
-    }
-    if network.subnet_ipv6_cidr_blocks.is_empty() {
-        network.subnet_ipv6_cidr_blocks = ranges
-            .iter()
-            .filter_map(|range| match range {
-                ipnet::IpNet::V4(_) => None,
-                ipnet::IpNet::V6(range) => Some(range.trunc()),
-            })
-            .collect();
-    }
-    network
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! ECS's identity document: its bytes, also with an audience, and the names of its forms.
 //! Source: Alibaba Cloud help, "Instance identity"; the order of its sample.
 
-use crate::dialect::ecs::tree::serial_number;
+use crate::identity::{Kind, uuid};
 use crate::tree::DocumentItem;
 use crate::workload::{Link, Workload};
 
@@ -39,4 +39,9 @@ pub fn document(workload: &Workload, link: &Link, audience: Option<&str>) -> Opt
     let audience = audience.map(|audience| ("audience", serde_json::Value::from(audience)));
     let members = members.into_iter().chain(audience).map(|(key, value)| format!("\"{key}\":{value}"));
     Some(format!("{{{}}}", members.collect::<Vec<_>>().join(",")))
+}
+
+/// The serial number: a UUID made of the pod's UID.
+pub(super) fn serial_number(workload: &Workload) -> String {
+    uuid(Kind::Serial, workload.pod.uid.as_str())
 }

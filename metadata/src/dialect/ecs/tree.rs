@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde_json::{Map, Value as Json};
 
 use crate::dialect::ecs::document;
-use crate::identity::{Kind, alphanumeric_id, uuid};
+use crate::identity::{Kind, alphanumeric_id};
 use crate::item::ItemPath;
 use crate::time::rfc3339;
 use crate::tree::{Builder, DocumentItem, Since, Tree, Value};
@@ -87,7 +87,7 @@ fn general(tree: &mut Builder, workload: &Workload, part: &Part, link: &Link) {
     tree.text(ALWAYS, "meta-data/network-type", "vpc");
     tree.text_if(ALWAYS, "meta-data/owner-account-id", part.account.as_ref().map(ToString::to_string));
     tree.text_if(ALWAYS, "meta-data/region-id", instance.region.as_deref());
-    tree.text(ALWAYS, "meta-data/serial-number", serial_number(workload));
+    tree.text(ALWAYS, "meta-data/serial-number", document::serial_number(workload));
     tree.text_if(ALWAYS, "meta-data/zone-id", instance.zone.as_deref());
     for key in &instance.public_keys {
         tree.text(ALWAYS, format!("meta-data/public-keys/{}/openssh-key", key.name), key.open_ssh_key.as_str());
@@ -132,11 +132,6 @@ fn interface(tree: &mut Builder, workload: &Workload, link: &Link) {
     tree.text_if(ALWAYS, at("vpc-ipv6-cidr-blocks"), unquoted(&network.vpc_ipv6_cidr_blocks));
     let subnet = network.subnet_ipv6_cidr_blocks.first().map(ToString::to_string);
     tree.text_if(ALWAYS, at("vswitch-ipv6-cidr-block"), subnet);
-}
-
-/// The serial number: a UUID made of the pod's UID.
-pub(super) fn serial_number(workload: &Workload) -> String {
-    uuid(Kind::Serial, workload.pod.uid.as_str())
 }
 
 /// Several values as ECS writes name and time servers: CR LF between them.
