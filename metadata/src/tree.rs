@@ -170,7 +170,9 @@ impl Builder {
             let text = match value {
                 ItemValue::Text(text) => Some(text.to_string()),
                 ItemValue::PodIp => link.addresses().next(),
-                ItemValue::PodIps => Some(link.addresses().collect::<Vec<_>>().join("\n")),
+                ItemValue::PodIps => {
+                    Some(link.addresses().collect::<Vec<_>>().join("\n")).filter(|addresses| !addresses.is_empty())
+                }
             };
             self.text_if(Since(0), place, text);
         }

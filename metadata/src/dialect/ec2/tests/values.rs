@@ -4,6 +4,7 @@ use super::{MAC, render};
 use crate::dialect::Dialect;
 use crate::dialect::ec2::{look_up, tree};
 use crate::fixture::{Case, LATEST, link, listing, secret_role, text};
+use crate::item::{FieldPath, Item, ItemSource};
 use crate::tree::{Found, Value};
 
 #[test]
@@ -30,6 +31,22 @@ fn a_pod_without_an_ipv4_address_has_no_item_of_that_family() {
         assert_eq!(text(&tree, path), None, "{path}");
     }
     assert_eq!(text(&tree, "meta-data/ipv6").unwrap(), "2001:db8:10::5");
+}
+
+#[test]
+fn an_item_of_the_pods_addresses_is_filled_in_from_its_link_or_left_out() {
+    let (mut case, mut link) = (Case::new(), link());
+    for (path, field) in [("first", "status.podIP"), ("all", "status.podIPs")] {
+        let source = ItemSource::Field(FieldPath::try_from(field).unwrap());
+        case.own().items.push(Item { dialect: Dialect::Ec2, path: path.try_into().unwrap(), source });
+    }
+    let workload = case.workload();
+    let tree = tree::render(&workload, &link).unwrap();
+    assert_eq!(text(&tree, "meta-data/first").unwrap(), "10.0.1.23");
+    assert_eq!(text(&tree, "meta-data/all").unwrap(), "10.0.1.23\n2001:db8:10::5");
+    (link.ipv4, link.ipv6) = (vec![], vec![]);
+    let tree = tree::render(&workload, &link).unwrap();
+    assert_eq!((text(&tree, "meta-data/first"), text(&tree, "meta-data/all")), (None, None));
 }
 
 #[test]
