@@ -28,10 +28,13 @@ fn is_denied(case: &Case) -> bool {
 }
 
 #[test]
-fn deny_denies_and_is_no_finding() {
-    let case = on_the_host(HostNetwork::Deny, &[]);
-    assert!(is_denied(&case));
-    assert_eq!(case.findings(), []);
+fn deny_denies_and_is_no_finding_whatever_is_allowed() {
+    let others: &[_] = &[HostNetwork::Pod, HostNetwork::Node];
+    for allowed in [vec![], vec![others]] {
+        let case = on_the_host(HostNetwork::Deny, &allowed);
+        assert!(is_denied(&case));
+        assert_eq!(case.findings(), []);
+    }
 }
 
 #[test]

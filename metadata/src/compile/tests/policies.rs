@@ -165,9 +165,11 @@ fn a_policy_holds_for_the_namespaces_that_it_selects() {
 }
 
 #[test]
-fn a_policy_loosens_nothing() {
+fn a_policy_that_asks_for_less_changes_nothing() {
     let loose = Policy { max_hop_limit: Some(hops(64)), http_tokens: Some(HttpTokens::Optional), ..named("loose") };
-    let case = Case { policies: vec![loose], ..Case::new() };
-    assert_eq!(case.workload().options, MetadataOptions::default());
-    assert_eq!(case.findings(), []);
+    let secure = Case { policies: vec![loose.clone()], ..Case::new() };
+    assert_eq!(secure.workload().options, MetadataOptions::default());
+    let case = under(vec![loose]);
+    assert_eq!(case.workload().options, case.profiles[0].options);
+    assert_eq!((secure.findings(), case.findings()), (vec![], vec![]));
 }
