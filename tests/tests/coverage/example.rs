@@ -1,0 +1,157 @@
+//! The pods of an example, as the dev server serves them, asked as clients ask.
+
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use jiff::Timestamp;
+use podmeta_metadata::compile::Settings;
+use podmeta_metadata::dialect::{Dialect, ec2, ecs};
+use podmeta_metadata::request::{Answer, Family, Refusal, Request, TOKEN_PATH};
+use podmeta_metadata::session::{KeyBytes, Keyring};
+use podmeta_metadata::tree::{Found, Tree};
+use podmeta_metadata::workload::{Link, Workload};
+use podmeta_node_agent::dev::files::Text;
+use podmeta_node_agent::dev::world::World;
+use podmeta_node_agent::edge::View;
+
+/// The pods of one file.
+pub(crate) struct Example {
+    pods: Vec<Pod>,
+    /// What reading it brought to light.
+    pub(crate) notes: Vec<String>,
+}
+
+/// One pod.
+pub(crate) struct Pod {
+    pub(crate) name: String,
+    pub(crate) workload: Workload,
+    link: Link,
+    ec2: Option<Tree>,
+    ecs: Option<Tree>,
+    keys: Keyring,
+    tokens: [Option<String>; 2],
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_767_600_000).unwrap()
+}
+
+impl Example {
+    /// Reads a file; it must have no problem.
+    pub(crate) fn read(name: &str, text: &str) -> Self {
+        let texts = [Text { name: name.to_owned(), text: text.to_owned() }];
+        let world = World::read(&texts, now(), &Settings::default());
+        let world = world.unwrap_or_else(|problems| panic!("{name} has problems: {problems:#?}"));
+        let pods = world.pods.into_iter().filter_map(|(name, pod)| match pod.view {
+            View::Served(workload, link) => Some(Pod::new(name, *workload, link)),
+            View::Denied(_) => None,
+        });
+        Self { pods: pods.collect(), notes: world.notes }
+    }
+
+    /// The same pods without the items of their profiles.
+    pub(crate) fn without_items(&self) -> Self {
+        let pods = self.pods.iter().map(|pod| {
+            let mut workload = pod.workload.clone();
+            for part in workload.ec2.iter_mut().chain(workload.ecs.iter_mut()) {
+                part.items.clear();
+            }
+            Pod::new(pod.name.clone(), workload, pod.link.clone())
+        });
+        Self { pods: pods.collect(), notes: Vec::new() }
+    }
+
+    /// The pods that are answered in a dialect.
+    pub(crate) fn pods(&self, dialect: Dialect) -> impl Iterator<Item = &Pod> {
+        self.pods.iter().filter(move |pod| pod.workload.part(dialect).is_some())
+    }
+}
+
+impl Pod {
+    fn new(name: String, workload: Workload, link: Link) -> Self {
+        let (ec2, ecs) = (ec2::tree::render(&workload, &link), ecs::tree::render(&workload, &link));
+        let keys = Keyring::new(KeyBytes::default(), now());
+        let mut pod = Self { name, workload, link, ec2, ecs, keys, tokens: [None, None] };
+        pod.tokens = Dialect::ALL.map(|dialect| pod.new_token(dialect));
+        pod
+    }
+
+    pub(crate) fn tree(&self, dialect: Dialect) -> &Tree {
+        match dialect {
+            Dialect::Ec2 => self.ec2.as_ref().unwrap(),
+            Dialect::Ecs => self.ecs.as_ref().unwrap(),
+        }
+    }
+
+    /// Whether its token opens its tree.
+    pub(crate) fn makes_tokens(&self, dialect: Dialect) -> bool {
+        let token = self.token(dialect).unwrap_or_default();
+        self.keys.verify(token.as_bytes(), &self.workload.pod.uid, dialect, now()).is_ok()
+    }
+
+    fn token(&self, dialect: Dialect) -> Option<&str> {
+        let at = Dialect::ALL.iter().position(|known| *known == dialect).unwrap();
+        self.tokens[at].as_deref()
+    }
+
+    fn new_token(&self, dialect: Dialect) -> Option<String> {
+        let header = match dialect {
+            Dialect::Ec2 => ec2::TOKEN_TTL,
+            Dialect::Ecs => ecs::TOKEN_TTL,
+        };
+        match self.ask(dialect, &Method::PUT, TOKEN_PATH, (header, "21600")) {
+            Ok(Answer::Token { token, .. }) => Some(token),
+            Ok(Answer::Item { .. }) | Err(_) => None,
+        }
+    }
+
+    /// What a GET with a token finds; `None` if it is 404.
+    pub(crate) fn get(&self, dialect: Dialect, path: &str) -> Option<Found<'_>> {
+        let token = self.token(dialect).unwrap_or_else(|| panic!("{} gets no token", self.name));
+        let header = match dialect {
+            Dialect::Ec2 => ec2::TOKEN,
+            Dialect::Ecs => ecs::TOKEN,
+        };
+        match self.ask(dialect, &Method::GET, path, (header, token)) {
+            Ok(Answer::Item { found, .. }) => Some(found),
+            Err(Refusal::NotFound) => None,
+            other => panic!("GET {path} as {}: {other:?}", self.name),
+        }
+    }
+
+    fn ask(
+        &self,
+        dialect: Dialect,
+        method: &Method,
+        path: &str,
+        (header, value): (http::HeaderName, &str),
+    ) -> Result<Answer<'_>, Refusal> {
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::HOST, HeaderValue::from_static("169.254.169.254"));
+        headers.insert(header, HeaderValue::try_from(value).unwrap());
+        let uri = Uri::try_from(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let request = Request { method, uri: &uri, version: Version::HTTP_11, headers: &headers, family: Family::Ipv4 };
+        match dialect {
+            Dialect::Ec2 => ec2::judge(&request, &self.workload, self.ec2.as_ref(), &self.keys, now()),
+            Dialect::Ecs => ecs::judge(&request, &self.workload, self.ecs.as_ref(), &self.keys, now()),
+        }
+    }
+
+    /// The names that a directory lists, as they stand in a path; none if there is no such directory.
+    pub(crate) fn names(&self, dialect: Dialect, directory: &str) -> Vec<String> {
+        let Some(Found::Listing(lines)) = self.get(dialect, directory) else { return Vec::new() };
+        let numbered = dialect == Dialect::Ec2 && directory.trim_end_matches('/').ends_with("/public-keys");
+        let name = |line: &str| match line.split_once('=') {
+            Some((number, _)) if numbered => number.to_owned(),
+            _ => line.trim_end_matches('/').to_owned(),
+        };
+        std::str::from_utf8(&lines).unwrap().lines().map(name).collect()
+    }
+
+    /// Whether a path is an item of the pod's profile, or a directory above one.
+    pub(crate) fn has_item(&self, dialect: Dialect, path: &str) -> bool {
+        let items = &self.workload.part(dialect).unwrap().items;
+        items.iter().any(|(item, _)| {
+            let item = format!("/latest/meta-data/{item}");
+            if path.ends_with('/') { item.starts_with(path) } else { item == path }
+        })
+    }
+}
