@@ -171,7 +171,7 @@ impl Builder {
                 ItemValue::Text(text) => Some(text.to_string()),
                 ItemValue::PodIp => link.addresses().next(),
                 ItemValue::PodIps => {
-                    Some(link.addresses().collect::<Vec<_>>().join("\n")).filter(|addresses| !addresses.is_empty())
+                    Some(link.addresses().collect::<Vec<_>>().join(",")).filter(|addresses| !addresses.is_empty())
                 }
             };
             self.text_if(Since(0), place, text);

@@ -149,7 +149,7 @@ pub enum ItemValue {
     Text(ItemText),
     /// The pod's first address.
     PodIp,
-    /// All its addresses, one a line.
+    /// All its addresses, with commas between, as the downward API writes them.
     PodIps,
 }
 

@@ -8,6 +8,7 @@ mod listen;
 pub mod namespace;
 mod print;
 mod run;
+mod signals;
 pub mod state;
 pub mod world;
 
@@ -29,6 +30,7 @@ use crate::broker::Broker;
 use crate::dev::files::{Files, Text};
 use crate::dev::listen::{Listeners, Wanted};
 use crate::dev::print::{Endpoint, Report};
+use crate::dev::signals::Signals;
 use crate::dev::state::State;
 use crate::dev::world::World;
 use crate::edge::{Edge, Server, View};
@@ -105,6 +107,7 @@ async fn serve(
     state: &State,
     edge: Arc<Edge>,
 ) -> Result<ExitCode> {
+    let mut signals = Signals::hear()?;
     let stop = CancellationToken::new();
     let mut listeners = Listeners::new(Server::new(Arc::clone(&edge), stop.clone()), stop.clone(), args.listen.clone());
     listeners.set(wanted(&world)).await?;
@@ -122,10 +125,9 @@ async fn serve(
     let keys = tokio::spawn(keep_keys(state.session_keys(), Arc::clone(&edge)));
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut interrupted = std::pin::pin!(interrupted());
     loop {
         tokio::select! {
-            () = &mut interrupted => break,
+            _ = signals.next() => break,
             _ = look.tick() => {}
         }
         let read = files.read();
@@ -257,28 +259,4 @@ fn endpoints(world: &World, listeners: &Listeners) -> Vec<Endpoint> {
         })
     };
     all.filter_map(endpoint).collect()
-}
-
-/// Ends when the user, or whoever started the server, asks for it.
-async fn interrupted() {
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = ended() => {}
-    }
-}
-
-/// Ends when whoever started the server asks it to end, or the terminal is gone.
-async fn ended() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let (Ok(mut terminate), Ok(mut hangup)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = hangup.recv() => {}
-            }
-            return;
-        }
-    }
-    std::future::pending().await
 }

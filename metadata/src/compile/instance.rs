@@ -28,7 +28,7 @@ pub(super) fn field_value(facts: &Facts, field: &FieldPath) -> Result<Option<Ite
         FieldPath::HostIp => addresses().first().map(ToString::to_string),
         FieldPath::HostIps => {
             let all = addresses().iter().map(ToString::to_string).collect::<Vec<_>>();
-            (!all.is_empty()).then(|| all.join("\n"))
+            (!all.is_empty()).then(|| all.join(","))
         }
     };
     text.map(|text| ItemText::try_from(text).map(ItemValue::Text)).transpose()

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use tokio_util::sync::CancellationToken;
 
 use crate::dev::listen::Listeners;
+use crate::dev::signals::{Request, Signals};
 use crate::dev::state::State;
 use crate::dev::world::{DevPod, World};
 use crate::edge::{Edge, Server};
@@ -53,8 +54,8 @@ async fn run(
         let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
         listeners.accept(listener, pod.uid.clone(), *dialect, sockets.clone(), stop.clone());
     }
-    let child = waiting.go()?;
-    wait(child).await
+    let signals = Signals::hear()?;
+    wait(waiting.go()?, signals).await
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -76,19 +77,22 @@ async fn run(
     if let Some(address) = listeners.address("pod", podmeta_metadata::dialect::Dialect::Ecs) {
         child.env("ALIBABA_CLOUD_IMDS_ENDPOINT", format!("http://{address}"));
     }
-    wait(child.spawn().with_context(|| format!("cannot run {}", program.display()))?).await
+    let signals = Signals::hear()?;
+    wait(child.spawn().with_context(|| format!("cannot run {}", program.display()))?, signals).await
 }
 
 /// Waits for the command. Ctrl-C reaches it by itself, and is its to answer; a request to end is passed on.
-async fn wait(child: std::process::Child) -> Result<ExitCode> {
+async fn wait(child: std::process::Child, mut signals: Signals) -> Result<ExitCode> {
     let id = child.id();
     let mut child = child;
     let mut ended = tokio::task::spawn_blocking(move || child.wait());
     let status = loop {
         tokio::select! {
             status = &mut ended => break status.context("cannot wait for the command")??,
-            () = super::ended() => pass_on(id),
-            _ = tokio::signal::ctrl_c() => {}
+            request = signals.next() => match request {
+                Request::Interrupt => {}
+                Request::Terminate => pass_on(id),
+            },
         }
     };
     Ok(code(status))

@@ -67,7 +67,7 @@ fn a_field_is_one_of_the_pod() {
         ("spec.nodeName", "node-1"),
         ("spec.serviceAccountName", "default"),
         ("status.hostIP", "192.0.2.1"),
-        ("status.hostIPs", "192.0.2.1\n2001:db8::1"),
+        ("status.hostIPs", "192.0.2.1,2001:db8::1"),
     ] {
         assert_eq!(values(&with(vec![field(path)])), [text(value)], "{path}");
     }

@@ -43,7 +43,7 @@ fn an_item_of_the_pods_addresses_is_filled_in_from_its_link_or_left_out() {
     let workload = case.workload();
     let tree = tree::render(&workload, &link).unwrap();
     assert_eq!(text(&tree, "meta-data/first").unwrap(), "10.0.1.23");
-    assert_eq!(text(&tree, "meta-data/all").unwrap(), "10.0.1.23\n2001:db8:10::5");
+    assert_eq!(text(&tree, "meta-data/all").unwrap(), "10.0.1.23,2001:db8:10::5");
     (link.ipv4, link.ipv6) = (vec![], vec![]);
     let tree = tree::render(&workload, &link).unwrap();
     assert_eq!((text(&tree, "meta-data/first"), text(&tree, "meta-data/all")), (None, None));
