@@ -10,21 +10,26 @@ use podmeta_metadata::facts::{
     Controller, NamespaceFacts, NamespaceMetadata, NodeFacts, NodeMetadata, NodeSpec, NodeStatus, PodFacts,
     PodMetadata, PodSpec, PodStatus, Taint, Toleration,
 };
+use podmeta_metadata::item::MAX_VALUE_BYTES;
 use podmeta_metadata::names::PodUid;
 
 use crate::field::{Errors, FieldError};
+use crate::names;
 
 /// The annotation that `kubectl apply` keeps a copy of the whole object in.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// The most annotations of an object that are kept, the first ones by key.
+const MAX_ANNOTATIONS: usize = 256;
 /// The taint of a cordoned node.
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 /// What is known of a pod.
 ///
 /// # Errors
-/// If it has no name, namespace, UID or creation time, which every pod of an API server has.
+/// If it has no name, namespace, UID or creation time, or names, labels or addresses that no API server takes.
 pub fn pod(pod: &Pod) -> Result<PodFacts, Vec<FieldError>> {
     let mut errors = Errors::default();
+    check(pod, &mut errors);
     let metadata = pod_metadata(&pod.metadata, &mut errors);
     let facts = metadata.map(|metadata| PodFacts {
         metadata,
@@ -32,6 +37,29 @@ pub fn pod(pod: &Pod) -> Result<PodFacts, Vec<FieldError>> {
         status: PodStatus { disruption_target: disruption_target(pod) },
     });
     errors.finish(facts)
+}
+
+/// What an API server would refuse and a file may hold: text that ends up in listings, names and addresses.
+fn check(pod: &Pod, errors: &mut Errors) {
+    if let Some(name) = &pod.metadata.name {
+        errors.keep("metadata.name", names::object_name(name));
+    }
+    for (key, value) in pod.metadata.labels.iter().flatten() {
+        errors.keep(format_args!("metadata.labels.{key:?}"), names::label_key(key));
+        errors.keep(format_args!("metadata.labels.{key}"), names::check_label_value(value));
+    }
+    if let Some(spec) = &pod.spec {
+        for (field, name) in [("spec.hostname", &spec.hostname), ("spec.subdomain", &spec.subdomain)] {
+            if let Some(name) = name.as_ref().filter(|name| !name.is_empty()) {
+                errors.keep(field, names::object_name(name));
+            }
+        }
+    }
+    let addresses = pod.status.iter().flat_map(|status| status.pod_ips.iter().flatten());
+    for (at, address) in addresses.enumerate() {
+        let parsed = address.ip.parse::<IpAddr>().map_err(|_| format!("{:?} is no IP address", address.ip));
+        errors.keep(format_args!("status.podIPs[{at}].ip"), parsed);
+    }
 }
 
 /// The addresses of a pod, once its status has them.
@@ -158,10 +186,11 @@ fn labels(metadata: &ObjectMeta) -> BTreeMap<String, String> {
     metadata.labels.clone().unwrap_or_default()
 }
 
+/// The annotations that items can use: so few and so short that no expression over them takes long.
 fn annotations(metadata: &ObjectMeta) -> BTreeMap<String, String> {
-    let mut annotations = metadata.annotations.clone().unwrap_or_default();
-    annotations.remove(LAST_APPLIED);
-    annotations
+    let all = metadata.annotations.iter().flatten();
+    let usable = all.filter(|(key, value)| *key != LAST_APPLIED && value.len() <= MAX_VALUE_BYTES);
+    usable.take(MAX_ANNOTATIONS).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 #[cfg(test)]

@@ -142,6 +142,12 @@ impl Loader {
             | ("apps/v1", "Deployment" | "StatefulSet" | "DaemonSet")
             | ("batch/v1", "Job")
             | (_, "MetadataProfile") => true,
+            (group, _) if group.starts_with("podmeta.dev/") => {
+                self.problems.push(
+                    item.problem("kind", "is no resource of podmeta.dev: there are MetadataProfile and MetadataPolicy"),
+                );
+                return;
+            }
             _ => {
                 let at = item.source.locate("");
                 self.objects

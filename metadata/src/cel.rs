@@ -2,7 +2,8 @@
 //!
 //! An expression is at most [`MAX_BYTES`] long and [`MAX_DEPTH`] deep, nests no comprehension in another and names nothing but `pod`,
 //! `namespaceObject`, `node` and its own loop variables; all of that is checked on the syntax tree before it runs once.
-//! Only the standard functions exist: with an extension such as `replace` a chain of calls grows its text without bound.
+//! Only the standard functions exist, without `matches`: with an extension such as `replace` a chain of calls grows its
+//! text without bound, and a regular expression is compiled again each time, 0.3 s for one of six bytes.
 
 use std::sync::Arc;
 
@@ -211,6 +212,7 @@ mod tests {
             ("[[1]].map(x, x).map(y, y)", "nests a comprehension"),
             ("x", "names \"x\""),
             ("'a'.replace('a', 'aa').foo", "does not evaluate"),
+            ("'x'.matches('x')", "does not evaluate"),
             ("pod.metadata.labels.nothing", "does not evaluate"),
             ("[1]", "gives a"),
         ] {

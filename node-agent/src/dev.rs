@@ -110,7 +110,19 @@ async fn serve(
     let mut signals = Signals::hear()?;
     let stop = CancellationToken::new();
     let mut listeners = Listeners::new(Server::new(Arc::clone(&edge), stop.clone()), stop.clone(), args.listen.clone());
-    listeners.set(wanted(&world)).await?;
+    let wanted_at_first = wanted(&world);
+    for listen in &args.listen {
+        if !wanted_at_first.contains_key(&(listen.pod.clone(), listen.dialect)) {
+            let there = wanted_at_first.keys().map(|(pod, dialect)| format!("{pod}/{dialect}")).collect::<Vec<_>>();
+            anyhow::bail!(
+                "--listen: no {}/{} in the files; there are: {}",
+                listen.pod,
+                listen.dialect,
+                there.join(", ")
+            );
+        }
+    }
+    listeners.set(wanted_at_first).await?;
     let (admin, admin_address) = admin(args, &edge, &stop).await?;
     let certificate = state.certificate();
     let report = |world: &World, listeners: &Listeners| {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use podmeta_metadata::compile::Settings;
 use podmeta_metadata::dialect::Dialect;
-use podmeta_metadata::names::AccountId;
+use podmeta_metadata::names::{AccountId, Line};
 
 /// Serves pods from YAML files on loopback ports, without a cluster.
 ///
@@ -50,16 +50,16 @@ pub struct Args {
     pub state_dir: Option<PathBuf>,
 
     /// The region of pods whose profile and node name none.
-    #[arg(long)]
-    pub region: Option<String>,
+    #[arg(long, value_parser = parse_line)]
+    pub region: Option<Line>,
 
     /// The account of pods whose role and profile name none.
     #[arg(long, value_parser = parse_account)]
     pub account_id: Option<AccountId>,
 
     /// The domain of the cluster's names.
-    #[arg(long, default_value = "cluster.local")]
-    pub cluster_domain: String,
+    #[arg(long, default_value = "cluster.local", value_parser = parse_line)]
+    pub cluster_domain: Line,
 
     /// What is logged: error, warn, info or debug [default: info, and warn with --pod].
     #[arg(long, value_name = "LEVEL")]
@@ -71,12 +71,16 @@ impl Args {
     #[must_use]
     pub fn settings(&self) -> Settings {
         Settings {
-            cluster_domain: self.cluster_domain.clone(),
-            region: self.region.clone(),
+            cluster_domain: self.cluster_domain.to_string(),
+            region: self.region.as_ref().map(ToString::to_string),
             account: self.account_id.clone(),
             hostname_suffix: None,
         }
     }
+}
+
+fn parse_line(text: &str) -> Result<Line, String> {
+    Line::try_from(text).map_err(|error| error.to_string())
 }
 
 fn parse_account(text: &str) -> Result<AccountId, String> {

@@ -8,7 +8,7 @@ use podmeta_metadata::compile::{Outcome, Settings, Sources, compile};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::finding::{Finding, Reason};
 use podmeta_metadata::names::PodUid;
-use podmeta_metadata::profile::{KeyRef, UserDataSource};
+use podmeta_metadata::profile::{KeyRef, ProfileRef, UserDataSource};
 use podmeta_metadata::role::Provider;
 use zeroize::Zeroizing;
 
@@ -57,6 +57,12 @@ impl World {
         let mut findings = Vec::new();
         for pod in &objects.pods {
             world.compile(&objects, pod, settings, &mut findings);
+        }
+        for profile in &objects.profiles {
+            if !objects.pods.iter().any(|pod| profile.matches(&pod.facts)) {
+                world.warnings += 1;
+                world.notes.push(selects_nothing(&objects, &profile.object));
+            }
         }
         for finding in &findings {
             if finding.reason != Reason::TagDropped {
@@ -124,6 +130,17 @@ fn line(objects: &Objects, finding: &Finding) -> String {
     match objects.locate("MetadataProfile", namespace, name, &finding.field) {
         Some(place) => format!("{place}: {object}"),
         None => object,
+    }
+}
+
+fn selects_nothing(objects: &Objects, profile: &ProfileRef) -> String {
+    let (namespace, name) = (&profile.namespace, &profile.name);
+    let what = format!(
+        "MetadataProfile {namespace}/{name}: spec.podSelector: selects no pod of namespace {namespace} in these files"
+    );
+    match objects.locate("MetadataProfile", namespace, name, "spec.podSelector") {
+        Some(place) => format!("{place}: {what}"),
+        None => what,
     }
 }
 

@@ -1,7 +1,10 @@
 //! Carries a judged request out: waits for its turn, gets what the tree does not hold, and puts all in the dialect's
 //! own words.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
+use http::uri::Authority;
 use podmeta_metadata::dialect::{Dialect, ec2, ecs};
 use podmeta_metadata::request::{Answer, Refusal, Reply, Request};
 use podmeta_metadata::tree::{DocumentItem, Found, Value};
@@ -26,6 +29,9 @@ pub(super) async fn answer(
     }
     let View::Served(workload, link) = pod.view() else { return Err(Refusal::PodDenied) };
     let arrival = &connection.arrival;
+    if arrival.peer.as_ref().is_some_and(|peer| peer.local.ip().is_loopback()) && names_another(request) {
+        return Err(Refusal::Malformed("its Host is a name that is not this machine's: a web page may be behind it"));
+    }
     if !workload.users.is_everybody() && !workload.users.admit(arrival.peer.as_ref().and_then(owner::of)) {
         return Err(Refusal::UserNotAllowed);
     }
@@ -62,6 +68,17 @@ pub(super) async fn answer(
             })
         }
     }
+}
+
+/// Whether a Host is a name other than `localhost`. On a loopback port such a name was made to point here, which is how a
+/// web page gets a browser to ask for it; on a pod's link every name points to the service alone.
+fn names_another(request: &Request<'_>) -> bool {
+    let hosts = request.headers.get_all(http::header::HOST).iter();
+    let mut authorities = hosts.filter_map(|host| Authority::try_from(host.as_bytes()).ok());
+    authorities.any(|authority| {
+        let host = authority.host().trim_matches(['[', ']']);
+        host.parse::<IpAddr>().is_err() && !host.eq_ignore_ascii_case("localhost")
+    })
 }
 
 /// The refusal in the dialect's words.

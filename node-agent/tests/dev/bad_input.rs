@@ -64,6 +64,39 @@ fn each_mistake_is_one_line_with_its_place_and_exit_code_1() {
 }
 
 #[test]
+fn what_no_api_server_would_take_is_refused_in_pods_too() {
+    let folder = Folder::new("bad-pods");
+    let pod = |metadata: &str, more: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{{metadata}}}, spec: {{containers: [{{name: a, image: a}}]}}{more}}}"
+        )
+    };
+    for (text, expected) in [
+        (pod(r#"name: "a\nready: b""#, ""), "metadata.name: "),
+        (pod(r#"name: a, labels: {team: "a\r\nb"}"#, ""), "metadata.labels.team: "),
+        (pod("name: a", ", status: {podIPs: [{ip: 999.1.1.1}]}"), "status.podIPs[0].ip: "),
+        ("{apiVersion: podmeta.dev/v1alpha1, kind: MetadataProfil, metadata: {name: a}}".to_owned(), "kind: "),
+    ] {
+        folder.write("bad.yaml", &text);
+        let output = folder.run(&["-f", "bad.yaml", "--check"]);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+        assert!(errors.starts_with("error: bad.yaml:1: ") && errors.contains(expected), "{errors}");
+    }
+}
+
+#[test]
+fn a_profile_that_selects_no_pod_is_said_and_fails_a_check() {
+    let folder = Folder::new("selects-nothing");
+    folder.write("pods.yaml", &pod_and_profile("").replace("app: web}}\n  dialects", "app: wep}}\n  dialects"));
+    let output = folder.run(&["-f", "pods.yaml", "--check"]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("pods.yaml:10: MetadataProfile default/web: spec.podSelector: selects no pod"), "{errors}");
+}
+
+#[test]
 fn every_mistake_is_reported_not_only_the_first() {
     let folder = Folder::new("all-mistakes");
     folder.write(

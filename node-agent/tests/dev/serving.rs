@@ -128,6 +128,36 @@ fn an_address_can_be_chosen_and_over_ipv6_the_profile_must_allow_it() {
 }
 
 #[test]
+fn an_address_for_a_pod_that_is_not_there_is_refused_with_the_names_that_are() {
+    let folder = Folder::new("listen-nobody");
+    folder.write("pods.yaml", &pod_and_profile(""));
+    let output = folder.run(&["-f", "pods.yaml", "--listen", "nobody/ec2=127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("no default/nobody/ec2") && errors.contains("default/web/ec2"), "{errors}");
+}
+
+#[test]
+fn a_web_page_that_has_its_name_point_here_gets_nothing() {
+    let folder = Folder::new("rebinding");
+    folder.write("pods.yaml", &pod_and_profile("  metadataOptions: {httpTokens: optional}\n"));
+    let (_server, report) = Server::start(&folder, &["-f", "pods.yaml"]);
+    let place = address(&report, "default/web", "ec2").unwrap();
+    let ask = |host: &str| {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(&place).unwrap();
+        write!(stream, "GET /latest/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
+    };
+    assert_eq!(ask("evil.example:20000"), 400);
+    for host in ["127.0.0.1:20000", "localhost:20000", "[::1]:20000", "169.254.169.254"] {
+        assert_eq!(ask(host), 200, "{host}");
+    }
+}
+
+#[test]
 fn the_admin_port_has_health_readiness_and_metrics_and_nothing_of_a_pod() {
     let folder = Folder::new("admin");
     folder.write("pods.yaml", &pod_and_profile(""));

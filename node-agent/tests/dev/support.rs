@@ -148,7 +148,7 @@ impl Connection {
     /// Sends a request and reads its whole answer: status and body. `None` if the connection is dead.
     pub(crate) fn ask(&mut self, request: &str, headers: &[String]) -> Option<(u16, String)> {
         let headers = headers.iter().map(|header| format!("{header}\r\n")).collect::<String>();
-        self.0.write_all(format!("{request} HTTP/1.1\r\nHost: x\r\n{headers}\r\n").as_bytes()).ok()?;
+        self.0.write_all(format!("{request} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}\r\n").as_bytes()).ok()?;
         let mut reader = BufReader::new(&self.0);
         let mut status = String::new();
         if reader.read_line(&mut status).ok()? == 0 {
