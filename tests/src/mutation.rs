@@ -2,6 +2,7 @@
 //! of `mutations/` have them; `cargo run -p podmeta-tests --bin mutations` tries them on a copy of the workspace and
 //! writes what it saw to docs/conformance.md.
 
+pub mod pack;
 pub mod table;
 pub mod trial;
 
@@ -19,7 +20,7 @@ pub struct Mutation {
     pub name: String,
     /// What is changed.
     pub edits: Vec<Edit>,
-    /// The cases that must fail, as `ec2/NAME` and `ecs/NAME`; others may.
+    /// The cases that fail with it, as `ec2/NAME` and `ecs/NAME`: these and no others.
     pub kills: Vec<String>,
 }
 
@@ -70,8 +71,18 @@ impl Mutation {
     /// # Errors
     /// If a file cannot be read, or a text does not stand in it exactly once.
     pub fn changed(&self, workspace: &Path) -> anyhow::Result<Vec<(PathBuf, String)>> {
-        let mut files: Vec<(PathBuf, String)> = Vec::new();
-        for edit in &self.edits {
+        changed(&[self], workspace)
+    }
+}
+
+/// The files that several mutations change together, with their new texts.
+///
+/// # Errors
+/// If a file cannot be read, or a text does not stand in it exactly once when its turn comes.
+pub fn changed(mutations: &[&Mutation], workspace: &Path) -> anyhow::Result<Vec<(PathBuf, String)>> {
+    let mut files: Vec<(PathBuf, String)> = Vec::new();
+    for mutation in mutations {
+        for edit in &mutation.edits {
             let at = match files.iter().position(|(file, _)| *file == edit.file) {
                 Some(at) => at,
                 None => {
@@ -83,10 +94,11 @@ impl Mutation {
             };
             let Some((_, text)) = files.get_mut(at) else { bail!("it was put there") };
             let count = text.matches(&edit.find).count();
-            ensure!(count == 1, "{}: {:?} stands {count} times in {}", self.name, edit.find, edit.file.display());
-            ensure!(edit.find != edit.replace, "{}: an edit changes nothing", self.name);
+            let file = edit.file.display();
+            ensure!(count == 1, "{}: {:?} stands {count} times in {file}", mutation.name, edit.find);
+            ensure!(edit.find != edit.replace, "{}: an edit changes nothing", mutation.name);
             *text = text.replacen(&edit.find, &edit.replace, 1);
         }
-        Ok(files)
     }
+    Ok(files)
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use jiff::Timestamp;
 use podmeta_metadata::compile::Settings;
 use podmeta_metadata::dialect::Dialect;
@@ -36,6 +36,7 @@ pub(super) struct Agent {
     objects: Objects,
     /// The UID that each pod had last, so that a pod that is gone still has a link.
     uids: BTreeMap<String, PodUid>,
+    tables: Vec<SocketTable>,
 }
 
 impl Agent {
@@ -44,7 +45,7 @@ impl Agent {
         let clock = Arc::new(AtomicI64::new(START));
         let keys = Keyring::new(key_bytes(1), now(&clock)?);
         let edge = edge(&keys, &clock)?;
-        let mut agent = Self { edge, keys, made_keys: 1, clock, objects, uids: BTreeMap::new() };
+        let mut agent = Self { edge, keys, made_keys: 1, clock, objects, uids: BTreeMap::new(), tables: Vec::new() };
         agent.publish()?;
         Ok(agent)
     }
@@ -53,6 +54,19 @@ impl Agent {
     pub(super) fn change(&mut self, patches: &[serde_json::Value]) -> anyhow::Result<()> {
         self.objects.patch(patches)?;
         self.publish()
+    }
+
+    /// Changes the objects in a way that must be refused with these words, and takes the change back.
+    pub(super) fn refuse(&mut self, patches: &[serde_json::Value], says: &str) -> anyhow::Result<()> {
+        let before = self.objects.clone();
+        self.objects.patch(patches)?;
+        let refused = self.publish();
+        self.objects = before;
+        match refused {
+            Ok(()) => bail!("it was not refused"),
+            Err(error) => ensure!(error.to_string().contains(says), "it was refused in other words: {error}"),
+        }
+        Ok(())
     }
 
     /// Starts anew, with the keys as a file has them or with new ones.
@@ -83,14 +97,21 @@ impl Agent {
 
     /// A connection on the link of a pod.
     pub(super) fn connect(
-        &self,
+        &mut self,
         pod: &str,
         dialect: Dialect,
         family: Family,
         user: Option<u32>,
     ) -> anyhow::Result<Connection> {
         let uid = self.uids.get(pod).with_context(|| format!("there is no pod {pod}"))?.clone();
-        let peer = user.map(peer).transpose()?;
+        let peer = match user {
+            None => None,
+            Some(user) => {
+                let (table, peer) = SocketTable::with(user)?;
+                self.tables.push(table);
+                Some(peer)
+            }
+        };
         let (connection, edge_end) = pipe();
         let server = Server::new(Arc::clone(&self.edge), CancellationToken::new());
         let arrival = Arrival { pod: uid, dialect, family, peer };
@@ -147,19 +168,33 @@ fn signer() -> anyhow::Result<Signer> {
     Ok(Signer::new(key, certificate)?)
 }
 
-/// The two ends of a connection of a user's process, with a kernel's table that says whose it is.
-fn peer(user: u32) -> anyhow::Result<Peer> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let sockets: PathBuf = std::env::temp_dir().join(format!("podmeta-sockets-{}-{number}", std::process::id()));
-    std::fs::create_dir_all(&sockets)?;
-    // 127.0.0.1 in the machine's byte order, as the kernel writes it.
-    let loopback = format!("{:08X}", u32::from_ne_bytes([127, 0, 0, 1]));
-    let table = format!(
-        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
-         0: {loopback}:C350 {loopback}:0050 01 00000000:00000000 00:00000000 00000000 {user:>5} 0 2 1 0 20 4 30 10 -1\n"
-    );
-    std::fs::write(sockets.join("tcp"), table)?;
-    let end = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    Ok(Peer { remote: end(50_000), local: end(80), sockets })
+/// A folder with a kernel's table of sockets, removed at the end.
+struct SocketTable(PathBuf);
+
+impl SocketTable {
+    /// The table that says that a connection is of a user's process, and the two ends of that connection.
+    fn with(user: u32) -> anyhow::Result<(Self, Peer)> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let table = Self(std::env::temp_dir().join(format!("podmeta-sockets-{}-{number}", std::process::id())));
+        std::fs::create_dir_all(&table.0)?;
+        // Addresses are in the machine's byte order.
+        let written = |address: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(address));
+        let (pod, service) = ([10, 0, 1, 23], [169, 254, 169, 254]);
+        let (theirs, ours) = (written(pod), written(service));
+        let text = format!(
+            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
+             0: {theirs}:C350 {ours}:0050 01 00000000:00000000 00:00000000 00000000 {user:>5} 0 2 1 0 20 4 30 10 -1\n"
+        );
+        std::fs::write(table.0.join("tcp"), text)?;
+        let (remote, local) = (SocketAddr::from((pod, 50_000)), SocketAddr::from((service, 80)));
+        let peer = Peer { remote, local, sockets: table.0.clone() };
+        Ok((table, peer))
+    }
+}
+
+impl Drop for SocketTable {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
 }

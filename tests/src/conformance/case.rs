@@ -58,6 +58,8 @@ pub struct Step {
     pub wait: Option<String>,
     /// Patches the objects, as when a cluster changes.
     pub change: Option<Vec<serde_json::Value>>,
+    /// Patches the objects in a way that must be refused; what was there stays.
+    pub refuse: Option<Refused>,
     /// Starts the agent anew.
     pub restart: Option<Restart>,
     /// Replaces the session key.
@@ -140,6 +142,16 @@ pub enum Forgery {
     TooLong,
 }
 
+/// A change that must be refused.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refused {
+    /// The patches.
+    pub change: Vec<serde_json::Value>,
+    /// What the refusal must say.
+    pub says: String,
+}
+
 /// How the agent starts anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -187,6 +199,8 @@ pub enum Action<'s> {
     Wait(&'s str),
     /// Changes the objects.
     Change(&'s [serde_json::Value]),
+    /// Changes the objects in a way that must be refused.
+    Refuse(&'s Refused),
     /// Starts the agent anew.
     Restart(Restart),
     /// Replaces the session key.
@@ -230,6 +244,7 @@ impl Step {
             self.forge.as_ref().map(Action::Forge),
             self.wait.as_deref().map(Action::Wait),
             self.change.as_deref().map(Action::Change),
+            self.refuse.as_ref().map(Action::Refuse),
             self.restart.map(Action::Restart),
             self.rotate.then_some(Action::Rotate),
         ];

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 
 /// The objects that are there.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Objects {
     all: Vec<Value>,
     /// Secrets that were deleted, by namespace and name. Files may not refer to what is not there, a cluster may: they

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use podmeta_metadata::dialect::{Dialect, ec2, ecs};
+use podmeta_metadata::dialect::Dialect;
 
 use super::agent::Agent;
 use super::case::{Action, Case, Forgery, Step, TokenStep};
@@ -14,6 +14,9 @@ use super::expect::{Expect, compare};
 use super::objects::Objects;
 use super::saved::Saved;
 use super::wire::{Connection, Exchange};
+
+/// More than any tree lists: a walk ends.
+const MOST_ITEMS: usize = 500;
 
 /// Plays a case; the error says which step failed, and how.
 pub(super) fn play(folder: &Path, dialect: Dialect, case: &Case) -> anyhow::Result<()> {
@@ -73,6 +76,7 @@ impl Run<'_> {
                 Ok(())
             }
             Action::Change(patches) => self.agent.change(&self.saved.fill_all(patches)?),
+            Action::Refuse(refused) => self.agent.refuse(&self.saved.fill_all(&refused.change)?, &refused.says),
             Action::Restart(how) => self.agent.restart(how),
             Action::Rotate => self.agent.rotate(),
         }
@@ -95,12 +99,10 @@ impl Run<'_> {
     }
 
     async fn token(&mut self, step: &Step, token: &TokenStep) -> anyhow::Result<()> {
-        let header = match self.dialect_of(step) {
-            Dialect::Ec2 => ec2::TOKEN_TTL,
-            Dialect::Ecs => ecs::TOKEN_TTL,
-        };
-        let host = host(self.dialect_of(step));
-        let request = format!("PUT /latest/api/token HTTP/1.1\r\nHost: {host}\r\n{header}: {}\r\n\r\n", token.ttl);
+        let dialect = self.dialect_of(step);
+        let (host, header) = (host(dialect), token_header(dialect));
+        let ttl = token.ttl;
+        let request = format!("PUT /latest/api/token HTTP/1.1\r\nHost: {host}\r\n{header}-ttl-seconds: {ttl}\r\n\r\n");
         let exchange = self.exchange(step, request.as_bytes(), 1).await?;
         let response = exchange.responses.first().context("no token came")?;
         ensure!(response.status == 200, "no token came, but {}", response.status);
@@ -114,16 +116,18 @@ impl Run<'_> {
         while let Some(directory) = directories.pop() {
             let listing = self.get(step, &directory).await?;
             for line in listing.split('\n') {
+                ensure!(!line.is_empty(), "{directory} lists a name that is empty");
+                ensure!(items < MOST_ITEMS, "there are more than {MOST_ITEMS} items");
                 let below = match line.split_once('=') {
                     Some((index, _)) if index.bytes().all(|byte| byte.is_ascii_digit()) => format!("{index}/"),
                     _ => line.to_owned(),
                 };
                 let path = format!("{directory}{below}");
+                items += 1;
                 if path.ends_with('/') {
                     directories.push(path);
                 } else {
                     self.get(step, &path).await?;
-                    items += 1;
                 }
             }
         }
@@ -146,11 +150,7 @@ impl Run<'_> {
             text.push_str(&format!("Host: {}\r\n", host(self.dialect_of(step))));
         }
         if let Some(name) = &step.with {
-            let header = match self.dialect_of(step) {
-                Dialect::Ec2 => ec2::TOKEN,
-                Dialect::Ecs => ecs::TOKEN,
-            };
-            text.push_str(&format!("{header}: ${{{name}}}\r\n"));
+            text.push_str(&format!("{}: ${{{name}}}\r\n", token_header(self.dialect_of(step))));
         }
         for header in &step.headers {
             text.push_str(&format!("{header}\r\n"));
@@ -184,6 +184,14 @@ fn host(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Ec2 => "169.254.169.254",
         Dialect::Ecs => "100.100.100.200",
+    }
+}
+
+/// The header of a token, as the clouds' documents write it.
+fn token_header(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Ec2 => "X-aws-ec2-metadata-token",
+        Dialect::Ecs => "X-aliyun-ecs-metadata-token",
     }
 }
 

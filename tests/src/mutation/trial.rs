@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::{Mutation, workspace};
+use super::{Mutation, changed, workspace};
 
 /// Builds small and soon; the dependencies are built once.
 const FLAGS: [&str; 4] = ["--config", "profile.dev.debug=0", "--config", "profile.dev.package.'*'.opt-level=1"];
@@ -48,13 +48,13 @@ impl Copy {
         Ok(Self { folder })
     }
 
-    /// Plays the cases with a mutation, and takes it back: the cases that failed.
+    /// Plays the cases with some mutations, and takes them back: the cases that failed.
     ///
     /// # Errors
     /// If the mutated source does not build, or the runner does not end as it should.
-    pub fn try_out(&self, mutation: &Mutation) -> anyhow::Result<BTreeSet<String>> {
+    pub fn try_out(&self, mutations: &[&Mutation]) -> anyhow::Result<BTreeSet<String>> {
         let source = self.source();
-        let changed = mutation.changed(&source)?;
+        let changed = changed(mutations, &source)?;
         let mut kept = Vec::new();
         for (file, text) in &changed {
             let path = source.join(file);
@@ -74,7 +74,7 @@ impl Copy {
     /// If the source does not build, or the runner does not end as it should.
     pub fn play(&self) -> anyhow::Result<BTreeSet<String>> {
         let run = |arguments: &[&str]| {
-            Command::new(env!("CARGO"))
+            Command::new("cargo")
                 .arg("test")
                 .args(FLAGS)
                 .args(["--quiet", "--package", "podmeta-tests", "--test", "conformance"])
