@@ -15,28 +15,23 @@ impl<'a> Canonical<'a> {
     #[must_use]
     pub fn of(raw: &'a str) -> Option<Self> {
         let trimmed = raw.trim_matches('/');
-        if trimmed.bytes().any(|byte| byte == b'%') || trimmed.contains("//") {
-            let mut path = String::with_capacity(trimmed.len());
-            for segment in trimmed.split('/').filter(|segment| !segment.is_empty()) {
-                let segment = percent_decode_str(segment).decode_utf8().ok()?;
-                if segment.is_empty() || segment.contains('/') {
-                    return None;
-                }
-                if !path.is_empty() {
-                    path.push('/');
-                }
-                path.push_str(&segment);
-            }
-            Self::checked(Cow::Owned(path))
-        } else {
-            Self::checked(Cow::Borrowed(trimmed))
+        // Almost every path is as plain as this, and stands for itself.
+        let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'/' | b':');
+        if trimmed.bytes().all(is_plain) && !trimmed.contains("//") {
+            return Some(Self(Cow::Borrowed(trimmed)));
         }
-    }
-
-    fn checked(path: Cow<'a, str>) -> Option<Self> {
-        let dots = path.split('/').any(|segment| matches!(segment, "." | ".."));
-        let controls = path.chars().any(char::is_control);
-        (!dots && !controls).then_some(Self(path))
+        let mut path = String::with_capacity(trimmed.len());
+        for segment in trimmed.split('/').filter(|segment| !segment.is_empty()) {
+            let segment = percent_decode_str(segment).decode_utf8().ok()?;
+            if matches!(&*segment, "" | "." | "..") || segment.contains('/') || segment.chars().any(char::is_control) {
+                return None;
+            }
+            if !path.is_empty() {
+                path.push('/');
+            }
+            path.push_str(&segment);
+        }
+        Some(Self(Cow::Owned(path)))
     }
 
     /// The first name and the rest: the version prefix and the path below it. Both empty for `/`.

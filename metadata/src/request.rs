@@ -1,16 +1,17 @@
 //! A request as the dialects see it, the checks on its head that no cloud's rules are about, and the outcomes.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING};
 use http::uri::Authority;
-use http::{HeaderMap, Method, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use jiff::Timestamp;
 
 use crate::dialect::Dialect;
 use crate::options::{HttpTokens, TokenTtl};
-use crate::session::{BadToken, Keyring};
+use crate::session::{BadToken, Keyring, LastToken};
 use crate::tree::Found;
 use crate::workload::Workload;
 
@@ -45,6 +46,8 @@ pub struct Request<'r> {
     pub headers: &'r HeaderMap,
     /// The kind of address it came to.
     pub family: Family,
+    /// The token that was sent last on its connection.
+    pub session: &'r LastToken,
 }
 
 /// The answer to a request that is served.
@@ -212,7 +215,7 @@ impl Request<'_> {
         }
         let mut hosts = self.headers.get_all(HOST).iter();
         match (hosts.next(), hosts.next()) {
-            (Some(host), None) if Authority::try_from(host.as_bytes()).is_ok() => Ok(()),
+            (Some(host), None) if is_authority(host) => Ok(()),
             (Some(_), None) => Err(Refusal::Malformed("its Host is not an authority")),
             (Some(_), Some(_)) => Err(Refusal::Malformed("it has two Hosts")),
             (None, _) if self.version < Version::HTTP_11 => Ok(()),
@@ -228,7 +231,7 @@ impl Request<'_> {
     pub(crate) fn single(&self, name: &HeaderName) -> Result<Option<&[u8]>, ()> {
         let mut values = self.headers.get_all(name).iter();
         match (values.next(), values.next()) {
-            (first, None) => Ok(first.map(http::HeaderValue::as_bytes)),
+            (first, None) => Ok(first.map(HeaderValue::as_bytes)),
             (_, Some(_)) => Err(()),
         }
     }
@@ -246,12 +249,19 @@ impl Request<'_> {
         match (self.single(name), workload.options.http_tokens) {
             (Err(()), _) => Err(Refusal::TokenTwice),
             (Ok(Some(token)), _) => {
-                keys.verify(token, &workload.pod.uid, dialect, now).map(Some).map_err(Refusal::TokenBad)
+                let left = keys.verify(token, self.session, &workload.pod.uid, dialect, now);
+                left.map(Some).map_err(Refusal::TokenBad)
             }
             (Ok(None), HttpTokens::Required) => Err(Refusal::TokenMissing),
             (Ok(None), HttpTokens::Optional) => Ok(None),
         }
     }
+}
+
+/// Whether a Host is an authority; almost every one is an IPv4 address, which is soon seen.
+fn is_authority(host: &HeaderValue) -> bool {
+    let is_ipv4 = host.to_str().is_ok_and(|host| host.parse::<Ipv4Addr>().is_ok());
+    is_ipv4 || Authority::try_from(host.as_bytes()).is_ok()
 }
 
 /// A whole response.

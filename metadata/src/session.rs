@@ -1,6 +1,8 @@
 //! Session tokens: JWTs (HS256) that name the pod and the dialect they open, and nothing that must be kept. The keys are
 //! a node's own; a key that was replaced verifies for as long as a token signed with it may live.
 
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -23,7 +25,7 @@ pub type KeyBytes = Zeroizing<[u8; 32]>;
 /// The keys of one node, the current one first.
 #[derive(Clone)]
 pub struct Keyring {
-    keys: Vec<Key>,
+    keys: Vec<Arc<Key>>,
 }
 
 #[derive(Clone)]
@@ -51,6 +53,18 @@ struct Claims {
     aud: Dialect,
     iat: i64,
     exp: i64,
+}
+
+/// The token that was sent last on a connection, if one of our keys had signed it. Sent again it is not decoded again;
+/// key, pod, dialect and time are judged for every request.
+#[derive(Default)]
+pub struct LastToken(Mutex<Option<Signed>>);
+
+/// A token whose signature was found to be that of a key. It does not keep the key alive.
+struct Signed {
+    token: Box<[u8]>,
+    key: Weak<Key>,
+    claims: Claims,
 }
 
 /// Why a token does not open anything. All are the same to the one who sent it.
@@ -100,15 +114,15 @@ impl Keyring {
     /// A ring with one key.
     #[must_use]
     pub fn new(bytes: KeyBytes, now: Timestamp) -> Self {
-        Self { keys: vec![Key::new(bytes, now, None)] }
+        Self { keys: vec![Arc::new(Key::new(bytes, now, None))] }
     }
 
     /// Replaces the current key; the old one verifies for six hours more.
     #[must_use]
     pub fn rotated(&self, bytes: KeyBytes, now: Timestamp) -> Self {
-        let old = self.keys.iter().map(|key| Key { replaced: key.replaced.or(Some(now)), ..key.clone() });
+        let old = self.keys.iter().map(|key| Key { replaced: key.replaced.or(Some(now)), ..Key::clone(key) });
         let old = old.filter(|key| key.verifies(now));
-        Self { keys: std::iter::once(Key::new(bytes, now, None)).chain(old).collect() }
+        Self { keys: std::iter::once(Key::new(bytes, now, None)).chain(old).map(Arc::new).collect() }
     }
 
     /// When the current key was made.
@@ -128,7 +142,7 @@ impl Keyring {
             let mut bytes = KeyBytes::default();
             let length = base64::engine::general_purpose::STANDARD.decode_slice(stored.bytes.as_bytes(), &mut *bytes);
             match length {
-                Ok(32) => Ok(Key::new(bytes, stored.made, stored.replaced)),
+                Ok(32) => Ok(Arc::new(Key::new(bytes, stored.made, stored.replaced))),
                 Ok(_) | Err(_) => Err(BadKeys::Bytes),
             }
         });
@@ -170,12 +184,24 @@ impl Keyring {
         jsonwebtoken::encode(&header, &claims, &key.signing)
     }
 
-    /// Judges a token sent by `pod` to `dialect`; gives the whole seconds that it still has.
+    /// Judges a token sent by `pod` to `dialect` on a connection whose last token is `last`; gives the whole seconds that
+    /// it still has.
     ///
     /// # Errors
     /// If the token does not open that pod's tree in that dialect now.
-    pub fn verify(&self, token: &[u8], pod: &PodUid, dialect: Dialect, now: Timestamp) -> Result<u32, BadToken> {
-        let claims = self.claims(token, now).ok_or(BadToken::Unknown)?;
+    pub fn verify(
+        &self,
+        token: &[u8],
+        last: &LastToken,
+        pod: &PodUid,
+        dialect: Dialect,
+        now: Timestamp,
+    ) -> Result<u32, BadToken> {
+        let mut last = last.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !last.as_ref().is_some_and(|last| *last.token == *token && self.holds(&last.key, now)) {
+            *last = self.check(token, now);
+        }
+        let claims = &last.as_ref().ok_or(BadToken::Unknown)?.claims;
         if claims.sub != *pod {
             return Err(BadToken::OtherPod);
         }
@@ -190,8 +216,13 @@ impl Keyring {
         }
     }
 
-    /// The claims of a token that one of the keys signed.
-    fn claims(&self, token: &[u8], now: Timestamp) -> Option<Claims> {
+    /// Whether a key is one of these and still verifies.
+    fn holds(&self, key: &Weak<Key>, now: Timestamp) -> bool {
+        self.keys.iter().any(|held| std::ptr::eq(Arc::as_ptr(held), key.as_ptr()) && held.verifies(now))
+    }
+
+    /// The claims of a token, and the key that signed it.
+    fn check(&self, token: &[u8], now: Timestamp) -> Option<Signed> {
         if token.len() > MAX_TOKEN_BYTES {
             return None;
         }
@@ -200,11 +231,17 @@ impl Keyring {
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
         validation.validate_aud = false;
-        let valid = self.keys.iter().filter(|key| key.verifies(now));
-        valid
-            .filter_map(|key| jsonwebtoken::decode::<Claims>(token, &key.verifying, &validation).ok())
-            .map(|data| data.claims)
-            .next()
+        self.keys.iter().filter(|key| key.verifies(now)).find_map(|key| {
+            let claims = jsonwebtoken::decode::<Claims>(token, &key.verifying, &validation).ok()?.claims;
+            Some(Signed { token: token.into(), key: Arc::downgrade(key), claims })
+        })
+    }
+}
+
+impl std::fmt::Debug for LastToken {
+    /// Nothing of the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LastToken")
     }
 }
 
@@ -235,11 +272,16 @@ mod tests {
         TokenTtl::try_from(seconds).unwrap()
     }
 
+    /// Verifies on a new connection.
+    fn verify(ring: &Keyring, token: &str, pod: &str, dialect: Dialect, now: i64) -> Result<u32, BadToken> {
+        ring.verify(token.as_bytes(), &LastToken::default(), &uid(pod), dialect, at(now))
+    }
+
     #[test]
     fn a_token_opens_its_pod_and_dialect_until_the_very_second_of_its_end() {
         let ring = ring(1);
         let token = ring.mint(&uid("a"), Dialect::Ec2, ttl(60), at(0)).unwrap();
-        let verify = |pod: &str, dialect, now| ring.verify(token.as_bytes(), &uid(pod), dialect, at(now));
+        let verify = |pod: &str, dialect, now| verify(&ring, &token, pod, dialect, now);
         assert_eq!(verify("a", Dialect::Ec2, 0), Ok(60));
         assert_eq!(verify("a", Dialect::Ec2, 59), Ok(1));
         assert_eq!(verify("a", Dialect::Ec2, 60), Err(BadToken::Expired));
@@ -252,7 +294,7 @@ mod tests {
     fn a_clock_that_is_set_back_gives_a_token_no_longer_life() {
         let ring = ring(1);
         let token = ring.mint(&uid("a"), Dialect::Ec2, ttl(60), at(1000)).unwrap();
-        assert_eq!(ring.verify(token.as_bytes(), &uid("a"), Dialect::Ec2, at(0)), Ok(60));
+        assert_eq!(verify(&ring, &token, "a", Dialect::Ec2, 0), Ok(60));
     }
 
     #[test]
@@ -260,7 +302,7 @@ mod tests {
         let old = ring(1);
         let token = old.mint(&uid("a"), Dialect::Ec2, TokenTtl::MAX, at(0)).unwrap();
         let new = old.rotated(Zeroizing::new([2; 32]), at(10));
-        let verify = |ring: &Keyring, now| ring.verify(token.as_bytes(), &uid("a"), Dialect::Ec2, at(now));
+        let verify = |ring: &Keyring, now| verify(ring, &token, "a", Dialect::Ec2, now);
         assert!(verify(&new, 21_599).is_ok());
         let later = new.rotated(Zeroizing::new([3; 32]), at(21_700));
         assert_eq!(verify(&later, 21_701), Err(BadToken::Unknown));
@@ -272,7 +314,7 @@ mod tests {
         let before = ring(1).rotated(Zeroizing::new([2; 32]), at(5));
         let token = before.mint(&uid("a"), Dialect::Ecs, ttl(60), at(6)).unwrap();
         let after = Keyring::from_json(&before.to_json().unwrap()).unwrap();
-        assert_eq!(after.verify(token.as_bytes(), &uid("a"), Dialect::Ecs, at(7)), Ok(59));
+        assert_eq!(verify(&after, &token, "a", Dialect::Ecs, 7), Ok(59));
         assert_eq!(after.made(), at(5));
         for bad in ["", "[]", "{}", r#"[{"bytes":"AA==","made":"2026-01-05T08:00:00Z"}]"#] {
             assert!(Keyring::from_json(bad).is_err(), "{bad}");
@@ -289,8 +331,36 @@ mod tests {
         let cut = own.get(..own.len() - 1).unwrap();
         let flipped = format!("{}{}", cut, if own.ends_with('A') { 'B' } else { 'A' });
         for bad in [token.as_str(), none.as_str(), cut, "", ".", "..", &flipped, &"a".repeat(600), &own.repeat(2)] {
-            assert_eq!(ring.verify(bad.as_bytes(), &uid("a"), Dialect::Ec2, at(0)), Err(BadToken::Unknown), "{bad}");
+            assert_eq!(verify(&ring, bad, "a", Dialect::Ec2, 0), Err(BadToken::Unknown), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_token_that_a_connection_sends_again_is_judged_again() {
+        let (ring, last) = (ring(1), LastToken::default());
+        let token = ring.mint(&uid("a"), Dialect::Ec2, ttl(60), at(0)).unwrap();
+        let verify = |ring: &Keyring, token: &str, pod: &str, dialect, now| {
+            ring.verify(token.as_bytes(), &last, &uid(pod), dialect, at(now))
+        };
+        assert_eq!(verify(&ring, &token, "a", Dialect::Ec2, 0), Ok(60));
+        assert_eq!(verify(&ring, &token, "a", Dialect::Ec2, 1), Ok(59));
+        assert_eq!(verify(&ring, &token, "a", Dialect::Ec2, 60), Err(BadToken::Expired));
+        assert_eq!(verify(&ring, &token, "b", Dialect::Ec2, 1), Err(BadToken::OtherPod));
+        assert_eq!(verify(&ring, &token, "a", Dialect::Ecs, 1), Err(BadToken::OtherDialect));
+        assert_eq!(verify(&ring, &token[1..], "a", Dialect::Ec2, 1), Err(BadToken::Unknown));
+        assert_eq!(verify(&ring, &token, "a", Dialect::Ec2, 1), Ok(59));
+        let other = super::tests::ring(2);
+        assert_eq!(verify(&other, &token, "a", Dialect::Ec2, 1), Err(BadToken::Unknown), "its key is gone");
+    }
+
+    #[test]
+    fn a_token_sent_again_dies_with_its_replaced_key() {
+        let (ring, last) = (ring(1), LastToken::default());
+        let token = ring.mint(&uid("a"), Dialect::Ec2, TokenTtl::MAX, at(20)).unwrap();
+        let ring = ring.rotated(Zeroizing::new([2; 32]), at(10));
+        let verify = |now| ring.verify(token.as_bytes(), &last, &uid("a"), Dialect::Ec2, at(now));
+        assert!(verify(10 + 21_599).is_ok());
+        assert_eq!(verify(10 + 21_600), Err(BadToken::Unknown));
     }
 
     #[test]

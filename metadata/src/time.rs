@@ -1,6 +1,7 @@
 //! Times as both clouds write them.
 
 use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
 
 /// UTC in whole seconds, `2026-01-05T08:00:00Z`: several clients parse exactly this form and no other.
 #[must_use]
@@ -9,9 +10,11 @@ pub fn rfc3339(time: Timestamp) -> String {
 }
 
 /// The form of HTTP's own dates, `Mon, 05 Jan 2026 08:00:00 GMT`.
-#[must_use]
-pub fn http_date(time: Timestamp) -> String {
-    time.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+///
+/// # Errors
+/// If the year is before 0.
+pub fn http_date(time: Timestamp) -> Result<String, jiff::Error> {
+    DateTimePrinter::new().timestamp_to_rfc9110_string(&time)
 }
 
 #[cfg(test)]
@@ -22,6 +25,6 @@ mod tests {
     fn times_have_no_fraction() {
         let time = "2026-01-05T08:00:00.999Z".parse().unwrap();
         assert_eq!(rfc3339(time), "2026-01-05T08:00:00Z");
-        assert_eq!(http_date(time), "Mon, 05 Jan 2026 08:00:00 GMT");
+        assert_eq!(http_date(time).unwrap(), "Mon, 05 Jan 2026 08:00:00 GMT");
     }
 }

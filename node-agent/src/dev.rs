@@ -66,11 +66,15 @@ pub fn main(args: Args) -> Result<ExitCode> {
         return Ok(if world.warnings == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     log(&args);
+    #[cfg(unix)]
+    raise_file_limit();
     let state = State::open(args.state_dir.clone())?;
     let keys = state.session_keys().load(Timestamp::now())?;
     let edge = Edge::new(keys, Broker::new(state.signer()?), Arc::new(Timestamp::now));
     publish(&edge, &world);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // One worker answers faster than two that take connections from each other (docs/benchmarks.md); files are read, pods
+    // compiled and documents signed on other threads.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     match args.pod.clone() {
         None => runtime.block_on(serve(&args, files, texts, world, &state, edge)),
         Some(pod) => runtime.block_on(run::command(&args::qualified(&pod), &args.command, &world, &state, edge)),
@@ -84,13 +88,24 @@ fn print_problems(problems: &[Problem]) {
 }
 
 fn log(args: &Args) {
-    let level = args.log.unwrap_or(if args.pod.is_some() { tracing::Level::WARN } else { tracing::Level::INFO });
+    let level = args.log.unwrap_or(if args.pod.is_some() { tracing::Level::WARN } else { tracing::Level::DEBUG });
     let terminal = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     terminal.compact().init();
+}
+
+/// Lets the process open as many files as its hard limit says: each pod may hold hundreds of connections.
+#[cfg(unix)]
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files could not be raised; many connections may be refused");
+    }
 }
 
 fn publish(edge: &Edge, world: &World) {

@@ -8,21 +8,24 @@ mod hop;
 mod limit;
 pub mod metrics;
 mod owner;
+mod patience;
 mod pod;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use axum::Router;
-use axum::body::Body;
-use axum::extract::State;
-use axum::response::Response;
+use bytes::Bytes;
+use http::Response;
+use http::request::Parts;
+use http_body_util::Full;
 use jiff::Timestamp;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::request::{Reason, Refusal, Reply, Request};
 use podmeta_metadata::session::Keyring;
+use tokio::sync::Semaphore;
 
+use connection::Connection;
 pub use connection::{Arrival, Peer, Server};
 pub use hop::SetHopLimit;
 pub use pod::{Pod, View};
@@ -37,7 +40,8 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 pub struct Edge {
     pods: ArcSwap<HashMap<PodUid, Arc<Pod>>>,
     keys: ArcSwap<Keyring>,
-    broker: Broker,
+    broker: Arc<Broker>,
+    signing: Semaphore,
     clock: Clock,
     metrics: Metrics,
 }
@@ -49,7 +53,8 @@ impl Edge {
         Arc::new(Self {
             pods: ArcSwap::default(),
             keys: ArcSwap::from_pointee(keys),
-            broker,
+            broker: Arc::new(broker),
+            signing: Semaphore::new(1),
             clock,
             metrics: Metrics::default(),
         })
@@ -94,22 +99,9 @@ impl Edge {
     }
 }
 
-/// The router of one edge: every path of every pod, because which paths there are is for the pod's tree to say.
-/// A request carries its [`Arrival`] as an extension.
-pub fn router(edge: Arc<Edge>) -> Router {
-    Router::new().fallback(handle).with_state(edge)
-}
-
-async fn handle(State(edge): State<Arc<Edge>>, request: axum::extract::Request) -> Response {
+/// Answers one request. Its body is left where it is: no rule of either cloud reads one.
+async fn handle(edge: &Edge, connection: &Connection, head: &Parts) -> Response<Full<Bytes>> {
     let started = std::time::Instant::now();
-    let (head, _body) = request.into_parts(); // no rule of either cloud reads a body
-    let Some(connection) = head.extensions.get::<Arc<connection::Connection>>() else {
-        // Only a server that is not ours leaves it out; nobody may be answered whose pod is not known.
-        return Response::builder()
-            .status(http::StatusCode::INTERNAL_SERVER_ERROR)
-            .body(Body::empty())
-            .unwrap_or_default();
-    };
     let arrival = &connection.arrival;
     let asked = Request {
         method: &head.method,
@@ -117,28 +109,33 @@ async fn handle(State(edge): State<Arc<Edge>>, request: axum::extract::Request) 
         version: head.version,
         headers: &head.headers,
         family: arrival.family,
+        session: &connection.session,
     };
-    let outcome = match edge.pod(&arrival.pod) {
-        Some(pod) => answer::answer(&edge, &pod, connection, &asked).await,
+    let pod = edge.pod(&arrival.pod);
+    let outcome = match &pod {
+        Some(pod) => answer::answer(edge, pod, connection, &asked).await,
         None => Err(Refusal::Unavailable("the pod is gone, or not known yet; try again".to_owned())),
     };
-    let gone = edge.pods.load().get(&arrival.pod).is_none();
-    let reply = match &outcome {
-        Ok(reply) => reply.clone(),
-        Err(refusal) => answer::refuse(arrival.dialect, refusal),
+    let (refusal, reply) = match outcome {
+        Ok(reply) => (None, reply),
+        Err(refusal) => {
+            let reply = answer::refuse(arrival.dialect, &refusal);
+            (Some(refusal), reply)
+        }
     };
-    access::record(&edge, connection, &asked, &reply, outcome.as_ref().err(), started.elapsed());
-    let closes = gone || outcome.as_ref().err().is_some_and(Refusal::closes);
+    access::record(edge, connection, pod.as_deref(), &asked, &reply, refusal.as_ref(), started.elapsed());
+    let gone = !edge.pods.load().contains_key(&arrival.pod);
+    let closes = gone || refusal.as_ref().is_some_and(Refusal::closes);
     into_response(reply, closes)
 }
 
-fn into_response(reply: Reply, closes: bool) -> Response {
-    let (mut head, body) = reply.into_parts();
+fn into_response(reply: Reply, closes: bool) -> Response<Full<Bytes>> {
+    let mut response = reply.map(Full::new);
     if closes {
-        head.headers.insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+        response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
     }
-    if let Some(Reason(phrase)) = head.extensions.remove::<Reason>() {
-        head.extensions.insert(hyper::ext::ReasonPhrase::from_static(phrase.as_bytes()));
+    if let Some(Reason(phrase)) = response.extensions_mut().remove::<Reason>() {
+        response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(phrase.as_bytes()));
     }
-    Response::from_parts(head, Body::from(body))
+    response
 }

@@ -119,6 +119,7 @@ mod tests {
     use podmeta_metadata::dialect::Dialect;
     use podmeta_metadata::names::PodUid;
     use podmeta_metadata::options::TokenTtl;
+    use podmeta_metadata::session::LastToken;
 
     use super::*;
 
@@ -149,7 +150,8 @@ mod tests {
         let token = file.load(at(0)).unwrap().mint(&pod, Dialect::Ec2, TokenTtl::MAX, at(23)).unwrap();
         for hours in [23, 25] {
             let keys = file.load(at(hours)).unwrap();
-            assert!(keys.verify(token.as_bytes(), &pod, Dialect::Ec2, at(hours)).is_ok(), "after {hours} hours");
+            let verified = keys.verify(token.as_bytes(), &LastToken::default(), &pod, Dialect::Ec2, at(hours));
+            assert!(verified.is_ok(), "after {hours} hours");
         }
         assert_eq!(file.load(at(26)).unwrap().made(), at(25), "the key is replaced once a day");
     }

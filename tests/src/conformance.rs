@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::Context as _;
 use podmeta_metadata::dialect::Dialect;
 
+pub(crate) use self::agent::signer;
 use self::case::Case;
 
 /// A case and the file it came from.

@@ -108,19 +108,25 @@ pub fn token_reply(token: String, ttl: TokenTtl) -> Reply {
     reply
 }
 
-/// The reply that carries an item of text, JSON included.
+/// When an item became what it is, as its reply says.
 #[must_use]
-pub fn text_reply(body: Bytes, token_left: Option<u32>, modified: Timestamp) -> Reply {
+pub fn last_modified(time: Timestamp) -> Option<HeaderValue> {
+    HeaderValue::try_from(http_date(time).ok()?).ok()
+}
+
+/// The reply that carries an item of text, JSON included; `modified` is from [`last_modified`].
+#[must_use]
+pub fn text_reply(body: Bytes, token_left: Option<u32>, modified: Option<HeaderValue>) -> Reply {
     item_reply(body, TEXT, token_left, modified)
 }
 
-/// The reply that carries user data.
+/// The reply that carries user data; `modified` is from [`last_modified`].
 #[must_use]
-pub fn user_data_reply(body: Bytes, token_left: Option<u32>, modified: Timestamp) -> Reply {
+pub fn user_data_reply(body: Bytes, token_left: Option<u32>, modified: Option<HeaderValue>) -> Reply {
     item_reply(body, BYTES, token_left, modified)
 }
 
-fn item_reply(body: Bytes, content_type: HeaderValue, token_left: Option<u32>, modified: Timestamp) -> Reply {
+fn item_reply(body: Bytes, content_type: HeaderValue, token_left: Option<u32>, modified: Option<HeaderValue>) -> Reply {
     let length = body.len();
     let mut reply = Reply::new(body);
     let headers = reply.headers_mut();
@@ -129,7 +135,7 @@ fn item_reply(body: Bytes, content_type: HeaderValue, token_left: Option<u32>, m
     }
     headers.insert(CONTENT_TYPE, content_type);
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("none"));
-    if let Ok(modified) = HeaderValue::try_from(http_date(modified)) {
+    if let Some(modified) = modified {
         headers.insert(LAST_MODIFIED, modified);
     }
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));

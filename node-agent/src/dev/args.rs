@@ -61,7 +61,7 @@ pub struct Args {
     #[arg(long, default_value = "cluster.local", value_parser = parse_line)]
     pub cluster_domain: Line,
 
-    /// What is logged: error, warn, info or debug [default: info, and warn with --pod].
+    /// What is logged: error, warn, info or debug [default: debug, which has a line for each request; warn with --pod].
     #[arg(long, value_name = "LEVEL")]
     pub log: Option<tracing::Level>,
 }

@@ -1,6 +1,7 @@
 //! The sockets of the dev server: one for each pod and dialect, opened and closed as pods come and go.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -16,6 +17,10 @@ use tokio_util::task::TaskTracker;
 use crate::dev::address::{Addresses, ports};
 use crate::dev::args::Listen;
 use crate::edge::{Arrival, Peer, Server};
+
+/// How many connections may wait to be accepted: a pod's processes may all ask in the same moment. With tokio's 128 the
+/// rest are dropped, and come again a second later.
+const BACKLOG: i32 = 1024;
 
 /// A socket that a pod should have.
 pub(super) type Wanted = BTreeMap<(String, Dialect), PodUid>;
@@ -63,7 +68,7 @@ impl Listeners {
             let listener = self.bind(&place).await?;
             self.addresses.insert(place.clone(), listener.local_addr()?);
             let stop = self.stop.child_token();
-            let accepting = self.accept(listener, uid.clone(), place.1, "/proc/self/net".into(), stop.clone());
+            let accepting = self.accept(listener, uid.clone(), place.1, "/proc/self/net".into(), stop.clone())?;
             self.open.insert(place, Socket { pod: uid, stop, accepting });
         }
         Ok(())
@@ -97,6 +102,9 @@ impl Listeners {
     }
 
     /// Serves what a socket accepts as requests of one pod, until `stop` is cancelled.
+    ///
+    /// # Errors
+    /// If the kernel does not let as many connections wait.
     pub(super) fn accept(
         &self,
         listener: TcpListener,
@@ -104,9 +112,10 @@ impl Listeners {
         dialect: Dialect,
         sockets: PathBuf,
         stop: CancellationToken,
-    ) -> JoinHandle<()> {
+    ) -> io::Result<JoinHandle<()>> {
+        socket2::SockRef::from(&listener).listen(BACKLOG)?;
         let (server, tasks) = (self.server.clone(), self.tasks.clone());
-        self.tasks.spawn(async move {
+        Ok(self.tasks.spawn(async move {
             while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
                 let (stream, remote) = match accepted {
                     Ok(accepted) => accepted,
@@ -125,7 +134,7 @@ impl Listeners {
                 let server = server.clone();
                 tasks.spawn(async move { server.serve(stream, arrival).await });
             }
-        })
+        }))
     }
 
     /// Waits until every connection has ended; all sockets must be stopped.

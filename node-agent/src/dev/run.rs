@@ -52,7 +52,7 @@ async fn run(
         tracing::debug!(%dialect, ?family, "listening in the namespace");
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
-        listeners.accept(listener, pod.uid.clone(), *dialect, sockets.clone(), stop.clone());
+        listeners.accept(listener, pod.uid.clone(), *dialect, sockets.clone(), stop.clone())?;
     }
     let signals = Signals::hear()?;
     wait(waiting.go()?, signals).await

@@ -1,5 +1,6 @@
 //! One line and a few counts for each request. Neither ever holds a secret, nor a path as it was sent.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use podmeta_metadata::dialect::Dialect;
@@ -7,11 +8,14 @@ use podmeta_metadata::request::{PathClass, Refusal, Reply, Request};
 
 use crate::edge::Edge;
 use crate::edge::connection::Connection;
+use crate::edge::pod::Pod;
 
-/// Writes the line and counts. A refusal's line says why, and what to change.
+/// Counts and writes the line, with the time that our own code took or waited. A refusal's line says why, and what to
+/// change; that of a pod that asks too much is written once a second by [`flood`].
 pub(super) fn record(
     edge: &Edge,
     connection: &Connection,
+    pod: Option<&Pod>,
     request: &Request<'_>,
     reply: &Reply,
     refusal: Option<&Refusal>,
@@ -26,13 +30,29 @@ pub(super) fn record(
     };
     let token = request.headers.contains_key(header);
     edge.metrics.request(arrival.dialect, class, status, token, took);
-    let name = edge.pod(&arrival.pod).map_or_else(|| arrival.pod.to_string(), |pod| pod.reference().to_string());
-    let (dialect, path) = (arrival.dialect.as_str(), class.as_str());
-    match refusal {
-        None => tracing::info!(target: "access", pod = %name, dialect, path, status, token, "served"),
-        Some(Refusal::NotFound) => {
-            tracing::info!(target: "access", pod = %name, dialect, path, status, token, why = %Refusal::NotFound, "refused");
+    let name: &dyn Display = match pod {
+        Some(pod) => pod.reference(),
+        None => &arrival.pod,
+    };
+    let (dialect, path, why) = (arrival.dialect.as_str(), class.as_str(), refusal.map(tracing::field::display));
+    match (refusal, class) {
+        // What opens something else is worth a line on every node; the rest is for whoever looks into a pod's requests.
+        (None, PathClass::Token | PathClass::Credentials) => {
+            tracing::info!(target: "access", pod = %name, dialect, path, status, token, ?took, "served");
         }
-        Some(why) => tracing::warn!(target: "access", pod = %name, dialect, path, status, token, %why, "refused"),
+        (None, _) => tracing::debug!(target: "access", pod = %name, dialect, path, status, token, ?took, "served"),
+        (Some(Refusal::NotFound | Refusal::TooManyRequests), _) => {
+            tracing::debug!(target: "access", pod = %name, dialect, path, status, token, ?took, why, "refused");
+        }
+        (Some(_), _) => {
+            tracing::warn!(target: "access", pod = %name, dialect, path, status, token, ?took, why, "refused");
+        }
     }
+}
+
+/// Says that a pod asks more than it may.
+pub(super) fn flood(pod: &Pod) {
+    let (pod, limits) = (pod.reference(), pod.limits());
+    let (rate, burst) = (limits.requests_per_second, limits.burst);
+    tracing::warn!(target: "access", %pod, rate, burst, "refused: {}", Refusal::TooManyRequests);
 }

@@ -2,19 +2,22 @@
 //! own words.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Authority;
 use podmeta_metadata::dialect::{Dialect, ec2, ecs};
 use podmeta_metadata::request::{Answer, Refusal, Reply, Request};
+use podmeta_metadata::signature::Signed;
 use podmeta_metadata::tree::{DocumentItem, Found, Value};
 use podmeta_metadata::workload::{Link, Workload};
 use tokio::time::Instant;
 
 use crate::edge::connection::Connection;
-use crate::edge::limit::TooMany;
+use crate::edge::limit::{MAX_WAIT, TooMany};
 use crate::edge::pod::{Pod, View};
-use crate::edge::{Edge, owner};
+use crate::edge::{Edge, access, owner};
 
 /// Answers one request of a pod.
 pub(super) async fn answer(
@@ -23,9 +26,16 @@ pub(super) async fn answer(
     connection: &Connection,
     request: &Request<'_>,
 ) -> Result<Reply, Refusal> {
-    let wait = pod.bucket.take(&pod.limits(), Instant::now()).map_err(|TooMany| Refusal::TooManyRequests)?;
-    if !wait.is_zero() {
-        tokio::time::sleep(wait).await;
+    match pod.bucket.take(&pod.limits(), Instant::now()) {
+        Ok(Duration::ZERO) => {}
+        Ok(wait) => tokio::time::sleep(wait).await,
+        Err(TooMany { tell }) => {
+            if tell {
+                access::flood(pod);
+            }
+            tokio::time::sleep(MAX_WAIT).await;
+            return Err(Refusal::TooManyRequests);
+        }
     }
     let View::Served(workload, link) = pod.view() else { return Err(Refusal::PodDenied) };
     let arrival = &connection.arrival;
@@ -57,10 +67,10 @@ pub(super) async fn answer(
                 Found::Listing(listing) => Body::Text(listing),
                 Found::Leaf(value) => body(edge, pod, (workload, link), arrival.dialect, value, audience).await?,
             };
-            let launched = workload.instance.launched;
+            let launched = pod.launched.clone();
             Ok(match (arrival.dialect, body) {
                 (Dialect::Ec2, Body::Text(bytes)) => ec2::text_reply(bytes, token_left, launched),
-                (Dialect::Ec2, Body::Renewed(bytes)) => ec2::text_reply(bytes, token_left, now),
+                (Dialect::Ec2, Body::Renewed(bytes)) => ec2::text_reply(bytes, token_left, ec2::last_modified(now)),
                 (Dialect::Ec2, Body::UserData(bytes)) => ec2::user_data_reply(bytes, token_left, launched),
                 (Dialect::Ecs, Body::Text(bytes) | Body::Renewed(bytes) | Body::UserData(bytes)) => {
                     ecs::item_reply(bytes)
@@ -73,11 +83,15 @@ pub(super) async fn answer(
 /// Whether a Host is a name other than `localhost`. On a loopback port such a name was made to point here, which is how a
 /// web page gets a browser to ask for it; on a pod's link every name points to the service alone.
 fn names_another(request: &Request<'_>) -> bool {
-    let hosts = request.headers.get_all(http::header::HOST).iter();
-    let mut authorities = hosts.filter_map(|host| Authority::try_from(host.as_bytes()).ok());
-    authorities.any(|authority| {
-        let host = authority.host().trim_matches(['[', ']']);
-        host.parse::<IpAddr>().is_err() && !host.eq_ignore_ascii_case("localhost")
+    let mut hosts = request.headers.get_all(http::header::HOST).iter().filter_map(|host| host.to_str().ok());
+    hosts.any(|host| {
+        let is_address = |host: &str| host.parse::<IpAddr>().is_ok();
+        if is_address(host) {
+            return false;
+        }
+        let Ok(authority) = host.parse::<Authority>() else { return false }; // the dialect refuses it
+        let name = authority.host().trim_matches(['[', ']']);
+        !is_address(name) && !name.eq_ignore_ascii_case("localhost")
     })
 }
 
@@ -146,11 +160,20 @@ async fn document(
         Dialect::Ecs => ecs::document::document(workload, link, audience.as_deref()),
     };
     let text = text.ok_or(Refusal::NotFound)?;
-    let sign = || async { edge.broker.sign(text) };
+    let sign = || sign(edge, text);
     let signed = if audience.is_some() {
         sign().await.map(|signed| signed.item(item))
     } else {
         pod.side(dialect).signed.get_or_try_init(sign).await.map(|signed| signed.item(item))
     };
     signed.map_err(Refusal::Unavailable)
+}
+
+/// Signs a document, which takes milliseconds, away from the thread that answers, and never two at once: whoever asks for
+/// many signatures waits for them alone.
+async fn sign(edge: &Edge, text: String) -> Result<Signed, String> {
+    let gone = |what: &dyn std::fmt::Display| format!("the document could not be signed: {what}");
+    let _turn = edge.signing.acquire().await.map_err(|closed| gone(&closed))?;
+    let broker = Arc::clone(&edge.broker);
+    tokio::task::spawn_blocking(move || broker.sign(text)).await.map_err(|panicked| gone(&panicked))?
 }

@@ -1,31 +1,26 @@
 //! Serves one connection with hyper's own HTTP/1 builder, which has the limits that a hostile client meets: size and
-//! number of headers, time for a head, and a pod's number of connections.
+//! number of headers, and a pod's number of connections. There is no router: which paths there are is for the pod's tree
+//! to say.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::Router;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::request::{Family, MAX_HEAD_BYTES};
+use podmeta_metadata::session::LastToken;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
-use tower::Service as _;
 
 use crate::edge::hop::{Hops, Limited, SetHopLimit};
-use crate::edge::{Edge, router};
-
-/// The time for a whole head to come, counted from when the connection is idle: it ends idle connections too.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// The most headers of a request; more get 431.
-const MAX_HEADERS: usize = 64;
+use crate::edge::patience::Patient;
+use crate::edge::{Edge, handle};
 
 /// Where a connection comes from: that it arrived on this pod's link is the pod's whole identity.
 #[derive(Clone, Debug)]
@@ -56,13 +51,13 @@ pub struct Peer {
 pub(super) struct Connection {
     pub(super) arrival: Arrival,
     pub(super) hops: Arc<Hops>,
+    pub(super) session: LastToken,
 }
 
 /// Serves connections of one edge.
 #[derive(Clone)]
 pub struct Server {
     edge: Arc<Edge>,
-    router: Router,
     stop: CancellationToken,
 }
 
@@ -70,7 +65,7 @@ impl Server {
     /// A server of `edge`. When `stop` is cancelled each connection finishes the request that it is at, and ends.
     #[must_use]
     pub fn new(edge: Arc<Edge>, stop: CancellationToken) -> Self {
-        Self { router: router(Arc::clone(&edge)), edge, stop }
+        Self { edge, stop }
     }
 
     /// Serves a connection to its end.
@@ -90,12 +85,12 @@ impl Server {
         drop(pod);
         let _counted = self.edge.metrics().connection();
         let hops = Arc::new(Hops::default());
-        let io = TokioIo::new(Limited::new(io, arrival.family, Arc::clone(&hops)));
-        let connection = Arc::new(Connection { arrival, hops });
-        let router = self.router.clone();
-        let service = service_fn(move |mut request: http::Request<Incoming>| {
-            request.extensions_mut().insert(Arc::clone(&connection));
-            router.clone().call(request)
+        let io = TokioIo::new(Patient::new(Limited::new(io, arrival.family, Arc::clone(&hops))));
+        let shared = (&self.edge, Connection { arrival, hops, session: LastToken::default() });
+        let service = service_fn(async |request: http::Request<Incoming>| {
+            let (edge, connection) = &shared;
+            let (head, _body) = request.into_parts();
+            Ok::<_, Infallible>(handle(edge, connection, &head).await)
         });
         let connection = builder().serve_connection(io, service);
         let mut connection = std::pin::pin!(connection);
@@ -112,13 +107,11 @@ impl Server {
     }
 }
 
+/// Of a head, hyper itself takes 100 headers at most, and answers more with 431.
 fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
         .max_header_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
         .max_buf_size(2 * MAX_HEAD_BYTES)
         .title_case_headers(true) // as both clouds write them
         .half_close(false);

@@ -1,23 +1,16 @@
 //! Sets how far a reply travels: the IP TTL or IPv6 hop limit of a connection becomes the profile's before the first
-//! byte of a reply that carries a token, and is never raised again on that connection. Also closes a connection whose
-//! peer does not read.
+//! byte of a reply that carries a token, and is never raised again on that connection.
 
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use podmeta_metadata::options::HopLimit;
 use podmeta_metadata::request::Family;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
-
-/// How long a write may wait for the peer to read.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection whose packets can be limited to a number of hops.
 pub trait SetHopLimit {
@@ -56,12 +49,11 @@ pub(super) struct Limited<I> {
     family: Family,
     hops: Arc<Hops>,
     set: u8,
-    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<I: SetHopLimit> Limited<I> {
     pub(super) fn new(io: I, family: Family, hops: Arc<Hops>) -> Self {
-        Self { io, family, hops, set: 0, stalled: None }
+        Self { io, family, hops, set: 0 }
     }
 
     fn before_write(&mut self) -> io::Result<()> {
@@ -71,20 +63,6 @@ impl<I: SetHopLimit> Limited<I> {
             self.set = wanted;
         }
         Ok(())
-    }
-
-    /// Turns a write that waits too long into an error.
-    fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.stalled = None;
-            return written;
-        }
-        let stalled =
-            self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + WRITE_TIMEOUT)));
-        match stalled.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
     }
 }
 
@@ -97,22 +75,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Limited<I> {
 impl<I: AsyncWrite + SetHopLimit + Unpin> AsyncWrite for Limited<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.before_write()?;
-        let written = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.watch(cx, written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.before_write()?;
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.watch(cx, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -164,30 +127,5 @@ mod tests {
             far.read_to_end(&mut read).await.unwrap();
             assert_eq!(read, b"xxxx");
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_peer_that_does_not_read_is_given_up() {
-        struct Pipe(tokio::io::DuplexStream);
-        impl SetHopLimit for Pipe {
-            fn set_hop_limit(&self, _: Family, _: u8) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        impl AsyncWrite for Pipe {
-            fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-                Pin::new(&mut self.0).poll_write(cx, buf)
-            }
-            fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Pin::new(&mut self.0).poll_flush(cx)
-            }
-            fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Pin::new(&mut self.0).poll_shutdown(cx)
-            }
-        }
-        let (near, _far) = tokio::io::duplex(4);
-        let mut limited = Limited::new(Pipe(near), Family::Ipv4, Arc::default());
-        let error = limited.write_all(&[0; 5]).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

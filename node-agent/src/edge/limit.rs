@@ -7,32 +7,47 @@ use std::time::Duration;
 use podmeta_metadata::options::Limits;
 use tokio::time::Instant;
 
-/// The longest that a request waits for its turn; one that would wait longer is refused.
+/// The longest that a request waits for its turn. One that would wait longer waits as long and is refused then, so that
+/// who asks again at once cannot make us busy with refusals.
 pub(super) const MAX_WAIT: Duration = Duration::from_millis(100);
+
+/// How often it is said that a pod asks too much.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// A token bucket (GCRA): the instant at which it will be full again says all there is to say. It reserves turns, so
 /// that requests that wait do not overtake one another.
 #[derive(Debug, Default)]
-pub(super) struct Bucket {
-    full_at: Mutex<Option<Instant>>,
+pub(super) struct Bucket(Mutex<Level>);
+
+#[derive(Debug, Default)]
+struct Level {
+    full_at: Option<Instant>,
+    told: Option<Instant>,
 }
 
 /// More was asked than the limits allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TooMany;
+pub(super) struct TooMany {
+    /// Whether it is time to say so.
+    pub(super) tell: bool,
+}
 
 impl Bucket {
     /// Takes a turn: how long to wait for it. A turn that is refused is not taken.
     pub(super) fn take(&self, limits: &Limits, now: Instant) -> Result<Duration, TooMany> {
         let interval = Duration::from_secs(1) / limits.requests_per_second.get();
         let burst = interval * limits.burst.get();
-        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = full_at.unwrap_or(now).max(now) + interval;
+        let mut level = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = level.full_at.unwrap_or(now).max(now) + interval;
         let wait = next.saturating_duration_since(now).saturating_sub(burst);
         if wait > MAX_WAIT {
-            return Err(TooMany);
+            let tell = level.told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_EVERY);
+            if tell {
+                level.told = Some(now);
+            }
+            return Err(TooMany { tell });
         }
-        *full_at = Some(next);
+        level.full_at = Some(next);
         Ok(wait)
     }
 }
@@ -81,9 +96,20 @@ mod tests {
         for turn in 1..=10 {
             assert_eq!(bucket.take(&limits, now), Ok(Duration::from_millis(10 * turn)));
         }
-        assert_eq!(bucket.take(&limits, now), Err(TooMany));
-        assert_eq!(bucket.take(&limits, now), Err(TooMany), "a refused turn is not taken");
+        assert_eq!(bucket.take(&limits, now), Err(TooMany { tell: true }));
+        assert_eq!(bucket.take(&limits, now), Err(TooMany { tell: false }), "a refused turn is not taken");
         assert_eq!(bucket.take(&limits, now + Duration::from_millis(10)), Ok(MAX_WAIT));
+    }
+
+    #[test]
+    fn that_a_pod_asks_too_much_is_said_once_a_second() {
+        let (bucket, limits, now) = (Bucket::default(), limits(100, 1), Instant::now());
+        let mut told = 0;
+        for millisecond in 0..3500 {
+            let turn = bucket.take(&limits, now + Duration::from_millis(millisecond));
+            told += i32::from(turn == Err(TooMany { tell: true }));
+        }
+        assert_eq!(told, 4);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
 use podmeta_metadata::compile::Denied;
 use podmeta_metadata::dialect::{Dialect, ec2, ecs};
 use podmeta_metadata::options::Limits;
@@ -25,6 +26,8 @@ pub enum View {
 #[derive(Debug)]
 pub struct Pod {
     view: View,
+    /// When its items became what they are, as EC2's replies say.
+    pub(super) launched: Option<HeaderValue>,
     ec2: Side,
     ecs: Side,
     pub(super) bucket: Arc<Bucket>,
@@ -40,13 +43,17 @@ pub(super) struct Side {
 
 impl Pod {
     pub(super) fn new(view: View) -> Self {
-        let (ec2, ecs) = match &view {
-            View::Served(workload, link) => (ec2::tree::render(workload, link), ecs::tree::render(workload, link)),
-            View::Denied(_) => (None, None),
+        let (launched, ec2, ecs) = match &view {
+            View::Served(workload, link) => (
+                ec2::last_modified(workload.instance.launched),
+                ec2::tree::render(workload, link),
+                ecs::tree::render(workload, link),
+            ),
+            View::Denied(_) => (None, None, None),
         };
         let side = |tree| Side { tree, signed: OnceCell::new() };
         let bucket = Arc::new(Bucket::default());
-        Self { ec2: side(ec2), ecs: side(ecs), bucket, connections: Connections::default(), view }
+        Self { launched, ec2: side(ec2), ecs: side(ecs), bucket, connections: Connections::default(), view }
     }
 
     /// The same pod after an edit.

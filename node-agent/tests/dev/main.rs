@@ -9,6 +9,8 @@
 )]
 
 mod bad_input;
+#[cfg(target_os = "linux")]
+mod hostile;
 mod serving;
 mod support;
 #[cfg(target_os = "linux")]

@@ -101,6 +101,14 @@ impl Server {
         }
     }
 
+    /// The server's resident memory that is not its program's.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Asks the server to end, as a supervisor does, and gives its exit code.
     pub(crate) fn terminate(mut self) -> Option<i32> {
         let id = i32::try_from(self.child.id()).unwrap();

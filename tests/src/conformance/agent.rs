@@ -157,7 +157,10 @@ fn key_bytes(number: u8) -> KeyBytes {
 }
 
 /// A signer; the key is made once, because making one takes long.
-fn signer() -> anyhow::Result<Signer> {
+///
+/// # Errors
+/// If no key can be made.
+pub(crate) fn signer() -> anyhow::Result<Signer> {
     static KEY: OnceLock<Option<(Vec<u8>, Vec<u8>)>> = OnceLock::new();
     let made = KEY.get_or_init(|| {
         let key = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).ok()?;

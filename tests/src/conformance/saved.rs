@@ -10,12 +10,12 @@ use serde_json::Value;
 pub(super) struct Saved(BTreeMap<String, Vec<u8>>);
 
 impl Saved {
-    /// The texts that every case has: `long` is 100 kB of letters, `kilobyte` 1024 of them, `many` 64 headers.
+    /// The texts that every case has: `long` is 100 kB of letters, `kilobyte` 1024 of them, `many` 100 headers.
     pub(super) fn texts() -> Self {
         let mut texts = Self::default();
         texts.save("long", vec![b'a'; 100_000]);
         texts.save("kilobyte", vec![b'a'; 1024]);
-        let headers = (1..=64).map(|number| format!("X-{number}: {number}")).collect::<Vec<_>>();
+        let headers = (1..=100).map(|number| format!("X-{number}: {number}")).collect::<Vec<_>>();
         texts.save("many", headers.join("\r\n").into_bytes());
         texts
     }

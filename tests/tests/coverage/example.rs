@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use podmeta_metadata::compile::Settings;
 use podmeta_metadata::dialect::{Dialect, ec2, ecs};
 use podmeta_metadata::request::{Answer, Family, Refusal, Request, TOKEN_PATH};
-use podmeta_metadata::session::{KeyBytes, Keyring};
+use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
 use podmeta_metadata::tree::{Found, Tree};
 use podmeta_metadata::workload::{Link, Workload};
 use podmeta_node_agent::dev::files::Text;
@@ -84,7 +84,7 @@ impl Pod {
     /// Whether its token opens its tree.
     pub(crate) fn makes_tokens(&self, dialect: Dialect) -> bool {
         let token = self.token(dialect).unwrap_or_default();
-        self.keys.verify(token.as_bytes(), &self.workload.pod.uid, dialect, now()).is_ok()
+        self.keys.verify(token.as_bytes(), &LastToken::default(), &self.workload.pod.uid, dialect, now()).is_ok()
     }
 
     fn token(&self, dialect: Dialect) -> Option<&str> {
@@ -128,7 +128,15 @@ impl Pod {
         headers.insert(http::header::HOST, HeaderValue::from_static("169.254.169.254"));
         headers.insert(header, HeaderValue::try_from(value).unwrap());
         let uri = Uri::try_from(path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        let request = Request { method, uri: &uri, version: Version::HTTP_11, headers: &headers, family: Family::Ipv4 };
+        let session = LastToken::default();
+        let request = Request {
+            method,
+            uri: &uri,
+            version: Version::HTTP_11,
+            headers: &headers,
+            family: Family::Ipv4,
+            session: &session,
+        };
         match dialect {
             Dialect::Ec2 => ec2::judge(&request, &self.workload, self.ec2.as_ref(), &self.keys, now()),
             Dialect::Ecs => ecs::judge(&request, &self.workload, self.ecs.as_ref(), &self.keys, now()),

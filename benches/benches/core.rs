@@ -1,0 +1,86 @@
+//! The parts of a request, and of a change, one by one: what the core takes for each.
+
+#![allow(clippy::expect_used, clippy::panic, missing_docs, reason = "a benchmark that cannot go on fails")]
+
+use std::hint::black_box;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use jiff::Timestamp;
+use podmeta_crds::objects::{File, Objects, load};
+use podmeta_metadata::compile::{Outcome, Settings, Sources, compile};
+use podmeta_metadata::dialect::{Dialect, ec2};
+use podmeta_metadata::options::TokenTtl;
+use podmeta_metadata::request::{Family, Request};
+use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
+use podmeta_metadata::workload::{Link, MacAddress, Workload};
+
+const FULL: &str = include_str!("../../examples/full.yaml");
+
+fn now() -> Timestamp {
+    Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(1_767_601_320)
+}
+
+fn objects() -> Objects {
+    let (objects, problems) = load(&[File { name: "full.yaml".to_owned(), text: FULL.to_owned() }], now());
+    assert!(problems.is_empty(), "{problems:?}");
+    objects
+}
+
+fn compiled(objects: &Objects) -> Outcome {
+    let pod = objects.pods.first().expect("the example has a pod");
+    compile(&pod.facts, &objects.profiles, &objects.policies, &Sources::new(), &Settings::default()).outcome
+}
+
+fn workload(objects: &Objects) -> Box<Workload> {
+    match compiled(objects) {
+        Outcome::Served(workload) => workload,
+        other => panic!("the example's pod is not served: {other:?}"),
+    }
+}
+
+fn link() -> Link {
+    Link { ipv4: vec![[10, 0, 1, 23].into()], ipv6: Vec::new(), mac: MacAddress([2, 0, 0, 0, 0, 1]) }
+}
+
+fn benches(criterion: &mut Criterion) {
+    let objects = objects();
+    let workload = workload(&objects);
+    let (pod, keys) = (&workload.pod.uid, Keyring::new(KeyBytes::new([7; 32]), now()));
+    let mint = || keys.mint(pod, Dialect::Ec2, TokenTtl::MAX, now()).expect("a token can be made");
+    let token = mint();
+
+    criterion.bench_function("token: make", |bench| bench.iter(mint));
+    criterion.bench_function("token: check on a new connection", |bench| {
+        bench.iter(|| keys.verify(black_box(token.as_bytes()), &LastToken::default(), pod, Dialect::Ec2, now()));
+    });
+    let last = LastToken::default();
+    criterion.bench_function("token: check where it was checked before", |bench| {
+        bench.iter(|| keys.verify(black_box(token.as_bytes()), &last, pod, Dialect::Ec2, now()));
+    });
+
+    let tree = ec2::tree::render(&workload, &link());
+    let uri = Uri::from_static("/latest/meta-data/placement/availability-zone");
+    let mut headers = HeaderMap::new();
+    headers.insert(http::header::HOST, HeaderValue::from_static("169.254.169.254"));
+    headers.insert(ec2::TOKEN, HeaderValue::try_from(&token).expect("a token is a header's value"));
+    let request = Request {
+        method: &Method::GET,
+        uri: &uri,
+        version: Version::HTTP_11,
+        headers: &headers,
+        family: Family::Ipv4,
+        session: &last,
+    };
+    criterion.bench_function("request: judge and look up", |bench| {
+        bench.iter(|| ec2::judge(black_box(&request), &workload, tree.as_ref(), &keys, now()).is_ok());
+    });
+
+    criterion.bench_function("pod: compile", |bench| bench.iter(|| compiled(black_box(&objects))));
+    criterion.bench_function("pod: render its EC2 tree", |bench| {
+        bench.iter(|| ec2::tree::render(black_box(&workload), &link()));
+    });
+}
+
+criterion_group!(core, benches);
+criterion_main!(core);

@@ -1,0 +1,26 @@
+//! Writes what the fuzzer starts from: a file for each seed, below the folder that is named.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use podmeta_tests::fuzz::seed;
+
+fn main() -> anyhow::Result<()> {
+    let folder = PathBuf::from(std::env::args_os().nth(1).context("name a folder")?);
+    for (target, seeds) in [
+        ("request", seed::requests()?),
+        ("path", seed::paths()?),
+        ("token", seed::tokens()),
+        ("objects", seed::objects()?),
+        ("cel", seed::expressions()?),
+        ("tag", seed::tags()),
+    ] {
+        let folder = folder.join(target);
+        std::fs::create_dir_all(&folder)?;
+        for (number, seed) in seeds.iter().enumerate() {
+            std::fs::write(folder.join(format!("seed-{number}")), seed)?;
+        }
+        println!("{}: {} seeds", folder.display(), seeds.len());
+    }
+    Ok(())
+}

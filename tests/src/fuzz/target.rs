@@ -1,0 +1,292 @@
+//! What may not happen, whatever the input. Each target panics if it does.
+
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a target fails by panicking")]
+
+use std::sync::{Arc, OnceLock};
+
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use jiff::Timestamp;
+use podmeta_crds::objects::{File, load};
+use podmeta_metadata::cel::{Expression, Scope};
+use podmeta_metadata::compile::{Outcome, Settings, Sources, compile};
+use podmeta_metadata::dialect::{Dialect, ec2, ecs};
+use podmeta_metadata::options::TokenTtl;
+use podmeta_metadata::path::Canonical;
+use podmeta_metadata::request::{Family, Refusal, Request, TOKEN_PATH};
+use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
+use podmeta_metadata::tag;
+use podmeta_metadata::tree::{Builder, Found, Since, Tree};
+use podmeta_metadata::workload::{Link, Workload};
+use podmeta_node_agent::broker::Broker;
+use podmeta_node_agent::dev::files::Text;
+use podmeta_node_agent::dev::world::World;
+use podmeta_node_agent::edge::{Arrival, Edge, Server, SetHopLimit, View};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio_util::sync::CancellationToken;
+
+use crate::conformance::signer;
+
+/// The objects of the conformance cases.
+pub(super) const OBJECTS: &str = include_str!("../../cases/objects/standard.yaml");
+
+/// Stands in an input of [`request`] and [`token`] for a token that the pod was given.
+pub const TOKEN: &str = "${token}";
+
+fn now() -> Timestamp {
+    Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(1_767_601_320)
+}
+
+fn keys() -> Keyring {
+    Keyring::new(KeyBytes::new([7; 32]), now())
+}
+
+fn world() -> &'static World {
+    static WORLD: OnceLock<World> = OnceLock::new();
+    WORLD.get_or_init(|| {
+        let text = Text { name: "objects".to_owned(), text: OBJECTS.to_owned() };
+        World::read(&[text], now(), &Settings::default()).unwrap()
+    })
+}
+
+/// A pod of the conformance cases that is served.
+fn pod(name: &str) -> (&'static Workload, &'static Link) {
+    match world().pods.get(name).map(|pod| &pod.view) {
+        Some(View::Served(workload, link)) => (workload, link),
+        other => panic!("{name} is not served: {other:?}"),
+    }
+}
+
+fn token_of(workload: &Workload, dialect: Dialect) -> String {
+    keys().mint(&workload.pod.uid, dialect, TokenTtl::MAX, now()).unwrap()
+}
+
+/// The bytes of a connection: whatever they are, the edge answers in HTTP or not at all, nothing of the pod to who has no
+/// token, and nothing of another pod to anybody.
+pub fn request(input: &[u8]) {
+    let (web, _) = pod("default/web");
+    let (other, other_link) = pod("default/other");
+    for dialect in Dialect::ALL {
+        let token = token_of(web, dialect);
+        let bytes = replace(input, TOKEN, &token);
+        let answer = answer(web, dialect, &bytes);
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.is_empty() || text.starts_with("HTTP/1."), "this is no answer: {text}");
+        for secret in [other.pod.uid.as_str(), &other_link.mac.to_string()] {
+            assert!(!text.contains(secret), "another pod's {secret} in {text}");
+        }
+        if !contains(&bytes, token.as_bytes()) {
+            assert!(!text.contains("instance-id") && !text.contains("i-"), "without a token: {text}");
+        }
+    }
+}
+
+/// Everything that the edge answers to some bytes.
+fn answer(workload: &Workload, dialect: Dialect, bytes: &[u8]) -> Vec<u8> {
+    static EDGE: OnceLock<Arc<Edge>> = OnceLock::new();
+    let edge = EDGE.get_or_init(|| {
+        let signer = signer().unwrap();
+        let edge = Edge::new(keys(), Broker::new(signer), Arc::new(now));
+        edge.publish(world().pods.values().map(|pod| (pod.uid.clone(), pod.view.clone())));
+        edge
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.unwrap().block_on(async {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let server = Server::new(Arc::clone(edge), CancellationToken::new());
+        let arrival = Arrival { pod: workload.pod.uid.clone(), dialect, family: Family::Ipv4, peer: None };
+        let served = tokio::spawn(async move { server.serve(Pipe(far), arrival).await });
+        let (mut read, mut write) = tokio::io::split(near);
+        let mut answer = Vec::new();
+        // The server may close before it has read all. The peer stays open: it is the server that ends, by its patience.
+        drop(write.write_all(bytes).await);
+        drop(read.read_to_end(&mut answer).await);
+        assert!(served.await.is_ok(), "the connection panicked");
+        answer
+    })
+}
+
+/// A pipe without hops.
+struct Pipe(tokio::io::DuplexStream);
+
+impl SetHopLimit for Pipe {
+    fn set_hop_limit(&self, _: Family, _: u8) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsyncRead for Pipe {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Pipe {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        std::pin::Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// A path: its canonical form, spelled out, is its own canonical form, and leads to the same decision.
+pub fn path(input: &[u8]) {
+    let Ok(uri) = Uri::try_from(input) else { return };
+    if uri.authority().is_some() || !uri.path().starts_with('/') {
+        return; // refused before it is looked up
+    }
+    let (web, link) = pod("default/web");
+    for dialect in Dialect::ALL {
+        let tree = match dialect {
+            Dialect::Ec2 => ec2::tree::render(web, link),
+            Dialect::Ecs => ecs::tree::render(web, link),
+        };
+        let decision = judge(web, tree.as_ref(), dialect, &uri);
+        let Some(canonical) = Canonical::of(uri.path()) else {
+            assert!(decision.is_err(), "{uri} has no canonical path, and was served");
+            continue;
+        };
+        let (first, rest) = canonical.split_first();
+        assert!(!first.contains('/') && !rest.contains("//") && !rest.starts_with('/') && !rest.ends_with('/'));
+        let encode = |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+        let spelled = format!("/{first}/{rest}").split('/').map(encode).collect::<Vec<_>>().join("/");
+        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        let again = format!("{spelled}{query}").parse::<Uri>().unwrap();
+        if spelled != TOKEN_PATH && uri.path() != TOKEN_PATH {
+            assert_eq!(judge(web, tree.as_ref(), dialect, &again), decision, "{uri} is {spelled}");
+        }
+    }
+}
+
+/// What a request with a good token is answered, as text.
+fn judge(workload: &Workload, tree: Option<&Tree>, dialect: Dialect, uri: &Uri) -> Result<String, Refusal> {
+    let header = match dialect {
+        Dialect::Ec2 => ec2::TOKEN,
+        Dialect::Ecs => ecs::TOKEN,
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert(http::header::HOST, HeaderValue::from_static("169.254.169.254"));
+    let token = HeaderValue::try_from(token_of(workload, dialect)).unwrap();
+    headers.insert(header, token);
+    let request = Request {
+        method: &Method::GET,
+        uri,
+        version: Version::HTTP_11,
+        headers: &headers,
+        family: Family::Ipv4,
+        session: &LastToken::default(),
+    };
+    let judged = match dialect {
+        Dialect::Ec2 => ec2::judge(&request, workload, tree, &keys(), now()),
+        Dialect::Ecs => ecs::judge(&request, workload, tree, &keys(), now()),
+    };
+    judged.map(|answer| format!("{answer:?}"))
+}
+
+/// A token: it opens nothing unless it is one that was given.
+pub fn token(input: &[u8]) {
+    let (web, _) = pod("default/web");
+    let given = token_of(web, Dialect::Ec2);
+    let sent = replace(input, TOKEN, &given);
+    let last = LastToken::default();
+    let verify = |sent: &[u8]| keys().verify(sent, &last, &web.pod.uid, Dialect::Ec2, now());
+    assert_eq!(verify(&sent).is_ok(), sent == given.as_bytes(), "{:?}", String::from_utf8_lossy(&sent));
+    assert!(verify(given.as_bytes()).is_ok());
+    assert_eq!(verify(&sent).is_ok(), sent == given.as_bytes(), "{:?} again", String::from_utf8_lossy(&sent));
+}
+
+/// YAML of a cluster: it is read or refused with a place, and what is read compiles into trees whose names resolve.
+pub fn objects(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let (objects, problems) = load(&[File { name: "fuzz.yaml".to_owned(), text: text.to_owned() }], now());
+    for problem in &problems {
+        let line = problem.to_string();
+        assert!(line.starts_with("fuzz.yaml") && !line.contains('\n'), "a problem is one line with its file: {line:?}");
+    }
+    let link = pod("default/web").1;
+    for pod in &objects.pods {
+        let compiled = compile(&pod.facts, &objects.profiles, &objects.policies, &Sources::new(), &Settings::default());
+        if let Outcome::Served(workload) = compiled.outcome {
+            for tree in [ec2::tree::render(&workload, link), ecs::tree::render(&workload, link)].into_iter().flatten() {
+                for path in tree.paths() {
+                    assert!(!path.contains(['\n', '\r', '\0']), "{path:?} splits a listing");
+                }
+            }
+        }
+    }
+}
+
+/// A CEL expression over the facts of a pod: it compiles or is refused, and has a value or says why not.
+pub fn cel(input: &[u8]) {
+    static FACTS: OnceLock<podmeta_metadata::facts::Facts> = OnceLock::new();
+    let facts = FACTS.get_or_init(|| {
+        let (objects, _) = load(&[File { name: "objects".to_owned(), text: OBJECTS.to_owned() }], now());
+        objects.pods.first().map(|pod| pod.facts.clone()).unwrap()
+    });
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Ok(expression) = Expression::compile(text) {
+        let scope = Scope::new(facts).unwrap();
+        match expression.evaluate(&scope) {
+            Ok(_) => {}
+            Err(why) => assert!(!why.to_string().is_empty(), "{text:?} fails without a reason"),
+        }
+    }
+}
+
+/// A tag's key: one that a dialect allows is one line of a listing, and found under its own name.
+pub fn tag(input: &[u8]) {
+    let Ok(key) = std::str::from_utf8(input) else { return };
+    for dialect in Dialect::ALL {
+        if tag::check_key(dialect, key).is_err() {
+            continue;
+        }
+        let mut tree = Builder::new(|_, name| format!("{name}/"));
+        tree.text(Since(0), format!("tags/{key}"), "value");
+        let tree = tree.build();
+        let listing = match tree.get("tags", Since(0)) {
+            Some(Found::Listing(listing)) => listing,
+            other => panic!("the key {key:?} breaks its directory: {other:?}"),
+        };
+        assert_eq!(listing, key.as_bytes(), "the key {key:?} is not listed as itself");
+        let encoded = percent_encoding::utf8_percent_encode(key, percent_encoding::NON_ALPHANUMERIC).to_string();
+        let path = format!("/latest/tags/{encoded}");
+        let canonical = Canonical::of(&path).unwrap_or_else(|| panic!("the key {key:?} has no path"));
+        assert!(tree.get(canonical.split_first().1, Since(0)).is_some(), "the key {key:?} is not found");
+    }
+}
+
+fn replace(input: &[u8], name: &str, value: &str) -> Vec<u8> {
+    let mut replaced = Vec::with_capacity(input.len());
+    let mut rest = input;
+    while let Some(at) = rest.windows(name.len()).position(|window| window == name.as_bytes()) {
+        let (before, after) = rest.split_at(at);
+        replaced.extend_from_slice(before);
+        replaced.extend_from_slice(value.as_bytes());
+        rest = after.get(name.len()..).unwrap_or_default();
+    }
+    replaced.extend_from_slice(rest);
+    replaced
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}

@@ -1,0 +1,196 @@
+//! What holds for every pod, path and token.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
+
+use jiff::Timestamp;
+use podmeta_metadata::compile::Settings;
+use podmeta_metadata::dialect::{Dialect, ec2, ecs};
+use podmeta_metadata::names::PodUid;
+use podmeta_metadata::options::TokenTtl;
+use podmeta_metadata::path::Canonical;
+use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
+use podmeta_metadata::tree::{Found, Since, Tree, Value};
+use podmeta_node_agent::dev::files::Text;
+use podmeta_node_agent::dev::world::World;
+use podmeta_node_agent::edge::View;
+use proptest::prelude::*;
+
+const START: i64 = 1_767_600_000;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(START + seconds).unwrap()
+}
+
+/// Where a name that resolves is not listed, or one that is listed does not resolve: what a path begins with.
+const EXCEPTIONS: [(Dialect, &str); 2] = [
+    // Listed with the name of the key, `0=my-key`; the path has the number alone.
+    (Dialect::Ec2, "meta-data/public-keys/0"),
+    // Answers, and is in no listing.
+    (Dialect::Ecs, "meta-data/all"),
+];
+
+fn is_exception(dialect: Dialect, path: &str) -> bool {
+    EXCEPTIONS.iter().any(|(of, start)| *of == dialect && path.starts_with(start))
+}
+
+/// The trees of two pods; every value that a pod can choose holds its own name.
+fn trees(labels: &[String], items: &[String], roles: bool) -> Vec<(String, Dialect, Tree)> {
+    let mut text = "{apiVersion: v1, kind: Node, metadata: {name: node-1, labels: {topology.kubernetes.io/region: eu-west-1, topology.kubernetes.io/zone: eu-west-1a, node.kubernetes.io/instance-type: m7i.large}}}\n".to_owned();
+    text.push_str(
+        "---\n{apiVersion: v1, kind: Secret, metadata: {name: keys}, stringData: {accessKeyId: a, secretAccessKey: b}}\n",
+    );
+    for name in ["alpha", "omega"] {
+        let lines = labels.iter().map(|label| format!("    {label}: {name}\n")).collect::<String>();
+        let mut metadata = items.iter().map(|item| format!("    - {{path: {item}, dialect: ec2, value: {name}}}\n"));
+        let metadata = metadata.by_ref().collect::<String>();
+        let metadata = if metadata.is_empty() { String::new() } else { format!("  metadata:\n{metadata}") };
+        let role =
+            "  roles: [{name: r, dialect: ec2, secret: {name: keys}}, {name: q, dialect: ecs, secret: {name: keys}}]\n";
+        text.push_str(&format!(
+            "---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+  labels:
+    podmeta-test: {name}
+{lines}spec: {{nodeName: node-1, containers: [{{name: a, image: a}}]}}
+---
+apiVersion: podmeta.dev/v1alpha1
+kind: MetadataProfile
+metadata: {{name: {name}}}
+spec:
+  podSelector: {{matchLabels: {{podmeta-test: {name}}}}}
+  dialects: [ec2, ecs]
+  metadataOptions: {{instanceMetadataTags: enabled}}
+  tags: {{labels: [\"*\"]}}
+  userData: {{inline: {name}}}
+  publicKeys: [{{name: {name}-key, openSshKey: \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 {name}\"}}]
+{}{metadata}",
+            if roles { role } else { "" }
+        ));
+    }
+    let texts = [Text { name: "pods.yaml".to_owned(), text }];
+    let world = World::read(&texts, at(0), &Settings::default());
+    let world = world.unwrap_or_else(|problems| panic!("{problems:#?}\n{}", texts[0].text));
+    let mut trees = Vec::new();
+    for (name, pod) in &world.pods {
+        let View::Served(workload, link) = &pod.view else { panic!("{name} is denied") };
+        trees.extend(ec2::tree::render(workload, link).map(|tree| (name.clone(), Dialect::Ec2, tree)));
+        trees.extend(ecs::tree::render(workload, link).map(|tree| (name.clone(), Dialect::Ecs, tree)));
+    }
+    trees
+}
+
+fn label() -> impl Strategy<Value = String> {
+    "([a-z]([a-z0-9-]{0,8}[a-z0-9])?/)?[a-z]([a-z0-9._-]{0,10}[a-z0-9])?"
+        .prop_filter("YAML has its own words", |label| {
+            !matches!(label.as_str(), "y" | "n" | "yes" | "no" | "on" | "off" | "true" | "false" | "null")
+        })
+}
+
+fn item() -> impl Strategy<Value = String> {
+    "x[a-z0-9._-]{0,6}(/[a-z0-9_-]{1,6}){0,3}"
+}
+
+/// Every name of the lines of a listing, as it stands in a path.
+fn names(listing: &[u8]) -> Vec<String> {
+    std::str::from_utf8(listing).unwrap().lines().map(|line| line.trim_end_matches('/').to_owned()).collect()
+}
+
+fn join(directory: &str, name: &str) -> String {
+    if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_listed_name_resolves_and_every_name_that_resolves_is_listed(
+        labels in proptest::collection::btree_set(label(), 0..6),
+        items in proptest::collection::btree_set(item(), 0..5),
+        roles in any::<bool>(),
+    ) {
+        let (labels, items) = (Vec::from_iter(labels), apart(items));
+        for (pod, dialect, tree) in trees(&labels, &items, roles) {
+            for version in 0..=20 {
+                for path in tree.paths() {
+                    let Some(found) = tree.get(path, Since(version)) else { continue };
+                    if let Found::Listing(listing) = found {
+                        for name in names(&listing) {
+                            let child = join(path, &name);
+                            prop_assert!(tree.get(&child, Since(version)).is_some() || is_exception(dialect, &child),
+                                "{pod} {dialect}: {path:?} lists {name:?}, which is not there in version {version}");
+                        }
+                    }
+                    let Some((parent, name)) = path.rsplit_once('/').or((!path.is_empty()).then_some(("", path))) else { continue };
+                    let Some(Found::Listing(listing)) = tree.get(parent, Since(version)) else {
+                        return Err(TestCaseError::fail(format!("{pod} {dialect}: {path} is in no directory")));
+                    };
+                    prop_assert!(names(&listing).iter().any(|listed| listed == name) || is_exception(dialect, path),
+                        "{pod} {dialect}: {parent:?} does not list {name:?} in version {version}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_path_of_a_pod_leads_to_what_is_another_s(
+        labels in proptest::collection::btree_set(label(), 0..4),
+        picks in proptest::collection::vec((any::<proptest::sample::Index>(), "(%2e%2e/|\\.\\./|/|%2f|omega/|alpha/|\\PC{1,3}){0,3}"), 1..40),
+    ) {
+        let trees = trees(&Vec::from_iter(labels), &["x/y".to_owned()], true);
+        for (pod, dialect, tree) in &trees {
+            let (own, other) = if pod.ends_with("alpha") { ("alpha", "omega") } else { ("omega", "alpha") };
+            let paths = tree.paths().collect::<Vec<_>>();
+            for (pick, noise) in &picks {
+                for raw in [format!("/{}{noise}", pick.get(&paths)), format!("/{noise}{}", pick.get(&paths))] {
+                    let Some(path) = Canonical::of(&raw) else { continue };
+                    let (first, rest) = path.split_first();
+                    let body = match tree.get(&join(first, rest), Since(20)) {
+                        Some(Found::Listing(listing)) => listing,
+                        Some(Found::Leaf(Value::Text(text) | Value::UserData(text))) => text.clone(),
+                        Some(Found::Leaf(_)) | None => continue,
+                    };
+                    let body = String::from_utf8_lossy(&body).into_owned();
+                    prop_assert!(!body.contains(other), "{own} {dialect}: {raw} shows {body}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_opens_its_own_pod_dialect_key_and_time_and_nothing_else(
+        pods in ("[a-z0-9-]{1,36}", "[a-z0-9-]{1,36}"),
+        same in (any::<bool>(), any::<bool>(), any::<bool>()),
+        (ttl, later) in (1..=21_600_i64, -100..30_000_i64),
+        key in 1..=200_u8,
+        remembered in any::<bool>(),
+    ) {
+        let (same_pod, same_dialect, same_key) = same;
+        prop_assume!(pods.0 != pods.1);
+        let uid = |text: &str| PodUid::try_from(text).unwrap();
+        let ring = |byte| Keyring::new(KeyBytes::new([byte; 32]), at(0));
+        let own = ring(key);
+        let token = own.mint(&uid(&pods.0), Dialect::Ec2, TokenTtl::try_from(ttl).unwrap(), at(0)).unwrap();
+        let last = LastToken::default();
+        if remembered {
+            prop_assert!(own.verify(token.as_bytes(), &last, &uid(&pods.0), Dialect::Ec2, at(0)).is_ok());
+        }
+        let asked = if same_key { own } else { ring(key + 1) };
+        let pod = uid(if same_pod { &pods.0 } else { &pods.1 });
+        let dialect = if same_dialect { Dialect::Ec2 } else { Dialect::Ecs };
+        let verified = asked.verify(token.as_bytes(), &last, &pod, dialect, at(later));
+        let opens = same_pod && same_dialect && same_key && later < ttl;
+        prop_assert_eq!(verified.is_ok(), opens, "{:?}", verified);
+        if let Ok(left) = verified {
+            prop_assert_eq!(i64::from(left), (ttl - later).min(ttl));
+        }
+    }
+}
+
+/// Paths of which none lies below another.
+fn apart(paths: std::collections::BTreeSet<String>) -> Vec<String> {
+    let below = |path: &String| paths.iter().any(|other| path.starts_with(&format!("{other}/")));
+    paths.iter().filter(|path| !below(path)).cloned().collect()
+}
