@@ -3,6 +3,7 @@
 CARGO ?= cargo
 TOOLS := target/tools
 DENY  := $(TOOLS)/bin/cargo-deny
+FUZZ  := $(TOOLS)/bin/cargo-fuzz
 
 .PHONY: help
 help: ## List what there is to do
@@ -41,6 +42,21 @@ $(DENY):
 .PHONY: clients
 clients: ## Real SDKs and cloud-init against the dev server; installs them outside the workspace
 	tests/real-clients/run
+
+.PHONY: bench
+bench: ## Measure the agent beside a bare hyper server: 20 minutes on an idle machine
+	$(CARGO) build --release --locked --package podmeta-node-agent --package podmeta-benches
+	target/release/podmeta-bench
+	$(CARGO) bench --locked --package podmeta-benches
+
+.PHONY: fuzz
+fuzz: $(FUZZ) ## Fuzz TARGET (request, path, token, objects, cel or tag) for SECONDS, an hour unless you say otherwise
+	$(CARGO) run --quiet --manifest-path fuzz/Cargo.toml --bin seeds -- fuzz/corpus
+	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(CARGO) fuzz run --sanitizer none $(TARGET) -- \
+		-max_total_time=$(or $(SECONDS),3600) -max_len=8192 -timeout=10
+
+$(FUZZ):
+	$(CARGO) install cargo-fuzz --version 0.13.2 --locked --root $(TOOLS)
 
 .PHONY: crds
 crds: ## Write the CRDs again after their types changed

@@ -5,6 +5,7 @@ mod flood;
 mod floor;
 mod load;
 mod memory;
+mod own;
 mod pods;
 mod process;
 mod throughput;
@@ -58,6 +59,8 @@ enum Part {
     Arrangements,
     /// Requests a second, latency and processor time.
     Throughput,
+    /// What our own code takes of a request.
+    Own,
     /// Resident memory.
     Memory,
     /// What one pod's flood does to another.
@@ -85,6 +88,9 @@ fn main() -> Result<()> {
     }
     if wanted(Part::Throughput) {
         throughput::all(&plan, &folder)?;
+    }
+    if wanted(Part::Own) {
+        own::all(&plan, &folder)?;
     }
     if wanted(Part::Memory) {
         memory::all(&folder)?;
