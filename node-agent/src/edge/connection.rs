@@ -16,9 +16,11 @@ use podmeta_metadata::names::PodUid;
 use podmeta_metadata::request::{Family, MAX_HEAD_BYTES};
 use podmeta_metadata::session::LastToken;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::edge::hop::{Hops, Limited, SetHopLimit};
+use crate::edge::limit::TooMany;
 use crate::edge::patience::Patient;
 use crate::edge::{Edge, handle};
 
@@ -77,10 +79,15 @@ impl Server {
             tracing::debug!(uid = %arrival.pod, "a connection of a pod that is gone was closed");
             return;
         };
-        let Some(_open) = pod.connections.open(pod.limits().connections.get()) else {
-            self.edge.metrics().connection_refused();
-            tracing::warn!(pod = %pod.reference(), "a connection was closed: the pod has as many as spec.limits.connections of its profile allows");
-            return;
+        let _open = match pod.connections.open(pod.limits().connections.get(), Instant::now()) {
+            Ok(open) => open,
+            Err(TooMany { tell }) => {
+                self.edge.metrics().connection_refused();
+                if tell {
+                    tracing::warn!(pod = %pod.reference(), "a connection was closed: the pod has as many as spec.limits.connections of its profile allows");
+                }
+                return;
+            }
         };
         drop(pod);
         let _counted = self.edge.metrics().connection();

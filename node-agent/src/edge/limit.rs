@@ -1,6 +1,5 @@
 //! What a pod may use: a rate of requests, and a number of connections. Time is an argument.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use tokio::time::Instant;
 /// who asks again at once cannot make us busy with refusals.
 pub(super) const MAX_WAIT: Duration = Duration::from_millis(100);
 
-/// How often it is said that a pod asks too much.
+/// How often it is said that a pod asks too much, so that it does not fill the log.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// A token bucket (GCRA): the instant at which it will be full again says all there is to say. It reserves turns, so
@@ -22,7 +21,7 @@ pub(super) struct Bucket(Mutex<Level>);
 #[derive(Debug, Default)]
 struct Level {
     full_at: Option<Instant>,
-    told: Option<Instant>,
+    told: Told,
 }
 
 /// More was asked than the limits allow.
@@ -41,11 +40,7 @@ impl Bucket {
         let next = level.full_at.unwrap_or(now).max(now) + interval;
         let wait = next.saturating_duration_since(now).saturating_sub(burst);
         if wait > MAX_WAIT {
-            let tell = level.told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_EVERY);
-            if tell {
-                level.told = Some(now);
-            }
-            return Err(TooMany { tell });
+            return Err(TooMany { tell: level.told.tell(now) });
         }
         level.full_at = Some(next);
         Ok(wait)
@@ -54,7 +49,13 @@ impl Bucket {
 
 /// The connections that a pod has open.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Connections(Arc<AtomicU32>);
+pub(super) struct Connections(Arc<Mutex<Places>>);
+
+#[derive(Debug, Default)]
+struct Places {
+    taken: u32,
+    told: Told,
+}
 
 /// One of them; dropping it gives the place back.
 #[derive(Debug)]
@@ -62,16 +63,34 @@ pub(super) struct Open(Connections);
 
 impl Connections {
     /// Takes a place, if the pod has less than `limit` connections open.
-    pub(super) fn open(&self, limit: u32) -> Option<Open> {
-        let taken =
-            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < limit).then_some(open + 1));
-        taken.ok().map(|_| Open(self.clone()))
+    pub(super) fn open(&self, limit: u32, now: Instant) -> Result<Open, TooMany> {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if places.taken >= limit {
+            return Err(TooMany { tell: places.told.tell(now) });
+        }
+        places.taken += 1;
+        Ok(Open(self.clone()))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).taken -= 1;
+    }
+}
+
+/// When it was last said that a pod is at a limit.
+#[derive(Debug, Default)]
+struct Told(Option<Instant>);
+
+impl Told {
+    /// Whether it is time to say so; then it counts as said.
+    fn tell(&mut self, now: Instant) -> bool {
+        let tell = self.0.is_none_or(|told| now.saturating_duration_since(told) >= TELL_EVERY);
+        if tell {
+            self.0 = Some(now);
+        }
+        tell
     }
 }
 
@@ -124,11 +143,12 @@ mod tests {
 
     #[test]
     fn a_closed_connection_gives_its_place_back() {
-        let connections = Connections::default();
-        let (first, second) = (connections.open(2).unwrap(), connections.open(2).unwrap());
-        assert!(connections.open(2).is_none());
+        let (connections, now) = (Connections::default(), Instant::now());
+        let (first, second) = (connections.open(2, now).unwrap(), connections.open(2, now).unwrap());
+        assert_eq!(connections.open(2, now).unwrap_err(), TooMany { tell: true });
+        assert_eq!(connections.open(2, now).unwrap_err(), TooMany { tell: false });
         drop(first);
-        assert!(connections.open(2).is_some());
+        assert!(connections.open(2, now).is_ok());
         drop(second);
     }
 }
