@@ -51,7 +51,7 @@ bench: ## Measure the agent beside a bare hyper server: 20 minutes on an idle ma
 
 .PHONY: fuzz
 fuzz: $(FUZZ) ## Fuzz TARGET (request, path, token, objects, cel or tag) for SECONDS, an hour unless you say otherwise
-	$(CARGO) run --quiet --manifest-path fuzz/Cargo.toml --bin seeds -- fuzz/corpus
+	$(CARGO) run --quiet --package podmeta-tests --bin seeds -- fuzz/corpus
 	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(CARGO) fuzz run --sanitizer none $(TARGET) -- \
 		-max_total_time=$(or $(SECONDS),3600) -max_len=8192 -timeout=10
 
