@@ -21,6 +21,7 @@ use podmeta_metadata::dialect::Dialect;
 
 pub(crate) use self::agent::signer;
 use self::case::Case;
+pub(crate) use self::wire::pipe;
 
 /// A case and the file it came from.
 #[derive(Debug)]

@@ -169,8 +169,8 @@ async fn document(
     signed.map_err(Refusal::Unavailable)
 }
 
-/// Signs a document, which takes milliseconds, away from the thread that answers, and never two at once: whoever asks for
-/// many signatures waits for them alone.
+/// Signs a document, which takes milliseconds, away from the thread that answers. Signatures take turns, so that many of
+/// them leave the other processors free; whoever asks for one waits for those that were asked before.
 async fn sign(edge: &Edge, text: String) -> Result<Signed, String> {
     let gone = |what: &dyn std::fmt::Display| format!("the document could not be signed: {what}");
     let _turn = edge.signing.acquire().await.map_err(|closed| gone(&closed))?;

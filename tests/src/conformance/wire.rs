@@ -28,7 +28,7 @@ struct Hops(Arc<Mutex<Vec<(usize, u8)>>>);
 
 /// The edge's end of a pipe.
 #[derive(Debug)]
-pub(super) struct EdgeEnd {
+pub(crate) struct EdgeEnd {
     io: DuplexStream,
     written: Mutex<usize>,
     hops: Hops,
@@ -36,7 +36,7 @@ pub(super) struct EdgeEnd {
 
 /// The pod's end.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     io: DuplexStream,
     read: usize,
     hops: Hops,
@@ -63,7 +63,7 @@ pub(super) struct Exchange {
 }
 
 /// A new pipe: the pod's end and the edge's.
-pub(super) fn pipe() -> (Connection, EdgeEnd) {
+pub(crate) fn pipe() -> (Connection, EdgeEnd) {
     let (near, far) = tokio::io::duplex(PIPE_BYTES);
     let hops = Hops::default();
     let connection = Connection { io: near, read: 0, hops: hops.clone(), closed: false };
@@ -97,6 +97,14 @@ impl Connection {
         }
         ensure!(unread.is_empty(), "this is no response: {:?}", String::from_utf8_lossy(&unread));
         Ok(Exchange { responses, closed: self.closed })
+    }
+
+    /// Sends bytes and gives all that comes until the edge closes, which may be before it has read them all.
+    pub(crate) async fn until_closed(mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut answer = Vec::new();
+        drop(self.io.write_all(bytes).await);
+        drop(self.io.read_to_end(&mut answer).await);
+        answer
     }
 }
 

@@ -20,11 +20,10 @@ use podmeta_metadata::workload::{Link, Workload};
 use podmeta_node_agent::broker::Broker;
 use podmeta_node_agent::dev::files::Text;
 use podmeta_node_agent::dev::world::World;
-use podmeta_node_agent::edge::{Arrival, Edge, Server, SetHopLimit, View};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use podmeta_node_agent::edge::{Arrival, Edge, Server, View};
 use tokio_util::sync::CancellationToken;
 
-use crate::conformance::signer;
+use crate::conformance::{pipe, signer};
 
 /// The objects of the conformance cases.
 pub(super) const OBJECTS: &str = include_str!("../../cases/objects/standard.yaml");
@@ -91,61 +90,14 @@ fn answer(workload: &Workload, dialect: Dialect, bytes: &[u8]) -> Vec<u8> {
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.unwrap().block_on(async {
-        let (near, far) = tokio::io::duplex(1 << 20);
+        let (connection, edge_end) = pipe();
         let server = Server::new(Arc::clone(edge), CancellationToken::new());
         let arrival = Arrival { pod: workload.pod.uid.clone(), dialect, family: Family::Ipv4, peer: None };
-        let served = tokio::spawn(async move { server.serve(Pipe(far), arrival).await });
-        let (mut read, mut write) = tokio::io::split(near);
-        let mut answer = Vec::new();
-        // The server may close before it has read all. The peer stays open: it is the server that ends, by its patience.
-        drop(write.write_all(bytes).await);
-        drop(read.read_to_end(&mut answer).await);
+        let served = tokio::spawn(async move { server.serve(edge_end, arrival).await });
+        let answer = connection.until_closed(bytes).await;
         assert!(served.await.is_ok(), "the connection panicked");
         answer
     })
-}
-
-/// A pipe without hops.
-struct Pipe(tokio::io::DuplexStream);
-
-impl SetHopLimit for Pipe {
-    fn set_hop_limit(&self, _: Family, _: u8) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl AsyncRead for Pipe {
-    fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Pipe {
-    fn poll_write(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &[u8],
-    ) -> std::task::Poll<std::io::Result<usize>> {
-        std::pin::Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_shutdown(cx)
-    }
 }
 
 /// A path: its canonical form, spelled out, is its own canonical form, and leads to the same decision.
