@@ -4,6 +4,7 @@ CARGO ?= cargo
 TOOLS := target/tools
 DENY  := $(TOOLS)/bin/cargo-deny
 FUZZ  := $(TOOLS)/bin/cargo-fuzz
+CLUSTER := target/debug/cluster
 
 .PHONY: help
 help: ## List what there is to do
@@ -14,7 +15,7 @@ dev: ## Serve examples/quickstart.yaml on loopback ports
 	$(CARGO) run --quiet --package podmeta-node-agent -- dev -f examples/quickstart.yaml
 
 .PHONY: test
-test: quick deny clients ## Set up and pass every test: what CI runs
+test: quick deny clients cluster-test ## Set up and pass every test: what CI runs
 
 .PHONY: quick
 quick: format lint unit ## Format, lint, unit and conformance tests: minutes, no network once built
@@ -29,7 +30,8 @@ lint: ## Clippy, with warnings as errors
 
 .PHONY: unit
 unit: ## Unit, property, conformance and dev server tests
-	$(CARGO) test --workspace --locked
+	$(CARGO) test --workspace --locked --exclude podmeta-cluster
+	$(CARGO) test --package podmeta-cluster --locked --lib
 
 .PHONY: deny
 deny: $(DENY) ## Licences, sources and bans of dependencies
@@ -42,6 +44,26 @@ $(DENY):
 .PHONY: clients
 clients: ## Real SDKs and cloud-init against the dev server; installs them outside the workspace
 	tests/real-clients/run
+
+.PHONY: cluster
+cluster: ## Make a real Kubernetes of two nodes on this machine, as root; `make cluster-down` takes it away
+	tests/cluster/packages
+	$(CARGO) build --locked --package podmeta-cluster --package podmeta-node-agent
+	$(CLUSTER) up
+	$(CLUSTER) load-image node-agent
+
+.PHONY: cluster-down
+cluster-down: ## Take that cluster away
+	$(CARGO) build --locked --quiet --package podmeta-cluster
+	$(CLUSTER) down
+
+.PHONY: cluster-test
+cluster-test: ## Tests on real clusters, which they make and take away
+	tests/cluster/packages
+	$(CARGO) test --locked --package podmeta-cluster --test lifecycle
+	$(MAKE) cluster
+	$(CARGO) test --locked --package podmeta-cluster --test suite
+	$(CLUSTER) down
 
 .PHONY: bench
 bench: ## Measure the agent beside a bare hyper server: 20 minutes on an idle machine

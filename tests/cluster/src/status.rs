@@ -1,0 +1,35 @@
+//! What of a cluster runs.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+
+use crate::kubectl::Kubectl;
+use crate::layout::ClusterName;
+use crate::processes::Process;
+use crate::programs::KUBERNETES_MODULE;
+
+/// Prints the cluster's services with their process ids, its nodes and its pods.
+///
+/// # Errors
+/// If there is no such cluster, or its API server does not answer.
+pub fn status(cluster: &ClusterName) -> Result<()> {
+    let mut processes = Process::of(cluster)?;
+    ensure!(!processes.is_empty(), "there is no cluster {cluster}: make one with `cluster up --name {cluster}`");
+    processes.retain(|process| process.role().ends_with(&format!("/{}", process.program)));
+    processes.sort_by(|left, right| left.role().cmp(right.role()));
+    println!("{:<40} {:>8}", "SERVICE", "PID");
+    for process in &processes {
+        println!("{:<40} {:>8}", process.role(), process.pid);
+    }
+    let kubectl = Kubectl::new(&KUBERNETES_MODULE.build()?, cluster);
+    println!("\n{}", kubectl.run(&["get", "nodes", "--output=wide"])?);
+    println!("{}", kubectl.run(&["get", "pods", "--all-namespaces", "--output=wide"])?);
+    let state = cluster.state();
+    let logs = state.join("logs");
+    if fs::exists(&logs)? {
+        println!("logs: {}", logs.display());
+    }
+    println!("kubeconfig: {}", state.join("kubeconfig").display());
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! Brings a cluster up. Every part makes what is missing and leaves what is there, so that it may be killed at any moment
+//! and run again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::images::{self, Known};
+use crate::kubectl::Kubectl;
+use crate::layout::{ClusterName, HostLink, Machine, Node};
+use crate::machine::{Running, Service};
+use crate::pki::Authority;
+use crate::processes::until;
+use crate::programs::{COREDNS_MODULE, KUBERNETES_MODULE};
+use crate::steps::step;
+use crate::{control_plane, lock, needs, node, probe};
+
+const DNS: &str = include_str!("../manifests/coredns.yaml");
+/// How long Kubernetes may take for one step on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+struct Machines {
+    control_plane: Running,
+    nodes: Vec<(Node, Running)>,
+}
+
+/// Makes a cluster, or what of it is missing, and waits until pods on every node reach one another.
+///
+/// # Errors
+/// What could not be done. Logs and events are kept, and the error says where.
+pub fn up(cluster: &ClusterName, count: u8) -> Result<()> {
+    let plugins = needs::check()?;
+    let _lock = lock::take(cluster)?;
+    let programs = KUBERNETES_MODULE.build()?;
+    COREDNS_MODULE.build()?;
+    let kubectl = Kubectl::new(&programs, cluster);
+    let started = Instant::now();
+    let made = make(cluster, count, &programs, &plugins, &kubectl);
+    if let Err(why) = made {
+        let kept = evidence(cluster, &kubectl);
+        return Err(why.context(format!("cluster {cluster} is not up; its logs and events are in {}", kept.display())));
+    }
+    println!("cluster {cluster} is up after {:.1} s", started.elapsed().as_secs_f64());
+    println!("export KUBECONFIG={}", cluster.state().join("kubeconfig").display());
+    Ok(())
+}
+
+fn make(cluster: &ClusterName, count: u8, programs: &Path, plugins: &Path, kubectl: &Kubectl) -> Result<()> {
+    let all: Vec<Node> = Node::first(count.max(existing(cluster))).collect();
+    let archives = step("images", || {
+        [Known::Pause, Known::Coredns, Known::Client].into_iter().map(Known::archive).collect::<Result<Vec<PathBuf>>>()
+    })?;
+    let machines = step("machines", || machines(cluster, &all))?;
+    let link = step("network", || network(cluster, &machines))?;
+    step("certificates and settings", || configure(cluster, &machines, link, plugins))?;
+    step("control plane", || {
+        let machine = &machines.control_plane;
+        machine.start_service(&real_imds()?)?;
+        start(machine, &control_plane::api_server(programs, link))?;
+        let ready = || kubectl.run(&["get", "--raw", "/readyz"]).is_ok();
+        ensure!(until(PATIENCE, ready), "the API server is not ready after {} s", PATIENCE.as_secs());
+        start(machine, &control_plane::controllers(programs))?;
+        kubectl.apply(DNS)
+    })?;
+    step("container runtimes and images", || {
+        each(&machines.nodes, |_, running| {
+            running.start_service(&node::container_runtime()?)?;
+            let ready = || images::list(running).is_ok();
+            ensure!(until(PATIENCE, ready), "containerd is not ready after {} s", PATIENCE.as_secs());
+            archives.iter().try_for_each(|archive| images::load(archive, running))
+        })
+    })?;
+    step("nodes", || {
+        each(&machines.nodes, |node, running| {
+            start(running, &node::services(cluster, node, programs))?;
+            let name = format!("node/{}", node.name(cluster));
+            let exists = || kubectl.run(&["get", &name]).is_ok();
+            ensure!(until(PATIENCE, exists), "{name} did not register");
+            kubectl.run(&["wait", "--for=condition=Ready", &name, "--timeout=120s"]).map(drop)
+        })
+    })?;
+    step("pods reach one another", || probe::reach(kubectl, all.len()))
+}
+
+/// How many nodes a cluster has already.
+fn existing(cluster: &ClusterName) -> u8 {
+    let folders = fs::read_dir(cluster.state().join("machines")).into_iter().flatten().flatten();
+    let nodes = folders.filter(|folder| folder.file_name().to_str().is_some_and(|name| name.parse::<Node>().is_ok()));
+    u8::try_from(nodes.count()).unwrap_or(u8::MAX)
+}
+
+fn machines(cluster: &ClusterName, nodes: &[Node]) -> Result<Machines> {
+    let control_plane = Running::start(cluster, Machine::ControlPlane)?;
+    let start = |node: &Node| Ok((*node, Running::start(cluster, Machine::Node(*node))?));
+    Ok(Machines { control_plane, nodes: nodes.iter().map(start).collect::<Result<_>>()? })
+}
+
+fn network(cluster: &ClusterName, machines: &Machines) -> Result<HostLink> {
+    let link = crate::links::fabric(cluster, &machines.control_plane)?;
+    let all: Vec<Node> = machines.nodes.iter().map(|(node, _)| *node).collect();
+    for (node, running) in &machines.nodes {
+        crate::links::node(*node, running, &machines.control_plane, &all)?;
+    }
+    Ok(link)
+}
+
+fn configure(cluster: &ClusterName, machines: &Machines, link: HostLink, plugins: &Path) -> Result<()> {
+    let authority = Authority::open(&cluster.state().join("pki"))?;
+    control_plane::configure(cluster, &machines.control_plane, &authority, link)?;
+    for (node, running) in &machines.nodes {
+        node::configure(cluster, *node, running, &authority, plugins)?;
+    }
+    Ok(())
+}
+
+/// What stands where the clouds' metadata services stand is this program too.
+fn real_imds() -> Result<Service> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    Ok(Service { name: "cluster", program, arguments: vec!["real-imds".to_owned()] })
+}
+
+/// Does something for every node at once.
+fn each(nodes: &[(Node, Running)], work: impl Fn(Node, &Running) -> Result<()> + Sync) -> Result<()> {
+    let work = &work;
+    std::thread::scope(|scope| {
+        let started = nodes.iter().map(|(node, running)| (node, scope.spawn(move || work(*node, running))));
+        let started: Vec<_> = started.collect();
+        started.into_iter().try_for_each(|(node, thread)| match thread.join() {
+            Ok(done) => done.with_context(|| format!("node {node}")),
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })
+}
+
+fn start(machine: &Running, services: &[Service]) -> Result<()> {
+    services.iter().try_for_each(|service| machine.start_service(service))
+}
+
+/// Writes down what is known about a cluster that did not come up.
+fn evidence(cluster: &ClusterName, kubectl: &Kubectl) -> PathBuf {
+    let folder = cluster.state().join("logs");
+    let questions: [(&str, &[&str]); 3] = [
+        ("events.txt", &["get", "events", "--all-namespaces", "--sort-by=.metadata.creationTimestamp"]),
+        ("pods.yaml", &["get", "pods", "--all-namespaces", "--output=yaml"]),
+        ("nodes.txt", &["describe", "nodes"]),
+    ];
+    for (file, question) in questions {
+        let answer = kubectl.run(question).unwrap_or_else(|why| format!("{why:#}\n"));
+        // What cannot be written is not there to be read; the cause is what matters.
+        drop(fs::create_dir_all(&folder).and_then(|()| fs::write(folder.join(file), answer)));
+    }
+    folder
+}

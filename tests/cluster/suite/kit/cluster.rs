@@ -1,0 +1,94 @@
+//! The cluster that the tests run on: the one of `cluster up`, or any that `KUBECONFIG` leads to.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, ListParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config, ResourceExt};
+use podmeta_cluster::layout::{ASKED_PORT, ClusterName};
+
+use super::machine::{Access, Machine};
+
+/// A cluster, and what the tests may do to it.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    /// The administrator's client.
+    pub(crate) client: Client,
+    config: Config,
+    /// How its nodes are got at.
+    access: Access,
+    /// The nodes' names, in their order: node `a` of a test is the first.
+    nodes: Vec<String>,
+    asked: Option<String>,
+}
+
+impl Cluster {
+    /// The cluster of `KUBECONFIG`; without that, the one that `cluster up` made and `PODMETA_CLUSTER` names.
+    pub(crate) async fn connect() -> Result<Self> {
+        let name: ClusterName = std::env::var("PODMETA_CLUSTER").as_deref().unwrap_or("podmeta").parse()?;
+        let own = name.state().join("kubeconfig");
+        let path = std::env::var_os("KUBECONFIG").map_or_else(|| own.clone(), PathBuf::from);
+        let advice = "make a cluster with `make cluster`, or set KUBECONFIG";
+        let config =
+            Kubeconfig::read_from(&path).with_context(|| format!("there is no {}: {advice}", path.display()))?;
+        let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+        let server = config.cluster_url.host().unwrap_or_default().to_owned();
+        let client = Client::try_from(config.clone())?;
+        let list = Api::<Node>::all(client.clone()).list(&ListParams::default()).await;
+        let nodes = list.with_context(|| format!("the API server at {server} does not answer: {advice}"))?.items;
+        let provider = nodes.first().and_then(|node| node.spec.as_ref()?.provider_id.clone()).unwrap_or_default();
+        let access = if path == own {
+            Access::Namespaces(name)
+        } else if provider.starts_with("kind://") {
+            Access::Docker
+        } else {
+            Access::None
+        };
+        let asked = match (std::env::var("PODMETA_REAL_IMDS"), &access) {
+            (Ok(url), _) => Some(url),
+            (Err(_), Access::Namespaces(_)) => Some(format!("http://{server}:{ASKED_PORT}/asked")),
+            (Err(_), Access::Docker | Access::None) => None,
+        };
+        let mut nodes: Vec<_> = nodes.iter().filter(|node| schedulable(node)).map(ResourceExt::name_any).collect();
+        nodes.sort();
+        Ok(Self { client, config, access, nodes, asked })
+    }
+
+    /// A node by its letter: `a` is the first.
+    pub(crate) fn node(&self, letter: &str) -> Result<Machine> {
+        let place = usize::from(letter.bytes().next().unwrap_or_default().wrapping_sub(b'a'));
+        let name = self.nodes.get(place);
+        let name =
+            name.with_context(|| format!("there is no node {letter}: the cluster has {} nodes", self.nodes.len()))?;
+        Ok(Machine::new(self.client.clone(), self.access.clone(), name.clone()))
+    }
+
+    /// The administrator's settings, to be changed for somebody else.
+    pub(crate) fn config(&self) -> Config {
+        self.config.clone()
+    }
+
+    /// The names of all nodes that take pods.
+    pub(crate) fn nodes(&self) -> &[String] {
+        &self.nodes
+    }
+
+    /// How often the real metadata service was asked, by address.
+    pub(crate) async fn real_imds_asked(&self) -> Result<BTreeMap<IpAddr, u64>> {
+        let Some(url) = &self.asked else {
+            bail!("nothing counts who asks the real metadata service: set PODMETA_REAL_IMDS to the URL of its counts")
+        };
+        let output = tokio::process::Command::new("curl").args(["-sSf", "--max-time", "5", url]).output().await?;
+        let text = podmeta_cluster::machine::text(&output).with_context(|| format!("{url} does not answer"))?;
+        Ok(serde_json::from_str(&text)?)
+    }
+}
+
+fn schedulable(node: &Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+    taints.is_none_or(|taints| taints.iter().all(|taint| taint.effect != "NoSchedule"))
+}

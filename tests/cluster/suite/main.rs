@@ -1,0 +1,8 @@
+//! Tests on a real cluster: `make cluster-test`, or `KUBECONFIG=… cargo test --package podmeta-cluster --test suite`.
+
+mod kit;
+
+mod cluster;
+mod images;
+mod real_imds;
+mod storm;
