@@ -39,12 +39,13 @@ impl Layer {
         Ok(Self { tar: Builder::new(BufWriter::new(file)), path: path.to_owned() })
     }
 
-    /// Adds a folder.
+    /// Adds a folder; everybody may write into `/tmp`.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn folder(&mut self, path: &Path) -> Result<()> {
-        let mut header = header(EntryType::Directory, 0o755, 0);
+        let mode = if path == Path::new("/tmp") { 0o1777 } else { 0o755 };
+        let mut header = header(EntryType::Directory, mode, 0);
         self.tar.append_data(&mut header, relative(path), std::io::empty()).context("cannot write a layer")
     }
 

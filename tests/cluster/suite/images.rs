@@ -12,7 +12,7 @@ async fn the_client_image_has_a_shell_curl_and_the_clouds_sdks() -> Result<()> {
         namespace.client("client", json!({})).await?;
         let python = "import boto3, alibabacloud_credentials; print(boto3.__version__)";
         ensure!(namespace.run("client", &["python3", "-c", python]).await?.contains('.'));
-        let node = "require('@aws-sdk/credential-provider-imds'); require('@alicloud/credentials'); console.log('ok')";
+        let node = "require('@aws-sdk/credential-providers'); require('@alicloud/credentials'); console.log('ok')";
         ensure!(namespace.run("client", &["node", "-e", node]).await?.trim() == "ok");
         ensure!(namespace.run("client", &["sh", "-c", "curl --version | head -n1"]).await?.starts_with("curl"));
         Ok(())

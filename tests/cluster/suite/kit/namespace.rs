@@ -105,9 +105,9 @@ impl Namespace {
         found.with_context(|| format!("{kind} {name} was deleted before {what}"))
     }
 
-    /// Runs a command in a pod's first container.
+    /// Runs a command in a pod's container `client`.
     pub(crate) async fn exec(&self, pod: &str, command: &[&str]) -> Result<Ran> {
-        let attach = AttachParams::default().stdout(true).stderr(true);
+        let attach = AttachParams::default().container("client").stdout(true).stderr(true);
         let started = self.api::<Pod>().exec(pod, command.iter().copied(), &attach).await;
         let mut process = started.with_context(|| format!("cannot run {command:?} in pod {pod}"))?;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -117,11 +117,13 @@ impl Namespace {
             tokio::join!(out.read_to_end(&mut stdout), err.read_to_end(&mut stderr), status);
         read_out.and(read_err).context("cannot read what a command printed")?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        let succeeded = status.is_some_and(|status| status.status.as_deref() == Some("Success"));
-        Ok(Ran { succeeded, stdout: text(stdout), stderr: text(stderr) })
+        let status = status.with_context(|| format!("{command:?} in pod {pod} ended without a status"))?;
+        let succeeded = status.status.as_deref() == Some("Success");
+        let why = status.message.filter(|_| !succeeded).unwrap_or_default();
+        Ok(Ran { succeeded, stdout: text(stdout), stderr: text(stderr) + &why })
     }
 
-    /// Runs a command in a pod's first container that must succeed, and returns what it printed.
+    /// Runs a command in a pod's container `client` that must succeed, and returns what it printed.
     pub(crate) async fn run(&self, pod: &str, command: &[&str]) -> Result<String> {
         let ran = self.exec(pod, command).await?;
         ensure!(ran.succeeded, "{command:?} failed in pod {pod}: {}{}", ran.stderr, ran.stdout);
