@@ -26,12 +26,11 @@ format: ## Check the format of the code
 
 .PHONY: lint
 lint: ## Clippy, with warnings as errors
-	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
+	$(CARGO) clippy --workspace --exclude podmeta-cluster --all-targets --locked -- --deny warnings
 
 .PHONY: unit
 unit: ## Unit, property, conformance and dev server tests
-	$(CARGO) test --workspace --locked --exclude podmeta-cluster
-	$(CARGO) test --package podmeta-cluster --locked --lib
+	$(CARGO) test --workspace --exclude podmeta-cluster --locked
 
 .PHONY: deny
 deny: $(DENY) ## Licences, sources and bans of dependencies
@@ -58,11 +57,12 @@ cluster-down: ## Take that cluster away
 	$(CLUSTER) down
 
 .PHONY: cluster-test
-cluster-test: ## Tests on real clusters, which they make and take away
+cluster-test: ## Lint and tests of the cluster, and tests on it, as root; a cluster whose tests failed is left for a look
 	tests/cluster/packages
-	$(CARGO) test --locked --package podmeta-cluster --test lifecycle
+	$(CARGO) clippy --package podmeta-cluster --all-targets --locked -- --deny warnings
+	$(CARGO) test --package podmeta-cluster --locked --lib --test lifecycle
 	$(MAKE) cluster
-	$(CARGO) test --locked --package podmeta-cluster --test suite
+	$(CARGO) test --package podmeta-cluster --locked --test suite
 	$(CLUSTER) down
 
 .PHONY: bench

@@ -2,6 +2,7 @@
 //! and run again.
 
 use std::fs;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::images::{self, Known};
 use crate::kubectl::Kubectl;
-use crate::layout::{ClusterName, HostLink, Machine, Node};
+use crate::layout::{ASKED_PORT, ClusterName, HostLink, Machine, Node};
 use crate::machine::{Running, Service};
 use crate::pki::Authority;
 use crate::processes::until;
@@ -62,6 +63,9 @@ fn make(cluster: &ClusterName, count: u8, programs: &Path, plugins: &Path, kubec
         let ready = || kubectl.run(&["get", "--raw", "/readyz"]).is_ok();
         ensure!(until(PATIENCE, ready), "the API server is not ready after {} s", PATIENCE.as_secs());
         start(machine, &control_plane::controllers(programs))?;
+        let asked = SocketAddr::new(link.cluster().into(), ASKED_PORT);
+        let listens = || TcpStream::connect_timeout(&asked, Duration::from_secs(1)).is_ok();
+        ensure!(until(PATIENCE, listens), "what stands for the real metadata service does not listen at {asked}");
         kubectl.apply(DNS)
     })?;
     step("container runtimes and images", || {
