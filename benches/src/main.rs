@@ -3,6 +3,7 @@
 mod figures;
 mod flood;
 mod floor;
+mod hostile;
 mod load;
 mod memory;
 mod own;
@@ -65,6 +66,8 @@ enum Part {
     Memory,
     /// What one pod's flood does to another.
     Flood,
+    /// What clients that mean harm do to another pod.
+    Hostile,
 }
 
 /// How long to measure.
@@ -97,6 +100,9 @@ fn main() -> Result<()> {
     }
     if wanted(Part::Flood) {
         flood::all(&plan, &folder)?;
+    }
+    if wanted(Part::Hostile) {
+        hostile::all(&plan, &folder)?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -56,24 +57,11 @@ fn make(cluster: &ClusterName, count: u8, programs: &Path, plugins: &Path, kubec
     let machines = step("machines", || machines(cluster, &all))?;
     let link = step("network", || network(cluster, &machines))?;
     step("certificates and settings", || configure(cluster, &machines, link, plugins))?;
-    step("control plane", || {
-        let machine = &machines.control_plane;
-        machine.start_service(&real_imds()?)?;
-        start(machine, &control_plane::api_server(programs, link))?;
-        let ready = || kubectl.run(&["get", "--raw", "/readyz"]).is_ok();
-        ensure!(until(PATIENCE, ready), "the API server is not ready after {} s", PATIENCE.as_secs());
-        start(machine, &control_plane::controllers(programs))?;
-        let asked = SocketAddr::new(link.cluster().into(), ASKED_PORT);
-        let listens = || TcpStream::connect_timeout(&asked, Duration::from_secs(1)).is_ok();
-        ensure!(until(PATIENCE, listens), "what stands for the real metadata service does not listen at {asked}");
-        kubectl.apply(DNS)
-    })?;
-    step("container runtimes and images", || {
-        each(&machines.nodes, |_, running| {
-            running.start_service(&node::container_runtime()?)?;
-            let ready = || images::list(running).is_ok();
-            ensure!(until(PATIENCE, ready), "containerd is not ready after {} s", PATIENCE.as_secs());
-            archives.iter().try_for_each(|archive| images::load(archive, running))
+    step("control plane and images", || {
+        std::thread::scope(|scope| {
+            let images = scope.spawn(|| each(&machines.nodes, |_, running| load(running, &archives)));
+            let control_plane = start_control_plane(&machines.control_plane, programs, link, kubectl);
+            joined(images).and(control_plane)
         })
     })?;
     step("nodes", || {
@@ -119,6 +107,26 @@ fn configure(cluster: &ClusterName, machines: &Machines, link: HostLink, plugins
     Ok(())
 }
 
+fn start_control_plane(machine: &Running, programs: &Path, link: HostLink, kubectl: &Kubectl) -> Result<()> {
+    machine.start_service(&real_imds()?)?;
+    start(machine, &control_plane::api_server(programs, link))?;
+    let ready = || kubectl.run(&["get", "--raw", "/readyz"]).is_ok();
+    ensure!(until(PATIENCE, ready), "the API server is not ready after {} s", PATIENCE.as_secs());
+    start(machine, &control_plane::controllers(programs))?;
+    let asked = SocketAddr::new(link.cluster().into(), ASKED_PORT);
+    let listens = || TcpStream::connect_timeout(&asked, Duration::from_secs(1)).is_ok();
+    ensure!(until(PATIENCE, listens), "what stands for the real metadata service does not listen at {asked}");
+    kubectl.apply(DNS)
+}
+
+/// Starts a node's container runtime and gives it the images.
+fn load(machine: &Running, archives: &[PathBuf]) -> Result<()> {
+    machine.start_service(&node::container_runtime()?)?;
+    let ready = || images::list(machine).is_ok();
+    ensure!(until(PATIENCE, ready), "containerd is not ready after {} s", PATIENCE.as_secs());
+    archives.iter().try_for_each(|archive| images::load(archive, machine))
+}
+
 /// What stands where the clouds' metadata services stand is this program too.
 fn real_imds() -> Result<Service> {
     let program = std::env::current_exe().context("cannot find this program")?;
@@ -131,11 +139,13 @@ fn each(nodes: &[(Node, Running)], work: impl Fn(Node, &Running) -> Result<()> +
     std::thread::scope(|scope| {
         let started = nodes.iter().map(|(node, running)| (node, scope.spawn(move || work(*node, running))));
         let started: Vec<_> = started.collect();
-        started.into_iter().try_for_each(|(node, thread)| match thread.join() {
-            Ok(done) => done.with_context(|| format!("node {node}")),
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
+        started.into_iter().try_for_each(|(node, thread)| joined(thread).with_context(|| format!("node {node}")))
     })
+}
+
+/// What a thread came to; its panic is ours.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn start(machine: &Running, services: &[Service]) -> Result<()> {
