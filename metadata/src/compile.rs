@@ -92,7 +92,7 @@ pub fn compile(
 
 /// The profile that wins: the highest priority, then the oldest, then the first by name.
 fn choose<'p>(facts: &Facts, profiles: &'p [Profile], findings: &mut Vec<Finding>) -> Option<&'p Profile> {
-    let mut matching = profiles.iter().filter(|profile| profile.matches(facts)).collect::<Vec<_>>();
+    let mut matching = profiles.iter().filter(|profile| profile.matches(&facts.pod)).collect::<Vec<_>>();
     matching.sort_by(|a, b| {
         b.priority.cmp(&a.priority).then(a.created.cmp(&b.created)).then(a.object.name.cmp(&b.object.name))
     });

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::dialect::Dialect;
-use crate::facts::Facts;
+use crate::facts::PodFacts;
 use crate::item::Item;
 use crate::names::{AccountId, Invalid, Line, limited, text_type};
 use crate::options::{Limits, MetadataOptions, Users};
@@ -61,8 +61,7 @@ pub struct Profile {
 impl Profile {
     /// Whether the profile is for this pod.
     #[must_use]
-    pub fn matches(&self, facts: &Facts) -> bool {
-        let pod = &facts.pod;
+    pub fn matches(&self, pod: &PodFacts) -> bool {
         self.object.namespace == pod.metadata.namespace
             && self.pods.matches(&pod.metadata.labels)
             && (self.service_accounts.is_empty() || self.service_accounts.contains(&pod.spec.service_account_name))

@@ -25,7 +25,7 @@ fn what_only_a_cluster_knows_is_made_up_and_stable() {
     assert!(pod.facts.node.is_none());
     assert_eq!(objects.profiles[0].object.generation, 1);
     assert_eq!(objects.profiles[0].object.uid, made_up::uid("MetadataProfile", "default", "web"));
-    assert!(objects.profiles[0].matches(&pod.facts));
+    assert!(objects.profiles[0].matches(&pod.facts.pod));
 }
 
 #[test]

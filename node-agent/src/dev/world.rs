@@ -59,7 +59,7 @@ impl World {
             world.compile(&objects, pod, settings, &mut findings);
         }
         for profile in &objects.profiles {
-            if !objects.pods.iter().any(|pod| profile.matches(&pod.facts)) {
+            if !objects.pods.iter().any(|pod| profile.matches(&pod.facts.pod)) {
                 world.warnings += 1;
                 world.notes.push(selects_nothing(&objects, &profile.object));
             }

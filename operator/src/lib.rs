@@ -1,0 +1,3 @@
+//! The operator: from what the API server holds to what each node's agent serves.
+
+pub mod index;
