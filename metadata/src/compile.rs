@@ -6,6 +6,7 @@ mod instance;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::cel::Scope;
 use crate::compile::instance::{field_value, instance, part};
@@ -53,7 +54,8 @@ pub struct Compiled {
 }
 
 /// Whether a pod is served at all.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "camelCase")]
 pub enum Outcome {
     /// It is.
     Served(Box<Workload>),
@@ -64,7 +66,7 @@ pub enum Outcome {
 }
 
 /// A pod that is refused whatever it asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Denied {
     /// The pod.
     pub pod: PodRef,

@@ -1,3 +1,4 @@
 //! The operator: from what the API server holds to what each node's agent serves.
 
+pub mod feed;
 pub mod index;

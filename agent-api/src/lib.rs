@@ -1,0 +1,90 @@
+//! The operator's API as the node agents see it: types and paths, no client and no server.
+//!
+//! An agent lists the workloads of its own node, then watches from where the list ended, in the idiom of a Kubernetes
+//! watch. A gap is answered with 410, and the agent lists again.
+
+mod version;
+
+use podmeta_metadata::compile::Outcome;
+use podmeta_metadata::names::PodUid;
+use serde::{Deserialize, Serialize};
+
+pub use version::{Epoch, Malformed, ResourceVersion};
+
+/// Where the workloads of the agent's own node are listed; with `?watch=1&resourceVersion=…` they are watched.
+pub const WORKLOADS: &str = "/v1/workloads";
+
+/// Everything that a node's agent serves, as of one version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct List {
+    /// Where to watch from.
+    pub resource_version: ResourceVersion,
+    /// What each pod of the node is served, or that it is refused.
+    pub items: Vec<Outcome>,
+}
+
+/// One line of a watch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// Where to go on from after this line.
+    pub resource_version: ResourceVersion,
+    /// What it says.
+    #[serde(flatten)]
+    pub change: Change,
+}
+
+/// What a line of a watch says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Change {
+    /// A pod that was not there.
+    Added {
+        /// What it is served.
+        object: Outcome,
+    },
+    /// Something else is served to a pod.
+    Modified {
+        /// What it is served.
+        object: Outcome,
+    },
+    /// A pod is gone.
+    Deleted {
+        /// Which.
+        uid: PodUid,
+    },
+    /// Nothing, but that all before this version was said.
+    Bookmark,
+}
+
+#[cfg(test)]
+mod tests {
+    use podmeta_metadata::compile::Denied;
+    use podmeta_metadata::workload::PodRef;
+
+    use super::*;
+
+    #[test]
+    fn a_line_of_a_watch_reads_as_kubernetes_writes_it_and_is_read_again() {
+        let uid: PodUid = "0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e1001".try_into().unwrap();
+        let pod = PodRef { namespace: "shop".into(), name: "web".into(), uid: uid.clone() };
+        let denied = Outcome::Denied(Denied { pod, why: "no MetadataProfile matches it".into() });
+        let resource_version: ResourceVersion = "e1:7".parse().unwrap();
+        for (change, expected) in [
+            (
+                Change::Added { object: denied },
+                r#"{"resourceVersion":"e1:7","type":"ADDED","object":{"outcome":"denied","pod":{"namespace":"shop","name":"web","uid":"0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e1001"},"why":"no MetadataProfile matches it"}}"#,
+            ),
+            (
+                Change::Deleted { uid },
+                r#"{"resourceVersion":"e1:7","type":"DELETED","uid":"0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e1001"}"#,
+            ),
+            (Change::Bookmark, r#"{"resourceVersion":"e1:7","type":"BOOKMARK"}"#),
+        ] {
+            let event = Event { resource_version: resource_version.clone(), change };
+            assert_eq!(serde_json::to_string(&event).unwrap(), expected);
+            assert_eq!(serde_json::from_str::<Event>(expected).unwrap(), event);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What each node's agent is told, in order. Only what is now is kept, with the version in which it came to be, so an agent
+//! that was away for a while gets each pod once, however often it changed.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use podmeta_agent_api::{Change, Epoch, Event, List, ResourceVersion};
+use podmeta_metadata::compile::Compiled;
+use podmeta_metadata::names::PodUid;
+
+use crate::index::Update;
+
+/// How many deletions of a node are remembered. An agent that missed more lists again, which is about as much to send.
+const MAX_DELETIONS: usize = 256;
+
+/// The changes of one epoch.
+#[derive(Debug)]
+pub struct Feed {
+    epoch: Epoch,
+    number: u64,
+    nodes: HashMap<String, Node>,
+}
+
+/// An agent asked for changes that are not known here any more, or never were: it must list again (410).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too old, or of another operator: list again")]
+pub struct Gone;
+
+#[derive(Debug, Default)]
+struct Node {
+    pods: HashMap<PodUid, Served>,
+    /// The pods that went last, with the number of that change.
+    deletions: VecDeque<(u64, PodUid)>,
+    /// The number of the last deletion that was forgotten.
+    forgotten: u64,
+}
+
+#[derive(Debug)]
+struct Served {
+    /// The number of the change with which the pod came.
+    added: u64,
+    /// The number of its last change.
+    modified: u64,
+    compiled: Arc<Compiled>,
+}
+
+impl Feed {
+    /// A feed without changes.
+    #[must_use]
+    pub fn new(epoch: Epoch) -> Self {
+        Self { epoch, number: 0, nodes: HashMap::new() }
+    }
+
+    /// Takes in what changed, and says which nodes' agents are to be told. What only a profile's author should know is not
+    /// for agents.
+    pub fn take(&mut self, updates: Vec<Update>) -> Vec<String> {
+        let mut told = Vec::new();
+        for Update { pod, node, compiled } in updates {
+            let known = self.nodes.entry(node.clone()).or_default();
+            if known.take(self.number + 1, pod, compiled) {
+                self.number += 1;
+                told.push(node);
+            }
+        }
+        told.sort_unstable();
+        told.dedup();
+        told
+    }
+
+    /// Everything that a node's agent serves now.
+    #[must_use]
+    pub fn list(&self, node: &str) -> List {
+        let pods = self.nodes.get(node).into_iter().flat_map(|node| node.pods.values());
+        let items = pods.map(|served| served.compiled.outcome.clone()).collect();
+        List { resource_version: self.version(self.number), items }
+    }
+
+    /// What changed for a node since a version, in order, and a bookmark if that is not where the changes end.
+    ///
+    /// # Errors
+    /// If that version is of another epoch, of the future, or before a deletion that was forgotten.
+    pub fn since(&self, node: &str, version: &ResourceVersion) -> Result<Vec<Event>, Gone> {
+        if version.epoch != self.epoch || version.number > self.number {
+            return Err(Gone);
+        }
+        let mut changes = match self.nodes.get(node) {
+            Some(known) if version.number < known.forgotten => return Err(Gone),
+            Some(known) => known.since(version.number),
+            None => Vec::new(),
+        };
+        changes.sort_by_key(|(number, _)| *number);
+        let last = changes.last().map_or(version.number, |(number, _)| *number);
+        if last < self.number {
+            changes.push((self.number, Change::Bookmark));
+        }
+        let event = |(number, change)| Event { resource_version: self.version(number), change };
+        Ok(changes.into_iter().map(event).collect())
+    }
+
+    fn version(&self, number: u64) -> ResourceVersion {
+        ResourceVersion { epoch: self.epoch.clone(), number }
+    }
+}
+
+impl Node {
+    /// Whether anything is else for the agent.
+    fn take(&mut self, number: u64, pod: PodUid, compiled: Option<Arc<Compiled>>) -> bool {
+        match (self.pods.get_mut(&pod), compiled) {
+            (Some(served), Some(compiled)) => {
+                let changed = served.compiled.outcome != compiled.outcome;
+                if changed {
+                    served.modified = number;
+                }
+                served.compiled = compiled;
+                changed
+            }
+            (None, Some(compiled)) => {
+                self.pods.insert(pod, Served { added: number, modified: number, compiled });
+                true
+            }
+            (Some(_), None) => {
+                self.pods.remove(&pod);
+                self.deletions.push_back((number, pod));
+                if self.deletions.len() > MAX_DELETIONS
+                    && let Some((forgotten, _)) = self.deletions.pop_front()
+                {
+                    self.forgotten = forgotten;
+                }
+                true
+            }
+            (None, None) => false,
+        }
+    }
+
+    fn since(&self, number: u64) -> Vec<(u64, Change)> {
+        let changed = self.pods.values().filter(|served| served.modified > number).map(|served| {
+            let object = served.compiled.outcome.clone();
+            let new = served.added > number;
+            (served.modified, if new { Change::Added { object } } else { Change::Modified { object } })
+        });
+        let deleted = self.deletions.iter().filter(|(when, _)| *when > number);
+        let deleted = deleted.map(|(when, uid)| (*when, Change::Deleted { uid: uid.clone() }));
+        changed.chain(deleted).collect()
+    }
+}

@@ -1,0 +1,103 @@
+use podmeta_metadata::compile::{Denied, Outcome};
+use podmeta_metadata::finding::{Finding, Reason};
+use podmeta_metadata::workload::PodRef;
+
+use super::*;
+
+fn feed() -> Feed {
+    Feed::new("e1".parse().unwrap())
+}
+
+fn uid(number: usize) -> PodUid {
+    format!("0b1d6f0a-52c4-4a30-8f2e-{number:012}").try_into().unwrap()
+}
+
+fn outcome(number: usize, why: &str) -> Outcome {
+    let pod = PodRef { namespace: "shop".into(), name: format!("pod-{number}"), uid: uid(number) };
+    Outcome::Denied(Denied { pod, why: why.into() })
+}
+
+fn update(node: &str, number: usize, why: &str) -> Update {
+    let compiled = Compiled { outcome: outcome(number, why), findings: Vec::new() };
+    Update { pod: uid(number), node: node.into(), compiled: Some(Arc::new(compiled)) }
+}
+
+fn gone(node: &str, number: usize) -> Update {
+    Update { pod: uid(number), node: node.into(), compiled: None }
+}
+
+fn changes(feed: &Feed, node: &str, version: &ResourceVersion) -> Result<Vec<Change>, Gone> {
+    feed.since(node, version).map(|events| events.into_iter().map(|event| event.change).collect())
+}
+
+#[test]
+fn a_list_and_what_came_since_are_the_same_as_a_list_later() {
+    let mut feed = feed();
+    feed.take(vec![update("a", 1, "one"), update("a", 2, "two")]);
+    let list = feed.list("a");
+    assert_eq!(list.items.len(), 2);
+    feed.take(vec![update("a", 1, "other"), gone("a", 2), update("a", 3, "three")]);
+    let expected = [
+        Change::Modified { object: outcome(1, "other") },
+        Change::Deleted { uid: uid(2) },
+        Change::Added { object: outcome(3, "three") },
+    ];
+    assert_eq!(changes(&feed, "a", &list.resource_version).unwrap(), expected);
+    assert_eq!(changes(&feed, "a", &feed.list("a").resource_version).unwrap(), []);
+}
+
+#[test]
+fn an_agent_is_told_of_its_own_node_alone_and_how_far_the_others_are() {
+    let mut feed = feed();
+    let start = feed.list("b").resource_version;
+    assert_eq!(feed.take(vec![update("a", 1, "one"), update("a", 2, "two")]), ["a"]);
+    assert!(feed.list("b").items.is_empty());
+    assert_eq!(changes(&feed, "b", &start).unwrap(), [Change::Bookmark]);
+    let bookmark = feed.since("b", &start).unwrap().remove(0).resource_version;
+    assert_eq!(bookmark, feed.list("a").resource_version);
+}
+
+#[test]
+fn a_pod_that_changed_often_is_told_once_as_it_is_now() {
+    let mut feed = feed();
+    let start = feed.list("a").resource_version;
+    for why in ["one", "two", "three"] {
+        feed.take(vec![update("a", 1, why)]);
+    }
+    assert_eq!(changes(&feed, "a", &start).unwrap(), [Change::Added { object: outcome(1, "three") }]);
+}
+
+#[test]
+fn what_is_only_for_a_profile_s_author_is_not_told_to_agents() {
+    let mut feed = feed();
+    feed.take(vec![update("a", 1, "one")]);
+    let finding = Finding { profile: None, field: "spec".into(), reason: Reason::TagDropped, message: "a tag".into() };
+    let compiled = Compiled { outcome: outcome(1, "one"), findings: vec![finding] };
+    let before = feed.list("a").resource_version;
+    assert!(feed.take(vec![Update { compiled: Some(Arc::new(compiled)), ..update("a", 1, "") }]).is_empty());
+    assert_eq!(feed.list("a").resource_version, before);
+}
+
+#[test]
+fn a_version_of_another_operator_or_of_the_future_is_gone() {
+    let mut feed = feed();
+    feed.take(vec![update("a", 1, "one")]);
+    for version in ["e2:0", "e2:1", "e1:2"] {
+        assert_eq!(feed.since("a", &version.parse().unwrap()), Err(Gone), "{version}");
+    }
+    assert!(feed.since("a", &"e1:1".parse().unwrap()).is_ok());
+}
+
+#[test]
+fn an_agent_that_missed_too_many_deletions_lists_again_and_memory_is_bounded() {
+    let mut feed = feed();
+    let start = feed.list("a").resource_version;
+    let all = MAX_DELETIONS + 10;
+    feed.take((0..all).map(|number| update("a", number, "one")).collect());
+    let full = feed.list("a").resource_version;
+    feed.take((0..MAX_DELETIONS).map(|number| gone("a", number)).collect());
+    assert_eq!(feed.since("a", &full).unwrap().len(), MAX_DELETIONS);
+    feed.take((MAX_DELETIONS..all).map(|number| gone("a", number)).collect());
+    assert_eq!((feed.since("a", &start), feed.since("a", &full)), (Err(Gone), Err(Gone)));
+    assert_eq!(feed.nodes["a"].deletions.len(), MAX_DELETIONS);
+}
