@@ -46,8 +46,8 @@ clients: ## Real SDKs and cloud-init against the dev server; installs them outsi
 
 .PHONY: cluster
 cluster: ## Make a real Kubernetes of two nodes on this machine, as root; `make cluster-down` takes it away
-	tests/cluster/packages
 	$(CARGO) build --locked --package podmeta-cluster --package podmeta-node-agent
+	tests/cluster/packages $(CLUSTER)
 	$(CLUSTER) up
 	$(CLUSTER) load-image node-agent
 
@@ -58,11 +58,12 @@ cluster-down: ## Take that cluster away
 
 .PHONY: cluster-test
 cluster-test: ## Lint and tests of the cluster, and tests on it, as root; a cluster whose tests failed is left for a look
-	tests/cluster/packages
+	$(CARGO) build --locked --package podmeta-cluster
+	tests/cluster/packages $(CLUSTER)
 	$(CARGO) clippy --package podmeta-cluster --all-targets --locked -- --deny warnings
 	$(CARGO) test --package podmeta-cluster --locked --lib --test lifecycle
 	$(MAKE) cluster
-	$(CARGO) test --package podmeta-cluster --locked --test suite
+	env -u KUBECONFIG -u PODMETA_CLUSTER -u PODMETA_REAL_IMDS $(CARGO) test --package podmeta-cluster --locked --test suite
 	$(CLUSTER) down
 
 .PHONY: bench

@@ -29,10 +29,10 @@ for program in cargo docker ip kind; do
   }
 done
 
-"$root/tests/cluster/packages"
 cd "$root"
 cargo build --locked --package podmeta-node-agent --package podmeta-cluster
 cluster=target/debug/cluster
+tests/cluster/packages "$cluster"
 
 # What the nodes reach when podmeta is not in the way: their gateway is this machine, which has the addresses.
 for address in "${addresses[@]}"; do

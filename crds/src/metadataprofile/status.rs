@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::schema;
 
 /// The most pods that a status names.
-const MAX_PODS: usize = 16;
+pub const MAX_STATUS_PODS: usize = 16;
 
 /// The observed state of a MetadataProfile.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -46,5 +46,5 @@ fn count(_: &mut SchemaGenerator) -> Schema {
 }
 
 fn pods(_: &mut SchemaGenerator) -> Schema {
-    schema::atomic(schema::any_text(1..=253), MAX_PODS)
+    schema::atomic(schema::any_text(1..=253), MAX_STATUS_PODS)
 }

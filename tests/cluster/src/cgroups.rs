@@ -121,16 +121,26 @@ pub fn service_files(cluster: &ClusterName, machine: Machine) -> Result<Vec<Path
     Ok(hierarchies()?.iter().map(of).collect())
 }
 
-/// Removes every cgroup of a cluster, once its processes are gone.
+/// Removes every cgroup of a cluster, once its processes are gone: those of many pods take a while.
 ///
 /// # Errors
-/// If a process is still in one after ten seconds.
+/// If a process is still in one after a minute.
 pub fn remove(cluster: &ClusterName) -> Result<()> {
-    for hierarchy in hierarchies()? {
-        let folder = folder(&hierarchy, cluster);
-        let gone = until(Duration::from_secs(10), || remove_tree(&folder).is_ok());
-        ensure!(gone, "the cgroup {} cannot be removed: a process is in it", folder.display());
-    }
+    hierarchies()?.iter().try_for_each(|hierarchy| remove_when_empty(&folder(hierarchy, cluster)))
+}
+
+/// Removes the cgroups of a machine that is no more.
+///
+/// # Errors
+/// If a process is still in one after a minute.
+pub fn remove_machine(cluster: &ClusterName, machine: Machine) -> Result<()> {
+    let own = |hierarchy: &Hierarchy| folder(hierarchy, cluster).join(machine.to_string());
+    hierarchies()?.iter().try_for_each(|hierarchy| remove_when_empty(&own(hierarchy)))
+}
+
+fn remove_when_empty(folder: &Path) -> Result<()> {
+    let gone = until(Duration::from_secs(60), || remove_tree(folder).is_ok());
+    ensure!(gone, "the cgroup {} cannot be removed: a process is in it", folder.display());
     Ok(())
 }
 

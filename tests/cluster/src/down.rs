@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use crate::layout::ClusterName;
 use crate::processes::{Process, until};
 use crate::steps::step;
-use crate::{cgroups, links, lock};
+use crate::{cgroups, links, lock, needs};
 
 /// How long the kernel may take to end the processes of many pods.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,13 +20,27 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// # Errors
 /// What is left, and why.
 pub fn down(cluster: &ClusterName) -> Result<()> {
-    let _lock = lock::take(cluster)?;
+    needs::root()?;
+    let _lock = lock::take()?;
+    discard(cluster)?;
+    println!("cluster {cluster} is gone");
+    Ok(())
+}
+
+/// The same, for whoever has the lock.
+///
+/// # Errors
+/// What is left, and why.
+pub fn discard(cluster: &ClusterName) -> Result<()> {
     step("processes", || {
-        // With its init the kernel ends everything in a machine, pods too; one that is being made shows up in a second look.
+        // With its init the kernel ends everything in a machine, pods too. A process that is just being started has no
+        // mark for a moment, so one look that finds none is not enough.
+        let mut empty = 0;
         let ended = || {
             let left = Process::of(cluster).unwrap_or_default();
             left.iter().for_each(|process| drop(process.signal(Signal::SIGKILL)));
-            left.is_empty()
+            empty = if left.is_empty() { empty + 1 } else { 0 };
+            empty == 3
         };
         let left = || Process::of(cluster).unwrap_or_default();
         ensure!(until(PATIENCE, ended), "processes of cluster {cluster} do not end: {:?}", left());
@@ -47,7 +61,5 @@ pub fn down(cluster: &ClusterName) -> Result<()> {
         // Other clusters may be in the folder above.
         drop(state.parent().map(fs::remove_dir));
         Ok(())
-    })?;
-    println!("cluster {cluster} is gone");
-    Ok(())
+    })
 }

@@ -55,10 +55,20 @@ impl Known {
             let mut writer = Layer::create(&layer)?;
             files.write(&mut writer)?;
             writer.finish(&image, &new)?;
+            let earlier = fs::read_dir(&folder)?.flatten().map(|entry| entry.path());
+            let earlier = earlier
+                .filter(|path| path.file_name().is_some_and(|name| is_archive_of(&short, &name.to_string_lossy())));
+            earlier.for_each(|path| drop(fs::remove_file(path)));
             fs::rename(&new, &archive)?;
         }
         Ok(archive)
     }
+}
+
+/// Whether a file of the cache is an archive of an image, of whatever it was made of.
+fn is_archive_of(short: &str, file: &str) -> bool {
+    let key = file.strip_prefix(short).and_then(|rest| rest.strip_prefix('-')?.strip_suffix(".tar"));
+    key.is_some_and(|key| key.len() == 12 && key.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// Imports an archive into a node's containerd, unless that image is there.
@@ -136,9 +146,6 @@ fn client() -> Result<(Image, RootFs)> {
     let leave = ["__pycache__", "pip", "setuptools"];
     files.tree(Path::new("/opt/clients/python"), &packages.path().join("site-packages"), &leave)?;
     files.tree(Path::new("/opt/clients/node_modules"), &clients.join("node/node_modules"), &[".bin", "@types"])?;
-    for certificates in ["/etc/ssl/certs/ca-certificates.crt"].iter().filter(|path| Path::new(path).exists()) {
-        files.file(certificates, Path::new(certificates));
-    }
     let environment = [
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG=C.UTF-8",

@@ -21,6 +21,15 @@ use crate::machine;
 pub const OWN: &str = "/run/machine";
 /// What a machine has written above the host's files.
 const WRITTEN: &str = "/run/written";
+/// The kernel's settings that a kubelet changes, and what it wants them to be.
+pub const KERNEL_SETTINGS: [(&str, u32); 6] = [
+    ("kernel/keys/root_maxbytes", 25_000_000),
+    ("kernel/keys/root_maxkeys", 1_000_000),
+    ("kernel/panic", 10),
+    ("kernel/panic_on_oops", 1),
+    ("vm/overcommit_memory", 1),
+    ("vm/panic_on_oom", 0),
+];
 /// Is there when the machine can be used.
 pub const READY: &str = "/run/ready";
 
@@ -91,11 +100,26 @@ fn files(cluster: &ClusterName, machine: Machine) -> Result<()> {
         bind(Path::new(&source), &target)?;
     }
     attach("proc", "/proc", "proc", "")?;
+    kernel_settings()?;
     attach("sysfs", "/sys", "sysfs", "")?;
     attach("bpf", "/sys/fs/bpf", "bpf", "")?;
     control_groups(&hierarchies)?;
     // As on a node: what a pod mounts with Bidirectional propagation is seen by the others.
     propagate("/", MsFlags::MS_SHARED)
+}
+
+/// A kubelet sets these for the whole kernel where they differ from what it wants. It finds them as it wants them, and the
+/// kernel's own stay as they are.
+fn kernel_settings() -> Result<()> {
+    for (setting, value) in KERNEL_SETTINGS {
+        let file = format!("{WRITTEN}/{}", setting.replace('/', "."));
+        fs::write(&file, format!("{value}\n"))?;
+        let target = format!("/proc/sys/{setting}");
+        if Path::new(&target).exists() {
+            bind(Path::new(&file), &target)?;
+        }
+    }
+    Ok(())
 }
 
 fn control_groups(hierarchies: &[Hierarchy]) -> Result<()> {

@@ -27,6 +27,7 @@ pub fn fabric(cluster: &ClusterName, control_plane: &Running) -> Result<HostLink
     ))?;
     let link = host_link(&device)?;
     if !has(control_plane, "machine")? {
+        remove(cluster)?; // one that an earlier control plane had
         let pid = control_plane.init().to_string();
         ip(&["link", "add", "dev", &device, "type", "veth", "peer", "name", "machine", "netns", &pid])?;
     }
@@ -80,7 +81,11 @@ pub fn node(node: Node, running: &Running, control_plane: &Running, others: &[No
 /// If it cannot be deleted.
 pub fn remove(cluster: &ClusterName) -> Result<()> {
     let device = cluster.device();
-    if exists(&device) { ip(&["link", "delete", "dev", &device]) } else { Ok(()) }
+    match ip(&["link", "delete", "dev", &device]) {
+        // It may go on its own, with the other end.
+        Err(why) if exists(&device) => Err(why),
+        _ => Ok(()),
+    }
 }
 
 /// The cluster's own /30: the one that its link has, or the first that no device of the machine has.

@@ -1,23 +1,21 @@
-//! One program at a time changes a cluster.
+//! One program at a time makes or takes away a cluster on this machine: they share its addresses.
 
-use std::fs::{self, File};
+use std::fs::File;
 
 use anyhow::{Context as _, Result};
 
-use crate::layout::ClusterName;
-use crate::programs::cache;
+/// A folder that every machine has, so that the lock leaves nothing behind.
+const LOCKED: &str = "/var/lib";
 
 /// Held for as long as a cluster is changed; the kernel gives it back when the program ends, however it ends.
 ///
 /// # Errors
-/// If it cannot be had because the file cannot be made.
-pub fn take(cluster: &ClusterName) -> Result<File> {
-    let folder = cache()?;
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let file = File::create(folder.join(format!("cluster-{cluster}.lock"))).context("cannot make a lock")?;
-    if file.try_lock().is_err() {
-        println!("waiting for another program that changes cluster {cluster}");
-        file.lock().context("cannot lock")?;
+/// If it cannot be had.
+pub fn take() -> Result<File> {
+    let folder = File::open(LOCKED).with_context(|| format!("cannot open {LOCKED}"))?;
+    if folder.try_lock().is_err() {
+        println!("waiting for another program that changes a cluster");
+        folder.lock().with_context(|| format!("cannot lock {LOCKED}"))?;
     }
-    Ok(file)
+    Ok(folder)
 }

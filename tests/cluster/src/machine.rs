@@ -7,7 +7,6 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::cgroups;
@@ -56,12 +55,11 @@ impl Running {
         if let Some(running) = Self::find(cluster, machine)? {
             return Ok(running);
         }
-        // One that was killed while it was made.
-        if let Some(half) = Process::find(&Mark::new(cluster, machine, INIT), PROGRAM)? {
-            half.kill()?;
-        }
-        cgroups::make(cluster, machine)?;
+        // What is left of one that was killed while it was made, or since.
         let mark = Mark::new(cluster, machine, INIT);
+        Process::with(&mark)?.iter().try_for_each(Process::kill)?;
+        cgroups::remove_machine(cluster, machine)?;
+        cgroups::make(cluster, machine)?;
         let (variable, text) = mark.variable();
         let log = log(cluster, machine, INIT)?;
         let path = std::env::current_exe().context("cannot find this program")?;
@@ -128,10 +126,13 @@ impl Running {
     /// # Errors
     /// If it cannot be started. That it ends soon is seen by whoever waits for what it does.
     pub fn start_service(&self, service: &Service) -> Result<()> {
+        let mark = self.mark(service.name);
+        // A program that was killed may have left one on its way to become the service.
+        let on_its_way = |process: &Process| ["sh", "nsenter", "setsid"].contains(&process.program.as_str());
+        until(Duration::from_secs(5), || Process::with(&mark).is_ok_and(|all| !all.iter().any(on_its_way)));
         if self.service(service.name)?.is_some() {
             return Ok(());
         }
-        let mark = self.mark(service.name);
         let (variable, value) = mark.variable();
         let mut log = log(&self.cluster, self.machine, service.name)?;
         writeln!(log, "--- {} {}", service.program.display(), service.arguments.join(" "))?;
@@ -158,14 +159,6 @@ impl Running {
     /// If it does not end.
     pub fn kill_service(&self, name: &str) -> Result<()> {
         self.service(name)?.map_or(Ok(()), |process| process.kill())
-    }
-
-    /// Sends a signal to a service.
-    ///
-    /// # Errors
-    /// If it does not run.
-    pub fn signal_service(&self, name: &str, signal: Signal) -> Result<()> {
-        self.service(name)?.with_context(|| format!("{name} does not run on machine {}", self.machine))?.signal(signal)
     }
 
     fn mark(&self, service: &str) -> Mark {

@@ -10,7 +10,7 @@ use podmeta_cluster::images::{self, Known};
 use podmeta_cluster::layout::{ClusterName, MAX_NODES, Machine, Node};
 use podmeta_cluster::machine::Running;
 use podmeta_cluster::programs::{COREDNS_MODULE, HELM_MODULE, KUBERNETES_MODULE};
-use podmeta_cluster::{down, init, real_imds, status, up};
+use podmeta_cluster::{down, init, lock, needs, real_imds, status, up};
 
 /// A real Kubernetes for tests, made of namespaces on this machine. It needs root.
 #[derive(Parser)]
@@ -41,6 +41,8 @@ enum Command {
         #[arg(required = true)]
         images: Vec<String>,
     },
+    /// Print the Debian packages that a cluster needs and that are missing.
+    Missing,
     /// Build kubectl, helm and everything else that is built from Go modules, and print the PATH to find them by.
     Programs,
     /// Put an image together, and print where its archive is.
@@ -78,9 +80,13 @@ fn main() -> ExitCode {
 
 fn run(Arguments { command, name }: Arguments) -> Result<()> {
     match command {
+        Command::Missing => {
+            println!("{}", needs::missing().join(" "));
+            Ok(())
+        }
         Command::Up { nodes } => up::up(&name, nodes),
         Command::Down => down::down(&name),
-        Command::Status => status::status(&name),
+        Command::Status => needs::root().and_then(|()| status::status(&name)),
         Command::LoadImage { images } => load(&name, &images),
         Command::Programs => {
             let folders = [KUBERNETES_MODULE, HELM_MODULE, COREDNS_MODULE].map(|module| module.build());
@@ -107,6 +113,8 @@ fn run(Arguments { command, name }: Arguments) -> Result<()> {
 }
 
 fn load(cluster: &ClusterName, images: &[String]) -> Result<()> {
+    needs::root()?;
+    let _lock = lock::take()?;
     let archives = images.iter().map(|image| match Known::from_str(image, false) {
         Ok(known) => known.archive(),
         Err(_) => Ok(PathBuf::from(image)),
@@ -122,6 +130,7 @@ fn load(cluster: &ClusterName, images: &[String]) -> Result<()> {
 }
 
 fn shell(cluster: &ClusterName, machine: Machine, command: &[String]) -> Result<()> {
+    needs::root()?;
     let none =
         || format!("machine {machine} of cluster {cluster} does not run: make it with `cluster up --name {cluster}`");
     let running = Running::find(cluster, machine)?.with_context(none)?;

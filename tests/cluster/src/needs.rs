@@ -3,42 +3,70 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use nix::unistd::geteuid;
 
 /// Programs, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("cc", "build-essential"),
     ("containerd", "containerd"),
     ("ctr", "containerd"),
     ("curl", "curl"),
     ("ip", "iproute2"),
+    ("ldd", "libc-bin"),
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
+    ("openssl", "openssl"),
+    ("ps", "procps"),
     ("runc", "runc"),
     ("setsid", "util-linux"),
 ];
 /// Where distributions have the CNI plugins, and the package of Debian that has them.
 const PLUGINS: ([&str; 2], &str) = (["/usr/lib/cni", "/opt/cni/bin"], "containernetworking-plugins");
+/// Is there when packets between pods of one bridge pass the rules of kube-proxy.
+const BRIDGE_FILTER: &str = "/proc/sys/net/bridge";
 /// The Go that the Kubernetes modules ask for.
 const GO: (u32, u32) = (1, 26);
+
+/// Whether this is root, who alone sees and makes clusters.
+///
+/// # Errors
+/// If it is not.
+pub fn root() -> Result<()> {
+    ensure!(geteuid().is_root(), "a cluster is made of namespaces and mounts: run this as root");
+    Ok(())
+}
+
+/// The Debian packages that a cluster needs and that are not there.
+#[must_use]
+pub fn missing() -> Vec<&'static str> {
+    let programs = PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package);
+    let plugins = plugins().is_none().then_some(PLUGINS.1);
+    let mut packages: Vec<_> = programs.chain(plugins).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
+}
 
 /// The folder with the CNI plugins, once everything that a cluster needs is there.
 ///
 /// # Errors
 /// Names everything that is missing, with the command that installs it.
 pub fn check() -> Result<PathBuf> {
-    ensure!(geteuid().is_root(), "a cluster is made of namespaces and mounts: run this as root");
-    let plugins = PLUGINS.0.iter().map(Path::new).find(|folder| folder.join("bridge").exists());
-    let mut packages: Vec<_> =
-        PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).map(|need| need.1).collect();
-    if plugins.is_none() {
-        packages.push(PLUGINS.1);
+    root()?;
+    let missing = missing().join(" ");
+    ensure!(missing.is_empty(), "missing: {missing}. On Debian: apt-get install --yes {missing}");
+    if !Path::new(BRIDGE_FILTER).exists() {
+        // Whether it worked shows below.
+        drop(Command::new("modprobe").arg("br_netfilter").status());
     }
-    packages.sort_unstable();
-    packages.dedup();
-    ensure!(packages.is_empty(), "missing: {0}. On Debian: apt-get install --yes {0}", packages.join(" "));
-    Ok(plugins.map(Path::to_owned).unwrap_or_default())
+    let why = "without it a Service does not reach a pod of the same node: modprobe br_netfilter";
+    ensure!(Path::new(BRIDGE_FILTER).exists(), "the kernel's br_netfilter is missing; {why}");
+    plugins().context("the CNI plugins are missing")
+}
+
+fn plugins() -> Option<PathBuf> {
+    PLUGINS.0.iter().map(PathBuf::from).find(|folder| folder.join("bridge").exists())
 }
 
 /// Whether Go is there and new enough.

@@ -60,7 +60,15 @@ impl Process {
     /// # Errors
     /// If `/proc` cannot be read.
     pub fn find(mark: &Mark, program: &str) -> Result<Option<Self>> {
-        Ok(all()?.into_iter().find(|process| process.mark == mark.text && process.program == program))
+        Ok(Self::with(mark)?.into_iter().find(|process| process.program == program))
+    }
+
+    /// Every process with this very mark.
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read.
+    pub fn with(mark: &Mark) -> Result<Vec<Self>> {
+        Ok(all()?.into_iter().filter(|process| process.mark == mark.text).collect())
     }
 
     /// Its machine and service, such as `a/kubelet`.

@@ -2,12 +2,11 @@
 
 use std::fs;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::kubectl::Kubectl;
 use crate::layout::ClusterName;
 use crate::processes::Process;
-use crate::programs::KUBERNETES_MODULE;
 
 /// Prints the cluster's services with their process ids, its nodes and its pods.
 ///
@@ -22,7 +21,10 @@ pub fn status(cluster: &ClusterName) -> Result<()> {
     for process in &processes {
         println!("{:<40} {:>8}", process.role(), process.pid);
     }
-    let kubectl = Kubectl::new(&KUBERNETES_MODULE.build()?, cluster);
+    let api_server = processes.iter().find(|process| process.program == "kube-apiserver");
+    let api_server = api_server.context("the API server does not run: `cluster up` starts it again")?;
+    let program = fs::read_link(format!("/proc/{}/exe", api_server.pid))?;
+    let kubectl = Kubectl::new(program.parent().context("the API server is in no folder")?, cluster);
     println!("\n{}", kubectl.run(&["get", "nodes", "--output=wide"])?);
     println!("{}", kubectl.run(&["get", "pods", "--all-namespaces", "--output=wide"])?);
     let state = cluster.state();

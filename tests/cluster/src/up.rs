@@ -17,7 +17,7 @@ use crate::pki::Authority;
 use crate::processes::until;
 use crate::programs::{COREDNS_MODULE, KUBERNETES_MODULE};
 use crate::steps::step;
-use crate::{control_plane, lock, needs, node, probe};
+use crate::{control_plane, down, lock, needs, node, pki, probe};
 
 const DNS: &str = include_str!("../manifests/coredns.yaml");
 /// How long Kubernetes may take for one step on a slow machine.
@@ -34,9 +34,9 @@ struct Machines {
 /// What could not be done. Logs and events are kept, and the error says where.
 pub fn up(cluster: &ClusterName, count: u8) -> Result<()> {
     let plugins = needs::check()?;
-    let _lock = lock::take(cluster)?;
     let programs = KUBERNETES_MODULE.build()?;
     COREDNS_MODULE.build()?;
+    let _lock = lock::take()?;
     let kubectl = Kubectl::new(&programs, cluster);
     let started = Instant::now();
     let made = make(cluster, count, &programs, &plugins, &kubectl);
@@ -50,6 +50,7 @@ pub fn up(cluster: &ClusterName, count: u8) -> Result<()> {
 }
 
 fn make(cluster: &ClusterName, count: u8, programs: &Path, plugins: &Path, kubectl: &Kubectl) -> Result<()> {
+    forget_before_reboot(cluster)?;
     let all: Vec<Node> = Node::first(count.max(existing(cluster))).collect();
     let archives = step("images", || {
         [Known::Pause, Known::Coredns, Known::Client].into_iter().map(Known::archive).collect::<Result<Vec<PathBuf>>>()
@@ -66,6 +67,10 @@ fn make(cluster: &ClusterName, count: u8, programs: &Path, plugins: &Path, kubec
     })?;
     step("nodes", || {
         each(&machines.nodes, |node, running| {
+            if running.service("kubelet")?.is_none() {
+                // What the API server knows of it is of a machine that is no more.
+                forget(kubectl, &node.name(cluster))?;
+            }
             start(running, &node::services(cluster, node, programs))?;
             let name = format!("node/{}", node.name(cluster));
             let exists = || kubectl.run(&["get", &name]).is_ok();
@@ -74,6 +79,25 @@ fn make(cluster: &ClusterName, count: u8, programs: &Path, plugins: &Path, kubec
         })
     })?;
     step("pods reach one another", || probe::reach(kubectl, all.len()))
+}
+
+/// A restart of this machine ends a cluster in the middle of what it did; what is left of it is of no use.
+fn forget_before_reboot(cluster: &ClusterName) -> Result<()> {
+    let (kept, now) = (cluster.state().join("boot-id"), fs::read_to_string("/proc/sys/kernel/random/boot_id")?);
+    if cluster.state().exists() && fs::read_to_string(&kept).is_ok_and(|kept| kept != now) {
+        println!("this machine was restarted: cluster {cluster} is made anew");
+        down::discard(cluster)?;
+    }
+    pki::write(&kept, &now)
+}
+
+/// Has a node register anew, and its pods made anew.
+fn forget(kubectl: &Kubectl, node: &str) -> Result<()> {
+    let here = format!("spec.nodeName={node}");
+    kubectl.run(&["delete", "node", node, "--ignore-not-found"])?;
+    kubectl
+        .run(&["delete", "pods", "--all-namespaces", "--field-selector", &here, "--force", "--grace-period=0"])
+        .map(drop)
 }
 
 /// How many nodes a cluster has already.

@@ -2,30 +2,34 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use podmeta_cluster::init::KERNEL_SETTINGS;
 use podmeta_cluster::machine::text;
-use podmeta_cluster::processes::until;
+use podmeta_cluster::processes::{Process, until};
 
 #[test]
 fn clusters_run_side_by_side_survive_a_kill_of_their_program_and_leave_nothing() {
-    let before = listing().unwrap();
-    let outcome = live();
+    let mut machines = BTreeSet::new();
+    let before = listing(&machines).unwrap();
+    let outcome = live(&mut machines);
     for name in ["life-1", "life-2"] {
         if let Err(why) = cluster(&["down", "--name", name]) {
             eprintln!("{why:#}");
         }
     }
     outcome.unwrap();
-    let same = until(Duration::from_secs(20), || listing().is_ok_and(|after| after == before));
-    let after = listing().unwrap();
+    let same = until(Duration::from_secs(20), || listing(&machines).is_ok_and(|after| after == before));
+    let after = listing(&machines).unwrap();
     let (new, gone): (Vec<_>, Vec<_>) = (after.difference(&before).collect(), before.difference(&after).collect());
     assert!(same, "left behind: {new:#?}\ngone: {gone:#?}");
 }
 
-fn live() -> Result<()> {
+/// Takes two clusters through their lives, and notes the namespaces of their machines' processes.
+fn live(machines: &mut BTreeSet<PathBuf>) -> Result<()> {
     // Killed while machines, network, control plane and nodes are made; each `up` goes on from there.
     for milliseconds in [100, 400, 1_000, 2_000, 4_000, 8_000] {
         let mut up = start(&["up", "--name", "life-1", "--nodes", "1"])?;
@@ -38,20 +42,21 @@ fn live() -> Result<()> {
         let status = cluster(&["status", "--name", name])?;
         ensure!(status.contains(&format!("{name}-a")) && status.contains(" Ready "), "{name}: {status}");
     }
-    // One that is already up is up at once, and its pods are the same.
-    let pods = |status: String| {
-        status
-            .lines()
-            .filter(|line| line.contains("probe-"))
-            .map(|line| line.split_whitespace().nth(1).map(str::to_owned))
-            .collect::<Vec<_>>()
-    };
-    let first = pods(cluster(&["status", "--name", "life-1"])?);
+    // One that is already up is up at once, and its pods are the same, and not restarted.
+    let first = probes()?;
     cluster(&["up", "--name", "life-1", "--nodes", "1"])?;
-    ensure!(first == pods(cluster(&["status", "--name", "life-1"])?), "other pods");
+    ensure!(first.len() == 1 && first == probes()?, "other pods than {first:?}");
+    machines.extend(namespaces()?);
+
+    // A machine that dies is made anew, with its node and pods.
+    let init = Process::of(&"life-1".parse()?)?.into_iter().find(|process| process.role() == "a/init");
+    init.context("node a has no init")?.kill()?;
+    cluster(&["up", "--name", "life-1", "--nodes", "1"]).context("after its node was killed")?;
+    ensure!(first != probes()?, "the pod of a node that died cannot be there");
+    machines.extend(namespaces()?);
 
     let mut down = start(&["down", "--name", "life-1"])?;
-    until(Duration::from_millis(200), || up_ended(&mut down));
+    until(Duration::from_millis(50), || up_ended(&mut down));
     down.kill().and_then(|()| down.wait()).context("cannot kill")?;
     cluster(&["down", "--name", "life-1"])?;
     cluster(&["down", "--name", "life-1"]).context("there is none any more, which is well")?;
@@ -59,6 +64,25 @@ fn live() -> Result<()> {
     let other = cluster(&["status", "--name", "life-2"])?;
     ensure!(other.contains(" Ready "), "the other cluster lives on: {other}");
     cluster(&["down", "--name", "life-2"]).map(drop)
+}
+
+/// Name and number of restarts of the pods that `up` probes the first cluster with.
+fn probes() -> Result<Vec<(String, String)>> {
+    let status = cluster(&["status", "--name", "life-1"])?;
+    let fields =
+        status.lines().filter(|line| line.contains("probe-")).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    Ok(fields.filter_map(|fields| Some(((*fields.get(1)?).to_owned(), (*fields.get(4)?).to_owned()))).collect())
+}
+
+/// The namespaces of processes that the machines of both clusters are.
+fn namespaces() -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for name in ["life-1", "life-2"] {
+        for init in Process::of(&name.parse()?)?.iter().filter(|process| process.role().ends_with("/init")) {
+            all.push(fs::read_link(format!("/proc/{}/ns/pid", init.pid))?);
+        }
+    }
+    Ok(all)
 }
 
 fn up_ended(child: &mut Child) -> bool {
@@ -76,8 +100,9 @@ fn cluster(arguments: &[&str]) -> Result<String> {
     text(&output).with_context(|| format!("cluster {}", arguments.join(" ")))
 }
 
-/// What the machine has: processes of a cluster's programs, namespaces, mounts, cgroups, links, routes, rules and files.
-fn listing() -> Result<BTreeSet<String>> {
+/// What this machine has: processes of a cluster's programs or in a namespace of these, mounts, cgroups, links, routes,
+/// rules, settings and files.
+fn listing(machines: &BTreeSet<PathBuf>) -> Result<BTreeSet<String>> {
     let programs = [
         "cluster",
         "containerd",
@@ -99,19 +124,20 @@ fn listing() -> Result<BTreeSet<String>> {
         if programs.iter().any(|program| program.starts_with(command.trim()) && !command.trim().is_empty()) {
             all.insert(format!("process {} {}", entry.file_name().display(), command.trim()));
         }
-        for kind in ["net", "pid", "mnt", "cgroup", "uts", "ipc"] {
-            if let Ok(namespace) = fs::read_link(entry.path().join("ns").join(kind)) {
-                all.insert(format!("namespace {}", namespace.display()));
-            }
+        if fs::read_link(entry.path().join("ns/pid")).is_ok_and(|namespace| machines.contains(&namespace)) {
+            all.insert(format!("process {} of a machine", entry.file_name().display()));
         }
     }
     all.extend(fs::read_to_string("/proc/self/mounts")?.lines().map(|line| format!("mount {line}")));
+    for (setting, _) in KERNEL_SETTINGS {
+        all.insert(format!("setting {setting} {}", fs::read_to_string(format!("/proc/sys/{setting}"))?.trim()));
+    }
     for (what, command) in [
         ("cgroup", "find /sys/fs/cgroup -type d -name 'podmeta-*'"),
         ("link", "ip -oneline link | cut -d: -f2"),
         ("address", "ip -oneline address | cut -d' ' -f2-8"),
-        ("route", "ip route; ip -6 route"),
-        ("rule", "ip rule; ip -6 rule; nft list ruleset"),
+        ("route", "ip route; ip -6 route | sed 's/ expires [0-9]*sec//'"),
+        ("rule", "ip rule; ip -6 rule; nft --stateless list ruleset"),
         (
             "state",
             "ls -d /var/lib/podmeta-cluster/* /run/containerd /run/kubernetes /var/lib/kubelet /etc/cni /opt/cni 2>/dev/null || true",

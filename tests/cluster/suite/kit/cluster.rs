@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::Node;
@@ -30,8 +30,7 @@ impl Cluster {
     /// The cluster of `KUBECONFIG`; without that, the one that `cluster up` made and `PODMETA_CLUSTER` names.
     pub(crate) async fn connect() -> Result<Self> {
         let name: ClusterName = std::env::var("PODMETA_CLUSTER").as_deref().unwrap_or("podmeta").parse()?;
-        let own = name.state().join("kubeconfig");
-        let path = std::env::var_os("KUBECONFIG").map_or_else(|| own.clone(), PathBuf::from);
+        let path = std::env::var_os("KUBECONFIG").map_or_else(|| name.state().join("kubeconfig"), PathBuf::from);
         let advice = "make a cluster with `make cluster`, or set KUBECONFIG";
         let config =
             Kubeconfig::read_from(&path).with_context(|| format!("there is no {}: {advice}", path.display()))?;
@@ -41,7 +40,7 @@ impl Cluster {
         let list = Api::<Node>::all(client.clone()).list(&ListParams::default()).await;
         let nodes = list.with_context(|| format!("the API server at {server} does not answer: {advice}"))?.items;
         let provider = nodes.first().and_then(|node| node.spec.as_ref()?.provider_id.clone()).unwrap_or_default();
-        let access = if path == own {
+        let access = if let Some(name) = made_here(&path) {
             Access::Namespaces(name)
         } else if provider.starts_with("kind://") {
             Access::Docker
@@ -86,6 +85,12 @@ impl Cluster {
         let text = podmeta_cluster::machine::text(&output).with_context(|| format!("{url} does not answer"))?;
         Ok(serde_json::from_str(&text)?)
     }
+}
+
+/// The cluster of `cluster up` whose kubeconfig this is.
+fn made_here(kubeconfig: &Path) -> Option<ClusterName> {
+    let name: ClusterName = kubeconfig.parent()?.file_name()?.to_str()?.parse().ok()?;
+    (name.state().join("kubeconfig") == kubeconfig).then_some(name)
 }
 
 fn schedulable(node: &Node) -> bool {
