@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::unistd::geteuid;
 
 /// Programs, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 13] = [
     ("cc", "build-essential"),
     ("containerd", "containerd"),
     ("ctr", "containerd"),
@@ -19,6 +19,7 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("openssl", "openssl"),
     ("ps", "procps"),
     ("runc", "runc"),
+    ("setpriv", "util-linux"),
     ("setsid", "util-linux"),
 ];
 /// Where distributions have the CNI plugins, and the package of Debian that has them.

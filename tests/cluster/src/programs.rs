@@ -71,8 +71,20 @@ impl Module {
         fs::create_dir_all(&new)?;
         let started = Instant::now();
         println!("building {} {version}: about {} minutes on two processors, once", self.name, self.minutes);
-        let status = Command::new("go")
-            .args(["build", "-trimpath", "-mod=readonly", "-buildvcs=false", "-ldflags", &flags, "-o"])
+        // A build does not outlive the program that wants it: the next one would begin it again beside it.
+        let status = Command::new("setpriv")
+            .args([
+                "--pdeathsig",
+                "TERM",
+                "go",
+                "build",
+                "-trimpath",
+                "-mod=readonly",
+                "-buildvcs=false",
+                "-ldflags",
+                &flags,
+                "-o",
+            ])
             .arg(new.join(self.name))
             .arg(self.package)
             .current_dir(&source)

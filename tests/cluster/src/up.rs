@@ -23,6 +23,9 @@ const DNS: &str = include_str!("../manifests/coredns.yaml");
 /// How long Kubernetes may take for one step on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Is there on a machine whose node is its own in the API server.
+const REGISTERED: &str = "/run/registered";
+
 struct Machines {
     control_plane: Running,
     nodes: Vec<(Node, Running)>,
@@ -67,9 +70,11 @@ fn make(cluster: &ClusterName, count: u8, programs: &Path, plugins: &Path, kubec
     })?;
     step("nodes", || {
         each(&machines.nodes, |node, running| {
-            if running.service("kubelet")?.is_none() {
-                // What the API server knows of it is of a machine that is no more.
+            let registered = running.path(REGISTERED);
+            if !registered.exists() {
+                // What the API server knows of this node is of a machine that is no more.
                 forget(kubectl, &node.name(cluster))?;
+                fs::write(registered, "")?; // before the kubelet starts: it registers once
             }
             start(running, &node::services(cluster, node, programs))?;
             let name = format!("node/{}", node.name(cluster));

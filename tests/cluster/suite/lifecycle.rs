@@ -30,6 +30,9 @@ fn clusters_run_side_by_side_survive_a_kill_of_their_program_and_leave_nothing()
 
 /// Takes two clusters through their lives, and notes the namespaces of their machines' processes.
 fn live(machines: &mut BTreeSet<PathBuf>) -> Result<()> {
+    // The first time everything is built, and there is nothing to kill yet.
+    cluster(&["up", "--name", "life-1", "--nodes", "1"])?;
+    cluster(&["down", "--name", "life-1"])?;
     // Killed while machines, network, control plane and nodes are made; each `up` goes on from there.
     for milliseconds in [100, 400, 1_000, 2_000, 4_000, 8_000] {
         let mut up = start(&["up", "--name", "life-1", "--nodes", "1"])?;
