@@ -53,7 +53,7 @@ impl fmt::Display for ClusterName {
 }
 
 impl ClusterName {
-    /// Where everything of the cluster is kept that a restart of the machine may keep too.
+    /// Where the cluster's settings, keys and logs are kept, and etcd's data.
     #[must_use]
     pub fn state(&self) -> PathBuf {
         PathBuf::from("/var/lib/podmeta-cluster").join(&self.0)

@@ -26,7 +26,7 @@ const PROGRAMS: [(&str, &str); 13] = [
 const PLUGINS: ([&str; 2], &str) = (["/usr/lib/cni", "/opt/cni/bin"], "containernetworking-plugins");
 /// Is there when packets between pods of one bridge pass the rules of kube-proxy.
 const BRIDGE_FILTER: &str = "/proc/sys/net/bridge";
-/// The Go that the Kubernetes modules ask for.
+/// The Go that the newest of the modules below `go/` asks for.
 const GO: (u32, u32) = (1, 26);
 
 /// Whether this is root, who alone sees and makes clusters.
