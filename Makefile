@@ -46,10 +46,10 @@ clients: ## Real SDKs and cloud-init against the dev server; installs them outsi
 
 .PHONY: cluster
 cluster: ## Make a real Kubernetes of two nodes on this machine, as root; `make cluster-down` takes it away
-	$(CARGO) build --locked --package podmeta-cluster --package podmeta-node-agent
+	$(CARGO) build --locked --package podmeta-cluster --package podmeta-node-agent --package podmeta-operator
 	tests/cluster/packages $(CLUSTER)
 	$(CLUSTER) up
-	$(CLUSTER) load-image node-agent
+	$(CLUSTER) load-image podmeta
 
 .PHONY: cluster-down
 cluster-down: ## Take that cluster away
@@ -83,4 +83,4 @@ $(FUZZ):
 
 .PHONY: crds
 crds: ## Write the CRDs again after their types changed
-	$(CARGO) run --quiet --package podmeta-crds --bin crdgen -- crds
+	$(CARGO) run --quiet --package podmeta-crds --bin crdgen -- charts/podmeta/files/crds

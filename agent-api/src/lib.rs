@@ -1,9 +1,13 @@
 //! The operator's API as the node agents see it: types and paths, no client and no server.
 //!
 //! An agent lists the workloads of its own node, then watches from where the list ended, in the idiom of a Kubernetes
-//! watch. A gap is answered with 410, and the agent lists again.
+//! watch. A gap is answered with 410, and the agent lists again. [`calls`] are about one pod of its node each, but for
+//! its reports. Every request carries the agent's own ServiceAccount token; which node is its own is in that.
 
+pub mod calls;
 mod version;
+
+use std::net::IpAddr;
 
 use podmeta_metadata::compile::Outcome;
 use podmeta_metadata::names::PodUid;
@@ -14,14 +18,30 @@ pub use version::{Epoch, Malformed, ResourceVersion};
 /// Where the workloads of the agent's own node are listed; with `?watch=1&resourceVersion=…` they are watched.
 pub const WORKLOADS: &str = "/v1/workloads";
 
+/// The audience that an agent's token must be made for.
+pub const AUDIENCE: &str = "podmeta-operator";
+
 /// Everything that a node's agent serves, as of one version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct List {
     /// Where to watch from.
     pub resource_version: ResourceVersion,
-    /// What each pod of the node is served, or that it is refused.
-    pub items: Vec<Outcome>,
+    /// Each pod of the node.
+    pub items: Vec<Item>,
+}
+
+/// One pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Item {
+    /// What it is served, or that it is refused.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// Its addresses as far as the API server knows them, the primary one first. Where the node knows better, from the
+    /// CNI's own result, that holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// One line of a watch.
@@ -42,12 +62,12 @@ pub enum Change {
     /// A pod that was not there.
     Added {
         /// What it is served.
-        object: Outcome,
+        object: Box<Item>,
     },
     /// Something else is served to a pod.
     Modified {
         /// What it is served.
-        object: Outcome,
+        object: Box<Item>,
     },
     /// A pod is gone.
     Deleted {
@@ -69,12 +89,13 @@ mod tests {
     fn a_line_of_a_watch_reads_as_kubernetes_writes_it_and_is_read_again() {
         let uid: PodUid = "0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e1001".try_into().unwrap();
         let pod = PodRef { namespace: "shop".into(), name: "web".into(), uid: uid.clone() };
-        let denied = Outcome::Denied(Denied { pod, why: "no MetadataProfile matches it".into() });
+        let outcome = Outcome::Denied(Denied { pod, why: "no MetadataProfile matches it".into() });
+        let denied = Box::new(Item { outcome, addresses: vec!["10.0.0.7".parse().unwrap()] });
         let resource_version: ResourceVersion = "e1:7".parse().unwrap();
         for (change, expected) in [
             (
                 Change::Added { object: denied },
-                r#"{"resourceVersion":"e1:7","type":"ADDED","object":{"outcome":"denied","pod":{"namespace":"shop","name":"web","uid":"0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e1001"},"why":"no MetadataProfile matches it"}}"#,
+                r#"{"resourceVersion":"e1:7","type":"ADDED","object":{"outcome":"denied","pod":{"namespace":"shop","name":"web","uid":"0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e1001"},"why":"no MetadataProfile matches it","addresses":["10.0.0.7"]}}"#,
             ),
             (
                 Change::Deleted { uid },

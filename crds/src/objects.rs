@@ -31,6 +31,7 @@ use crate::metadatapolicy::MetadataPolicy;
 use crate::metadataprofile::MetadataProfile;
 use crate::{facts, policy, profile, yaml};
 
+pub use self::item::read;
 pub use self::references::check_references;
 pub use self::secret::SecretBytes;
 pub use self::source::{Location, Problem};

@@ -15,6 +15,7 @@ use cms::cert::x509::der::{self, Any, Decode as _, Encode as _};
 use cms::cert::x509::spki::AlgorithmIdentifierOwned;
 use cms::content_info::{CmsVersion, ContentInfo};
 use cms::signed_data::{EncapsulatedContentInfo, SignedData, SignerIdentifier, SignerInfo, SignerInfos};
+use serde::{Deserialize, Serialize};
 
 use crate::tree::DocumentItem;
 
@@ -54,14 +55,32 @@ impl From<der::Error> for Error {
 }
 
 /// A document in all the forms in which it is served.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Signed {
     /// The document itself.
+    #[serde(with = "text")]
     pub document: Bytes,
     /// Base64 of the bare signature.
+    #[serde(with = "text")]
     pub signature: Bytes,
     /// Base64 of the PKCS #7 form, without PEM lines.
+    #[serde(with = "text")]
     pub pkcs7: Bytes,
+}
+
+/// Bytes that are text, as text in JSON.
+mod text {
+    use bytes::Bytes;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(std::str::from_utf8(bytes).map_err(serde::ser::Error::custom)?)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        String::deserialize(deserializer).map(Bytes::from)
+    }
 }
 
 impl Signed {

@@ -1,7 +1,7 @@
 //! What one pod is served: the small, serialisable outcome of compiling its facts with its profile. It travels from the
 //! operator to the agents and is their state file; the trees are rendered from it where they are served.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -165,6 +165,19 @@ pub struct Link {
 }
 
 impl Link {
+    /// The link of a pod of which only its addresses are known.
+    #[must_use]
+    pub fn of(pod: &PodUid, addresses: &[IpAddr]) -> Self {
+        let mut link = Self { ipv4: Vec::new(), ipv6: Vec::new(), mac: MacAddress::of(pod) };
+        for address in addresses {
+            match address {
+                IpAddr::V4(address) => link.ipv4.push(*address),
+                IpAddr::V6(address) => link.ipv6.push(*address),
+            }
+        }
+        link
+    }
+
     /// All addresses, IPv4 first.
     pub fn addresses(&self) -> impl Iterator<Item = String> {
         self.ipv4.iter().map(ToString::to_string).chain(self.ipv6.iter().map(ToString::to_string))

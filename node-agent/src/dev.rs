@@ -8,7 +8,6 @@ mod listen;
 pub mod namespace;
 mod print;
 mod run;
-mod signals;
 pub mod state;
 pub mod world;
 
@@ -19,27 +18,26 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use podmeta_crds::objects::Problem;
+use podmeta_service::admin::Admin;
+use podmeta_service::limits;
+use podmeta_service::signals::Signals;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use args::{Args, Listen, Output};
 
-use crate::admin::Admin;
-use crate::broker::Broker;
+use crate::broker::{self, Broker};
 use crate::dev::files::{Files, Text};
 use crate::dev::listen::{Listeners, Wanted};
 use crate::dev::print::{Endpoint, Report};
-use crate::dev::signals::Signals;
 use crate::dev::state::State;
 use crate::dev::world::World;
 use crate::edge::{Edge, Server, View};
+use crate::keys;
 
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-
-/// How often session keys are read again, and rotated when they are due.
-const KEYS_EVERY: Duration = Duration::from_secs(60);
 
 /// How long connections may take to end when the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -66,17 +64,17 @@ pub fn main(args: Args) -> Result<ExitCode> {
         return Ok(if world.warnings == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     log(&args);
-    #[cfg(unix)]
-    raise_file_limit();
+    limits::raise_open_files();
     let state = State::open(args.state_dir.clone())?;
     let keys = state.session_keys().load(Timestamp::now())?;
-    let edge = Edge::new(keys, Broker::new(state.signer()?), Arc::new(Timestamp::now));
-    publish(&edge, &world);
+    let secrets = broker::Files::new(state.signer()?);
+    let edge = Edge::new(keys, Broker::Files(Arc::clone(&secrets)), Arc::new(Timestamp::now));
+    publish(&edge, &secrets, &world);
     // One worker answers faster than two that take connections from each other (docs/benchmarks.md); files are read, pods
     // compiled and documents signed on other threads.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     match args.pod.clone() {
-        None => runtime.block_on(serve(&args, files, texts, world, &state, edge)),
+        None => runtime.block_on(serve(&args, files, (texts, world), &state, (edge, &secrets))),
         Some(pod) => runtime.block_on(run::command(&args::qualified(&pod), &args.command, &world, &state, edge)),
     }
 }
@@ -97,19 +95,8 @@ fn log(args: &Args) {
     terminal.compact().init();
 }
 
-/// Lets the process open as many files as its hard limit says: each pod may hold hundreds of connections.
-#[cfg(unix)]
-fn raise_file_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised =
-        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files could not be raised; many connections may be refused");
-    }
-}
-
-fn publish(edge: &Edge, world: &World) {
-    edge.broker().set_secrets(world.secrets.clone());
+fn publish(edge: &Edge, secrets: &broker::Files, world: &World) {
+    secrets.set_secrets(world.secrets.clone());
     edge.publish(world.pods.values().map(|pod| (pod.uid.clone(), pod.view.clone())));
 }
 
@@ -117,10 +104,9 @@ fn publish(edge: &Edge, world: &World) {
 async fn serve(
     args: &Args,
     files: Files,
-    mut texts: Vec<Text>,
-    mut world: World,
+    (mut texts, mut world): (Vec<Text>, World),
     state: &State,
-    edge: Arc<Edge>,
+    (edge, secrets): (Arc<Edge>, &broker::Files),
 ) -> Result<ExitCode> {
     let mut signals = Signals::hear()?;
     let stop = CancellationToken::new();
@@ -149,7 +135,7 @@ async fn serve(
     };
     println!("{}", report(&world, &listeners));
     admin.set_ready();
-    let keys = tokio::spawn(keep_keys(state.session_keys(), Arc::clone(&edge)));
+    let keeping = tokio::spawn(keys::keep(state.session_keys(), Arc::clone(&edge)));
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -166,7 +152,7 @@ async fn serve(
             Reload::Refused => eprintln!("still serving what was read before"),
             Reload::New(new) => {
                 let changes = changes(&world, &new);
-                publish(&edge, &new);
+                publish(&edge, secrets, &new);
                 world = new;
                 listeners.set(wanted(&world)).await?;
                 for change in &changes {
@@ -180,7 +166,7 @@ async fn serve(
             }
         }
     }
-    keys.abort();
+    keeping.abort();
     stop.cancel();
     let drained = tokio::time::timeout(DRAIN, listeners.drained()).await;
     if drained.is_err() {
@@ -245,18 +231,6 @@ async fn admin(args: &Args, edge: &Edge, stop: &CancellationToken) -> Result<(Ar
     let address = listener.local_addr()?;
     tokio::spawn(Arc::clone(&admin).serve(listener, stop.clone()));
     Ok((admin, address))
-}
-
-/// Reads the session keys again now and then: another process may have rotated them, or it is time to.
-async fn keep_keys(file: crate::keys::KeyFile, edge: Arc<Edge>) {
-    let mut tick = tokio::time::interval(KEYS_EVERY);
-    loop {
-        tick.tick().await;
-        match file.load(Timestamp::now()) {
-            Ok(keys) => edge.set_keys(keys),
-            Err(error) => tracing::warn!(%error, "session keys could not be read again; the ones at hand are used"),
-        }
-    }
 }
 
 fn wanted(world: &World) -> Wanted {

@@ -23,7 +23,6 @@ use jiff::Timestamp;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::request::{Reason, Refusal, Reply, Request};
 use podmeta_metadata::session::Keyring;
-use tokio::sync::Semaphore;
 
 use connection::Connection;
 pub use connection::{Arrival, Peer, Server};
@@ -40,8 +39,9 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 pub struct Edge {
     pods: ArcSwap<HashMap<PodUid, Arc<Pod>>>,
     keys: ArcSwap<Keyring>,
-    broker: Arc<Broker>,
-    signing: Semaphore,
+    broker: Broker,
+    /// What pods that are not known may hold open, all together.
+    strangers: limit::Connections,
     clock: Clock,
     metrics: Metrics,
 }
@@ -53,8 +53,8 @@ impl Edge {
         Arc::new(Self {
             pods: ArcSwap::default(),
             keys: ArcSwap::from_pointee(keys),
-            broker: Arc::new(broker),
-            signing: Semaphore::new(1),
+            broker,
+            strangers: limit::Connections::default(),
             clock,
             metrics: Metrics::default(),
         })
@@ -78,12 +78,6 @@ impl Edge {
     /// Replaces the session keys, after they were rotated or read again.
     pub fn set_keys(&self, keys: Keyring) {
         self.keys.store(Arc::new(keys));
-    }
-
-    /// What the broker gives out; the dev server replaces its Secrets.
-    #[must_use]
-    pub fn broker(&self) -> &Broker {
-        &self.broker
     }
 
     /// The counts of this edge.

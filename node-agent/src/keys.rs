@@ -4,9 +4,16 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use podmeta_metadata::session::{BadKeys, KeyBytes, Keyring};
+
+use crate::edge::Edge;
+
+/// How often session keys are read again, and rotated when they are due.
+const EVERY: Duration = Duration::from_secs(60);
 
 /// How long a key makes tokens before the next one does.
 const KEY_LIFE: SignedDuration = SignedDuration::from_hours(24);
@@ -80,6 +87,18 @@ impl KeyFile {
         let text = keys.to_json().map_err(|error| Error::Keys { path: self.path.clone(), source: error.into() })?;
         replace(&self.path, text.as_bytes()).map_err(|source| Error::File { path: self.path.clone(), source })?;
         Ok(keys)
+    }
+}
+
+/// Reads the session keys again now and then: another process may have rotated them, or it is time to.
+pub async fn keep(file: KeyFile, edge: Arc<Edge>) {
+    let mut tick = tokio::time::interval(EVERY);
+    loop {
+        tick.tick().await;
+        match file.load(Timestamp::now()) {
+            Ok(keys) => edge.set_keys(keys),
+            Err(error) => tracing::warn!(%error, "session keys could not be read again; the ones at hand are used"),
+        }
     }
 }
 

@@ -7,11 +7,10 @@ mod tests;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use podmeta_agent_api::{Change, Epoch, Event, List, ResourceVersion};
-use podmeta_metadata::compile::Compiled;
+use podmeta_agent_api::{Change, Epoch, Event, Item, List, ResourceVersion};
 use podmeta_metadata::names::PodUid;
 
-use crate::index::Update;
+use crate::index::{Entry, Update};
 
 /// How many deletions of a node are remembered. An agent that missed more lists again, which is about as much to send.
 const MAX_DELETIONS: usize = 256;
@@ -22,6 +21,8 @@ pub struct Feed {
     epoch: Epoch,
     number: u64,
     nodes: HashMap<String, Node>,
+    /// The number of the change with which a node was forgotten last.
+    forgotten: u64,
 }
 
 /// An agent asked for changes that are not known here any more, or never were: it must list again (410).
@@ -44,23 +45,24 @@ struct Served {
     added: u64,
     /// The number of its last change.
     modified: u64,
-    compiled: Arc<Compiled>,
+    entry: Arc<Entry>,
 }
 
 impl Feed {
     /// A feed without changes.
     #[must_use]
     pub fn new(epoch: Epoch) -> Self {
-        Self { epoch, number: 0, nodes: HashMap::new() }
+        Self { epoch, number: 0, nodes: HashMap::new(), forgotten: 0 }
     }
 
     /// Takes in what changed, and says which nodes' agents are to be told. What only a profile's author should know is not
     /// for agents.
     pub fn take(&mut self, updates: Vec<Update>) -> Vec<String> {
         let mut told = Vec::new();
-        for Update { pod, node, compiled } in updates {
-            let known = self.nodes.entry(node.clone()).or_default();
-            if known.take(self.number + 1, pod, compiled) {
+        for Update { pod, node, entry } in updates {
+            let new = || Node { forgotten: self.forgotten, ..Node::default() };
+            let known = self.nodes.entry(node.clone()).or_insert_with(new);
+            if known.take(self.number + 1, pod, entry) {
                 self.number += 1;
                 told.push(node);
             }
@@ -70,11 +72,19 @@ impl Feed {
         told
     }
 
+    /// Forgets a node that is gone. An agent on a new node of its name lists again.
+    pub fn forget(&mut self, node: &str) {
+        if self.nodes.remove(node).is_some() {
+            self.number += 1;
+            self.forgotten = self.number;
+        }
+    }
+
     /// Everything that a node's agent serves now.
     #[must_use]
     pub fn list(&self, node: &str) -> List {
         let pods = self.nodes.get(node).into_iter().flat_map(|node| node.pods.values());
-        let items = pods.map(|served| served.compiled.outcome.clone()).collect();
+        let items = pods.map(|served| served.item()).collect();
         List { resource_version: self.version(self.number), items }
     }
 
@@ -89,6 +99,7 @@ impl Feed {
         let mut changes = match self.nodes.get(node) {
             Some(known) if version.number < known.forgotten => return Err(Gone),
             Some(known) => known.since(version.number),
+            None if version.number < self.forgotten => return Err(Gone),
             None => Vec::new(),
         };
         changes.sort_by_key(|(number, _)| *number);
@@ -107,18 +118,19 @@ impl Feed {
 
 impl Node {
     /// Whether anything is else for the agent.
-    fn take(&mut self, number: u64, pod: PodUid, compiled: Option<Arc<Compiled>>) -> bool {
-        match (self.pods.get_mut(&pod), compiled) {
-            (Some(served), Some(compiled)) => {
-                let changed = served.compiled.outcome != compiled.outcome;
-                if changed {
+    fn take(&mut self, number: u64, pod: PodUid, entry: Option<Arc<Entry>>) -> bool {
+        match (self.pods.get_mut(&pod), entry) {
+            (Some(served), Some(entry)) => {
+                let same = served.entry.compiled.outcome == entry.compiled.outcome
+                    && served.entry.addresses == entry.addresses;
+                if !same {
                     served.modified = number;
                 }
-                served.compiled = compiled;
-                changed
+                served.entry = entry;
+                !same
             }
-            (None, Some(compiled)) => {
-                self.pods.insert(pod, Served { added: number, modified: number, compiled });
+            (None, Some(entry)) => {
+                self.pods.insert(pod, Served { added: number, modified: number, entry });
                 true
             }
             (Some(_), None) => {
@@ -137,12 +149,18 @@ impl Node {
 
     fn since(&self, number: u64) -> Vec<(u64, Change)> {
         let changed = self.pods.values().filter(|served| served.modified > number).map(|served| {
-            let object = served.compiled.outcome.clone();
+            let object = Box::new(served.item());
             let new = served.added > number;
             (served.modified, if new { Change::Added { object } } else { Change::Modified { object } })
         });
         let deleted = self.deletions.iter().filter(|(when, _)| *when > number);
         let deleted = deleted.map(|(when, uid)| (*when, Change::Deleted { uid: uid.clone() }));
         changed.chain(deleted).collect()
+    }
+}
+
+impl Served {
+    fn item(&self) -> Item {
+        Item { outcome: self.entry.compiled.outcome.clone(), addresses: self.entry.addresses.clone() }
     }
 }

@@ -1,24 +1,36 @@
 //! What is known of the cluster, and what follows from it for each pod. A change marks the pods that it can touch; they are
 //! compiled together, once, however many changes there were. It knows nothing of the API server, of agents or of time.
+//!
+//! Compiling only reads the index, so that it may be done while others read it too: [`Index::compile`] says what follows,
+//! and [`Index::take`] takes that in.
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use podmeta_metadata::compile::{Compiled, Settings, Sources, compile};
+use podmeta_metadata::compile::{Compiled, Outcome, Settings, Sources, compile};
 use podmeta_metadata::facts::{Facts, NamespaceFacts, NodeFacts, PodFacts};
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::policy::Policy;
-use podmeta_metadata::profile::{KeyRef, Profile, UserDataSource};
+use podmeta_metadata::profile::{KeyRef, Profile, ProfileRef, UserDataSource};
+
+/// From how many pods on compiling is shared among processors: below that, starting threads costs more.
+const SHARED: usize = 64;
 
 /// One object as it is now, or the name of one that is gone.
 #[derive(Clone, Debug)]
 pub enum Change {
     /// A pod. One that is bound to no node is remembered only as not being there.
-    Pod(Box<PodFacts>),
+    Pod {
+        /// What is known of it.
+        facts: Box<PodFacts>,
+        /// Its addresses, once its status has them.
+        addresses: Vec<IpAddr>,
+    },
     /// A pod is gone.
     PodGone(PodUid),
     /// A namespace. Until it is known nothing is compiled for its pods: policies select by its labels.
@@ -53,6 +65,49 @@ pub enum Change {
     },
 }
 
+/// What follows for one pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// What it is served, and what its profiles should know.
+    pub compiled: Compiled,
+    /// Its addresses, as far as they are known.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Entry {
+    /// The profile that it is served by.
+    #[must_use]
+    pub fn profile(&self) -> Option<&ProfileRef> {
+        match &self.compiled.outcome {
+            Outcome::Served(workload) => workload.profile.as_ref(),
+            Outcome::Denied(_) | Outcome::Node(_) => None,
+        }
+    }
+
+    /// Every profile that this says something of.
+    fn concerns(&self) -> BTreeSet<ProfileKey> {
+        let findings = self.compiled.findings.iter().filter_map(|finding| finding.profile.as_ref());
+        findings.chain(self.profile()).map(ProfileKey::of).collect()
+    }
+}
+
+/// Which profile, whatever its generation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProfileKey {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl ProfileKey {
+    /// The key of a profile.
+    #[must_use]
+    pub fn of(profile: &ProfileRef) -> Self {
+        Self { namespace: profile.namespace.clone(), name: profile.name.clone() }
+    }
+}
+
 /// What changed for one pod.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Update {
@@ -61,7 +116,7 @@ pub struct Update {
     /// The node that it is or was bound to, whose agent is to be told.
     pub node: String,
     /// What follows for it now; none if nothing is to be served.
-    pub compiled: Option<Arc<Compiled>>,
+    pub entry: Option<Arc<Entry>>,
 }
 
 /// Everything that is known.
@@ -72,16 +127,21 @@ pub struct Index {
     namespaces: HashMap<String, Namespace>,
     nodes: HashMap<String, NodeFacts>,
     policies: Vec<Policy>,
+    /// The pods that a profile serves, or that something was found with for it.
+    concerned: HashMap<ProfileKey, BTreeSet<PodUid>>,
     dirty: BTreeSet<PodUid>,
     gone: Vec<Update>,
+    /// The profiles that something else may be said of than when it was last asked.
+    touched: BTreeSet<ProfileKey>,
 }
 
 /// A pod that is bound to a node, and what was compiled for it last.
 #[derive(Debug)]
 struct Bound {
     facts: PodFacts,
+    addresses: Vec<IpAddr>,
     node: String,
-    compiled: Option<Arc<Compiled>>,
+    entry: Option<Arc<Entry>>,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -102,8 +162,10 @@ impl Index {
             namespaces: HashMap::new(),
             nodes: HashMap::new(),
             policies: Vec::new(),
+            concerned: HashMap::new(),
             dirty: BTreeSet::new(),
             gone: Vec::new(),
+            touched: BTreeSet::new(),
         }
     }
 
@@ -111,7 +173,7 @@ impl Index {
     /// updates of pods are such.
     pub fn note(&mut self, change: Change) {
         match change {
-            Change::Pod(facts) => self.pod(*facts),
+            Change::Pod { facts, addresses } => self.pod(*facts, addresses),
             Change::PodGone(uid) => self.pod_gone(&uid),
             Change::Namespace(facts) => {
                 let name = facts.metadata.name.clone();
@@ -149,52 +211,113 @@ impl Index {
         }
     }
 
-    /// Compiles every pod that was touched since the last time, and says for which of them something changed.
-    pub fn compile(&mut self) -> Vec<Update> {
+    /// What follows for the pods that were touched, `most` of them at a time, over all processors. To be taken in with
+    /// [`Index::take`]; none are left when there are none of these.
+    #[must_use]
+    pub fn compile(&self, most: usize) -> Vec<(PodUid, Option<Entry>)> {
+        let touched: Vec<&PodUid> = self.dirty.iter().take(most).collect();
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let each = |uids: &[&PodUid]| -> Vec<_> { uids.iter().map(|uid| ((*uid).clone(), self.entry(uid))).collect() };
+        if touched.len() < SHARED || processors == 1 {
+            return each(&touched);
+        }
+        let share = touched.len().div_ceil(processors);
+        std::thread::scope(|scope| {
+            let each = &each;
+            let shares: Vec<_> = touched.chunks(share).map(|share| scope.spawn(move || each(share))).collect();
+            // A share that panicked stays dirty.
+            shares.into_iter().filter_map(|share| share.join().ok()).flatten().collect()
+        })
+    }
+
+    /// Takes in what was compiled, and says for which pods something changed.
+    pub fn take(&mut self, compiled: Vec<(PodUid, Option<Entry>)>) -> Vec<Update> {
         let mut updates = std::mem::take(&mut self.gone);
-        for uid in std::mem::take(&mut self.dirty) {
-            let Some(pod) = self.pods.get(&uid) else { continue };
-            let compiled = self.compiled(pod).map(Arc::new);
+        for (uid, entry) in compiled {
+            self.dirty.remove(&uid);
             let Some(pod) = self.pods.get_mut(&uid) else { continue };
-            if pod.compiled != compiled {
-                pod.compiled = compiled.clone();
-                updates.push(Update { pod: uid, node: pod.node.clone(), compiled });
+            if pod.entry.as_deref() == entry.as_ref() {
+                continue;
             }
+            let entry = entry.map(Arc::new);
+            let before = std::mem::replace(&mut pod.entry, entry.clone());
+            let node = pod.node.clone();
+            self.concern(&uid, before.as_deref(), entry.as_deref());
+            updates.push(Update { pod: uid, node, entry });
         }
         updates
     }
 
-    /// What was compiled for a pod last.
+    /// What was compiled for a pod last, and the node that it is bound to.
     #[must_use]
-    pub fn compiled_for(&self, uid: &PodUid) -> Option<&Arc<Compiled>> {
-        self.pods.get(uid)?.compiled.as_ref()
+    pub fn pod_on(&self, uid: &PodUid) -> Option<(&str, Option<&Arc<Entry>>)> {
+        self.pods.get(uid).map(|pod| (pod.node.as_str(), pod.entry.as_ref()))
     }
 
-    fn compiled(&self, pod: &Bound) -> Option<Compiled> {
+    /// The pods that a profile serves, or that something was found with for it.
+    pub fn concerned(&self, profile: &ProfileKey) -> impl Iterator<Item = (&PodUid, &str, &Arc<Entry>)> {
+        let pods = self.concerned.get(profile).into_iter().flatten();
+        pods.filter_map(|uid| {
+            self.pods.get_key_value(uid).and_then(|(uid, pod)| Some((uid, &*pod.node, pod.entry.as_ref()?)))
+        })
+    }
+
+    /// The profiles that something else may be said of than when this was last asked.
+    pub fn touched(&mut self) -> BTreeSet<ProfileKey> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// How many pods are known.
+    #[must_use]
+    pub fn pods(&self) -> usize {
+        self.pods.len()
+    }
+
+    fn entry(&self, uid: &PodUid) -> Option<Entry> {
+        let pod = self.pods.get(uid)?;
         let namespace = self.namespaces.get(&pod.facts.metadata.namespace)?;
         let facts = Facts {
             pod: pod.facts.clone(),
             namespace: namespace.facts.clone()?,
             node: self.nodes.get(&pod.node).cloned(),
         };
-        Some(compile(&facts, &namespace.profiles, &self.policies, &namespace.sources, &self.settings))
+        let compiled = compile(&facts, &namespace.profiles, &self.policies, &namespace.sources, &self.settings);
+        Some(Entry { compiled, addresses: pod.addresses.clone() })
     }
 
-    fn pod(&mut self, facts: PodFacts) {
+    fn concern(&mut self, pod: &PodUid, before: Option<&Entry>, after: Option<&Entry>) {
+        let before = before.map(Entry::concerns).unwrap_or_default();
+        let after = after.map(Entry::concerns).unwrap_or_default();
+        for profile in before.difference(&after) {
+            if let Some(pods) = self.concerned.get_mut(profile) {
+                pods.remove(pod);
+                if pods.is_empty() {
+                    self.concerned.remove(profile);
+                }
+            }
+        }
+        for profile in after.difference(&before) {
+            self.concerned.entry(profile.clone()).or_default().insert(pod.clone());
+        }
+        self.touched.extend(before.into_iter().chain(after));
+    }
+
+    fn pod(&mut self, facts: PodFacts, addresses: Vec<IpAddr>) {
         let uid = facts.metadata.uid.clone();
         let Some(node) = facts.spec.node_name.clone() else { return self.pod_gone(&uid) };
         match self.pods.get_mut(&uid) {
-            Some(known) if known.facts == facts => return,
-            Some(known) => known.facts = facts,
-            None => drop(self.pods.insert(uid.clone(), Bound { facts, node, compiled: None })),
+            Some(known) if known.facts == facts && known.addresses == addresses => return,
+            Some(known) => (known.facts, known.addresses) = (facts, addresses),
+            None => drop(self.pods.insert(uid.clone(), Bound { facts, addresses, node, entry: None })),
         }
         self.dirty.insert(uid);
     }
 
     fn pod_gone(&mut self, uid: &PodUid) {
         self.dirty.remove(uid);
-        if let Some(Bound { node, compiled: Some(_), .. }) = self.pods.remove(uid) {
-            self.gone.push(Update { pod: uid.clone(), node, compiled: None });
+        if let Some(Bound { node, entry: Some(entry), .. }) = self.pods.remove(uid) {
+            self.concern(uid, Some(&entry), None);
+            self.gone.push(Update { pod: uid.clone(), node, entry: None });
         }
     }
 
@@ -204,6 +327,7 @@ impl Index {
         let place = profiles.iter().position(|profile| profile.object.name == name);
         let old = place.map(|place| profiles.remove(place));
         if old != new {
+            self.touched.insert(ProfileKey { namespace: namespace.to_owned(), name: name.to_owned() });
             let both = [&old, &new];
             let touches = |pod: &Bound| both.into_iter().flatten().any(|profile| profile.matches(&pod.facts));
             let touched = self.pods.iter().filter(|(_, pod)| touches(pod)).map(|(uid, _)| uid.clone());

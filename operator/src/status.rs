@@ -27,6 +27,10 @@ pub struct Observed {
     pub pods: Vec<ObservedPod>,
     /// Whether the profile has a role.
     pub has_roles: bool,
+    /// The Secrets of its roles that are not there.
+    pub missing_secrets: Vec<FieldError>,
+    /// Whether a node that it has pods on has not reported yet, so that nothing is known of what its agent has.
+    pub unreported: bool,
 }
 
 /// What is known of a pod that a profile serves.
@@ -38,6 +42,8 @@ pub struct ObservedPod {
     pub programmed: bool,
     /// How it went when it last asked for credentials.
     pub credentials: Credentials,
+    /// Whether it asked without a session token lately.
+    pub tokenless: bool,
 }
 
 /// How it went when a pod last asked for credentials.
@@ -73,7 +79,7 @@ pub fn next(previous: Option<&MetadataProfileStatus>, observed: &Observed, now: 
         conditions: verdicts.into_iter().map(condition).collect(),
         matched_pods: Some(count(observed.pods.len())),
         programmed_pods: Some(count(programmed)),
-        tokenless_pods: previous.and_then(|previous| previous.tokenless_pods),
+        tokenless_pods: Some(count(observed.pods.iter().filter(|pod| pod.tokenless).count())),
         pods: named(observed),
     }
 }
@@ -132,6 +138,10 @@ fn programmed(observed: &Observed) -> Verdict {
 fn credentials_ready(observed: &Observed) -> Verdict {
     let verdict =
         |status, reason: &str, message| Verdict { kind: CREDENTIALS_READY, status, reason: reason.to_owned(), message };
+    if !observed.missing_secrets.is_empty() {
+        let missing = list(observed.missing_secrets.iter().map(ToString::to_string));
+        return verdict(Status::False, "SecretNotFound", missing);
+    }
     let failed = observed.pods.iter().filter_map(|pod| match &pod.credentials {
         Credentials::Failed(why) => Some(format!("pod {}: {why}", pod.name)),
         Credentials::Given | Credentials::NotAsked => None,

@@ -30,7 +30,7 @@ for program in cargo docker ip kind; do
 done
 
 cd "$root"
-cargo build --locked --package podmeta-node-agent --package podmeta-cluster
+cargo build --locked --package podmeta-cluster --package podmeta-node-agent --package podmeta-operator
 cluster=target/debug/cluster
 tests/cluster/packages "$cluster"
 
@@ -42,7 +42,7 @@ done
 imds=$!
 
 kind create cluster --config "$here/kind.yaml" --kubeconfig "$work/kubeconfig" --wait 120s
-for image in client node-agent pause; do
+for image in client pause podmeta; do
   archive=$("$cluster" archive "$image")
   kind load image-archive "$archive" --name "$name"
 done

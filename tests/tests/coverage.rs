@@ -236,10 +236,8 @@ fn has(value: &Json, field: &[&str]) -> bool {
 fn the_full_example_uses_every_field_of_both_resources() {
     let objects: Vec<Json> = serde_saphyr::from_multiple(&read("examples/full.yaml")).unwrap();
     let mut faults = Vec::new();
-    for (file, kind) in
-        [("crds/metadataprofiles.yaml", "MetadataProfile"), ("crds/metadatapolicies.yaml", "MetadataPolicy")]
-    {
-        let definition: Json = serde_saphyr::from_str(&read(file)).unwrap();
+    for (file, kind) in [("metadataprofiles.yaml", "MetadataProfile"), ("metadatapolicies.yaml", "MetadataPolicy")] {
+        let definition: Json = serde_saphyr::from_str(&read(&format!("charts/podmeta/files/crds/{file}"))).unwrap();
         let schema = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").unwrap();
         let mut all = Vec::new();
         fields(schema, "spec", &mut all);

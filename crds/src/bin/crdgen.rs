@@ -1,4 +1,4 @@
-//! Writes the definitions of both resources into a folder: `cargo run -p podmeta-crds --bin crdgen -- crds`.
+//! Writes the definitions of both resources into a folder: `make crds`.
 
 use std::error::Error;
 use std::path::Path;

@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::source::{Problem, Source};
+use crate::field::FieldError;
 use crate::yaml::join;
 
 /// One object as it was written.
@@ -70,10 +71,16 @@ pub(super) fn split(value: Value, source: Source, problems: &mut Vec<Problem>) -
 
 /// An object of one of Kubernetes' types. Fields that the type does not know are passed over, as newer ones must be.
 pub(super) fn known<T: DeserializeOwned>(item: &Item) -> Result<T, Problem> {
-    serde_path_to_error::deserialize(&item.value).map_err(|error| {
-        let field = path(error.path());
-        item.problem(&field, error.inner())
-    })
+    read(&item.value).map_err(|error| item.problem(&error.field, error.message))
+}
+
+/// An object of a type, from an API server that has dropped the fields that it does not know.
+///
+/// # Errors
+/// The first field that has another type.
+pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T, FieldError> {
+    serde_path_to_error::deserialize(value)
+        .map_err(|error| FieldError { field: path(error.path()), message: error.inner().to_string() })
 }
 
 /// An object of one of our types, and a problem for each field that it does not know.

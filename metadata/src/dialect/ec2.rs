@@ -203,7 +203,7 @@ pub fn credentials(credentials: &Credentials) -> Bytes {
 pub fn failure(failure: &Failure) -> Bytes {
     let at = rfc3339(failure.at);
     Bytes::from(json::object(&[
-        ("Code", Some(failure.code)),
+        ("Code", Some(&failure.code)),
         ("Message", Some(&failure.message)),
         ("LastUpdated", Some(&at)),
     ]))

@@ -185,7 +185,7 @@ pub fn credentials(credentials: &Credentials) -> Bytes {
 /// Credentials that cannot be had: a code that is not `Success`, which every client takes for an error.
 #[must_use]
 pub fn failure(failure: &Failure) -> Bytes {
-    object(&[("Message", &failure.message), ("LastUpdated", &rfc3339(failure.at)), ("Code", failure.code)])
+    object(&[("Message", &failure.message), ("LastUpdated", &rfc3339(failure.at)), ("Code", &failure.code)])
 }
 
 fn object(members: &[(&str, &str)]) -> Bytes {

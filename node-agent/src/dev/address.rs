@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use aws_lc_rs::digest::{SHA256, digest};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
-use podmeta_metadata::workload::{Link, MacAddress};
+use podmeta_metadata::workload::Link;
 
 /// Where pods without an address get one: 198.18.0.0/15, which RFC 2544 keeps for benchmarks, so no real pod has it.
 const RANGE: u32 = u32::from_be_bytes([198, 18, 0, 0]);
@@ -19,13 +19,7 @@ const PORTS: u16 = 10_000;
 /// The link of a pod: the addresses of its status, else one made of its UID.
 #[must_use]
 pub fn link(uid: &PodUid, addresses: &[IpAddr]) -> Link {
-    let mut link = Link { ipv4: Vec::new(), ipv6: Vec::new(), mac: MacAddress::of(uid) };
-    for address in addresses {
-        match address {
-            IpAddr::V4(address) => link.ipv4.push(*address),
-            IpAddr::V6(address) => link.ipv6.push(*address),
-        }
-    }
+    let mut link = Link::of(uid, addresses);
     if addresses.is_empty() {
         // Neither the first nor the last address of the range.
         link.ipv4.push(Ipv4Addr::from_bits(RANGE + 1 + number(uid.as_str()) % (RANGE_SIZE - 2)));

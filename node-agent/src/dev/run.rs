@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use podmeta_service::signals::{Request, Signals};
 use tokio_util::sync::CancellationToken;
 
 use crate::dev::listen::Listeners;
-use crate::dev::signals::{Request, Signals};
 use crate::dev::state::State;
 use crate::dev::world::{DevPod, World};
 use crate::edge::{Edge, Server};

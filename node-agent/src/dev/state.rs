@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use podmeta_metadata::signature::Signer;
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
+use podmeta_service::identity::Identity;
 
 use crate::keys::{KeyFile, private_folder, replace};
 
@@ -55,7 +55,7 @@ impl State {
             Some(identity) => identity,
             None => {
                 let new = self.folder.join(format!("identity.json.new-{}", std::process::id()));
-                replace(&new, &serde_json::to_vec(&Identity::make()?)?)
+                replace(&new, &serde_json::to_vec(&Identity::make("podmeta development identity")?)?)
                     .with_context(|| format!("cannot write {}", new.display()))?;
                 let linked = fs::hard_link(&new, &path);
                 drop(fs::remove_file(&new));
@@ -86,30 +86,3 @@ fn read(path: &Path) -> Result<Option<Identity>> {
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
 }
-
-/// A signing key and its certificate, both in PEM.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Identity {
-    key: zeroize::Zeroizing<String>,
-    certificate: String,
-}
-
-impl Identity {
-    fn make() -> Result<Self> {
-        let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).context("cannot make an RSA key")?;
-        let mut certificate = CertificateParams::default();
-        certificate.distinguished_name = DistinguishedName::new();
-        certificate.distinguished_name.push(DnType::CommonName, "podmeta development identity");
-        let certificate = certificate.self_signed(&key).context("cannot make a certificate")?;
-        Ok(Self { key: zeroize::Zeroizing::new(key.serialize_pem()), certificate: certificate.pem() })
-    }
-
-    fn signer(&self) -> Result<Signer> {
-        let key = KeyPair::from_pem(&self.key)?;
-        let certificate = rustls_pki_types::CertificateDer::from_pem_slice(self.certificate.as_bytes());
-        let certificate = certificate.map_err(|error| anyhow::anyhow!("the certificate is not PEM: {error}"))?;
-        Ok(Signer::new(&zeroize::Zeroizing::new(key.serialize_der()), &certificate)?)
-    }
-}
-
-use rustls_pki_types::pem::PemObject as _;

@@ -2,14 +2,13 @@
 //! own words.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Authority;
 use podmeta_metadata::dialect::{Dialect, ec2, ecs};
 use podmeta_metadata::request::{Answer, Refusal, Reply, Request};
-use podmeta_metadata::signature::Signed;
 use podmeta_metadata::tree::{DocumentItem, Found, Value};
 use podmeta_metadata::workload::{Link, Workload};
 use tokio::time::Instant;
@@ -62,6 +61,7 @@ pub(super) async fn answer(
         Answer::Item { found, token_left, audience } => {
             if token_left.is_none() {
                 edge.metrics.tokenless(arrival.dialect);
+                pod.tokenless.store(now.as_second(), Ordering::Relaxed);
             }
             let body = match found {
                 Found::Listing(listing) => Body::Text(listing),
@@ -122,17 +122,17 @@ async fn body(
         Value::Text(text) => Ok(Body::Text(text.clone())),
         Value::UserData(bytes) => Ok(Body::UserData(bytes.clone())),
         Value::SecretUserData(key) => {
-            let bytes = edge.broker.secret(&workload.pod.namespace, key).map_err(Refusal::Unavailable)?;
+            let bytes = edge.broker.user_data(&workload.pod, key).await.map_err(Refusal::Unavailable)?;
             Ok(Body::UserData(bytes))
         }
-        Value::Credentials => credentials(edge, workload, dialect).map(Body::Renewed),
+        Value::Credentials => credentials(edge, workload, dialect).await.map(Body::Renewed),
         Value::Document(item) => document(edge, pod, (workload, link), dialect, *item, audience).await.map(Body::Text),
     }
 }
 
-fn credentials(edge: &Edge, workload: &Workload, dialect: Dialect) -> Result<Bytes, Refusal> {
+async fn credentials(edge: &Edge, workload: &Workload, dialect: Dialect) -> Result<Bytes, Refusal> {
     let role = workload.part(dialect).and_then(|part| part.role.as_ref()).ok_or(Refusal::NotFound)?;
-    let given = edge.broker.credentials(&workload.pod.namespace, role, (edge.clock)());
+    let given = edge.broker.credentials(&workload.pod, dialect, role, (edge.clock)()).await;
     if let Err(failure) = &given {
         edge.metrics.credentials_failed(dialect);
         tracing::warn!(pod = %workload.pod, %dialect, role = %role.name, %failure, "credentials cannot be had; the pod gets the cloud's own error");
@@ -155,25 +155,10 @@ async fn document(
     item: DocumentItem,
     audience: Option<String>,
 ) -> Result<Bytes, Refusal> {
-    let text = match dialect {
-        Dialect::Ec2 => ec2::document::document(workload, link),
-        Dialect::Ecs => ecs::document::document(workload, link, audience.as_deref()),
-    };
-    let text = text.ok_or(Refusal::NotFound)?;
-    let sign = || sign(edge, text);
-    let signed = if audience.is_some() {
-        sign().await.map(|signed| signed.item(item))
-    } else {
-        pod.side(dialect).signed.get_or_try_init(sign).await.map(|signed| signed.item(item))
-    };
-    signed.map_err(Refusal::Unavailable)
-}
-
-/// Signs a document, which takes milliseconds, away from the thread that answers. Signatures take turns, so that many of
-/// them leave the other processors free; whoever asks for one waits for those that were asked before.
-async fn sign(edge: &Edge, text: String) -> Result<Signed, String> {
-    let gone = |what: &dyn std::fmt::Display| format!("the document could not be signed: {what}");
-    let _turn = edge.signing.acquire().await.map_err(|closed| gone(&closed))?;
-    let broker = Arc::clone(&edge.broker);
-    tokio::task::spawn_blocking(move || broker.sign(text)).await.map_err(|panicked| gone(&panicked))?
+    if audience.is_some() {
+        let signed = edge.broker.document(workload, link, dialect, audience).await?;
+        return Ok(signed.item(item));
+    }
+    let sign = || edge.broker.document(workload, link, dialect, None);
+    pod.side(dialect).signed.get_or_try_init(sign).await.map(|signed| signed.item(item))
 }

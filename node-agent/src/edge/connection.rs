@@ -13,6 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
+use podmeta_metadata::options::Limits;
 use podmeta_metadata::request::{Family, MAX_HEAD_BYTES};
 use podmeta_metadata::session::LastToken;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -75,16 +76,22 @@ impl Server {
     where
         I: AsyncRead + AsyncWrite + SetHopLimit + Send + Unpin + 'static,
     {
-        let Some(pod) = self.edge.pod(&arrival.pod) else {
-            tracing::debug!(uid = %arrival.pod, "a connection of a pod that is gone was closed");
-            return;
+        // A pod that is not known yet is told so, in answer to its request.
+        let pod = self.edge.pod(&arrival.pod);
+        let (connections, limit) = match &pod {
+            Some(pod) => (&pod.connections, pod.limits().connections),
+            None => (&self.edge.strangers, Limits::default().connections),
         };
-        let _open = match pod.connections.open(pod.limits().connections.get(), Instant::now()) {
+        let _open = match connections.open(limit.get(), Instant::now()) {
             Ok(open) => open,
             Err(TooMany { tell }) => {
                 self.edge.metrics().connection_refused();
                 if tell {
-                    tracing::warn!(pod = %pod.reference(), "a connection was closed: the pod has as many as spec.limits.connections of its profile allows");
+                    let name = pod.as_ref().map_or_else(|| arrival.pod.to_string(), |pod| pod.reference().to_string());
+                    tracing::warn!(
+                        pod = name,
+                        "a connection was closed: the pod has as many as spec.limits.connections of its profile allows"
+                    );
                 }
                 return;
             }

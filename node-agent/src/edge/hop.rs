@@ -31,6 +31,14 @@ impl SetHopLimit for TcpStream {
     }
 }
 
+/// A Unix socket leaves the node for nowhere.
+#[cfg(unix)]
+impl SetHopLimit for tokio::net::UnixStream {
+    fn set_hop_limit(&self, _: Family, _: u8) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The hop limit that a connection's replies must have from now on; none, until a token is given.
 #[derive(Debug, Default)]
 pub(super) struct Hops(AtomicU8);

@@ -1,6 +1,7 @@
 //! One pod as the edge serves it: its rendered trees, and what it has used of its limits.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use http::HeaderValue;
 use podmeta_metadata::compile::Denied;
@@ -32,6 +33,8 @@ pub struct Pod {
     ecs: Side,
     pub(super) bucket: Arc<Bucket>,
     pub(super) connections: Connections,
+    /// The second in which it asked last without a session token and was answered; 0 if it never did.
+    pub(super) tokenless: Arc<AtomicI64>,
 }
 
 /// What is made of a pod in one dialect: the tree at once, the signed document when it is first asked for.
@@ -53,12 +56,18 @@ impl Pod {
         };
         let side = |tree| Side { tree, signed: OnceCell::new() };
         let bucket = Arc::new(Bucket::default());
-        Self { launched, ec2: side(ec2), ecs: side(ecs), bucket, connections: Connections::default(), view }
+        let connections = Connections::default();
+        Self { launched, ec2: side(ec2), ecs: side(ecs), bucket, connections, tokenless: Arc::default(), view }
     }
 
     /// The same pod after an edit.
     pub(super) fn with(&self, view: View) -> Self {
-        Self { bucket: Arc::clone(&self.bucket), connections: self.connections.clone(), ..Self::new(view) }
+        Self {
+            bucket: Arc::clone(&self.bucket),
+            connections: self.connections.clone(),
+            tokenless: Arc::clone(&self.tokenless),
+            ..Self::new(view)
+        }
     }
 
     /// What the pod gets.
@@ -83,6 +92,12 @@ impl Pod {
             View::Served(workload, _) => workload.limits,
             View::Denied(_) => Limits::default(),
         }
+    }
+
+    /// The second in which the pod asked last without a session token and was answered, if it ever did.
+    #[must_use]
+    pub fn tokenless(&self) -> Option<i64> {
+        Some(self.tokenless.load(Ordering::Relaxed)).filter(|second| *second != 0)
     }
 
     pub(super) fn side(&self, dialect: Dialect) -> &Side {

@@ -1,4 +1,4 @@
-use podmeta_metadata::compile::{Denied, Outcome};
+use podmeta_metadata::compile::{Compiled, Denied, Outcome};
 use podmeta_metadata::finding::{Finding, Reason};
 use podmeta_metadata::workload::PodRef;
 
@@ -19,11 +19,15 @@ fn outcome(number: usize, why: &str) -> Outcome {
 
 fn update(node: &str, number: usize, why: &str) -> Update {
     let compiled = Compiled { outcome: outcome(number, why), findings: Vec::new() };
-    Update { pod: uid(number), node: node.into(), compiled: Some(Arc::new(compiled)) }
+    Update { pod: uid(number), node: node.into(), entry: Some(Arc::new(Entry { compiled, addresses: Vec::new() })) }
+}
+
+fn item(number: usize, why: &str) -> Box<Item> {
+    Box::new(Item { outcome: outcome(number, why), addresses: Vec::new() })
 }
 
 fn gone(node: &str, number: usize) -> Update {
-    Update { pod: uid(number), node: node.into(), compiled: None }
+    Update { pod: uid(number), node: node.into(), entry: None }
 }
 
 fn changes(feed: &Feed, node: &str, version: &ResourceVersion) -> Result<Vec<Change>, Gone> {
@@ -38,9 +42,9 @@ fn a_list_and_what_came_since_are_the_same_as_a_list_later() {
     assert_eq!(list.items.len(), 2);
     feed.take(vec![update("a", 1, "other"), gone("a", 2), update("a", 3, "three")]);
     let expected = [
-        Change::Modified { object: outcome(1, "other") },
+        Change::Modified { object: item(1, "other") },
         Change::Deleted { uid: uid(2) },
-        Change::Added { object: outcome(3, "three") },
+        Change::Added { object: item(3, "three") },
     ];
     assert_eq!(changes(&feed, "a", &list.resource_version).unwrap(), expected);
     assert_eq!(changes(&feed, "a", &feed.list("a").resource_version).unwrap(), []);
@@ -64,7 +68,7 @@ fn a_pod_that_changed_often_is_told_once_as_it_is_now() {
     for why in ["one", "two", "three"] {
         feed.take(vec![update("a", 1, why)]);
     }
-    assert_eq!(changes(&feed, "a", &start).unwrap(), [Change::Added { object: outcome(1, "three") }]);
+    assert_eq!(changes(&feed, "a", &start).unwrap(), [Change::Added { object: item(1, "three") }]);
 }
 
 #[test]
@@ -74,7 +78,8 @@ fn what_is_only_for_a_profile_s_author_is_not_told_to_agents() {
     let finding = Finding { profile: None, field: "spec".into(), reason: Reason::TagDropped, message: "a tag".into() };
     let compiled = Compiled { outcome: outcome(1, "one"), findings: vec![finding] };
     let before = feed.list("a").resource_version;
-    assert!(feed.take(vec![Update { compiled: Some(Arc::new(compiled)), ..update("a", 1, "") }]).is_empty());
+    let entry = Some(Arc::new(Entry { compiled, addresses: Vec::new() }));
+    assert!(feed.take(vec![Update { entry, ..update("a", 1, "") }]).is_empty());
     assert_eq!(feed.list("a").resource_version, before);
 }
 
@@ -100,4 +105,17 @@ fn an_agent_that_missed_too_many_deletions_lists_again_and_memory_is_bounded() {
     feed.take((MAX_DELETIONS..all).map(|number| gone("a", number)).collect());
     assert_eq!((feed.since("a", &start), feed.since("a", &full)), (Err(Gone), Err(Gone)));
     assert_eq!(feed.nodes["a"].deletions.len(), MAX_DELETIONS);
+}
+
+#[test]
+fn a_node_that_is_gone_is_forgotten_and_an_agent_of_its_name_lists_again() {
+    let mut feed = feed();
+    feed.take(vec![update("a", 1, "one"), update("b", 2, "two")]);
+    let (a, b) = (feed.list("a").resource_version, feed.list("b").resource_version);
+    feed.forget("a");
+    assert!(feed.list("a").items.is_empty());
+    assert_eq!(feed.since("a", &a), Err(Gone));
+    feed.take(vec![update("a", 3, "three")]);
+    assert_eq!(feed.since("a", &a), Err(Gone));
+    assert!(feed.since("b", &b).is_ok());
 }

@@ -50,7 +50,8 @@ fn objects(text: &str) -> Objects {
 fn changes(objects: &Objects) -> Vec<Change> {
     let mut all = Vec::new();
     for pod in &objects.pods {
-        all.push(Change::Pod(Box::new(pod.facts.pod.clone())));
+        let addresses = vec!["10.0.0.7".parse().unwrap()];
+        all.push(Change::Pod { facts: Box::new(pod.facts.pod.clone()), addresses });
         all.push(Change::Namespace(pod.facts.namespace.clone()));
         all.extend(pod.facts.node.clone().map(Change::Node));
     }
@@ -59,12 +60,22 @@ fn changes(objects: &Objects) -> Vec<Change> {
     all
 }
 
+/// Compiles all that was touched.
+fn compile(index: &mut Index) -> Vec<Update> {
+    let compiled = index.compile(usize::MAX);
+    index.take(compiled)
+}
+
+fn compiled_for<'i>(index: &'i Index, uid: &PodUid) -> Option<&'i Arc<Entry>> {
+    index.pod_on(uid)?.1
+}
+
 /// An index of some objects, and the pods' UIDs in their order.
 fn index(text: &str) -> (Index, Vec<PodUid>) {
     let objects = objects(text);
     let mut index = Index::new(Settings::default());
     changes(&objects).into_iter().for_each(|change| index.note(change));
-    assert_eq!(index.compile().len(), objects.pods.len());
+    assert_eq!(compile(&mut index).len(), objects.pods.len());
     let uids = objects.pods.iter().map(|pod| pod.facts.pod.metadata.uid.clone());
     (index, uids.collect())
 }
@@ -77,11 +88,11 @@ fn after(index: &mut Index, text: &str) -> Vec<PodUid> {
 
 /// The pods for which something changed since the last time.
 fn touched(index: &mut Index) -> Vec<PodUid> {
-    index.compile().into_iter().map(|update| update.pod).collect()
+    compile(index).into_iter().map(|update| update.pod).collect()
 }
 
 fn outcome<'i>(index: &'i Index, uid: &PodUid) -> &'i Outcome {
-    &index.compiled_for(uid).unwrap().outcome
+    &compiled_for(index, uid).unwrap().compiled.outcome
 }
 
 fn is_served(index: &Index, uid: &PodUid) -> bool {
@@ -101,12 +112,12 @@ fn objects_in_any_order_come_to_the_same() {
         let mut index = Index::new(Settings::default());
         for change in changes {
             index.note(change);
-            index.compile();
+            compile(&mut index);
         }
-        Arc::clone(index.compiled_for(uid).unwrap())
+        Arc::clone(compiled_for(&index, uid).unwrap())
     });
     assert_eq!(one, other);
-    assert!(matches!(one.outcome, Outcome::Served(_)));
+    assert!(matches!(one.compiled.outcome, Outcome::Served(_)));
 }
 
 #[test]
@@ -131,7 +142,7 @@ fn a_profile_touches_the_pods_that_it_selects_now_and_those_before() {
     }
     let selected: BTreeSet<_> = [uids[0].clone(), uids[1].clone()].into();
     assert_eq!(index.dirty, selected, "neither the third pod nor one of another namespace");
-    assert_eq!(index.compile().len(), 2);
+    assert_eq!(compile(&mut index).len(), 2);
     assert!(!is_served(&index, &uids[0]) && is_served(&index, &uids[1]));
 
     index.note(Change::ProfileGone { namespace: "shop".into(), name: "p".into() });
@@ -161,7 +172,7 @@ fn a_policy_touches_the_namespaces_that_it_holds_for() {
     let everywhere = policy("facts", "withoutProfile: Facts");
     assert_eq!(after(&mut index, &(pods + &everywhere)), [uids[1].clone()], "the first has the same already");
     index.note(Change::PolicyGone("facts".into()));
-    assert_eq!(index.compile().len(), 2);
+    assert_eq!(compile(&mut index).len(), 2);
     assert!(!is_served(&index, &uids[0]) && !is_served(&index, &uids[1]));
 }
 
@@ -196,10 +207,15 @@ fn a_config_map_s_value_touches_the_pods_whose_profile_names_it() {
     let (objects, _) = load(&[file], Timestamp::UNIX_EPOCH);
     let mut index = Index::new(Settings::default());
     changes(&objects).into_iter().for_each(|change| index.note(change));
-    index.compile();
+    compile(&mut index);
     let web = objects.pods[0].facts.pod.metadata.uid.clone();
     let finding = |index: &Index| {
-        index.compiled_for(&web).unwrap().findings.iter().any(|finding| finding.reason == Reason::UserDataUnavailable)
+        compiled_for(&index, &web)
+            .unwrap()
+            .compiled
+            .findings
+            .iter()
+            .any(|finding| finding.reason == Reason::UserDataUnavailable)
     };
     assert!(finding(&index));
     let key = KeyRef { name: "files".into(), key: "script".into() };
@@ -208,7 +224,7 @@ fn a_config_map_s_value_touches_the_pods_whose_profile_names_it() {
     assert_eq!(touched(&mut index), std::slice::from_ref(&web));
     assert!(!finding(&index));
     index.note(source(None));
-    index.compile();
+    compile(&mut index);
     assert!(finding(&index));
 }
 
@@ -217,16 +233,16 @@ fn nothing_is_compiled_for_a_pod_whose_namespace_is_not_known_or_that_has_no_nod
     let objects = objects(&(pod("shop", "web", "web") + &profile("web", "web", "")));
     let mut index = Index::new(Settings::default());
     let facts = objects.pods[0].facts.clone();
-    index.note(Change::Pod(Box::new(facts.pod.clone())));
-    assert!(index.compile().is_empty());
+    index.note(Change::Pod { facts: Box::new(facts.pod.clone()), addresses: Vec::new() });
+    assert!(compile(&mut index).is_empty());
     index.note(Change::Namespace(facts.namespace));
-    assert_eq!(index.compile().len(), 1);
+    assert_eq!(compile(&mut index).len(), 1);
 
     let mut waiting = facts.pod;
     waiting.spec.node_name = None;
     waiting.metadata.uid = "11111111-2222-3333-4444-555555555555".try_into().unwrap();
-    index.note(Change::Pod(Box::new(waiting)));
-    assert!(index.compile().is_empty());
+    index.note(Change::Pod { facts: Box::new(waiting), addresses: Vec::new() });
+    assert!(compile(&mut index).is_empty());
 }
 
 #[test]
@@ -234,9 +250,9 @@ fn a_pod_that_is_gone_is_told_to_its_node_once() {
     let (mut index, uids) = index(&(pod("shop", "web", "web") + &profile("web", "web", "")));
     index.note(Change::PodGone(uids[0].clone()));
     index.note(Change::PodGone(uids[0].clone()));
-    let gone = Update { pod: uids[0].clone(), node: "n1".into(), compiled: None };
-    assert_eq!(index.compile(), [gone]);
-    assert!(index.compile().is_empty() && index.compiled_for(&uids[0]).is_none());
+    let gone = Update { pod: uids[0].clone(), node: "n1".into(), entry: None };
+    assert_eq!(compile(&mut index), [gone]);
+    assert!(compile(&mut index).is_empty() && compiled_for(&index, &uids[0]).is_none());
 }
 
 #[test]
@@ -245,6 +261,6 @@ fn nothing_is_kept_of_a_namespace_that_is_gone() {
     index.note(Change::PodGone(uids[0].clone()));
     index.note(Change::NamespaceGone("shop".into()));
     index.note(Change::ProfileGone { namespace: "shop".into(), name: "web".into() });
-    index.compile();
+    compile(&mut index);
     assert!(index.namespaces.is_empty() && index.pods.is_empty());
 }

@@ -5,7 +5,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn pod(name: &str, programmed: bool, credentials: Credentials) -> ObservedPod {
-    ObservedPod { name: name.into(), programmed, credentials }
+    ObservedPod { name: name.into(), programmed, credentials, tokenless: false }
 }
 
 fn field(field: &str, message: &str) -> FieldError {

@@ -17,8 +17,8 @@ use crate::root_fs::RootFs;
 pub const CLIENT: &str = "podmeta.test/client:1";
 /// CoreDNS.
 pub const COREDNS: &str = "podmeta.test/coredns:1";
-/// The node agent, from this checkout.
-pub const NODE_AGENT: &str = "podmeta.test/node-agent:dev";
+/// The operator and the node agent, from this checkout.
+pub const PODMETA: &str = "podmeta.test/podmeta:dev";
 
 /// An image that this program can put together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -29,8 +29,8 @@ pub enum Known {
     Coredns,
     /// A shell, curl, Python and Node.js with the clouds' SDKs.
     Client,
-    /// The node agent, as it was built last.
-    NodeAgent,
+    /// The operator and the node agent, as they were built last.
+    Podmeta,
 }
 
 impl Known {
@@ -43,7 +43,7 @@ impl Known {
             Self::Pause => pause()?,
             Self::Coredns => coredns()?,
             Self::Client => client()?,
-            Self::NodeAgent => node_agent()?,
+            Self::Podmeta => podmeta()?,
         };
         let folder = cache()?.join("images");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -195,14 +195,16 @@ fn clients() -> Result<PathBuf> {
     printed.lines().next_back().map(PathBuf::from).context("real-clients/run did not say where the clients are")
 }
 
-fn node_agent() -> Result<(Image, RootFs)> {
+fn podmeta() -> Result<(Image, RootFs)> {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
-    let built = ["release", "debug"].map(|profile| target.join(profile).join("podmeta-node-agent"));
-    let age = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-    let newest = built.iter().filter(|path| path.exists()).max_by_key(|path| age(path));
-    let program = newest.context("the node agent is not built: cargo build --package podmeta-node-agent")?;
     let mut files = RootFs::new();
-    files.libraries(program)?;
-    files.file("/podmeta-node-agent", program);
-    Ok((image(NODE_AGENT, &["/podmeta-node-agent"], &[]), files))
+    for name in ["podmeta-operator", "podmeta-node-agent"] {
+        let built = ["release", "debug"].map(|profile| target.join(profile).join(name));
+        let age = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+        let newest = built.iter().filter(|path| path.exists()).max_by_key(|path| age(path));
+        let program = newest.with_context(|| format!("{name} is not built: cargo build --package {name}"))?;
+        files.libraries(program)?;
+        files.file(&format!("/{name}"), program);
+    }
+    Ok((image(PODMETA, &["/podmeta-operator"], &[]), files))
 }

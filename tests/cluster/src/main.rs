@@ -35,7 +35,7 @@ enum Command {
     Down,
     /// Print what of the cluster runs.
     Status,
-    /// Import images into every node: pause, coredns, client, node-agent, or an OCI archive.
+    /// Import images into every node: pause, coredns, client, podmeta, or an OCI archive.
     LoadImage {
         /// What to import.
         #[arg(required = true)]

@@ -1,7 +1,7 @@
 //! The images that were put together without a registry hold what the tests need.
 
 use anyhow::{Context as _, Result, ensure};
-use podmeta_cluster::images::{CLIENT, NODE_AGENT};
+use podmeta_cluster::images::{CLIENT, PODMETA};
 use serde_json::json;
 
 use crate::kit;
@@ -21,7 +21,7 @@ async fn the_client_image_has_a_shell_curl_and_the_clouds_sdks() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_node_agent_s_image_serves_a_pod_s_metadata() -> Result<()> {
+async fn podmeta_s_image_serves_a_pod_s_metadata() -> Result<()> {
     kit::test(async |_, namespace| {
         let example = include_str!("../../../examples/quickstart.yaml");
         let config = json!({
@@ -35,8 +35,8 @@ async fn the_node_agent_s_image_serves_a_pod_s_metadata() -> Result<()> {
                 "containers": [
                     {"name": "client", "image": CLIENT, "imagePullPolicy": "Never", "command": ["sleep", "infinity"]},
                     {
-                        "name": "agent", "image": NODE_AGENT, "imagePullPolicy": "Never",
-                        "args": ["dev", "-f", "/files/quickstart.yaml"],
+                        "name": "agent", "image": PODMETA, "imagePullPolicy": "Never",
+                        "command": ["/podmeta-node-agent", "dev", "-f", "/files/quickstart.yaml"],
                         "env": [{"name": "HOME", "value": "/tmp"}],
                         "volumeMounts": [{"name": "files", "mountPath": "/files"}, {"name": "tmp", "mountPath": "/tmp"}],
                     },

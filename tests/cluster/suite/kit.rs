@@ -4,6 +4,7 @@ mod cluster;
 mod dump;
 mod machine;
 mod namespace;
+mod podmeta;
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::{Duration, Instant};
@@ -16,7 +17,8 @@ use serde_json::json;
 use tokio::sync::RwLock;
 
 pub(crate) use cluster::Cluster;
-pub(crate) use namespace::{Namespace, addresses};
+pub(crate) use namespace::{Namespace, Ran, addresses};
+pub(crate) use podmeta::{AGENT, Podmeta, condition};
 
 /// Tests run beside one another, but for those that disturb what the others stand on.
 static DISTURBANCE: RwLock<()> = RwLock::const_new(());
@@ -33,15 +35,28 @@ pub(crate) async fn disturbing_test(body: impl AsyncFnOnce(&Cluster, &Namespace)
     run(body).await
 }
 
+/// The same for a test of podmeta, which is installed once for all of them.
+pub(crate) async fn podmeta_test(body: impl AsyncFnOnce(&Podmeta, &Namespace) -> Result<()>) -> Result<()> {
+    test(async |cluster, namespace| body(&Podmeta::install(cluster).await?, namespace).await).await
+}
+
+/// The same for a test that takes away what others stand on.
+pub(crate) async fn disturbing_podmeta_test(body: impl AsyncFnOnce(&Podmeta, &Namespace) -> Result<()>) -> Result<()> {
+    disturbing_test(async |cluster, namespace| body(&Podmeta::install(cluster).await?, namespace).await).await
+}
+
 /// Asks until it is so, for something that no watch tells.
-pub(crate) async fn within(patience: Duration, what: &str, so: impl AsyncFn() -> Result<()>) -> Result<()> {
+pub(crate) async fn within<T>(patience: Duration, what: &str, so: impl AsyncFn() -> Result<T>) -> Result<T> {
     let end = Instant::now() + patience;
     loop {
-        let Err(why) = so().await else { return Ok(()) };
+        let why = match so().await {
+            Ok(so) => return Ok(so),
+            Err(why) => why,
+        };
         if Instant::now() > end {
             return Err(why.context(format!("not after {} s: {what}", patience.as_secs())));
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

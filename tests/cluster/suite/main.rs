@@ -4,5 +4,6 @@ mod kit;
 
 mod cluster;
 mod images;
+mod podmeta;
 mod real_imds;
 mod storm;

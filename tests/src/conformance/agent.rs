@@ -14,7 +14,7 @@ use podmeta_metadata::names::PodUid;
 use podmeta_metadata::request::Family;
 use podmeta_metadata::session::{KeyBytes, Keyring};
 use podmeta_metadata::signature::Signer;
-use podmeta_node_agent::broker::Broker;
+use podmeta_node_agent::broker::{Broker, Files};
 use podmeta_node_agent::dev::files::Text;
 use podmeta_node_agent::dev::world::World;
 use podmeta_node_agent::edge::{Arrival, Edge, Peer, Server};
@@ -30,6 +30,7 @@ const START: i64 = 1_767_601_320;
 /// An agent.
 pub(super) struct Agent {
     edge: Arc<Edge>,
+    files: Arc<Files>,
     keys: Keyring,
     made_keys: u8,
     clock: Arc<AtomicI64>,
@@ -44,8 +45,9 @@ impl Agent {
     pub(super) fn start(objects: Objects) -> anyhow::Result<Self> {
         let clock = Arc::new(AtomicI64::new(START));
         let keys = Keyring::new(key_bytes(1), now(&clock)?);
-        let edge = edge(&keys, &clock)?;
-        let mut agent = Self { edge, keys, made_keys: 1, clock, objects, uids: BTreeMap::new(), tables: Vec::new() };
+        let (edge, files) = edge(&keys, &clock)?;
+        let (uids, tables) = (BTreeMap::new(), Vec::new());
+        let mut agent = Self { edge, files, keys, made_keys: 1, clock, objects, uids, tables };
         agent.publish()?;
         Ok(agent)
     }
@@ -75,7 +77,7 @@ impl Agent {
             Restart::SameKeys => Keyring::from_json(&self.keys.to_json()?)?,
             Restart::NewKeys => Keyring::new(self.next_key(), now(&self.clock)?),
         };
-        self.edge = edge(&self.keys, &self.clock)?;
+        (self.edge, self.files) = edge(&self.keys, &self.clock)?;
         self.publish()
     }
 
@@ -136,7 +138,7 @@ impl Agent {
         };
         world.secrets.retain(|key, _| !self.objects.is_lost(key));
         self.uids.extend(world.pods.iter().map(|(name, pod)| (name.clone(), pod.uid.clone())));
-        self.edge.broker().set_secrets(world.secrets);
+        self.files.set_secrets(world.secrets);
         self.edge.publish(world.pods.into_values().map(|pod| (pod.uid, pod.view)));
         Ok(())
     }
@@ -146,10 +148,11 @@ fn now(clock: &AtomicI64) -> anyhow::Result<Timestamp> {
     Ok(Timestamp::from_second(clock.load(Ordering::Relaxed))?)
 }
 
-fn edge(keys: &Keyring, clock: &Arc<AtomicI64>) -> anyhow::Result<Arc<Edge>> {
+fn edge(keys: &Keyring, clock: &Arc<AtomicI64>) -> anyhow::Result<(Arc<Edge>, Arc<Files>)> {
     let clock = Arc::clone(clock);
     let clock = Arc::new(move || now(&clock).unwrap_or_default());
-    Ok(Edge::new(keys.clone(), Broker::new(signer()?), clock))
+    let files = Files::new(signer()?);
+    Ok((Edge::new(keys.clone(), Broker::Files(Arc::clone(&files)), clock), files))
 }
 
 fn key_bytes(number: u8) -> KeyBytes {

@@ -17,7 +17,7 @@ use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
 use podmeta_metadata::tag;
 use podmeta_metadata::tree::{Builder, Found, Since, Tree};
 use podmeta_metadata::workload::{Link, Workload};
-use podmeta_node_agent::broker::Broker;
+use podmeta_node_agent::broker::{Broker, Files};
 use podmeta_node_agent::dev::files::Text;
 use podmeta_node_agent::dev::world::World;
 use podmeta_node_agent::edge::{Arrival, Edge, Server, View};
@@ -85,7 +85,7 @@ fn answer(workload: &Workload, dialect: Dialect, bytes: &[u8]) -> Vec<u8> {
     static EDGE: OnceLock<Arc<Edge>> = OnceLock::new();
     let edge = EDGE.get_or_init(|| {
         let signer = signer().unwrap();
-        let edge = Edge::new(keys(), Broker::new(signer), Arc::new(now));
+        let edge = Edge::new(keys(), Broker::Files(Files::new(signer)), Arc::new(now));
         edge.publish(world().pods.values().map(|pod| (pod.uid.clone(), pod.view.clone())));
         edge
     });

@@ -9,7 +9,9 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, ResourceExt};
-use podmeta_cluster::layout::{ASKED_PORT, ClusterName};
+use podmeta_cluster::layout::{self, ASKED_PORT, ClusterName};
+use podmeta_cluster::machine::Running;
+use tokio::process::Command;
 
 use super::machine::{Access, Machine};
 
@@ -19,6 +21,8 @@ pub(crate) struct Cluster {
     /// The administrator's client.
     pub(crate) client: Client,
     config: Config,
+    /// The file that leads to it.
+    pub(crate) kubeconfig: PathBuf,
     /// How its nodes are got at.
     access: Access,
     /// The nodes' names, in their order: node `a` of a test is the first.
@@ -54,7 +58,7 @@ impl Cluster {
         };
         let mut nodes: Vec<_> = nodes.iter().filter(|node| schedulable(node)).map(ResourceExt::name_any).collect();
         nodes.sort();
-        Ok(Self { client, config, access, nodes, asked })
+        Ok(Self { client, config, kubeconfig: path, access, nodes, asked })
     }
 
     /// A node by its letter: `a` is the first.
@@ -64,6 +68,24 @@ impl Cluster {
         let name =
             name.with_context(|| format!("there is no node {letter}: the cluster has {} nodes", self.nodes.len()))?;
         Ok(Machine::new(self.client.clone(), self.access.clone(), name.clone()))
+    }
+
+    /// Kills the API server. [`Cluster::start_api_server`] must follow, whatever happens between.
+    pub(crate) fn kill_api_server(&self) -> Result<()> {
+        let Access::Namespaces(name) = &self.access else {
+            bail!("the API server of this cluster cannot be got at: this test needs `cluster up`")
+        };
+        let running = Running::find(name, layout::Machine::ControlPlane)?.context("the control plane does not run")?;
+        running.kill_service("kube-apiserver")
+    }
+
+    /// Starts what of the cluster does not run.
+    pub(crate) async fn start_api_server(&self) -> Result<()> {
+        let Access::Namespaces(name) = &self.access else { return Ok(()) };
+        let mut up = Command::new(env!("CARGO_BIN_EXE_cluster"));
+        let nodes = self.nodes.len().to_string();
+        let output = up.args(["up", "--name", &name.to_string(), "--nodes", &nodes]).output().await?;
+        podmeta_cluster::machine::text(&output).context("the API server does not start again").map(drop)
     }
 
     /// The administrator's settings, to be changed for somebody else.
@@ -81,7 +103,7 @@ impl Cluster {
         let Some(url) = &self.asked else {
             bail!("nothing counts who asks the real metadata service: set PODMETA_REAL_IMDS to the URL of its counts")
         };
-        let output = tokio::process::Command::new("curl").args(["-sSf", "--max-time", "5", url]).output().await?;
+        let output = Command::new("curl").args(["-sSf", "--max-time", "5", url]).output().await?;
         let text = podmeta_cluster::machine::text(&output).with_context(|| format!("{url} does not answer"))?;
         Ok(serde_json::from_str(&text)?)
     }

@@ -107,7 +107,12 @@ impl Namespace {
 
     /// Runs a command in a pod's container `client`.
     pub(crate) async fn exec(&self, pod: &str, command: &[&str]) -> Result<Ran> {
-        let attach = AttachParams::default().container("client").stdout(true).stderr(true);
+        self.exec_in(pod, "client", command).await
+    }
+
+    /// Runs a command in a container of a pod.
+    pub(crate) async fn exec_in(&self, pod: &str, container: &str, command: &[&str]) -> Result<Ran> {
+        let attach = AttachParams::default().container(container).stdout(true).stderr(true);
         let started = self.api::<Pod>().exec(pod, command.iter().copied(), &attach).await;
         let mut process = started.with_context(|| format!("cannot run {command:?} in pod {pod}"))?;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -150,6 +155,13 @@ impl Namespace {
         })
         .await?;
         self.logs(pod, container).await
+    }
+
+    /// The node that a pod is bound to, once it is.
+    pub(crate) async fn node_of(&self, pod: &str) -> Result<String> {
+        let bound = |pod: Option<&Pod>| pod.and_then(|pod| pod.spec.as_ref()?.node_name.as_ref()).is_some();
+        let pod = self.wait::<Pod>(pod, "it is bound to a node", bound).await?;
+        pod.spec.and_then(|spec| spec.node_name).context("it is bound to no node")
     }
 
     /// Pods are refused until their namespace has its ServiceAccount.

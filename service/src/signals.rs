@@ -6,7 +6,7 @@ use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The signals that ask a program to end.
-pub(super) struct Signals {
+pub struct Signals {
     #[cfg(unix)]
     interrupt: Signal,
     #[cfg(unix)]
@@ -17,7 +17,7 @@ pub(super) struct Signals {
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub enum Request {
     /// The user, with Ctrl-C: every program of the terminal has heard it.
     Interrupt,
     /// Whoever started the program, or the terminal by going away: only this program has heard it.
@@ -28,7 +28,10 @@ pub(super) enum Request {
 #[cfg(unix)]
 impl Signals {
     /// Hears all of them from now on.
-    pub(super) fn hear() -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// If the system does not let it.
+    pub fn hear() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -37,7 +40,7 @@ impl Signals {
     }
 
     /// The next one.
-    pub(super) async fn next(&mut self) -> Request {
+    pub async fn next(&mut self) -> Request {
         tokio::select! {
             _ = self.interrupt.recv() => Request::Interrupt,
             _ = self.terminate.recv() => Request::Terminate,
@@ -49,12 +52,12 @@ impl Signals {
 #[cfg(not(unix))]
 impl Signals {
     /// Hears Ctrl-C.
-    pub(super) fn hear() -> io::Result<Self> {
+    pub fn hear() -> io::Result<Self> {
         Ok(Self {})
     }
 
     /// The next one.
-    pub(super) async fn next(&mut self) -> Request {
+    pub async fn next(&mut self) -> Request {
         drop(tokio::signal::ctrl_c().await);
         Request::Interrupt
     }

@@ -22,13 +22,13 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// An admin port that tells of these metrics, and that the agent is not ready yet.
+    /// An admin port that tells of these metrics, and that the program is not ready yet.
     #[must_use]
     pub fn new(registry: Registry) -> Arc<Self> {
         Arc::new(Self { registry, ready: AtomicBool::new(false) })
     }
 
-    /// From now on the agent is ready.
+    /// From now on the program is ready.
     pub fn set_ready(&self) {
         self.ready.store(true, Ordering::Release);
     }
@@ -60,7 +60,7 @@ impl Admin {
         if self.ready.load(Ordering::Acquire) {
             (StatusCode::OK, "ready\n")
         } else {
-            (StatusCode::SERVICE_UNAVAILABLE, "no pod is served yet\n")
+            (StatusCode::SERVICE_UNAVAILABLE, "not ready yet\n")
         }
     }
 

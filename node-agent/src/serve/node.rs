@@ -1,0 +1,229 @@
+//! What the operator said of the node's pods last, and what of it is served. It is saved in a file on the node, so that the
+//! agent may start again while the operator is away.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context as _, Result};
+use podmeta_agent_api::calls::{Generation, Report, Reported};
+use podmeta_agent_api::{Change, Event, Item, List, ResourceVersion};
+use podmeta_metadata::compile::Outcome;
+use podmeta_metadata::names::PodUid;
+use podmeta_metadata::role::Role;
+use podmeta_metadata::workload::{Link, PodRef};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+use crate::broker::operator::{Operator, Saved};
+use crate::edge::{Edge, View};
+use crate::keys::replace;
+
+/// For how many seconds a pod counts as one that asks without a token: a day.
+const LATELY: i64 = 24 * 3600;
+
+/// The file that the state is saved in.
+#[derive(Clone, Debug)]
+pub struct StateFile(PathBuf);
+
+/// What is saved.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// Where the operator's changes go on.
+    pub resource_version: Option<ResourceVersion>,
+    /// The node's pods.
+    pub items: Vec<Item>,
+    /// Their credentials.
+    pub credentials: Vec<Saved>,
+}
+
+impl StateFile {
+    /// The file in a folder that only the agent can enter.
+    #[must_use]
+    pub fn of(folder: &Path) -> Self {
+        Self(folder.join("state.json"))
+    }
+
+    /// What was saved; none if nothing was. A file that cannot be read is put aside: the operator says all of it again.
+    ///
+    /// # Errors
+    /// If the file is there and cannot be opened.
+    pub fn read(&self) -> Result<Option<State>> {
+        let path = &self.0;
+        let text = match fs::read(path) {
+            Ok(text) => Zeroizing::new(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        match serde_json::from_slice(&text) {
+            Ok(state) => Ok(Some(state)),
+            Err(error) => {
+                tracing::warn!(%error, path = %path.display(), "what was saved cannot be read, as after an upgrade; the operator is asked for it");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Saves the state, as a whole.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&self, state: &State) -> io::Result<()> {
+        replace(&self.0, &Zeroizing::new(serde_json::to_vec(state)?))
+    }
+}
+
+/// The pods of the node.
+pub struct Node {
+    pods: Mutex<Pods>,
+    edge: Arc<Edge>,
+    broker: Arc<Operator>,
+    /// How often something changed.
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Pods {
+    version: Option<ResourceVersion>,
+    items: BTreeMap<PodUid, Item>,
+}
+
+impl Node {
+    /// A node whose pods are those that were saved.
+    #[must_use]
+    pub fn new(edge: Arc<Edge>, broker: Arc<Operator>, state: State) -> Arc<Self> {
+        let items = state.items.into_iter().map(|item| (uid(&item).clone(), item)).collect();
+        let pods = Pods { version: state.resource_version, items };
+        let node = Self { pods: Mutex::new(pods), edge, broker, changes: watch::Sender::new(0) };
+        node.publish(&node.pods());
+        Arc::new(node)
+    }
+
+    /// Where the operator's changes go on; none if everything must be listed.
+    #[must_use]
+    pub fn version(&self) -> Option<ResourceVersion> {
+        self.pods().version.clone()
+    }
+
+    /// Hears when something changed.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Takes in a list: the pods that are not on it are gone.
+    pub fn list(&self, list: List) {
+        let items = list.items.into_iter().map(|item| (uid(&item).clone(), item)).collect();
+        let mut pods = self.pods();
+        let before = std::mem::replace(&mut pods.items, items);
+        pods.version = Some(list.resource_version);
+        self.forget(&before, &pods.items);
+        self.publish(&pods);
+    }
+
+    /// Takes in changes.
+    pub fn take(&self, events: Vec<Event>) {
+        let mut pods = self.pods();
+        let before = pods.items.clone();
+        for Event { resource_version, change } in events {
+            match change {
+                Change::Added { object } | Change::Modified { object } => {
+                    pods.items.insert(uid(&object).clone(), *object);
+                }
+                Change::Deleted { uid } => drop(pods.items.remove(&uid)),
+                Change::Bookmark => {}
+            }
+            pods.version = Some(resource_version);
+        }
+        if before != pods.items {
+            self.forget(&before, &pods.items);
+            self.publish(&pods);
+        }
+    }
+
+    /// Forgets where the operator's changes go on: everything is listed next. What is served stays.
+    pub fn list_again(&self) {
+        self.pods().version = None;
+    }
+
+    /// The UID of a pod by its namespace and name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<PodUid> {
+        let pods = self.pods();
+        let found = pods.items.iter().find(|(_, item)| reference(item).to_string() == name);
+        found.map(|(uid, _)| uid.clone())
+    }
+
+    /// What is saved.
+    pub async fn state(&self) -> State {
+        let credentials = self.broker.saved().await;
+        let pods = self.pods();
+        State { resource_version: pods.version.clone(), items: pods.items.values().cloned().collect(), credentials }
+    }
+
+    /// What the leader is told, at a second.
+    #[must_use]
+    pub fn report(&self, now: i64) -> Report {
+        let mut outcomes = self.broker.outcomes();
+        let reported = |(uid, item): (&PodUid, &Item)| {
+            let Outcome::Served(workload) = &item.outcome else { return None };
+            let profile = workload.profile.as_ref();
+            let profile =
+                profile.map(|profile| Generation { uid: profile.uid.clone(), generation: profile.generation });
+            let asked = self.edge.pod(uid).and_then(|pod| pod.tokenless());
+            let tokenless = asked.is_some_and(|second| now - second < LATELY);
+            let credentials = outcomes.remove(uid).unwrap_or_default();
+            Some((uid.clone(), Reported { profile, credentials, tokenless }))
+        };
+        Report { pods: self.pods().items.iter().filter_map(reported).collect() }
+    }
+
+    fn pods(&self) -> MutexGuard<'_, Pods> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Credentials are those of one role: with another role, or none, they are not served any more.
+    fn forget(&self, before: &BTreeMap<PodUid, Item>, now: &BTreeMap<PodUid, Item>) {
+        self.broker.retain(|uid| {
+            now.get(uid).is_some_and(|now| before.get(uid).is_none_or(|before| roles(before) == roles(now)))
+        });
+    }
+
+    fn publish(&self, pods: &Pods) {
+        let view = |(uid, item): (&PodUid, &Item)| {
+            let view = match &item.outcome {
+                Outcome::Served(workload) => View::Served(workload.clone(), Link::of(uid, &item.addresses)),
+                Outcome::Denied(denied) => View::Denied(denied.clone()),
+                Outcome::Node(_) => return None,
+            };
+            Some((uid.clone(), view))
+        };
+        self.edge.publish(pods.items.iter().filter_map(view));
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+}
+
+fn roles(item: &Item) -> [Option<&Role>; 2] {
+    match &item.outcome {
+        Outcome::Served(workload) => {
+            [&workload.ec2, &workload.ecs].map(|part| part.as_ref().and_then(|part| part.role.as_ref()))
+        }
+        Outcome::Denied(_) | Outcome::Node(_) => [None, None],
+    }
+}
+
+fn reference(item: &Item) -> &PodRef {
+    match &item.outcome {
+        Outcome::Served(workload) => &workload.pod,
+        Outcome::Denied(denied) => &denied.pod,
+        Outcome::Node(pod) => pod,
+    }
+}
+
+fn uid(item: &Item) -> &PodUid {
+    &reference(item).uid
+}

@@ -1,0 +1,99 @@
+//! Who asks: the agent of one node, or nobody.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::response::Response;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event, EventType, Recorder};
+
+use super::{Api, later, refuse};
+use crate::metrics::Refused;
+use crate::reviewer::Refusal;
+
+/// How often one node's agent is worth an event.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// An agent, as its token says.
+#[derive(Debug)]
+pub(super) struct Agent {
+    /// The node that it is on.
+    pub(super) node: String,
+}
+
+impl FromRequestParts<Arc<Api>> for Agent {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Response> {
+        match of(parts, api).await {
+            Ok(node) => Ok(Self { node }),
+            Err(Refusal::Unavailable(why)) => {
+                tracing::warn!(why, "an agent's token could not be reviewed; the agent is told to come again");
+                Err(later("the API server cannot review the token now"))
+            }
+            Err(refusal) => {
+                api.shared.metrics.refused(Refused::Token);
+                tracing::warn!(path = parts.uri.path(), why = %refusal, "a request was refused: it is no node agent's");
+                Err(refuse(StatusCode::UNAUTHORIZED, refusal))
+            }
+        }
+    }
+}
+
+async fn of(parts: &Parts, api: &Api) -> Result<String, Refusal> {
+    let header = parts.headers.get(header::AUTHORIZATION).and_then(|header| header.to_str().ok());
+    let token = header.and_then(|header| header.strip_prefix("Bearer ")).ok_or(Refusal::NoToken)?;
+    api.reviewer.node(token).await
+}
+
+/// Tells of agents that asked for what is not theirs.
+pub(super) struct Refusals {
+    recorder: Recorder,
+    told: Mutex<HashMap<String, Instant>>,
+}
+
+impl Refusals {
+    pub(super) fn new(recorder: Recorder) -> Self {
+        Self { recorder, told: Mutex::default() }
+    }
+
+    /// An event on the node, now and then; a line in the log each time.
+    pub(super) fn tell(&self, node: &str, what: &str) {
+        tracing::warn!(
+            node,
+            what,
+            "an agent asked for what is not its own; if this goes on, look at what runs on that node"
+        );
+        let now = Instant::now();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|_, when| now.duration_since(*when) < EVERY);
+        if told.insert(node.to_owned(), now).is_some() {
+            return;
+        }
+        let event = Event {
+            type_: EventType::Warning,
+            reason: "AgentRefused".to_owned(),
+            note: Some(what.to_owned()),
+            action: "Serve".to_owned(),
+            secondary: None,
+        };
+        let node = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Node".to_owned()),
+            name: Some(node.to_owned()),
+            // What the kubelet says too, so that `kubectl describe node` finds it.
+            uid: Some(node.to_owned()),
+            ..ObjectReference::default()
+        };
+        let recorder = self.recorder.clone();
+        tokio::spawn(async move {
+            if let Err(error) = recorder.publish(&event, &node).await {
+                tracing::warn!(%error, "an event could not be written");
+            }
+        });
+    }
+}

@@ -1,0 +1,17 @@
+//! The operator's program: parse, run, return the error.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use podmeta_operator::args::Args;
+use podmeta_operator::operator;
+
+fn main() -> ExitCode {
+    match operator::main(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Gets what agents ask for a pod and cannot have by themselves: credentials of its role, its user data from a Secret, its
+//! signed document. What a pod may have follows from what was compiled for it, never from what the agent says.
+
+use base64::Engine as _;
+use jiff::Timestamp;
+use podmeta_agent_api::calls::{Credentials, DocumentRequest, UserData};
+use podmeta_metadata::compile::Outcome;
+use podmeta_metadata::credentials::{Failure, from_secret};
+use podmeta_metadata::dialect::{Dialect, ec2, ecs};
+use podmeta_metadata::profile::MAX_USER_DATA_BYTES;
+use podmeta_metadata::role::Provider;
+use podmeta_metadata::secret::Secret;
+use podmeta_metadata::workload::{UserData as Data, Workload};
+
+use crate::index::Entry;
+use crate::world::World;
+
+/// Why something cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The pod has no such thing.
+    #[error("the pod has no {0}")]
+    None(&'static str),
+    /// The API server says that its addresses are others.
+    #[error("these are not the pod's addresses")]
+    Address,
+    /// Something is missing that its profile names.
+    #[error("{0}")]
+    Missing(String),
+}
+
+fn served<'e>(entry: &'e Entry, what: &'static str) -> Result<&'e Workload, Refusal> {
+    match &entry.compiled.outcome {
+        Outcome::Served(workload) => Ok(workload),
+        Outcome::Denied(_) | Outcome::Node(_) => Err(Refusal::None(what)),
+    }
+}
+
+/// The credentials of a pod's role.
+///
+/// # Errors
+/// If the pod has no role in that dialect. That there are no credentials is an answer, in the words that the pod gets.
+pub fn credentials(world: &World, entry: &Entry, dialect: Dialect, now: Timestamp) -> Result<Credentials, Refusal> {
+    let workload = served(entry, "role")?;
+    let role =
+        workload.part(dialect).and_then(|part| part.role.as_ref()).ok_or(Refusal::None("role in this dialect"))?;
+    let failed = |code: &'static str, message| Credentials::Failed(Failure { code: code.into(), message, at: now });
+    let namespace = &workload.pod.namespace;
+    Ok(match &role.provider {
+        Provider::Secret { name } => match world.secret(namespace, name).map(|data| from_secret(data, now)) {
+            Some(Ok(credentials)) => Credentials::Given(credentials),
+            Some(Err(why)) => failed("Failed", format!("Secret {namespace}/{name}: {why}")),
+            None => failed("Failed", format!("Secret {namespace}/{name} does not exist")),
+        },
+        Provider::AwsWebIdentity { .. } | Provider::AwsAssumeRole { .. } | Provider::AliyunOidc { .. } => {
+            let kind = role.provider.kind();
+            let message = format!(
+                "this version of podmeta cannot ask a cloud for credentials yet, as {kind} does; use a secret provider"
+            );
+            failed("AssumeRoleUnauthorizedAccess", message)
+        }
+    })
+}
+
+/// A pod's user data that is in a Secret.
+///
+/// # Errors
+/// If its user data is in none, or that is missing or too long.
+pub fn user_data(world: &World, entry: &Entry) -> Result<UserData, Refusal> {
+    let workload = served(entry, "user data")?;
+    let Some(Data::Secret(key)) = &workload.instance.user_data else {
+        return Err(Refusal::None("user data in a Secret"));
+    };
+    let namespace = &workload.pod.namespace;
+    let data = world.secret(namespace, &key.name).and_then(|data| data.get(&key.key));
+    match data {
+        Some(data) if data.len() <= MAX_USER_DATA_BYTES => {
+            let text = base64::engine::general_purpose::STANDARD.encode(data.as_slice());
+            Ok(UserData { data: Secret::new(text) })
+        }
+        Some(_) => {
+            Err(Refusal::Missing(format!("Secret {namespace}/{} key {} is longer than 16 KiB", key.name, key.key)))
+        }
+        None => Err(Refusal::Missing(format!("Secret {namespace}/{} or its key {} does not exist", key.name, key.key))),
+    }
+}
+
+/// The text of a pod's identity document, to be signed.
+///
+/// # Errors
+/// If the pod has none in that dialect, or the addresses are not its own.
+pub fn document(entry: &Entry, request: &DocumentRequest) -> Result<String, Refusal> {
+    let workload = served(entry, "identity document")?;
+    let link = &request.link;
+    let named = link.ipv4.iter().copied().map(Into::into).chain(link.ipv6.iter().copied().map(Into::into));
+    let named: std::collections::BTreeSet<std::net::IpAddr> = named.collect();
+    // Before the API server has heard of any from the kubelet, the CNI's word holds.
+    if !entry.addresses.is_empty() && !named.iter().all(|address| entry.addresses.contains(address)) {
+        return Err(Refusal::Address);
+    }
+    let text = match request.dialect {
+        Dialect::Ec2 => ec2::document::document(workload, link),
+        Dialect::Ecs => ecs::document::document(workload, link, request.audience.as_deref()),
+    };
+    text.ok_or(Refusal::None("identity document in this dialect"))
+}

@@ -1,0 +1,178 @@
+//! Watches of whole kinds: each object becomes what is kept of it at once, so that no object as such stays in memory. One
+//! that cannot be read is reported, and stops no other.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+
+use futures_util::StreamExt as _;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use kube::api::{Api, ApiResource, DynamicObject};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{Config, Event, watcher};
+use kube::{Client, Resource, ResourceExt as _};
+use podmeta_crds::metadatapolicy::MetadataPolicy;
+use podmeta_crds::metadataprofile::{MetadataProfile, MetadataProfileStatus};
+use podmeta_crds::{facts, objects, policy, profile};
+use podmeta_metadata::names::PodUid;
+use podmeta_metadata::profile::ProfileRef;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::Sender;
+
+use crate::index::{Change, ProfileKey};
+use crate::reconcile::{Told, Watched};
+use crate::world::{Input, Invalid, ProfileObject};
+
+/// Namespaces.
+pub async fn namespaces(client: Client, told: Sender<Told>) {
+    let name = |namespace: &Namespace| namespace.metadata.name.clone();
+    let there = |namespace: &Namespace| Some(Change::Namespace(facts::namespace(namespace)).into());
+    let gone = |name: String| Change::NamespaceGone(name).into();
+    watch(Api::all(client), Config::default(), Watched::Namespaces, told, name, there, gone).await;
+}
+
+/// Nodes.
+pub async fn nodes(client: Client, told: Sender<Told>) {
+    let name = |node: &Node| node.metadata.name.clone();
+    let there = |node: &Node| Some(Change::Node(facts::node(node, Timestamp::now())).into());
+    let gone = |name: String| Change::NodeGone(name).into();
+    watch(Api::all(client), Config::default(), Watched::Nodes, told, name, there, gone).await;
+}
+
+/// Pods that are bound to a node and have not ended.
+pub async fn pods(client: Client, told: Sender<Told>) {
+    let config = Config::default().fields("spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed");
+    let uid = |pod: &Pod| PodUid::try_from(pod.uid()?).ok();
+    let there = |pod: &Pod| match facts::pod(pod) {
+        Ok(facts) => Some(Change::Pod { facts: Box::new(facts), addresses: facts::pod_addresses(pod) }.into()),
+        Err(errors) => {
+            let errors = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            tracing::warn!(pod = %pod.name_any(), namespace = ?pod.namespace(), %errors, "a pod is passed over, and is served nothing");
+            None
+        }
+    };
+    let gone = |uid: PodUid| Change::PodGone(uid).into();
+    watch(Api::all(client), config, Watched::Pods, told, uid, there, gone).await;
+}
+
+/// MetadataPolicies. One that is not valid stays as it was: forgetting it would loosen what it tightens.
+pub async fn policies(client: Client, told: Sender<Told>) {
+    let name = |policy: &DynamicObject| policy.metadata.name.clone();
+    let there = |object: &DynamicObject| {
+        let read = objects::read::<MetadataPolicy>(&value(object)).map_err(|error| vec![error]);
+        let read = read.and_then(|policy| policy::validate(&policy));
+        match read {
+            Ok(policy) => Some(Change::Policy(Box::new(policy)).into()),
+            Err(errors) => {
+                let errors = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                tracing::error!(policy = %object.name_any(), %errors, "a MetadataPolicy is not valid; what it said before holds, if anything");
+                None
+            }
+        }
+    };
+    let gone = |name: String| Change::PolicyGone(name).into();
+    watch(all::<MetadataPolicy>(client), Config::default(), Watched::Policies, told, name, there, gone).await;
+}
+
+/// MetadataProfiles.
+pub async fn profiles(client: Client, told: Sender<Told>) {
+    let key = |object: &DynamicObject| {
+        Some(ProfileKey { namespace: object.namespace()?, name: object.metadata.name.clone()? })
+    };
+    let there = |object: &DynamicObject| Some(Told::Input(Input::Profile(Box::new(profile_object(object)))));
+    let gone = |key: ProfileKey| Told::Input(Input::ProfileGone(key));
+    watch(all::<MetadataProfile>(client), Config::default(), Watched::Profiles, told, key, there, gone).await;
+}
+
+impl From<Change> for Told {
+    fn from(change: Change) -> Self {
+        Self::Input(Input::Index(change))
+    }
+}
+
+/// Objects of our own kinds, read as whatever they hold, so that one that is wrong is one that can be reported.
+fn all<K: Resource<DynamicType = ()>>(client: Client) -> Api<DynamicObject> {
+    Api::all_with(client, &ApiResource::erase::<K>(&()))
+}
+
+fn value(object: &DynamicObject) -> serde_json::Value {
+    let mut value = object.data.clone();
+    if let (Some(map), Ok(metadata)) = (value.as_object_mut(), serde_json::to_value(&object.metadata)) {
+        map.insert("metadata".to_owned(), metadata);
+    }
+    value
+}
+
+fn profile_object(object: &DynamicObject) -> ProfileObject {
+    let reference = ProfileRef {
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+        uid: object.uid().unwrap_or_default(),
+        generation: object.metadata.generation.unwrap_or_default(),
+    };
+    let status = object
+        .data
+        .get("status")
+        .and_then(|status| serde_json::from_value::<MetadataProfileStatus>(status.clone()).ok());
+    let spec = match objects::read::<MetadataProfile>(&value(object)) {
+        Ok(read) => profile::validate(&read).map_err(|errors| Invalid { errors, shut: profile::shut(&read) }),
+        Err(error) => Err(Invalid { errors: vec![error], shut: None }),
+    };
+    ProfileObject { reference, spec, status }
+}
+
+/// Watches for ever: tells what is there and what is gone. After the watch broke, what is not there any more is gone.
+async fn watch<K, Key>(
+    api: Api<K>,
+    config: Config,
+    watched: Watched,
+    told: Sender<Told>,
+    key: impl Fn(&K) -> Option<Key>,
+    there: impl Fn(&K) -> Option<Told>,
+    gone: impl Fn(Key) -> Told,
+) where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    Key: Eq + std::hash::Hash + Clone,
+{
+    // Which are known, and whether they were there when everything was listed last.
+    let mut known: HashMap<Key, bool> = HashMap::new();
+    let stream = watcher(api, config).default_backoff();
+    let mut stream = std::pin::pin!(stream);
+    while let Some(event) = stream.next().await {
+        let say = match event {
+            Ok(Event::Init) => {
+                known.values_mut().for_each(|there| *there = false);
+                continue;
+            }
+            Ok(Event::Apply(object) | Event::InitApply(object)) => {
+                known.extend(key(&object).map(|key| (key, true)));
+                there(&object)
+            }
+            Ok(Event::Delete(object)) => {
+                let key = key(&object);
+                if let Some(key) = &key {
+                    known.remove(key);
+                }
+                key.map(&gone)
+            }
+            Ok(Event::InitDone) => {
+                let lost: Vec<Key> = known.extract_if(|_, there| !*there).map(|(key, _)| key).collect();
+                for key in lost {
+                    if told.send(gone(key)).await.is_err() {
+                        return;
+                    }
+                }
+                Some(Told::Complete(watched))
+            }
+            Err(error) => {
+                tracing::warn!(%error, ?watched, "a watch broke, and is begun again; if it goes on, see that the API server answers and that the operator's ClusterRole is there");
+                continue;
+            }
+        };
+        if let Some(say) = say
+            && told.send(say).await.is_err()
+        {
+            return;
+        }
+    }
+}

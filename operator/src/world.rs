@@ -1,0 +1,390 @@
+//! Everything that the operator knows, in one place: the index of pods, what agents are told, the profiles as objects,
+//! Secrets that profiles name, and what agents report. It knows no API server, no socket and no time.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use podmeta_agent_api::Epoch;
+use podmeta_agent_api::calls::{Report, Reported};
+use podmeta_crds::field::FieldError;
+use podmeta_crds::metadataprofile::MetadataProfileStatus;
+use podmeta_metadata::compile::Settings;
+use podmeta_metadata::credentials::SecretData;
+use podmeta_metadata::finding::{Finding, Reason};
+use podmeta_metadata::names::PodUid;
+use podmeta_metadata::profile::{KeyRef, Profile, ProfileRef, UserDataSource};
+use podmeta_metadata::role::Provider;
+
+use crate::feed::Feed;
+use crate::index::{Change, Entry, Index, ProfileKey, Update};
+use crate::status::{Credentials, Observed, ObservedPod};
+
+/// How many findings of a profile are looked at: far more than its status can say.
+const MAX_FINDINGS: usize = 64;
+
+/// One object as it is now, or the name of one that is gone.
+#[derive(Debug)]
+pub enum Input {
+    /// What pods are compiled of.
+    Index(Change),
+    /// A profile, valid or not.
+    Profile(Box<ProfileObject>),
+    /// A profile is gone.
+    ProfileGone(ProfileKey),
+    /// A Secret that a profile names; none if there is no such Secret.
+    Secret {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// Its data.
+        data: Option<SecretData>,
+    },
+}
+
+/// A profile as the API server holds it.
+#[derive(Debug)]
+pub struct ProfileObject {
+    /// Which generation of which profile.
+    pub reference: ProfileRef,
+    /// Its spec, or what is wrong with it.
+    pub spec: Result<Profile, Invalid>,
+    /// What was said of it last.
+    pub status: Option<MetadataProfileStatus>,
+}
+
+/// A profile that cannot be used.
+#[derive(Debug)]
+pub struct Invalid {
+    /// What is wrong.
+    pub errors: Vec<FieldError>,
+    /// A profile for the same pods that serves them nothing, if it can be told which pods those are.
+    pub shut: Option<Profile>,
+}
+
+/// An object in a namespace that a profile names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// A Secret.
+    Secret {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// A ConfigMap.
+    ConfigMap {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+}
+
+/// What profiles name, and of ConfigMaps which keys.
+pub type Sources = BTreeMap<Source, BTreeSet<String>>;
+
+/// Everything.
+#[derive(Debug)]
+pub struct World {
+    index: Index,
+    feed: Feed,
+    profiles: HashMap<ProfileKey, Known>,
+    /// By namespace and name. None: it is known that there is none.
+    secrets: HashMap<(String, String), Option<SecretData>>,
+    /// By node.
+    reports: HashMap<String, Report>,
+    /// The profiles that something else may be said of than when it was last asked.
+    touched: BTreeSet<ProfileKey>,
+}
+
+#[derive(Debug)]
+struct Known {
+    reference: ProfileRef,
+    errors: Vec<FieldError>,
+    /// What its pods are served by: the newest generation that was valid.
+    profile: Option<Profile>,
+    status: Option<MetadataProfileStatus>,
+}
+
+impl World {
+    /// A world of which nothing is known yet. Its agents are told of changes by `epoch`.
+    #[must_use]
+    pub fn new(settings: Settings, epoch: Epoch) -> Self {
+        Self {
+            index: Index::new(settings),
+            feed: Feed::new(epoch),
+            profiles: HashMap::new(),
+            secrets: HashMap::new(),
+            reports: HashMap::new(),
+            touched: BTreeSet::new(),
+        }
+    }
+
+    /// Notes what is so now.
+    pub fn note(&mut self, input: Input) {
+        match input {
+            Input::Index(change) => {
+                if let Change::NodeGone(name) = &change {
+                    self.reports.remove(name);
+                    self.feed.forget(name);
+                }
+                self.index.note(change);
+            }
+            Input::Profile(object) => self.profile(*object),
+            Input::ProfileGone(key) => {
+                self.profiles.remove(&key);
+                let ProfileKey { namespace, name } = key;
+                self.index.note(Change::ProfileGone { namespace, name });
+            }
+            Input::Secret { namespace, name, data } => {
+                let naming = self
+                    .profiles
+                    .iter()
+                    .filter(|(key, known)| key.namespace == namespace && known.secrets().any(|secret| secret == name));
+                self.touched.extend(naming.map(|(key, _)| key.clone()));
+                self.secrets.insert((namespace, name), data);
+            }
+        }
+    }
+
+    /// What follows for the pods that were touched; see [`Index::compile`].
+    #[must_use]
+    pub fn compile(&self, most: usize) -> Vec<(PodUid, Option<Entry>)> {
+        self.index.compile(most)
+    }
+
+    /// Takes in what was compiled, and says which nodes' agents are to be told, and how many pods changed.
+    pub fn take(&mut self, compiled: Vec<(PodUid, Option<Entry>)>) -> (Vec<String>, usize) {
+        let updates: Vec<Update> = self.index.take(compiled);
+        let changed = updates.len();
+        (self.feed.take(updates), changed)
+    }
+
+    /// What agents are told.
+    #[must_use]
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// How many pods and profiles are known.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        (self.index.pods(), self.profiles.len())
+    }
+
+    /// What is served to a pod, if it is bound to this node.
+    #[must_use]
+    pub fn pod_on(&self, node: &str, uid: &PodUid) -> Option<&Entry> {
+        let (bound, entry) = self.index.pod_on(uid)?;
+        entry.filter(|_| bound == node).map(AsRef::as_ref)
+    }
+
+    /// The data of a Secret that a profile names.
+    #[must_use]
+    pub fn secret(&self, namespace: &str, name: &str) -> Option<&SecretData> {
+        self.secrets.get(&(namespace.to_owned(), name.to_owned()))?.as_ref()
+    }
+
+    /// Every Secret and ConfigMap that profiles name.
+    #[must_use]
+    pub fn sources(&self) -> Sources {
+        let mut sources = Sources::new();
+        for (ProfileKey { namespace, .. }, known) in &self.profiles {
+            for name in known.secrets() {
+                let source = Source::Secret { namespace: namespace.clone(), name: name.to_owned() };
+                sources.entry(source).or_default();
+            }
+            if let Some(UserDataSource::ConfigMap(key)) =
+                known.profile.as_ref().and_then(|known| known.user_data.as_ref())
+            {
+                let source = Source::ConfigMap { namespace: namespace.clone(), name: key.name.clone() };
+                sources.entry(source).or_default().insert(key.key.clone());
+            }
+        }
+        sources
+    }
+
+    /// Forgets a source that no profile names any more.
+    pub fn forget(&mut self, source: &Source, keys: &BTreeSet<String>) {
+        match source {
+            Source::Secret { namespace, name } => drop(self.secrets.remove(&(namespace.clone(), name.clone()))),
+            Source::ConfigMap { namespace, name } => {
+                for key in keys {
+                    let key = KeyRef { name: name.clone(), key: key.clone() };
+                    self.index.note(Change::Source { namespace: namespace.clone(), key, value: None });
+                }
+            }
+        }
+    }
+
+    /// Takes in what a node's agent reports.
+    pub fn report(&mut self, node: &str, report: Report) {
+        let before = self.reports.get(node);
+        if before == Some(&report) {
+            return;
+        }
+        let changed = |uid: &PodUid| before.and_then(|before| before.pods.get(uid)) != report.pods.get(uid);
+        let uids = report.pods.keys().chain(before.into_iter().flat_map(|before| before.pods.keys()));
+        let profiles = uids.filter(|uid| changed(uid)).filter_map(|uid| self.pod_on(node, uid)?.profile());
+        let profiles: Vec<_> = profiles.map(ProfileKey::of).collect();
+        self.touched.extend(profiles);
+        self.reports.insert(node.to_owned(), report);
+    }
+
+    /// The profiles that something else may be said of than when this was last asked.
+    pub fn touched(&mut self) -> BTreeSet<ProfileKey> {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.extend(self.index.touched());
+        touched
+    }
+
+    /// Something else may be said of every profile.
+    pub fn touch_all(&mut self) {
+        self.touched.extend(self.profiles.keys().cloned());
+    }
+
+    /// What is known of a profile, and what was said of it last; none if it is gone.
+    #[must_use]
+    pub fn observe(&self, key: &ProfileKey) -> Option<(ProfileRef, Option<MetadataProfileStatus>, Observed)> {
+        let known = self.profiles.get(key)?;
+        let mut observed = Observed {
+            generation: known.reference.generation,
+            invalid: known.errors.clone(),
+            has_roles: known.profile.as_ref().is_some_and(|profile| !profile.roles.is_empty()),
+            missing_secrets: self.missing_secrets(key, known),
+            ..Observed::default()
+        };
+        for (uid, node, entry) in self.index.concerned(key) {
+            let about = entry
+                .compiled
+                .findings
+                .iter()
+                .filter(|finding| finding.profile.as_ref().is_some_and(|profile| ProfileKey::of(profile) == *key));
+            // Pods of one profile mostly have the same findings.
+            for finding in about {
+                if observed.findings.len() < MAX_FINDINGS && !observed.findings.contains(finding) {
+                    observed.findings.push(finding.clone());
+                }
+            }
+            if let Some(profile) = entry.profile().filter(|profile| ProfileKey::of(profile) == *key) {
+                let report = self.reports.get(node);
+                observed.unreported |= report.is_none();
+                let reported = report.and_then(|report| report.pods.get(uid));
+                observed.pods.push(observed_pod(entry, profile, reported));
+            }
+        }
+        if let Some(finding) = self.missing_user_data(key, known) {
+            observed.findings.push(finding);
+        }
+        Some((known.reference.clone(), known.status.clone(), observed))
+    }
+
+    /// Notes what was said of a profile, so that it is not said again before the API server's echo is here.
+    pub fn said(&mut self, profile: &ProfileRef, status: MetadataProfileStatus) {
+        if let Some(known) = self.profiles.get_mut(&ProfileKey::of(profile))
+            && known.reference.uid == profile.uid
+        {
+            known.status = Some(status);
+        }
+    }
+
+    fn profile(&mut self, object: ProfileObject) {
+        let ProfileObject { reference, spec, status } = object;
+        let key = ProfileKey::of(&reference);
+        let before = self.profiles.remove(&key).filter(|before| before.reference.uid == reference.uid);
+        let (profile, errors) = match spec {
+            Ok(profile) => (Some(profile), Vec::new()),
+            Err(Invalid { errors, shut }) => {
+                (before.as_ref().and_then(|before| before.profile.clone()).or(shut), errors)
+            }
+        };
+        if before.as_ref().is_none_or(|before| before.reference != reference || before.status != status) {
+            self.touched.insert(key.clone());
+        }
+        self.index.note(match &profile {
+            Some(profile) => Change::Profile(Box::new(profile.clone())),
+            None => Change::ProfileGone { namespace: key.namespace.clone(), name: key.name.clone() },
+        });
+        self.profiles.insert(key, Known { reference, errors, profile, status });
+    }
+
+    /// The Secrets of roles that are known not to be there.
+    fn missing_secrets(&self, key: &ProfileKey, known: &Known) -> Vec<FieldError> {
+        let roles = known.profile.iter().flat_map(|profile| profile.roles.values().enumerate());
+        let missing = roles.filter_map(|(at, role)| match &role.provider {
+            Provider::Secret { name } => self.is_missing(&key.namespace, name).then(|| FieldError {
+                field: format!("spec.roles[{at}].secret.name"),
+                message: format!("there is no Secret {}/{name}", key.namespace),
+            }),
+            Provider::AwsWebIdentity { .. } | Provider::AwsAssumeRole { .. } | Provider::AliyunOidc { .. } => None,
+        });
+        missing.collect()
+    }
+
+    fn missing_user_data(&self, key: &ProfileKey, known: &Known) -> Option<Finding> {
+        let Some(UserDataSource::Secret(data)) = &known.profile.as_ref()?.user_data else { return None };
+        let there = self.secrets.get(&(key.namespace.clone(), data.name.clone()))?;
+        let message = match there {
+            None => format!("there is no Secret {}/{}", key.namespace, data.name),
+            Some(there) if !there.contains_key(&data.key) => {
+                format!("Secret {}/{} has no key {}", key.namespace, data.name, data.key)
+            }
+            Some(_) => return None,
+        };
+        let (profile, field) = (Some(known.reference.clone()), "spec.userData.secretKeyRef".to_owned());
+        Some(Finding { profile, field, reason: Reason::UserDataUnavailable, message })
+    }
+
+    fn is_missing(&self, namespace: &str, name: &str) -> bool {
+        matches!(self.secrets.get(&(namespace.to_owned(), name.to_owned())), Some(None))
+    }
+}
+
+impl Known {
+    /// The names of all Secrets that the profile names.
+    fn secrets(&self) -> impl Iterator<Item = &str> {
+        let roles =
+            self.profile.iter().flat_map(|profile| profile.roles.values()).filter_map(|role| match &role.provider {
+                Provider::Secret { name } => Some(name.as_str()),
+                Provider::AwsWebIdentity { .. } | Provider::AwsAssumeRole { .. } | Provider::AliyunOidc { .. } => None,
+            });
+        let data = self.profile.iter().filter_map(|profile| match &profile.user_data {
+            Some(UserDataSource::Secret(key)) => Some(key.name.as_str()),
+            Some(UserDataSource::Inline(_) | UserDataSource::ConfigMap(_)) | None => None,
+        });
+        roles.chain(data)
+    }
+}
+
+fn observed_pod(entry: &Entry, profile: &ProfileRef, reported: Option<&Reported>) -> ObservedPod {
+    let name = match &entry.compiled.outcome {
+        podmeta_metadata::compile::Outcome::Served(workload) => workload.pod.name.clone(),
+        podmeta_metadata::compile::Outcome::Denied(denied) => denied.pod.name.clone(),
+        podmeta_metadata::compile::Outcome::Node(pod) => pod.name.clone(),
+    };
+    let has = |reported: &Reported| {
+        let acknowledged = reported.profile.as_ref();
+        acknowledged.is_some_and(|has| has.uid == profile.uid && has.generation >= profile.generation)
+    };
+    let outcomes = reported.into_iter().flat_map(|reported| &reported.credentials);
+    let mut credentials = Credentials::NotAsked;
+    for (dialect, failed) in outcomes {
+        match failed {
+            Some(why) => {
+                let field = format!("spec.roles[dialect={dialect}]");
+                credentials = Credentials::Failed(FieldError { field, message: why.clone() });
+                break;
+            }
+            None => credentials = Credentials::Given,
+        }
+    }
+    ObservedPod {
+        name,
+        programmed: reported.is_some_and(has),
+        credentials,
+        tokenless: reported.is_some_and(|reported| reported.tokenless),
+    }
+}

@@ -1,0 +1,157 @@
+use jiff::Timestamp;
+use podmeta_agent_api::calls::Generation;
+use podmeta_crds::objects::{File, load};
+use podmeta_metadata::compile::Outcome;
+use zeroize::Zeroizing;
+
+use super::*;
+
+const OBJECTS: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {namespace: shop, name: web, uid: u1, labels: {app: web}}
+spec: {nodeName: n1, containers: [{name: c, image: 'i:1'}]}
+";
+
+/// A profile for `app=web`, of a generation.
+fn profile(name: &str, generation: i64, more: &str) -> ProfileObject {
+    let text = format!(
+        "apiVersion: podmeta.dev/v1alpha1\nkind: MetadataProfile\nmetadata: {{namespace: shop, name: {name}, generation: {generation}}}\n\
+         spec: {{dialects: [ec2], podSelector: {{matchLabels: {{app: web}}}}{more}}}\n"
+    );
+    let (objects, problems) = load(&[File { name: "p.yaml".into(), text }], Timestamp::UNIX_EPOCH);
+    assert!(problems.is_empty(), "{problems:?}");
+    let profile = objects.profiles[0].clone();
+    ProfileObject { reference: profile.object.clone(), spec: Ok(profile), status: None }
+}
+
+fn invalid(name: &str, generation: i64) -> ProfileObject {
+    let valid = profile(name, generation, "");
+    let shut = valid.spec.ok().map(|valid| Profile { dialects: BTreeSet::new(), ..valid });
+    let errors = vec![FieldError { field: "spec.metadata[0].expression".into(), message: "is no CEL".into() }];
+    ProfileObject { spec: Err(Invalid { errors, shut }), ..profile(name, generation, "") }
+}
+
+fn world() -> World {
+    let (objects, problems) = load(&[File { name: "o.yaml".into(), text: OBJECTS.into() }], Timestamp::UNIX_EPOCH);
+    assert!(problems.is_empty(), "{problems:?}");
+    let mut world = World::new(Settings::default(), "e1".parse().unwrap());
+    for pod in objects.pods {
+        world.note(Input::Index(Change::Namespace(pod.facts.namespace)));
+        world.note(Input::Index(Change::Node(pod.facts.node.unwrap())));
+        let addresses = vec!["10.0.0.7".parse().unwrap()];
+        world.note(Input::Index(Change::Pod { facts: Box::new(pod.facts.pod), addresses }));
+    }
+    world
+}
+
+fn note(world: &mut World, input: Input) {
+    world.note(input);
+    let compiled = world.compile(usize::MAX);
+    world.take(compiled);
+}
+
+fn uid() -> PodUid {
+    "u1".try_into().unwrap()
+}
+
+fn key(name: &str) -> ProfileKey {
+    ProfileKey { namespace: "shop".into(), name: name.into() }
+}
+
+fn dialects(world: &World) -> Option<(bool, bool)> {
+    match &world.pod_on("n1", &uid())?.compiled.outcome {
+        Outcome::Served(workload) => Some((workload.ec2.is_some(), workload.ecs.is_some())),
+        Outcome::Denied(_) | Outcome::Node(_) => None,
+    }
+}
+
+fn report(profile: &ProfileRef, generation: i64) -> Report {
+    let profile = Some(Generation { uid: profile.uid.clone(), generation });
+    Report { pods: BTreeMap::from([(uid(), Reported { profile, ..Reported::default() })]) }
+}
+
+#[test]
+fn a_pod_is_known_on_its_own_node_alone() {
+    let mut world = world();
+    note(&mut world, Input::Profile(Box::new(profile("web", 1, ""))));
+    assert!(world.pod_on("n1", &uid()).is_some());
+    assert!(world.pod_on("n2", &uid()).is_none());
+    note(&mut world, Input::Index(Change::PodGone(uid())));
+    assert!(world.pod_on("n1", &uid()).is_none());
+}
+
+#[test]
+fn an_edit_that_is_wrong_takes_nothing_away_and_is_told() {
+    let mut world = world();
+    note(&mut world, Input::Profile(Box::new(profile("web", 1, ""))));
+    note(&mut world, Input::Profile(Box::new(invalid("web", 2))));
+    assert_eq!(dialects(&world), Some((true, false)));
+    let (reference, _, observed) = world.observe(&key("web")).unwrap();
+    assert_eq!((reference.generation, observed.generation, observed.invalid.len()), (2, 2, 1));
+    assert_eq!(observed.pods.len(), 1);
+    note(&mut world, Input::Profile(Box::new(profile("web", 3, ", priority: 3"))));
+    assert!(world.observe(&key("web")).unwrap().2.invalid.is_empty());
+}
+
+#[test]
+fn a_profile_that_never_was_valid_shuts_its_pods_and_lets_no_other_have_them() {
+    let mut world = world();
+    note(&mut world, Input::Profile(Box::new(profile("low", 1, ", priority: -1"))));
+    note(&mut world, Input::Profile(Box::new(invalid("web", 1))));
+    assert_eq!(dialects(&world), Some((false, false)));
+    note(&mut world, Input::ProfileGone(key("web")));
+    assert_eq!(dialects(&world), Some((true, false)));
+    assert!(world.observe(&key("web")).is_none());
+}
+
+#[test]
+fn a_pod_is_programmed_when_its_node_s_agent_says_so_for_that_generation() {
+    let mut world = world();
+    let profile = profile("web", 2, "");
+    let reference = profile.reference.clone();
+    note(&mut world, Input::Profile(Box::new(profile)));
+    let observed = |world: &World| world.observe(&key("web")).unwrap().2;
+    assert!(observed(&world).unreported && !observed(&world).pods[0].programmed);
+    world.touched();
+    world.report("n2", report(&reference, 2));
+    assert!(observed(&world).unreported, "another node's agent has no say");
+    world.report("n1", report(&reference, 1));
+    assert!(!observed(&world).unreported && !observed(&world).pods[0].programmed, "an older generation");
+    world.report("n1", report(&reference, 2));
+    assert!(observed(&world).pods[0].programmed);
+    assert_eq!(world.touched(), BTreeSet::from([key("web")]));
+    world.report("n1", report(&reference, 2));
+    assert!(world.touched().is_empty(), "the same again is nothing new");
+}
+
+#[test]
+fn a_secret_that_is_not_there_is_told_at_the_role_that_names_it() {
+    let mut world = world();
+    let spec =
+        ", roles: [{name: r, dialect: ec2, secret: {name: keys}}], userData: {secretKeyRef: {name: keys, key: boot}}";
+    note(&mut world, Input::Profile(Box::new(profile("web", 1, spec))));
+    let secret = Source::Secret { namespace: "shop".into(), name: "keys".into() };
+    assert_eq!(world.sources().into_keys().collect::<Vec<_>>(), [secret.clone()]);
+    assert!(world.observe(&key("web")).unwrap().2.missing_secrets.is_empty(), "it was not looked for yet");
+    let told = |data| Input::Secret { namespace: "shop".into(), name: "keys".into(), data };
+    world.touched();
+    note(&mut world, told(None));
+    assert_eq!(world.touched(), BTreeSet::from([key("web")]));
+    let observed = world.observe(&key("web")).unwrap().2;
+    assert_eq!(observed.missing_secrets[0].to_string(), "spec.roles[0].secret.name: there is no Secret shop/keys");
+    assert_eq!(observed.findings[0].reason, Reason::UserDataUnavailable);
+    note(&mut world, told(Some(SecretData::from([("boot".to_owned(), Zeroizing::new(b"x".to_vec()))]))));
+    let observed = world.observe(&key("web")).unwrap().2;
+    assert!(observed.missing_secrets.is_empty() && observed.findings.is_empty());
+    world.forget(&secret, &BTreeSet::new());
+    assert!(world.secret("shop", "keys").is_none());
+}

@@ -1,0 +1,44 @@
+//! The API server keeps wrong profiles out, by the CRD's own rules.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+
+use super::profile;
+use crate::kit;
+
+#[tokio::test]
+async fn the_api_server_takes_the_definitions_and_refuses_what_their_rules_forbid() -> Result<()> {
+    kit::podmeta_test(async |_, namespace| {
+        let role = |name: &str| json!({"name": name, "dialect": "ec2", "secret": {"name": "s"}});
+        for (spec, says) in [
+            (json!({"dialects": []}), "spec.dialects"),
+            (json!({"dialects": ["gcp"]}), "spec.dialects[0]"),
+            (json!({"metadataOptions": {"httpPutResponseHopLimit": 65}}), "httpPutResponseHopLimit"),
+            (json!({"roles": [role("a"), role("b")]}), "spec.roles"),
+            (
+                json!({"roles": [{"name": "a", "dialect": "ecs", "secret": {"name": "s"}}]}),
+                "must be a dialect that spec.dialects lists",
+            ),
+            (json!({"roles": [{"name": "a", "dialect": "ec2"}]}), "exactly one of secret"),
+            (json!({"metadata": [{"dialect": "ec2", "path": "instance-id", "value": "i-1"}]}), "says who the pod is"),
+            (
+                json!({"metadata": [{"dialect": "ec2", "path": "a", "value": "x", "expression": "pod"}]}),
+                "exactly one of value",
+            ),
+            (json!({"userData": {}}), "exactly one of inline"),
+            (
+                json!({"dialects": ["ecs"], "metadataOptions": {"httpProtocolIpv6": "enabled"}}),
+                "enabled needs the dialect ec2",
+            ),
+            (json!({"allowedUsers": [1], "deniedUsers": [1]}), "must not be in allowedUsers too"),
+            (json!({"limits": {"requestsPerSecond": 10, "burst": 5}}), "must be at least requestsPerSecond"),
+            (json!({"tags": {"static": [{"key": "a b", "value": "x"}]}}), "may hold letters, digits"),
+        ] {
+            let refused = namespace.apply(&profile("web", spec.clone())).await;
+            let why = format!("{:#}", refused.err().with_context(|| format!("it was taken: {spec}"))?);
+            ensure!(why.contains(says), "{spec}: {why}");
+        }
+        namespace.apply(&profile("web", json!({"roles": [role("a")]}))).await
+    })
+    .await
+}
