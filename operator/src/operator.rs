@@ -37,7 +37,9 @@ const END: std::time::Duration = std::time::Duration::from_secs(8);
 /// # Errors
 /// If it cannot begin, or something that it cannot be without has ended.
 pub fn main(args: Args) -> Result<()> {
-    let filter = EnvFilter::try_new(&args.log).with_context(|| format!("--log {:?} is no filter", args.log))?;
+    // What the client itself says of a failure is said again, with what it was about, by who asked.
+    let filter = EnvFilter::try_new(format!("kube_client::client::builder=off,{}", args.log));
+    let filter = filter.with_context(|| format!("--log {:?} is no filter", args.log))?;
     tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
     limits::raise_open_files();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(args))

@@ -11,7 +11,7 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use x509_cert::Certificate;
-use x509_cert::der::Decode as _;
+use x509_cert::der::{Decode as _, Encode as _};
 use zeroize::Zeroizing;
 
 /// How long an authority lives; the next one is made when a fifth of that is left.
@@ -55,7 +55,7 @@ impl Material {
 /// # Errors
 /// If no key can be made.
 pub fn renewed(current: Option<&Material>, name: &str, now: Timestamp) -> Result<Material> {
-    let mut next = match current.filter(|current| is_usable(current, name)) {
+    let mut next = match current.filter(|current| has_authorities(current)) {
         Some(current) => current.clone(),
         None => {
             let (certificate, key) = authority(now)?;
@@ -72,7 +72,7 @@ pub fn renewed(current: Option<&Material>, name: &str, now: Timestamp) -> Result
         next.ca_certificates.insert(0, certificate);
         next.ca_keys.insert(0, key);
     }
-    if is_due(&next.certificate, 3, now) {
+    if !serves(&next, name) || is_due(&next.certificate, 3, now) {
         let settled =
             |certificate: &&String| validity(certificate).is_ok_and(|(from, _)| now.duration_since(from) > SETTLING);
         let at = next.ca_certificates.iter().position(|certificate| settled(&certificate)).unwrap_or(0);
@@ -85,26 +85,28 @@ pub fn renewed(current: Option<&Material>, name: &str, now: Timestamp) -> Result
     Ok(next)
 }
 
-/// Whether keys and certificates belong together, and the certificate is for this name.
-fn is_usable(material: &Material, name: &str) -> bool {
-    let belongs = |certificate: &str, key: &str| {
-        let (Ok(key), Ok(der)) = (KeyPair::from_pem(key), CertificateDer::from_pem_slice(certificate.as_bytes()))
-        else {
-            return false;
-        };
-        let certificate = Certificate::from_der(&der);
-        let public = rcgen::PublicKeyData::subject_public_key_info(&key);
-        certificate.is_ok_and(|certificate| {
-            use x509_cert::der::Encode as _;
-            certificate.tbs_certificate.subject_public_key_info.to_der().is_ok_and(|der| der == public)
-        })
-    };
-    let authorities = material.ca_certificates.iter().zip(&material.ca_keys);
-    !material.ca_certificates.is_empty()
-        && material.ca_certificates.len() == material.ca_keys.len()
-        && authorities.into_iter().all(|(certificate, key)| belongs(certificate, key))
-        && belongs(&material.certificate, &material.key)
+/// Whether there are authorities, each with its key.
+fn has_authorities(material: &Material) -> bool {
+    let (certificates, keys) = (&material.ca_certificates, &material.ca_keys);
+    let each = certificates.iter().zip(keys).all(|(certificate, key)| belong_together(certificate, key));
+    !certificates.is_empty() && certificates.len() == keys.len() && each
+}
+
+/// Whether the serving certificate can be served under this name.
+fn serves(material: &Material, name: &str) -> bool {
+    belong_together(&material.certificate, &material.key)
         && names(&material.certificate).is_some_and(|names| names.iter().any(|known| known == name))
+}
+
+fn belong_together(certificate: &str, key: &str) -> bool {
+    let (Ok(key), Ok(der)) = (KeyPair::from_pem(key), CertificateDer::from_pem_slice(certificate.as_bytes())) else {
+        return false;
+    };
+    let public = rcgen::PublicKeyData::subject_public_key_info(&key);
+    Certificate::from_der(&der).is_ok_and(|certificate| {
+        let its = certificate.tbs_certificate.subject_public_key_info.to_der();
+        its.is_ok_and(|its| its == public)
+    })
 }
 
 fn names(certificate: &str) -> Option<Vec<String>> {
@@ -219,17 +221,31 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_belong_together_is_made_anew() {
+    fn a_serving_certificate_that_is_of_no_use_is_made_anew_by_the_same_authority() {
+        let (one, other) = (made(), made());
+        for (broken, name) in [
+            (Material { key: other.key.clone(), ..one.clone() }, NAME),
+            (Material { certificate: "no PEM".into(), ..one.clone() }, NAME),
+            (one.clone(), "other.svc"),
+        ] {
+            let next = renewed(Some(&broken), name, after(1)).unwrap();
+            assert_ne!(next.certificate, broken.certificate);
+            assert_eq!(next.bundle(), one.bundle());
+        }
+    }
+
+    #[test]
+    fn authorities_without_their_keys_are_made_anew() {
         let (one, other) = (made(), made());
         for broken in [
-            Material { key: other.key.clone(), ..one.clone() },
-            Material { certificate: "no PEM".into(), ..one.clone() },
             Material { ca_keys: Vec::new(), ..one.clone() },
             Material { ca_certificates: other.ca_certificates.clone(), ..one.clone() },
+            Material { ca_certificates: Vec::new(), ca_keys: Vec::new(), ..one.clone() },
         ] {
-            assert_ne!(renewed(Some(&broken), NAME, after(1)).unwrap().bundle(), broken.bundle());
+            let next = renewed(Some(&broken), NAME, after(1)).unwrap();
+            assert_ne!(next.bundle(), broken.bundle());
+            assert_ne!(next.certificate, broken.certificate);
         }
-        assert_ne!(renewed(Some(&one), "other.svc", after(1)).unwrap().certificate, one.certificate);
     }
 
     #[test]

@@ -3,13 +3,15 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
+use std::time::Duration;
 
+use backon::ExponentialBuilder;
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{Config, Event, watcher};
+use kube::runtime::watcher::{Config, Event, ExponentialBackoff, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use podmeta_crds::metadatapolicy::MetadataPolicy;
 use podmeta_crds::metadataprofile::{MetadataProfile, MetadataProfileStatus};
@@ -22,6 +24,10 @@ use tokio::sync::mpsc::Sender;
 use crate::index::{Change, ProfileKey};
 use crate::reconcile::{Told, Watched};
 use crate::world::{Input, Invalid, ProfileObject};
+
+/// How long a watch that broke waits at first, and at most.
+const FIRST: Duration = Duration::from_millis(250);
+const MOST: Duration = Duration::from_secs(4);
 
 /// Namespaces.
 pub async fn namespaces(client: Client, told: Sender<Told>) {
@@ -121,6 +127,13 @@ fn profile_object(object: &DynamicObject) -> ProfileObject {
     ProfileObject { reference, spec, status }
 }
 
+/// How long a watch that broke waits: not long, because after an outage every second is one in which pods are served what
+/// is not so any more.
+fn patience() -> ExponentialBackoff {
+    let builder = ExponentialBuilder::default().with_min_delay(FIRST).with_max_delay(MOST).with_jitter();
+    builder.without_max_times().into()
+}
+
 /// Watches for ever: tells what is there and what is gone. After the watch broke, what is not there any more is gone.
 async fn watch<K, Key>(
     api: Api<K>,
@@ -136,7 +149,7 @@ async fn watch<K, Key>(
 {
     // Which are known, and whether they were there when everything was listed last.
     let mut known: HashMap<Key, bool> = HashMap::new();
-    let stream = watcher(api, config).default_backoff();
+    let stream = watcher(api, config).backoff(patience());
     let mut stream = std::pin::pin!(stream);
     while let Some(event) = stream.next().await {
         let say = match event {

@@ -26,8 +26,9 @@ use crate::serve::client::{Client, Error};
 const FRESH: Duration = Duration::from_secs(60);
 /// How long after a call failed the next one is made: requests meanwhile have the same answer.
 const AGAIN: Duration = Duration::from_secs(3);
-/// How long a pod waits for the operator.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a pod waits for the operator, and how often it is asked meanwhile if it cannot be reached.
+const PATIENCE: Duration = Duration::from_secs(3);
+const RETRY: Duration = Duration::from_millis(400);
 
 /// What is asked of the operator, and what of it is kept.
 pub struct Operator {
@@ -189,8 +190,18 @@ impl Operator {
         outcome
     }
 
+    /// Asks as long as a pod may wait: the replica that was asked may just have ended, and another be there.
     async fn call<A: Serialize + Sync, B: for<'de> Deserialize<'de>>(&self, path: &str, asked: &A) -> Result<B, Error> {
-        tokio::time::timeout(PATIENCE, self.client.call(path, asked)).await.unwrap_or(Err(Error::TooLong))
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let answer = tokio::time::timeout_at(end, self.client.call(path, asked)).await;
+            match answer.unwrap_or(Err(Error::TooLong)) {
+                Err(Error::Unreachable(_) | Error::Status(_)) if Instant::now() + RETRY < end => {
+                    tokio::time::sleep(RETRY).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     fn kept(&self) -> MutexGuard<'_, HashMap<(PodUid, Dialect), Arc<Turn<Kept>>>> {

@@ -128,9 +128,14 @@ pub async fn report(client: Arc<Client>, node: Arc<Node>, broker: Arc<Operator>)
     }
 }
 
-/// Says it to the replica that led last, and if another one leads now, to that.
+/// Says it to the replica that led last; if that is gone to any, and if another one leads now, to that.
 async fn say(client: &Client, leader: &mut Option<String>, report: &Report) -> Result<(), Error> {
-    match client.tell(leader.as_deref(), REPORTS, report).await {
+    let mut told = client.tell(leader.as_deref(), REPORTS, report).await;
+    if leader.is_some() && matches!(told, Err(Error::Unreachable(_) | Error::Status(_))) {
+        *leader = None;
+        told = client.tell(None, REPORTS, report).await;
+    }
+    match told {
         Err(Error::Refused { leader: Some(other), .. }) => {
             *leader = Some(other);
             client.tell(leader.as_deref(), REPORTS, report).await

@@ -46,7 +46,8 @@ impl FromRequestParts<Arc<Api>> for Agent {
 
 async fn of(parts: &Parts, api: &Api) -> Result<String, Refusal> {
     let header = parts.headers.get(header::AUTHORIZATION).and_then(|header| header.to_str().ok());
-    let token = header.and_then(|header| header.strip_prefix("Bearer ")).ok_or(Refusal::NoToken)?;
+    let token = header.and_then(|header| header.strip_prefix("Bearer ")).filter(|token| !token.is_empty());
+    let token = token.ok_or(Refusal::NoToken)?;
     api.reviewer.node(token).await
 }
 

@@ -1,6 +1,5 @@
 //! podmeta as its users have it: the chart, installed by helm with this checkout's image.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -20,6 +19,9 @@ use super::{Cluster, Namespace, Ran, within};
 
 /// The ServiceAccount of the node agents.
 pub(crate) const AGENT: &str = "podmeta-agent";
+
+/// The chart of this checkout.
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/podmeta");
 
 /// Where podmeta is installed.
 const SYSTEM: &str = "podmeta-system";
@@ -41,11 +43,9 @@ impl Podmeta {
         INSTALLED
             .get_or_try_init(async || {
                 helm(cluster, &["uninstall", "podmeta", "--ignore-not-found", "--wait"]).await?;
-                let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/podmeta");
-                let chart = chart.to_str().context("the checkout's path is not text")?;
                 let image = "image.repository=podmeta.test/podmeta,image.tag=dev,image.pullPolicy=Never";
                 let set = ["--set", image, "--set", "agent.askSocket=true", "--set", "agent.log=info\\,access=debug"];
-                let install = ["install", "podmeta", chart, "--create-namespace", "--wait", "--timeout", "120s"];
+                let install = ["install", "podmeta", CHART, "--create-namespace", "--wait", "--timeout", "120s"];
                 helm(cluster, &[&install[..], &set].concat()).await.map(drop)
             })
             .await?;
@@ -95,6 +95,12 @@ impl Podmeta {
             Ok(status)
         })
         .await
+    }
+
+    /// Upgrades to the same chart with other values, and waits until it runs.
+    pub(crate) async fn upgrade(&self, values: &[&str]) -> Result<()> {
+        let upgrade = ["upgrade", "podmeta", CHART, "--reuse-values", "--wait", "--timeout", "120s"];
+        helm(&self.cluster, &[&upgrade[..], values].concat()).await.map(drop)
     }
 
     /// Changes how many replicas the operator has; does not wait until they are there.

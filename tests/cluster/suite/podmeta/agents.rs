@@ -1,5 +1,6 @@
 //! Who may ask the operator for what: an agent for the pods of its own node, and nobody else for anything.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -162,7 +163,11 @@ async fn the_agent_s_account_may_do_nothing_that_others_may_not() -> Result<()> 
             };
             let api: Api<SelfSubjectRulesReview> = Api::all(Client::try_from(config)?);
             let status = api.create(&PostParams::default(), &review).await?.status.context("no status")?;
-            Ok(serde_json::to_string(&(status.resource_rules, status.non_resource_rules))?)
+            // In which order is all the same.
+            let resources = status.resource_rules.iter().map(serde_json::to_string);
+            let others = status.non_resource_rules.iter().map(serde_json::to_string);
+            let rules: BTreeSet<String> = resources.chain(others).collect::<Result<_, _>>()?;
+            Ok(rules.into_iter().collect::<Vec<_>>().join("\n"))
         };
         let agent = rules(token(&podmeta.system, AGENT, None, None).await?).await?;
         let anybody = rules(token(namespace, "default", None, None).await?).await?;

@@ -18,6 +18,17 @@ use crate::kit::{self, Namespace, Podmeta};
 /// Signatures are of another key, and each is a list of what it cannot have in common.
 const SIGNED: [&str; 3] = ["/signature", "/pkcs7", "/rsa2048"];
 
+/// What is asked at first; what these list is asked too.
+const SEEDS: [&str; 7] = [
+    "/",
+    "/1.0/meta-data/",
+    "/latest/",
+    "/latest/dynamic/",
+    "/latest/meta-data/",
+    "/latest/meta-data/nothing",
+    "/latest/user-data",
+];
+
 #[tokio::test]
 async fn an_agent_answers_as_dev_mode_does_for_the_same_objects() -> Result<()> {
     kit::podmeta_test(async |podmeta, namespace| {
@@ -65,9 +76,7 @@ async fn an_agent_answers_as_dev_mode_does_for_the_same_objects() -> Result<()> 
 /// Asks both for every path that either lists, from the root down.
 async fn compare(podmeta: &Podmeta, dev: &Dev, node: &str, pod: &str, dialect: &str) -> Result<()> {
     let mut asked = BTreeSet::new();
-    let mut left: Vec<String> = ["/latest/", "/", "/latest/user-data", "/latest/meta-data/nothing", "/1.0/meta-data/"]
-        .map(String::from)
-        .to_vec();
+    let mut left = SEEDS.map(String::from).to_vec();
     let mut leaves = 0;
     while let Some(path) = left.pop() {
         if !asked.insert(path.clone()) {

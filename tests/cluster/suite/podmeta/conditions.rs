@@ -68,7 +68,7 @@ async fn a_profile_that_cannot_be_done_says_which_field_and_why() -> Result<()> 
                 "forbidden",
                 json!({"roles": [{"name": "r", "dialect": "ec2", "awsAssumeRole": {"roleArn": "arn:aws:iam::123456789012:role/r"}}]}),
                 (ACCEPTED, "False", "PolicyForbids"),
-                "spec.roles[0]",
+                "spec.roles",
             ),
             (
                 "no-data",

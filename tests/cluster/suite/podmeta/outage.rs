@@ -8,10 +8,11 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt as _;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use podmeta_crds::conditions::CREDENTIALS_READY;
 use serde_json::json;
 
 use super::profile;
-use crate::kit::{self, Namespace, Podmeta, within};
+use crate::kit::{self, Namespace, Podmeta, condition, within};
 
 /// How long the API server is away.
 const AWAY: Duration = Duration::from_secs(45);
@@ -32,6 +33,8 @@ async fn pod_with_credentials(podmeta: &Podmeta, namespace: &Namespace) -> Resul
     let node = pod.spec.and_then(|spec| spec.node_name).context("the pod is on no node")?;
     podmeta.status(namespace, "web", "it is programmed", |said| said.programmed_pods == Some(1)).await?;
     credentials(podmeta, namespace, &node).await?;
+    let given = |said: &_| condition(said, CREDENTIALS_READY).is_some_and(|ready| ready.status == "True");
+    podmeta.status(namespace, "web", "credentials were given", given).await?;
     Ok(node)
 }
 
@@ -196,9 +199,9 @@ async fn a_new_serving_certificate_is_served_without_a_restart() -> Result<()> {
             Ok(secret.data.and_then(|mut data| data.remove("tls.crt")).map(|bytes| bytes.0))
         };
         let old = serving().await?.context("there is no certificate")?;
-        // Without its key the certificate is of no use: both are made anew, by whichever replica looks first.
-        let without = json!({"data": {"tls.key": null}});
-        secrets.patch("podmeta-operator-tls", &PatchParams::default(), &Patch::Merge(&without)).await?;
+        // With a key that is not its own it is of no use: both are made anew, by whichever replica looks first.
+        let other = json!({"stringData": {"tls.key": "no key"}});
+        secrets.patch("podmeta-operator-tls", &PatchParams::default(), &Patch::Merge(&other)).await?;
         within(Duration::from_secs(90), "there is a new certificate", async || {
             ensure!(serving().await?.is_some_and(|new| new != old), "it is the old one");
             Ok(())
@@ -207,6 +210,32 @@ async fn a_new_serving_certificate_is_served_without_a_restart() -> Result<()> {
         edit(podmeta, namespace, &node, "two").await?;
         ensure!(restarts().await? == before, "an operator was restarted");
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_rolling_update_of_everything_moves_no_status_and_takes_no_answer_away() -> Result<()> {
+    kit::disturbing_podmeta_test(async |podmeta, namespace| {
+        let node = pod_with_credentials(podmeta, namespace).await?;
+        let before = podmeta.status(namespace, "web", "it is there", |_| true).await?;
+        let old: Vec<_> = operators(podmeta).await?.iter().map(ResourceExt::name_any).collect();
+        // Another log filter is another pod template, for the operator and the agents.
+        podmeta.upgrade(&["--set", "operator.log=debug,agent.log=info"]).await?;
+        within(Duration::from_secs(60), "the old operators are gone", async || {
+            let now = operators(podmeta).await?;
+            ensure!(now.iter().all(|pod| !old.contains(&pod.name_any())), "an old one is there");
+            let said = podmeta.status(namespace, "web", "it is there", |_| true).await?;
+            ensure!(said == before, "the status moved: {said:?}, before {before:?}");
+            Ok(())
+        })
+        .await?;
+        credentials(podmeta, namespace, &node).await?;
+        edit(podmeta, namespace, &node, "two").await?;
+        let said = podmeta.status(namespace, "web", "it is programmed", |said| {
+            said.observed_generation > before.observed_generation && said.programmed_pods == Some(1)
+        });
+        said.await.map(drop)
     })
     .await
 }
