@@ -72,6 +72,13 @@ bench: ## Measure the agent beside a bare hyper server: 20 minutes on an idle ma
 	target/release/podmeta-bench
 	$(CARGO) bench --locked --package podmeta-benches
 
+.PHONY: fleet
+fleet: ## Measure the operator with thousands of pods and hundreds of agents, as root: minutes on an idle machine
+	$(CARGO) build --release --locked --package podmeta-operator
+	$(CARGO) build --locked --package podmeta-cluster
+	tests/cluster/packages $(CLUSTER)
+	$(CARGO) bench --locked --package podmeta-cluster --bench fleet -- $(PODS)
+
 .PHONY: fuzz
 fuzz: $(FUZZ) ## Fuzz TARGET (request, path, token, objects, cel or tag) for SECONDS, an hour unless you say otherwise
 	$(CARGO) run --quiet --package podmeta-tests --bin seeds -- fuzz/corpus

@@ -38,6 +38,10 @@ pub struct PodInDialect {
     pub pod: PodUid,
     /// Which dialect's role.
     pub dialect: Dialect,
+    /// The profile that the agent serves the pod by: an operator that does not know that generation yet answers 503, and
+    /// not with the credentials of an older role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Generation>,
 }
 
 /// Credentials, or why there are none.

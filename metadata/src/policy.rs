@@ -33,6 +33,25 @@ pub struct Policy {
     pub without_profile: Option<WithoutProfile>,
 }
 
+impl Policy {
+    /// The policy that forbids everything that a policy can, everywhere.
+    #[must_use]
+    pub fn strictest(name: String) -> Self {
+        Self {
+            name,
+            namespaces: Selector::default(),
+            http_tokens: Some(HttpTokens::Required),
+            max_hop_limit: Some(HopLimit::ONE),
+            allowed_dialects: None, // what is left is facts, which every pod may know of itself
+            allowed_providers: Some(BTreeSet::new()),
+            allowed_role_names: Some(Vec::new()),
+            allowed_role_arns: Some(Vec::new()),
+            allowed_host_network: Some(BTreeSet::from([HostNetwork::Deny])),
+            without_profile: Some(WithoutProfile::Deny),
+        }
+    }
+}
+
 /// What a pod without a profile gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WithoutProfile {

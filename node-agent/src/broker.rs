@@ -44,14 +44,14 @@ impl Broker {
     /// If there are none; the failure is served in the cloud's own words.
     pub async fn credentials(
         &self,
-        pod: &PodRef,
+        workload: &Workload,
         dialect: Dialect,
         role: &Role,
         now: Timestamp,
     ) -> Result<Credentials, Failure> {
         match self {
-            Self::Files(files) => files.credentials(&pod.namespace, role, now),
-            Self::Operator(operator) => operator.credentials(&pod.uid, dialect, now).await,
+            Self::Files(files) => files.credentials(&workload.pod.namespace, role, now),
+            Self::Operator(operator) => operator.credentials(workload, dialect, now).await,
         }
     }
 

@@ -11,7 +11,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use http::Uri;
@@ -32,9 +31,6 @@ use node::{Node, StateFile};
 
 /// Where the socket for asking is, if there is one.
 const ASK_SOCKET: &str = "/run/podmeta/ask.sock";
-
-/// How long connections may take to end when the agent stops.
-const DRAIN: Duration = Duration::from_secs(5);
 
 /// Answers the pods of this node, as the operator says. The chart runs it.
 #[derive(Clone, Debug, clap::Args)]
@@ -129,7 +125,5 @@ async fn serve(args: Args, following: &tokio::runtime::Handle) -> Result<()> {
     }
     let _asked = signals.next().await;
     stop.cancel();
-    let state = node.state();
-    let state = tokio::time::timeout(DRAIN, state).await.context("the state could not be saved in time")?;
-    file.write(&state).context("the state could not be saved")
+    file.write(&node.state()).context("the state could not be saved")
 }

@@ -5,7 +5,8 @@ mod agent;
 mod calls;
 mod watch;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
 
 use axum::Json;
 use axum::Router;
@@ -35,6 +36,7 @@ pub struct Api {
     signer: Arc<Signer>,
     /// Signatures take milliseconds of a processor each, so they take turns.
     signing: Semaphore,
+    turns: Turns,
     refusals: Refusals,
     stop: CancellationToken,
 }
@@ -51,7 +53,7 @@ impl Api {
         stop: CancellationToken,
     ) -> Arc<Self> {
         let (signer, signing, refusals) = (Arc::new(signer), Semaphore::new(1), Refusals::new(recorder));
-        Arc::new(Self { shared, reviewer, leadership, signer, signing, refusals, stop })
+        Arc::new(Self { shared, reviewer, leadership, signer, signing, turns: Turns::default(), refusals, stop })
     }
 
     /// The routes.
@@ -64,6 +66,18 @@ impl Api {
             .route(REPORTS, post(calls::reports))
             .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
             .with_state(self)
+    }
+}
+
+/// The turns of each node's agent, as long as somebody holds or waits for one.
+#[derive(Debug, Default)]
+struct Turns(std::sync::Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Turns {
+    fn of(&self, node: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(turns.entry(node.to_owned()).or_default())
     }
 }
 

@@ -44,18 +44,22 @@ pub struct Args {
     #[arg(long, default_value = "podmeta-agent", value_name = "NAME")]
     pub agent_service_account: String,
 
-    /// The Secret that the operator keeps its certificate authority and serving certificate in; the authority's
-    /// certificate is published in a ConfigMap of the same name.
+    /// The Secret that the operator keeps its certificate authority and serving certificate in. The authority's
+    /// certificate is published for agents in a ConfigMap of the same name.
     #[arg(long, default_value = "podmeta-operator-tls", value_name = "NAME")]
     pub tls_secret: String,
 
     /// A serving certificate in PEM that somebody else renews, in place of the operator's own.
-    #[arg(long, requires = "tls_key", value_name = "FILE")]
+    #[arg(long, requires_all = ["tls_key", "tls_ca"], value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
 
     /// The key of that certificate.
     #[arg(long, requires = "tls_cert", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
+
+    /// The certificates of its authorities, which are published for agents.
+    #[arg(long, requires = "tls_cert", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
 
     /// The Secret that the key is kept in that identity documents are signed with; its certificate is published in a
     /// ConfigMap of the same name.
@@ -98,9 +102,9 @@ impl Args {
     /// Where the serving certificate comes from.
     #[must_use]
     pub fn certificates(&self) -> Source {
-        match (self.tls_cert.clone(), self.tls_key.clone()) {
-            (Some(certificate), Some(key)) => Source::Files { certificate, key },
-            (_, _) => Source::Own(self.tls_secret.clone()),
+        match (self.tls_cert.clone(), self.tls_key.clone(), self.tls_ca.clone()) {
+            (Some(certificate), Some(key), Some(ca)) => Source::Files { certificate, key, ca },
+            (_, _, _) => Source::Own,
         }
     }
 }

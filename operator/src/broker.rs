@@ -3,11 +3,11 @@
 
 use base64::Engine as _;
 use jiff::Timestamp;
-use podmeta_agent_api::calls::{Credentials, DocumentRequest, UserData};
+use podmeta_agent_api::calls::{Credentials, DocumentRequest, Generation, PodInDialect, UserData};
 use podmeta_metadata::compile::Outcome;
 use podmeta_metadata::credentials::{Failure, from_secret};
 use podmeta_metadata::dialect::{Dialect, ec2, ecs};
-use podmeta_metadata::profile::MAX_USER_DATA_BYTES;
+use podmeta_metadata::profile::{MAX_USER_DATA_BYTES, ProfileRef};
 use podmeta_metadata::role::Provider;
 use podmeta_metadata::secret::Secret;
 use podmeta_metadata::workload::{UserData as Data, Workload};
@@ -27,6 +27,9 @@ pub enum Refusal {
     /// Something is missing that its profile names.
     #[error("{0}")]
     Missing(String),
+    /// The agent has a newer generation of the profile than this replica.
+    #[error("the profile is newer than what is known here")]
+    Behind,
 }
 
 fn served<'e>(entry: &'e Entry, what: &'static str) -> Result<&'e Workload, Refusal> {
@@ -40,10 +43,16 @@ fn served<'e>(entry: &'e Entry, what: &'static str) -> Result<&'e Workload, Refu
 ///
 /// # Errors
 /// If the pod has no role in that dialect. That there are no credentials is an answer, in the words that the pod gets.
-pub fn credentials(world: &World, entry: &Entry, dialect: Dialect, now: Timestamp) -> Result<Credentials, Refusal> {
+pub fn credentials(world: &World, entry: &Entry, asked: &PodInDialect, now: Timestamp) -> Result<Credentials, Refusal> {
     let workload = served(entry, "role")?;
-    let role =
-        workload.part(dialect).and_then(|part| part.role.as_ref()).ok_or(Refusal::None("role in this dialect"))?;
+    let newer = |has: &Generation, known: &ProfileRef| has.uid != known.uid || has.generation > known.generation;
+    if asked.profile.as_ref().zip(entry.profile()).is_some_and(|(has, known)| newer(has, known)) {
+        return Err(Refusal::Behind);
+    }
+    let role = workload
+        .part(asked.dialect)
+        .and_then(|part| part.role.as_ref())
+        .ok_or(Refusal::None("role in this dialect"))?;
     let failed = |code: &'static str, message| Credentials::Failed(Failure { code: code.into(), message, at: now });
     let namespace = &workload.pod.namespace;
     Ok(match &role.provider {

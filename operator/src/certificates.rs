@@ -38,15 +38,30 @@ const KEY_END: &str = "-----END PRIVATE KEY-----\n";
 /// Where the serving certificate comes from.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// The operator's own authority, kept in a Secret of this name; its certificate is published in a ConfigMap of the same.
-    Own(String),
+    /// The operator's own authority, kept in a Secret.
+    Own,
     /// Files, which somebody else renews.
     Files {
         /// The certificate, and those between it and the authority.
         certificate: PathBuf,
         /// Its key.
         key: PathBuf,
+        /// The certificates of the authorities.
+        ca: PathBuf,
     },
+}
+
+/// Which certificate is served.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Where it comes from.
+    pub source: Source,
+    /// The operator's own namespace.
+    pub namespace: String,
+    /// The Secret of the operator's own authority, and the ConfigMap in which agents find the authorities.
+    pub object: String,
+    /// The name that it is for.
+    pub name: String,
 }
 
 /// The certificate that is served now.
@@ -59,49 +74,53 @@ impl ResolvesServerCert for Serving {
     }
 }
 
-/// Serves a certificate for `name`, and goes on with the next one in time, without a connection ending.
+/// Serves a certificate, and goes on with the next one in time, without a connection ending.
 ///
 /// # Errors
 /// If there is none and none can be made.
 pub async fn serving(
     client: Client,
-    namespace: String,
-    source: Source,
-    name: String,
+    wanted: Wanted,
     stop: CancellationToken,
 ) -> Result<(Arc<Serving>, impl Future<Output = ()>)> {
-    let first = current(&client, &namespace, &source, &name).await?;
+    let first = current(&client, &wanted).await?;
     let serving = Arc::new(Serving(ArcSwap::from_pointee(first)));
     let served = Arc::clone(&serving);
     let renew = async move {
         while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
-            match current(&client, &namespace, &source, &name).await {
+            let next = tokio::time::timeout(EVERY, current(&client, &wanted)).await;
+            match next.unwrap_or_else(|_| bail!("the API server does not answer")) {
                 Ok(next) if next.cert != served.0.load().cert => {
                     tracing::info!("the serving certificate is a new one");
                     served.0.store(Arc::new(next));
                 }
                 Ok(_) => {}
-                Err(error) => tracing::warn!(
-                    "the serving certificate could not be looked at; the one at hand is served: {error:#}"
-                ),
+                Err(error) => {
+                    tracing::warn!(
+                        "the serving certificate could not be looked at; the one at hand is served: {error:#}"
+                    );
+                }
             }
         }
     };
     Ok((serving, renew))
 }
 
-async fn current(client: &Client, namespace: &str, source: &Source, name: &str) -> Result<CertifiedKey> {
-    match source {
-        Source::Own(secret) => {
-            let material = material(client, namespace, secret, name).await?;
-            publish(client, namespace, secret, "ca.crt", &material.bundle()).await?;
-            certified(material.certificate.as_bytes(), material.key.as_bytes())
+async fn current(client: &Client, wanted: &Wanted) -> Result<CertifiedKey> {
+    let Wanted { source, namespace, object, name } = wanted;
+    let (certified, bundle) = match source {
+        Source::Own => {
+            let material = material(client, namespace, object, name).await?;
+            (certified(material.certificate.as_bytes(), material.key.as_bytes())?, material.bundle())
         }
-        Source::Files { certificate, key } => {
+        Source::Files { certificate, key, ca } => {
             let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-            certified(&read(certificate)?, &Zeroizing::new(read(key)?))
+            let bundle = String::from_utf8(read(ca)?).with_context(|| format!("{} is not PEM", ca.display()))?;
+            (certified(&read(certificate)?, &Zeroizing::new(read(key)?))?, bundle)
         }
-    }
+    };
+    publish(client, namespace, object, "ca.crt", &bundle).await?;
+    Ok(certified)
 }
 
 fn certified(certificate: &[u8], key: &[u8]) -> Result<CertifiedKey> {

@@ -72,6 +72,12 @@ impl Feed {
         told
     }
 
+    /// Whether a node's agent is told of any pod.
+    #[must_use]
+    pub fn has_pods(&self, node: &str) -> bool {
+        self.nodes.get(node).is_some_and(|node| !node.pods.is_empty())
+    }
+
     /// Forgets a node that is gone. An agent on a new node of its name lists again.
     pub fn forget(&mut self, node: &str) {
         if self.nodes.remove(node).is_some() {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use podmeta_metadata::compile::{Compiled, Outcome, Settings, Sources, compile};
-use podmeta_metadata::facts::{Facts, NamespaceFacts, NodeFacts, PodFacts};
+use podmeta_metadata::facts::{Facts, NamespaceFacts, NodeFacts, PodFacts, Taint};
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::policy::Policy;
 use podmeta_metadata::profile::{KeyRef, Profile, ProfileRef, UserDataSource};
@@ -152,6 +152,17 @@ struct Namespace {
     sources: Sources,
 }
 
+/// A taint need not say since when it is there: then it is there since it was seen first, not since it was seen last.
+fn keep_times(known: &NodeFacts, facts: &mut NodeFacts) {
+    for taint in &mut facts.spec.taints {
+        let same =
+            |other: &&Taint| (&other.key, &other.value, &other.effect) == (&taint.key, &taint.value, &taint.effect);
+        if let Some(before) = known.spec.taints.iter().find(same) {
+            taint.time_added = taint.time_added.min(before.time_added);
+        }
+    }
+}
+
 impl Index {
     /// An index that knows nothing yet.
     #[must_use]
@@ -190,8 +201,11 @@ impl Index {
                 self.forget_if_empty(&name);
                 self.mark(|pod| pod.facts.metadata.namespace == name);
             }
-            Change::Node(facts) => {
+            Change::Node(mut facts) => {
                 let name = facts.metadata.name.clone();
+                if let Some(known) = self.nodes.get(&name) {
+                    keep_times(known, &mut facts);
+                }
                 if self.nodes.get(&name) != Some(&facts) {
                     self.nodes.insert(name.clone(), facts);
                     self.mark(|pod| pod.node == name);

@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 const DURATION: Duration = Duration::from_secs(15);
 /// How long a leader that cannot renew it goes on.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How long the API server may take to answer.
+const ANSWER: Duration = Duration::from_secs(3);
 /// How often it is renewed, or looked at.
 const EVERY: Duration = Duration::from_secs(2);
 
@@ -66,9 +68,12 @@ impl Candidate {
             let mut seen: Option<Seen> = None;
             let mut renewed = Instant::now();
             loop {
-                match self.look(&mut seen).await {
+                let asked = Instant::now();
+                let looked = tokio::time::timeout(ANSWER, self.look(&mut seen)).await;
+                match looked.unwrap_or(Err(Error::TooLong)) {
                     Ok(Look::Mine) => {
-                        renewed = Instant::now();
+                        // The Lease holds from when it was asked for, not from when the answer came.
+                        renewed = asked;
                         leads.send_if_modified(|leads| !std::mem::replace(leads, true));
                         leader.send_if_modified(|known| {
                             known.replace(self.address.clone()).as_ref() != Some(&self.address)
@@ -90,7 +95,7 @@ impl Candidate {
                 }
             }
             if leads.send_if_modified(|leads| std::mem::replace(leads, false))
-                && let Err(error) = self.give_up().await
+                && let Ok(Err(error)) = tokio::time::timeout(ANSWER, self.give_up()).await
             {
                 tracing::info!(%error, "the Lease could not be given up; it ends by itself");
             }
@@ -98,7 +103,7 @@ impl Candidate {
         (leadership, run)
     }
 
-    async fn look(&self, seen: &mut Option<Seen>) -> Result<Look, kube::Error> {
+    async fn look(&self, seen: &mut Option<Seen>) -> Result<Look, Error> {
         let Some(mut lease) = self.api.get_opt(&self.name).await? else {
             let mut lease =
                 Lease { metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() }, spec: None };
@@ -141,17 +146,25 @@ impl Candidate {
     }
 }
 
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("{0}")]
+    Api(#[from] kube::Error),
+    #[error("the API server takes too long to answer")]
+    TooLong,
+}
+
 enum Look {
     Mine,
     Theirs(Option<String>),
 }
 
 /// Whether writing the Lease made it ours: somebody else may have been first.
-fn taken(written: Result<Lease, kube::Error>) -> Result<Look, kube::Error> {
+fn taken(written: Result<Lease, kube::Error>) -> Result<Look, Error> {
     match written {
         Ok(_) => Ok(Look::Mine),
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(Look::Theirs(None)),
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -61,8 +61,9 @@ async fn run(args: Args) -> Result<()> {
     tasks.spawn(admin.clone().serve(listener, stop.clone()));
 
     let name = format!("{}.{}.svc", args.service, args.namespace);
-    let (certificate, renewing) =
-        certificates::serving(client.clone(), args.namespace.clone(), args.certificates(), name, stop.clone()).await?;
+    let (source, namespace, object) = (args.certificates(), args.namespace.clone(), args.tls_secret.clone());
+    let wanted = certificates::Wanted { source, namespace, object, name };
+    let (certificate, renewing) = certificates::serving(client.clone(), wanted, stop.clone()).await?;
     tasks.spawn(renewing);
     let signer = certificates::identity(&client, &args.namespace, &args.identity_secret).await?.signer()?;
 

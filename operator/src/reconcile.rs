@@ -83,14 +83,18 @@ impl Shared {
 
     /// Something may be said of every profile: this replica has not said anything yet.
     pub fn all_profiles_touched(&self) {
-        self.world_mut().touch_all();
+        let mut world = self.world_mut();
+        world.touch_all();
+        world.forget_reports();
+        drop(world);
         self.touched.notify_one();
     }
 
     /// Takes in what a node's agent reports.
     pub fn report(&self, node: &str, report: podmeta_agent_api::calls::Report) {
-        self.world_mut().report(node, report);
-        self.touched.notify_one();
+        if self.world_mut().report(node, report) {
+            self.touched.notify_one();
+        }
     }
 
     /// What profiles name, once all profiles are known.

@@ -1,5 +1,6 @@
 //! What the leader tells the cluster: the status of profiles, and events where it changed for the worse or the better.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use podmeta_crds::metadataprofile::{MetadataProfile, MetadataProfileStatus};
 use podmeta_metadata::profile::ProfileRef;
 use serde_json::json;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::index::ProfileKey;
@@ -28,6 +30,13 @@ const COLLECT: Duration = Duration::from_millis(250);
 /// How long a new leader waits for the reports of agents before it says of pods that their agents do not have them. They
 /// report every ten seconds.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// How long agents may take to have a new pod of a profile that all of them have: pods come all the time, and each would be
+/// two writes.
+const MOMENT: Duration = Duration::from_secs(3);
+
+/// How long the API server may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// The name that fields and events are written under.
 pub const MANAGER: &str = "podmeta-operator";
@@ -56,7 +65,8 @@ pub async fn run(
 }
 
 async fn lead(shared: &Shared, client: &Client, recorder: &Recorder) {
-    let since = tokio::time::Instant::now();
+    let since = Instant::now();
+    let mut pending = HashMap::new();
     tracing::info!("this replica leads: it writes status and events");
     let mut later = std::collections::BTreeSet::new();
     loop {
@@ -67,8 +77,9 @@ async fn lead(shared: &Shared, client: &Client, recorder: &Recorder) {
         let mut profiles = shared.take_touched();
         profiles.append(&mut later);
         for profile in profiles {
-            match say(shared, client, recorder, &profile, since.elapsed() > GRACE).await {
-                Ok(Said::All) => {}
+            let hold = Hold { all_reported: since.elapsed() > GRACE, pending: &mut pending };
+            match say(shared, client, recorder, &profile, hold).await {
+                Ok(Said::All) => drop(pending.remove(&profile)),
                 Ok(Said::Later) => drop(later.insert(profile)),
                 Err(error) => {
                     let ProfileKey { namespace, name } = &profile;
@@ -80,26 +91,33 @@ async fn lead(shared: &Shared, client: &Client, recorder: &Recorder) {
     }
 }
 
+/// Why a status may be held back for a moment.
+struct Hold<'h> {
+    /// Whether this leader has led for so long that all agents have reported.
+    all_reported: bool,
+    /// Since when a profile only waits for agents to take in new pods.
+    pending: &'h mut HashMap<ProfileKey, Instant>,
+}
+
 enum Said {
     All,
     /// Agents have not reported yet.
     Later,
 }
 
-async fn say(
-    shared: &Shared,
-    client: &Client,
-    recorder: &Recorder,
-    key: &ProfileKey,
-    all_reported: bool,
-) -> Result<Said> {
-    let Some((profile, previous, observed)) = shared.world().observe(key) else { return Ok(Said::All) };
-    if observed.unreported && !all_reported {
+async fn say(shared: &Shared, client: &Client, recorder: &Recorder, key: &ProfileKey, hold: Hold<'_>) -> Result<Said> {
+    let now = Timestamp::now();
+    let Some((profile, previous, observed)) = shared.world().observe(key, now) else { return Ok(Said::All) };
+    if observed.unreported && !hold.all_reported {
         return Ok(Said::Later);
     }
-    let next = status::next(previous.as_ref(), &observed, Timestamp::now());
+    let next = status::next(previous.as_ref(), &observed, now);
     if previous.as_ref() == Some(&next) {
         return Ok(Said::All);
+    }
+    let waits = status::only_waits(previous.as_ref(), &next);
+    if waits && hold.pending.entry(key.clone()).or_insert_with(Instant::now).elapsed() < MOMENT {
+        return Ok(Said::Later);
     }
     if !write(client, &profile, &next, &shared.metrics).await? {
         return Ok(Said::All);
@@ -114,7 +132,7 @@ async fn say(
             uid: Some(profile.uid.clone()),
             ..ObjectReference::default()
         };
-        if let Err(error) = recorder.publish(&event, &reference).await {
+        if let Ok(Err(error)) = tokio::time::timeout(ANSWER, recorder.publish(&event, &reference)).await {
             tracing::warn!(%error, "an event could not be written");
         }
     }
@@ -137,7 +155,9 @@ async fn write(
     let api: Api<MetadataProfile> = Api::namespaced(client.clone(), &profile.namespace);
     let params = PatchParams::apply(MANAGER).force();
     metrics.status_written();
-    match api.patch_status(&profile.name, &params, &Patch::Apply(&body)).await {
+    let body = Patch::Apply(&body);
+    let written = tokio::time::timeout(ANSWER, api.patch_status(&profile.name, &params, &body)).await;
+    match written.context("the API server takes too long to answer")? {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(false),
         Err(error) => Err(error).with_context(|| format!("MetadataProfile {}/{}", profile.namespace, profile.name)),

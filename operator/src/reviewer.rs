@@ -10,22 +10,39 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenRe
 use kube::Client;
 use kube::api::{Api, PostParams};
 use podmeta_agent_api::AUDIENCE;
+use podmeta_metadata::names::PodUid;
 
-/// How long the API server's word is taken for a token: a pod that is gone is refused after that.
-const CACHED: Duration = Duration::from_secs(10);
+/// How long the API server's word is taken for a token. That the agent's pod is still there is looked at each time.
+const CACHED: Duration = Duration::from_secs(60);
+
+/// How long the API server may take to answer.
+const ANSWER: Duration = Duration::from_secs(3);
 
 /// How many tokens are remembered; beyond that all are forgotten, which costs a review each.
 const MOST: usize = 20_000;
 
-/// The claim that Kubernetes puts the name of the pod's node in. Source: KEP-4193, GA in Kubernetes 1.32.
+/// The claims that Kubernetes puts the name of the pod's node and the pod's UID in. Source: KEP-4193, GA in Kubernetes 1.32.
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
+const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
+
+/// Whose token it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bearer {
+    /// The node that the agent is on.
+    pub node: String,
+    /// The agent's own pod.
+    pub pod: PodUid,
+    /// When the token ends.
+    pub until: Instant,
+}
 
 /// Reviews tokens of one ServiceAccount.
 pub struct Reviewer {
     client: Client,
     /// `system:serviceaccount:NAMESPACE:NAME`.
     user: String,
-    known: Mutex<HashMap<[u8; 32], (String, Instant)>>,
+    /// Each with until when it is taken for good.
+    known: Mutex<HashMap<[u8; 32], (Bearer, Instant)>>,
 }
 
 /// Why a token is no agent's.
@@ -41,7 +58,7 @@ pub enum Refusal {
     #[error("the token is of {0}, not of the node agent's ServiceAccount")]
     NotAnAgent(String),
     /// It says no node.
-    #[error("the token has no node name in it: Kubernetes 1.32 or newer puts one in the tokens of pods")]
+    #[error("the token names no node and pod: Kubernetes 1.32 or newer puts them in the tokens of pods")]
     NoNode,
     /// The API server does not answer.
     #[error("the API server cannot review the token now: {0}")]
@@ -56,40 +73,42 @@ impl Reviewer {
         Self { client, user, known: Mutex::default() }
     }
 
-    /// The node that an agent is on.
+    /// The agent whose token this is, and the node that it is on.
     ///
     /// # Errors
     /// If the token is not one of a node agent that is there now.
-    pub async fn node(&self, token: &str) -> Result<String, Refusal> {
+    pub async fn bearer(&self, token: &str) -> Result<Bearer, Refusal> {
         let mut key = [0; 32];
         key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
-        if let Some((node, until)) = self.known().get(&key)
+        if let Some((bearer, until)) = self.known().get(&key)
             && Instant::now() < *until
         {
-            return Ok(node.clone());
+            return Ok(bearer.clone());
         }
         let spec = TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![AUDIENCE.to_owned()]) };
         let review = TokenReview { spec, ..TokenReview::default() };
         let api: Api<TokenReview> = Api::all(self.client.clone());
         let asked = Instant::now();
-        let reviewed = api.create(&PostParams::default(), &review).await;
+        let reviewed = tokio::time::timeout(ANSWER, api.create(&PostParams::default(), &review)).await;
+        let reviewed = reviewed.map_err(|_| Refusal::Unavailable("it takes too long to answer".to_owned()))?;
         let status = reviewed.map_err(|error| Refusal::Unavailable(error.to_string()))?.status.unwrap_or_default();
-        let node = judge(&status, &self.user)?;
-        let left = crate::reviewer::left(token, jiff::Timestamp::now()).unwrap_or_default();
+        let (node, pod) = judge(&status, &self.user)?;
+        let left = left(token, jiff::Timestamp::now()).unwrap_or_default();
+        let bearer = Bearer { node, pod, until: asked + left };
         let mut known = self.known();
         if known.len() >= MOST {
             known.clear();
         }
-        known.insert(key, (node.clone(), asked + left.min(CACHED)));
-        Ok(node)
+        known.insert(key, (bearer.clone(), asked + left.min(CACHED)));
+        Ok(bearer)
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], (String, Instant)>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], (Bearer, Instant)>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn judge(status: &TokenReviewStatus, agent: &str) -> Result<String, Refusal> {
+fn judge(status: &TokenReviewStatus, agent: &str) -> Result<(String, PodUid), Refusal> {
     let audiences = status.audiences.iter().flatten();
     if status.authenticated != Some(true) || !audiences.into_iter().any(|audience| audience == AUDIENCE) {
         let why = status.error.clone().unwrap_or_else(|| "it is not valid".to_owned());
@@ -100,9 +119,13 @@ fn judge(status: &TokenReviewStatus, agent: &str) -> Result<String, Refusal> {
     if name != agent {
         return Err(Refusal::NotAnAgent(name));
     }
-    match user.extra.unwrap_or_default().remove(NODE_NAME).as_deref() {
-        Some([node]) => Ok(node.clone()),
-        Some(_) | None => Err(Refusal::NoNode),
+    let mut claims = user.extra.unwrap_or_default();
+    match (claims.remove(NODE_NAME).as_deref(), claims.remove(POD_UID).as_deref()) {
+        (Some([node]), Some([pod])) => {
+            let pod = PodUid::try_from(pod.as_str()).map_err(|_| Refusal::NoNode)?;
+            Ok((node.clone(), pod))
+        }
+        (_, _) => Err(Refusal::NoNode),
     }
 }
 
@@ -132,7 +155,10 @@ mod tests {
             audiences: Some(vec![audience.to_owned()]),
             user: Some(UserInfo {
                 username: Some(user.to_owned()),
-                extra: Some(BTreeMap::from([(NODE_NAME.to_owned(), nodes)])),
+                extra: Some(BTreeMap::from([
+                    (NODE_NAME.to_owned(), nodes),
+                    (POD_UID.to_owned(), vec!["u1".to_owned()]),
+                ])),
                 ..UserInfo::default()
             }),
             error: None,
@@ -141,7 +167,8 @@ mod tests {
 
     #[test]
     fn the_node_is_the_one_in_the_claims_of_an_agent_s_token() {
-        assert_eq!(judge(&status(AUDIENCE, AGENT, &["a"]), AGENT), Ok("a".to_owned()));
+        let pod: PodUid = "u1".try_into().unwrap();
+        assert_eq!(judge(&status(AUDIENCE, AGENT, &["a"]), AGENT), Ok(("a".to_owned(), pod)));
     }
 
     #[test]

@@ -24,6 +24,10 @@ use crate::index::Change;
 use crate::reconcile::{Shared, Told, Watched};
 use crate::world::{Input, Source};
 
+/// How long the API server may take to answer, and a watch may say nothing.
+const ANSWER: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_secs(300);
+
 /// How long after a watch broke it is begun again.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -155,7 +159,8 @@ where
             drop(told.send(Told::Input(input)).await);
         }
     };
-    let object = api.get_opt(name).await?;
+    let Ok(object) = tokio::time::timeout(ANSWER, api.get_opt(name)).await else { return Ok(()) };
+    let object = object?;
     // An object that is not there yet is watched from any version that the API server still has.
     let version = object.as_ref().and_then(ResourceExt::resource_version).unwrap_or_else(|| "0".to_owned());
     tell(object).await;
@@ -163,9 +168,10 @@ where
         let _nobody_waits = known.send(());
     }
     let params = WatchParams::default().fields(&format!("metadata.name={name}")).disable_bookmarks();
-    let stream = api.watch(&params, &version).await?;
-    let mut stream = std::pin::pin!(stream);
-    while let Some(event) = stream.next().await {
+    let Ok(stream) = tokio::time::timeout(ANSWER, api.watch(&params, &version)).await else { return Ok(()) };
+    let mut stream = std::pin::pin!(stream?);
+    // The API server ends a watch after five minutes at most; one that says nothing for longer has lost its connection.
+    while let Ok(Some(event)) = tokio::time::timeout(SILENCE, stream.next()).await {
         match event? {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => tell(Some(object)).await,
             WatchEvent::Deleted(_) => tell(None).await,

@@ -27,8 +27,8 @@ pub struct Observed {
     pub pods: Vec<ObservedPod>,
     /// Whether the profile has a role.
     pub has_roles: bool,
-    /// The Secrets of its roles that are not there.
-    pub missing_secrets: Vec<FieldError>,
+    /// The Secrets of its roles that are not there, or do not hold credentials.
+    pub bad_secrets: Vec<FieldError>,
     /// Whether a node that it has pods on has not reported yet, so that nothing is known of what its agent has.
     pub unreported: bool,
 }
@@ -82,6 +82,22 @@ pub fn next(previous: Option<&MetadataProfileStatus>, observed: &Observed, now: 
         tokenless_pods: Some(count(observed.pods.iter().filter(|pod| pod.tokenless).count())),
         pods: named(observed),
     }
+}
+
+/// Whether all that a status says anew is that agents do not have some pods yet, of a generation that they all had.
+#[must_use]
+pub fn only_waits(previous: Option<&MetadataProfileStatus>, next: &MetadataProfileStatus) -> bool {
+    let Some(previous) = previous.filter(|previous| previous.observed_generation == next.observed_generation) else {
+        return false;
+    };
+    let said = |status: &MetadataProfileStatus, kind: &str| {
+        let conditions = status.conditions.iter().find(|condition| condition.type_ == kind);
+        conditions.map(|condition| (condition.status.clone(), condition.reason.clone()))
+    };
+    let programmed = |status| said(status, PROGRAMMED).is_some_and(|(status, _)| status == Status::True.as_str());
+    let others_same =
+        [ACCEPTED, CREDENTIALS_READY, CONFLICTED].iter().all(|kind| said(previous, kind) == said(next, kind));
+    programmed(previous) && !programmed(next) && others_same
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,9 +154,9 @@ fn programmed(observed: &Observed) -> Verdict {
 fn credentials_ready(observed: &Observed) -> Verdict {
     let verdict =
         |status, reason: &str, message| Verdict { kind: CREDENTIALS_READY, status, reason: reason.to_owned(), message };
-    if !observed.missing_secrets.is_empty() {
-        let missing = list(observed.missing_secrets.iter().map(ToString::to_string));
-        return verdict(Status::False, "SecretNotFound", missing);
+    if !observed.bad_secrets.is_empty() {
+        let bad = list(observed.bad_secrets.iter().map(ToString::to_string));
+        return verdict(Status::False, "SecretUnusable", bad);
     }
     let failed = observed.pods.iter().filter_map(|pod| match &pod.credentials {
         Credentials::Failed(why) => Some(format!("pod {}: {why}", pod.name)),

@@ -1,8 +1,9 @@
 //! Watches of whole kinds: each object becomes what is kept of it at once, so that no object as such stays in memory. One
 //! that cannot be read is reported, and stops no other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use backon::ExponentialBuilder;
@@ -17,6 +18,7 @@ use podmeta_crds::metadatapolicy::MetadataPolicy;
 use podmeta_crds::metadataprofile::{MetadataProfile, MetadataProfileStatus};
 use podmeta_crds::{facts, objects, policy, profile};
 use podmeta_metadata::names::PodUid;
+use podmeta_metadata::policy::Policy;
 use podmeta_metadata::profile::ProfileRef;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Sender;
@@ -61,22 +63,33 @@ pub async fn pods(client: Client, told: Sender<Told>) {
     watch(Api::all(client), config, Watched::Pods, told, uid, there, gone).await;
 }
 
-/// MetadataPolicies. One that is not valid stays as it was: forgetting it would loosen what it tightens.
+/// MetadataPolicies. One that is not valid stays as it was: forgetting it would loosen what it tightens. If it was never
+/// valid, the strictest there is holds in its place.
 pub async fn policies(client: Client, told: Sender<Told>) {
     let name = |policy: &DynamicObject| policy.metadata.name.clone();
+    let valid = Mutex::new(HashSet::new());
+    let known = || valid.lock().unwrap_or_else(PoisonError::into_inner);
     let there = |object: &DynamicObject| {
         let read = objects::read::<MetadataPolicy>(&value(object)).map_err(|error| vec![error]);
         let read = read.and_then(|policy| policy::validate(&policy));
+        let name = object.name_any();
         match read {
-            Ok(policy) => Some(Change::Policy(Box::new(policy)).into()),
+            Ok(policy) => {
+                known().insert(name);
+                Some(Change::Policy(Box::new(policy)).into())
+            }
             Err(errors) => {
                 let errors = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-                tracing::error!(policy = %object.name_any(), %errors, "a MetadataPolicy is not valid; what it said before holds, if anything");
-                None
+                let known = known().contains(&name);
+                tracing::error!(policy = name, %errors, known, "a MetadataPolicy is not valid: what it said before holds; if that is not known, nothing is allowed that a policy can forbid");
+                (!known).then(|| Change::Policy(Box::new(Policy::strictest(name))).into())
             }
         }
     };
-    let gone = |name: String| Change::PolicyGone(name).into();
+    let gone = |name: String| {
+        known().remove(&name);
+        Change::PolicyGone(name).into()
+    };
     watch(all::<MetadataPolicy>(client), Config::default(), Watched::Policies, told, name, there, gone).await;
 }
 

@@ -6,12 +6,14 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use jiff::Timestamp;
 use podmeta_agent_api::Epoch;
 use podmeta_agent_api::calls::{Report, Reported};
 use podmeta_crds::field::FieldError;
 use podmeta_crds::metadataprofile::MetadataProfileStatus;
-use podmeta_metadata::compile::Settings;
-use podmeta_metadata::credentials::SecretData;
+use podmeta_metadata::compile::{Outcome, Settings};
+use podmeta_metadata::credentials::{SecretData, from_secret};
+use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::finding::{Finding, Reason};
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::profile::{KeyRef, Profile, ProfileRef, UserDataSource};
@@ -21,7 +23,7 @@ use crate::feed::Feed;
 use crate::index::{Change, Entry, Index, ProfileKey, Update};
 use crate::status::{Credentials, Observed, ObservedPod};
 
-/// How many findings of a profile are looked at: far more than its status can say.
+/// How many findings of one kind about a profile are looked at: far more than its status can say.
 const MAX_FINDINGS: usize = 64;
 
 /// One object as it is now, or the name of one that is gone.
@@ -96,6 +98,8 @@ pub struct World {
     secrets: HashMap<(String, String), Option<SecretData>>,
     /// By node.
     reports: HashMap<String, Report>,
+    /// Nodes that are gone, and whose pods are not.
+    gone: BTreeSet<String>,
     /// The profiles that something else may be said of than when it was last asked.
     touched: BTreeSet<ProfileKey>,
 }
@@ -119,6 +123,7 @@ impl World {
             profiles: HashMap::new(),
             secrets: HashMap::new(),
             reports: HashMap::new(),
+            gone: BTreeSet::new(),
             touched: BTreeSet::new(),
         }
     }
@@ -127,9 +132,10 @@ impl World {
     pub fn note(&mut self, input: Input) {
         match input {
             Input::Index(change) => {
-                if let Change::NodeGone(name) = &change {
-                    self.reports.remove(name);
-                    self.feed.forget(name);
+                match &change {
+                    Change::Node(node) => drop(self.gone.remove(&node.metadata.name)),
+                    Change::NodeGone(name) => drop(self.gone.insert(name.clone())),
+                    _ => {}
                 }
                 self.index.note(change);
             }
@@ -160,7 +166,29 @@ impl World {
     pub fn take(&mut self, compiled: Vec<(PodUid, Option<Entry>)>) -> (Vec<String>, usize) {
         let updates: Vec<Update> = self.index.take(compiled);
         let changed = updates.len();
-        (self.feed.take(updates), changed)
+        let told = self.feed.take(updates);
+        // Pods may go after their node.
+        let (feed, reports) = (&mut self.feed, &mut self.reports);
+        self.gone.retain(|node| {
+            let has_pods = feed.has_pods(node);
+            if !has_pods {
+                feed.forget(node);
+                reports.remove(node);
+            }
+            has_pods
+        });
+        (told, changed)
+    }
+
+    /// Whether a pod is bound to a node.
+    #[must_use]
+    pub fn is_on(&self, node: &str, uid: &PodUid) -> bool {
+        self.index.pod_on(uid).is_some_and(|(bound, _)| bound == node)
+    }
+
+    /// Forgets what agents reported: another replica may have led, and have been told other things, since.
+    pub fn forget_reports(&mut self) {
+        self.reports.clear();
     }
 
     /// What agents are told.
@@ -220,11 +248,11 @@ impl World {
         }
     }
 
-    /// Takes in what a node's agent reports.
-    pub fn report(&mut self, node: &str, report: Report) {
+    /// Takes in what a node's agent reports. Whether anything is new.
+    pub fn report(&mut self, node: &str, report: Report) -> bool {
         let before = self.reports.get(node);
         if before == Some(&report) {
-            return;
+            return false;
         }
         let changed = |uid: &PodUid| before.and_then(|before| before.pods.get(uid)) != report.pods.get(uid);
         let uids = report.pods.keys().chain(before.into_iter().flat_map(|before| before.pods.keys()));
@@ -232,6 +260,7 @@ impl World {
         let profiles: Vec<_> = profiles.map(ProfileKey::of).collect();
         self.touched.extend(profiles);
         self.reports.insert(node.to_owned(), report);
+        true
     }
 
     /// The profiles that something else may be said of than when this was last asked.
@@ -248,13 +277,17 @@ impl World {
 
     /// What is known of a profile, and what was said of it last; none if it is gone.
     #[must_use]
-    pub fn observe(&self, key: &ProfileKey) -> Option<(ProfileRef, Option<MetadataProfileStatus>, Observed)> {
+    pub fn observe(
+        &self,
+        key: &ProfileKey,
+        now: Timestamp,
+    ) -> Option<(ProfileRef, Option<MetadataProfileStatus>, Observed)> {
         let known = self.profiles.get(key)?;
         let mut observed = Observed {
             generation: known.reference.generation,
             invalid: known.errors.clone(),
             has_roles: known.profile.as_ref().is_some_and(|profile| !profile.roles.is_empty()),
-            missing_secrets: self.missing_secrets(key, known),
+            bad_secrets: self.bad_secrets(key, known, now),
             ..Observed::default()
         };
         for (uid, node, entry) in self.index.concerned(key) {
@@ -265,7 +298,8 @@ impl World {
                 .filter(|finding| finding.profile.as_ref().is_some_and(|profile| ProfileKey::of(profile) == *key));
             // Pods of one profile mostly have the same findings.
             for finding in about {
-                if observed.findings.len() < MAX_FINDINGS && !observed.findings.contains(finding) {
+                let alike = observed.findings.iter().filter(|known| known.reason == finding.reason);
+                if alike.count() < MAX_FINDINGS && !observed.findings.contains(finding) {
                     observed.findings.push(finding.clone());
                 }
             }
@@ -311,17 +345,18 @@ impl World {
         self.profiles.insert(key, Known { reference, errors, profile, status });
     }
 
-    /// The Secrets of roles that are known not to be there.
-    fn missing_secrets(&self, key: &ProfileKey, known: &Known) -> Vec<FieldError> {
-        let roles = known.profile.iter().flat_map(|profile| profile.roles.values().enumerate());
-        let missing = roles.filter_map(|(at, role)| match &role.provider {
-            Provider::Secret { name } => self.is_missing(&key.namespace, name).then(|| FieldError {
-                field: format!("spec.roles[{at}].secret.name"),
-                message: format!("there is no Secret {}/{name}", key.namespace),
-            }),
-            Provider::AwsWebIdentity { .. } | Provider::AwsAssumeRole { .. } | Provider::AliyunOidc { .. } => None,
+    /// The Secrets of roles that are known not to be there, or not to hold credentials.
+    fn bad_secrets(&self, key: &ProfileKey, known: &Known, now: Timestamp) -> Vec<FieldError> {
+        let roles = known.profile.iter().flat_map(|profile| &profile.roles);
+        let bad = roles.filter_map(|(dialect, role)| {
+            let Provider::Secret { name } = &role.provider else { return None };
+            let message = match self.secrets.get(&(key.namespace.clone(), name.clone()))? {
+                None => format!("there is no Secret {}/{name}", key.namespace),
+                Some(data) => format!("Secret {}/{name}: {}", key.namespace, from_secret(data, now).err()?),
+            };
+            Some(FieldError { field: format!("spec.roles[dialect={dialect}].secret.name"), message })
         });
-        missing.collect()
+        bad.collect()
     }
 
     fn missing_user_data(&self, key: &ProfileKey, known: &Known) -> Option<Finding> {
@@ -336,10 +371,6 @@ impl World {
         };
         let (profile, field) = (Some(known.reference.clone()), "spec.userData.secretKeyRef".to_owned());
         Some(Finding { profile, field, reason: Reason::UserDataUnavailable, message })
-    }
-
-    fn is_missing(&self, namespace: &str, name: &str) -> bool {
-        matches!(self.secrets.get(&(namespace.to_owned(), name.to_owned())), Some(None))
     }
 }
 
@@ -361,18 +392,27 @@ impl Known {
 
 fn observed_pod(entry: &Entry, profile: &ProfileRef, reported: Option<&Reported>) -> ObservedPod {
     let name = match &entry.compiled.outcome {
-        podmeta_metadata::compile::Outcome::Served(workload) => workload.pod.name.clone(),
-        podmeta_metadata::compile::Outcome::Denied(denied) => denied.pod.name.clone(),
-        podmeta_metadata::compile::Outcome::Node(pod) => pod.name.clone(),
+        Outcome::Served(workload) => workload.pod.name.clone(),
+        Outcome::Denied(denied) => denied.pod.name.clone(),
+        Outcome::Node(pod) => pod.name.clone(),
     };
     let has = |reported: &Reported| {
         let acknowledged = reported.profile.as_ref();
         acknowledged.is_some_and(|has| has.uid == profile.uid && has.generation >= profile.generation)
     };
     let outcomes = reported.into_iter().flat_map(|reported| &reported.credentials);
+    // Whether a Secret gives credentials is known here, and now; the pod may have asked long ago.
+    let from_secret = |dialect: Dialect| match &entry.compiled.outcome {
+        Outcome::Served(workload) => {
+            let role = workload.part(dialect).and_then(|part| part.role.as_ref());
+            role.is_some_and(|role| matches!(role.provider, Provider::Secret { .. }))
+        }
+        Outcome::Denied(_) | Outcome::Node(_) => false,
+    };
     let mut credentials = Credentials::NotAsked;
     for (dialect, failed) in outcomes {
         match failed {
+            Some(_) if from_secret(*dialect) => {}
             Some(why) => {
                 let field = format!("spec.roles[dialect={dialect}]");
                 credentials = Credentials::Failed(FieldError { field, message: why.clone() });

@@ -46,7 +46,11 @@ impl Admin {
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let router = self.router();
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-            let Ok((stream, _)) = accepted else { continue };
+            let Ok((stream, _)) = accepted else {
+                // Without a free descriptor accept fails at once, again and again.
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                continue;
+            };
             let service = TowerToHyperService::new(router.clone());
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(std::time::Duration::from_secs(10));

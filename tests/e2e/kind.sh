@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The cluster's tests on kind instead of `cluster up`: needs Docker, kind, and what `make cluster` needs; run it as root.
+# The cluster's tests on kind instead of `cluster up`; they install the chart with helm. Needs Docker, kind, and what `make cluster` needs; run it as root.
 #
-#   tests/e2e/kind.sh          makes a cluster, loads the images, runs the suite, deletes the cluster
+#   tests/e2e/kind.sh          makes a cluster, loads the images, runs the suite (which installs the chart), deletes the cluster
 #   KEEP=1 tests/e2e/kind.sh   leaves the cluster for a look
 set -euo pipefail
 

@@ -12,6 +12,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{- /* What selects the pods of one part; call with (list . "operator"). */ -}}
 {{- define "podmeta.selector" -}}
+app.kubernetes.io/name: podmeta
 app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}

@@ -1,52 +1,46 @@
 //! The broker of a node: everything comes from the operator. Credentials are kept, so that a pod's requests cost the
 //! operator one call a minute, and are served to their end while it is away.
 
+mod slot;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
 use bytes::Bytes;
+use http::StatusCode;
 use jiff::Timestamp;
 use podmeta_agent_api::calls::{
-    self, CREDENTIALS, Credentials as Answer, DOCUMENT, DocumentRequest, Pod, PodInDialect, SECRETS, UserData,
+    CREDENTIALS, Credentials as Answer, DOCUMENT, DocumentRequest, Generation, Pod, PodInDialect, SECRETS, UserData,
 };
 use podmeta_metadata::credentials::{Credentials, Failure};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::signature::Signed;
-use podmeta_metadata::workload::Link;
+use podmeta_metadata::workload::{Link, Workload};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex as Turn, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::slot::{Serve, Slot};
 use crate::serve::client::{Client, Error};
 
-/// How long credentials are served without asking whether there are newer ones.
+/// For how long user data is served without asking whether there is newer one.
 const FRESH: Duration = Duration::from_secs(60);
-/// How long after a call failed the next one is made: requests meanwhile have the same answer.
-const AGAIN: Duration = Duration::from_secs(3);
-/// How long a pod waits for the operator, and how often it is asked meanwhile if it cannot be reached.
+/// How long a pod waits for the operator, and how often it is asked meanwhile if it cannot answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_millis(400);
 
 /// What is asked of the operator, and what of it is kept.
 pub struct Operator {
     client: Arc<Client>,
-    kept: Mutex<HashMap<(PodUid, Dialect), Arc<Turn<Kept>>>>,
-    /// How each pod's last call went, for the next report.
+    slots: Mutex<HashMap<(PodUid, Dialect), Arc<Slot>>>,
+    user_data: Mutex<HashMap<PodUid, (Bytes, Instant)>>,
+    /// How each pod's last call for credentials went, for the next report.
     outcomes: Mutex<BTreeMap<PodUid, BTreeMap<Dialect, Option<String>>>>,
     /// How often there were other credentials to save, or another outcome to report.
     changes: watch::Sender<u64>,
-}
-
-/// Credentials of one pod in one dialect.
-#[derive(Debug, Default)]
-struct Kept {
-    credentials: Option<Credentials>,
-    /// What the pod is told while there are none.
-    failure: Option<Failure>,
-    asked: Option<Instant>,
 }
 
 /// Credentials as they are saved.
@@ -64,12 +58,14 @@ impl Operator {
     /// A broker that asks the operator, and has these credentials from before.
     #[must_use]
     pub fn new(client: Arc<Client>, saved: Vec<Saved>) -> Arc<Self> {
-        let keep = |saved: Saved| {
-            let kept = Kept { credentials: Some(saved.credentials), ..Kept::default() };
-            ((saved.pod, saved.dialect), Arc::new(Turn::new(kept)))
-        };
-        let kept = Mutex::new(saved.into_iter().map(keep).collect());
-        Arc::new(Self { client, kept, outcomes: Mutex::default(), changes: watch::Sender::new(0) })
+        let slot = |saved: Saved| ((saved.pod, saved.dialect), Arc::new(Slot::with(saved.credentials)));
+        Arc::new(Self {
+            client,
+            slots: Mutex::new(saved.into_iter().map(slot).collect()),
+            user_data: Mutex::default(),
+            outcomes: Mutex::default(),
+            changes: watch::Sender::new(0),
+        })
     }
 
     /// Hears when there are other credentials to save, or another outcome to report.
@@ -79,33 +75,47 @@ impl Operator {
     }
 
     /// The credentials that are kept now.
-    pub async fn saved(&self) -> Vec<Saved> {
-        let all: Vec<_> = self.kept().iter().map(|(key, kept)| (key.clone(), Arc::clone(kept))).collect();
-        let mut saved = Vec::new();
-        for ((pod, dialect), kept) in all {
-            let kept = kept.lock().await;
-            saved.extend(kept.credentials.clone().map(|credentials| Saved { pod, dialect, credentials }));
-        }
-        saved
+    #[must_use]
+    pub fn saved(&self) -> Vec<Saved> {
+        let slots = lock(&self.slots);
+        let saved = slots.iter().filter_map(|((pod, dialect), slot)| {
+            Some(Saved { pod: pod.clone(), dialect: *dialect, credentials: slot.credentials()? })
+        });
+        saved.collect()
     }
 
     /// How each pod's last call went: why there were no credentials, or nothing.
     #[must_use]
     pub fn outcomes(&self) -> BTreeMap<PodUid, BTreeMap<Dialect, Option<String>>> {
-        self.lock_outcomes().clone()
+        lock(&self.outcomes).clone()
     }
 
-    /// Forgets pods that are gone, and those whose roles may be others now.
+    /// Forgets what is kept for pods that are gone, and for those whose roles may be others now.
     pub fn retain(&self, same: impl Fn(&PodUid) -> bool) {
-        self.kept().retain(|(pod, _), _| same(pod));
-        self.lock_outcomes().retain(|pod, _| same(pod));
-        self.changes.send_modify(|changes| *changes += 1);
+        lock(&self.slots).retain(|(pod, _), _| same(pod));
+        lock(&self.user_data).retain(|pod, _| same(pod));
+        lock(&self.outcomes).retain(|pod, _| same(pod));
+        self.changed();
     }
 
+    /// User data that is in a Secret: kept in memory for a minute, and for longer while the operator is away.
     pub(super) async fn user_data(&self, pod: &PodUid) -> Result<Bytes, String> {
-        let given: UserData = self.call(SECRETS, &Pod { pod: pod.clone() }).await.map_err(|error| error.to_string())?;
-        let bytes = base64::engine::general_purpose::STANDARD.decode(given.data.expose());
-        bytes.map(Bytes::from).map_err(|_| "the operator's user data is no base64".to_owned())
+        let kept = lock(&self.user_data).get(pod).cloned();
+        if let Some((bytes, asked)) = &kept
+            && asked.elapsed() < FRESH
+        {
+            return Ok(bytes.clone());
+        }
+        match (self.call::<_, UserData>(SECRETS, &Pod { pod: pod.clone() }).await, kept) {
+            (Ok(given), _) => {
+                let bytes = base64::engine::general_purpose::STANDARD.decode(given.data.expose());
+                let bytes = Bytes::from(bytes.map_err(|_| "the operator's user data is no base64".to_owned())?);
+                lock(&self.user_data).insert(pod.clone(), (bytes.clone(), Instant::now()));
+                Ok(bytes)
+            }
+            (Err(Error::Unreachable(_) | Error::TooLong | Error::Status(_)), Some((bytes, _))) => Ok(bytes),
+            (Err(error), _) => Err(error.to_string()),
+        }
     }
 
     pub(super) async fn document(
@@ -121,107 +131,77 @@ impl Operator {
 
     pub(super) async fn credentials(
         self: &Arc<Self>,
-        pod: &PodUid,
+        workload: &Workload,
         dialect: Dialect,
         now: Timestamp,
     ) -> Result<Credentials, Failure> {
-        let kept = Arc::clone(self.kept().entry((pod.clone(), dialect)).or_default());
-        // Whoever asks meanwhile waits here, and has the same answer.
-        let mut kept = kept.lock_owned().await;
-        let age = kept.asked.map(|asked| asked.elapsed());
-        let valid = kept.credentials.clone().filter(|credentials| credentials.expiration > now);
-        match (valid, age) {
-            (Some(credentials), Some(age)) if age < FRESH => Ok(credentials),
-            (Some(credentials), _) => {
-                // There are some to serve: nobody waits for newer ones.
-                kept.asked = Some(Instant::now());
-                let (operator, pod) = (Arc::clone(self), pod.clone());
-                tokio::spawn(async move {
-                    drop(operator.ask(&pod, dialect, now, &mut kept).await);
-                });
-                Ok(credentials)
+        let profile = workload.profile.as_ref();
+        let profile = profile.map(|profile| Generation { uid: profile.uid.clone(), generation: profile.generation });
+        let asked = PodInDialect { pod: workload.pod.uid.clone(), dialect, profile };
+        let slot = Arc::clone(lock(&self.slots).entry((asked.pod.clone(), dialect)).or_default());
+        match slot.serve(now, Instant::now()) {
+            Serve::Kept(answer) => answer,
+            Serve::Nothing => self.refresh(&asked, &slot, now).await,
+            Serve::Old(credentials, patience) => {
+                let operator = Arc::clone(self);
+                let refreshed = tokio::spawn(async move { operator.refresh(&asked, &slot, now).await });
+                // It goes on when nobody waits for it any more.
+                match tokio::time::timeout(patience, refreshed).await {
+                    Ok(Ok(answer)) => answer,
+                    Ok(Err(_)) | Err(_) => Ok(credentials),
+                }
             }
-            (None, Some(age)) if age < AGAIN => match kept.failure.clone() {
-                Some(failure) => Err(failure),
-                None => self.ask(pod, dialect, now, &mut kept).await,
-            },
-            (None, _) => self.ask(pod, dialect, now, &mut kept).await,
         }
     }
 
-    async fn ask(
-        &self,
-        pod: &PodUid,
-        dialect: Dialect,
-        now: Timestamp,
-        kept: &mut Kept,
-    ) -> Result<Credentials, Failure> {
-        kept.asked = Some(Instant::now());
-        let answer = self.call::<_, Answer>(CREDENTIALS, &PodInDialect { pod: pod.clone(), dialect }).await;
-        let before = kept.credentials.clone();
-        let given = match answer {
-            Ok(Answer::Given(credentials)) => Ok(credentials),
-            // The operator's word: what there was before is not to be served any more.
-            Ok(Answer::Failed(failure)) => Err((failure, None)),
+    /// Asks the operator; whoever asks for the same meanwhile has the same answer.
+    async fn refresh(&self, asked: &PodInDialect, slot: &Slot, now: Timestamp) -> Result<Credentials, Failure> {
+        let began = Instant::now();
+        let _turn = slot.turn().await;
+        if let Some(answer) = slot.answered_since(began, now) {
+            return answer;
+        }
+        let answer = match self.call(CREDENTIALS, asked).await {
+            Ok(Answer::Given(credentials)) => slot.given(credentials, Instant::now()),
+            Ok(Answer::Failed(failure)) => slot.failed(failure, Instant::now()),
             Err(error) => {
+                let (pod, dialect) = (&asked.pod, asked.dialect);
                 tracing::warn!(%pod, %dialect, %error, "the operator could not be asked for credentials; those at hand are served to their end");
                 let message = "podmeta's operator cannot be asked for credentials now".to_owned();
-                let refused = matches!(error, Error::Refused { .. });
-                Err((Failure { code: "Failed".into(), message, at: now }, before.clone().filter(|_| !refused)))
+                slot.away(Failure { code: "Failed".into(), message, at: now }, now, Instant::now())
             }
         };
-        let outcome = match given {
-            Ok(credentials) => {
-                kept.failure = None;
-                kept.credentials = Some(credentials.clone());
-                Ok(credentials)
-            }
-            Err((failure, left)) => {
-                kept.failure = Some(failure.clone());
-                kept.credentials = left;
-                Err(failure)
-            }
-        };
-        let why = outcome.as_ref().err().map(|failure| failure.message.clone());
-        let reported = self.lock_outcomes().entry(pod.clone()).or_default().insert(dialect, why.clone());
-        if reported != Some(why) || before != kept.credentials {
-            self.changes.send_modify(|changes| *changes += 1);
-        }
-        outcome
+        let why = answer.as_ref().err().map(|failure| failure.message.clone());
+        lock(&self.outcomes).entry(asked.pod.clone()).or_default().insert(asked.dialect, why);
+        self.changed();
+        answer
     }
 
-    /// Asks as long as a pod may wait: the replica that was asked may just have ended, and another be there.
+    /// Asks as long as a pod may wait: the replica that was asked may just have ended, or not have heard of the pod yet.
     async fn call<A: Serialize + Sync, B: for<'de> Deserialize<'de>>(&self, path: &str, asked: &A) -> Result<B, Error> {
         let end = Instant::now() + PATIENCE;
         loop {
             let answer = tokio::time::timeout_at(end, self.client.call(path, asked)).await;
             match answer.unwrap_or(Err(Error::TooLong)) {
-                Err(Error::Unreachable(_) | Error::Status(_)) if Instant::now() + RETRY < end => {
-                    tokio::time::sleep(RETRY).await;
-                }
+                Err(
+                    Error::Unreachable(_) | Error::Status(_) | Error::Refused { status: StatusCode::FORBIDDEN, .. },
+                ) if Instant::now() + RETRY < end => tokio::time::sleep(RETRY).await,
                 answer => return answer,
             }
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, HashMap<(PodUid, Dialect), Arc<Turn<Kept>>>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn changed(&self) {
+        self.changes.send_modify(|changes| *changes += 1);
     }
+}
 
-    fn lock_outcomes(&self) -> MutexGuard<'_, BTreeMap<PodUid, BTreeMap<Dialect, Option<String>>>> {
-        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for Operator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Operator(..)")
-    }
-}
-
-/// What an answer of the operator to a call means to a pod.
-impl From<calls::Refused> for Error {
-    fn from(refused: calls::Refused) -> Self {
-        Self::Refused { message: refused.message, leader: refused.leader }
     }
 }

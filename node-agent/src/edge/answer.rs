@@ -132,7 +132,7 @@ async fn body(
 
 async fn credentials(edge: &Edge, workload: &Workload, dialect: Dialect) -> Result<Bytes, Refusal> {
     let role = workload.part(dialect).and_then(|part| part.role.as_ref()).ok_or(Refusal::NotFound)?;
-    let given = edge.broker.credentials(&workload.pod, dialect, role, (edge.clock)()).await;
+    let given = edge.broker.credentials(workload, dialect, role, (edge.clock)()).await;
     if let Err(failure) = &given {
         edge.metrics.credentials_failed(dialect);
         tracing::warn!(pod = %workload.pod, %dialect, role = %role.name, %failure, "credentials cannot be had; the pod gets the cloud's own error");

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::edge::hop::{Hops, Limited, SetHopLimit};
-use crate::edge::limit::TooMany;
+use crate::edge::limit::{TooMany, share};
 use crate::edge::patience::Patient;
 use crate::edge::{Edge, handle};
 
@@ -82,7 +82,8 @@ impl Server {
             Some(pod) => (&pod.connections, pod.limits().connections),
             None => (&self.edge.strangers, Limits::default().connections),
         };
-        let _open = match connections.open(limit.get(), Instant::now()) {
+        let limit = share(limit, self.edge.metrics().connections());
+        let _open = match connections.open(limit, Instant::now()) {
             Ok(open) => open,
             Err(TooMany { tell }) => {
                 self.edge.metrics().connection_refused();
@@ -90,7 +91,7 @@ impl Server {
                     let name = pod.as_ref().map_or_else(|| arrival.pod.to_string(), |pod| pod.reference().to_string());
                     tracing::warn!(
                         pod = name,
-                        "a connection was closed: the pod has as many as spec.limits.connections of its profile allows"
+                        "a connection was closed: the pod has as many as spec.limits.connections of its profile allows, or as the node bears"
                     );
                 }
                 return;

@@ -1,5 +1,6 @@
 //! What a pod may use: a rate of requests, and a number of connections. Time is an argument.
 
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,11 @@ pub(super) const MAX_WAIT: Duration = Duration::from_millis(100);
 
 /// How often it is said that a pod asks too much, so that it does not fill the log.
 const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// How many connections all pods may hold before each has no more than a few.
+const CROWD: i64 = 10_240;
+/// How many those are.
+const FEW: u32 = 16;
 
 /// A token bucket (GCRA): the instant at which it will be full again says all there is to say. It reserves turns, so
 /// that requests that wait do not overtake one another.
@@ -57,6 +63,12 @@ struct Places {
     told: Told,
 }
 
+/// How many connections a pod may hold while all pods together hold `open`. A connection takes 16 KiB once its client has
+/// begun to send, so that all of them take 160 MiB at most, and 64 MiB more where 250 pods each have their few.
+pub(super) fn share(limit: NonZeroU32, open: i64) -> u32 {
+    if open < CROWD { limit.get() } else { limit.get().min(FEW) }
+}
+
 /// One of them; dropping it gives the place back.
 #[derive(Debug)]
 pub(super) struct Open(Connections);
@@ -96,8 +108,6 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
-
     use super::*;
 
     fn limits(rate: u32, burst: u32) -> Limits {
@@ -139,6 +149,13 @@ mod tests {
             assert_eq!(bucket.take(&limits, at), Ok(Duration::ZERO));
         }
         assert_ne!(bucket.take(&limits, later), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn in_a_crowd_a_pod_with_few_connections_may_open_more_and_one_with_many_may_not() {
+        let limit = NonZeroU32::new(256).unwrap();
+        assert_eq!((share(limit, CROWD - 1), share(limit, CROWD)), (256, FEW));
+        assert_eq!(share(NonZeroU32::new(3).unwrap(), CROWD), 3);
     }
 
     #[test]

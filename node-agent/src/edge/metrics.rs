@@ -105,6 +105,11 @@ impl Metrics {
         self.credentials_failed.get_or_create(&DialectLabel { dialect: Word(dialect.as_str()) }).inc();
     }
 
+    /// How many connections are open.
+    pub(super) fn connections(&self) -> i64 {
+        self.connections.get()
+    }
+
     pub(super) fn connection(&self) -> Counted {
         self.connections.inc();
         Counted(self.connections.clone())

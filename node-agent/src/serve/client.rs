@@ -40,7 +40,8 @@ pub struct Client {
     http: Mutex<Option<(Vec<u8>, Connections)>>,
 }
 
-type Connections = Http<HttpsConnector<HttpConnector>, Full<Bytes>>;
+/// Connections to the operator.
+pub type Connections = Http<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,8 @@ pub enum Error {
     /// It says no.
     #[error("the operator refuses: {message}")]
     Refused {
+        /// In HTTP's words.
+        status: StatusCode,
         /// Why.
         message: String,
         /// Where the leader answers, if that is why.
@@ -155,8 +158,8 @@ impl Client {
             StatusCode::GONE => Err(Error::Gone),
             status if status.is_client_error() => {
                 let body = whole(response).await?;
-                let refused = serde_json::from_slice::<Refused>(&body).map_err(|_| Error::Status(status))?;
-                Err(refused.into())
+                let Refused { message, leader } = serde_json::from_slice(&body).map_err(|_| Error::Status(status))?;
+                Err(Error::Refused { status, message, leader })
             }
             status => Err(Error::Status(status)),
         }
@@ -190,7 +193,10 @@ impl Client {
 }
 
 /// Connections to anything that proves, by one of these authorities, to be `host`: replicas too, whatever their address.
-fn connections(pem: &[u8], host: &str) -> Result<Connections, String> {
+///
+/// # Errors
+/// If the authorities' certificates are none.
+pub fn connections(pem: &[u8], host: &str) -> Result<Connections, String> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         roots.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;

@@ -1,6 +1,9 @@
 //! What the operator said of the node's pods last, and what of it is served. It is saved in a file on the node, so that the
 //! agent may start again while the operator is away.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -25,9 +28,9 @@ use crate::keys::replace;
 /// For how many seconds a pod counts as one that asks without a token: a day.
 const LATELY: i64 = 24 * 3600;
 
-/// The file that the state is saved in.
+/// The file that the state is saved in, by one task at a time.
 #[derive(Clone, Debug)]
-pub struct StateFile(PathBuf);
+pub struct StateFile(Arc<Mutex<PathBuf>>);
 
 /// What is saved.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -45,7 +48,7 @@ impl StateFile {
     /// The file in a folder that only the agent can enter.
     #[must_use]
     pub fn of(folder: &Path) -> Self {
-        Self(folder.join("state.json"))
+        Self(Arc::new(Mutex::new(folder.join("state.json"))))
     }
 
     /// What was saved; none if nothing was. A file that cannot be read is put aside: the operator says all of it again.
@@ -53,7 +56,7 @@ impl StateFile {
     /// # Errors
     /// If the file is there and cannot be opened.
     pub fn read(&self) -> Result<Option<State>> {
-        let path = &self.0;
+        let path = &*self.path();
         let text = match fs::read(path) {
             Ok(text) => Zeroizing::new(text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -73,7 +76,12 @@ impl StateFile {
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, state: &State) -> io::Result<()> {
-        replace(&self.0, &Zeroizing::new(serde_json::to_vec(state)?))
+        let text = Zeroizing::new(serde_json::to_vec(state)?);
+        replace(&self.path(), &text)
+    }
+
+    fn path(&self) -> MutexGuard<'_, PathBuf> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -159,8 +167,9 @@ impl Node {
     }
 
     /// What is saved.
-    pub async fn state(&self) -> State {
-        let credentials = self.broker.saved().await;
+    #[must_use]
+    pub fn state(&self) -> State {
+        let credentials = self.broker.saved();
         let pods = self.pods();
         State { resource_version: pods.version.clone(), items: pods.items.values().cloned().collect(), credentials }
     }

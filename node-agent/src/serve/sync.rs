@@ -18,12 +18,12 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// The longest line of a stream, in bytes.
 const MAX_LINE: usize = 1024 * 1024;
 /// How long it takes at first, and at most, until the operator is asked again.
-const FIRST: Duration = Duration::from_millis(250);
+const FIRST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(15);
 /// A stream that went on for so long was a good one.
 const GOOD: Duration = Duration::from_secs(10);
-/// How often the leader is told, whether anything changed or not: a new leader knows nothing.
-const REPORT: Duration = Duration::from_secs(10);
+/// How often the leader is told, whether anything changed or not: a new leader knows nothing, and waits 30 s.
+const REPORT: Duration = Duration::from_secs(25);
 /// How long after a report that was not taken the next one is said.
 const AGAIN: Duration = Duration::from_secs(2);
 /// How long changes are collected before they are told or saved.
@@ -148,7 +148,7 @@ async fn say(client: &Client, leader: &mut Option<String>, report: &Report) -> R
 pub async fn save(file: StateFile, node: Arc<Node>, broker: Arc<Operator>) -> Infallible {
     let (mut pods, mut credentials) = (node.changes(), broker.changes());
     loop {
-        let state = node.state().await;
+        let state = node.state();
         if let Err(error) = file.write(&state) {
             tracing::warn!(%error, "the state could not be saved; after a restart the operator is asked for it");
         }

@@ -13,24 +13,28 @@ use kube::runtime::events::{Event, EventType, Recorder};
 
 use super::{Api, later, refuse};
 use crate::metrics::Refused;
-use crate::reviewer::Refusal;
+use crate::reviewer::{Bearer, Refusal};
 
-/// How often one node's agent is worth an event.
+/// How often one node's agent is worth an event, and for how long it must go on: this replica may hear of a pod a moment
+/// after the one that the agent watches.
 const EVERY: Duration = Duration::from_secs(60);
+const GOES_ON: Duration = Duration::from_secs(5);
 
-/// An agent, as its token says.
+/// An agent whose pod is there now.
 #[derive(Debug)]
-pub(super) struct Agent {
-    /// The node that it is on.
-    pub(super) node: String,
-}
+pub(super) struct Agent(pub(super) Bearer);
 
 impl FromRequestParts<Arc<Api>> for Agent {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Response> {
         match of(parts, api).await {
-            Ok(node) => Ok(Self { node }),
+            Ok(_) if !*api.shared.synced().borrow() => Err(later("this replica has not read the cluster yet")),
+            Ok(bearer) if api.shared.world().is_on(&bearer.node, &bearer.pod) => Ok(Self(bearer)),
+            Ok(bearer) => {
+                tracing::info!(node = bearer.node, pod = %bearer.pod, "an agent's pod is gone, or not known here yet; it is told to come again");
+                Err(later("this agent's own pod is gone, or not known here yet"))
+            }
             Err(Refusal::Unavailable(why)) => {
                 tracing::warn!(why, "an agent's token could not be reviewed; the agent is told to come again");
                 Err(later("the API server cannot review the token now"))
@@ -44,35 +48,33 @@ impl FromRequestParts<Arc<Api>> for Agent {
     }
 }
 
-async fn of(parts: &Parts, api: &Api) -> Result<String, Refusal> {
+async fn of(parts: &Parts, api: &Api) -> Result<Bearer, Refusal> {
     let header = parts.headers.get(header::AUTHORIZATION).and_then(|header| header.to_str().ok());
     let token = header.and_then(|header| header.strip_prefix("Bearer ")).filter(|token| !token.is_empty());
     let token = token.ok_or(Refusal::NoToken)?;
-    api.reviewer.node(token).await
+    api.reviewer.bearer(token).await
 }
 
 /// Tells of agents that asked for what is not theirs.
 pub(super) struct Refusals {
     recorder: Recorder,
-    told: Mutex<HashMap<String, Instant>>,
+    /// By node, when the first of some refusals was, and whether it was told.
+    seen: Mutex<HashMap<String, (Instant, bool)>>,
 }
 
 impl Refusals {
     pub(super) fn new(recorder: Recorder) -> Self {
-        Self { recorder, told: Mutex::default() }
+        Self { recorder, seen: Mutex::default() }
     }
 
-    /// An event on the node, now and then; a line in the log each time.
+    /// An event on the node, if it goes on; a line in the log each time.
     pub(super) fn tell(&self, node: &str, what: &str) {
         tracing::warn!(
             node,
             what,
             "an agent asked for what is not its own; if this goes on, look at what runs on that node"
         );
-        let now = Instant::now();
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.retain(|_, when| now.duration_since(*when) < EVERY);
-        if told.insert(node.to_owned(), now).is_some() {
+        if !self.is_worth_an_event(node, Instant::now()) {
             return;
         }
         let event = Event {
@@ -96,5 +98,12 @@ impl Refusals {
                 tracing::warn!(%error, "an event could not be written");
             }
         });
+    }
+
+    fn is_worth_an_event(&self, node: &str, now: Instant) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.retain(|_, (first, _)| now.duration_since(*first) < EVERY);
+        let (first, told) = seen.entry(node.to_owned()).or_insert((now, false));
+        now.duration_since(*first) >= GOES_ON && !std::mem::replace(told, true)
     }
 }

@@ -22,9 +22,8 @@ pub(super) async fn credentials(
     agent: Agent,
     Json(asked): Json<PodInDialect>,
 ) -> Response {
-    let given = about(&api, &agent, &asked.pod, |world, entry| {
-        broker::credentials(world, entry, asked.dialect, Timestamp::now())
-    });
+    let given =
+        about(&api, &agent, &asked.pod, |world, entry| broker::credentials(world, entry, &asked, Timestamp::now()));
     given.map_or_else(|refused| refused, |given| Json(given).into_response())
 }
 
@@ -41,6 +40,9 @@ pub(super) async fn document(
         Ok(text) => text,
         Err(refused) => return refused,
     };
+    // One at a time for each node, so that none keeps the others waiting.
+    let own = api.turns.of(&agent.0.node);
+    let _own_turn = own.lock().await;
     let Ok(_turn) = api.signing.acquire().await else { return later("this replica ends") };
     let signer = Arc::clone(&api.signer);
     match tokio::task::spawn_blocking(move || signer.sign(&text)).await {
@@ -60,7 +62,7 @@ pub(super) async fn reports(State(api): State<Arc<Api>>, agent: Agent, Json(repo
         let said = Said { message: "another replica leads: report there".to_owned(), leader };
         return (StatusCode::MISDIRECTED_REQUEST, Json(said)).into_response();
     }
-    api.shared.report(&agent.node, report);
+    api.shared.report(&agent.0.node, report);
     StatusCode::NO_CONTENT.into_response()
 }
 
@@ -71,23 +73,20 @@ fn about<T>(
     pod: &PodUid,
     have: impl FnOnce(&World, &Entry) -> Result<T, Refusal>,
 ) -> Result<T, Response> {
-    if !*api.shared.synced().borrow() {
-        return Err(later("this replica has not read the cluster yet"));
-    }
+    let node = &agent.0.node;
     let world = api.shared.world();
-    let Some(entry) = world.pod_on(&agent.node, pod) else {
+    let Some(entry) = world.pod_on(node, pod) else {
         drop(world);
         api.shared.metrics.refused(Refused::Pod);
-        api.refusals
-            .tell(&agent.node, &format!("the agent of this node asked for pod {pod}, which is not bound to it"));
+        api.refusals.tell(node, &format!("the agent of this node asked for pod {pod}, which is not bound to it"));
         return Err(refuse(StatusCode::FORBIDDEN, "no such pod is bound to this agent's node"));
     };
     have(&world, entry).map_err(|refusal| match refusal {
         Refusal::None(_) | Refusal::Missing(_) => refuse(StatusCode::NOT_FOUND, refusal),
+        Refusal::Behind => later("this replica has not compiled that generation of the profile yet"),
         Refusal::Address => {
             api.shared.metrics.refused(Refused::Address);
-            api.refusals
-                .tell(&agent.node, &format!("the agent of this node named addresses that pod {pod} does not have"));
+            api.refusals.tell(node, &format!("the agent of this node named addresses that pod {pod} does not have"));
             refuse(StatusCode::FORBIDDEN, refusal)
         }
     })

@@ -18,9 +18,10 @@ use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use super::agent::Agent;
-use super::{Api, later, refuse};
+use super::{Api, refuse};
 use crate::metrics::Watching;
 use crate::reconcile::Shared;
+use crate::reviewer::Bearer;
 
 /// How often a stream says that it is still there.
 const BOOKMARK: Duration = Duration::from_secs(20);
@@ -39,12 +40,10 @@ pub(super) struct Asked {
 }
 
 pub(super) async fn workloads(State(api): State<Arc<Api>>, agent: Agent, Query(asked): Query<Asked>) -> Response {
-    if !*api.shared.synced().borrow() {
-        return later("this replica has not read the cluster yet");
-    }
+    let Agent(bearer) = agent;
     let watch = asked.watch.as_deref().is_some_and(|watch| watch != "0" && watch != "false");
     if !watch {
-        let list = api.shared.world().feed().list(&agent.node);
+        let list = api.shared.world().feed().list(&bearer.node);
         return Json(list).into_response();
     }
     let version = asked.resource_version.unwrap_or_default().parse::<ResourceVersion>();
@@ -52,19 +51,19 @@ pub(super) async fn workloads(State(api): State<Arc<Api>>, agent: Agent, Query(a
         Ok(version) => version,
         Err(malformed) => return refuse(StatusCode::BAD_REQUEST, malformed),
     };
-    if let Err(gone) = api.shared.world().feed().since(&agent.node, &version) {
+    if let Err(gone) = api.shared.world().feed().since(&bearer.node, &version) {
         return refuse(StatusCode::GONE, gone);
     }
-    let changes = api.shared.changes(&agent.node);
-    let spread = agent.node.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 60;
+    let changes = api.shared.changes(&bearer.node);
+    let spread = bearer.node.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 60;
     let watching = Stream {
         _counted: api.shared.metrics.agent(),
         shared: Arc::clone(&api.shared),
-        node: agent.node,
+        end: bearer.until.min(Instant::now() + LIFE + Duration::from_secs(spread)).into(),
+        bearer,
         version,
         changes,
         said: Instant::now(),
-        end: tokio::time::Instant::now() + LIFE + Duration::from_secs(spread),
         stop: api.stop.clone(),
     };
     let lines = stream::unfold(watching, Stream::next);
@@ -74,7 +73,7 @@ pub(super) async fn workloads(State(api): State<Arc<Api>>, agent: Agent, Query(a
 struct Stream {
     _counted: Watching,
     shared: Arc<Shared>,
-    node: String,
+    bearer: Bearer,
     version: ResourceVersion,
     changes: Receiver<Instant>,
     said: Instant,
@@ -88,7 +87,12 @@ impl Stream {
         loop {
             // Before looking, so that what changes meanwhile wakes it again.
             let changed = *self.changes.borrow_and_update();
-            let events = self.shared.world().feed().since(&self.node, &self.version);
+            let events = {
+                let world = self.shared.world();
+                // An agent that is gone is told nothing more, whoever has its connection.
+                world.is_on(&self.bearer.node, &self.bearer.pod).then_some(())?;
+                world.feed().since(&self.bearer.node, &self.version)
+            };
             // An agent that is too far behind comes again, and is told to list.
             let mut events = events.ok()?;
             if events.is_empty() && self.said.elapsed() >= BOOKMARK {

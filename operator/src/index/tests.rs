@@ -264,3 +264,25 @@ fn nothing_is_kept_of_a_namespace_that_is_gone() {
     compile(&mut index);
     assert!(index.namespaces.is_empty() && index.pods.is_empty());
 }
+
+#[test]
+fn a_taint_without_a_time_is_as_old_as_when_it_was_seen_first() {
+    let node = |seen: i64| {
+        let taint = Taint {
+            key: "k".into(),
+            value: String::new(),
+            effect: "NoSchedule".into(),
+            time_added: Timestamp::from_second(seen).unwrap(),
+        };
+        let mut objects = objects(&pod("shop", "web", "web"));
+        let mut node = objects.pods.remove(0).facts.node.unwrap();
+        node.spec.taints = vec![taint];
+        node
+    };
+    let (mut index, _) = index(&(pod("shop", "web", "web") + &profile("web", "web", "")));
+    index.note(Change::Node(node(10)));
+    compile(&mut index);
+    index.note(Change::Node(node(20)));
+    assert!(index.dirty.is_empty(), "a heartbeat of a tainted node touches no pod");
+    assert_eq!(index.nodes["n1"].spec.taints[0].time_added.as_second(), 10);
+}

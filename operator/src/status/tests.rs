@@ -119,3 +119,16 @@ fn a_long_message_is_shortened_to_what_an_object_may_hold() {
         "{message}"
     );
 }
+
+#[test]
+fn a_new_pod_of_a_generation_that_all_agents_have_is_only_waited_for() {
+    let all = vec![pod("a", true, Credentials::NotAsked)];
+    let some = vec![pod("a", true, Credentials::NotAsked), pod("b", false, Credentials::NotAsked)];
+    let of = |generation, pods: &Vec<ObservedPod>| Observed { generation, pods: pods.clone(), ..Observed::default() };
+    let programmed = next(None, &of(1, &all), at(0));
+    assert!(only_waits(Some(&programmed), &next(Some(&programmed), &of(1, &some), at(1))));
+    assert!(!only_waits(Some(&programmed), &next(Some(&programmed), &of(2, &some), at(1))), "an edit");
+    assert!(!only_waits(None, &next(None, &of(1, &some), at(1))), "a new profile");
+    let conflict = Observed { findings: vec![finding("spec.priority", Reason::Conflicted, "why")], ..of(1, &some) };
+    assert!(!only_waits(Some(&programmed), &next(Some(&programmed), &conflict, at(1))), "something else too");
+}

@@ -95,11 +95,11 @@ fn an_edit_that_is_wrong_takes_nothing_away_and_is_told() {
     note(&mut world, Input::Profile(Box::new(profile("web", 1, ""))));
     note(&mut world, Input::Profile(Box::new(invalid("web", 2))));
     assert_eq!(dialects(&world), Some((true, false)));
-    let (reference, _, observed) = world.observe(&key("web")).unwrap();
+    let (reference, _, observed) = world.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap();
     assert_eq!((reference.generation, observed.generation, observed.invalid.len()), (2, 2, 1));
     assert_eq!(observed.pods.len(), 1);
     note(&mut world, Input::Profile(Box::new(profile("web", 3, ", priority: 3"))));
-    assert!(world.observe(&key("web")).unwrap().2.invalid.is_empty());
+    assert!(world.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2.invalid.is_empty());
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_profile_that_never_was_valid_shuts_its_pods_and_lets_no_other_have_them() {
     assert_eq!(dialects(&world), Some((false, false)));
     note(&mut world, Input::ProfileGone(key("web")));
     assert_eq!(dialects(&world), Some((true, false)));
-    assert!(world.observe(&key("web")).is_none());
+    assert!(world.observe(&key("web"), Timestamp::UNIX_EPOCH).is_none());
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_pod_is_programmed_when_its_node_s_agent_says_so_for_that_generation() {
     let profile = profile("web", 2, "");
     let reference = profile.reference.clone();
     note(&mut world, Input::Profile(Box::new(profile)));
-    let observed = |world: &World| world.observe(&key("web")).unwrap().2;
+    let observed = |world: &World| world.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2;
     assert!(observed(&world).unreported && !observed(&world).pods[0].programmed);
     world.touched();
     world.report("n2", report(&reference, 2));
@@ -141,17 +141,41 @@ fn a_secret_that_is_not_there_is_told_at_the_role_that_names_it() {
     note(&mut world, Input::Profile(Box::new(profile("web", 1, spec))));
     let secret = Source::Secret { namespace: "shop".into(), name: "keys".into() };
     assert_eq!(world.sources().into_keys().collect::<Vec<_>>(), [secret.clone()]);
-    assert!(world.observe(&key("web")).unwrap().2.missing_secrets.is_empty(), "it was not looked for yet");
+    assert!(
+        world.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2.bad_secrets.is_empty(),
+        "it was not looked for yet"
+    );
     let told = |data| Input::Secret { namespace: "shop".into(), name: "keys".into(), data };
     world.touched();
     note(&mut world, told(None));
     assert_eq!(world.touched(), BTreeSet::from([key("web")]));
-    let observed = world.observe(&key("web")).unwrap().2;
-    assert_eq!(observed.missing_secrets[0].to_string(), "spec.roles[0].secret.name: there is no Secret shop/keys");
+    let observed = world.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2;
+    assert_eq!(
+        observed.bad_secrets[0].to_string(),
+        "spec.roles[dialect=ec2].secret.name: there is no Secret shop/keys"
+    );
     assert_eq!(observed.findings[0].reason, Reason::UserDataUnavailable);
-    note(&mut world, told(Some(SecretData::from([("boot".to_owned(), Zeroizing::new(b"x".to_vec()))]))));
-    let observed = world.observe(&key("web")).unwrap().2;
-    assert!(observed.missing_secrets.is_empty() && observed.findings.is_empty());
+    let data = |keys: &[&str]| {
+        let value = |key: &&str| ((*key).to_owned(), Zeroizing::new(b"x".to_vec()));
+        Some(keys.iter().map(value).collect::<SecretData>())
+    };
+    note(&mut world, told(data(&["boot"])));
+    let observed = world.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2;
+    assert!(observed.findings.is_empty());
+    assert!(observed.bad_secrets[0].message.contains("accessKeyId is missing"), "{:?}", observed.bad_secrets);
+    note(&mut world, told(data(&["boot", "accessKeyId", "secretAccessKey"])));
+    assert!(world.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2.bad_secrets.is_empty());
     world.forget(&secret, &BTreeSet::new());
     assert!(world.secret("shop", "keys").is_none());
+}
+
+#[test]
+fn pods_that_outlive_their_node_object_are_served_until_they_go() {
+    let mut world = world();
+    note(&mut world, Input::Profile(Box::new(profile("web", 1, ""))));
+    world.report("n1", Report::default());
+    note(&mut world, Input::Index(Change::NodeGone("n1".into())));
+    assert_eq!(world.feed().list("n1").items.len(), 1);
+    note(&mut world, Input::Index(Change::PodGone(uid())));
+    assert!(world.feed().list("n1").items.is_empty() && world.reports.is_empty() && world.gone.is_empty());
 }

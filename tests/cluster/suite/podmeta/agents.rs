@@ -114,7 +114,8 @@ async fn a_stolen_agent_token_gets_nothing_of_another_node_or_of_a_pod_that_is_g
         let link = json!({"ipv4": ["192.0.2.99"], "ipv6": [], "mac": [2, 0, 0, 0, 0, 1]});
         let document = json!({"pod": on_a.uid(), "dialect": "ec2", "link": link}).to_string();
         ensure!(ask(namespace, &stolen, "POST", podmeta_agent_api::calls::DOCUMENT, &document).await?.0 == "403", "foreign addresses");
-        within(Duration::from_secs(20), "there is an event on the node", async || {
+        within(Duration::from_secs(40), "there is an event on the node", async || {
+            ensure!(ask(namespace, &stolen, "POST", CREDENTIALS, &nobody).await?.0 == "403", "a pod that never was");
             let events: Api<Event> = Api::namespaced(podmeta.cluster.client.clone(), "default");
             let params = ListParams::default().fields(&format!("involvedObject.name={a},reason=AgentRefused"));
             ensure!(!events.list(&params).await?.items.is_empty(), "no event AgentRefused of {a}");

@@ -85,8 +85,8 @@ async fn a_profile_that_cannot_be_done_says_which_field_and_why() -> Result<()> 
             (
                 "no-secret",
                 json!({"roles": [{"name": "r", "dialect": "ec2", "secret": {"name": "none"}}]}),
-                (CREDENTIALS_READY, "False", "SecretNotFound"),
-                "spec.roles[0].secret.name",
+                (CREDENTIALS_READY, "False", "SecretUnusable"),
+                "spec.roles[dialect=ec2].secret.name",
             ),
         ] {
             namespace.apply(&pod(name, name)).await?;

@@ -1,0 +1,120 @@
+use jiff::Timestamp;
+use podmeta_metadata::compile::Denied;
+use podmeta_metadata::credentials::Credentials;
+use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::secret::Secret;
+use podmeta_metadata::session::{KeyBytes, Keyring};
+
+use super::*;
+use crate::broker::Broker;
+use crate::serve::client::{Client, Place};
+
+fn uid(name: &str) -> PodUid {
+    name.try_into().unwrap()
+}
+
+fn item(name: &str, why: &str) -> Item {
+    let pod = PodRef { namespace: "shop".into(), name: name.into(), uid: uid(name) };
+    Item { outcome: Outcome::Denied(Denied { pod, why: why.into() }), addresses: Vec::new() }
+}
+
+fn event(number: u64, change: Change) -> Event {
+    Event { resource_version: format!("e1:{number}").parse().unwrap(), change }
+}
+
+fn saved(pod: &str) -> Saved {
+    let credentials = Credentials {
+        access_key_id: "AKIA".into(),
+        secret_access_key: Secret::new("hunter2".into()),
+        session_token: Secret::new(String::new()),
+        last_updated: Timestamp::UNIX_EPOCH,
+        expiration: Timestamp::MAX,
+    };
+    Saved { pod: uid(pod), dialect: Dialect::Ec2, credentials }
+}
+
+fn node(state: State) -> Arc<Node> {
+    let nowhere = Place { url: "https://operator".parse().unwrap(), ca: "/none".into(), token: "/none".into() };
+    let State { resource_version, items, credentials } = state;
+    let broker = Operator::new(Client::new(nowhere), credentials);
+    let keys = Keyring::new(KeyBytes::new([1; 32]), Timestamp::UNIX_EPOCH);
+    let edge = Edge::new(keys, Broker::Operator(Arc::clone(&broker)), Arc::new(|| Timestamp::UNIX_EPOCH));
+    Node::new(edge, broker, State { resource_version, items, credentials: Vec::new() })
+}
+
+fn list(number: u64, items: Vec<Item>) -> List {
+    List { resource_version: format!("e1:{number}").parse().unwrap(), items }
+}
+
+fn served(node: &Node) -> Vec<&'static str> {
+    ["a", "b", "c"].into_iter().filter(|name| node.edge.pod(&uid(name)).is_some()).collect()
+}
+
+#[test]
+fn a_list_is_all_there_is_and_changes_are_taken_in_order() {
+    let node = node(State::default());
+    node.list(list(3, vec![item("a", "one"), item("b", "one")]));
+    assert_eq!(served(&node), ["a", "b"]);
+    node.take(vec![
+        event(4, Change::Added { object: Box::new(item("c", "one")) }),
+        event(5, Change::Deleted { uid: uid("a") }),
+        event(6, Change::Modified { object: Box::new(item("b", "two")) }),
+        event(7, Change::Bookmark),
+    ]);
+    assert_eq!(served(&node), ["b", "c"]);
+    assert_eq!(node.version().unwrap().to_string(), "e1:7");
+    let edge = node.edge.pod(&uid("b")).unwrap();
+    assert!(matches!(edge.view(), View::Denied(denied) if denied.why == "two"));
+    node.list(list(9, vec![item("c", "one")]));
+    assert_eq!(served(&node), ["c"]);
+}
+
+#[test]
+fn what_is_served_stays_while_everything_is_listed_again() {
+    let node = node(State::default());
+    node.list(list(3, vec![item("a", "one")]));
+    node.list_again();
+    assert_eq!((served(&node), node.version()), (vec!["a"], None));
+}
+
+#[test]
+fn a_bookmark_moves_the_version_and_publishes_nothing() {
+    let node = node(State::default());
+    node.list(list(3, vec![item("a", "one")]));
+    let changes = node.changes();
+    node.take(vec![event(4, Change::Bookmark)]);
+    assert_eq!(node.version().unwrap().to_string(), "e1:4");
+    assert!(!changes.has_changed().unwrap());
+}
+
+#[test]
+fn credentials_go_with_their_pod() {
+    let state =
+        State { resource_version: None, items: vec![item("a", "one")], credentials: vec![saved("a"), saved("b")] };
+    let node = node(state);
+    node.list(list(3, vec![item("a", "one")]));
+    assert_eq!(node.state().credentials, [saved("a")]);
+    node.take(vec![event(4, Change::Deleted { uid: uid("a") })]);
+    assert!(node.state().credentials.is_empty());
+}
+
+#[test]
+fn the_state_is_read_as_it_was_written_by_its_owner_alone_and_what_is_no_state_is_none() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = std::env::temp_dir().join(format!("podmeta-state-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let file = StateFile::of(&folder);
+    assert!(file.read().unwrap().is_none());
+    let state = State { resource_version: None, items: Vec::new(), credentials: vec![saved("a")] };
+    let node = node(state);
+    node.list(list(3, vec![item("a", "one")]));
+    let state = State { credentials: vec![saved("a")], ..node.state() };
+    file.write(&state).unwrap();
+    assert_eq!(fs::metadata(&*file.path()).unwrap().permissions().mode() & 0o777, 0o600);
+    let again = file.read().unwrap().unwrap();
+    assert_eq!((again.items, again.resource_version), (state.items, state.resource_version));
+    assert_eq!(again.credentials, state.credentials);
+    fs::write(&*file.path(), "{").unwrap();
+    assert!(file.read().unwrap().is_none());
+    fs::remove_dir_all(&folder).unwrap();
+}
