@@ -59,7 +59,6 @@ impl Candidate {
     }
 
     /// Stands for the Lease until it is stopped, and gives it up then.
-    #[must_use]
     pub fn run(self, stop: CancellationToken) -> (Leadership, impl Future<Output = ()>) {
         let (leads, leading) = watch::channel(false);
         let (leader, address) = watch::channel(None);

@@ -186,7 +186,7 @@ impl Client {
             return Ok(http.clone());
         }
         let host = self.place.url.host().unwrap_or_default();
-        let http = connections(&pem, host).map_err(|why| file(why))?;
+        let http = connections(&pem, host).map_err(file)?;
         *known = Some((pem, http.clone()));
         Ok(http)
     }

@@ -24,11 +24,12 @@ pub(super) async fn credentials(
 ) -> Response {
     let given =
         about(&api, &agent, &asked.pod, |world, entry| broker::credentials(world, entry, &asked, Timestamp::now()));
-    given.map_or_else(|refused| refused, |given| Json(given).into_response())
+    given.map_or_else(|refused| *refused, |given| Json(given).into_response())
 }
 
 pub(super) async fn secrets(State(api): State<Arc<Api>>, agent: Agent, Json(asked): Json<Pod>) -> Response {
-    about(&api, &agent, &asked.pod, broker::user_data).map_or_else(|refused| refused, |data| Json(data).into_response())
+    about(&api, &agent, &asked.pod, broker::user_data)
+        .map_or_else(|refused| *refused, |data| Json(data).into_response())
 }
 
 pub(super) async fn document(
@@ -38,7 +39,7 @@ pub(super) async fn document(
 ) -> Response {
     let text = match about(&api, &agent, &asked.pod, |_, entry| broker::document(entry, &asked)) {
         Ok(text) => text,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     // One at a time for each node, so that none keeps the others waiting.
     let own = api.turns.of(&agent.0.node);
@@ -72,16 +73,16 @@ fn about<T>(
     agent: &Agent,
     pod: &PodUid,
     have: impl FnOnce(&World, &Entry) -> Result<T, Refusal>,
-) -> Result<T, Response> {
+) -> Result<T, Box<Response>> {
     let node = &agent.0.node;
     let world = api.shared.world();
     let Some(entry) = world.pod_on(node, pod) else {
         drop(world);
         api.shared.metrics.refused(Refused::Pod);
         api.refusals.tell(node, &format!("the agent of this node asked for pod {pod}, which is not bound to it"));
-        return Err(refuse(StatusCode::FORBIDDEN, "no such pod is bound to this agent's node"));
+        return Err(Box::new(refuse(StatusCode::FORBIDDEN, "no such pod is bound to this agent's node")));
     };
-    have(&world, entry).map_err(|refusal| match refusal {
+    let refused = |refusal| match refusal {
         Refusal::None(_) | Refusal::Missing(_) => refuse(StatusCode::NOT_FOUND, refusal),
         Refusal::Behind => later("this replica has not compiled that generation of the profile yet"),
         Refusal::Address => {
@@ -89,5 +90,6 @@ fn about<T>(
             api.refusals.tell(node, &format!("the agent of this node named addresses that pod {pod} does not have"));
             refuse(StatusCode::FORBIDDEN, refusal)
         }
-    })
+    };
+    have(&world, entry).map_err(|refusal| Box::new(refused(refusal)))
 }

@@ -210,7 +210,7 @@ fn a_config_map_s_value_touches_the_pods_whose_profile_names_it() {
     compile(&mut index);
     let web = objects.pods[0].facts.pod.metadata.uid.clone();
     let finding = |index: &Index| {
-        compiled_for(&index, &web)
+        compiled_for(index, &web)
             .unwrap()
             .compiled
             .findings

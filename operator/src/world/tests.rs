@@ -140,7 +140,7 @@ fn a_secret_that_is_not_there_is_told_at_the_role_that_names_it() {
         ", roles: [{name: r, dialect: ec2, secret: {name: keys}}], userData: {secretKeyRef: {name: keys, key: boot}}";
     note(&mut world, Input::Profile(Box::new(profile("web", 1, spec))));
     let secret = Source::Secret { namespace: "shop".into(), name: "keys".into() };
-    assert_eq!(world.sources().into_keys().collect::<Vec<_>>(), [secret.clone()]);
+    assert_eq!(world.sources().into_keys().next(), Some(secret.clone()));
     assert!(
         world.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2.bad_secrets.is_empty(),
         "it was not looked for yet"

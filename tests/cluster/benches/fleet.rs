@@ -193,8 +193,8 @@ impl Fleet {
             made.as_secs_f64(),
             synced.as_secs_f64(),
             listed.as_secs_f64(),
-            edits[EDITS / 2].as_secs_f64(),
-            edits[EDITS - 1].as_secs_f64(),
+            edits.get(EDITS / 2).map_or(0.0, Duration::as_secs_f64),
+            edits.last().map_or(0.0, Duration::as_secs_f64),
         );
         agents.iter().for_each(tokio::task::JoinHandle::abort);
         operator.end()
