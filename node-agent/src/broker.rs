@@ -18,7 +18,8 @@ use podmeta_metadata::workload::{Link, PodRef, Workload};
 pub use files::{Files, Secrets};
 pub use operator::Operator;
 
-/// Whom the edge asks.
+/// Whom the edge asks. Calls to the operator are boxed: a connection has room for all that it may ever wait for, and most
+/// wait for none of this.
 pub enum Broker {
     /// The files of dev mode.
     Files(Arc<Files>),
@@ -34,7 +35,7 @@ impl Broker {
     pub async fn user_data(&self, pod: &PodRef, key: &KeyRef) -> Result<Bytes, String> {
         match self {
             Self::Files(files) => files.secret(&pod.namespace, key),
-            Self::Operator(operator) => operator.user_data(&pod.uid).await,
+            Self::Operator(operator) => Box::pin(operator.user_data(&pod.uid)).await,
         }
     }
 
@@ -51,7 +52,7 @@ impl Broker {
     ) -> Result<Credentials, Failure> {
         match self {
             Self::Files(files) => files.credentials(&workload.pod.namespace, role, now),
-            Self::Operator(operator) => operator.credentials(workload, dialect, now).await,
+            Self::Operator(operator) => Box::pin(operator.credentials(workload, dialect, now)).await,
         }
     }
 
@@ -75,7 +76,8 @@ impl Broker {
                 files.sign(text.ok_or(Refusal::NotFound)?).await.map_err(Refusal::Unavailable)
             }
             Self::Operator(operator) => {
-                operator.document(&workload.pod.uid, link, dialect, audience).await.map_err(Refusal::Unavailable)
+                let signed = Box::pin(operator.document(&workload.pod.uid, link, dialect, audience)).await;
+                signed.map_err(Refusal::Unavailable)
             }
         }
     }
