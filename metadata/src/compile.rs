@@ -22,6 +22,9 @@ use crate::role::Role;
 use crate::tag;
 use crate::workload::{ItemValue, PodRef, UserData, Workload};
 
+/// How many bytes all items of one dialect may hold for a pod.
+const MAX_ITEMS_BYTES: usize = 32 * 1024;
+
 /// Values of ConfigMaps in the pod's namespace, by object and key.
 pub type Sources = BTreeMap<KeyRef, Bytes>;
 
@@ -265,7 +268,7 @@ impl Compiling<'_> {
 
     fn user_data(&mut self) -> Option<UserData> {
         match self.profile.user_data.as_ref()? {
-            UserDataSource::Inline(text) => Some(UserData::Bytes(Bytes::copy_from_slice(text.as_bytes()))),
+            UserDataSource::Inline(bytes) => Some(UserData::Bytes(bytes.clone())), // shared by all pods of the profile
             UserDataSource::Secret(key) => Some(UserData::Secret(key.clone())),
             UserDataSource::ConfigMap(key) => match self.sources.get(key) {
                 Some(data) if data.len() <= MAX_USER_DATA_BYTES => Some(UserData::Bytes(data.clone())),
@@ -315,6 +318,7 @@ impl Compiling<'_> {
     fn items(&mut self, dialect: Dialect) -> Vec<(crate::item::ItemPath, ItemValue)> {
         let mut items = Vec::new();
         let mut scope = None;
+        let mut left = MAX_ITEMS_BYTES;
         for (index, item) in self.profile.items.iter().enumerate().filter(|(_, item)| item.dialect == dialect) {
             let value = match &item.source {
                 ItemSource::Value(text) => Ok(Some(ItemValue::Text(text.clone()))),
@@ -328,7 +332,7 @@ impl Compiling<'_> {
                     )
                 }
             };
-            match value {
+            match value.and_then(|value| fits(value, &mut left)) {
                 Ok(Some(value)) => items.push((item.path.clone(), value)),
                 Ok(None) => {}
                 Err(Invalid(why)) => {
@@ -357,6 +361,18 @@ impl Compiling<'_> {
             part.items.retain(|(path, _)| !misplaced.contains(path));
         }
     }
+}
+
+/// The value, if there is room for it. Every pod of a node is held in its agent's memory, whoever wrote its profile.
+fn fits(value: Option<ItemValue>, left: &mut usize) -> Result<Option<ItemValue>, Invalid> {
+    let size = match &value {
+        Some(ItemValue::Text(text)) => text.as_str().len(),
+        Some(ItemValue::PodIp | ItemValue::PodIps) | None => 0,
+    };
+    *left = left
+        .checked_sub(size)
+        .ok_or_else(|| Invalid(format!("the items of a dialect may hold {MAX_ITEMS_BYTES} bytes together")))?;
+    Ok(value)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use bytes::Bytes;
 use ipnet::{Ipv4Net, Ipv6Net};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -176,7 +177,7 @@ pub struct Network {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserDataSource {
     /// The data itself, at most [`MAX_USER_DATA_BYTES`] long.
-    Inline(Box<str>),
+    Inline(Bytes),
     /// A key of a ConfigMap in the profile's namespace.
     ConfigMap(KeyRef),
     /// A key of a Secret in the profile's namespace.
@@ -244,6 +245,6 @@ impl UserDataSource {
         if text.len() > MAX_USER_DATA_BYTES {
             return Err(Invalid(format!("must be at most {MAX_USER_DATA_BYTES} bytes long, not {}", text.len())));
         }
-        Ok(Self::Inline(text.into_boxed_str()))
+        Ok(Self::Inline(text.into()))
     }
 }

@@ -166,3 +166,15 @@ fn one_path_is_an_item_of_each_dialect_by_itself() {
     assert_eq!(paths(&case, Dialect::Ec2), ["disk"]);
     assert_eq!(paths(&case, Dialect::Ecs), ["disk/a"]);
 }
+
+#[test]
+fn items_beyond_what_a_pod_may_hold_are_left_out_and_told() {
+    let long = "x".repeat(MAX_VALUE_BYTES);
+    let items: Vec<Item> = (0..10).map(|number| item(Dialect::Ec2, &format!("item-{number}"), &long)).collect();
+    let case = with(items);
+    assert_eq!(values(&case).len(), 8);
+    let findings = case.compile().findings;
+    assert_eq!(findings.len(), 2);
+    assert_eq!((findings[0].field.as_str(), findings[0].reason), ("spec.metadata[8]", Reason::ItemUnavailable));
+    assert!(findings[0].message.contains("32768 bytes together"), "{}", findings[0].message);
+}

@@ -59,6 +59,14 @@ async fn a_profile_that_cannot_be_done_says_which_field_and_why() -> Result<()> 
             ("invalid", item("pod.metadata."), (ACCEPTED, "False", "Invalid"), "spec.metadata[0].expression"),
             ("runtime", item("pod.metadata.labels['none']"), (ACCEPTED, "False", "ItemUnavailable"), "spec.metadata[0]"),
             (
+                "misplaced",
+                json!({"metadata": [
+                    {"dialect": "ec2", "path": "x", "value": "leaf"}, {"dialect": "ec2", "path": "x/y", "value": "below"},
+                ]}),
+                (ACCEPTED, "False", "ItemMisplaced"),
+                "spec.metadata",
+            ),
+            (
                 "tightened",
                 json!({"metadataOptions": {"httpPutResponseHopLimit": 2}}),
                 (ACCEPTED, "False", "PolicyTightened"),
