@@ -1,30 +1,24 @@
 //! Everything that the operator knows, in one place: the index of pods, what agents are told, the profiles as objects,
 //! Secrets that profiles name, and what agents report. It knows no API server, no socket and no time.
 
+mod observe;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use jiff::Timestamp;
 use podmeta_agent_api::Epoch;
-use podmeta_agent_api::calls::{Report, Reported};
+use podmeta_agent_api::calls::Report;
 use podmeta_crds::field::FieldError;
 use podmeta_crds::metadataprofile::MetadataProfileStatus;
-use podmeta_metadata::compile::{Outcome, Settings};
-use podmeta_metadata::credentials::{SecretData, from_secret};
-use podmeta_metadata::dialect::Dialect;
-use podmeta_metadata::finding::{Finding, Reason};
+use podmeta_metadata::compile::Settings;
+use podmeta_metadata::credentials::SecretData;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::profile::{KeyRef, Profile, ProfileRef, UserDataSource};
 use podmeta_metadata::role::Provider;
 
 use crate::feed::Feed;
 use crate::index::{Change, Entry, Index, ProfileKey, Update};
-use crate::status::{Credentials, Observed, ObservedPod};
-
-/// How many findings of one kind about a profile are looked at: far more than its status can say.
-const MAX_FINDINGS: usize = 64;
 
 /// One object as it is now, or the name of one that is gone.
 #[derive(Debug)]
@@ -275,47 +269,6 @@ impl World {
         self.touched.extend(self.profiles.keys().cloned());
     }
 
-    /// What is known of a profile, and what was said of it last; none if it is gone.
-    #[must_use]
-    pub fn observe(
-        &self,
-        key: &ProfileKey,
-        now: Timestamp,
-    ) -> Option<(ProfileRef, Option<MetadataProfileStatus>, Observed)> {
-        let known = self.profiles.get(key)?;
-        let mut observed = Observed {
-            generation: known.reference.generation,
-            invalid: known.errors.clone(),
-            has_roles: known.profile.as_ref().is_some_and(|profile| !profile.roles.is_empty()),
-            bad_secrets: self.bad_secrets(key, known, now),
-            ..Observed::default()
-        };
-        for (uid, node, entry) in self.index.concerned(key) {
-            let about = entry
-                .compiled
-                .findings
-                .iter()
-                .filter(|finding| finding.profile.as_ref().is_some_and(|profile| ProfileKey::of(profile) == *key));
-            // Pods of one profile mostly have the same findings.
-            for finding in about {
-                let alike = observed.findings.iter().filter(|known| known.reason == finding.reason);
-                if alike.count() < MAX_FINDINGS && !observed.findings.contains(finding) {
-                    observed.findings.push(finding.clone());
-                }
-            }
-            if let Some(profile) = entry.profile().filter(|profile| ProfileKey::of(profile) == *key) {
-                let report = self.reports.get(node);
-                observed.unreported |= report.is_none();
-                let reported = report.and_then(|report| report.pods.get(uid));
-                observed.pods.push(observed_pod(entry, profile, reported));
-            }
-        }
-        if let Some(finding) = self.missing_user_data(key, known) {
-            observed.findings.push(finding);
-        }
-        Some((known.reference.clone(), known.status.clone(), observed))
-    }
-
     /// Notes what was said of a profile, so that it is not said again before the API server's echo is here.
     pub fn said(&mut self, profile: &ProfileRef, status: MetadataProfileStatus) {
         if let Some(known) = self.profiles.get_mut(&ProfileKey::of(profile))
@@ -344,34 +297,6 @@ impl World {
         });
         self.profiles.insert(key, Known { reference, errors, profile, status });
     }
-
-    /// The Secrets of roles that are known not to be there, or not to hold credentials.
-    fn bad_secrets(&self, key: &ProfileKey, known: &Known, now: Timestamp) -> Vec<FieldError> {
-        let roles = known.profile.iter().flat_map(|profile| &profile.roles);
-        let bad = roles.filter_map(|(dialect, role)| {
-            let Provider::Secret { name } = &role.provider else { return None };
-            let message = match self.secrets.get(&(key.namespace.clone(), name.clone()))? {
-                None => format!("there is no Secret {}/{name}", key.namespace),
-                Some(data) => format!("Secret {}/{name}: {}", key.namespace, from_secret(data, now).err()?),
-            };
-            Some(FieldError { field: format!("spec.roles[dialect={dialect}].secret.name"), message })
-        });
-        bad.collect()
-    }
-
-    fn missing_user_data(&self, key: &ProfileKey, known: &Known) -> Option<Finding> {
-        let Some(UserDataSource::Secret(data)) = &known.profile.as_ref()?.user_data else { return None };
-        let there = self.secrets.get(&(key.namespace.clone(), data.name.clone()))?;
-        let message = match there {
-            None => format!("there is no Secret {}/{}", key.namespace, data.name),
-            Some(there) if !there.contains_key(&data.key) => {
-                format!("Secret {}/{} has no key {}", key.namespace, data.name, data.key)
-            }
-            Some(_) => return None,
-        };
-        let (profile, field) = (Some(known.reference.clone()), "spec.userData.secretKeyRef".to_owned());
-        Some(Finding { profile, field, reason: Reason::UserDataUnavailable, message })
-    }
 }
 
 impl Known {
@@ -387,44 +312,5 @@ impl Known {
             Some(UserDataSource::Inline(_) | UserDataSource::ConfigMap(_)) | None => None,
         });
         roles.chain(data)
-    }
-}
-
-fn observed_pod(entry: &Entry, profile: &ProfileRef, reported: Option<&Reported>) -> ObservedPod {
-    let name = match &entry.compiled.outcome {
-        Outcome::Served(workload) => workload.pod.name.clone(),
-        Outcome::Denied(denied) => denied.pod.name.clone(),
-        Outcome::Node(pod) => pod.name.clone(),
-    };
-    let has = |reported: &Reported| {
-        let acknowledged = reported.profile.as_ref();
-        acknowledged.is_some_and(|has| has.uid == profile.uid && has.generation >= profile.generation)
-    };
-    let outcomes = reported.into_iter().flat_map(|reported| &reported.credentials);
-    // Whether a Secret gives credentials is known here, and now; the pod may have asked long ago.
-    let from_secret = |dialect: Dialect| match &entry.compiled.outcome {
-        Outcome::Served(workload) => {
-            let role = workload.part(dialect).and_then(|part| part.role.as_ref());
-            role.is_some_and(|role| matches!(role.provider, Provider::Secret { .. }))
-        }
-        Outcome::Denied(_) | Outcome::Node(_) => false,
-    };
-    let mut credentials = Credentials::NotAsked;
-    for (dialect, failed) in outcomes {
-        match failed {
-            Some(_) if from_secret(*dialect) => {}
-            Some(why) => {
-                let field = format!("spec.roles[dialect={dialect}]");
-                credentials = Credentials::Failed(FieldError { field, message: why.clone() });
-                break;
-            }
-            None => credentials = Credentials::Given,
-        }
-    }
-    ObservedPod {
-        name,
-        programmed: reported.is_some_and(has),
-        credentials,
-        tokenless: reported.is_some_and(|reported| reported.tokenless),
     }
 }

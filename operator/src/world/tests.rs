@@ -1,7 +1,8 @@
 use jiff::Timestamp;
-use podmeta_agent_api::calls::Generation;
+use podmeta_agent_api::calls::{Generation, Reported};
 use podmeta_crds::objects::{File, load};
 use podmeta_metadata::compile::Outcome;
+use podmeta_metadata::finding::Reason;
 use zeroize::Zeroizing;
 
 use super::*;
