@@ -58,8 +58,7 @@ async fn of(parts: &Parts, api: &Api) -> Result<Bearer, Refusal> {
 /// Tells of agents that asked for what is not theirs.
 pub(super) struct Refusals {
     recorder: Recorder,
-    /// By node, when the first of some refusals was, and whether it was told.
-    seen: Mutex<HashMap<String, (Instant, bool)>>,
+    seen: Mutex<Seen>,
 }
 
 impl Refusals {
@@ -74,7 +73,8 @@ impl Refusals {
             what,
             "an agent asked for what is not its own; if this goes on, look at what runs on that node"
         );
-        if !self.is_worth_an_event(node, Instant::now()) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if !seen.is_worth_an_event(node, Instant::now()) {
             return;
         }
         let event = Event {
@@ -99,11 +99,31 @@ impl Refusals {
             }
         });
     }
+}
 
-    fn is_worth_an_event(&self, node: &str, now: Instant) -> bool {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.retain(|_, (first, _)| now.duration_since(*first) < EVERY);
-        let (first, told) = seen.entry(node.to_owned()).or_insert((now, false));
+/// By node, when the first of some refusals was, and whether it was told.
+#[derive(Debug, Default)]
+struct Seen(HashMap<String, (Instant, bool)>);
+
+impl Seen {
+    fn is_worth_an_event(&mut self, node: &str, now: Instant) -> bool {
+        self.0.retain(|_, (first, _)| now.duration_since(*first) < EVERY);
+        let (first, told) = self.0.entry(node.to_owned()).or_insert((now, false));
         now.duration_since(*first) >= GOES_ON && !std::mem::replace(told, true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_that_go_on_are_an_event_a_minute_for_each_node_and_a_passing_one_is_none() {
+        let (mut seen, start) = (Seen::default(), Instant::now());
+        let mut told = |node, second| seen.is_worth_an_event(node, start + Duration::from_secs(second));
+        let at: Vec<u64> = (0..130).filter(|second| told("a", *second)).collect();
+        assert_eq!(at, [5, 65, 125]);
+        assert!(!told("b", 130));
+        assert!(!told("b", 200), "the next one is a first one again");
     }
 }
