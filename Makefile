@@ -63,6 +63,7 @@ cluster-test: ## Lint and tests of the cluster, and tests on it, as root; a clus
 	$(CARGO) clippy --package podmeta-cluster --all-targets --locked -- --deny warnings
 	$(CARGO) test --package podmeta-cluster --locked --lib --test lifecycle
 	$(MAKE) cluster
+	$(CLUSTER) programs
 	env -u KUBECONFIG -u PODMETA_CLUSTER -u PODMETA_REAL_IMDS $(CARGO) test --package podmeta-cluster --locked --test suite
 	$(CLUSTER) down
 

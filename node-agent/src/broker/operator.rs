@@ -58,12 +58,16 @@ impl Operator {
     /// A broker that asks the operator, and has these credentials from before.
     #[must_use]
     pub fn new(client: Arc<Client>, saved: Vec<Saved>) -> Arc<Self> {
+        let mut outcomes: BTreeMap<PodUid, BTreeMap<Dialect, Option<String>>> = BTreeMap::new();
+        for saved in &saved {
+            outcomes.entry(saved.pod.clone()).or_default().insert(saved.dialect, None); // there were some
+        }
         let slot = |saved: Saved| ((saved.pod, saved.dialect), Arc::new(Slot::with(saved.credentials)));
         Arc::new(Self {
             client,
             slots: Mutex::new(saved.into_iter().map(slot).collect()),
             user_data: Mutex::default(),
-            outcomes: Mutex::default(),
+            outcomes: Mutex::new(outcomes),
             changes: watch::Sender::new(0),
         })
     }

@@ -92,6 +92,8 @@ fn credentials_go_with_their_pod() {
     let state =
         State { resource_version: None, items: vec![item("a", "one")], credentials: vec![saved("a"), saved("b")] };
     let node = node(state);
+    let asked = node.broker.outcomes();
+    assert_eq!(asked[&uid("a")][&Dialect::Ec2], None, "after a restart it is still known that there were some");
     node.list(list(3, vec![item("a", "one")]));
     assert_eq!(node.state().credentials, [saved("a")]);
     node.take(vec![event(4, Change::Deleted { uid: uid("a") })]);

@@ -15,7 +15,7 @@ use super::profile;
 use crate::kit::{self, Namespace, Podmeta, condition, within};
 
 /// How long the API server is away.
-const AWAY: Duration = Duration::from_secs(45);
+const AWAY: Duration = Duration::from_secs(20);
 
 /// A pod with credentials that were asked for; the node it is on.
 async fn pod_with_credentials(podmeta: &Podmeta, namespace: &Namespace) -> Result<String> {
