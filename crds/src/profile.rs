@@ -6,7 +6,7 @@ mod instance;
 mod item;
 mod role;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
 use jiff::Timestamp;
@@ -14,9 +14,7 @@ use kube::core::ObjectMeta;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::Invalid;
 use podmeta_metadata::options::{HopLimit, HttpProtocolIpv6, Limits, MetadataOptions, TokenTtl, Users};
-use podmeta_metadata::profile::{
-    HostNetwork, InstanceSpec, KeyName, KeyRef, OpenSshKey, Profile, ProfileRef, PublicKey, UserDataSource,
-};
+use podmeta_metadata::profile::{KeyName, KeyRef, OpenSshKey, Profile, ProfileRef, PublicKey, UserDataSource};
 use podmeta_metadata::tag::{self, LabelPattern, StaticTag, TagValue};
 
 use crate::field::{Errors, FieldError, in_range};
@@ -47,25 +45,8 @@ pub fn shut(object: &MetadataProfile) -> Option<Profile> {
     let spec = &object.spec;
     let pods = labels::selector("spec.podSelector", spec.pod_selector.as_ref(), &mut errors);
     let service_accounts = service_accounts(&spec.service_account_names, &mut errors);
-    let shut = Profile {
-        object: reference,
-        created,
-        pods,
-        service_accounts,
-        priority: i32::try_from(spec.priority).ok()?,
-        dialects: BTreeSet::new(),
-        options: MetadataOptions::default(),
-        instance: InstanceSpec::default(),
-        items: Vec::new(),
-        user_data: None,
-        public_keys: Vec::new(),
-        tag_labels: Vec::new(),
-        static_tags: Vec::new(),
-        roles: BTreeMap::new(),
-        host_network: HostNetwork::Deny,
-        users: Users::default(),
-        limits: Limits::default(),
-    };
+    let priority = i32::try_from(spec.priority).ok()?;
+    let shut = Profile { pods, service_accounts, priority, ..Profile::bare(reference, created) };
     errors.finish(Some(shut)).ok()
 }
 

@@ -10,11 +10,10 @@ use crate::facts::{Facts, NodeFacts, NodeMetadata, NodeSpec, NodeStatus};
 use crate::finding::Reason;
 use crate::item::{Item, ItemPath, ItemSource, ItemText};
 use crate::names::{RoleArn, RoleName};
-use crate::options::{InstanceMetadataTags, Limits, MetadataOptions, Users};
+use crate::options::InstanceMetadataTags;
 use crate::policy::Policy;
-use crate::profile::{HostNetwork, InstanceSpec, Network, OpenSshKey, Profile, ProfileRef, PublicKey, UserDataSource};
+use crate::profile::{Network, OpenSshKey, Profile, ProfileRef, PublicKey, UserDataSource};
 use crate::role::{Provider, Role, SessionDuration};
-use crate::selector::Selector;
 use crate::tree::{Found, Since, Tree, Value};
 use crate::workload::{Link, MacAddress, Workload};
 
@@ -101,30 +100,14 @@ impl Case {
 
 /// A profile for every pod of the namespace `shop`, in both dialects, that sets nothing.
 pub(crate) fn profile(name: &str) -> Profile {
-    Profile {
-        object: ProfileRef {
-            namespace: "shop".to_owned(),
-            name: name.to_owned(),
-            uid: format!("uid-of-{name}"),
-            generation: 1,
-        },
-        created: "2026-01-01T00:00:00Z".parse().unwrap(),
-        pods: Selector::default(),
-        service_accounts: [].into(),
-        priority: 0,
-        dialects: Dialect::ALL.into(),
-        options: MetadataOptions::default(),
-        instance: InstanceSpec::default(),
-        items: Vec::new(),
-        user_data: None,
-        public_keys: Vec::new(),
-        tag_labels: Vec::new(),
-        static_tags: Vec::new(),
-        roles: BTreeMap::new(),
-        host_network: HostNetwork::Deny,
-        users: Users::default(),
-        limits: Limits::default(),
-    }
+    let object = ProfileRef {
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+        uid: format!("uid-of-{name}"),
+        generation: 1,
+    };
+    let bare = Profile::bare(object, "2026-01-01T00:00:00Z".parse().unwrap());
+    Profile { dialects: Dialect::ALL.into(), ..bare }
 }
 
 /// Every network item.

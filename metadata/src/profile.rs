@@ -60,6 +60,30 @@ pub struct Profile {
 }
 
 impl Profile {
+    /// A profile that selects every pod of its namespace, and sets and serves nothing.
+    #[must_use]
+    pub fn bare(object: ProfileRef, created: Timestamp) -> Self {
+        Self {
+            object,
+            created,
+            pods: Selector::default(),
+            service_accounts: BTreeSet::new(),
+            priority: 0,
+            dialects: BTreeSet::new(),
+            options: MetadataOptions::default(),
+            instance: InstanceSpec::default(),
+            items: Vec::new(),
+            user_data: None,
+            public_keys: Vec::new(),
+            tag_labels: Vec::new(),
+            static_tags: Vec::new(),
+            roles: BTreeMap::new(),
+            host_network: HostNetwork::Deny,
+            users: Users::default(),
+            limits: Limits::default(),
+        }
+    }
+
     /// Whether the profile is for this pod.
     #[must_use]
     pub fn matches(&self, pod: &PodFacts) -> bool {

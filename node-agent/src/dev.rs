@@ -49,7 +49,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub fn main(args: Args) -> Result<ExitCode> {
     let files = Files::new(args.files.clone())?;
     let texts = files.read()?;
-    let world = match World::read(&texts, Timestamp::now(), &args.settings()) {
+    let world = match World::read(&texts, Timestamp::now(), &args.cluster.settings()) {
         Ok(world) => world,
         Err(problems) => {
             print_problems(&problems);
@@ -195,7 +195,7 @@ fn reload(read: Result<Vec<Text>>, texts: &mut Vec<Text>, args: &Args) -> Reload
         }
     };
     *texts = new;
-    match World::read(texts, Timestamp::now(), &args.settings()) {
+    match World::read(texts, Timestamp::now(), &args.cluster.settings()) {
         Ok(world) => {
             for note in &world.notes {
                 eprintln!("note: {note}");

@@ -3,8 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use podmeta_metadata::compile::Settings;
-use podmeta_metadata::names::{AccountId, Line};
+use podmeta_service::settings::ClusterArgs;
 
 use crate::certificates::Source;
 
@@ -66,21 +65,9 @@ pub struct Args {
     #[arg(long, default_value = "podmeta-identity", value_name = "NAME")]
     pub identity_secret: String,
 
-    /// The domain of the cluster's names.
-    #[arg(long, default_value = "cluster.local", value_parser = line, value_name = "DOMAIN")]
-    pub cluster_domain: Line,
-
-    /// The region of pods whose profile and node name none.
-    #[arg(long, value_parser = line)]
-    pub region: Option<Line>,
-
-    /// The account of pods whose role and profile name none.
-    #[arg(long, value_parser = account)]
-    pub account_id: Option<AccountId>,
-
-    /// The domain of host names that are made of an address, in place of the cloud's own.
-    #[arg(long, value_parser = line, value_name = "DOMAIN")]
-    pub hostname_suffix: Option<Line>,
+    /// What holds for all pods.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 
     /// What is logged, such as info, or info,podmeta_operator=debug.
     #[arg(long, default_value = "info", value_name = "FILTER")]
@@ -88,17 +75,6 @@ pub struct Args {
 }
 
 impl Args {
-    /// What holds for all pods.
-    #[must_use]
-    pub fn settings(&self) -> Settings {
-        Settings {
-            cluster_domain: self.cluster_domain.to_string(),
-            region: self.region.as_ref().map(ToString::to_string),
-            account: self.account_id.clone(),
-            hostname_suffix: self.hostname_suffix.as_ref().map(ToString::to_string),
-        }
-    }
-
     /// Where the serving certificate comes from.
     #[must_use]
     pub fn certificates(&self) -> Source {
@@ -107,12 +83,4 @@ impl Args {
             (_, _, _) => Source::Own,
         }
     }
-}
-
-fn line(text: &str) -> Result<Line, String> {
-    Line::try_from(text).map_err(|error| error.to_string())
-}
-
-fn account(text: &str) -> Result<AccountId, String> {
-    AccountId::try_from(text).map_err(|error| error.to_string())
 }

@@ -67,7 +67,7 @@ async fn run(args: Args) -> Result<()> {
     tasks.spawn(renewing);
     let signer = certificates::identity(&client, &args.namespace, &args.identity_secret).await?.signer()?;
 
-    let shared = Shared::new(World::new(args.settings(), epoch()?), metrics.clone());
+    let shared = Shared::new(World::new(args.cluster.settings(), epoch()?), metrics.clone());
     let (told, tell) = mpsc::channel(QUEUE);
     let watches = [
         tokio::spawn(watch::namespaces(client.clone(), told.clone())),

@@ -48,7 +48,5 @@ for image in client pause podmeta; do
   kind load image-archive "$archive" --name "$name"
 done
 
-# One test stops the API server, which it can do to a cluster of `cluster up` alone.
 KUBECONFIG=$work/kubeconfig PODMETA_REAL_IMDS=http://127.0.0.1:8980/asked \
-  cargo test --locked --package podmeta-cluster --test suite -- \
-  --skip known_pods_are_served_while_the_api_server_is_away
+  cargo test --locked --package podmeta-cluster --test suite

@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use podmeta_metadata::compile::Settings;
 use podmeta_metadata::dialect::Dialect;
-use podmeta_metadata::names::{AccountId, Line};
+use podmeta_service::settings::ClusterArgs;
 
 /// Serves pods from YAML files on loopback ports, without a cluster.
 ///
@@ -49,42 +48,13 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 
-    /// The region of pods whose profile and node name none.
-    #[arg(long, value_parser = parse_line)]
-    pub region: Option<Line>,
-
-    /// The account of pods whose role and profile name none.
-    #[arg(long, value_parser = parse_account)]
-    pub account_id: Option<AccountId>,
-
-    /// The domain of the cluster's names.
-    #[arg(long, default_value = "cluster.local", value_parser = parse_line)]
-    pub cluster_domain: Line,
+    /// What holds for all pods.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 
     /// What is logged: error, warn, info or debug [default: debug, which has a line for each request; warn with --pod].
     #[arg(long, value_name = "LEVEL")]
     pub log: Option<tracing::Level>,
-}
-
-impl Args {
-    /// What holds for all pods.
-    #[must_use]
-    pub fn settings(&self) -> Settings {
-        Settings {
-            cluster_domain: self.cluster_domain.to_string(),
-            region: self.region.as_ref().map(ToString::to_string),
-            account: self.account_id.clone(),
-            hostname_suffix: None,
-        }
-    }
-}
-
-fn parse_line(text: &str) -> Result<Line, String> {
-    Line::try_from(text).map_err(|error| error.to_string())
-}
-
-fn parse_account(text: &str) -> Result<AccountId, String> {
-    AccountId::try_from(text).map_err(|error| error.to_string())
 }
 
 /// How to print what is served.

@@ -18,6 +18,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::{conditions, wait::await_condition};
 use kube::{Client, Config, ResourceExt as _};
 use podmeta_agent_api::{AUDIENCE, Change, Event, List, WORKLOADS};
 use podmeta_cluster::layout::{ClusterName, Machine};
@@ -108,7 +109,10 @@ impl Fleet {
             let resource = ApiResource::erase::<CustomResourceDefinition>(&());
             let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
             let definition = published.definition;
-            api.patch(&definition.name_any(), &apply, &Patch::Apply(&definition)).await?;
+            let name = definition.name_any();
+            api.patch(&name, &apply, &Patch::Apply(&definition)).await?;
+            let definitions: Api<CustomResourceDefinition> = Api::all(self.client.clone());
+            await_condition(definitions, &name, conditions::is_crd_established()).await?;
         }
         for (namespace, account) in [(SYSTEM, "podmeta-agent"), (SHOP, "default")] {
             let metadata = ObjectMeta { name: Some(namespace.to_owned()), ..ObjectMeta::default() };
@@ -122,7 +126,6 @@ impl Fleet {
                     .await,
             )?;
         }
-        tokio::time::sleep(Duration::from_secs(2)).await; // until the definitions are served
         self.edit(0).await.map(drop)
     }
 

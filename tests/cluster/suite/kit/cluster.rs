@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::Node;
@@ -14,6 +15,10 @@ use podmeta_cluster::machine::Running;
 use tokio::process::Command;
 
 use super::machine::{Access, Machine};
+
+/// Where kubeadm, and with it kind, keeps the API server's manifest, and where it is while the API server is stopped.
+const MANIFEST: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
+const AWAY: &str = "/etc/kubernetes/kube-apiserver.yaml";
 
 /// A cluster, and what the tests may do to it.
 #[derive(Clone)]
@@ -27,6 +32,8 @@ pub(crate) struct Cluster {
     access: Access,
     /// The nodes' names, in their order: node `a` of a test is the first.
     nodes: Vec<String>,
+    /// The node that the control plane runs on, if it runs on one.
+    control_plane: Option<String>,
     asked: Option<String>,
 }
 
@@ -56,9 +63,11 @@ impl Cluster {
             (Err(_), Access::Namespaces(_)) => Some(format!("http://{server}:{ASKED_PORT}/asked")),
             (Err(_), Access::Docker | Access::None) => None,
         };
+        let leads = |node: &&Node| node.labels().contains_key("node-role.kubernetes.io/control-plane");
+        let control_plane = nodes.iter().find(leads).map(ResourceExt::name_any);
         let mut nodes: Vec<_> = nodes.iter().filter(|node| schedulable(node)).map(ResourceExt::name_any).collect();
         nodes.sort();
-        Ok(Self { client, config, kubeconfig: path, access, nodes, asked })
+        Ok(Self { client, config, kubeconfig: path, access, nodes, control_plane, asked })
     }
 
     /// A node by its letter: `a` is the first.
@@ -67,25 +76,50 @@ impl Cluster {
         let name = self.nodes.get(place);
         let name =
             name.with_context(|| format!("there is no node {letter}: the cluster has {} nodes", self.nodes.len()))?;
-        Ok(Machine::new(self.client.clone(), self.access.clone(), name.clone()))
+        Ok(self.node_named(name))
     }
 
-    /// Kills the API server. [`Cluster::start_api_server`] must follow, whatever happens between.
-    pub(crate) fn kill_api_server(&self) -> Result<()> {
-        let Access::Namespaces(name) = &self.access else {
-            bail!("the API server of this cluster cannot be got at: this test needs `cluster up`")
-        };
-        let running = Running::find(name, layout::Machine::ControlPlane)?.context("the control plane does not run")?;
-        running.kill_service("kube-apiserver")
+    /// Stops the API server. [`Cluster::start_api_server`] must follow, whatever happens between.
+    pub(crate) async fn stop_api_server(&self) -> Result<()> {
+        match &self.access {
+            Access::Namespaces(name) => {
+                let running = Running::find(name, layout::Machine::ControlPlane)?;
+                running.context("the control plane does not run")?.kill_service("kube-apiserver")
+            }
+            // Its kubelet runs it as long as there is a manifest.
+            Access::Docker => self.control_plane()?.sh(&format!("mv {MANIFEST} {AWAY}")).await.map(drop),
+            Access::None => bail!("the API server cannot be got at: this test needs `cluster up` or kind"),
+        }
     }
 
-    /// Starts what of the cluster does not run.
+    /// Starts the API server again, and waits until it answers.
     pub(crate) async fn start_api_server(&self) -> Result<()> {
-        let Access::Namespaces(name) = &self.access else { return Ok(()) };
-        let mut up = Command::new(env!("CARGO_BIN_EXE_cluster"));
-        let nodes = self.nodes.len().to_string();
-        let output = up.args(["up", "--name", &name.to_string(), "--nodes", &nodes]).output().await?;
-        podmeta_cluster::machine::text(&output).context("the API server does not start again").map(drop)
+        match &self.access {
+            Access::Namespaces(name) => {
+                let mut up = Command::new(env!("CARGO_BIN_EXE_cluster"));
+                let nodes = self.nodes.len().to_string();
+                let output = up.args(["up", "--name", &name.to_string(), "--nodes", &nodes]).output().await?;
+                podmeta_cluster::machine::text(&output).context("the API server does not start again").map(drop)
+            }
+            Access::Docker => {
+                self.control_plane()?.sh(&format!("mv {AWAY} {MANIFEST}")).await?;
+                super::within(Duration::from_secs(120), "the API server answers", async || {
+                    Ok(self.client.apiserver_version().await.map(drop)?)
+                })
+                .await
+            }
+            Access::None => Ok(()),
+        }
+    }
+
+    /// A node by its whole name.
+    pub(crate) fn node_named(&self, name: &str) -> Machine {
+        Machine::new(self.client.clone(), self.access.clone(), name.to_owned())
+    }
+
+    fn control_plane(&self) -> Result<Machine> {
+        let name = self.control_plane.as_ref().context("no node has the role control-plane")?;
+        Ok(self.node_named(name))
     }
 
     /// The administrator's settings, to be changed for somebody else.

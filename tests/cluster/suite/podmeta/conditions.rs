@@ -115,8 +115,7 @@ async fn of_two_profiles_of_one_priority_the_younger_is_conflicted_until_the_eld
         let same = json!({"podSelector": {"matchLabels": {"app": "web"}}});
         namespace.apply(&profile("elder", same.clone())).await?;
         podmeta.status(namespace, "elder", "it serves the pod", |said| said.programmed_pods == Some(1)).await?;
-        // Times of creation are whole seconds.
-        tokio::time::sleep(Duration::from_millis(1100)).await;
+        // Times of creation are whole seconds: of two in the same one the first by name counts as the elder.
         namespace.apply(&profile("younger", same)).await?;
         says(podmeta, namespace, "younger", (CONFLICTED, "True", "Conflicted"), "MetadataProfile elder").await?;
         podmeta.delete_profile(namespace, "elder").await?;

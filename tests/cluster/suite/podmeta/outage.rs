@@ -1,6 +1,5 @@
 //! What pods that are known go on to get while something is away, and that all is well again afterwards.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,6 +15,14 @@ use crate::kit::{self, Namespace, Podmeta, condition, within};
 
 /// How long the API server is away.
 const AWAY: Duration = Duration::from_secs(20);
+
+/// Prints the process id of a node's agent, by what every shell has.
+const FIND_AGENT: &str = r#"for process in /proc/[0-9]*; do
+  case "$(tr '\0' ' ' 2>/dev/null < "$process/cmdline")" in
+    "/podmeta-node-agent serve "*) echo "${process#/proc/}"; exit;;
+  esac
+done
+exit 1"#;
 
 /// A pod with credentials that were asked for; the node it is on.
 async fn pod_with_credentials(podmeta: &Podmeta, namespace: &Namespace) -> Result<String> {
@@ -150,17 +157,17 @@ async fn an_agent_that_starts_while_the_operator_is_away_serves_what_it_did() ->
 async fn known_pods_are_served_while_the_api_server_is_away() -> Result<()> {
     kit::disturbing_podmeta_test(async |podmeta, namespace| {
         let node = pod_with_credentials(podmeta, namespace).await?;
-        // Asked on the node itself: without the API server there is no exec.
-        let machine = podmeta.cluster.node(node.rsplit('-').next().unwrap_or_default())?;
-        let agent = Path::new(env!("CARGO_BIN_EXE_cluster")).with_file_name("podmeta-node-agent");
+        // Asked on the node itself, in the agent's own files: without the API server there is no exec.
+        let machine = podmeta.cluster.node_named(&node);
+        let agent = machine.sh(FIND_AGENT).await?;
         let ask = format!(
-            "{} ask {}/web ec2 /latest/meta-data/edit /latest/meta-data/iam/security-credentials/r",
-            agent.display(),
+            "nsenter --target {} --mount -- /podmeta-node-agent ask {}/web ec2 /latest/meta-data/edit /latest/meta-data/iam/security-credentials/r",
+            agent.trim(),
             namespace.name
         );
         let asked = machine.sh(&ask).await?;
         ensure!(asked.starts_with("one") && asked.contains("ASIAIOSFODNN7EXAMPLE"), "{asked}");
-        podmeta.cluster.kill_api_server()?;
+        podmeta.cluster.stop_api_server().await?;
         let end = Instant::now() + AWAY;
         let mut served = 0;
         let checked = async {
