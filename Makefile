@@ -6,6 +6,10 @@ DENY  := $(TOOLS)/bin/cargo-deny
 FUZZ  := $(TOOLS)/bin/cargo-fuzz
 CLUSTER := target/debug/cluster
 
+# What is built together has the same features of dependencies, so it is built once: the programs here, tests with
+# `--workspace` below.
+PROGRAMS := --package podmeta-cluster --package podmeta-node-agent --package podmeta-operator
+
 .PHONY: help
 help: ## List what there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,11 +30,12 @@ format: ## Check the format of the code
 
 .PHONY: lint
 lint: ## Clippy, with warnings as errors
-	$(CARGO) clippy --workspace --exclude podmeta-cluster --all-targets --locked -- --deny warnings
+	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
+	$(CARGO) clippy --workspace --test suite --test lifecycle --locked -- --deny warnings
 
 .PHONY: unit
 unit: ## Unit, property, conformance and dev server tests
-	$(CARGO) test --workspace --exclude podmeta-cluster --locked
+	$(CARGO) test --workspace --locked
 
 .PHONY: deny
 deny: $(DENY) ## Licences, sources and bans of dependencies
@@ -46,25 +51,24 @@ clients: ## Real SDKs and cloud-init against the dev server; installs them outsi
 
 .PHONY: cluster
 cluster: ## Make a real Kubernetes of two nodes on this machine, as root; `make cluster-down` takes it away
-	$(CARGO) build --locked --package podmeta-cluster --package podmeta-node-agent --package podmeta-operator
+	$(CARGO) build --locked $(PROGRAMS)
 	tests/cluster/packages $(CLUSTER)
 	$(CLUSTER) up
 	$(CLUSTER) load-image podmeta
 
 .PHONY: cluster-down
 cluster-down: ## Take that cluster away
-	$(CARGO) build --locked --quiet --package podmeta-cluster
+	$(CARGO) build --locked --quiet $(PROGRAMS)
 	$(CLUSTER) down
 
 .PHONY: cluster-test
-cluster-test: ## Lint and tests of the cluster, and tests on it, as root; a cluster whose tests failed is left for a look
-	$(CARGO) build --locked --package podmeta-cluster
+cluster-test: ## Tests of the cluster, and on it, as root; a cluster whose tests failed is left for a look
+	$(CARGO) build --locked $(PROGRAMS)
 	tests/cluster/packages $(CLUSTER)
-	$(CARGO) clippy --package podmeta-cluster --all-targets --locked -- --deny warnings
-	$(CARGO) test --package podmeta-cluster --locked --lib --test lifecycle
+	$(CARGO) test --workspace --locked --test lifecycle
 	$(MAKE) cluster
 	$(CLUSTER) programs
-	env -u KUBECONFIG -u PODMETA_CLUSTER -u PODMETA_REAL_IMDS $(CARGO) test --package podmeta-cluster --locked --test suite
+	env -u KUBECONFIG -u PODMETA_CLUSTER -u PODMETA_REAL_IMDS $(CARGO) test --workspace --locked --test suite
 	$(CLUSTER) down
 
 .PHONY: bench
@@ -76,7 +80,7 @@ bench: ## Measure the agent beside a bare hyper server: 20 minutes on an idle ma
 .PHONY: fleet
 fleet: ## Measure the operator with thousands of pods and hundreds of agents, as root: minutes on an idle machine
 	$(CARGO) build --release --locked --package podmeta-operator
-	$(CARGO) build --locked --package podmeta-cluster
+	$(CARGO) build --locked $(PROGRAMS)
 	tests/cluster/packages $(CLUSTER)
 	$(CARGO) bench --locked --package podmeta-cluster --bench fleet -- $(PODS)
 

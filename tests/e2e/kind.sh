@@ -49,4 +49,4 @@ for image in client pause podmeta; do
 done
 
 KUBECONFIG=$work/kubeconfig PODMETA_REAL_IMDS=http://127.0.0.1:8980/asked \
-  cargo test --locked --package podmeta-cluster --test suite
+  cargo test --locked --workspace --test suite

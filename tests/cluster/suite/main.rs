@@ -1,4 +1,4 @@
-//! Tests on a real cluster: `make cluster-test`, or `KUBECONFIG=… cargo test --package podmeta-cluster --test suite`.
+//! Tests on a real cluster: `make cluster-test`, or `KUBECONFIG=… cargo test --workspace --test suite`.
 
 mod kit;
 
