@@ -67,18 +67,17 @@ impl Broker {
         dialect: Dialect,
         audience: Option<String>,
     ) -> Result<Signed, Refusal> {
-        match self {
-            Self::Files(files) => {
-                let text = match dialect {
-                    Dialect::Ec2 => ec2::document::document(workload, link),
-                    Dialect::Ecs => ecs::document::document(workload, link, audience.as_deref()),
-                };
-                files.sign(text.ok_or(Refusal::NotFound)?).await.map_err(Refusal::Unavailable)
-            }
-            Self::Operator(operator) => {
-                let signed = Box::pin(operator.document(&workload.pod.uid, link, dialect, audience)).await;
-                signed.map_err(Refusal::Unavailable)
-            }
-        }
+        let text = match dialect {
+            Dialect::Ec2 => ec2::document::document(workload, link),
+            Dialect::Ecs => ecs::document::document(workload, link, audience.as_deref()),
+        };
+        let text = text.ok_or(Refusal::NotFound)?;
+        let pod = &workload.pod.uid;
+        let signed = match (self, audience) {
+            (Self::Files(files), _) => files.sign(text).await,
+            (Self::Operator(operator), None) => Box::pin(operator.document(pod, link, dialect, &text)).await,
+            (Self::Operator(operator), audience) => Box::pin(operator.sign(pod, link, dialect, audience)).await,
+        };
+        signed.map_err(Refusal::Unavailable)
     }
 }

@@ -98,7 +98,7 @@ async fn serve(args: Args, following: &tokio::runtime::Handle) -> Result<()> {
     let place = Place { url: args.operator, ca: args.operator_ca, token: args.token };
     // Connections belong to the runtime that uses them: calls for pods are made by the one that answers.
     let (calls, follows) = (Client::new(place.clone()), Client::new(place));
-    let broker = Operator::new(calls, std::mem::take(&mut state.credentials));
+    let broker = Operator::new(calls, std::mem::take(&mut state.kept));
     let edge =
         Edge::new(key_file.load(Timestamp::now())?, Broker::Operator(Arc::clone(&broker)), Arc::new(Timestamp::now));
     let node = Node::new(Arc::clone(&edge), Arc::clone(&broker), state);

@@ -1,5 +1,6 @@
 //! The broker of a node: everything comes from the operator. Credentials are kept, so that a pod's requests cost the
-//! operator one call a minute, and are served to their end while it is away.
+//! operator one call a minute, and are served to their end while it is away; so are signed documents, as long as they say
+//! what they would say now.
 
 mod slot;
 
@@ -36,56 +37,76 @@ const RETRY: Duration = Duration::from_millis(400);
 pub struct Operator {
     client: Arc<Client>,
     slots: Mutex<HashMap<(PodUid, Dialect), Arc<Slot>>>,
+    documents: Mutex<HashMap<(PodUid, Dialect), Signed>>,
     user_data: Mutex<HashMap<PodUid, (Bytes, Instant)>>,
     /// How each pod's last call for credentials went, for the next report.
     outcomes: Mutex<BTreeMap<PodUid, BTreeMap<Dialect, Option<String>>>>,
-    /// How often there were other credentials to save, or another outcome to report.
+    /// How often there was something else to save, or another outcome to report.
     changes: watch::Sender<u64>,
 }
 
-/// Credentials as they are saved.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What is saved of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
-    /// Whose.
+    /// Credentials.
+    pub credentials: Vec<Of<Credentials>>,
+    /// Documents that are for no audience.
+    pub documents: Vec<Of<Signed>>,
+}
+
+/// Something of one pod in one dialect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Of<T> {
+    /// The pod.
     pub pod: PodUid,
-    /// Of which dialect's role.
+    /// The dialect.
     pub dialect: Dialect,
-    /// The credentials.
-    pub credentials: Credentials,
+    /// What it is.
+    pub value: T,
 }
 
 impl Operator {
-    /// A broker that asks the operator, and has these credentials from before.
+    /// A broker that asks the operator, and has this from before.
     #[must_use]
-    pub fn new(client: Arc<Client>, saved: Vec<Saved>) -> Arc<Self> {
+    pub fn new(client: Arc<Client>, saved: Saved) -> Arc<Self> {
         let mut outcomes: BTreeMap<PodUid, BTreeMap<Dialect, Option<String>>> = BTreeMap::new();
-        for saved in &saved {
+        for saved in &saved.credentials {
             outcomes.entry(saved.pod.clone()).or_default().insert(saved.dialect, None); // there were some
         }
-        let slot = |saved: Saved| ((saved.pod, saved.dialect), Arc::new(Slot::with(saved.credentials)));
+        let slot = |saved: Of<Credentials>| ((saved.pod, saved.dialect), Arc::new(Slot::with(saved.value)));
+        let document = |saved: Of<Signed>| ((saved.pod, saved.dialect), saved.value);
         Arc::new(Self {
             client,
-            slots: Mutex::new(saved.into_iter().map(slot).collect()),
+            slots: Mutex::new(saved.credentials.into_iter().map(slot).collect()),
+            documents: Mutex::new(saved.documents.into_iter().map(document).collect()),
             user_data: Mutex::default(),
             outcomes: Mutex::new(outcomes),
             changes: watch::Sender::new(0),
         })
     }
 
-    /// Hears when there are other credentials to save, or another outcome to report.
+    /// Hears when there is something else to save, or another outcome to report.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    /// The credentials that are kept now.
+    /// What is kept now.
     #[must_use]
-    pub fn saved(&self) -> Vec<Saved> {
+    pub fn saved(&self) -> Saved {
         let slots = lock(&self.slots);
-        let saved = slots.iter().filter_map(|((pod, dialect), slot)| {
-            Some(Saved { pod: pod.clone(), dialect: *dialect, credentials: slot.credentials()? })
+        let credentials = slots.iter().filter_map(|((pod, dialect), slot)| {
+            Some(Of { pod: pod.clone(), dialect: *dialect, value: slot.credentials()? })
         });
-        saved.collect()
+        let credentials = credentials.collect();
+        drop(slots);
+        let documents = lock(&self.documents);
+        let document = |((pod, dialect), signed): (&(PodUid, Dialect), &Signed)| Of {
+            pod: pod.clone(),
+            dialect: *dialect,
+            value: signed.clone(),
+        };
+        Saved { credentials, documents: documents.iter().map(document).collect() }
     }
 
     /// How each pod's last call went: why there were no credentials, or nothing.
@@ -97,6 +118,7 @@ impl Operator {
     /// Forgets what is kept for pods that are gone, and for those whose roles may be others now.
     pub fn retain(&self, same: impl Fn(&PodUid) -> bool) {
         lock(&self.slots).retain(|(pod, _), _| same(pod));
+        lock(&self.documents).retain(|(pod, _), _| same(pod));
         lock(&self.user_data).retain(|pod, _| same(pod));
         lock(&self.outcomes).retain(|pod, _| same(pod));
         self.changed();
@@ -122,7 +144,27 @@ impl Operator {
         }
     }
 
+    /// The signed form of this text, which says what the pod is: kept for as long as it says the same.
     pub(super) async fn document(
+        &self,
+        pod: &PodUid,
+        link: &Link,
+        dialect: Dialect,
+        text: &str,
+    ) -> Result<Signed, String> {
+        let key = (pod.clone(), dialect);
+        let kept = lock(&self.documents).get(&key).filter(|kept| kept.document == text).cloned();
+        if let Some(kept) = kept {
+            return Ok(kept);
+        }
+        let signed = self.sign(pod, link, dialect, None).await?;
+        lock(&self.documents).insert(key, signed.clone());
+        self.changed();
+        Ok(signed)
+    }
+
+    /// The pod's document, signed now, for an audience or for everybody.
+    pub(super) async fn sign(
         &self,
         pod: &PodUid,
         link: &Link,
@@ -207,5 +249,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl std::fmt::Debug for Operator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Operator(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::client::Place;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_document_is_kept_as_long_as_it_says_what_the_pod_is() {
+        let pod: PodUid = "u1".try_into().unwrap();
+        let signed = Signed { document: "one".into(), signature: "s".into(), pkcs7: "p".into() };
+        let document = Of { pod: pod.clone(), dialect: Dialect::Ec2, value: signed.clone() };
+        let nowhere = Place { url: "https://operator".parse().unwrap(), ca: "/none".into(), token: "/none".into() };
+        let saved = Saved { documents: vec![document], ..Saved::default() };
+        let operator = Operator::new(Client::new(nowhere), saved);
+        let link = Link::of(&pod, &[]);
+        let asked = async |dialect, text| operator.document(&pod, &link, dialect, text).await;
+        assert_eq!(asked(Dialect::Ec2, "one").await, Ok(signed));
+        // The operator is not there, so whatever it is asked for fails.
+        assert!(asked(Dialect::Ec2, "other").await.is_err());
+        assert!(asked(Dialect::Ecs, "one").await.is_err());
+        assert!(operator.sign(&pod, &link, Dialect::Ec2, None).await.is_err());
     }
 }

@@ -40,8 +40,8 @@ pub struct State {
     pub resource_version: Option<ResourceVersion>,
     /// The node's pods.
     pub items: Vec<Item>,
-    /// Their credentials.
-    pub credentials: Vec<Saved>,
+    /// What else is kept of them.
+    pub kept: Saved,
 }
 
 impl StateFile {
@@ -169,9 +169,9 @@ impl Node {
     /// What is saved.
     #[must_use]
     pub fn state(&self) -> State {
-        let credentials = self.broker.saved();
+        let kept = self.broker.saved();
         let pods = self.pods();
-        State { resource_version: pods.version.clone(), items: pods.items.values().cloned().collect(), credentials }
+        State { resource_version: pods.version.clone(), items: pods.items.values().cloned().collect(), kept }
     }
 
     /// What the leader is told, at a second.

@@ -4,9 +4,11 @@ use podmeta_metadata::credentials::Credentials;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::secret::Secret;
 use podmeta_metadata::session::{KeyBytes, Keyring};
+use podmeta_metadata::signature::Signed;
 
 use super::*;
 use crate::broker::Broker;
+use crate::broker::operator::Of;
 use crate::serve::client::{Client, Place};
 
 fn uid(name: &str) -> PodUid {
@@ -22,24 +24,30 @@ fn event(number: u64, change: Change) -> Event {
     Event { resource_version: format!("e1:{number}").parse().unwrap(), change }
 }
 
-fn saved(pod: &str) -> Saved {
-    let credentials = Credentials {
+fn saved(pods: &[&str]) -> Saved {
+    let of = |pod: &&str| Of { pod: uid(pod), dialect: Dialect::Ec2, value: credentials() };
+    let signed = || Signed { document: "{}".into(), signature: "s".into(), pkcs7: "p".into() };
+    let document = |pod: &&str| Of { pod: uid(pod), dialect: Dialect::Ec2, value: signed() };
+    Saved { credentials: pods.iter().map(of).collect(), documents: pods.iter().map(document).collect() }
+}
+
+fn credentials() -> Credentials {
+    Credentials {
         access_key_id: "AKIA".into(),
         secret_access_key: Secret::new("hunter2".into()),
         session_token: Secret::new(String::new()),
         last_updated: Timestamp::UNIX_EPOCH,
         expiration: Timestamp::MAX,
-    };
-    Saved { pod: uid(pod), dialect: Dialect::Ec2, credentials }
+    }
 }
 
 fn node(state: State) -> Arc<Node> {
     let nowhere = Place { url: "https://operator".parse().unwrap(), ca: "/none".into(), token: "/none".into() };
-    let State { resource_version, items, credentials } = state;
-    let broker = Operator::new(Client::new(nowhere), credentials);
+    let State { resource_version, items, kept } = state;
+    let broker = Operator::new(Client::new(nowhere), kept);
     let keys = Keyring::new(KeyBytes::new([1; 32]), Timestamp::UNIX_EPOCH);
     let edge = Edge::new(keys, Broker::Operator(Arc::clone(&broker)), Arc::new(|| Timestamp::UNIX_EPOCH));
-    Node::new(edge, broker, State { resource_version, items, credentials: Vec::new() })
+    Node::new(edge, broker, State { resource_version, items, kept: Saved::default() })
 }
 
 fn list(number: u64, items: Vec<Item>) -> List {
@@ -88,16 +96,15 @@ fn a_bookmark_moves_the_version_and_publishes_nothing() {
 }
 
 #[test]
-fn credentials_go_with_their_pod() {
-    let state =
-        State { resource_version: None, items: vec![item("a", "one")], credentials: vec![saved("a"), saved("b")] };
+fn credentials_and_documents_go_with_their_pod() {
+    let state = State { resource_version: None, items: vec![item("a", "one")], kept: saved(&["a", "b"]) };
     let node = node(state);
     let asked = node.broker.outcomes();
     assert_eq!(asked[&uid("a")][&Dialect::Ec2], None, "after a restart it is still known that there were some");
     node.list(list(3, vec![item("a", "one")]));
-    assert_eq!(node.state().credentials, [saved("a")]);
+    assert_eq!(node.state().kept, saved(&["a"]));
     node.take(vec![event(4, Change::Deleted { uid: uid("a") })]);
-    assert!(node.state().credentials.is_empty());
+    assert_eq!(node.state().kept, Saved::default());
 }
 
 #[test]
@@ -107,15 +114,15 @@ fn the_state_is_read_as_it_was_written_by_its_owner_alone_and_what_is_no_state_i
     fs::create_dir_all(&folder).unwrap();
     let file = StateFile::of(&folder);
     assert!(file.read().unwrap().is_none());
-    let state = State { resource_version: None, items: Vec::new(), credentials: vec![saved("a")] };
+    let state = State { resource_version: None, items: Vec::new(), kept: saved(&["a"]) };
     let node = node(state);
     node.list(list(3, vec![item("a", "one")]));
-    let state = State { credentials: vec![saved("a")], ..node.state() };
+    let state = State { kept: saved(&["a"]), ..node.state() };
     file.write(&state).unwrap();
     assert_eq!(fs::metadata(&*file.path()).unwrap().permissions().mode() & 0o777, 0o600);
     let again = file.read().unwrap().unwrap();
     assert_eq!((again.items, again.resource_version), (state.items, state.resource_version));
-    assert_eq!(again.credentials, state.credentials);
+    assert_eq!(again.kept, state.kept);
     fs::write(&*file.path(), "{").unwrap();
     assert!(file.read().unwrap().is_none());
     fs::remove_dir_all(&folder).unwrap();
