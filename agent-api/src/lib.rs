@@ -64,7 +64,7 @@ pub enum Change {
         /// What it is served.
         object: Box<Item>,
     },
-    /// Something else is served to a pod.
+    /// Something else is served to a pod, which may be new to an agent that has not read all changes before.
     Modified {
         /// What it is served.
         object: Box<Item>,

@@ -5,13 +5,13 @@
 #[error("{0}")]
 pub struct Invalid(pub(crate) String);
 
-/// Makes a newtype over `String` whose only way in is `check`: `TryFrom<String>`, `as_str`, `Display` and serde.
+/// Makes a newtype over text, cheap to clone, whose only way in is `check`: `TryFrom<String>`, `as_str`, `Display` and serde.
 macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ::serde::Serialize, ::serde::Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Box<str>);
+        pub struct $name(::std::sync::Arc<str>);
 
         impl $name {
             /// The text itself.
@@ -27,7 +27,7 @@ macro_rules! text_type {
             fn try_from(text: String) -> Result<Self, Self::Error> {
                 let check: fn(&str) -> Result<(), String> = $check;
                 check(&text).map_err($crate::names::Invalid)?;
-                Ok(Self(text.into_boxed_str()))
+                Ok(Self(text.into()))
             }
         }
 
@@ -41,7 +41,7 @@ macro_rules! text_type {
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0.into()
+                name.0.as_ref().to_owned()
             }
         }
 

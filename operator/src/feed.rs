@@ -94,11 +94,12 @@ impl Feed {
         List { resource_version: self.version(self.number), items }
     }
 
-    /// What changed for a node since a version, in order, and a bookmark if that is not where the changes end.
+    /// What changed for a node since a version, in order, `most` changes at a time, and a bookmark if these are all and that
+    /// is not where the changes end.
     ///
     /// # Errors
     /// If that version is of another epoch, of the future, or before a deletion that was forgotten.
-    pub fn since(&self, node: &str, version: &ResourceVersion) -> Result<Vec<Event>, Gone> {
+    pub fn since(&self, node: &str, version: &ResourceVersion, most: usize) -> Result<Vec<Event>, Gone> {
         if version.epoch != self.epoch || version.number > self.number {
             return Err(Gone);
         }
@@ -108,13 +109,19 @@ impl Feed {
             None if version.number < self.forgotten => return Err(Gone),
             None => Vec::new(),
         };
-        changes.sort_by_key(|(number, _)| *number);
+        changes.sort_unstable_by_key(|(number, _)| *number);
+        let all = changes.len() <= most;
+        changes.truncate(most);
         let last = changes.last().map_or(version.number, |(number, _)| *number);
-        if last < self.number {
-            changes.push((self.number, Change::Bookmark));
+        let event = |(number, changed): (u64, Changed<'_>)| Event {
+            resource_version: self.version(number),
+            change: changed.change(version.number),
+        };
+        let mut events: Vec<Event> = changes.into_iter().map(event).collect();
+        if all && last < self.number {
+            events.push(Event { resource_version: self.version(self.number), change: Change::Bookmark });
         }
-        let event = |(number, change)| Event { resource_version: self.version(number), change };
-        Ok(changes.into_iter().map(event).collect())
+        Ok(events)
     }
 
     fn version(&self, number: u64) -> ResourceVersion {
@@ -153,15 +160,28 @@ impl Node {
         }
     }
 
-    fn since(&self, number: u64) -> Vec<(u64, Change)> {
-        let changed = self.pods.values().filter(|served| served.modified > number).map(|served| {
-            let object = Box::new(served.item());
-            let new = served.added > number;
-            (served.modified, if new { Change::Added { object } } else { Change::Modified { object } })
-        });
+    fn since(&self, number: u64) -> Vec<(u64, Changed<'_>)> {
+        let changed = self.pods.values().filter(|served| served.modified > number);
+        let changed = changed.map(|served| (served.modified, Changed::Served(served)));
         let deleted = self.deletions.iter().filter(|(when, _)| *when > number);
-        let deleted = deleted.map(|(when, uid)| (*when, Change::Deleted { uid: uid.clone() }));
-        changed.chain(deleted).collect()
+        changed.chain(deleted.map(|(when, uid)| (*when, Changed::Deleted(uid)))).collect()
+    }
+}
+
+/// What changed, before it is copied.
+enum Changed<'f> {
+    Served(&'f Served),
+    Deleted(&'f PodUid),
+}
+
+impl Changed<'_> {
+    /// The change for an agent that knows what was until a number.
+    fn change(&self, until: u64) -> Change {
+        match self {
+            Self::Served(served) if served.added > until => Change::Added { object: Box::new(served.item()) },
+            Self::Served(served) => Change::Modified { object: Box::new(served.item()) },
+            Self::Deleted(uid) => Change::Deleted { uid: (*uid).clone() },
+        }
     }
 }
 

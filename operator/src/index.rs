@@ -5,6 +5,7 @@
 //! and [`Index::take`] takes that in.
 
 mod entry;
+mod known;
 #[cfg(test)]
 mod tests;
 
@@ -13,13 +14,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use podmeta_metadata::compile::{Settings, Sources, compile};
-use podmeta_metadata::facts::{Facts, NamespaceFacts, NodeFacts, PodFacts, Taint};
+use podmeta_metadata::compile::{Settings, compile};
+use podmeta_metadata::facts::{Facts, NamespaceFacts, NodeFacts, PodFacts};
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::policy::Policy;
 use podmeta_metadata::profile::{KeyRef, Profile, UserDataSource};
 
 pub use entry::{Change, Entry, ProfileKey, Update};
+use known::{Bound, Namespace, Node, keep_times, selected};
 
 /// From how many pods on compiling is shared among processors: below that, starting threads costs more.
 const SHARED: usize = 64;
@@ -30,7 +32,7 @@ pub struct Index {
     settings: Settings,
     pods: HashMap<PodUid, Bound>,
     namespaces: HashMap<String, Namespace>,
-    nodes: HashMap<String, NodeFacts>,
+    nodes: HashMap<String, Node>,
     policies: Vec<Policy>,
     /// The pods that a profile serves, or that something was found with for it.
     concerned: HashMap<ProfileKey, BTreeSet<PodUid>>,
@@ -38,34 +40,6 @@ pub struct Index {
     gone: Vec<Update>,
     /// The profiles that something else may be said of than when it was last asked.
     touched: BTreeSet<ProfileKey>,
-}
-
-/// A pod that is bound to a node, and what was compiled for it last.
-#[derive(Debug)]
-struct Bound {
-    facts: PodFacts,
-    addresses: Vec<IpAddr>,
-    node: String,
-    entry: Option<Arc<Entry>>,
-}
-
-#[derive(Debug, Default, PartialEq)]
-struct Namespace {
-    /// None as long as only objects in it are known.
-    facts: Option<NamespaceFacts>,
-    profiles: Vec<Profile>,
-    sources: Sources,
-}
-
-/// A taint need not say since when it is there: then it is there since it was seen first, not since it was seen last.
-fn keep_times(known: &NodeFacts, facts: &mut NodeFacts) {
-    for taint in &mut facts.spec.taints {
-        let same =
-            |other: &&Taint| (&other.key, &other.value, &other.effect) == (&taint.key, &taint.value, &taint.effect);
-        if let Some(before) = known.spec.taints.iter().find(same) {
-            taint.time_added = taint.time_added.min(before.time_added);
-        }
-    }
 }
 
 impl Index {
@@ -89,37 +63,12 @@ impl Index {
     /// updates of pods are such.
     pub fn note(&mut self, change: Change) {
         match change {
-            Change::Pod { facts, addresses } => self.pod(*facts, addresses),
+            Change::Pod { facts, addresses } => self.pod(facts, addresses),
             Change::PodGone(uid) => self.pod_gone(&uid),
-            Change::Namespace(facts) => {
-                let name = facts.metadata.name.clone();
-                let namespace = self.namespaces.entry(name.clone()).or_default();
-                if namespace.facts.as_ref() != Some(&facts) {
-                    namespace.facts = Some(facts);
-                    self.mark(|pod| pod.facts.metadata.namespace == name);
-                }
-            }
-            Change::NamespaceGone(name) => {
-                if let Some(namespace) = self.namespaces.get_mut(&name) {
-                    namespace.facts = None;
-                }
-                self.forget_if_empty(&name);
-                self.mark(|pod| pod.facts.metadata.namespace == name);
-            }
-            Change::Node(mut facts) => {
-                let name = facts.metadata.name.clone();
-                if let Some(known) = self.nodes.get(&name) {
-                    keep_times(known, &mut facts);
-                }
-                if self.nodes.get(&name) != Some(&facts) {
-                    self.nodes.insert(name.clone(), facts);
-                    self.mark(|pod| pod.node == name);
-                }
-            }
-            Change::NodeGone(name) => {
-                self.nodes.remove(&name);
-                self.mark(|pod| pod.node == name);
-            }
+            Change::Namespace(facts) => self.namespace(&facts.metadata.name.clone(), Some(facts)),
+            Change::NamespaceGone(name) => self.namespace(&name, None),
+            Change::Node(facts) => self.node(&facts.metadata.name.clone(), Some(facts)),
+            Change::NodeGone(name) => self.node(&name, None),
             Change::Profile(profile) => {
                 self.profile(&profile.object.namespace.clone(), &profile.object.name.clone(), Some(*profile))
             }
@@ -196,9 +145,9 @@ impl Index {
         let pod = self.pods.get(uid)?;
         let namespace = self.namespaces.get(&pod.facts.metadata.namespace)?;
         let facts = Facts {
-            pod: pod.facts.clone(),
+            pod: (*pod.facts).clone(),
             namespace: namespace.facts.clone()?,
-            node: self.nodes.get(&pod.node).cloned(),
+            node: self.nodes.get(&pod.node).and_then(|node| node.facts.clone()),
         };
         let compiled = compile(&facts, &namespace.profiles, &self.policies, &namespace.sources, &self.settings);
         Some(Entry { compiled, addresses: pod.addresses.clone() })
@@ -221,40 +170,71 @@ impl Index {
         self.touched.extend(before.into_iter().chain(after));
     }
 
-    fn pod(&mut self, facts: PodFacts, addresses: Vec<IpAddr>) {
+    fn pod(&mut self, facts: Box<PodFacts>, addresses: Vec<IpAddr>) {
         let uid = facts.metadata.uid.clone();
         let Some(node) = facts.spec.node_name.clone() else { return self.pod_gone(&uid) };
         match self.pods.get_mut(&uid) {
             Some(known) if known.facts == facts && known.addresses == addresses => return,
+            // A pod stays in its namespace and on its node.
             Some(known) => (known.facts, known.addresses) = (facts, addresses),
-            None => drop(self.pods.insert(uid.clone(), Bound { facts, addresses, node, entry: None })),
+            None => {
+                let namespace = facts.metadata.namespace.clone();
+                self.namespaces.entry(namespace).or_default().pods.insert(uid.clone());
+                self.nodes.entry(node.clone()).or_default().pods.insert(uid.clone());
+                self.pods.insert(uid.clone(), Bound { facts, addresses, node, entry: None });
+            }
         }
         self.dirty.insert(uid);
     }
 
     fn pod_gone(&mut self, uid: &PodUid) {
         self.dirty.remove(uid);
-        if let Some(Bound { node, entry: Some(entry), .. }) = self.pods.remove(uid) {
+        let Some(Bound { facts, node, entry, .. }) = self.pods.remove(uid) else { return };
+        if let Some(namespace) = self.namespaces.get_mut(&facts.metadata.namespace) {
+            namespace.pods.remove(uid);
+        }
+        self.forget_if_empty(&facts.metadata.namespace);
+        if let Some(bound) = self.nodes.get_mut(&node) {
+            bound.pods.remove(uid);
+        }
+        self.forget_node_if_empty(&node);
+        if let Some(entry) = entry {
             self.concern(uid, Some(&entry), None);
             self.gone.push(Update { pod: uid.clone(), node, entry: None });
         }
     }
 
+    fn namespace(&mut self, name: &str, facts: Option<NamespaceFacts>) {
+        let known = self.namespaces.entry(name.to_owned()).or_default();
+        if known.facts != facts {
+            known.facts = facts;
+            self.dirty.extend(known.pods.iter().cloned());
+        }
+        self.forget_if_empty(name);
+    }
+
+    fn node(&mut self, name: &str, mut facts: Option<NodeFacts>) {
+        let known = self.nodes.entry(name.to_owned()).or_default();
+        if let (Some(known), Some(facts)) = (&known.facts, &mut facts) {
+            keep_times(known, facts);
+        }
+        if known.facts != facts {
+            known.facts = facts;
+            self.dirty.extend(known.pods.iter().cloned());
+        }
+        self.forget_node_if_empty(name);
+    }
+
     /// A profile touches the pods that it selects now and those that it selected before.
     fn profile(&mut self, namespace: &str, name: &str, new: Option<Profile>) {
-        let profiles = &mut self.namespaces.entry(namespace.to_owned()).or_default().profiles;
-        let place = profiles.iter().position(|profile| profile.object.name == name);
-        let old = place.map(|place| profiles.remove(place));
+        let known = self.namespaces.entry(namespace.to_owned()).or_default();
+        let place = known.profiles.iter().position(|profile| profile.object.name == name);
+        let old = place.map(|place| known.profiles.remove(place));
         if old != new {
             self.touched.insert(ProfileKey { namespace: namespace.to_owned(), name: name.to_owned() });
-            let both = [&old, &new];
-            let touches = |pod: &Bound| both.into_iter().flatten().any(|profile| profile.matches(&pod.facts));
-            let touched = self.pods.iter().filter(|(_, pod)| touches(pod)).map(|(uid, _)| uid.clone());
-            self.dirty.extend(touched.collect::<Vec<_>>());
+            self.dirty.extend(selected(&known.pods, &self.pods, &[old.as_ref(), new.as_ref()]));
         }
-        if let (Some(profile), Some(known)) = (new, self.namespaces.get_mut(namespace)) {
-            known.profiles.push(profile);
-        }
+        known.profiles.extend(new);
         self.forget_if_empty(namespace);
     }
 
@@ -267,9 +247,8 @@ impl Index {
             let holds = |facts: &NamespaceFacts| {
                 both.into_iter().flatten().any(|policy| policy.namespaces.matches(&facts.metadata.labels))
             };
-            let held = self.namespaces.iter().filter(|(_, namespace)| namespace.facts.as_ref().is_some_and(holds));
-            let held: BTreeSet<String> = held.map(|(name, _)| name.clone()).collect();
-            self.mark(|pod| held.contains(&pod.facts.metadata.namespace));
+            let held = self.namespaces.values().filter(|namespace| namespace.facts.as_ref().is_some_and(holds));
+            self.dirty.extend(held.flat_map(|namespace| namespace.pods.iter().cloned()));
         }
         self.policies.extend(new);
         self.policies.sort_by(|one, other| one.name.cmp(&other.name)); // findings name the first of equals
@@ -282,25 +261,23 @@ impl Index {
             Some(value) => known.sources.insert(key.clone(), value),
             None => known.sources.remove(&key),
         };
-        if old == value {
-            return;
+        if old != value {
+            let names = |profile: &&Profile| matches!(&profile.user_data, Some(UserDataSource::ConfigMap(named)) if *named == key);
+            let naming: Vec<_> = known.profiles.iter().filter(names).map(Some).collect();
+            self.dirty.extend(selected(&known.pods, &self.pods, &naming));
         }
-        let names =
-            |profile: &&Profile| matches!(&profile.user_data, Some(UserDataSource::ConfigMap(named)) if *named == key);
-        let naming: Vec<Profile> = known.profiles.iter().filter(names).cloned().collect();
-        self.mark(|pod| naming.iter().any(|profile| profile.matches(&pod.facts)));
         self.forget_if_empty(namespace);
     }
 
-    /// Objects of a namespace may go after it, and come before it.
-    fn forget_if_empty(&mut self, name: &str) {
-        if self.namespaces.get(name).is_some_and(|known| *known == Namespace::default()) {
-            self.namespaces.remove(name);
+    fn forget_if_empty(&mut self, namespace: &str) {
+        if self.namespaces.get(namespace).is_some_and(|known| *known == Namespace::default()) {
+            self.namespaces.remove(namespace);
         }
     }
 
-    fn mark(&mut self, touched: impl Fn(&Bound) -> bool) {
-        let touched = self.pods.iter().filter(|(_, pod)| touched(pod)).map(|(uid, _)| uid.clone());
-        self.dirty.extend(touched);
+    fn forget_node_if_empty(&mut self, node: &str) {
+        if self.nodes.get(node).is_some_and(|known| *known == Node::default()) {
+            self.nodes.remove(node);
+        }
     }
 }

@@ -18,6 +18,8 @@ pub enum Refused {
     Pod,
     /// It named addresses that are not the pod's.
     Address,
+    /// There were too many connections, or one on which no agent showed its token in time.
+    Connection,
 }
 
 impl EncodeLabelValue for Refused {
@@ -26,6 +28,7 @@ impl EncodeLabelValue for Refused {
             Self::Token => "token",
             Self::Pod => "pod",
             Self::Address => "address",
+            Self::Connection => "connection",
         };
         word.encode(encoder)
     }

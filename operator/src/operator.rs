@@ -98,9 +98,9 @@ async fn run(args: Args) -> Result<()> {
     let api = Api::new(shared.clone(), reviewer, leadership, signer, recorder, stop.clone());
     let listener = serving::bind(args.listen).await?;
     tasks.spawn({
-        let (router, stop) = (api.router(), stop.clone());
+        let (router, metrics, stop) = (api.router(), metrics.clone(), stop.clone());
         async move {
-            if let Err(error) = serving::serve(listener, certificate, router, stop).await {
+            if let Err(error) = serving::serve(listener, certificate, router, metrics, stop).await {
                 tracing::error!("agents cannot be served: {error:#}");
             }
         }

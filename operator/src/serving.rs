@@ -1,4 +1,5 @@
-//! The TLS listener that agents connect to, with HTTP/2 and its pings, so that an agent that is gone is noticed.
+//! The TLS listener that agents connect to, with HTTP/2 and its pings, so that an agent that is gone is noticed. Who is no
+//! agent is let go soon, whatever it does or does not say.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -15,11 +17,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::certificates::Serving;
+use crate::connections::{Connections, Proven};
+use crate::metrics::{Metrics, Refused};
 
 /// How long a handshake, or a request's head, may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take from then until an agent has shown its token: the API server reviews it meanwhile.
+const PROOF: Duration = Duration::from_secs(20);
 /// How often an idle connection is asked whether it is still there.
 const PING: Duration = Duration::from_secs(20);
+/// How much of an answer waits for its agent to take it, in bytes: after an edit all agents' do.
+const SEND: usize = 16 * 1024;
 /// How long connections may take to end when the operator stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -39,6 +47,7 @@ pub async fn serve(
     listener: TcpListener,
     serving: Arc<Serving>,
     router: Router,
+    metrics: Metrics,
     stop: CancellationToken,
 ) -> Result<()> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -46,12 +55,24 @@ pub async fn serve(
     let mut config = config.with_no_client_auth().with_cert_resolver(serving);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let connections = TaskTracker::new();
+    let (connections, tasks) = (Connections::default(), TaskTracker::new());
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
+                let Some(admitted) = connections.admit(peer.ip()) else {
+                    metrics.refused(Refused::Connection);
+                    tracing::debug!(%peer, "a connection is closed: its address, or all together, have too many");
+                    continue;
+                };
                 let connection = connection(stream, acceptor.clone(), router.clone(), stop.clone());
-                connections.spawn(connection);
+                let metrics = metrics.clone();
+                tasks.spawn(async move {
+                    if let Err(Unproven) = connection.await {
+                        metrics.refused(Refused::Connection);
+                        tracing::debug!(%peer, "a connection is closed: no agent has shown its token on it in time");
+                    }
+                    drop(admitted);
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted; raise the limit of open files if this goes on");
@@ -60,27 +81,51 @@ pub async fn serve(
             }
         }
     }
-    connections.close();
-    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
+    tasks.close();
+    if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
         tracing::info!("some agents' connections did not end in time and were cut");
     }
     Ok(())
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, stop: CancellationToken) {
+/// No agent has shown its token on a connection in time.
+struct Unproven;
+
+async fn connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    router: Router,
+    stop: CancellationToken,
+) -> Result<(), Unproven> {
     drop(stream.set_nodelay(true));
     let stream = match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%error, "a handshake failed"),
-        Err(_) => return tracing::debug!("a handshake took too long"),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a handshake failed");
+            return Ok(());
+        }
+        Err(_) => return Err(Unproven),
     };
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_timeout(PATIENCE);
-    let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    builder.http2().max_send_buf_size(SEND);
+    let (proven, router) = (Proven::default(), TowerToHyperService::new(router));
+    let marked = proven.clone();
+    let service = service_fn(move |mut request| {
+        request.extensions_mut().insert(marked.clone());
+        router.call(request)
+    });
+    let served = builder.serve_connection(TokioIo::new(stream), service);
     let mut served = std::pin::pin!(served);
+    let unproven = async {
+        if tokio::time::timeout(PROOF, proven.proven()).await.is_ok() {
+            std::future::pending().await
+        }
+    };
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
+        () = unproven => return Err(Unproven),
         () = stop.cancelled() => {
             served.as_mut().graceful_shutdown();
             served.await
@@ -89,4 +134,5 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, st
     if let Err(error) = ended {
         tracing::debug!(%error, "an agent's connection ended early");
     }
+    Ok(())
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use podmeta_crds::conditions::{ACCEPTED, CONFLICTED, CREDENTIALS_READY, PROGRAMMED};
 use podmeta_crds::field::FieldError;
-use podmeta_crds::metadataprofile::{MAX_STATUS_PODS, MetadataProfileStatus};
+use podmeta_crds::metadataprofile::{LastValid, MAX_STATUS_PODS, MetadataProfileStatus};
 use podmeta_metadata::finding::{Finding, Reason};
 
 /// The longest message of a condition: enough for a few fields, and far below what the API server allows (32,768).
@@ -19,8 +19,10 @@ const MAX_MESSAGE: usize = 1024;
 pub struct Observed {
     /// The generation of its spec.
     pub generation: i64,
-    /// What is wrong with its spec. Then it selects no pod.
+    /// What is wrong with its spec. Then its pods are served by the last valid generation, or nothing.
     pub invalid: Vec<FieldError>,
+    /// The newest generation that is valid.
+    pub last_valid: Option<LastValid>,
     /// What compiling its pods found.
     pub findings: Vec<Finding>,
     /// The pods that it serves.
@@ -81,6 +83,7 @@ pub fn next(previous: Option<&MetadataProfileStatus>, observed: &Observed, now: 
         programmed_pods: Some(count(programmed)),
         tokenless_pods: Some(count(observed.pods.iter().filter(|pod| pod.tokenless).count())),
         pods: named(observed),
+        last_valid: observed.last_valid.clone(),
     }
 }
 
@@ -129,7 +132,12 @@ fn accepted(observed: &Observed) -> Verdict {
     let verdict =
         |status, reason: &str, message| Verdict { kind: ACCEPTED, status, reason: reason.to_owned(), message };
     if !observed.invalid.is_empty() {
-        return verdict(Status::False, "Invalid", list(observed.invalid.iter().map(ToString::to_string)));
+        let wrong = list(observed.invalid.iter().map(ToString::to_string));
+        let meanwhile = match &observed.last_valid {
+            Some(last) => format!("its pods are served by generation {} meanwhile", last.generation),
+            None => "its pods are served nothing meanwhile".to_owned(),
+        };
+        return verdict(Status::False, "Invalid", format!("{wrong}; {meanwhile}"));
     }
     let refusals: Vec<&Finding> = observed.findings.iter().filter(|finding| is_refusal(finding.reason)).collect();
     match refusals.iter().map(|finding| finding.reason).min() {

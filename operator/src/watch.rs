@@ -15,17 +15,17 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{Config, Event, ExponentialBackoff, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use podmeta_crds::metadatapolicy::MetadataPolicy;
-use podmeta_crds::metadataprofile::{MetadataProfile, MetadataProfileStatus};
-use podmeta_crds::{facts, objects, policy, profile};
+use podmeta_crds::metadataprofile::MetadataProfile;
+use podmeta_crds::{facts, objects, policy};
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::policy::Policy;
-use podmeta_metadata::profile::ProfileRef;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Sender;
 
 use crate::index::{Change, ProfileKey};
+use crate::profile;
 use crate::reconcile::{Told, Watched};
-use crate::world::{Input, Invalid, ProfileObject};
+use crate::world::Input;
 
 /// How long a watch that broke waits at first, and at most.
 const FIRST: Duration = Duration::from_millis(250);
@@ -98,7 +98,9 @@ pub async fn profiles(client: Client, told: Sender<Told>) {
     let key = |object: &DynamicObject| {
         Some(ProfileKey { namespace: object.namespace()?, name: object.metadata.name.clone()? })
     };
-    let there = |object: &DynamicObject| Some(Told::Input(Input::Profile(Box::new(profile_object(object)))));
+    let there = |object: &DynamicObject| {
+        Some(Told::Input(Input::Profile(Box::new(profile::read(&object.metadata, &value(object))))))
+    };
     let gone = |key: ProfileKey| Told::Input(Input::ProfileGone(key));
     watch(all::<MetadataProfile>(client), Config::default(), Watched::Profiles, told, key, there, gone).await;
 }
@@ -120,24 +122,6 @@ fn value(object: &DynamicObject) -> serde_json::Value {
         map.insert("metadata".to_owned(), metadata);
     }
     value
-}
-
-fn profile_object(object: &DynamicObject) -> ProfileObject {
-    let reference = ProfileRef {
-        namespace: object.namespace().unwrap_or_default(),
-        name: object.name_any(),
-        uid: object.uid().unwrap_or_default(),
-        generation: object.metadata.generation.unwrap_or_default(),
-    };
-    let status = object
-        .data
-        .get("status")
-        .and_then(|status| serde_json::from_value::<MetadataProfileStatus>(status.clone()).ok());
-    let spec = match objects::read::<MetadataProfile>(&value(object)) {
-        Ok(read) => profile::validate(&read).map_err(|errors| Invalid { errors, shut: profile::shut(&read) }),
-        Err(error) => Err(Invalid { errors: vec![error], shut: None }),
-    };
-    ProfileObject { reference, spec, status }
 }
 
 /// How long a watch that broke waits: not long, because after an outage every second is one in which pods are served what

@@ -19,6 +19,7 @@ use podmeta_metadata::role::Provider;
 
 use crate::feed::Feed;
 use crate::index::{Change, Entry, Index, ProfileKey, Update};
+use crate::profile::{Invalid, ProfileObject, Valid};
 
 /// One object as it is now, or the name of one that is gone.
 #[derive(Debug)]
@@ -38,26 +39,6 @@ pub enum Input {
         /// Its data.
         data: Option<SecretData>,
     },
-}
-
-/// A profile as the API server holds it.
-#[derive(Debug)]
-pub struct ProfileObject {
-    /// Which generation of which profile.
-    pub reference: ProfileRef,
-    /// Its spec, or what is wrong with it.
-    pub spec: Result<Profile, Invalid>,
-    /// What was said of it last.
-    pub status: Option<MetadataProfileStatus>,
-}
-
-/// A profile that cannot be used.
-#[derive(Debug)]
-pub struct Invalid {
-    /// What is wrong.
-    pub errors: Vec<FieldError>,
-    /// A profile for the same pods that serves them nothing, if it can be told which pods those are.
-    pub shut: Option<Profile>,
 }
 
 /// An object in a namespace that a profile names.
@@ -102,8 +83,10 @@ pub struct World {
 struct Known {
     reference: ProfileRef,
     errors: Vec<FieldError>,
-    /// What its pods are served by: the newest generation that was valid.
-    profile: Option<Profile>,
+    /// The newest generation that is valid.
+    valid: Option<Valid>,
+    /// What holds for its pods if none ever was.
+    shut: Option<Profile>,
     status: Option<MetadataProfileStatus>,
 }
 
@@ -219,8 +202,7 @@ impl World {
                 let source = Source::Secret { namespace: namespace.clone(), name: name.to_owned() };
                 sources.entry(source).or_default();
             }
-            if let Some(UserDataSource::ConfigMap(key)) =
-                known.profile.as_ref().and_then(|known| known.user_data.as_ref())
+            if let Some(UserDataSource::ConfigMap(key)) = known.profile().and_then(|profile| profile.user_data.as_ref())
             {
                 let source = Source::ConfigMap { namespace: namespace.clone(), name: key.name.clone() };
                 sources.entry(source).or_default().insert(key.key.clone());
@@ -282,32 +264,45 @@ impl World {
         let ProfileObject { reference, spec, status } = object;
         let key = ProfileKey::of(&reference);
         let before = self.profiles.remove(&key).filter(|before| before.reference.uid == reference.uid);
-        let (profile, errors) = match spec {
-            Ok(profile) => (Some(profile), Vec::new()),
-            Err(Invalid { errors, shut }) => {
-                (before.as_ref().and_then(|before| before.profile.clone()).or(shut), errors)
-            }
-        };
-        if before.as_ref().is_none_or(|before| before.reference != reference || before.status != status) {
+        let unchanged = before.as_ref().is_some_and(|before| before.reference == reference && before.status == status);
+        if !unchanged {
             self.touched.insert(key.clone());
         }
-        self.index.note(match &profile {
+        let remembered = before.and_then(|before| before.valid);
+        let known = match spec {
+            Ok(valid) => Known { reference, errors: Vec::new(), valid: Some(valid), shut: None, status },
+            Err(Invalid { errors, last_valid, shut }) => {
+                // The leader may not have written yet what this replica has seen.
+                let valid = remembered.into_iter().chain(last_valid).max_by_key(|valid| valid.written.generation);
+                Known { reference, errors, valid, shut, status }
+            }
+        };
+        self.index.note(match known.profile() {
             Some(profile) => Change::Profile(Box::new(profile.clone())),
             None => Change::ProfileGone { namespace: key.namespace.clone(), name: key.name.clone() },
         });
-        self.profiles.insert(key, Known { reference, errors, profile, status });
+        self.profiles.insert(key, known);
     }
 }
 
 impl Known {
+    /// What its pods are served by.
+    fn profile(&self) -> Option<&Profile> {
+        self.valid.as_ref().map(|valid| &valid.profile).or(self.shut.as_ref())
+    }
+
     /// The names of all Secrets that the profile names.
     fn secrets(&self) -> impl Iterator<Item = &str> {
         let roles =
-            self.profile.iter().flat_map(|profile| profile.roles.values()).filter_map(|role| match &role.provider {
-                Provider::Secret { name } => Some(name.as_str()),
-                Provider::AwsWebIdentity { .. } | Provider::AwsAssumeRole { .. } | Provider::AliyunOidc { .. } => None,
+            self.profile().into_iter().flat_map(|profile| profile.roles.values()).filter_map(|role| {
+                match &role.provider {
+                    Provider::Secret { name } => Some(name.as_str()),
+                    Provider::AwsWebIdentity { .. } | Provider::AwsAssumeRole { .. } | Provider::AliyunOidc { .. } => {
+                        None
+                    }
+                }
             });
-        let data = self.profile.iter().filter_map(|profile| match &profile.user_data {
+        let data = self.profile().into_iter().filter_map(|profile| match &profile.user_data {
             Some(UserDataSource::Secret(key)) => Some(key.name.as_str()),
             Some(UserDataSource::Inline(_) | UserDataSource::ConfigMap(_)) | None => None,
         });

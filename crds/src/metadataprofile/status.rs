@@ -1,8 +1,9 @@
 //! What the operator says of a profile. All of it can be found out again at any time.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::schema;
 
@@ -39,6 +40,19 @@ pub struct MetadataProfileStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "pods")]
     pub pods: Vec<String>,
+    /// The newest generation of the spec that is valid. Pods are served by it while a newer one is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_valid: Option<LastValid>,
+}
+
+/// A generation of a spec.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LastValid {
+    /// Which generation.
+    pub generation: i64,
+    /// The spec, as it was written.
+    #[schemars(schema_with = "spec")]
+    pub spec: Value,
 }
 
 fn count(_: &mut SchemaGenerator) -> Schema {
@@ -47,4 +61,13 @@ fn count(_: &mut SchemaGenerator) -> Schema {
 
 fn pods(_: &mut SchemaGenerator) -> Schema {
     schema::atomic(schema::any_text(1..=253), MAX_STATUS_PODS)
+}
+
+/// Any object: it was held to its schema when it was written.
+fn spec(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": true,
+        "x-kubernetes-map-type": "atomic",
+    })
 }

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder};
 
 use super::{Api, later, refuse};
+use crate::connections::Proven;
 use crate::metrics::Refused;
 use crate::reviewer::{Bearer, Refusal};
 
@@ -28,7 +29,11 @@ impl FromRequestParts<Arc<Api>> for Agent {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Response> {
-        match of(parts, api).await {
+        let bearer = of(parts, api).await;
+        if let (Ok(_), Some(proven)) = (&bearer, parts.extensions.get::<Proven>()) {
+            proven.prove();
+        }
+        match bearer {
             Ok(_) if !*api.shared.synced().borrow() => Err(later("this replica has not read the cluster yet")),
             Ok(bearer) if api.shared.world().is_on(&bearer.node, &bearer.pod) => Ok(Self(bearer)),
             Ok(bearer) => {

@@ -26,6 +26,9 @@ use crate::reviewer::Bearer;
 /// How often a stream says that it is still there.
 const BOOKMARK: Duration = Duration::from_secs(20);
 
+/// How many changes are said at a time: the next are copied when the agent has taken these, however many agents there are.
+const CHANGES: usize = 8;
+
 /// How long a stream goes on before the agent must show its token again. Each node's is a little different, so that they
 /// do not all come at once.
 const LIFE: Duration = Duration::from_secs(240);
@@ -51,7 +54,7 @@ pub(super) async fn workloads(State(api): State<Arc<Api>>, agent: Agent, Query(a
         Ok(version) => version,
         Err(malformed) => return refuse(StatusCode::BAD_REQUEST, malformed),
     };
-    if let Err(gone) = api.shared.world().feed().since(&bearer.node, &version) {
+    if let Err(gone) = api.shared.world().feed().since(&bearer.node, &version, 0) {
         return refuse(StatusCode::GONE, gone);
     }
     let changes = api.shared.changes(&bearer.node);
@@ -91,7 +94,7 @@ impl Stream {
                 let world = self.shared.world();
                 // An agent that is gone is told nothing more, whoever has its connection.
                 world.is_on(&self.bearer.node, &self.bearer.pod).then_some(())?;
-                world.feed().since(&self.bearer.node, &self.version)
+                world.feed().since(&self.bearer.node, &self.version, CHANGES)
             };
             // An agent that is too far behind comes again, and is told to list.
             let mut events = events.ok()?;

@@ -31,7 +31,7 @@ fn gone(node: &str, number: usize) -> Update {
 }
 
 fn changes(feed: &Feed, node: &str, version: &ResourceVersion) -> Result<Vec<Change>, Gone> {
-    feed.since(node, version).map(|events| events.into_iter().map(|event| event.change).collect())
+    feed.since(node, version, usize::MAX).map(|events| events.into_iter().map(|event| event.change).collect())
 }
 
 #[test]
@@ -57,8 +57,32 @@ fn an_agent_is_told_of_its_own_node_alone_and_how_far_the_others_are() {
     assert_eq!(feed.take(vec![update("a", 1, "one"), update("a", 2, "two")]), ["a"]);
     assert!(feed.list("b").items.is_empty());
     assert_eq!(changes(&feed, "b", &start).unwrap(), [Change::Bookmark]);
-    let bookmark = feed.since("b", &start).unwrap().remove(0).resource_version;
+    let bookmark = feed.since("b", &start, usize::MAX).unwrap().remove(0).resource_version;
     assert_eq!(bookmark, feed.list("a").resource_version);
+}
+
+#[test]
+fn a_few_changes_at_a_time_come_to_the_same_as_all_of_them() {
+    let mut feed = feed();
+    let start = feed.list("a").resource_version;
+    feed.take((0..5).map(|number| update("a", number, "one")).collect());
+    feed.take(vec![update("a", 1, "other"), gone("a", 2), update("b", 7, "elsewhere")]);
+    // A pod that changed before it was told of counts as changed.
+    let as_changed = |event: Event| match event.change {
+        Change::Added { object } => Event { change: Change::Modified { object }, ..event },
+        Change::Modified { .. } | Change::Deleted { .. } | Change::Bookmark => event,
+    };
+    let all: Vec<_> = feed.since("a", &start, usize::MAX).unwrap().into_iter().map(as_changed).collect();
+    let (mut version, mut told) = (start, Vec::new());
+    loop {
+        let events = feed.since("a", &version, 2).unwrap();
+        let Some(last) = events.last() else { break };
+        assert!(events.len() <= 3, "two and a bookmark");
+        version = last.resource_version.clone();
+        told.extend(events.into_iter().map(as_changed));
+    }
+    assert_eq!(told, all);
+    assert_eq!((told.len(), &told.last().unwrap().change), (6, &Change::Bookmark));
 }
 
 #[test]
@@ -88,9 +112,9 @@ fn a_version_of_another_operator_or_of_the_future_is_gone() {
     let mut feed = feed();
     feed.take(vec![update("a", 1, "one")]);
     for version in ["e2:0", "e2:1", "e1:2"] {
-        assert_eq!(feed.since("a", &version.parse().unwrap()), Err(Gone), "{version}");
+        assert_eq!(feed.since("a", &version.parse().unwrap(), usize::MAX), Err(Gone), "{version}");
     }
-    assert!(feed.since("a", &"e1:1".parse().unwrap()).is_ok());
+    assert!(feed.since("a", &"e1:1".parse().unwrap(), usize::MAX).is_ok());
 }
 
 #[test]
@@ -101,9 +125,9 @@ fn an_agent_that_missed_too_many_deletions_lists_again_and_memory_is_bounded() {
     feed.take((0..all).map(|number| update("a", number, "one")).collect());
     let full = feed.list("a").resource_version;
     feed.take((0..MAX_DELETIONS).map(|number| gone("a", number)).collect());
-    assert_eq!(feed.since("a", &full).unwrap().len(), MAX_DELETIONS);
+    assert_eq!(feed.since("a", &full, usize::MAX).unwrap().len(), MAX_DELETIONS);
     feed.take((MAX_DELETIONS..all).map(|number| gone("a", number)).collect());
-    assert_eq!((feed.since("a", &start), feed.since("a", &full)), (Err(Gone), Err(Gone)));
+    assert_eq!((feed.since("a", &start, usize::MAX), feed.since("a", &full, 0)), (Err(Gone), Err(Gone)));
     assert_eq!(feed.nodes["a"].deletions.len(), MAX_DELETIONS);
 }
 
@@ -114,8 +138,8 @@ fn a_node_that_is_gone_is_forgotten_and_an_agent_of_its_name_lists_again() {
     let (a, b) = (feed.list("a").resource_version, feed.list("b").resource_version);
     feed.forget("a");
     assert!(feed.list("a").items.is_empty());
-    assert_eq!(feed.since("a", &a), Err(Gone));
+    assert_eq!(feed.since("a", &a, usize::MAX), Err(Gone));
     feed.take(vec![update("a", 3, "three")]);
-    assert_eq!(feed.since("a", &a), Err(Gone));
-    assert!(feed.since("b", &b).is_ok());
+    assert_eq!(feed.since("a", &a, usize::MAX), Err(Gone));
+    assert!(feed.since("b", &b, usize::MAX).is_ok());
 }

@@ -1,6 +1,7 @@
 use jiff::Timestamp;
 use podmeta_crds::objects::{File, Objects, load};
 use podmeta_metadata::compile::Outcome;
+use podmeta_metadata::facts::Taint;
 use podmeta_metadata::finding::Reason;
 
 use super::*;
@@ -256,13 +257,14 @@ fn a_pod_that_is_gone_is_told_to_its_node_once() {
 }
 
 #[test]
-fn nothing_is_kept_of_a_namespace_that_is_gone() {
+fn nothing_is_kept_of_a_namespace_and_a_node_that_are_gone() {
     let (mut index, uids) = index(&(pod("shop", "web", "web") + &profile("web", "web", "")));
     index.note(Change::PodGone(uids[0].clone()));
     index.note(Change::NamespaceGone("shop".into()));
     index.note(Change::ProfileGone { namespace: "shop".into(), name: "web".into() });
+    index.note(Change::NodeGone("n1".into()));
     compile(&mut index);
-    assert!(index.namespaces.is_empty() && index.pods.is_empty());
+    assert!(index.namespaces.is_empty() && index.nodes.is_empty() && index.pods.is_empty());
 }
 
 #[test]
@@ -284,5 +286,5 @@ fn a_taint_without_a_time_is_as_old_as_when_it_was_seen_first() {
     compile(&mut index);
     index.note(Change::Node(node(20)));
     assert!(index.dirty.is_empty(), "a heartbeat of a tainted node touches no pod");
-    assert_eq!(index.nodes["n1"].spec.taints[0].time_added.as_second(), 10);
+    assert_eq!(index.nodes["n1"].facts.as_ref().unwrap().spec.taints[0].time_added.as_second(), 10);
 }

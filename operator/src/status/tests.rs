@@ -40,7 +40,13 @@ fn a_profile_that_serves_all_its_pods_says_so() {
 #[test]
 fn each_way_to_be_refused_has_its_own_reason_and_names_the_field() {
     let invalid = Observed { invalid: vec![field("spec.roles[0].name", "is missing")], ..Observed::default() };
-    assert_eq!(said(&next(None, &invalid, at(0)), ACCEPTED), ("False", "Invalid", "spec.roles[0].name: is missing"));
+    let shut = "spec.roles[0].name: is missing; its pods are served nothing meanwhile";
+    assert_eq!(said(&next(None, &invalid, at(0)), ACCEPTED), ("False", "Invalid", shut));
+    let last_valid = Some(LastValid { generation: 2, spec: serde_json::Value::Null });
+    let status = next(None, &Observed { last_valid, ..invalid }, at(0));
+    let held = "spec.roles[0].name: is missing; its pods are served by generation 2 meanwhile";
+    assert_eq!(said(&status, ACCEPTED), ("False", "Invalid", held));
+    assert_eq!(status.last_valid.unwrap().generation, 2);
     for (reason, name) in [
         (Reason::PolicyTightened, "PolicyTightened"),
         (Reason::PolicyForbids, "PolicyForbids"),

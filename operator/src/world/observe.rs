@@ -30,7 +30,8 @@ impl World {
         let mut observed = Observed {
             generation: known.reference.generation,
             invalid: known.errors.clone(),
-            has_roles: known.profile.as_ref().is_some_and(|profile| !profile.roles.is_empty()),
+            last_valid: known.valid.as_ref().map(|valid| valid.written.clone()),
+            has_roles: known.profile().is_some_and(|profile| !profile.roles.is_empty()),
             bad_secrets: self.bad_secrets(key, known, now),
             ..Observed::default()
         };
@@ -62,7 +63,7 @@ impl World {
 
     /// The Secrets of roles that are known not to be there, or not to hold credentials.
     fn bad_secrets(&self, key: &ProfileKey, known: &Known, now: Timestamp) -> Vec<FieldError> {
-        let roles = known.profile.iter().flat_map(|profile| &profile.roles);
+        let roles = known.profile().into_iter().flat_map(|profile| &profile.roles);
         let bad = roles.filter_map(|(dialect, role)| {
             let Provider::Secret { name } = &role.provider else { return None };
             let message = match self.secrets.get(&(key.namespace.clone(), name.clone()))? {
@@ -75,7 +76,7 @@ impl World {
     }
 
     fn missing_user_data(&self, key: &ProfileKey, known: &Known) -> Option<Finding> {
-        let Some(UserDataSource::Secret(data)) = &known.profile.as_ref()?.user_data else { return None };
+        let Some(UserDataSource::Secret(data)) = &known.profile()?.user_data else { return None };
         let there = self.secrets.get(&(key.namespace.clone(), data.name.clone()))?;
         let message = match there {
             None => format!("there is no Secret {}/{}", key.namespace, data.name),

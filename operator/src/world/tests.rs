@@ -1,8 +1,10 @@
 use jiff::Timestamp;
 use podmeta_agent_api::calls::{Generation, Reported};
+use podmeta_crds::metadataprofile::LastValid;
 use podmeta_crds::objects::{File, load};
 use podmeta_metadata::compile::Outcome;
 use podmeta_metadata::finding::Reason;
+use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::*;
@@ -31,14 +33,15 @@ fn profile(name: &str, generation: i64, more: &str) -> ProfileObject {
     let (objects, problems) = load(&[File { name: "p.yaml".into(), text }], Timestamp::UNIX_EPOCH);
     assert!(problems.is_empty(), "{problems:?}");
     let profile = objects.profiles[0].clone();
-    ProfileObject { reference: profile.object.clone(), spec: Ok(profile), status: None }
+    let written = LastValid { generation, spec: json!({}) };
+    ProfileObject { reference: profile.object.clone(), spec: Ok(Valid { profile, written }), status: None }
 }
 
 fn invalid(name: &str, generation: i64) -> ProfileObject {
     let valid = profile(name, generation, "");
-    let shut = valid.spec.ok().map(|valid| Profile { dialects: BTreeSet::new(), ..valid });
+    let shut = valid.spec.ok().map(|valid| Profile { dialects: BTreeSet::new(), ..valid.profile });
     let errors = vec![FieldError { field: "spec.metadata[0].expression".into(), message: "is no CEL".into() }];
-    ProfileObject { spec: Err(Invalid { errors, shut }), ..profile(name, generation, "") }
+    ProfileObject { spec: Err(Invalid { errors, last_valid: None, shut }), ..profile(name, generation, "") }
 }
 
 fn world() -> World {
@@ -101,6 +104,26 @@ fn an_edit_that_is_wrong_takes_nothing_away_and_is_told() {
     assert_eq!(observed.pods.len(), 1);
     note(&mut world, Input::Profile(Box::new(profile("web", 3, ", priority: 3"))));
     assert!(world.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2.invalid.is_empty());
+}
+
+#[test]
+fn a_replica_that_starts_after_a_wrong_edit_serves_what_the_status_has() {
+    let mut world = world();
+    let mut wrong = invalid("web", 4);
+    if let Err(invalid) = &mut wrong.spec {
+        invalid.last_valid = profile("web", 2, "").spec.ok();
+    }
+    note(&mut world, Input::Profile(Box::new(wrong)));
+    assert_eq!(dialects(&world), Some((true, false)));
+    let observed = |world: &World| world.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2;
+    assert_eq!(observed(&world).last_valid.unwrap().generation, 2);
+    note(&mut world, Input::Profile(Box::new(profile("web", 5, ""))));
+    let mut wrong = invalid("web", 6);
+    if let Err(invalid) = &mut wrong.spec {
+        invalid.last_valid = profile("web", 2, "").spec.ok();
+    }
+    note(&mut world, Input::Profile(Box::new(wrong)));
+    assert_eq!(observed(&world).last_valid.unwrap().generation, 5, "it saw a newer one than the leader wrote");
 }
 
 #[test]

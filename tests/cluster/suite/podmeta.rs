@@ -2,10 +2,12 @@
 
 mod agents;
 mod answers;
+mod certificates;
 mod conditions;
 mod outage;
 mod profiles;
 mod quickstart;
+mod served;
 
 use serde_json::{Value, json};
 

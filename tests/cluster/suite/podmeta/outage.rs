@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use podmeta_crds::conditions::CREDENTIALS_READY;
+use kube::api::DeleteParams;
+use podmeta_crds::conditions::ACCEPTED;
 use serde_json::json;
 
 use super::profile;
-use crate::kit::{self, Namespace, Podmeta, condition, within};
+use super::served::{credentials, edit, operators, pod_with_credentials};
+use crate::kit::{self, Podmeta, condition, within};
 
 /// How long the API server is away.
 const AWAY: Duration = Duration::from_secs(20);
@@ -23,56 +24,6 @@ const FIND_AGENT: &str = r#"for process in /proc/[0-9]*; do
   esac
 done
 exit 1"#;
-
-/// A pod with credentials that were asked for; the node it is on.
-async fn pod_with_credentials(podmeta: &Podmeta, namespace: &Namespace) -> Result<String> {
-    let keys = json!({
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"},
-        "stringData": {"accessKeyId": "ASIAIOSFODNN7EXAMPLE", "secretAccessKey": "s"},
-    });
-    namespace.apply(&keys.to_string()).await?;
-    let spec = json!({
-        "roles": [{"name": "r", "dialect": "ec2", "secret": {"name": "keys"}}],
-        "metadata": [{"dialect": "ec2", "path": "edit", "value": "one"}],
-    });
-    namespace.apply(&profile("web", spec)).await?;
-    let pod = namespace.client("web", json!({})).await?;
-    let node = pod.spec.and_then(|spec| spec.node_name).context("the pod is on no node")?;
-    podmeta.status(namespace, "web", "it is programmed", |said| said.programmed_pods == Some(1)).await?;
-    credentials(podmeta, namespace, &node).await?;
-    let given = |said: &_| condition(said, CREDENTIALS_READY).is_some_and(|ready| ready.status == "True");
-    podmeta.status(namespace, "web", "credentials were given", given).await?;
-    Ok(node)
-}
-
-async fn credentials(podmeta: &Podmeta, namespace: &Namespace, node: &str) -> Result<()> {
-    let pod = format!("{}/web", namespace.name);
-    let path = "/latest/meta-data/iam/security-credentials/r";
-    let given = podmeta.answer(node, &[&pod, "ec2", path]).await?;
-    ensure!(given.contains("ASIAIOSFODNN7EXAMPLE"), "{given}");
-    Ok(())
-}
-
-/// Edits the profile, and waits until the pod has it.
-async fn edit(podmeta: &Podmeta, namespace: &Namespace, node: &str, value: &str) -> Result<()> {
-    let spec = json!({
-        "roles": [{"name": "r", "dialect": "ec2", "secret": {"name": "keys"}}],
-        "metadata": [{"dialect": "ec2", "path": "edit", "value": value}],
-    });
-    namespace.apply(&profile("web", spec)).await?;
-    let pod = format!("{}/web", namespace.name);
-    within(Duration::from_secs(60), "the edit is there", async || {
-        let served = podmeta.answer(node, &[&pod, "ec2", "/latest/meta-data/edit"]).await?;
-        ensure!(served == value, "it is {served}");
-        Ok(())
-    })
-    .await
-}
-
-async fn operators(podmeta: &Podmeta) -> Result<Vec<Pod>> {
-    let all = ListParams::default().labels("app.kubernetes.io/component=operator");
-    Ok(podmeta.system.api::<Pod>().list(&all).await?.items)
-}
 
 async fn leader(podmeta: &Podmeta) -> Result<String> {
     let lease = podmeta.system.api::<Lease>().get("podmeta-operator").await?;
@@ -122,6 +73,9 @@ async fn when_the_leader_goes_the_other_leads_and_no_status_moves() -> Result<()
 async fn an_agent_that_starts_while_the_operator_is_away_serves_what_it_did() -> Result<()> {
     kit::disturbing_podmeta_test(async |podmeta, namespace| {
         let node = pod_with_credentials(podmeta, namespace).await?;
+        let web = format!("{}/web", namespace.name);
+        let signed = [web.as_str(), "ec2", "/latest/dynamic/instance-identity/rsa2048"];
+        let before = podmeta.answer(&node, &signed).await?;
         podmeta.scale_operator(0).await?;
         let gone = within(Duration::from_secs(60), "no operator runs", async || {
             ensure!(operators(podmeta).await?.is_empty(), "an operator is there");
@@ -130,11 +84,13 @@ async fn an_agent_that_starts_while_the_operator_is_away_serves_what_it_did() ->
         let checked = async {
             gone.await?;
             credentials(podmeta, namespace, &node).await?;
-            let before = podmeta.agent_on(&node).await?;
-            podmeta.system.api::<Pod>().delete(&before, &DeleteParams::default().grace_period(0)).await?;
+            let old = podmeta.agent_on(&node).await?;
+            podmeta.system.api::<Pod>().delete(&old, &DeleteParams::default().grace_period(0)).await?;
             within(Duration::from_secs(60), "a new agent serves", async || {
-                ensure!(podmeta.agent_on(&node).await? != before, "the old one is still there");
-                credentials(podmeta, namespace, &node).await
+                ensure!(podmeta.agent_on(&node).await? != old, "the old one is still there");
+                credentials(podmeta, namespace, &node).await?;
+                ensure!(podmeta.answer(&node, &signed).await? == before, "another document");
+                Ok(())
             })
             .await?;
             // A pod that the operator has not told of is told to come again.
@@ -189,39 +145,6 @@ async fn known_pods_are_served_while_the_api_server_is_away() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_new_serving_certificate_is_served_without_a_restart() -> Result<()> {
-    kit::disturbing_podmeta_test(async |podmeta, namespace| {
-        let node = pod_with_credentials(podmeta, namespace).await?;
-        let restarts = async || -> Result<Vec<(String, i32)>> {
-            let count = |pod: &Pod| {
-                let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-                (pod.name_any(), statuses.map(|status| status.restart_count).sum())
-            };
-            Ok(operators(podmeta).await?.iter().map(count).collect())
-        };
-        let before = restarts().await?;
-        let secrets = podmeta.system.api::<Secret>();
-        let serving = async || -> Result<Option<Vec<u8>>> {
-            let secret = secrets.get("podmeta-operator-tls").await?;
-            Ok(secret.data.and_then(|mut data| data.remove("tls.crt")).map(|bytes| bytes.0))
-        };
-        let old = serving().await?.context("there is no certificate")?;
-        // With a key that is not its own it is of no use: both are made anew, by whichever replica looks first.
-        let other = json!({"stringData": {"tls.key": "no key"}});
-        secrets.patch("podmeta-operator-tls", &PatchParams::default(), &Patch::Merge(&other)).await?;
-        within(Duration::from_secs(90), "there is a new certificate", async || {
-            ensure!(serving().await?.is_some_and(|new| new != old), "it is the old one");
-            Ok(())
-        })
-        .await?;
-        edit(podmeta, namespace, &node, "two").await?;
-        ensure!(restarts().await? == before, "an operator was restarted");
-        Ok(())
-    })
-    .await
-}
-
-#[tokio::test]
 async fn a_rolling_update_of_everything_moves_no_status_and_takes_no_answer_away() -> Result<()> {
     kit::disturbing_podmeta_test(async |podmeta, namespace| {
         let node = pod_with_credentials(podmeta, namespace).await?;
@@ -243,6 +166,41 @@ async fn a_rolling_update_of_everything_moves_no_status_and_takes_no_answer_away
             said.observed_generation > before.observed_generation && said.programmed_pods == Some(1)
         });
         said.await.map(drop)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn operators_that_start_after_a_wrong_edit_serve_what_was_valid_before() -> Result<()> {
+    kit::disturbing_podmeta_test(async |podmeta, namespace| {
+        namespace.client("web", json!({})).await?;
+        let item = |expression: &str| {
+            let item = json!({"dialect": "ec2", "path": "edit", "expression": expression});
+            profile("web", json!({"podSelector": {}, "metadata": [item]}))
+        };
+        namespace.apply(&item("'right'")).await?;
+        podmeta.status(namespace, "web", "it is programmed", |said| said.programmed_pods == Some(1)).await?;
+        namespace.apply(&item("'wrong' +")).await?;
+        let refused = |said: &_| condition(said, ACCEPTED).is_some_and(|no| no.status == "False");
+        podmeta.status(namespace, "web", "the edit is refused", refused).await?;
+        podmeta.scale_operator(0).await?;
+        let gone = within(Duration::from_secs(60), "no operator runs", async || {
+            ensure!(operators(podmeta).await?.is_empty(), "an operator is there");
+            Ok(())
+        });
+        let gone = gone.await;
+        podmeta.scale_operator(2).await?;
+        gone?;
+        // A pod that no operator knew before the edit: its answer comes from one that has started since.
+        namespace.client("late", json!({})).await?;
+        podmeta.status(namespace, "web", "it serves both", |said| said.programmed_pods == Some(2)).await?;
+        for pod in ["web", "late"] {
+            let node = namespace.node_of(pod).await?;
+            let pod = format!("{}/{pod}", namespace.name);
+            let served = podmeta.answer(&node, &[&pod, "ec2", "/latest/meta-data/edit"]).await?;
+            ensure!(served == "right", "{pod} is served {served}");
+        }
+        Ok(())
     })
     .await
 }
