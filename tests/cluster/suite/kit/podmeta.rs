@@ -26,6 +26,16 @@ const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/podmeta")
 /// Where podmeta is installed.
 const SYSTEM: &str = "podmeta-system";
 
+/// Lets tests come as far as the operator with what they stole, on clusters where policies are enforced.
+const OPEN: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: tests}
+spec:
+  podSelector: {matchLabels: {app.kubernetes.io/component: operator}}
+  ingress: [{from: [{namespaceSelector: {}}]}]
+";
+
 /// Tests run in one process, and share what is installed.
 static INSTALLED: OnceCell<()> = OnceCell::const_new();
 
@@ -40,16 +50,17 @@ pub(crate) struct Podmeta {
 impl Podmeta {
     /// podmeta, installed if this process has not done so yet. An earlier one goes first: its image may be an older one.
     pub(crate) async fn install(cluster: &Cluster) -> Result<Self> {
+        let system = Namespace { client: cluster.client.clone(), name: SYSTEM.to_owned() };
         INSTALLED
             .get_or_try_init(async || {
                 helm(cluster, &["uninstall", "podmeta", "--ignore-not-found", "--wait"]).await?;
                 let image = "image.repository=podmeta.test/podmeta,image.tag=dev,image.pullPolicy=Never";
                 let set = ["--set", image, "--set", "agent.askSocket=true", "--set", "agent.log=info\\,access=debug"];
                 let install = ["install", "podmeta", CHART, "--create-namespace", "--wait", "--timeout", "120s"];
-                helm(cluster, &[&install[..], &set].concat()).await.map(drop)
+                helm(cluster, &[&install[..], &set].concat()).await?;
+                system.apply(OPEN).await
             })
             .await?;
-        let system = Namespace { client: cluster.client.clone(), name: SYSTEM.to_owned() };
         Ok(Self { cluster: cluster.clone(), system })
     }
 

@@ -64,6 +64,28 @@ async fn ask(namespace: &Namespace, token: &str, method: &str, path: &str, body:
     Ok((status.to_owned(), body.to_owned()))
 }
 
+/// Opens 40 connections to an operator's address and shows no token on any: prints how many there were after the
+/// handshakes, and after how many seconds the last of them was closed.
+const HOARD: &str = r"
+import socket, ssl, sys, time
+context = ssl.create_default_context()
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+held, began = [], time.monotonic()
+for _ in range(40):
+    try:
+        held.append(context.wrap_socket(socket.create_connection((sys.argv[1], 8443), 5)))
+    except OSError:
+        pass
+there = len(held)
+for one in held:
+    one.settimeout(60)
+    try:
+        assert one.recv(1) == b''
+    except ConnectionError:
+        pass
+print(there, int(time.monotonic() - began))
+";
+
 async fn agent_pod(podmeta: &Podmeta, node: &str) -> Result<Pod> {
     Ok(podmeta.system.api::<Pod>().get(&podmeta.agent_on(node).await?).await?)
 }
@@ -146,6 +168,35 @@ async fn only_a_live_agent_s_token_for_the_operator_is_one() -> Result<()> {
             let (status, body) = ask(namespace, &token, "GET", podmeta_agent_api::WORKLOADS, "").await?;
             ensure!(status == expected, "{what}: {status} {body}");
         }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn who_shows_no_token_has_few_connections_and_not_for_long_and_others_are_served_meanwhile() -> Result<()> {
+    kit::podmeta_test(async |podmeta, namespace| {
+        namespace.client("hoarder", json!({})).await?;
+        namespace.client("thief", json!({})).await?;
+        let operators = ListParams::default().labels("app.kubernetes.io/component=operator");
+        let operators = podmeta.system.api::<Pod>().list(&operators).await?.items;
+        let address =
+            operators.iter().find_map(|pod| pod.status.as_ref()?.pod_ip.clone()).context("no operator runs")?;
+        let command = ["python3", "-c", HOARD, &address];
+        let hoard = namespace.run("hoarder", &command);
+        let others = async {
+            for _ in 0..20 {
+                let (status, _) = ask(namespace, "a.b.c", "GET", podmeta_agent_api::WORKLOADS, "").await?;
+                ensure!(status == "401", "somebody else is answered {status}");
+            }
+            Ok(())
+        };
+        let (hoarded, others) = tokio::join!(hoard, others);
+        others?;
+        let hoarded = hoarded?;
+        let numbers: Vec<u32> = hoarded.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+        let [there, seconds] = numbers[..] else { anyhow::bail!("it printed {hoarded:?}") };
+        ensure!(there == 32 && (15..40).contains(&seconds), "{there} connections for {seconds} s");
         Ok(())
     })
     .await
