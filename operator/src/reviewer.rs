@@ -11,12 +11,17 @@ use kube::Client;
 use kube::api::{Api, PostParams};
 use podmeta_agent_api::AUDIENCE;
 use podmeta_metadata::names::PodUid;
+use tokio::sync::Semaphore;
 
 /// How long the API server's word is taken for a token. That the agent's pod is still there is looked at each time.
 const CACHED: Duration = Duration::from_secs(60);
 
 /// How long the API server may take to answer.
 const ANSWER: Duration = Duration::from_secs(3);
+
+/// How many tokens are reviewed at a time. Each takes a connection to the API server, and after a restart all agents come
+/// at once.
+const AT_ONCE: usize = 16;
 
 /// How many tokens are remembered; beyond that all are forgotten, which costs a review each.
 const MOST: usize = 20_000;
@@ -43,6 +48,7 @@ pub struct Reviewer {
     user: String,
     /// Each with until when it is taken for good.
     known: Mutex<HashMap<[u8; 32], (Bearer, Instant)>>,
+    turns: Semaphore,
 }
 
 /// Why a token is no agent's.
@@ -70,7 +76,7 @@ impl Reviewer {
     #[must_use]
     pub fn new(client: Client, namespace: &str, service_account: &str) -> Self {
         let user = format!("system:serviceaccount:{namespace}:{service_account}");
-        Self { client, user, known: Mutex::default() }
+        Self { client, user, known: Mutex::default(), turns: Semaphore::new(AT_ONCE) }
     }
 
     /// The agent whose token this is, and the node that it is on.
@@ -80,10 +86,13 @@ impl Reviewer {
     pub async fn bearer(&self, token: &str) -> Result<Bearer, Refusal> {
         let mut key = [0; 32];
         key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
-        if let Some((bearer, until)) = self.known().get(&key)
-            && Instant::now() < *until
-        {
-            return Ok(bearer.clone());
+        if let Some(bearer) = self.remembered(&key) {
+            return Ok(bearer);
+        }
+        let _turn = self.turns.acquire().await.map_err(|closed| Refusal::Unavailable(closed.to_string()))?;
+        // Another request may have shown the same one meanwhile.
+        if let Some(bearer) = self.remembered(&key) {
+            return Ok(bearer);
         }
         let spec = TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![AUDIENCE.to_owned()]) };
         let review = TokenReview { spec, ..TokenReview::default() };
@@ -101,6 +110,12 @@ impl Reviewer {
         }
         known.insert(key, (bearer.clone(), asked + left.min(CACHED)));
         Ok(bearer)
+    }
+
+    fn remembered(&self, key: &[u8; 32]) -> Option<Bearer> {
+        let known = self.known();
+        let (bearer, until) = known.get(key)?;
+        (Instant::now() < *until).then(|| bearer.clone())
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], (Bearer, Instant)>> {

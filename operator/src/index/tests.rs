@@ -249,7 +249,10 @@ fn nothing_is_compiled_for_a_pod_whose_namespace_is_not_known_or_that_has_no_nod
 #[test]
 fn a_pod_that_is_gone_is_told_to_its_node_once() {
     let (mut index, uids) = index(&(pod("shop", "web", "web") + &profile("web", "web", "")));
+    index.touched();
     index.note(Change::PodGone(uids[0].clone()));
+    let web = ProfileKey { namespace: "shop".into(), name: "web".into() };
+    assert_eq!(index.touched(), BTreeSet::from([web]), "its profile serves one pod less");
     index.note(Change::PodGone(uids[0].clone()));
     let gone = Update { pod: uids[0].clone(), node: "n1".into(), entry: None };
     assert_eq!(compile(&mut index), [gone]);
@@ -265,6 +268,7 @@ fn nothing_is_kept_of_a_namespace_and_a_node_that_are_gone() {
     index.note(Change::NodeGone("n1".into()));
     compile(&mut index);
     assert!(index.namespaces.is_empty() && index.nodes.is_empty() && index.pods.is_empty());
+    assert!(index.concerned.is_empty());
 }
 
 #[test]

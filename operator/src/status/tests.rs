@@ -116,6 +116,17 @@ fn pods_in_another_order_are_the_same_status_and_the_list_is_bounded() {
 }
 
 #[test]
+fn pods_that_wait_are_named_before_those_without_credentials_and_what_all_say_is_said_once() {
+    let failed = || Credentials::Failed(field("spec.roles[dialect=ec2]", "no"));
+    let pods = vec![pod("a", true, failed()), pod("b", false, failed()), pod("c", true, Credentials::Given)];
+    let finding = || finding("spec.a", Reason::ItemUnavailable, "one");
+    let observed = Observed { pods, findings: vec![finding(), finding()], ..Observed::default() };
+    let status = next(None, &observed, at(0));
+    assert_eq!(status.pods, ["b", "a"]);
+    assert_eq!(said(&status, ACCEPTED).2, "spec.a: one");
+}
+
+#[test]
 fn a_long_message_is_shortened_to_what_an_object_may_hold() {
     let many = (0..200).map(|number| field(&format!("spec.metadata[{number}].path"), "is not one: …")).collect();
     let status = next(None, &Observed { invalid: many, ..Observed::default() }, at(0));

@@ -148,6 +148,8 @@ fn a_pod_is_programmed_when_its_node_s_agent_says_so_for_that_generation() {
     world.touched();
     world.report("n2", report(&reference, 2));
     assert!(observed(&world).unreported, "another node's agent has no say");
+    world.report("n1", report(&ProfileRef { uid: "another".into(), ..reference.clone() }, 2));
+    assert!(!observed(&world).pods[0].programmed, "a profile of the same name that is gone");
     world.report("n1", report(&reference, 1));
     assert!(!observed(&world).unreported && !observed(&world).pods[0].programmed, "an older generation");
     world.report("n1", report(&reference, 2));
@@ -160,10 +162,12 @@ fn a_pod_is_programmed_when_its_node_s_agent_says_so_for_that_generation() {
 #[test]
 fn a_secret_that_is_not_there_is_told_at_the_role_that_names_it() {
     let mut world = world();
-    let spec =
-        ", roles: [{name: r, dialect: ec2, secret: {name: keys}}], userData: {secretKeyRef: {name: keys, key: boot}}";
-    note(&mut world, Input::Profile(Box::new(profile("web", 1, spec))));
     let secret = Source::Secret { namespace: "shop".into(), name: "keys".into() };
+    let user_data = ", userData: {secretKeyRef: {name: keys, key: boot}}";
+    note(&mut world, Input::Profile(Box::new(profile("web", 1, user_data))));
+    assert_eq!(world.sources().into_keys().next(), Some(secret.clone()), "user data names it too");
+    let spec = format!(", roles: [{{name: r, dialect: ec2, secret: {{name: keys}}}}]{user_data}");
+    note(&mut world, Input::Profile(Box::new(profile("web", 1, &spec))));
     assert_eq!(world.sources().into_keys().next(), Some(secret.clone()));
     assert!(
         world.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2.bad_secrets.is_empty(),
@@ -199,7 +203,9 @@ fn pods_that_outlive_their_node_object_are_served_until_they_go() {
     note(&mut world, Input::Profile(Box::new(profile("web", 1, ""))));
     world.report("n1", Report::default());
     note(&mut world, Input::Index(Change::NodeGone("n1".into())));
-    assert_eq!(world.feed().list("n1").items.len(), 1);
+    let list = world.feed().list("n1");
+    assert_eq!(list.items.len(), 1);
     note(&mut world, Input::Index(Change::PodGone(uid())));
+    assert!(world.feed().since("n1", &list.resource_version, 1).is_err(), "an agent on a new node of its name lists");
     assert!(world.feed().list("n1").items.is_empty() && world.reports.is_empty() && world.gone.is_empty());
 }
