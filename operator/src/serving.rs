@@ -98,7 +98,7 @@ async fn connection(
     stop: CancellationToken,
 ) -> Result<(), Unproven> {
     drop(stream.set_nodelay(true));
-    let stream = match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+    let mut stream = match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!(%error, "a handshake failed");
@@ -106,6 +106,7 @@ async fn connection(
         }
         Err(_) => return Err(Unproven),
     };
+    stream.get_mut().1.set_buffer_limit(Some(SEND));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_timeout(PATIENCE);

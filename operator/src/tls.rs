@@ -196,6 +196,22 @@ mod tests {
         renewed(None, NAME, after(0)).unwrap()
     }
 
+    /// Whether a client that trusts the authorities of one takes the certificate of the other.
+    fn trusts(trusted: &Material, served: &Material, name: &str, day: i64) -> bool {
+        use rustls::client::danger::ServerCertVerifier as _;
+        use rustls_pki_types::{ServerName, UnixTime};
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(trusted.bundle().as_bytes()).unwrap()).unwrap();
+        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier =
+            rustls::client::WebPkiServerVerifier::builder_with_provider(roots.into(), provider).build().unwrap();
+        let der = CertificateDer::from_pem_slice(served.certificate.as_bytes()).unwrap();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let seconds = u64::try_from(after(day).as_second()).unwrap();
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+        verifier.verify_server_cert(&der, &[], &name, &[], now).is_ok()
+    }
+
     #[test]
     fn what_is_made_is_usable_and_kept_until_it_is_due() {
         let first = made();
@@ -213,8 +229,10 @@ mod tests {
         assert_eq!(next.ca_certificates.len(), 2);
         assert_eq!(next.ca_certificates[1], old.ca_certificates[0]);
         assert_eq!(next.certificate, old.certificate, "agents have not read the new one yet");
+        let lost = renewed(Some(&Material { certificate: "no PEM".into(), ..next.clone() }), NAME, after(due)).unwrap();
+        assert!(trusts(&old, &lost, NAME, due), "nor may one that is needed at once be of the new one");
         let later = renewed(Some(&next), NAME, after(due + 60)).unwrap();
-        assert_ne!(later.certificate, next.certificate);
+        assert!(!trusts(&old, &later, NAME, due + 60) && trusts(&later, &later, NAME, due + 60));
         assert_eq!(later.ca_certificates.len(), 2);
         let last = renewed(Some(&later), NAME, after(365 * 10 + 1)).unwrap();
         assert_eq!(last.ca_certificates, [next.ca_certificates[0].clone()]);
@@ -250,24 +268,10 @@ mod tests {
 
     #[test]
     fn a_client_that_trusts_the_bundle_trusts_the_certificate_for_its_name_alone() {
-        use rustls_pki_types::{ServerName, UnixTime};
         let made = made();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(made.bundle().as_bytes()).unwrap()).unwrap();
-        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier =
-            rustls::client::WebPkiServerVerifier::builder_with_provider(roots.into(), provider).build().unwrap();
-        let der = CertificateDer::from_pem_slice(made.certificate.as_bytes()).unwrap();
-        let verify = |name: &str, day| {
-            use rustls::client::danger::ServerCertVerifier as _;
-            let name = ServerName::try_from(name.to_owned()).unwrap();
-            let seconds = u64::try_from(after(day).as_second()).unwrap();
-            let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
-            verifier.verify_server_cert(&der, &[], &name, &[], now)
-        };
-        assert!(verify(NAME, 1).is_ok());
-        assert!(verify("other.svc", 1).is_err());
-        assert!(verify(NAME, 91).is_err());
+        assert!(trusts(&made, &made, NAME, 1));
+        assert!(!trusts(&made, &made, "other.svc", 1));
+        assert!(!trusts(&made, &made, NAME, 91));
     }
 
     #[test]
