@@ -23,7 +23,7 @@ pub use self::instance::{InstanceSpec, NetworkSpec};
 pub use self::item::{FieldRef, MetadataItem};
 pub use self::options::{LimitsSpec, MetadataOptionsSpec};
 pub use self::role::{AliyunOidc, AwsAssumeRole, AwsWebIdentity, RoleSpec, SecretRef};
-pub use self::status::{LastValid, MAX_STATUS_PODS, MetadataProfileStatus};
+pub use self::status::{LastValid, MAX_SPEC, MAX_STATUS_PODS, MetadataProfileStatus};
 pub use self::tags::{PublicKeySpec, StaticTagSpec, TagsSpec};
 pub use self::user_data::{KeyReference, UserData};
 use crate::labels::LabelSelector;

@@ -5,8 +5,7 @@ mod agent;
 mod calls;
 mod watch;
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
@@ -23,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::lease::Leadership;
 use crate::reconcile::Shared;
 use crate::reviewer::Reviewer;
+use crate::turns::Turns;
 use agent::Refusals;
 
 /// The longest body of a call, in bytes: a report of 1,000 pods is a fifth of it.
@@ -36,7 +36,7 @@ pub struct Api {
     signer: Arc<Signer>,
     /// Signatures take milliseconds of a processor each, so they take turns.
     signing: Semaphore,
-    turns: Turns,
+    turns: Turns<String>,
     refusals: Refusals,
     stop: CancellationToken,
 }
@@ -66,18 +66,6 @@ impl Api {
             .route(REPORTS, post(calls::reports))
             .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
             .with_state(self)
-    }
-}
-
-/// The turns of each node's agent, as long as somebody holds or waits for one.
-#[derive(Debug, Default)]
-struct Turns(std::sync::Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
-
-impl Turns {
-    fn of(&self, node: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        Arc::clone(turns.entry(node.to_owned()).or_default())
     }
 }
 

@@ -1,5 +1,5 @@
-//! Which connections are let in, before anything is known of who is on them. A node's agent has one or two, so an address
-//! with many is no agent; and one that shows no agent's token in time is closed.
+//! Which connections are let in, before anything is known of who is on them. A node's agent has a few, so an address with
+//! many is no agent; and one that shows no agent's token in time is closed.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::SetOnce;
 
-/// The most connections of all addresses: those of 5,000 agents, while each has an old and a new one, and some more. Each
-/// takes about 40 KiB.
-const MOST: usize = 12_288;
+/// The most connections of all addresses: up to three of each of 5,000 agents, and some more. One that an agent uses takes
+/// about 50 KiB.
+const MOST: usize = 20_480;
 
 /// The most of one address, but for loopback: what comes from there has come through a proxy in the operator's own pod.
 const EACH: usize = 32;
@@ -31,9 +31,13 @@ pub struct Admitted {
     address: IpAddr,
 }
 
-/// Whether an agent has shown its token on a connection.
-#[derive(Clone, Debug, Default)]
-pub struct Proven(Arc<SetOnce<()>>);
+/// A connection, as its requests know it: where it comes from, and whether an agent has shown its token on it.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The address.
+    pub address: IpAddr,
+    proven: Arc<SetOnce<()>>,
+}
 
 impl Connections {
     /// Lets a connection in, if neither its address nor all together have too many.
@@ -68,16 +72,22 @@ impl Drop for Admitted {
     }
 }
 
-impl Proven {
+impl Peer {
+    /// A connection on which nobody has shown a token yet.
+    #[must_use]
+    pub fn new(address: IpAddr) -> Self {
+        Self { address, proven: Arc::default() }
+    }
+
     /// An agent has shown its token.
     pub fn prove(&self) {
         // It shows it with each request.
-        let _already = self.0.set(());
+        let _already = self.proven.set(());
     }
 
     /// Waits until one has.
     pub async fn proven(&self) {
-        self.0.wait().await;
+        self.proven.wait().await;
     }
 }
 

@@ -22,5 +22,6 @@ pub mod serving;
 pub mod sources;
 pub mod status;
 pub mod tls;
+pub mod turns;
 pub mod watch;
 pub mod world;

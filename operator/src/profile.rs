@@ -55,7 +55,7 @@ pub fn read(metadata: &ObjectMeta, object: &Value) -> ProfileObject {
     let (errors, shut) = match objects::read::<MetadataProfile>(object) {
         Ok(read) => match profile::validate(&read) {
             Ok(profile) => {
-                let spec = object.get("spec").cloned().unwrap_or_default();
+                let spec = object.get("spec").map(ascii).unwrap_or_default();
                 let written = LastValid { generation: reference.generation, spec };
                 return ProfileObject { reference, spec: Ok(Valid { profile, written }), status };
             }
@@ -63,17 +63,36 @@ pub fn read(metadata: &ObjectMeta, object: &Value) -> ProfileObject {
         },
         Err(error) => (vec![error], None),
     };
-    let last_valid = last_valid(object, status.as_ref());
+    let last_valid = last_valid(object).filter(|last| last.written.generation < reference.generation);
     ProfileObject { reference, spec: Err(Invalid { errors, last_valid, shut }), status }
 }
 
-fn last_valid(object: &Value, status: Option<&MetadataProfileStatus>) -> Option<Valid> {
-    let written = status?.last_valid.clone()?;
+fn last_valid(object: &Value) -> Option<Valid> {
+    let written = object.get("status")?.get("lastValid")?;
+    let written: LastValid = serde_json::from_value(written.clone()).ok()?;
     let mut metadata = object.get("metadata")?.clone();
     metadata.as_object_mut()?.insert("generation".to_owned(), written.generation.into());
-    let read = objects::read(&json!({"metadata": metadata, "spec": written.spec})).ok()?;
+    let spec: Value = serde_json::from_str(&written.spec).ok()?;
+    let read = objects::read(&json!({"metadata": metadata, "spec": spec})).ok()?;
     let profile = profile::validate(&read).ok()?;
     Some(Valid { profile, written })
+}
+
+/// JSON of visible ASCII characters and spaces alone.
+fn ascii(value: &Value) -> String {
+    let mut text = String::new();
+    for character in value.to_string().chars() {
+        match character {
+            ' '..='~' => text.push(character),
+            // JSON has nothing else outside of strings, and in them each may stand as its UTF-16 code units.
+            _ => {
+                let mut units = [0; 2];
+                let units = character.encode_utf16(&mut units);
+                text.extend(units.iter().map(|unit| format!("\\u{unit:04x}")));
+            }
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -102,7 +121,8 @@ mod tests {
     fn a_valid_generation_is_the_last_valid_one() {
         let valid = profile(2, "'two'", json!({})).spec.unwrap();
         assert_eq!((valid.profile.object.generation, valid.written.generation), (2, 2));
-        assert_eq!(valid.written.spec["metadata"][0]["expression"], "'two'");
+        let spec: Value = serde_json::from_str(&valid.written.spec).unwrap();
+        assert_eq!(spec["metadata"][0]["expression"], "'two'");
     }
 
     #[test]
@@ -116,9 +136,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_is_ascii_and_says_the_same() {
+        let text = json!({"text": "a\u{80}\u{85}\u{2028}ä\u{fffe}\u{1f600}\n\"\\ b\u{7f}"});
+        let kept = ascii(&text);
+        assert!(kept.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{kept}");
+        assert_eq!(serde_json::from_str::<Value>(&kept).unwrap(), text);
+    }
+
+    #[test]
     fn a_status_that_has_none_or_a_wrong_one_leaves_the_pods_shut() {
-        let wrong = json!({"lastValid": {"generation": 2, "spec": {"dialects": ["gce"]}}});
-        for status in [json!({}), wrong] {
+        let wrong = json!({"lastValid": {"generation": 2, "spec": r#"{"dialects": ["gce"]}"#}});
+        let spec = profile(2, "'two'", json!({})).spec.unwrap().written.spec;
+        let later = json!({"lastValid": {"generation": 3, "spec": spec}});
+        for status in [json!({}), wrong, later] {
             let invalid = profile(3, BAD, status).spec.unwrap_err();
             assert!(invalid.last_valid.is_none());
             assert!(invalid.shut.unwrap().dialects.is_empty());

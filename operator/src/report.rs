@@ -28,7 +28,7 @@ use crate::status;
 const COLLECT: Duration = Duration::from_millis(250);
 
 /// How long a new leader waits for the reports of agents before it says of pods that their agents do not have them. They
-/// report every ten seconds.
+/// report every 12 to 25 seconds.
 const GRACE: Duration = Duration::from_secs(30);
 
 /// How long agents may take to have a new pod of a profile that all of them have: pods come all the time, and each would be

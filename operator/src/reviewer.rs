@@ -2,6 +2,7 @@
 //! and the node's name is in its claims. An agent can therefore name only its own node.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,8 @@ use kube::api::{Api, PostParams};
 use podmeta_agent_api::AUDIENCE;
 use podmeta_metadata::names::PodUid;
 use tokio::sync::Semaphore;
+
+use crate::turns::Turns;
 
 /// How long the API server's word is taken for a token. That the agent's pod is still there is looked at each time.
 const CACHED: Duration = Duration::from_secs(60);
@@ -49,6 +52,7 @@ pub struct Reviewer {
     /// Each with until when it is taken for good.
     known: Mutex<HashMap<[u8; 32], (Bearer, Instant)>>,
     turns: Semaphore,
+    turns_of: Turns<Option<IpAddr>>,
 }
 
 /// Why a token is no agent's.
@@ -76,19 +80,22 @@ impl Reviewer {
     #[must_use]
     pub fn new(client: Client, namespace: &str, service_account: &str) -> Self {
         let user = format!("system:serviceaccount:{namespace}:{service_account}");
-        Self { client, user, known: Mutex::default(), turns: Semaphore::new(AT_ONCE) }
+        Self { client, user, known: Mutex::default(), turns: Semaphore::new(AT_ONCE), turns_of: Turns::default() }
     }
 
-    /// The agent whose token this is, and the node that it is on.
+    /// The agent whose token this is, and the node that it is on. Of one address one token is reviewed at a time, so that
+    /// one that shows many has no more of the API server than another.
     ///
     /// # Errors
     /// If the token is not one of a node agent that is there now.
-    pub async fn bearer(&self, token: &str) -> Result<Bearer, Refusal> {
+    pub async fn bearer(&self, token: &str, from: Option<IpAddr>) -> Result<Bearer, Refusal> {
         let mut key = [0; 32];
         key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
         if let Some(bearer) = self.remembered(&key) {
             return Ok(bearer);
         }
+        let own = self.turns_of.of(&from);
+        let _own_turn = own.lock().await;
         let _turn = self.turns.acquire().await.map_err(|closed| Refusal::Unavailable(closed.to_string()))?;
         // Another request may have shown the same one meanwhile.
         if let Some(bearer) = self.remembered(&key) {

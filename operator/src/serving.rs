@@ -12,12 +12,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{Accept, TlsAcceptor};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::certificates::Serving;
-use crate::connections::{Connections, Proven};
+use crate::connections::{Connections, Peer};
 use crate::metrics::{Metrics, Refused};
 
 /// How long a handshake, or a request's head, may take.
@@ -28,6 +28,11 @@ const PROOF: Duration = Duration::from_secs(20);
 const PING: Duration = Duration::from_secs(20);
 /// How much of an answer waits for its agent to take it, in bytes: after an edit all agents' do.
 const SEND: usize = 16 * 1024;
+/// What a connection may have of requests at a time, whoever is on it: how many, how long their heads are, and how much of
+/// their bodies waits to be read, in bytes. An agent has up to 32 calls for its pods at a time; the others wait with it.
+const STREAMS: u32 = 32;
+const HEAD: u32 = 8 * 1024;
+const WINDOW: u32 = 65_535;
 /// How long connections may take to end when the operator stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -64,7 +69,9 @@ pub async fn serve(
                     tracing::debug!(%peer, "a connection is closed: its address, or all together, have too many");
                     continue;
                 };
-                let connection = connection(stream, acceptor.clone(), router.clone(), stop.clone());
+                drop(stream.set_nodelay(true));
+                let handshake = acceptor.accept(stream);
+                let connection = connection(handshake, Peer::new(peer.ip()), router.clone(), stop.clone());
                 let metrics = metrics.clone();
                 tasks.spawn(async move {
                     if let Err(Unproven) = connection.await {
@@ -92,13 +99,12 @@ pub async fn serve(
 struct Unproven;
 
 async fn connection(
-    stream: TcpStream,
-    acceptor: TlsAcceptor,
+    handshake: Accept<TcpStream>,
+    peer: Peer,
     router: Router,
     stop: CancellationToken,
 ) -> Result<(), Unproven> {
-    drop(stream.set_nodelay(true));
-    let mut stream = match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+    let mut stream = match tokio::time::timeout(PATIENCE, handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!(%error, "a handshake failed");
@@ -108,19 +114,20 @@ async fn connection(
     };
     stream.get_mut().1.set_buffer_limit(Some(SEND));
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(SEND);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_timeout(PATIENCE);
-    builder.http2().max_send_buf_size(SEND);
-    let (proven, router) = (Proven::default(), TowerToHyperService::new(router));
-    let marked = proven.clone();
+    builder.http2().max_concurrent_streams(STREAMS).max_header_list_size(HEAD).max_send_buf_size(SEND);
+    builder.http2().initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
+    let router = TowerToHyperService::new(router);
+    let asks = peer.clone();
     let service = service_fn(move |mut request| {
-        request.extensions_mut().insert(marked.clone());
+        request.extensions_mut().insert(asks.clone());
         router.call(request)
     });
     let served = builder.serve_connection(TokioIo::new(stream), service);
     let mut served = std::pin::pin!(served);
     let unproven = async {
-        if tokio::time::timeout(PROOF, proven.proven()).await.is_ok() {
+        if tokio::time::timeout(PROOF, peer.proven()).await.is_ok() {
             std::future::pending().await
         }
     };

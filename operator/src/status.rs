@@ -21,8 +21,10 @@ pub struct Observed {
     pub generation: i64,
     /// What is wrong with its spec. Then its pods are served by the last valid generation, or nothing.
     pub invalid: Vec<FieldError>,
-    /// The newest generation that is valid.
+    /// The newest generation that is valid, as the status keeps it.
     pub last_valid: Option<LastValid>,
+    /// Whether its pods are served by that one while the spec is not valid.
+    pub held: bool,
     /// What compiling its pods found.
     pub findings: Vec<Finding>,
     /// The pods that it serves.
@@ -134,8 +136,9 @@ fn accepted(observed: &Observed) -> Verdict {
     if !observed.invalid.is_empty() {
         let wrong = list(observed.invalid.iter().map(ToString::to_string));
         let meanwhile = match &observed.last_valid {
-            Some(last) => format!("its pods are served by generation {} meanwhile", last.generation),
-            None => "its pods are served nothing meanwhile".to_owned(),
+            Some(last) if observed.held => format!("its pods are served by generation {} meanwhile", last.generation),
+            Some(_) | None if observed.held => "its pods are served by the generation before meanwhile".to_owned(),
+            Some(_) | None => "it gives its pods nothing meanwhile".to_owned(),
         };
         return verdict(Status::False, "Invalid", format!("{wrong}; {meanwhile}"));
     }

@@ -272,8 +272,13 @@ impl World {
         let known = match spec {
             Ok(valid) => Known { reference, errors: Vec::new(), valid: Some(valid), shut: None, status },
             Err(Invalid { errors, last_valid, shut }) => {
-                // The leader may not have written yet what this replica has seen.
-                let valid = remembered.into_iter().chain(last_valid).max_by_key(|valid| valid.written.generation);
+                let said = status.as_ref().and_then(|status| status.observed_generation);
+                let valid = if said == Some(reference.generation) {
+                    // The leader has said what holds while this generation does not, so that all replicas agree.
+                    last_valid.or(remembered)
+                } else {
+                    remembered.into_iter().chain(last_valid).max_by_key(|valid| valid.written.generation)
+                };
                 Known { reference, errors, valid, shut, status }
             }
         };

@@ -1,14 +1,16 @@
-//! What the operator says of a profile. All of it can be found out again at any time.
+//! What the operator says of a profile. All of it but `lastValid` can be found out again at any time.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::schema;
 
 /// The most pods that a status names.
 pub const MAX_STATUS_PODS: usize = 16;
+
+/// The longest spec that a status keeps, in bytes: an object may be 1.5 MB long.
+pub const MAX_SPEC: usize = 512 * 1024;
 
 /// The observed state of a MetadataProfile.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -50,9 +52,10 @@ pub struct MetadataProfileStatus {
 pub struct LastValid {
     /// Which generation.
     pub generation: i64,
-    /// The spec, as it was written.
-    #[schemars(schema_with = "spec")]
-    pub spec: Value,
+    /// The spec as it was written, in JSON. It is text so that nothing on its way takes it for anything else: the API server
+    /// reads what is applied as YAML, in which some characters of a JSON string mean something, or may not be.
+    #[schemars(length(max = MAX_SPEC))]
+    pub spec: String,
 }
 
 fn count(_: &mut SchemaGenerator) -> Schema {
@@ -61,13 +64,4 @@ fn count(_: &mut SchemaGenerator) -> Schema {
 
 fn pods(_: &mut SchemaGenerator) -> Schema {
     schema::atomic(schema::any_text(1..=253), MAX_STATUS_PODS)
-}
-
-/// Any object: it was held to its schema when it was written.
-fn spec(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "object",
-        "x-kubernetes-preserve-unknown-fields": true,
-        "x-kubernetes-map-type": "atomic",
-    })
 }

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder};
 
 use super::{Api, later, refuse};
-use crate::connections::Proven;
+use crate::connections::Peer;
 use crate::metrics::Refused;
 use crate::reviewer::{Bearer, Refusal};
 
@@ -30,8 +30,8 @@ impl FromRequestParts<Arc<Api>> for Agent {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Response> {
         let bearer = of(parts, api).await;
-        if let (Ok(_), Some(proven)) = (&bearer, parts.extensions.get::<Proven>()) {
-            proven.prove();
+        if let (Ok(_), Some(peer)) = (&bearer, parts.extensions.get::<Peer>()) {
+            peer.prove();
         }
         match bearer {
             Ok(_) if !*api.shared.synced().borrow() => Err(later("this replica has not read the cluster yet")),
@@ -57,7 +57,8 @@ async fn of(parts: &Parts, api: &Api) -> Result<Bearer, Refusal> {
     let header = parts.headers.get(header::AUTHORIZATION).and_then(|header| header.to_str().ok());
     let token = header.and_then(|header| header.strip_prefix("Bearer ")).filter(|token| !token.is_empty());
     let token = token.ok_or(Refusal::NoToken)?;
-    api.reviewer.bearer(token).await
+    let from = parts.extensions.get::<Peer>().map(|peer| peer.address);
+    api.reviewer.bearer(token, from).await
 }
 
 /// Tells of agents that asked for what is not theirs.

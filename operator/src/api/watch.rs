@@ -88,6 +88,9 @@ impl Stream {
     /// The next lines, when there are some and the agent can take them.
     async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
         loop {
+            if tokio::time::Instant::now() >= self.end || self.stop.is_cancelled() {
+                return None;
+            }
             // Before looking, so that what changes meanwhile wakes it again.
             let changed = *self.changes.borrow_and_update();
             let events = {

@@ -40,10 +40,10 @@ fn a_profile_that_serves_all_its_pods_says_so() {
 #[test]
 fn each_way_to_be_refused_has_its_own_reason_and_names_the_field() {
     let invalid = Observed { invalid: vec![field("spec.roles[0].name", "is missing")], ..Observed::default() };
-    let shut = "spec.roles[0].name: is missing; its pods are served nothing meanwhile";
+    let shut = "spec.roles[0].name: is missing; it gives its pods nothing meanwhile";
     assert_eq!(said(&next(None, &invalid, at(0)), ACCEPTED), ("False", "Invalid", shut));
-    let last_valid = Some(LastValid { generation: 2, spec: serde_json::Value::Null });
-    let status = next(None, &Observed { last_valid, ..invalid }, at(0));
+    let last_valid = Some(LastValid { generation: 2, spec: "{}".into() });
+    let status = next(None, &Observed { last_valid, held: true, ..invalid }, at(0));
     let held = "spec.roles[0].name: is missing; its pods are served by generation 2 meanwhile";
     assert_eq!(said(&status, ACCEPTED), ("False", "Invalid", held));
     assert_eq!(status.last_valid.unwrap().generation, 2);

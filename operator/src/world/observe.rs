@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use podmeta_agent_api::calls::Reported;
 use podmeta_crds::field::FieldError;
-use podmeta_crds::metadataprofile::MetadataProfileStatus;
+use podmeta_crds::metadataprofile::{LastValid, MAX_SPEC, MetadataProfileStatus};
 use podmeta_metadata::compile::Outcome;
 use podmeta_metadata::credentials::from_secret;
 use podmeta_metadata::dialect::Dialect;
@@ -30,7 +30,8 @@ impl World {
         let mut observed = Observed {
             generation: known.reference.generation,
             invalid: known.errors.clone(),
-            last_valid: known.valid.as_ref().map(|valid| valid.written.clone()),
+            last_valid: known.last_valid(),
+            held: known.valid.is_some(),
             has_roles: known.profile().is_some_and(|profile| !profile.roles.is_empty()),
             bad_secrets: self.bad_secrets(key, known, now),
             ..Observed::default()
@@ -87,6 +88,16 @@ impl World {
         };
         let (profile, field) = (Some(known.reference.clone()), "spec.userData.secretKeyRef".to_owned());
         Some(Finding { profile, field, reason: Reason::UserDataUnavailable, message })
+    }
+}
+
+impl Known {
+    /// What the status keeps. What this version cannot read stays there, for one that can.
+    fn last_valid(&self) -> Option<LastValid> {
+        match &self.valid {
+            Some(valid) => Some(valid.written.clone()).filter(|written| written.spec.len() <= MAX_SPEC),
+            None => self.status.as_ref()?.last_valid.clone(),
+        }
     }
 }
 

@@ -4,7 +4,6 @@ use podmeta_crds::metadataprofile::LastValid;
 use podmeta_crds::objects::{File, load};
 use podmeta_metadata::compile::Outcome;
 use podmeta_metadata::finding::Reason;
-use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::*;
@@ -33,7 +32,7 @@ fn profile(name: &str, generation: i64, more: &str) -> ProfileObject {
     let (objects, problems) = load(&[File { name: "p.yaml".into(), text }], Timestamp::UNIX_EPOCH);
     assert!(problems.is_empty(), "{problems:?}");
     let profile = objects.profiles[0].clone();
-    let written = LastValid { generation, spec: json!({}) };
+    let written = LastValid { generation, spec: "{}".into() };
     ProfileObject { reference: profile.object.clone(), spec: Ok(Valid { profile, written }), status: None }
 }
 
@@ -106,24 +105,50 @@ fn an_edit_that_is_wrong_takes_nothing_away_and_is_told() {
     assert!(world.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2.invalid.is_empty());
 }
 
+/// A wrong generation of `web`, and a valid one that the status has, which is about this generation.
+fn wrong(generation: i64, last_valid: i64, observed_generation: i64) -> Input {
+    let mut wrong = invalid("web", generation);
+    let valid = profile("web", last_valid, "").spec.unwrap();
+    let last_valid = Some(valid.written.clone());
+    let observed_generation = Some(observed_generation);
+    wrong.status = Some(MetadataProfileStatus { observed_generation, last_valid, ..Default::default() });
+    if let Err(invalid) = &mut wrong.spec {
+        invalid.last_valid = Some(valid);
+    }
+    Input::Profile(Box::new(wrong))
+}
+
+fn last_valid(world: &World) -> Option<i64> {
+    let observed = world.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2;
+    observed.last_valid.map(|last| last.generation)
+}
+
 #[test]
 fn a_replica_that_starts_after_a_wrong_edit_serves_what_the_status_has() {
     let mut world = world();
-    let mut wrong = invalid("web", 4);
-    if let Err(invalid) = &mut wrong.spec {
-        invalid.last_valid = profile("web", 2, "").spec.ok();
-    }
-    note(&mut world, Input::Profile(Box::new(wrong)));
-    assert_eq!(dialects(&world), Some((true, false)));
-    let observed = |world: &World| world.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2;
-    assert_eq!(observed(&world).last_valid.unwrap().generation, 2);
+    note(&mut world, wrong(4, 2, 4));
+    assert_eq!((dialects(&world), last_valid(&world)), (Some((true, false)), Some(2)));
+}
+
+#[test]
+fn a_replica_serves_the_newest_valid_generation_it_saw_until_the_leader_has_said_which() {
+    let mut world = world();
     note(&mut world, Input::Profile(Box::new(profile("web", 5, ""))));
-    let mut wrong = invalid("web", 6);
-    if let Err(invalid) = &mut wrong.spec {
-        invalid.last_valid = profile("web", 2, "").spec.ok();
-    }
-    note(&mut world, Input::Profile(Box::new(wrong)));
-    assert_eq!(observed(&world).last_valid.unwrap().generation, 5, "it saw a newer one than the leader wrote");
+    note(&mut world, wrong(6, 2, 4));
+    assert_eq!(last_valid(&world), Some(5), "nobody has said anything of the sixth");
+    note(&mut world, wrong(6, 2, 6));
+    assert_eq!(last_valid(&world), Some(2), "the leader never saw the fifth");
+}
+
+#[test]
+fn a_last_valid_generation_that_this_version_cannot_read_stays_in_the_status() {
+    let mut world = world();
+    let mut unreadable = invalid("web", 3);
+    let last_valid = Some(LastValid { generation: 2, spec: "of another version".into() });
+    unreadable.status = Some(MetadataProfileStatus { last_valid: last_valid.clone(), ..Default::default() });
+    note(&mut world, Input::Profile(Box::new(unreadable)));
+    let observed = world.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2;
+    assert_eq!((observed.last_valid, observed.held), (last_valid, false));
 }
 
 #[test]

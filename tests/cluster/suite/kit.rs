@@ -77,7 +77,9 @@ async fn set_up() -> Result<(Cluster, Namespace)> {
     let thread = std::thread::current();
     let test = thread.name().and_then(|name| name.rsplit("::").next()).unwrap_or("test").replace('_', "-");
     let prefix: String = test.chars().take(40).collect();
-    let wanted = json!({"metadata": {"generateName": format!("{}-", prefix.trim_end_matches('-'))}});
+    let wanted = json!({"metadata": {
+        "generateName": format!("{}-", prefix.trim_end_matches('-')), "labels": {"podmeta.test/suite": "podmeta"},
+    }});
     let all = Api::<CoreNamespace>::all(cluster.client.clone());
     let made = all
         .create(&PostParams::default(), &serde_json::from_value(wanted)?)

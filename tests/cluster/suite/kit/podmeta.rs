@@ -26,14 +26,14 @@ const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/podmeta")
 /// Where podmeta is installed.
 const SYSTEM: &str = "podmeta-system";
 
-/// Lets tests come as far as the operator with what they stole, on clusters where policies are enforced.
+/// Lets tests come as far as the operator's port with what they stole, on clusters where policies are enforced.
 const OPEN: &str = "
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: tests}
 spec:
   podSelector: {matchLabels: {app.kubernetes.io/component: operator}}
-  ingress: [{from: [{namespaceSelector: {}}]}]
+  ingress: [{from: [{namespaceSelector: {matchLabels: {podmeta.test/suite: podmeta}}}], ports: [{port: 8443}]}]
 ";
 
 /// Tests run in one process, and share what is installed.
@@ -100,7 +100,7 @@ impl Podmeta {
         so: impl Fn(&MetadataProfileStatus) -> bool,
     ) -> Result<MetadataProfileStatus> {
         let profiles: Api<MetadataProfile> = namespace.api();
-        within(Duration::from_secs(40), what, async || {
+        within(Duration::from_secs(60), what, async || {
             let status = profiles.get(profile).await?.status.unwrap_or_default();
             ensure!(so(&status), "MetadataProfile {profile} says: {}", serde_json::to_string(&status)?);
             Ok(status)
