@@ -1,6 +1,7 @@
 //! Everything that the operator knows, in one place: the index of pods, what agents are told, the profiles as objects,
 //! Secrets that profiles name, and what agents report. It knows no API server, no socket and no time.
 
+mod known;
 mod observe;
 #[cfg(test)]
 mod tests;
@@ -9,17 +10,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use podmeta_agent_api::Epoch;
 use podmeta_agent_api::calls::Report;
-use podmeta_crds::field::FieldError;
 use podmeta_crds::metadataprofile::MetadataProfileStatus;
 use podmeta_metadata::compile::Settings;
 use podmeta_metadata::credentials::SecretData;
 use podmeta_metadata::names::PodUid;
-use podmeta_metadata::profile::{KeyRef, Profile, ProfileRef, UserDataSource};
-use podmeta_metadata::role::Provider;
+use podmeta_metadata::profile::{KeyRef, ProfileRef, UserDataSource};
 
 use crate::feed::Feed;
 use crate::index::{Change, Entry, Index, ProfileKey, Update};
-use crate::profile::{Invalid, ProfileObject, Valid};
+use crate::profile::ProfileObject;
+use known::Known;
 
 /// One object as it is now, or the name of one that is gone.
 #[derive(Debug)]
@@ -77,17 +77,6 @@ pub struct World {
     gone: BTreeSet<String>,
     /// The profiles that something else may be said of than when it was last asked.
     touched: BTreeSet<ProfileKey>,
-}
-
-#[derive(Debug)]
-struct Known {
-    reference: ProfileRef,
-    errors: Vec<FieldError>,
-    /// The newest generation that is valid.
-    valid: Option<Valid>,
-    /// What holds for its pods if none ever was.
-    shut: Option<Profile>,
-    status: Option<MetadataProfileStatus>,
 }
 
 impl World {
@@ -261,56 +250,19 @@ impl World {
     }
 
     fn profile(&mut self, object: ProfileObject) {
-        let ProfileObject { reference, spec, status } = object;
-        let key = ProfileKey::of(&reference);
-        let before = self.profiles.remove(&key).filter(|before| before.reference.uid == reference.uid);
-        let unchanged = before.as_ref().is_some_and(|before| before.reference == reference && before.status == status);
+        let key = ProfileKey::of(&object.reference);
+        let before = self.profiles.remove(&key).filter(|before| before.reference.uid == object.reference.uid);
+        let unchanged = before
+            .as_ref()
+            .is_some_and(|before| before.reference == object.reference && before.status == object.status);
         if !unchanged {
             self.touched.insert(key.clone());
         }
-        let remembered = before.and_then(|before| before.valid);
-        let known = match spec {
-            Ok(valid) => Known { reference, errors: Vec::new(), valid: Some(valid), shut: None, status },
-            Err(Invalid { errors, last_valid, shut }) => {
-                let said = status.as_ref().and_then(|status| status.observed_generation);
-                let valid = if said == Some(reference.generation) {
-                    // The leader has said what holds while this generation does not, so that all replicas agree.
-                    last_valid.or(remembered)
-                } else {
-                    remembered.into_iter().chain(last_valid).max_by_key(|valid| valid.written.generation)
-                };
-                Known { reference, errors, valid, shut, status }
-            }
-        };
+        let known = Known::next(before, object);
         self.index.note(match known.profile() {
             Some(profile) => Change::Profile(Box::new(profile.clone())),
             None => Change::ProfileGone { namespace: key.namespace.clone(), name: key.name.clone() },
         });
         self.profiles.insert(key, known);
-    }
-}
-
-impl Known {
-    /// What its pods are served by.
-    fn profile(&self) -> Option<&Profile> {
-        self.valid.as_ref().map(|valid| &valid.profile).or(self.shut.as_ref())
-    }
-
-    /// The names of all Secrets that the profile names.
-    fn secrets(&self) -> impl Iterator<Item = &str> {
-        let roles =
-            self.profile().into_iter().flat_map(|profile| profile.roles.values()).filter_map(|role| {
-                match &role.provider {
-                    Provider::Secret { name } => Some(name.as_str()),
-                    Provider::AwsWebIdentity { .. } | Provider::AwsAssumeRole { .. } | Provider::AliyunOidc { .. } => {
-                        None
-                    }
-                }
-            });
-        let data = self.profile().into_iter().filter_map(|profile| match &profile.user_data {
-            Some(UserDataSource::Secret(key)) => Some(key.name.as_str()),
-            Some(UserDataSource::Inline(_) | UserDataSource::ConfigMap(_)) | None => None,
-        });
-        roles.chain(data)
     }
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use podmeta_agent_api::calls::Reported;
 use podmeta_crds::field::FieldError;
-use podmeta_crds::metadataprofile::{LastValid, MAX_SPEC, MetadataProfileStatus};
+use podmeta_crds::metadataprofile::MetadataProfileStatus;
 use podmeta_metadata::compile::Outcome;
 use podmeta_metadata::credentials::from_secret;
 use podmeta_metadata::dialect::Dialect;
@@ -11,7 +11,8 @@ use podmeta_metadata::finding::{Finding, Reason};
 use podmeta_metadata::profile::{ProfileRef, UserDataSource};
 use podmeta_metadata::role::Provider;
 
-use super::{Known, World};
+use super::World;
+use super::known::Known;
 use crate::index::{Entry, ProfileKey};
 use crate::status::{Credentials, Observed, ObservedPod};
 
@@ -88,16 +89,6 @@ impl World {
         };
         let (profile, field) = (Some(known.reference.clone()), "spec.userData.secretKeyRef".to_owned());
         Some(Finding { profile, field, reason: Reason::UserDataUnavailable, message })
-    }
-}
-
-impl Known {
-    /// What the status keeps. What this version cannot read stays there, for one that can.
-    fn last_valid(&self) -> Option<LastValid> {
-        match &self.valid {
-            Some(valid) => Some(valid.written.clone()).filter(|written| written.spec.len() <= MAX_SPEC),
-            None => self.status.as_ref()?.last_valid.clone(),
-        }
     }
 }
 

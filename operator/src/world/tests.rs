@@ -1,12 +1,15 @@
 use jiff::Timestamp;
 use podmeta_agent_api::calls::{Generation, Reported};
+use podmeta_crds::field::FieldError;
 use podmeta_crds::metadataprofile::LastValid;
 use podmeta_crds::objects::{File, load};
 use podmeta_metadata::compile::Outcome;
 use podmeta_metadata::finding::Reason;
+use podmeta_metadata::profile::Profile;
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::profile::{Invalid, Valid};
 
 const OBJECTS: &str = "
 apiVersion: v1
