@@ -119,10 +119,11 @@ mod tests {
 
     #[test]
     fn a_valid_generation_is_the_last_valid_one() {
-        let valid = profile(2, "'two'", json!({})).spec.unwrap();
+        let valid = profile(2, "'zwölf'", json!({})).spec.unwrap();
         assert_eq!((valid.profile.object.generation, valid.written.generation), (2, 2));
+        assert!(valid.written.spec.is_ascii());
         let spec: Value = serde_json::from_str(&valid.written.spec).unwrap();
-        assert_eq!(spec["metadata"][0]["expression"], "'two'");
+        assert_eq!(spec["metadata"][0]["expression"], "'zwölf'");
     }
 
     #[test]
