@@ -18,6 +18,9 @@ pub use version::{Epoch, Malformed, ResourceVersion};
 /// Where the workloads of the agent's own node are listed; with `?watch=1&resourceVersion=…` they are watched.
 pub const WORKLOADS: &str = "/v1/workloads";
 
+/// How many requests a connection may have at a time. An agent has no more on its way before it is told so, either.
+pub const STREAMS: u32 = 32;
+
 /// The audience that an agent's token must be made for.
 pub const AUDIENCE: &str = "podmeta-operator";
 

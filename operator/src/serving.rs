@@ -11,6 +11,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use podmeta_agent_api::STREAMS;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{Accept, TlsAcceptor};
 use tokio_util::sync::CancellationToken;
@@ -28,9 +29,7 @@ const PROOF: Duration = Duration::from_secs(20);
 const PING: Duration = Duration::from_secs(20);
 /// How much of an answer waits for its agent to take it, in bytes: after an edit all agents' do.
 const SEND: usize = 16 * 1024;
-/// What a connection may have of requests at a time, whoever is on it: how many, how long their heads are, and how much of
-/// their bodies waits to be read, in bytes. An agent has up to 32 calls for its pods at a time; the others wait with it.
-const STREAMS: u32 = 32;
+/// How long the heads of requests may be, and how much of their bodies waits to be read, in bytes, whoever sends them.
 const HEAD: u32 = 8 * 1024;
 const WINDOW: u32 = 65_535;
 /// How long connections may take to end when the operator stops.

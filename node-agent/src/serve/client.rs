@@ -12,6 +12,7 @@ use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilde
 use hyper_util::client::legacy::Client as Http;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use podmeta_agent_api::STREAMS;
 use podmeta_agent_api::calls::Refused;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
@@ -221,6 +222,7 @@ pub fn connections(pem: &[u8], host: &str) -> Result<Connections, String> {
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .http2_only(true)
+        .http2_initial_max_send_streams(STREAMS as usize)
         .http2_keep_alive_interval(std::time::Duration::from_secs(10))
         .http2_keep_alive_timeout(std::time::Duration::from_secs(10))
         .http2_keep_alive_while_idle(true)
