@@ -135,10 +135,10 @@ fn accepted(observed: &Observed) -> Verdict {
         |status, reason: &str, message| Verdict { kind: ACCEPTED, status, reason: reason.to_owned(), message };
     if !observed.invalid.is_empty() {
         let wrong = list(observed.invalid.iter().map(ToString::to_string));
-        let meanwhile = match &observed.last_valid {
-            Some(last) if observed.held => format!("its pods are served by generation {} meanwhile", last.generation),
-            Some(_) | None if observed.held => "its pods are served by the generation before meanwhile".to_owned(),
-            Some(_) | None => "it gives its pods nothing meanwhile".to_owned(),
+        let meanwhile = match (observed.held, &observed.last_valid) {
+            (true, Some(last)) => format!("its pods are served by generation {} meanwhile", last.generation),
+            (true, None) => "its pods are served by a generation before meanwhile".to_owned(),
+            (false, _) => "it gives its pods nothing meanwhile".to_owned(),
         };
         return verdict(Status::False, "Invalid", format!("{wrong}; {meanwhile}"));
     }

@@ -155,22 +155,17 @@ impl Operator {
     ) -> Result<Signed, String> {
         let key = (pod.clone(), dialect);
         let asked = DocumentRequest { pod: pod.clone(), dialect, audience: None, link: link.clone() };
-        let end = Instant::now() + PATIENCE;
-        loop {
-            match self.call::<_, Signed>(DOCUMENT, &asked).await {
-                Ok(signed) if signed.document == text => {
-                    lock(&self.documents).insert(key, signed.clone());
-                    self.changed();
-                    return Ok(signed);
-                }
-                // That replica knows the pod as it was or will be, for a moment.
-                Ok(_) if Instant::now() + RETRY < end => tokio::time::sleep(RETRY).await,
-                Ok(_) => return Err("the operator knows the pod otherwise than this agent".to_owned()),
-                Err(error @ Error::Refused { .. }) => return Err(error.to_string()),
-                Err(error) => {
-                    let kept = lock(&self.documents).get(&key).filter(|kept| kept.document == text).cloned();
-                    return kept.ok_or_else(|| error.to_string());
-                }
+        match self.call_until(DOCUMENT, &asked, |signed: &Signed| signed.document == text).await {
+            Ok(signed) if signed.document == text => {
+                lock(&self.documents).insert(key, signed.clone());
+                self.changed();
+                Ok(signed)
+            }
+            Ok(_) => Err("the operator knows the pod otherwise than this agent".to_owned()),
+            Err(error @ Error::Refused { .. }) => Err(error.to_string()),
+            Err(error) => {
+                let kept = lock(&self.documents).get(&key).filter(|kept| kept.document == text).cloned();
+                kept.ok_or_else(|| error.to_string())
             }
         }
     }
@@ -235,17 +230,32 @@ impl Operator {
         answer
     }
 
-    /// Asks as long as a pod may wait: the replica that was asked may just have ended, or not have heard of the pod yet.
     async fn call<A: Serialize + Sync, B: for<'de> Deserialize<'de>>(&self, path: &str, asked: &A) -> Result<B, Error> {
+        self.call_until(path, asked, |_| true).await
+    }
+
+    /// Asks as long as a pod may wait: the replica that was asked may just have ended, not have heard of the pod yet, or
+    /// know it as it was or will be in a moment.
+    async fn call_until<A: Serialize + Sync, B: for<'de> Deserialize<'de>>(
+        &self,
+        path: &str,
+        asked: &A,
+        is_current: impl Fn(&B) -> bool + Send,
+    ) -> Result<B, Error> {
         let end = Instant::now() + PATIENCE;
         loop {
             let answer = tokio::time::timeout_at(end, self.client.call(path, asked)).await;
-            match answer.unwrap_or(Err(Error::TooLong)) {
-                Err(
-                    Error::Unreachable(_) | Error::Status(_) | Error::Refused { status: StatusCode::FORBIDDEN, .. },
-                ) if Instant::now() + RETRY < end => tokio::time::sleep(RETRY).await,
-                answer => return answer,
+            let answer = answer.unwrap_or(Err(Error::TooLong));
+            let passes = match &answer {
+                Ok(answer) => !is_current(answer),
+                Err(Error::Unreachable(_) | Error::Status(_)) => true,
+                Err(Error::Refused { status, .. }) => *status == StatusCode::FORBIDDEN,
+                Err(Error::File { .. } | Error::TooLong | Error::Gone | Error::Answer(_)) => false,
+            };
+            if !passes || Instant::now() + RETRY >= end {
+                return answer;
             }
+            tokio::time::sleep(RETRY).await;
         }
     }
 

@@ -100,7 +100,7 @@ impl Podmeta {
         so: impl Fn(&MetadataProfileStatus) -> bool,
     ) -> Result<MetadataProfileStatus> {
         let profiles: Api<MetadataProfile> = namespace.api();
-        within(Duration::from_secs(60), what, async || {
+        within(Duration::from_secs(40), what, async || {
             let status = profiles.get(profile).await?.status.unwrap_or_default();
             ensure!(so(&status), "MetadataProfile {profile} says: {}", serde_json::to_string(&status)?);
             Ok(status)

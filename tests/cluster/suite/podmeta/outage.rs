@@ -15,7 +15,7 @@ use super::served::{credentials, edit, operators, pod_with_credentials};
 use crate::kit::{self, Podmeta, condition, within};
 
 /// How long the API server is away.
-const AWAY: Duration = Duration::from_secs(20);
+const AWAY: Duration = Duration::from_secs(120);
 
 /// Prints the process id of a node's agent, by what every shell has.
 const FIND_AGENT: &str = r#"for process in /proc/[0-9]*; do
