@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The cluster's tests on kind instead of `cluster up`; they install the chart with helm. It needs Docker, kind, and what
-# `make cluster` needs, as root.
+# The cluster's tests on kind instead of `cluster up`, with the Dockerfile's image; they install the chart with helm. It
+# needs Docker, kind, and what `make cluster` needs, as root.
 #
 #   tests/e2e/kind.sh          makes a cluster, loads the images, runs the suite (which installs the chart), deletes the cluster
 #   KEEP=1 tests/e2e/kind.sh   leaves the cluster for a look
@@ -31,7 +31,7 @@ for program in cargo docker ip kind; do
 done
 
 cd "$root"
-cargo build --locked --package podmeta-cluster --package podmeta-node-agent --package podmeta-operator
+cargo build --locked --package podmeta-cluster
 cluster=target/debug/cluster
 tests/cluster/packages "$cluster"
 
@@ -43,10 +43,12 @@ done
 imds=$!
 
 kind create cluster --config "$here/kind.yaml" --kubeconfig "$work/kubeconfig" --wait 120s
-for image in client pause podmeta; do
+for image in client pause; do
   archive=$("$cluster" archive "$image")
   kind load image-archive "$archive" --name "$name"
 done
+docker build --tag podmeta.test/podmeta:dev .
+kind load docker-image podmeta.test/podmeta:dev --name "$name"
 
 KUBECONFIG=$work/kubeconfig PODMETA_REAL_IMDS=http://127.0.0.1:8980/asked \
   cargo test --locked --workspace --test suite

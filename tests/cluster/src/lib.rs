@@ -13,6 +13,7 @@ pub mod links;
 pub mod lock;
 pub mod machine;
 pub mod needs;
+pub mod network_policy;
 pub mod node;
 pub mod oci;
 pub mod pki;

@@ -10,7 +10,7 @@ use podmeta_cluster::images::{self, Known};
 use podmeta_cluster::layout::{ClusterName, MAX_NODES, Machine, Node};
 use podmeta_cluster::machine::Running;
 use podmeta_cluster::programs::{COREDNS_MODULE, HELM_MODULE, KUBERNETES_MODULE};
-use podmeta_cluster::{down, init, lock, needs, real_imds, status, up};
+use podmeta_cluster::{down, init, lock, needs, network_policy, real_imds, status, up};
 
 /// A real Kubernetes for tests, made of namespaces on this machine. It needs root.
 #[derive(Parser)]
@@ -66,6 +66,8 @@ enum Command {
     Init { machine: Machine },
     #[command(hide = true)]
     RealImds,
+    #[command(hide = true)]
+    NetworkPolicies { kubeconfig: PathBuf, node: String },
 }
 
 fn main() -> ExitCode {
@@ -106,10 +108,15 @@ fn run(Arguments { command, name }: Arguments) -> Result<()> {
         Command::Shell { machine, command } => shell(&name, machine, &command),
         Command::Machine { machine } => init::unshare_machine(&name, machine),
         Command::Init { machine } => init::run(&name, machine),
-        Command::RealImds => {
-            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(real_imds::serve())
+        Command::RealImds => runtime()?.block_on(real_imds::serve()),
+        Command::NetworkPolicies { kubeconfig, node } => {
+            runtime()?.block_on(network_policy::enforce(&kubeconfig, &node))
         }
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make a runtime")
 }
 
 fn load(cluster: &ClusterName, images: &[String]) -> Result<()> {

@@ -1,4 +1,5 @@
-//! What runs on a node, and how it is told to: containerd with the bridge CNI plugin, the kubelet, kube-proxy.
+//! What runs on a node, and how it is told to: containerd with the bridge CNI plugin, the kubelet, kube-proxy, and
+//! what enforces NetworkPolicies.
 
 use std::fs;
 use std::net::IpAddr;
@@ -39,6 +40,8 @@ pub fn configure(
     authority.kubeconfig(&folder.join("kubelet.kubeconfig"), &inner_server(), &kubelet)?;
     let proxy = Identity { name: "system:kube-proxy", group: None, names: &[], addresses: &[] };
     authority.kubeconfig(&folder.join("kube-proxy.kubeconfig"), &inner_server(), &proxy)?;
+    let policies = Identity { name: "network-policies", group: None, names: &[], addresses: &[] };
+    authority.kubeconfig(&folder.join("network-policies.kubeconfig"), &inner_server(), &policies)?;
     write(&folder.join("ca.crt"), authority.certificate())?;
     write(&folder.join("resolv.conf"), "# Nothing outside the cluster has a name.\n")?;
     write(&folder.join("containerd.toml"), &containerd())?;
@@ -61,16 +64,18 @@ pub fn container_runtime() -> Result<Service> {
     Ok(Service { name: "containerd", program, arguments: vec![format!("--config={OWN}/containerd.toml")] })
 }
 
-/// A node's kubelet and kube-proxy.
-#[must_use]
-pub fn services(cluster: &ClusterName, node: Node, programs: &Path) -> Vec<Service> {
+/// A node's kubelet, kube-proxy, and this program as what enforces NetworkPolicies.
+///
+/// # Errors
+/// If this program cannot be found.
+pub fn services(cluster: &ClusterName, node: Node, programs: &Path) -> Result<Vec<Service>> {
     let (ipv4, ipv6) = node.addresses();
     let labels = [
         "topology.kubernetes.io/region=eu-central-1".to_owned(),
         format!("topology.kubernetes.io/zone={}", node.zone()),
         "node.kubernetes.io/instance-type=m7i.large".to_owned(),
     ];
-    vec![
+    Ok(vec![
         Service {
             name: "kubelet",
             program: programs.join("kubelet"),
@@ -87,7 +92,16 @@ pub fn services(cluster: &ClusterName, node: Node, programs: &Path) -> Vec<Servi
             program: programs.join("kube-proxy"),
             arguments: vec![format!("--config={OWN}/kube-proxy.yaml")],
         },
-    ]
+        Service {
+            name: "cluster",
+            program: std::env::current_exe().context("cannot find this program")?,
+            arguments: vec![
+                "network-policies".to_owned(),
+                format!("{OWN}/network-policies.kubeconfig"),
+                node.name(cluster),
+            ],
+        },
+    ])
 }
 
 fn containerd() -> String {

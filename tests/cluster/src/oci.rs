@@ -134,7 +134,10 @@ pub fn identify(archive: &Path) -> Result<(String, String)> {
         let index: Value = serde_json::from_str(&text)?;
         let name = index.pointer("/manifests/0/annotations").and_then(|all| all.get(NAME)).and_then(Value::as_str);
         let digest = index.pointer("/manifests/0/digest").and_then(Value::as_str);
-        let (name, digest) = (name.context("its image has no name")?, digest.context("its image has no digest")?);
+        let (name, digest) = (
+            name.with_context(|| format!("its image has no annotation {NAME}, which `docker save` writes"))?,
+            digest.context("its image has no digest")?,
+        );
         Ok((name.to_owned(), digest.to_owned()))
     };
     read().with_context(|| format!("{} is no archive of an OCI image", archive.display()))

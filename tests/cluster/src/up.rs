@@ -20,6 +20,7 @@ use crate::steps::step;
 use crate::{control_plane, down, lock, needs, node, pki, probe};
 
 const DNS: &str = include_str!("../manifests/coredns.yaml");
+const NETWORK_POLICIES: &str = include_str!("../manifests/network-policies.yaml");
 /// How long Kubernetes may take for one step on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -76,7 +77,7 @@ fn make(cluster: &ClusterName, count: u8, programs: &Path, plugins: &Path, kubec
                 forget(kubectl, &node.name(cluster))?;
                 fs::write(registered, "")?; // before the kubelet starts: it registers once
             }
-            start(running, &node::services(cluster, node, programs))?;
+            start(running, &node::services(cluster, node, programs)?)?;
             let name = format!("node/{}", node.name(cluster));
             let exists = || kubectl.run(&["get", &name]).is_ok();
             ensure!(until(PATIENCE, exists), "{name} did not register");
@@ -145,6 +146,7 @@ fn start_control_plane(machine: &Running, programs: &Path, link: HostLink, kubec
     let asked = SocketAddr::new(link.cluster().into(), ASKED_PORT);
     let listens = || TcpStream::connect_timeout(&asked, Duration::from_secs(1)).is_ok();
     ensure!(until(PATIENCE, listens), "what stands for the real metadata service does not listen at {asked}");
+    kubectl.apply(NETWORK_POLICIES)?;
     kubectl.apply(DNS)
 }
 

@@ -4,6 +4,7 @@ mod agents;
 mod answers;
 mod certificates;
 mod conditions;
+mod network;
 mod outage;
 mod profiles;
 mod quickstart;

@@ -87,7 +87,7 @@ impl Machine {
 
     fn service(&self, cluster: &ClusterName, name: &str) -> Result<Service> {
         let programs = KUBERNETES_MODULE.build()?;
-        let services = podmeta_cluster::node::services(cluster, self.letter()?, &programs);
+        let services = podmeta_cluster::node::services(cluster, self.letter()?, &programs)?;
         services.into_iter().find(|service| service.name == name).with_context(|| format!("a node has no {name}"))
     }
 }
