@@ -24,14 +24,14 @@ pub const STREAMS: u32 = 32;
 /// The audience that an agent's token must be made for.
 pub const AUDIENCE: &str = "podmeta-operator";
 
-/// Everything that a node's agent serves, as of one version.
+/// Everything that a node's agent serves, as of one version. `I` is an [`Item`], or how the operator keeps one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct List {
+pub struct List<I = Item> {
     /// Where to watch from.
     pub resource_version: ResourceVersion,
     /// Each pod of the node.
-    pub items: Vec<Item>,
+    pub items: Vec<I>,
 }
 
 /// One pod.
@@ -50,27 +50,27 @@ pub struct Item {
 /// One line of a watch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Event {
+pub struct Event<I = Item> {
     /// Where to go on from after this line.
     pub resource_version: ResourceVersion,
     /// What it says.
     #[serde(flatten)]
-    pub change: Change,
+    pub change: Change<I>,
 }
 
 /// What a line of a watch says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Change {
+pub enum Change<I = Item> {
     /// A pod that was not there.
     Added {
         /// What it is served.
-        object: Box<Item>,
+        object: Box<I>,
     },
     /// Something else is served to a pod, which may be new to an agent that has not read all changes before.
     Modified {
         /// What it is served.
-        object: Box<Item>,
+        object: Box<I>,
     },
     /// A pod is gone.
     Deleted {
@@ -97,7 +97,7 @@ mod tests {
         let resource_version: ResourceVersion = "e1:7".parse().unwrap();
         for (change, expected) in [
             (
-                Change::Added { object: denied },
+                Change::<Item>::Added { object: denied },
                 r#"{"resourceVersion":"e1:7","type":"ADDED","object":{"outcome":"denied","pod":{"namespace":"shop","name":"web","uid":"0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e1001"},"why":"no MetadataProfile matches it","addresses":["10.0.0.7"]}}"#,
             ),
             (

@@ -33,7 +33,7 @@ pub enum Refusal {
 }
 
 fn served<'e>(entry: &'e Entry, what: &'static str) -> Result<&'e Workload, Refusal> {
-    match &entry.compiled.outcome {
+    match &entry.item.outcome {
         Outcome::Served(workload) => Ok(workload),
         Outcome::Denied(_) | Outcome::Node(_) => Err(Refusal::None(what)),
     }
@@ -104,7 +104,7 @@ pub fn document(entry: &Entry, request: &DocumentRequest) -> Result<String, Refu
     let named = link.ipv4.iter().copied().map(Into::into).chain(link.ipv6.iter().copied().map(Into::into));
     let named: std::collections::BTreeSet<std::net::IpAddr> = named.collect();
     // Before the API server has heard of any from the kubelet, the CNI's word holds.
-    if !entry.addresses.is_empty() && !named.iter().all(|address| entry.addresses.contains(address)) {
+    if !entry.item.addresses.is_empty() && !named.iter().all(|address| entry.item.addresses.contains(address)) {
         return Err(Refusal::Address);
     }
     let text = match request.dialect {

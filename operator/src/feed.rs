@@ -7,8 +7,9 @@ mod tests;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use podmeta_agent_api::{Change, Epoch, Event, Item, List, ResourceVersion};
+use podmeta_agent_api::{Change, Epoch, Event, List, ResourceVersion};
 use podmeta_metadata::names::PodUid;
+use serde::{Serialize, Serializer};
 
 use crate::index::{Entry, Update};
 
@@ -46,6 +47,16 @@ struct Served {
     /// The number of its last change.
     modified: u64,
     entry: Arc<Entry>,
+}
+
+/// What an agent is told of one pod: shared with what is known here, not copied.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sent(Arc<Entry>);
+
+impl Serialize for Sent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.item.serialize(serializer)
+    }
 }
 
 impl Feed {
@@ -88,9 +99,9 @@ impl Feed {
 
     /// Everything that a node's agent serves now.
     #[must_use]
-    pub fn list(&self, node: &str) -> List {
+    pub fn list(&self, node: &str) -> List<Sent> {
         let pods = self.nodes.get(node).into_iter().flat_map(|node| node.pods.values());
-        let items = pods.map(|served| served.item()).collect();
+        let items = pods.map(Served::sent).collect();
         List { resource_version: self.version(self.number), items }
     }
 
@@ -99,7 +110,7 @@ impl Feed {
     ///
     /// # Errors
     /// If that version is of another epoch, of the future, or before a deletion that was forgotten.
-    pub fn since(&self, node: &str, version: &ResourceVersion, most: usize) -> Result<Vec<Event>, Gone> {
+    pub fn since(&self, node: &str, version: &ResourceVersion, most: usize) -> Result<Vec<Event<Sent>>, Gone> {
         if version.epoch != self.epoch || version.number > self.number {
             return Err(Gone);
         }
@@ -117,7 +128,7 @@ impl Feed {
             resource_version: self.version(number),
             change: changed.change(version.number),
         };
-        let mut events: Vec<Event> = changes.into_iter().map(event).collect();
+        let mut events: Vec<Event<Sent>> = changes.into_iter().map(event).collect();
         if all && last < self.number {
             events.push(Event { resource_version: self.version(self.number), change: Change::Bookmark });
         }
@@ -134,8 +145,7 @@ impl Node {
     fn take(&mut self, number: u64, pod: PodUid, entry: Option<Arc<Entry>>) -> bool {
         match (self.pods.get_mut(&pod), entry) {
             (Some(served), Some(entry)) => {
-                let same = served.entry.compiled.outcome == entry.compiled.outcome
-                    && served.entry.addresses == entry.addresses;
+                let same = served.entry.item == entry.item;
                 if !same {
                     served.modified = number;
                 }
@@ -176,17 +186,17 @@ enum Changed<'f> {
 
 impl Changed<'_> {
     /// The change for an agent that knows what was until a number.
-    fn change(&self, until: u64) -> Change {
+    fn change(&self, until: u64) -> Change<Sent> {
         match self {
-            Self::Served(served) if served.added > until => Change::Added { object: Box::new(served.item()) },
-            Self::Served(served) => Change::Modified { object: Box::new(served.item()) },
+            Self::Served(served) if served.added > until => Change::Added { object: Box::new(served.sent()) },
+            Self::Served(served) => Change::Modified { object: Box::new(served.sent()) },
             Self::Deleted(uid) => Change::Deleted { uid: (*uid).clone() },
         }
     }
 }
 
 impl Served {
-    fn item(&self) -> Item {
-        Item { outcome: self.entry.compiled.outcome.clone(), addresses: self.entry.addresses.clone() }
+    fn sent(&self) -> Sent {
+        Sent(Arc::clone(&self.entry))
     }
 }

@@ -14,7 +14,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use podmeta_metadata::compile::{Settings, compile};
+use podmeta_agent_api::Item;
+use podmeta_metadata::compile::{Compiled, Settings, compile};
 use podmeta_metadata::facts::{Facts, NamespaceFacts, NodeFacts, PodFacts};
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::policy::Policy;
@@ -149,8 +150,9 @@ impl Index {
             namespace: namespace.facts.clone()?,
             node: self.nodes.get(&pod.node).and_then(|node| node.facts.clone()),
         };
-        let compiled = compile(&facts, &namespace.profiles, &self.policies, &namespace.sources, &self.settings);
-        Some(Entry { compiled, addresses: pod.addresses.clone() })
+        let Compiled { outcome, findings } =
+            compile(&facts, &namespace.profiles, &self.policies, &namespace.sources, &self.settings);
+        Some(Entry { item: Item { outcome, addresses: pod.addresses.clone() }, findings })
     }
 
     fn concern(&mut self, pod: &PodUid, before: Option<&Entry>, after: Option<&Entry>) {

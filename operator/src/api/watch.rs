@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::agent::Agent;
 use super::{Api, refuse};
+use crate::feed::Sent;
 use crate::metrics::Watching;
 use crate::reconcile::Shared;
 use crate::reviewer::Bearer;
@@ -122,7 +123,7 @@ impl Stream {
     }
 }
 
-fn lines(events: &[Event]) -> Bytes {
+fn lines(events: &[Event<Sent>]) -> Bytes {
     let mut lines = Vec::new();
     for event in events {
         match serde_json::to_writer(&mut lines, event) {

@@ -1,4 +1,5 @@
-use podmeta_metadata::compile::{Compiled, Denied, Outcome};
+use podmeta_agent_api::Item;
+use podmeta_metadata::compile::{Denied, Outcome};
 use podmeta_metadata::finding::{Finding, Reason};
 use podmeta_metadata::workload::PodRef;
 
@@ -12,25 +13,25 @@ fn uid(number: usize) -> PodUid {
     format!("0b1d6f0a-52c4-4a30-8f2e-{number:012}").try_into().unwrap()
 }
 
-fn outcome(number: usize, why: &str) -> Outcome {
+fn entry(number: usize, why: &str) -> Entry {
     let pod = PodRef { namespace: "shop".into(), name: format!("pod-{number}"), uid: uid(number) };
-    Outcome::Denied(Denied { pod, why: why.into() })
+    let outcome = Outcome::Denied(Denied { pod, why: why.into() });
+    Entry { item: Item { outcome, addresses: Vec::new() }, findings: Vec::new() }
 }
 
 fn update(node: &str, number: usize, why: &str) -> Update {
-    let compiled = Compiled { outcome: outcome(number, why), findings: Vec::new() };
-    Update { pod: uid(number), node: node.into(), entry: Some(Arc::new(Entry { compiled, addresses: Vec::new() })) }
+    Update { pod: uid(number), node: node.into(), entry: Some(Arc::new(entry(number, why))) }
 }
 
-fn item(number: usize, why: &str) -> Box<Item> {
-    Box::new(Item { outcome: outcome(number, why), addresses: Vec::new() })
+fn sent(number: usize, why: &str) -> Box<Sent> {
+    Box::new(Sent(Arc::new(entry(number, why))))
 }
 
 fn gone(node: &str, number: usize) -> Update {
     Update { pod: uid(number), node: node.into(), entry: None }
 }
 
-fn changes(feed: &Feed, node: &str, version: &ResourceVersion) -> Result<Vec<Change>, Gone> {
+fn changes(feed: &Feed, node: &str, version: &ResourceVersion) -> Result<Vec<Change<Sent>>, Gone> {
     feed.since(node, version, usize::MAX).map(|events| events.into_iter().map(|event| event.change).collect())
 }
 
@@ -42,12 +43,25 @@ fn a_list_and_what_came_since_are_the_same_as_a_list_later() {
     assert_eq!(list.items.len(), 2);
     feed.take(vec![update("a", 1, "other"), gone("a", 2), update("a", 3, "three")]);
     let expected = [
-        Change::Modified { object: item(1, "other") },
+        Change::Modified { object: sent(1, "other") },
         Change::Deleted { uid: uid(2) },
-        Change::Added { object: item(3, "three") },
+        Change::Added { object: sent(3, "three") },
     ];
     assert_eq!(changes(&feed, "a", &list.resource_version).unwrap(), expected);
     assert_eq!(changes(&feed, "a", &feed.list("a").resource_version).unwrap(), []);
+}
+
+#[test]
+fn a_line_of_a_watch_and_a_list_are_read_as_items() {
+    let mut feed = feed();
+    let start = feed.list("a").resource_version;
+    feed.take(vec![update("a", 1, "one")]);
+    let item = entry(1, "one").item;
+    let lines = serde_json::to_string(&feed.since("a", &start, usize::MAX).unwrap()).unwrap();
+    let read: Vec<Event> = serde_json::from_str(&lines).unwrap();
+    assert_eq!(read[0].change, Change::Added { object: Box::new(item.clone()) });
+    let list = serde_json::to_string(&feed.list("a")).unwrap();
+    assert_eq!(serde_json::from_str::<List>(&list).unwrap().items, [item]);
 }
 
 #[test]
@@ -68,7 +82,7 @@ fn a_few_changes_at_a_time_come_to_the_same_as_all_of_them() {
     feed.take((0..5).map(|number| update("a", number, "one")).collect());
     feed.take(vec![update("a", 1, "other"), gone("a", 2), update("b", 7, "elsewhere")]);
     // A pod that changed before it was told of counts as changed.
-    let as_changed = |event: Event| match event.change {
+    let as_changed = |event: Event<Sent>| match event.change {
         Change::Added { object } => Event { change: Change::Modified { object }, ..event },
         Change::Modified { .. } | Change::Deleted { .. } | Change::Bookmark => event,
     };
@@ -92,7 +106,7 @@ fn a_pod_that_changed_often_is_told_once_as_it_is_now() {
     for why in ["one", "two", "three"] {
         feed.take(vec![update("a", 1, why)]);
     }
-    assert_eq!(changes(&feed, "a", &start).unwrap(), [Change::Added { object: item(1, "three") }]);
+    assert_eq!(changes(&feed, "a", &start).unwrap(), [Change::Added { object: sent(1, "three") }]);
 }
 
 #[test]
@@ -100,9 +114,8 @@ fn what_is_only_for_a_profile_s_author_is_not_told_to_agents() {
     let mut feed = feed();
     feed.take(vec![update("a", 1, "one")]);
     let finding = Finding { profile: None, field: "spec".into(), reason: Reason::TagDropped, message: "a tag".into() };
-    let compiled = Compiled { outcome: outcome(1, "one"), findings: vec![finding] };
     let before = feed.list("a").resource_version;
-    let entry = Some(Arc::new(Entry { compiled, addresses: Vec::new() }));
+    let entry = Some(Arc::new(Entry { findings: vec![finding], ..entry(1, "one") }));
     assert!(feed.take(vec![Update { entry, ..update("a", 1, "") }]).is_empty());
     assert_eq!(feed.list("a").resource_version, before);
 }

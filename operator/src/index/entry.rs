@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use podmeta_metadata::compile::{Compiled, Outcome};
+use podmeta_agent_api::Item;
+use podmeta_metadata::compile::Outcome;
 use podmeta_metadata::facts::{NamespaceFacts, NodeFacts, PodFacts};
+use podmeta_metadata::finding::Finding;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::policy::Policy;
 use podmeta_metadata::profile::{KeyRef, Profile, ProfileRef};
@@ -58,17 +60,17 @@ pub enum Change {
 /// What follows for one pod.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// What it is served, and what its profiles should know.
-    pub compiled: Compiled,
-    /// Its addresses, as far as they are known.
-    pub addresses: Vec<IpAddr>,
+    /// What its agent is told.
+    pub item: Item,
+    /// What its profiles should know.
+    pub findings: Vec<Finding>,
 }
 
 impl Entry {
     /// The profile that it is served by.
     #[must_use]
     pub fn profile(&self) -> Option<&ProfileRef> {
-        match &self.compiled.outcome {
+        match &self.item.outcome {
             Outcome::Served(workload) => workload.profile.as_ref(),
             Outcome::Denied(_) | Outcome::Node(_) => None,
         }
@@ -76,7 +78,7 @@ impl Entry {
 
     /// Every profile that this says something of.
     pub(super) fn concerns(&self) -> BTreeSet<ProfileKey> {
-        let findings = self.compiled.findings.iter().filter_map(|finding| finding.profile.as_ref());
+        let findings = self.findings.iter().filter_map(|finding| finding.profile.as_ref());
         findings.chain(self.profile()).map(ProfileKey::of).collect()
     }
 }

@@ -93,7 +93,7 @@ fn touched(index: &mut Index) -> Vec<PodUid> {
 }
 
 fn outcome<'i>(index: &'i Index, uid: &PodUid) -> &'i Outcome {
-    &compiled_for(index, uid).unwrap().compiled.outcome
+    &compiled_for(index, uid).unwrap().item.outcome
 }
 
 fn is_served(index: &Index, uid: &PodUid) -> bool {
@@ -118,7 +118,7 @@ fn objects_in_any_order_come_to_the_same() {
         Arc::clone(compiled_for(&index, uid).unwrap())
     });
     assert_eq!(one, other);
-    assert!(matches!(one.compiled.outcome, Outcome::Served(_)));
+    assert!(matches!(one.item.outcome, Outcome::Served(_)));
 }
 
 #[test]
@@ -211,12 +211,7 @@ fn a_config_map_s_value_touches_the_pods_whose_profile_names_it() {
     compile(&mut index);
     let web = objects.pods[0].facts.pod.metadata.uid.clone();
     let finding = |index: &Index| {
-        compiled_for(index, &web)
-            .unwrap()
-            .compiled
-            .findings
-            .iter()
-            .any(|finding| finding.reason == Reason::UserDataUnavailable)
+        compiled_for(index, &web).unwrap().findings.iter().any(|finding| finding.reason == Reason::UserDataUnavailable)
     };
     assert!(finding(&index));
     let key = KeyRef { name: "files".into(), key: "script".into() };

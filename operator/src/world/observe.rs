@@ -39,7 +39,6 @@ impl World {
         };
         for (uid, node, entry) in self.index.concerned(key) {
             let about = entry
-                .compiled
                 .findings
                 .iter()
                 .filter(|finding| finding.profile.as_ref().is_some_and(|profile| ProfileKey::of(profile) == *key));
@@ -93,7 +92,7 @@ impl World {
 }
 
 fn observed_pod(entry: &Entry, profile: &ProfileRef, reported: Option<&Reported>) -> ObservedPod {
-    let name = match &entry.compiled.outcome {
+    let name = match &entry.item.outcome {
         Outcome::Served(workload) => workload.pod.name.clone(),
         Outcome::Denied(denied) => denied.pod.name.clone(),
         Outcome::Node(pod) => pod.name.clone(),
@@ -104,7 +103,7 @@ fn observed_pod(entry: &Entry, profile: &ProfileRef, reported: Option<&Reported>
     };
     let outcomes = reported.into_iter().flat_map(|reported| &reported.credentials);
     // Whether a Secret gives credentials is known here, and now; the pod may have asked long ago.
-    let from_secret = |dialect: Dialect| match &entry.compiled.outcome {
+    let from_secret = |dialect: Dialect| match &entry.item.outcome {
         Outcome::Served(workload) => {
             let role = workload.part(dialect).and_then(|part| part.role.as_ref());
             role.is_some_and(|role| matches!(role.provider, Provider::Secret { .. }))

@@ -74,7 +74,7 @@ fn key(name: &str) -> ProfileKey {
 }
 
 fn dialects(world: &World) -> Option<(bool, bool)> {
-    match &world.pod_on("n1", &uid())?.compiled.outcome {
+    match &world.pod_on("n1", &uid())?.item.outcome {
         Outcome::Served(workload) => Some((workload.ec2.is_some(), workload.ecs.is_some())),
         Outcome::Denied(_) | Outcome::Node(_) => None,
     }

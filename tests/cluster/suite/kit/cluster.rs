@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -110,6 +110,21 @@ impl Cluster {
             }
             Access::None => Ok(()),
         }
+    }
+
+    /// Makes the nodes take pods after the API server was away: their kubelets come to it by themselves, after one or two
+    /// minutes, in which tests that follow would fail.
+    pub(crate) async fn wake_nodes(&self) -> Result<()> {
+        let nodes = Api::<Node>::all(self.client.clone());
+        for name in &self.nodes {
+            self.node_named(name).restart_kubelet().await?;
+            super::within(Duration::from_secs(60), "the node takes pods", async || {
+                ensure!(schedulable(&nodes.get(name).await?), "node {name} takes none");
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// A node by its whole name.

@@ -136,10 +136,12 @@ async fn known_pods_are_served_while_the_api_server_is_away() -> Result<()> {
         };
         let checked: Result<()> = checked.await;
         podmeta.cluster.start_api_server().await?;
-        checked?;
         println!("{served} times asked in {AWAY:?} without an API server");
+        let edited = edit(podmeta, namespace, &node, "two").await;
+        podmeta.cluster.wake_nodes().await?;
+        checked?;
         ensure!(served > 10, "only {served} times");
-        edit(podmeta, namespace, &node, "two").await
+        edited
     })
     .await
 }
