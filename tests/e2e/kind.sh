@@ -31,7 +31,7 @@ for program in cargo docker ip kind; do
 done
 
 cd "$root"
-cargo build --locked --package podmeta-cluster
+cargo build --locked --package podmeta-cluster --package podmeta-node-agent
 cluster=target/debug/cluster
 tests/cluster/packages "$cluster"
 

@@ -1,7 +1,8 @@
 //! What the NetworkPolicies of a cluster come to on one node, as rules of nftables.
 //!
 //! As the API says it: a pod that a policy selects gets, and sends, what one of the policies that select it allows; every
-//! other pod is free. Replies pass, and so does what a node itself sends to its pods.
+//! other pod is free. Replies pass, and so does what a pod sends to itself and what goes between a pod and its own node. But
+//! a new pod is free until its status has its addresses.
 //! Source: <https://kubernetes.io/docs/concepts/services-networking/network-policies/>.
 
 use std::fmt::Write as _;
@@ -56,7 +57,9 @@ impl Known<'_> {
                 let Some(first) = addresses.first().filter(|_| !policies.is_empty()) else { continue };
                 let chain = format!("{}-{}", direction.name(), first.to_string().replace([':', '.'], "-"));
                 for address in &addresses {
-                    writeln!(jumps, "    {} {side} {address} jump {chain}", family(*address))?;
+                    let family = family(*address);
+                    writeln!(jumps, "    {family} saddr {address} {family} daddr {address} accept")?;
+                    writeln!(jumps, "    {family} {side} {address} jump {chain}")?;
                 }
                 let mut lines = Vec::new();
                 for policy in policies {
@@ -255,7 +258,7 @@ mod tests {
         json!({"metadata": {"namespace": "n", "name": "p"}, "spec": spec})
     }
 
-    /// What is held for pod `server` of namespace `n`, beside `client` there and `client` in namespace `other`.
+    /// What is enforced for pod `server` of namespace `n`, beside `client` there and `client` in namespace `other`.
     fn rules(policies: &[Value], change: impl FnOnce(&mut [Value; 3])) -> String {
         let mut pods = [
             pod("n", "server", &["10.0.0.1", "fd00::1"]),
@@ -300,24 +303,26 @@ mod tests {
                 .contains("jump")
         );
         let foreign = json!({"metadata": {"namespace": "other", "name": "p"}, "spec": {"podSelector": {}, "policyTypes": ["Ingress"]}});
-        let held = rules(&[foreign], |_| {});
-        assert!(held.contains("10.0.0.3 jump") && !held.contains("10.0.0.1") && !held.contains("10.0.0.2"), "{held}");
+        let found = rules(&[foreign], |_| {});
+        assert!(
+            found.contains("10.0.0.3 jump") && !found.contains("10.0.0.1") && !found.contains("10.0.0.2"),
+            "{found}"
+        );
     }
 
     #[test]
     fn who_is_selected_gets_what_a_policy_allows_and_sends_what_it_likes() {
         let rule = json!({"from": [{"podSelector": {"matchLabels": {"app": "client"}}}], "ports": [{"port": "api"}]});
-        let held = rules(&[server(json!({"policyTypes": ["Ingress"], "ingress": [rule]}))], |_| {});
+        let found = rules(&[server(json!({"policyTypes": ["Ingress"], "ingress": [rule]}))], |_| {});
         assert_eq!(
-            chain(&held, "to-10-0-0-1"),
+            chain(&found, "to-10-0-0-1"),
             ["ip saddr 10.0.0.2 tcp dport 8443 return", "ip6 saddr fd00::2 tcp dport 8443 return"],
             "the named port of TCP, from the client of the same namespace"
         );
-        assert!(
-            held.contains("    ip daddr 10.0.0.1 jump to-10-0-0-1\n    ip6 daddr fd00::1 jump to-10-0-0-1\n"),
-            "{held}"
-        );
-        assert!(!held.contains("from-10-0-0-1"), "{held}");
+        let ipv4 = "    ip saddr 10.0.0.1 ip daddr 10.0.0.1 accept\n    ip daddr 10.0.0.1 jump to-10-0-0-1\n";
+        let ipv6 = "    ip6 saddr fd00::1 ip6 daddr fd00::1 accept\n    ip6 daddr fd00::1 jump to-10-0-0-1\n";
+        assert!(found.contains(&format!("{ipv4}{ipv6}")), "{found}");
+        assert!(!found.contains("from-10-0-0-1"), "{found}");
     }
 
     #[test]
@@ -332,8 +337,8 @@ mod tests {
     #[test]
     fn policies_add_up() {
         let allow = |app: &str| json!({"policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": app}}}]}]});
-        let held = rules(&[server(allow("client")), server(allow("server"))], |_| {});
-        assert_eq!(chain(&held, "to-10-0-0-1").len(), 4, "two addresses of each");
+        let found = rules(&[server(allow("client")), server(allow("server"))], |_| {});
+        assert_eq!(chain(&found, "to-10-0-0-1").len(), 4, "two addresses of each");
     }
 
     #[test]
@@ -342,13 +347,13 @@ mod tests {
             {"namespaceSelector": {"matchLabels": {"name": "other"}}, "podSelector": {"matchLabels": {"app": "client"}}},
             {"ipBlock": {"cidr": "192.0.2.0/24", "except": ["192.0.2.1/32"]}},
         ]);
-        let held = rules(&[server(json!({"policyTypes": ["Ingress"], "ingress": [{"from": from}]}))], |_| {});
+        let found = rules(&[server(json!({"policyTypes": ["Ingress"], "ingress": [{"from": from}]}))], |_| {});
         let expected = [
             "ip saddr 10.0.0.3 return",
             "ip saddr 192.0.2.0/24 ip saddr != 192.0.2.1/32 return",
             "ip6 saddr fd00::3 return",
         ];
-        assert_eq!(chain(&held, "to-10-0-0-1"), expected);
+        assert_eq!(chain(&found, "to-10-0-0-1"), expected);
     }
 
     #[test]
@@ -358,7 +363,7 @@ mod tests {
             {"to": to, "ports": [{"port": "api", "protocol": "UDP"}, {"port": 80, "endPort": 90}]},
             {"ports": [{"port": 53, "protocol": "UDP"}, {"port": "api"}, {"protocol": "SCTP"}]},
         ]);
-        let held = rules(&[server(json!({"policyTypes": ["Egress"], "egress": egress}))], |_| {});
+        let found = rules(&[server(json!({"policyTypes": ["Egress"], "egress": egress}))], |_| {});
         let expected = [
             "ip daddr 10.0.0.2 tcp dport 80-90 return",
             "ip daddr 10.0.0.2 udp dport 53 return",
@@ -367,8 +372,8 @@ mod tests {
             "meta l4proto sctp return",
             "udp dport 53 return",
         ];
-        assert_eq!(chain(&held, "from-10-0-0-1"), expected, "nobody in particular has no named port");
-        assert!(held.contains("ip saddr 10.0.0.1 jump from-10-0-0-1"), "{held}");
+        assert_eq!(chain(&found, "from-10-0-0-1"), expected, "nobody in particular has no named port");
+        assert!(found.contains("ip saddr 10.0.0.1 jump from-10-0-0-1"), "{found}");
     }
 
     #[test]

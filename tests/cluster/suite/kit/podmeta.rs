@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
@@ -25,6 +26,14 @@ const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/podmeta")
 
 /// Where podmeta is installed.
 const SYSTEM: &str = "podmeta-system";
+
+/// Finds an agent's process on a node, from which it can be looked at without the API server.
+const FIND_AGENT: &str = r#"for process in /proc/[0-9]*; do
+  case "$(tr '\0' ' ' 2>/dev/null < "$process/cmdline")" in
+    "/podmeta-node-agent serve "*) echo "${process#/proc/}"; exit;;
+  esac
+done
+exit 1"#;
 
 /// Lets tests come as far as the operator's port with what they stole, on clusters where policies are enforced.
 const OPEN: &str = "
@@ -62,6 +71,23 @@ impl Podmeta {
             })
             .await?;
         Ok(Self { cluster: cluster.clone(), system })
+    }
+
+    /// Takes away what lets tests come as far as the operator's port. [`Podmeta::open`] must follow, whatever happens between.
+    pub(crate) async fn close(&self) -> Result<()> {
+        self.system.api::<NetworkPolicy>().delete("tests", &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    /// Lets tests come as far as the operator's port.
+    pub(crate) async fn open(&self) -> Result<()> {
+        self.system.apply(OPEN).await
+    }
+
+    /// The process of the agent on a node, as the node counts.
+    pub(crate) async fn agent_process(&self, node: &str) -> Result<String> {
+        let process = self.cluster.node_named(node).sh(FIND_AGENT).await;
+        Ok(process.with_context(|| format!("no agent runs on {node}"))?.trim().to_owned())
     }
 
     /// The agent's pod on a node.

@@ -15,7 +15,7 @@ use podmeta_agent_api::calls::CREDENTIALS;
 use serde_json::json;
 
 use super::profile;
-use super::served::operators;
+use super::served::all_ready;
 use crate::kit::{self, AGENT, Namespace, Podmeta, within};
 
 /// A token of a ServiceAccount, bound to a pod or to none.
@@ -174,23 +174,14 @@ async fn only_a_live_agent_s_token_for_the_operator_is_one() -> Result<()> {
     .await
 }
 
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
-    let ready = conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    ready && pod.metadata.deletion_timestamp.is_none()
-}
-
 #[tokio::test]
 async fn who_shows_no_token_has_few_connections_and_not_for_long_and_others_are_served_meanwhile() -> Result<()> {
     kit::podmeta_test(async |podmeta, namespace| {
         namespace.client("hoarder", json!({})).await?;
         namespace.client("thief", json!({})).await?;
-        let address = within(Duration::from_secs(60), "both operators are ready", async || {
-            let all = operators(podmeta).await?;
-            ensure!(all.len() == 2 && all.iter().all(is_ready), "not all are");
-            all.iter().find_map(|pod| pod.status.as_ref()?.pod_ip.clone()).context("it has no address")
-        })
-        .await?;
+        let (operators, _) = all_ready(podmeta).await?;
+        let address = operators.iter().find_map(|pod| pod.status.as_ref()?.pod_ip.clone());
+        let address = address.context("it has no address")?;
         let command = ["python3", "-c", HOARD, &address];
         let hoard = namespace.run("hoarder", &command);
         let others = async {

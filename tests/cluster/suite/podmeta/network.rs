@@ -1,56 +1,62 @@
-//! What the chart's NetworkPolicies hold: who comes as far as podmeta's ports, and where an agent comes to.
+//! What the chart's NetworkPolicies come to: who reaches podmeta's ports, and what an agent reaches.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::core::v1::{Namespace as CoreNamespace, Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt as _;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::Api;
 use serde_json::json;
 
-use super::served::operators;
+use super::served::all_ready;
 use crate::kit::{self, Namespace, Podmeta, within};
 
-/// How long a change may take until every node holds it.
-const HELD: Duration = Duration::from_secs(20);
+/// How long a change may take until every node enforces it.
+const ENFORCED: Duration = Duration::from_secs(30);
 
-/// Runs a command where the first agent of a node runs, as far as the network is concerned.
-const AS_AGENT: &str = "
-for process in /proc/[0-9]*; do
-  if [ \"$(readlink $process/exe)\" = /podmeta-node-agent ]; then
-    exec nsenter --target ${process#/proc/} --net ";
-
-/// The HTTP status of a URL, or `000` if nothing answers.
+/// Prints the HTTP status of a URL, or `000` if nothing answers.
 fn curl(url: &str) -> [&str; 10] {
-    ["curl", "-gsk", "--max-time", "5", "-o", "/dev/null", "-w", "%{http_code}", "--", url]
+    ["curl", "-gsk", "--max-time", "3", "-o", "/dev/null", "-w", "%{http_code}", "--", url]
 }
 
-async fn from_pod(namespace: &Namespace, url: &str) -> Result<String> {
-    Ok(namespace.exec("outsider", &curl(url)).await?.stdout)
+/// The HTTP status that was printed; none if nothing answered.
+fn status(printed: &str) -> Result<Option<u16>> {
+    let status = printed.parse().with_context(|| format!("curl printed {printed:?}"))?;
+    Ok(Some(status).filter(|status| *status != 0))
 }
 
-async fn from_node(podmeta: &Podmeta, node: &str, url: &str) -> Result<String> {
-    podmeta.cluster.node_named(node).sh(&format!("{} || true", curl(url).join(" "))).await
+async fn from_pod(namespace: &Namespace, url: &str) -> Result<Option<u16>> {
+    status(&namespace.exec("outsider", &curl(url)).await?.stdout)
 }
 
-async fn from_agent(podmeta: &Podmeta, node: &str, url: &str) -> Result<String> {
-    let ask = curl(url).join(" ");
-    let script = format!("({AS_AGENT} {ask}\n  fi\ndone; echo no agent runs here) || true");
-    podmeta.cluster.node_named(node).sh(&script).await
+async fn from_node(podmeta: &Podmeta, node: &str, url: &str) -> Result<Option<u16>> {
+    status(&podmeta.cluster.node_named(node).sh(&format!("{} || true", curl(url).join(" "))).await?)
 }
 
-/// The node and the first address of a pod.
-fn place(pod: &Pod) -> Result<(String, String)> {
+/// From where the agent of a node is, as far as the network is concerned.
+async fn from_agent(podmeta: &Podmeta, node: &str, url: &str) -> Result<Option<u16>> {
+    let agent = podmeta.agent_process(node).await?;
+    let ask = format!("nsenter --target {agent} --net {} || true", curl(url).join(" "));
+    status(&podmeta.cluster.node_named(node).sh(&ask).await?)
+}
+
+/// The node and the addresses of a pod, as a URL has them.
+fn place(pod: &Pod) -> Result<(String, Vec<String>)> {
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-    let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
-    node.zip(address).with_context(|| format!("pod {} is nowhere", pod.name_any()))
+    let ips = pod.status.as_ref().and_then(|status| status.pod_ips.clone()).unwrap_or_default();
+    let hosts = ips.into_iter().map(|own| if own.ip.contains(':') { format!("[{}]", own.ip) } else { own.ip });
+    let hosts: Vec<_> = hosts.collect();
+    ensure!(!hosts.is_empty(), "pod {} has no address", pod.name_any());
+    Ok((node.with_context(|| format!("pod {} is on no node", pod.name_any()))?, hosts))
 }
 
-/// Waits until the operator's port for agents answers a pod of the namespace, or does not.
-async fn reaches_operator(namespace: &Namespace, url: &str, reaches: bool) -> Result<()> {
-    within(HELD, &format!("that a pod reaches the operator is {reaches}"), async || {
-        let said = from_pod(namespace, url).await?;
-        ensure!((said != "000") == reaches, "{url}: {said}");
+/// Waits until a pod reaches all of these, or none, and that twice: an answer may be late on a slow machine.
+async fn reaches(namespace: &Namespace, urls: &[String], all: bool) -> Result<()> {
+    within(ENFORCED, "who reaches what", async || {
+        for url in urls.iter().chain(urls) {
+            let said = from_pod(namespace, url).await?;
+            ensure!(said.is_some() == all, "{url} says {said:?} to a pod");
+        }
         Ok(())
     })
     .await
@@ -58,31 +64,19 @@ async fn reaches_operator(namespace: &Namespace, url: &str, reaches: bool) -> Re
 
 #[tokio::test]
 async fn a_pod_that_is_no_agent_does_not_reach_the_operator() -> Result<()> {
-    kit::podmeta_test(async |podmeta, namespace| {
+    kit::disturbing_podmeta_test(async |podmeta, namespace| {
         namespace.client("outsider", json!({})).await?;
-        let namespaces = Api::<CoreNamespace>::all(namespace.client.clone());
-        let label = async |value: Option<&str>| {
-            let labels = json!({"metadata": {"labels": {"podmeta.test/suite": value}}});
-            namespaces.patch(&namespace.name, &PatchParams::default(), &Patch::Merge(&labels)).await
-        };
         let mut urls = vec!["https://podmeta-operator.podmeta-system.svc:8443/".to_owned()];
-        for operator in operators(podmeta).await? {
-            let ips = operator.status.and_then(|status| status.pod_ips).context("an operator has no address")?;
-            urls.extend(ips.iter().map(|own| match own.ip.contains(':') {
-                true => format!("https://[{}]:8443/", own.ip),
-                false => format!("https://{}:8443/", own.ip),
-            }));
+        for operator in all_ready(podmeta).await?.0 {
+            urls.extend(place(&operator)?.1.iter().map(|host| format!("https://{host}:8443/")));
         }
-        // This is what the tests' own policy lets in, so the port is there.
-        for url in &urls {
-            reaches_operator(namespace, url, true).await?;
-        }
-        label(None).await?;
-        for url in &urls {
-            reaches_operator(namespace, url, false).await?;
-        }
-        label(Some("podmeta")).await?;
-        reaches_operator(namespace, &urls[0], true).await
+        // What the tests let themselves in by: the ports are there.
+        reaches(namespace, &urls, true).await?;
+        podmeta.close().await?;
+        let closed = reaches(namespace, &urls, false).await;
+        podmeta.open().await?;
+        closed?;
+        reaches(namespace, &urls, true).await
     })
     .await
 }
@@ -91,56 +85,52 @@ async fn a_pod_that_is_no_agent_does_not_reach_the_operator() -> Result<()> {
 async fn metrics_are_for_whom_the_values_name() -> Result<()> {
     kit::disturbing_podmeta_test(async |podmeta, namespace| {
         namespace.client("outsider", json!({})).await?;
+        let (operators, agents) = all_ready(podmeta).await?;
         let mut urls = Vec::new();
-        for operator in operators(podmeta).await? {
-            let (node, address) = place(&operator)?;
-            urls.push((node, format!("http://{address}:8080/metrics")));
-        }
-        for node in podmeta.cluster.nodes() {
-            let agent = podmeta.system.api::<Pod>().get(&podmeta.agent_on(node).await?).await?;
-            let (node, address) = place(&agent)?;
-            urls.push((node, format!("http://{address}:8081/metrics")));
-        }
-        for (node, url) in &urls {
-            ensure!(from_node(podmeta, node, url).await? == "200", "{url} does not answer its node");
-            let said = from_pod(namespace, url).await?;
-            ensure!(said == "000", "{url} answers a pod: {said}");
-        }
-        let here = json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace.name}}}]);
-        podmeta.upgrade(&["--set-json", &format!("networkPolicy.metricsFrom={here}")]).await?;
-        let open = within(HELD, "metrics are open", async || {
-            for (_, url) in &urls {
-                let said = from_pod(namespace, url).await?;
-                ensure!(said == "200", "{url}: {said}");
+        for (pods, port) in [(operators, 8080), (agents, 8081)] {
+            for pod in pods {
+                let (node, hosts) = place(&pod)?;
+                let host = hosts.first().context("it has no address")?;
+                let url = format!("http://{host}:{port}/metrics");
+                ensure!(from_node(podmeta, &node, &url).await? == Some(200), "{url} does not answer its node");
+                urls.push(url);
             }
-            Ok(())
-        })
-        .await;
-        podmeta.upgrade(&["--set-json", "networkPolicy.metricsFrom=[]"]).await?;
-        open
+        }
+        reaches(namespace, &urls, false).await?;
+        let here = json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace.name}}}]);
+        let opened = podmeta.upgrade(&["--set-json", &format!("networkPolicy.metricsFrom={here}")]).await;
+        let reached = reaches(namespace, &urls, true).await;
+        let closed = podmeta.upgrade(&["--set-json", "networkPolicy.metricsFrom=[]"]).await;
+        opened.and(reached).and(closed)
     })
     .await
 }
 
 #[tokio::test]
 async fn an_agent_reaches_the_operator_and_neither_the_api_server_nor_the_node_s_metadata() -> Result<()> {
-    kit::podmeta_test(async |podmeta, namespace| {
+    kit::disturbing_podmeta_test(async |podmeta, namespace| {
         namespace.client("outsider", json!({})).await?;
+        let (operators, _) = all_ready(podmeta).await?;
         let services: Api<Service> = Api::namespaced(podmeta.cluster.client.clone(), "default");
         let kubernetes = services.get("kubernetes").await?.spec.and_then(|spec| spec.cluster_ip);
         let kubernetes = format!("https://{}/version", kubernetes.context("the API server has no address")?);
-        for node in podmeta.cluster.nodes() {
-            for operator in operators(podmeta).await? {
-                let url = format!("https://{}:8443/", place(&operator)?.1);
-                let said = from_agent(podmeta, node, &url).await?;
-                ensure!(said.parse::<u16>().is_ok_and(|status| status > 0), "{url} does not answer the agent: {said}");
-            }
-            for url in
-                [kubernetes.as_str(), "http://169.254.169.254/", "http://[fd00:ec2::254]/", "http://100.100.100.200/"]
-            {
-                ensure!(from_node(podmeta, node, url).await? == "200", "{url} does not answer the node");
+        let metadata = ["http://169.254.169.254/", "http://[fd00:ec2::254]/", "http://100.100.100.200/"];
+        for url in metadata.into_iter().chain([kubernetes.as_str()]) {
+            ensure!(from_pod(namespace, url).await?.is_some(), "{url} does not answer a pod that no policy selects");
+            for node in podmeta.cluster.nodes() {
                 let said = from_agent(podmeta, node, url).await?;
-                ensure!(said == "000", "{url} answers the agent of {node}: {said}");
+                ensure!(said.is_none(), "{url} says {said:?} to the agent of {node}");
+            }
+        }
+        for operator in operators {
+            for host in place(&operator)?.1 {
+                let url = format!("https://{host}:8443/");
+                for node in podmeta.cluster.nodes() {
+                    ensure!(
+                        from_agent(podmeta, node, &url).await?.is_some(),
+                        "{url} does not answer the agent of {node}"
+                    );
+                }
             }
         }
         Ok(())

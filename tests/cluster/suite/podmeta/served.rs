@@ -57,8 +57,30 @@ pub(super) async fn edit(podmeta: &Podmeta, namespace: &Namespace, node: &str, v
     .await
 }
 
+/// Both operators and the agent of each node, once all of them are ready.
+pub(super) async fn all_ready(podmeta: &Podmeta) -> Result<(Vec<Pod>, Vec<Pod>)> {
+    within(Duration::from_secs(90), "both operators and all agents are ready", async || {
+        let (operators, agents) = (operators(podmeta).await?, parts(podmeta, "agent").await?);
+        let ready = operators.iter().chain(&agents).filter(|pod| is_ready(pod)).count();
+        let (all, nodes) = (operators.len() + agents.len(), podmeta.cluster.nodes().len());
+        ensure!(ready == all && all == 2 + nodes, "{ready} of {all} pods are ready");
+        Ok((operators, agents))
+    })
+    .await
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+    let ready = conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    ready && pod.metadata.deletion_timestamp.is_none()
+}
+
 /// The operator's pods.
 pub(super) async fn operators(podmeta: &Podmeta) -> Result<Vec<Pod>> {
-    let all = ListParams::default().labels("app.kubernetes.io/component=operator");
+    parts(podmeta, "operator").await
+}
+
+async fn parts(podmeta: &Podmeta, component: &str) -> Result<Vec<Pod>> {
+    let all = ListParams::default().labels(&format!("app.kubernetes.io/component={component}"));
     Ok(podmeta.system.api::<Pod>().list(&all).await?.items)
 }
