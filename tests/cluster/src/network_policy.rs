@@ -25,8 +25,8 @@ use serde::de::DeserializeOwned;
 use crate::machine::text;
 use rules::Known;
 
-/// How long more changes are waited for before a new table is made.
-const PAUSE: Duration = Duration::from_millis(50);
+/// How many changes make one new table, if they come together.
+const MANY: usize = 1024;
 /// How long after a watch broke it is begun again: a test must not wait for what a cloud's cluster would be spared.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -40,18 +40,10 @@ pub async fn enforce(kubeconfig: &Path, node: &str) -> Result<()> {
     let (policies, of_policies) = reflected(Api::<NetworkPolicy>::all(client.clone()));
     let (pods, of_pods) = reflected(Api::<Pod>::all(client.clone()));
     let (namespaces, of_namespaces) = reflected(Api::<Namespace>::all(client));
-    let mut changes = select_all([of_policies, of_pods, of_namespaces]);
+    let mut changes = select_all([of_policies, of_pods, of_namespaces]).ready_chunks(MANY);
     let mut enforced = String::new();
-    while let Some(change) = changes.next().await {
-        report(change);
-        let pause = tokio::time::sleep(PAUSE);
-        tokio::pin!(pause);
-        loop {
-            tokio::select! {
-                () = &mut pause => break,
-                Some(change) = changes.next() => report(change),
-            }
-        }
+    while let Some(changed) = changes.next().await {
+        changed.into_iter().for_each(report);
         let known = [
             policies.wait_until_ready().now_or_never(),
             pods.wait_until_ready().now_or_never(),

@@ -109,8 +109,8 @@ async fn known_pods_are_served_while_the_api_server_is_away() -> Result<()> {
         let machine = podmeta.cluster.node_named(&node);
         let agent = podmeta.agent_process(&node).await?;
         let ask = format!(
-            "nsenter --target {} --mount -- /podmeta-node-agent ask {}/web ec2 /latest/meta-data/edit /latest/meta-data/iam/security-credentials/r",
-            agent, namespace.name
+            "nsenter --target {agent} --mount -- /podmeta-node-agent ask {}/web ec2 /latest/meta-data/edit /latest/meta-data/iam/security-credentials/r",
+            namespace.name
         );
         let asked = machine.sh(&ask).await?;
         ensure!(asked.starts_with("one") && asked.contains("ASIAIOSFODNN7EXAMPLE"), "{asked}");
