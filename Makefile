@@ -6,6 +6,9 @@ DENY  := $(TOOLS)/bin/cargo-deny
 FUZZ  := $(TOOLS)/bin/cargo-fuzz
 CLUSTER := target/debug/cluster
 
+# An error says what it is about. Where in the code it was made is sixty lines that hide it; a panic still tells.
+export RUST_LIB_BACKTRACE := 0
+
 # What is built together has the same features of dependencies, so it is built once: the programs here, tests with
 # `--workspace` below.
 PROGRAMS := --package podmeta-cluster --package podmeta-node-agent --package podmeta-operator

@@ -81,20 +81,28 @@ impl Shared {
         self.world_mut().touched()
     }
 
-    /// Something may be said of every profile: this replica has not said anything yet.
+    /// Something may be said of every profile: this replica leads, and has not said anything yet.
     pub fn all_profiles_touched(&self) {
-        let mut world = self.world_mut();
-        world.touch_all();
-        world.forget_reports();
-        drop(world);
+        self.world_mut().touch_all();
         self.touched.notify_one();
     }
 
-    /// Takes in what a node's agent reports.
-    pub fn report(&self, node: &str, report: podmeta_agent_api::calls::Report) {
-        if self.world_mut().report(node, report) {
+    /// Takes in what a node's agent reports, if this replica leads: whether it does.
+    pub fn report(&self, leads: &watch::Receiver<bool>, node: &str, report: podmeta_agent_api::calls::Report) -> bool {
+        let mut world = self.world_mut();
+        // Asked while the world is held: nothing is taken in after the reports were forgotten.
+        let leads = *leads.borrow();
+        let new = leads && world.report(node, report);
+        drop(world);
+        if new {
             self.touched.notify_one();
         }
+        leads
+    }
+
+    /// Forgets what agents reported, now that another replica leads: that one is told other things from here on.
+    pub fn forget_reports(&self) {
+        self.world_mut().forget_reports();
     }
 
     /// What profiles name, once all profiles are known.
@@ -208,4 +216,27 @@ fn work(shared: &Shared, told: Vec<Told>, missing: &BTreeSet<Watched>) {
     shared.metrics.known(pods, known);
     shared.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
     shared.touched.notify_one();
+}
+
+#[cfg(test)]
+mod tests {
+    use podmeta_agent_api::calls::Report;
+    use podmeta_metadata::compile::Settings;
+
+    use super::*;
+
+    #[test]
+    fn what_agents_report_to_the_leader_stays_until_it_leads_no_more() {
+        let world = World::new(Settings::default(), "e1".parse().unwrap());
+        let shared = Shared::new(world, Metrics::default());
+        let (leads, leading) = watch::channel(false);
+        assert!(!shared.report(&leading, "n1", Report::default()));
+        let new = || shared.world_mut().report("n1", Report::default());
+        leads.send_replace(true);
+        assert!(shared.report(&leading, "n1", Report::default()));
+        shared.all_profiles_touched();
+        assert!(!new(), "a report that came before the leader's first word is forgotten");
+        shared.forget_reports();
+        assert!(new());
+    }
 }

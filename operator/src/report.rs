@@ -59,6 +59,7 @@ pub async fn run(
                 () = lead(&shared, &client, &recorder) => {}
                 _ = leads.wait_for(|leads| !*leads) => tracing::info!("another replica leads now; this one writes no status"),
             }
+            shared.forget_reports();
         }
     };
     stop.run_until_cancelled(leading).await;

@@ -152,7 +152,7 @@ impl World {
         self.index.pod_on(uid).is_some_and(|(bound, _)| bound == node)
     }
 
-    /// Forgets what agents reported: another replica may have led, and have been told other things, since.
+    /// Forgets what agents reported.
     pub fn forget_reports(&mut self) {
         self.reports.clear();
     }

@@ -58,12 +58,11 @@ pub(super) async fn document(
 }
 
 pub(super) async fn reports(State(api): State<Arc<Api>>, agent: Agent, Json(report): Json<Report>) -> Response {
-    if !*api.leadership.leads.borrow() {
+    if !api.shared.report(&api.leadership.leads, &agent.0.node, report) {
         let leader = api.leadership.address.borrow().clone();
         let said = Said { message: "another replica leads: report there".to_owned(), leader };
         return (StatusCode::MISDIRECTED_REQUEST, Json(said)).into_response();
     }
-    api.shared.report(&agent.0.node, report);
     StatusCode::NO_CONTENT.into_response()
 }
 

@@ -95,12 +95,7 @@ impl Cluster {
     /// Starts the API server again, and waits until it answers.
     pub(crate) async fn start_api_server(&self) -> Result<()> {
         match &self.access {
-            Access::Namespaces(name) => {
-                let mut up = Command::new(env!("CARGO_BIN_EXE_cluster"));
-                let nodes = self.nodes.len().to_string();
-                let output = up.args(["up", "--name", &name.to_string(), "--nodes", &nodes]).output().await?;
-                podmeta_cluster::machine::text(&output).context("the API server does not start again").map(drop)
-            }
+            Access::Namespaces(name) => self.up(name).await.context("the API server does not start again"),
             Access::Docker => {
                 self.control_plane()?.sh(&format!("mv {AWAY} {MANIFEST}")).await?;
                 super::within(Duration::from_secs(120), "the API server answers", async || {
@@ -112,9 +107,21 @@ impl Cluster {
         }
     }
 
-    /// Makes the nodes take pods after the API server was away: their kubelets come to it by themselves, after one or two
-    /// minutes, in which tests that follow would fail.
-    pub(crate) async fn wake_nodes(&self) -> Result<()> {
+    /// Makes the cluster what it was before the API server was away. All that watches it comes to it by itself, but after one
+    /// to three minutes, in which tests that follow would fail: nodes take no pods, and Services lead to pods that are gone.
+    pub(crate) async fn wake(&self) -> Result<()> {
+        if let Access::Namespaces(name) = &self.access {
+            let running =
+                Running::find(name, layout::Machine::ControlPlane)?.context("the control plane does not run")?;
+            // Elsewhere these end, and are started again, when they cannot renew their Leases.
+            ["kube-controller-manager", "kube-scheduler"].iter().try_for_each(|one| running.kill_service(one))?;
+        }
+        for name in &self.nodes {
+            self.node_named(name).kill("kube-proxy").await?;
+        }
+        if let Access::Namespaces(name) = &self.access {
+            self.up(name).await.context("the controllers do not start again")?;
+        }
         let nodes = Api::<Node>::all(self.client.clone());
         for name in &self.nodes {
             self.node_named(name).restart_kubelet().await?;
@@ -125,6 +132,14 @@ impl Cluster {
             .await?;
         }
         Ok(())
+    }
+
+    /// Starts what of the cluster does not run.
+    async fn up(&self, name: &ClusterName) -> Result<()> {
+        let mut up = Command::new(env!("CARGO_BIN_EXE_cluster"));
+        let nodes = self.nodes.len().to_string();
+        let output = up.args(["up", "--name", &name.to_string(), "--nodes", &nodes]).output().await?;
+        podmeta_cluster::machine::text(&output).map(drop)
     }
 
     /// A node by its whole name.

@@ -1,7 +1,7 @@
-//! Writes down what is in a namespace whose test failed.
+//! Writes down what is in the namespace of a test that failed, and in podmeta's.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::{Event, Pod};
@@ -9,17 +9,21 @@ use kube::ResourceExt as _;
 use kube::api::ListParams;
 
 use super::Namespace;
+use super::podmeta::SYSTEM;
 
 /// Writes pods, their logs and events into a folder, and prints where that is. What cannot be had is left out.
 pub(super) async fn write(namespace: &Namespace) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/cluster-dumps").join(&namespace.name);
-    match attempt(namespace, &folder).await {
-        Ok(()) => eprintln!("what was in namespace {}: {}", namespace.name, folder.display()),
-        Err(why) => eprintln!("what was in namespace {} cannot be written down: {why:#}", namespace.name),
+    let system = Namespace { name: SYSTEM.to_owned(), ..namespace.clone() };
+    for (namespace, folder) in [(namespace, folder.clone()), (&system, folder.join(SYSTEM))] {
+        match attempt(namespace, &folder).await {
+            Ok(()) => eprintln!("what was in namespace {}: {}", namespace.name, folder.display()),
+            Err(why) => eprintln!("what was in namespace {} cannot be written down: {why:#}", namespace.name),
+        }
     }
 }
 
-async fn attempt(namespace: &Namespace, folder: &PathBuf) -> Result<()> {
+async fn attempt(namespace: &Namespace, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     let pods = namespace.api::<Pod>().list(&ListParams::default()).await?;
     fs::write(folder.join("pods.json"), serde_json::to_string_pretty(&pods.items)?)?;

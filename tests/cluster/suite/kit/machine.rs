@@ -71,6 +71,15 @@ impl Machine {
         Ok(())
     }
 
+    /// Kills a program of the node that is started again: by `cluster up` on a node that it made, elsewhere by the kubelet.
+    pub(crate) async fn kill(&self, program: &str) -> Result<()> {
+        match &self.access {
+            Access::Namespaces(cluster) => self.running(cluster)?.kill_service(program),
+            Access::Docker => self.sh(&format!("kill $(pidof {program})")).await.map(drop),
+            Access::None => bail!("{program} of {} cannot be got at: this test needs `cluster up` or kind", self.name),
+        }
+    }
+
     async fn heartbeat(&self) -> Result<jiff::Timestamp> {
         let node = Api::<Node>::all(self.client.clone()).get(&self.name).await?;
         heartbeat(&node).map(|(_, at)| at).with_context(|| format!("node {} was never heard of", self.name))

@@ -25,7 +25,7 @@ pub(crate) const AGENT: &str = "podmeta-agent";
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/podmeta");
 
 /// Where podmeta is installed.
-const SYSTEM: &str = "podmeta-system";
+pub(super) const SYSTEM: &str = "podmeta-system";
 
 /// Finds an agent's process on a node, from which it can be looked at without the API server.
 const FIND_AGENT: &str = r#"for process in /proc/[0-9]*; do

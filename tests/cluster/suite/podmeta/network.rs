@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use futures_util::future::try_join_all;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt as _;
 use kube::api::Api;
@@ -53,9 +54,10 @@ fn place(pod: &Pod) -> Result<(String, Vec<String>)> {
 /// Waits until a pod reaches all of these, or none, and that twice: an answer may be late on a slow machine.
 async fn reaches(namespace: &Namespace, urls: &[String], all: bool) -> Result<()> {
     within(ENFORCED, "who reaches what", async || {
-        for url in urls.iter().chain(urls) {
-            let said = from_pod(namespace, url).await?;
-            ensure!(said.is_some() == all, "{url} says {said:?} to a pod");
+        for _ in 0..2 {
+            let said = try_join_all(urls.iter().map(|url| from_pod(namespace, url))).await?;
+            let as_wanted = said.iter().all(|said| said.is_some() == all);
+            ensure!(as_wanted, "{urls:?} say {said:?} to a pod");
         }
         Ok(())
     })

@@ -129,7 +129,7 @@ async fn known_pods_are_served_while_the_api_server_is_away() -> Result<()> {
         podmeta.cluster.start_api_server().await?;
         println!("{served} times asked in {AWAY:?} without an API server");
         let edited = edit(podmeta, namespace, &node, "two").await;
-        let awake = podmeta.cluster.wake_nodes().await;
+        let awake = podmeta.cluster.wake().await;
         checked.and(edited).and(awake)?;
         ensure!(served > 10, "only {served} times");
         Ok(())
