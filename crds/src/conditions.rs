@@ -3,7 +3,7 @@
 /// Whether the spec is valid and policies allow all of it. False: some part is refused, and the message says which.
 pub const ACCEPTED: &str = "Accepted";
 
-/// Whether every agent that serves a matched pod has the newest generation.
+/// Whether every agent that serves a matched pod has what it is served by: the newest generation, or the last valid one.
 pub const PROGRAMMED: &str = "Programmed";
 
 /// Whether credentials could be had for every role of every matched pod.

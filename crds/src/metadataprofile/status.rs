@@ -30,7 +30,7 @@ pub struct MetadataProfileStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "count")]
     pub matched_pods: Option<i64>,
-    /// How many of them are on agents that have the newest generation.
+    /// How many of them are on agents that have what they are served by: the newest generation, or the last valid one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "count")]
     pub programmed_pods: Option<i64>,

@@ -51,9 +51,8 @@ impl Files {
         let fail = |code: &'static str, message| Failure { code: code.into(), message, at: now };
         let Provider::Secret { name } = &role.provider else {
             let kind = role.provider.kind();
-            let message = format!(
-                "{kind} asks a cloud for credentials, which the operator does in a cluster; here there are secret providers only"
-            );
+            let message =
+                format!("{kind} asks a cloud for credentials, which the dev server cannot; use a secret provider");
             return Err(fail("AssumeRoleUnauthorizedAccess", message));
         };
         let secrets = self.secrets.load();

@@ -45,7 +45,7 @@ pub struct State {
 }
 
 impl StateFile {
-    /// The file in a folder that only the agent can enter.
+    /// The file in the agent's folder, which nobody else can read.
     #[must_use]
     pub fn of(folder: &Path) -> Self {
         Self(Arc::new(Mutex::new(folder.join("state.json"))))
