@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use podmeta_metadata::credentials;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
+use podmeta_metadata::profile::KeyRef;
 use podmeta_metadata::secret::Secret;
 use podmeta_metadata::workload::Link;
 use serde::{Deserialize, Serialize};
@@ -17,18 +18,20 @@ pub const CREDENTIALS: &str = "/v1/credentials";
 /// [`Signed`](podmeta_metadata::signature::Signed).
 pub const DOCUMENT: &str = "/v1/document";
 
-/// Asks for a pod's user data that is in a Secret: a [`Pod`], answered with [`UserData`].
+/// Asks for a pod's user data that is in a Secret: a [`PodsKey`], answered with [`UserData`].
 pub const SECRETS: &str = "/v1/secrets";
 
 /// Tells of all pods of the node: a [`Report`], for the leader alone. Another replica answers 421 and a [`Refused`] that
 /// says where the leader is.
 pub const REPORTS: &str = "/v1/reports";
 
-/// A pod, by its UID.
+/// A pod, and the key of a Secret that its user data is in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pod {
-    /// Which.
+pub struct PodsKey {
+    /// Which pod.
     pub pod: PodUid,
+    /// Where the agent knows its user data to be: an operator that knows it to be elsewhere answers 503.
+    pub key: KeyRef,
 }
 
 /// A pod in one dialect.

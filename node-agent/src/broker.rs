@@ -35,7 +35,7 @@ impl Broker {
     pub async fn user_data(&self, pod: &PodRef, key: &KeyRef) -> Result<Bytes, String> {
         match self {
             Self::Files(files) => files.secret(&pod.namespace, key),
-            Self::Operator(operator) => Box::pin(operator.user_data(&pod.uid)).await,
+            Self::Operator(operator) => Box::pin(operator.user_data(&pod.uid, key)).await,
         }
     }
 
@@ -52,7 +52,7 @@ impl Broker {
     ) -> Result<Credentials, Failure> {
         match self {
             Self::Files(files) => files.credentials(&workload.pod.namespace, role, now),
-            Self::Operator(operator) => Box::pin(operator.credentials(workload, dialect, now)).await,
+            Self::Operator(operator) => Box::pin(operator.credentials(workload, dialect, role, now)).await,
         }
     }
 

@@ -7,13 +7,13 @@ use podmeta_agent_api::calls::{Credentials, DocumentRequest, Generation, PodInDi
 use podmeta_metadata::compile::Outcome;
 use podmeta_metadata::credentials::{Failure, from_secret};
 use podmeta_metadata::dialect::{Dialect, ec2, ecs};
-use podmeta_metadata::profile::{MAX_USER_DATA_BYTES, ProfileRef};
+use podmeta_metadata::profile::{KeyRef, MAX_USER_DATA_BYTES, ProfileRef};
 use podmeta_metadata::role::Provider;
 use podmeta_metadata::secret::Secret;
 use podmeta_metadata::workload::{UserData as Data, Workload};
 
 use crate::index::Entry;
-use crate::world::World;
+use crate::world::{NoSecret, World};
 
 /// Why something cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +27,7 @@ pub enum Refusal {
     /// Something is missing that its profile names.
     #[error("{0}")]
     Missing(String),
-    /// The agent has a newer generation of the profile than this replica.
+    /// The agent has a newer generation of the profile than this replica, or what that names has not been read here yet.
     #[error("the profile is newer than what is known here")]
     Behind,
 }
@@ -57,9 +57,10 @@ pub fn credentials(world: &World, entry: &Entry, asked: &PodInDialect, now: Time
     let namespace = &workload.pod.namespace;
     Ok(match &role.provider {
         Provider::Secret { name } => match world.secret(namespace, name).map(|data| from_secret(data, now)) {
-            Some(Ok(credentials)) => Credentials::Given(credentials),
-            Some(Err(why)) => failed("Failed", format!("Secret {namespace}/{name}: {why}")),
-            None => failed("Failed", format!("Secret {namespace}/{name} does not exist")),
+            Ok(Ok(credentials)) => Credentials::Given(credentials),
+            Ok(Err(why)) => failed("Failed", format!("Secret {namespace}/{name}: {why}")),
+            Err(NoSecret::Missing) => failed("Failed", format!("Secret {namespace}/{name} does not exist")),
+            Err(NoSecret::Unread) => return Err(Refusal::Behind),
         },
         Provider::AwsWebIdentity { .. } | Provider::AwsAssumeRole { .. } | Provider::AliyunOidc { .. } => {
             let kind = role.provider.kind();
@@ -74,14 +75,21 @@ pub fn credentials(world: &World, entry: &Entry, asked: &PodInDialect, now: Time
 /// A pod's user data that is in a Secret.
 ///
 /// # Errors
-/// If its user data is in none, or that is missing or too long.
-pub fn user_data(world: &World, entry: &Entry) -> Result<UserData, Refusal> {
+/// If its user data is in none or in another, or that is missing or too long.
+pub fn user_data(world: &World, entry: &Entry, asked: &KeyRef) -> Result<UserData, Refusal> {
     let workload = served(entry, "user data")?;
     let Some(Data::Secret(key)) = &workload.instance.user_data else {
         return Err(Refusal::None("user data in a Secret"));
     };
+    if key != asked {
+        return Err(Refusal::Behind);
+    }
     let namespace = &workload.pod.namespace;
-    let data = world.secret(namespace, &key.name).and_then(|data| data.get(&key.key));
+    let data = match world.secret(namespace, &key.name) {
+        Ok(data) => data.get(&key.key),
+        Err(NoSecret::Missing) => None,
+        Err(NoSecret::Unread) => return Err(Refusal::Behind),
+    };
     match data {
         Some(data) if data.len() <= MAX_USER_DATA_BYTES => {
             let text = base64::engine::general_purpose::STANDARD.encode(data.as_slice());

@@ -28,6 +28,10 @@ use crate::tls::{Material, renewed};
 /// How often certificates are looked at: what another replica renewed is served from then on here too.
 const EVERY: Duration = Duration::from_secs(30);
 
+/// How long the API server may take until the operator has what it begins with, and how long after that it is asked again.
+const ANSWER: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_secs(2);
+
 /// How often a replica tries to write when others do so at the same time.
 const ATTEMPTS: usize = 5;
 
@@ -83,7 +87,7 @@ pub async fn serving(
     wanted: Wanted,
     stop: CancellationToken,
 ) -> Result<(Arc<Serving>, impl Future<Output = ()>)> {
-    let first = current(&client, &wanted).await?;
+    let first = patiently("the serving certificate", async || current(&client, &wanted).await).await?;
     let serving = Arc::new(Serving(ArcSwap::from_pointee(first)));
     let served = Arc::clone(&serving);
     let renew = async move {
@@ -104,6 +108,29 @@ pub async fn serving(
         }
     };
     Ok((serving, renew))
+}
+
+/// Tries again what the operator cannot begin without, as long as the API server is away: nodes may be up before it is.
+async fn patiently<T>(what: &str, attempt: impl AsyncFn() -> Result<T>) -> Result<T> {
+    loop {
+        let error = match tokio::time::timeout(ANSWER, attempt()).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) if !may_pass(&error) => return Err(error),
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(_) => "the API server takes too long to answer".to_owned(),
+        };
+        tracing::warn!(error, "{what} cannot be had yet; it is tried again");
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Whether an error may pass by itself: the API server is away, or says that it cannot now.
+fn may_pass(error: &anyhow::Error) -> bool {
+    match error.downcast_ref::<kube::Error>() {
+        Some(kube::Error::Api(status)) => status.code >= 500 || status.code == 429,
+        Some(_) => true,
+        None => false,
+    }
 }
 
 async fn current(client: &Client, wanted: &Wanted) -> Result<CertifiedKey> {
@@ -186,9 +213,12 @@ pub async fn identity(client: &Client, namespace: &str, name: &str) -> Result<Id
         let data = BTreeMap::from([entry("tls.crt", &new.certificate), entry("tls.key", &new.key)]);
         Ok((Some(data), new))
     };
-    let identity = agreed(client, namespace, name, "kubernetes.io/tls", write).await?;
-    publish(client, namespace, name, "certificate.pem", &identity.certificate).await?;
-    Ok(identity)
+    patiently("the key of identity documents", async || {
+        let identity = agreed(client, namespace, name, "kubernetes.io/tls", write).await?;
+        publish(client, namespace, name, "certificate.pem", &identity.certificate).await?;
+        Ok(identity)
+    })
+    .await
 }
 
 /// Reads a Secret, and writes it where that is due, as if nobody else did so at the same time.
@@ -236,4 +266,20 @@ async fn publish(client: &Client, namespace: &str, name: &str, key: &str, text: 
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {key: text}});
     let patch = api.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&map)).await;
     patch.with_context(what).map(|map| tracing::info!(name = %map.name_any(), "published"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operator_waits_for_an_api_server_that_is_away_and_not_for_one_that_says_no() {
+        let said = |code: u16| kube::Error::Api(Box::new(kube::core::Status::failure("no", "No").with_code(code)));
+        let error = |error: kube::Error| anyhow::Error::from(error).context("Secret a/b").context("more");
+        for (code, waits) in [(401, false), (403, false), (429, true), (500, true), (503, true)] {
+            assert_eq!(may_pass(&error(said(code))), waits, "{code}");
+        }
+        assert!(may_pass(&error(kube::Error::Service("connection refused".into()))));
+        assert!(!may_pass(&anyhow::anyhow!("it holds no tls.crt and tls.key")));
+    }
 }

@@ -86,6 +86,7 @@ impl Candidate {
                         tracing::warn!(%error, lease = %self.name, "the Lease could not be renewed or looked at; it is tried again");
                         if renewed.elapsed() > DEADLINE {
                             leads.send_if_modified(|leads| std::mem::replace(leads, false));
+                            leader.send_if_modified(|known| known.take().is_some());
                         }
                     }
                 }

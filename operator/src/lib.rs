@@ -13,6 +13,7 @@ pub mod feed;
 pub mod index;
 pub mod lease;
 pub mod metrics;
+pub mod object;
 pub mod operator;
 pub mod profile;
 pub mod reconcile;

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, bail};
-use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
+use kube::{Client, Config};
 use podmeta_agent_api::Epoch;
 use podmeta_service::admin::Admin;
 use podmeta_service::limits;
@@ -29,6 +29,9 @@ use crate::{certificates, report, serving, sources, watch};
 /// How many changes may wait to be taken in: then the watches wait.
 const QUEUE: usize = 8192;
 
+/// After how long without a byte a connection of a watch is dead: a watch without a change ends before that.
+const DEAD: std::time::Duration = std::time::Duration::from_secs(watch::LIFE as u64 + 15);
+
 /// How long the last tasks may take once the operator is asked to end.
 const END: std::time::Duration = std::time::Duration::from_secs(8);
 
@@ -38,7 +41,9 @@ const END: std::time::Duration = std::time::Duration::from_secs(8);
 /// If it cannot begin, or something that it cannot be without has ended.
 pub fn main(args: Args) -> Result<()> {
     // What the client itself says of a failure is said again, with what it was about, by who asked.
-    let filter = EnvFilter::try_new(format!("kube_client::client::builder=off,{}", args.log));
+    // A response that it cannot read it would log as a whole, and that may be a Secret.
+    let quiet = "kube_client::client=off,kube_client::client::builder=off";
+    let filter = EnvFilter::try_new(format!("{quiet},{}", args.log));
     let filter = filter.with_context(|| format!("--log {:?} is no filter", args.log))?;
     tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
     limits::raise_open_files();
@@ -48,9 +53,10 @@ pub fn main(args: Args) -> Result<()> {
 async fn run(args: Args) -> Result<()> {
     let mut signals = Signals::hear()?;
     let stop = CancellationToken::new();
-    let client = Client::try_default()
-        .await
-        .context("there is no API server to be found: run the operator in a pod, or set KUBECONFIG")?;
+    let config = Config::infer().await;
+    let config = config.context("there is no API server to be found: run the operator in a pod, or set KUBECONFIG")?;
+    let watcher = Client::try_from(of_watches(config.clone()))?;
+    let client = Client::try_from(config)?;
     let metrics = Metrics::default();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
@@ -63,18 +69,25 @@ async fn run(args: Args) -> Result<()> {
     let name = format!("{}.{}.svc", args.service, args.namespace);
     let (source, namespace, object) = (args.certificates(), args.namespace.clone(), args.tls_secret.clone());
     let wanted = certificates::Wanted { source, namespace, object, name };
-    let (certificate, renewing) = certificates::serving(client.clone(), wanted, stop.clone()).await?;
+    let begun = async {
+        let serving = certificates::serving(client.clone(), wanted, stop.clone()).await?;
+        let identity = certificates::identity(&client, &args.namespace, &args.identity_secret).await?;
+        anyhow::Ok((serving, identity.signer()?))
+    };
+    let ((certificate, renewing), signer) = tokio::select! {
+        begun = begun => begun?,
+        _ = signals.next() => return Ok(()),
+    };
     tasks.spawn(renewing);
-    let signer = certificates::identity(&client, &args.namespace, &args.identity_secret).await?.signer()?;
 
     let shared = Shared::new(World::new(args.cluster.settings(), epoch()?), metrics.clone());
     let (told, tell) = mpsc::channel(QUEUE);
     let watches = [
-        tokio::spawn(watch::namespaces(client.clone(), told.clone())),
-        tokio::spawn(watch::nodes(client.clone(), told.clone())),
-        tokio::spawn(watch::policies(client.clone(), told.clone())),
-        tokio::spawn(watch::profiles(client.clone(), told.clone())),
-        tokio::spawn(watch::pods(client.clone(), told.clone())),
+        tokio::spawn(watch::namespaces(watcher.clone(), told.clone())),
+        tokio::spawn(watch::nodes(watcher.clone(), told.clone())),
+        tokio::spawn(watch::policies(watcher.clone(), told.clone())),
+        tokio::spawn(watch::profiles(watcher.clone(), told.clone())),
+        tokio::spawn(watch::pods(watcher, told.clone())),
         tokio::spawn(sources::run(shared.clone(), client.clone(), told)),
     ];
     let mut reconciling = tokio::spawn(reconcile::run(shared.clone(), tell));
@@ -132,6 +145,14 @@ async fn run(args: Args) -> Result<()> {
         Ok(()) => Ok(()),
         Err(why) => bail!("{why}, by a mistake of podmeta's"),
     }
+}
+
+/// How watches reach the API server: a list or a watch on a connection that is dead ends, and is begun again at the pace of
+/// the watches alone.
+fn of_watches(mut config: Config) -> Config {
+    (config.read_timeout, config.reset_reader_on_write) = (Some(DEAD), true);
+    config.default_retry = false;
+    config
 }
 
 /// A name that no other operator process has.

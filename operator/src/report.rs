@@ -35,6 +35,9 @@ const GRACE: Duration = Duration::from_secs(30);
 /// two writes.
 const MOMENT: Duration = Duration::from_secs(3);
 
+/// How often every profile is looked at: that the keys of a Secret have expired no change tells.
+const REVIEW: Duration = Duration::from_secs(300);
+
 /// How long the API server may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -51,8 +54,9 @@ pub async fn run(
 ) {
     let leading = async {
         loop {
-            if leads.wait_for(|leads| *leads).await.is_err() {
-                return;
+            tokio::select! {
+                led = leads.wait_for(|leads| *leads) => if led.is_err() { return },
+                () = say_nothing(&shared) => {}
             }
             shared.all_profiles_touched();
             tokio::select! {
@@ -65,15 +69,28 @@ pub async fn run(
     stop.run_until_cancelled(leading).await;
 }
 
+/// Forgets what could be said, so that profiles that are gone are not remembered while another replica leads.
+async fn say_nothing(shared: &Shared) {
+    loop {
+        shared.touched().await;
+        drop(shared.take_touched());
+    }
+}
+
 async fn lead(shared: &Shared, client: &Client, recorder: &Recorder) {
     let since = Instant::now();
     let mut pending = HashMap::new();
     tracing::info!("this replica leads: it writes status and events");
     let mut later = std::collections::BTreeSet::new();
+    let mut reviewed = since;
     loop {
-        let again = if later.is_empty() { Duration::from_secs(3600) } else { Duration::from_secs(1) };
+        let again = if later.is_empty() { REVIEW } else { Duration::from_secs(1) };
         // Nothing is lost if this ends early: what is touched stays so until it is taken.
         drop(tokio::time::timeout(again, shared.touched()).await);
+        if reviewed.elapsed() >= REVIEW {
+            reviewed = Instant::now();
+            shared.all_profiles_touched();
+        }
         tokio::time::sleep(COLLECT).await;
         let mut profiles = shared.take_touched();
         profiles.append(&mut later);

@@ -21,6 +21,7 @@ use tokio::task::AbortHandle;
 use zeroize::Zeroizing;
 
 use crate::index::Change;
+use crate::object::Object;
 use crate::reconcile::{Shared, Told, Watched};
 use crate::world::{Input, Source};
 
@@ -53,16 +54,20 @@ pub async fn run(shared: Arc<Shared>, client: Client, told: Sender<Told>) {
         else {
             return;
         };
+        // Whoever watches for other keys, or for none, is stopped before what it told is forgotten.
         watching.retain(|source, watching| {
-            let named = sources.contains_key(source);
-            if !named {
-                shared.world_mut().forget(source, &watching.keys);
+            let keys = sources.get(source);
+            let same = keys == Some(&watching.keys);
+            if !same {
+                watching.task.abort();
+                let fallen = watching.keys.iter().filter(|key| keys.is_none_or(|keys| !keys.contains(*key)));
+                shared.world_mut().forget(source, &fallen.cloned().collect());
             }
-            named
+            same
         });
         let mut new = Vec::new();
         for (source, keys) in sources {
-            if watching.get(&source).is_some_and(|watching| watching.keys == keys) {
+            if watching.contains_key(&source) {
                 continue;
             }
             let (known, is_known) = oneshot::channel();
@@ -120,7 +125,7 @@ fn config_value(map: &ConfigMap, key: &str) -> Option<Bytes> {
 
 /// Gets one object, then watches it from there: neither needs the permission to list.
 async fn by_name<K>(
-    api: Api<K>,
+    api: Api<Object<K>>,
     name: &str,
     say: impl Fn(Option<K>) -> Vec<Input>,
     told: &Sender<Told>,
@@ -133,7 +138,9 @@ async fn by_name<K>(
         if let Err(error) = once(&api, name, &say, told, &mut known).await {
             tracing::warn!(%error, name, "a Secret or ConfigMap that a profile names cannot be read; it is tried again");
             // The API server has answered: one object that it does not give must not hold up all others.
-            if let (kube::Error::Api(_), Some(known)) = (&error, known.take()) {
+            if matches!(error, kube::Error::Api(_) | kube::Error::SerdeError(_))
+                && let Some(known) = known.take()
+            {
                 let _nobody_waits = known.send(());
             }
         }
@@ -145,7 +152,7 @@ async fn by_name<K>(
 }
 
 async fn once<K>(
-    api: &Api<K>,
+    api: &Api<Object<K>>,
     name: &str,
     say: impl Fn(Option<K>) -> Vec<Input>,
     told: &Sender<Told>,
@@ -154,7 +161,19 @@ async fn once<K>(
 where
     K: Resource<Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
 {
-    let tell = async |object: Option<K>| {
+    let tell = async |object: Option<Object<K>>| {
+        let object = match object {
+            Some(Object::Whole(object)) => Some(object),
+            // Why is not said: it may quote what is secret.
+            Some(Object::Unreadable { .. }) => {
+                tracing::error!(
+                    name,
+                    "a Secret or ConfigMap that a profile names holds what cannot be read; what it held before holds"
+                );
+                return;
+            }
+            None => None,
+        };
         for input in say(object) {
             drop(told.send(Told::Input(input)).await);
         }

@@ -10,6 +10,7 @@ use backon::ExponentialBuilder;
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{Config, Event, ExponentialBackoff, watcher};
@@ -23,17 +24,20 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Sender;
 
 use crate::index::{Change, ProfileKey};
+use crate::object::Object;
 use crate::profile;
 use crate::reconcile::{Told, Watched};
 use crate::world::Input;
 
 /// How long a watch that broke waits at first, and at most.
-const FIRST: Duration = Duration::from_millis(250);
+const FIRST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(4);
+/// How long a watch goes on, in seconds. One whose connection is dead without a word is begun again five seconds after that:
+/// until then what it would have told is not known here.
+pub const LIFE: u32 = 60;
 
 /// Namespaces.
 pub async fn namespaces(client: Client, told: Sender<Told>) {
-    let name = |namespace: &Namespace| namespace.metadata.name.clone();
     let there = |namespace: &Namespace| Some(Change::Namespace(facts::namespace(namespace)).into());
     let gone = |name: String| Change::NamespaceGone(name).into();
     watch(Api::all(client), Config::default(), Watched::Namespaces, told, name, there, gone).await;
@@ -41,7 +45,6 @@ pub async fn namespaces(client: Client, told: Sender<Told>) {
 
 /// Nodes.
 pub async fn nodes(client: Client, told: Sender<Told>) {
-    let name = |node: &Node| node.metadata.name.clone();
     let there = |node: &Node| Some(Change::Node(facts::node(node, Timestamp::now())).into());
     let gone = |name: String| Change::NodeGone(name).into();
     watch(Api::all(client), Config::default(), Watched::Nodes, told, name, there, gone).await;
@@ -50,7 +53,7 @@ pub async fn nodes(client: Client, told: Sender<Told>) {
 /// Pods that are bound to a node and have not ended.
 pub async fn pods(client: Client, told: Sender<Told>) {
     let config = Config::default().fields("spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed");
-    let uid = |pod: &Pod| PodUid::try_from(pod.uid()?).ok();
+    let uid = |metadata: &ObjectMeta| PodUid::try_from(metadata.uid.clone()?).ok();
     let there = |pod: &Pod| match facts::pod(pod) {
         Ok(facts) => Some(Change::Pod { facts: Box::new(facts), addresses: facts::pod_addresses(pod) }.into()),
         Err(errors) => {
@@ -66,7 +69,6 @@ pub async fn pods(client: Client, told: Sender<Told>) {
 /// MetadataPolicies. One that is not valid stays as it was: forgetting it would loosen what it tightens. If it was never
 /// valid, the strictest there is holds in its place.
 pub async fn policies(client: Client, told: Sender<Told>) {
-    let name = |policy: &DynamicObject| policy.metadata.name.clone();
     let valid = Mutex::new(HashSet::new());
     let known = || valid.lock().unwrap_or_else(PoisonError::into_inner);
     let there = |object: &DynamicObject| {
@@ -95,8 +97,8 @@ pub async fn policies(client: Client, told: Sender<Told>) {
 
 /// MetadataProfiles.
 pub async fn profiles(client: Client, told: Sender<Told>) {
-    let key = |object: &DynamicObject| {
-        Some(ProfileKey { namespace: object.namespace()?, name: object.metadata.name.clone()? })
+    let key = |metadata: &ObjectMeta| {
+        Some(ProfileKey { namespace: metadata.namespace.clone()?, name: metadata.name.clone()? })
     };
     let there = |object: &DynamicObject| {
         Some(Told::Input(Input::Profile(Box::new(profile::read(&object.metadata, &value(object))))))
@@ -111,8 +113,12 @@ impl From<Change> for Told {
     }
 }
 
+fn name(metadata: &ObjectMeta) -> Option<String> {
+    metadata.name.clone()
+}
+
 /// Objects of our own kinds, read as whatever they hold, so that one that is wrong is one that can be reported.
-fn all<K: Resource<DynamicType = ()>>(client: Client) -> Api<DynamicObject> {
+fn all<K: Resource<DynamicType = ()>>(client: Client) -> Api<Object<DynamicObject>> {
     Api::all_with(client, &ApiResource::erase::<K>(&()))
 }
 
@@ -125,19 +131,20 @@ fn value(object: &DynamicObject) -> serde_json::Value {
 }
 
 /// How long a watch that broke waits: not long, because after an outage every second is one in which pods are served what
-/// is not so any more.
+/// is not so any more. The first of these is for a list that fails too, which is tried again as if it were the first time.
 fn patience() -> ExponentialBackoff {
     let builder = ExponentialBuilder::default().with_min_delay(FIRST).with_max_delay(MOST).with_jitter();
     builder.without_max_times().into()
 }
 
-/// Watches for ever: tells what is there and what is gone. After the watch broke, what is not there any more is gone.
+/// Watches for ever: tells what is there and what is gone. After the watch broke, what is not there any more is gone. What
+/// cannot be read stays as it was.
 async fn watch<K, Key>(
-    api: Api<K>,
+    api: Api<Object<K>>,
     config: Config,
     watched: Watched,
     told: Sender<Told>,
-    key: impl Fn(&K) -> Option<Key>,
+    key: impl Fn(&ObjectMeta) -> Option<Key>,
     there: impl Fn(&K) -> Option<Told>,
     gone: impl Fn(Key) -> Told,
 ) where
@@ -146,7 +153,7 @@ async fn watch<K, Key>(
 {
     // Which are known, and whether they were there when everything was listed last.
     let mut known: HashMap<Key, bool> = HashMap::new();
-    let stream = watcher(api, config).backoff(patience());
+    let stream = watcher(api, config.timeout(LIFE)).backoff(patience());
     let mut stream = std::pin::pin!(stream);
     while let Some(event) = stream.next().await {
         let say = match event {
@@ -154,12 +161,29 @@ async fn watch<K, Key>(
                 known.values_mut().for_each(|there| *there = false);
                 continue;
             }
-            Ok(Event::Apply(object) | Event::InitApply(object)) => {
-                known.extend(key(&object).map(|key| (key, true)));
+            Ok(Event::Apply(Object::Whole(object)) | Event::InitApply(Object::Whole(object))) => {
+                known.extend(key(object.meta()).map(|key| (key, true)));
                 there(&object)
             }
+            Ok(
+                Event::Apply(Object::Unreadable { metadata, why })
+                | Event::InitApply(Object::Unreadable { metadata, why }),
+            ) => {
+                let ObjectMeta { name, namespace, .. } = &*metadata;
+                tracing::error!(
+                    ?watched,
+                    name,
+                    namespace,
+                    why,
+                    "an object cannot be read, and is taken for what it was, or not to be there; correct the field"
+                );
+                if let Some(there) = key(&metadata).and_then(|key| known.get_mut(&key)) {
+                    *there = true;
+                }
+                continue;
+            }
             Ok(Event::Delete(object)) => {
-                let key = key(&object);
+                let key = key(object.meta());
                 if let Some(key) = &key {
                     known.remove(key);
                 }

@@ -79,6 +79,15 @@ pub struct World {
     touched: BTreeSet<ProfileKey>,
 }
 
+/// Why there is no data of a Secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoSecret {
+    /// The API server has not been heard of it yet.
+    Unread,
+    /// There is no such Secret.
+    Missing,
+}
+
 impl World {
     /// A world of which nothing is known yet. Its agents are told of changes by `epoch`.
     #[must_use]
@@ -177,9 +186,12 @@ impl World {
     }
 
     /// The data of a Secret that a profile names.
-    #[must_use]
-    pub fn secret(&self, namespace: &str, name: &str) -> Option<&SecretData> {
-        self.secrets.get(&(namespace.to_owned(), name.to_owned()))?.as_ref()
+    ///
+    /// # Errors
+    /// If there is none, or that is not known.
+    pub fn secret(&self, namespace: &str, name: &str) -> Result<&SecretData, NoSecret> {
+        let read = self.secrets.get(&(namespace.to_owned(), name.to_owned())).ok_or(NoSecret::Unread)?;
+        read.as_ref().ok_or(NoSecret::Missing)
     }
 
     /// Every Secret and ConfigMap that profiles name.
@@ -200,7 +212,7 @@ impl World {
         sources
     }
 
-    /// Forgets a source that no profile names any more.
+    /// Forgets a source, or those keys of it, that no profile names any more.
     pub fn forget(&mut self, source: &Source, keys: &BTreeSet<String>) {
         match source {
             Source::Secret { namespace, name } => drop(self.secrets.remove(&(namespace.clone(), name.clone()))),

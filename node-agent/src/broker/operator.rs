@@ -13,11 +13,13 @@ use bytes::Bytes;
 use http::StatusCode;
 use jiff::Timestamp;
 use podmeta_agent_api::calls::{
-    CREDENTIALS, Credentials as Answer, DOCUMENT, DocumentRequest, Generation, Pod, PodInDialect, SECRETS, UserData,
+    CREDENTIALS, Credentials as Answer, DOCUMENT, DocumentRequest, Generation, PodInDialect, PodsKey, SECRETS, UserData,
 };
 use podmeta_metadata::credentials::{Credentials, Failure};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
+use podmeta_metadata::profile::KeyRef;
+use podmeta_metadata::role::Role;
 use podmeta_metadata::signature::Signed;
 use podmeta_metadata::workload::{Link, Workload};
 use serde::{Deserialize, Serialize};
@@ -38,20 +40,37 @@ pub struct Operator {
     client: Arc<Client>,
     slots: Mutex<HashMap<(PodUid, Dialect), Arc<Slot>>>,
     documents: Mutex<HashMap<(PodUid, Dialect), Signed>>,
-    user_data: Mutex<HashMap<PodUid, (Bytes, Instant)>>,
+    user_data: Mutex<HashMap<PodUid, Data>>,
     /// How each pod's last call for credentials went, for the next report.
     outcomes: Mutex<BTreeMap<PodUid, BTreeMap<Dialect, Option<String>>>>,
     /// How often there was something else to save, or another outcome to report.
     changes: watch::Sender<u64>,
 }
 
+/// User data from a Secret, as it was when it was asked for.
+#[derive(Clone)]
+struct Data {
+    key: KeyRef,
+    bytes: Bytes,
+    asked: Instant,
+}
+
 /// What is saved of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
     /// Credentials.
-    pub credentials: Vec<Of<Credentials>>,
+    pub credentials: Vec<Of<Given>>,
     /// Documents that are for no audience.
     pub documents: Vec<Of<Signed>>,
+}
+
+/// Credentials, and the role that they are of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// The role. With another one they are not served any more.
+    pub role: Role,
+    /// Its credentials.
+    pub credentials: Credentials,
 }
 
 /// Something of one pod in one dialect.
@@ -73,7 +92,10 @@ impl Operator {
         for saved in &saved.credentials {
             outcomes.entry(saved.pod.clone()).or_default().insert(saved.dialect, None); // there were some
         }
-        let slot = |saved: Of<Credentials>| ((saved.pod, saved.dialect), Arc::new(Slot::with(saved.value)));
+        let slot = |saved: Of<Given>| {
+            let Given { role, credentials } = saved.value;
+            ((saved.pod, saved.dialect), Arc::new(Slot::with(role, credentials)))
+        };
         let document = |saved: Of<Signed>| ((saved.pod, saved.dialect), saved.value);
         Arc::new(Self {
             client,
@@ -96,7 +118,8 @@ impl Operator {
     pub fn saved(&self) -> Saved {
         let slots = lock(&self.slots);
         let credentials = slots.iter().filter_map(|((pod, dialect), slot)| {
-            Some(Of { pod: pod.clone(), dialect: *dialect, value: slot.credentials()? })
+            let value = Given { role: slot.role().clone(), credentials: slot.credentials()? };
+            Some(Of { pod: pod.clone(), dialect: *dialect, value })
         });
         let credentials = credentials.collect();
         drop(slots);
@@ -125,22 +148,27 @@ impl Operator {
     }
 
     /// User data that is in a Secret: kept in memory for a minute, and for longer while the operator is away.
-    pub(super) async fn user_data(&self, pod: &PodUid) -> Result<Bytes, String> {
-        let kept = lock(&self.user_data).get(pod).cloned();
-        if let Some((bytes, asked)) = &kept
-            && asked.elapsed() < FRESH
+    pub(super) async fn user_data(&self, pod: &PodUid, key: &KeyRef) -> Result<Bytes, String> {
+        let kept = lock(&self.user_data).get(pod).filter(|kept| kept.key == *key).cloned();
+        if let Some(kept) = &kept
+            && kept.asked.elapsed() < FRESH
         {
-            return Ok(bytes.clone());
+            return Ok(kept.bytes.clone());
         }
-        match (self.call::<_, UserData>(SECRETS, &Pod { pod: pod.clone() }).await, kept) {
+        let asked = PodsKey { pod: pod.clone(), key: key.clone() };
+        match (self.call::<_, UserData>(SECRETS, &asked).await, kept) {
             (Ok(given), _) => {
                 let bytes = base64::engine::general_purpose::STANDARD.decode(given.data.expose());
                 let bytes = Bytes::from(bytes.map_err(|_| "the operator's user data is no base64".to_owned())?);
-                lock(&self.user_data).insert(pod.clone(), (bytes.clone(), Instant::now()));
+                let data = Data { key: asked.key, bytes: bytes.clone(), asked: Instant::now() };
+                lock(&self.user_data).insert(asked.pod, data);
                 Ok(bytes)
             }
-            (Err(Error::Unreachable(_) | Error::TooLong | Error::Status(_)), Some((bytes, _))) => Ok(bytes),
-            (Err(error), _) => Err(error.to_string()),
+            (Err(Error::Unreachable(_) | Error::TooLong | Error::Status(_)), Some(kept)) => Ok(kept.bytes),
+            (Err(error), _) => {
+                lock(&self.user_data).remove(pod); // there is none any more, while the operator is away too
+                Err(error.to_string())
+            }
         }
     }
 
@@ -186,12 +214,13 @@ impl Operator {
         self: &Arc<Self>,
         workload: &Workload,
         dialect: Dialect,
+        role: &Role,
         now: Timestamp,
     ) -> Result<Credentials, Failure> {
         let profile = workload.profile.as_ref();
         let profile = profile.map(|profile| Generation { uid: profile.uid.clone(), generation: profile.generation });
         let asked = PodInDialect { pod: workload.pod.uid.clone(), dialect, profile };
-        let slot = Arc::clone(lock(&self.slots).entry((asked.pod.clone(), dialect)).or_default());
+        let slot = self.slot(&asked.pod, dialect, role);
         match slot.serve(now, Instant::now()) {
             Serve::Kept(answer) => answer,
             Serve::Nothing => self.refresh(&asked, &slot, now).await,
@@ -205,6 +234,16 @@ impl Operator {
                 }
             }
         }
+    }
+
+    /// What is kept for a pod's role. What there is of another role goes.
+    fn slot(&self, pod: &PodUid, dialect: Dialect, role: &Role) -> Arc<Slot> {
+        let mut slots = lock(&self.slots);
+        let slot = slots.entry((pod.clone(), dialect)).or_insert_with(|| Arc::new(Slot::of(role.clone())));
+        if slot.role() != role {
+            *slot = Arc::new(Slot::of(role.clone()));
+        }
+        Arc::clone(slot)
     }
 
     /// Asks the operator; whoever asks for the same meanwhile has the same answer.
@@ -276,17 +315,58 @@ impl std::fmt::Debug for Operator {
 
 #[cfg(test)]
 mod tests {
+    use podmeta_metadata::role::Provider;
+    use podmeta_metadata::secret::Secret;
+
     use super::*;
     use crate::serve::client::Place;
+
+    fn away(saved: Saved) -> Arc<Operator> {
+        let nowhere = Place { url: "https://operator".parse().unwrap(), ca: "/none".into(), token: "/none".into() };
+        Operator::new(Client::new(nowhere), saved)
+    }
+
+    fn role(secret: &str) -> Role {
+        let provider = Provider::Secret { name: secret.to_owned() };
+        Role { name: "r".to_owned().try_into().unwrap(), provider }
+    }
+
+    #[test]
+    fn credentials_of_one_role_are_none_of_another() {
+        let pod: PodUid = "u1".try_into().unwrap();
+        let credentials = Credentials {
+            access_key_id: "AKIA".into(),
+            secret_access_key: Secret::new("s".into()),
+            session_token: Secret::new(String::new()),
+            last_updated: Timestamp::UNIX_EPOCH,
+            expiration: Timestamp::MAX,
+        };
+        let value = Given { role: role("one"), credentials: credentials.clone() };
+        let of = Of { pod: pod.clone(), dialect: Dialect::Ec2, value };
+        let operator = away(Saved { credentials: vec![of], ..Saved::default() });
+        assert_eq!(operator.slot(&pod, Dialect::Ec2, &role("one")).credentials(), Some(credentials));
+        assert_eq!(operator.slot(&pod, Dialect::Ec2, &role("two")).credentials(), None);
+        assert_eq!(operator.slot(&pod, Dialect::Ec2, &role("one")).credentials(), None, "nor later");
+        assert_eq!(operator.saved(), Saved::default());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn user_data_from_one_key_is_none_from_another() {
+        let pod: PodUid = "u1".try_into().unwrap();
+        let key = |key: &str| KeyRef { name: "boot".into(), key: key.into() };
+        let operator = away(Saved::default());
+        let asked = Instant::now();
+        lock(&operator.user_data).insert(pod.clone(), Data { key: key("a"), bytes: "a".into(), asked });
+        assert_eq!(operator.user_data(&pod, &key("a")).await, Ok("a".into()));
+        assert!(operator.user_data(&pod, &key("b")).await.is_err());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn while_the_operator_is_away_a_document_from_before_is_served_if_it_says_what_the_pod_is() {
         let pod: PodUid = "u1".try_into().unwrap();
         let signed = Signed { document: "one".into(), signature: "s".into(), pkcs7: "p".into() };
         let document = Of { pod: pod.clone(), dialect: Dialect::Ec2, value: signed.clone() };
-        let nowhere = Place { url: "https://operator".parse().unwrap(), ca: "/none".into(), token: "/none".into() };
-        let saved = Saved { documents: vec![document], ..Saved::default() };
-        let operator = Operator::new(Client::new(nowhere), saved);
+        let operator = away(Saved { documents: vec![document], ..Saved::default() });
         let link = Link::of(&pod, &[]);
         let asked = async |dialect, text| operator.document(&pod, &link, dialect, text).await;
         assert_eq!(asked(Dialect::Ec2, "one").await, Ok(signed));

@@ -2,7 +2,7 @@
 //! both read anew for each call because both are renewed.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
@@ -162,8 +162,16 @@ impl Client {
                 let Refused { message, leader } = serde_json::from_slice(&body).map_err(|_| Error::Status(status))?;
                 Err(Error::Refused { status, message, leader })
             }
-            status => Err(Error::Status(status)),
+            status => {
+                // This replica cannot, and would be asked again and again: a new connection may lead to another one.
+                *self.kept() = None;
+                Err(Error::Status(status))
+            }
         }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<(Vec<u8>, Connections)>> {
+        self.http.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn authorization(&self) -> Result<HeaderValue, Error> {
@@ -180,7 +188,7 @@ impl Client {
         let path = &self.place.ca;
         let file = |why: String| Error::File { path: path.clone(), why };
         let pem = std::fs::read(path).map_err(|error| file(error.to_string()))?;
-        let mut known = self.http.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.kept();
         if let Some((made_with, http)) = &*known
             && *made_with == pem
         {

@@ -169,9 +169,12 @@ impl Node {
     /// What is saved.
     #[must_use]
     pub fn state(&self) -> State {
-        let kept = self.broker.saved();
         let pods = self.pods();
-        State { resource_version: pods.version.clone(), items: pods.items.values().cloned().collect(), kept }
+        State {
+            resource_version: pods.version.clone(),
+            items: pods.items.values().cloned().collect(),
+            kept: self.broker.saved(),
+        }
     }
 
     /// What the leader is told, at a second.

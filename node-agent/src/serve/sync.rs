@@ -24,6 +24,8 @@ const MOST: Duration = Duration::from_secs(15);
 const GOOD: Duration = Duration::from_secs(10);
 /// How often the leader is told, whether anything changed or not: a new leader knows nothing, and waits 30 s.
 const REPORT: Duration = Duration::from_secs(25);
+/// How long the operator may take to take a report.
+const ANSWER: Duration = Duration::from_secs(10);
 /// How long after a report that was not taken the next one is said.
 const AGAIN: Duration = Duration::from_secs(2);
 /// How long changes are collected before they are told or saved.
@@ -111,7 +113,8 @@ pub async fn report(client: Arc<Client>, node: Arc<Node>, broker: Arc<Operator>)
     let mut leader: Option<String> = None;
     loop {
         let report = node.report(jiff::Timestamp::now().as_second());
-        let pause = match say(&client, &mut leader, &report).await {
+        let said = tokio::time::timeout(ANSWER, say(&client, &mut leader, &report)).await;
+        let pause = match said.unwrap_or(Err(Error::TooLong)) {
             Ok(()) => REPORT,
             Err(error) => {
                 tracing::info!(%error, "the leader could not be told what is served; it is told again");

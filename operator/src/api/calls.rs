@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use jiff::Timestamp;
-use podmeta_agent_api::calls::{DocumentRequest, Pod, PodInDialect, Refused as Said, Report};
+use podmeta_agent_api::calls::{DocumentRequest, PodInDialect, PodsKey, Refused as Said, Report};
 use podmeta_metadata::names::PodUid;
 
 use super::agent::Agent;
@@ -27,8 +27,8 @@ pub(super) async fn credentials(
     given.map_or_else(|refused| *refused, |given| Json(given).into_response())
 }
 
-pub(super) async fn secrets(State(api): State<Arc<Api>>, agent: Agent, Json(asked): Json<Pod>) -> Response {
-    about(&api, &agent, &asked.pod, broker::user_data)
+pub(super) async fn secrets(State(api): State<Arc<Api>>, agent: Agent, Json(asked): Json<PodsKey>) -> Response {
+    about(&api, &agent, &asked.pod, |world, entry| broker::user_data(world, entry, &asked.key))
         .map_or_else(|refused| *refused, |data| Json(data).into_response())
 }
 

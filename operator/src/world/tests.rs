@@ -1,14 +1,16 @@
 use jiff::Timestamp;
-use podmeta_agent_api::calls::{Generation, Reported};
+use podmeta_agent_api::calls::{Credentials, Generation, PodInDialect, Reported};
 use podmeta_crds::field::FieldError;
 use podmeta_crds::metadataprofile::LastValid;
 use podmeta_crds::objects::{File, load};
 use podmeta_metadata::compile::Outcome;
+use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::finding::Reason;
 use podmeta_metadata::profile::Profile;
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::broker::{self, Refusal};
 use crate::profile::{Invalid, Valid};
 
 const OBJECTS: &str = "
@@ -203,7 +205,9 @@ fn a_secret_that_is_not_there_is_told_at_the_role_that_names_it() {
     );
     let told = |data| Input::Secret { namespace: "shop".into(), name: "keys".into(), data };
     world.touched();
+    assert_eq!(world.secret("shop", "keys"), Err(NoSecret::Unread));
     note(&mut world, told(None));
+    assert_eq!(world.secret("shop", "keys"), Err(NoSecret::Missing));
     assert_eq!(world.touched(), BTreeSet::from([key("web")]));
     let observed = world.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2;
     assert_eq!(
@@ -222,7 +226,37 @@ fn a_secret_that_is_not_there_is_told_at_the_role_that_names_it() {
     note(&mut world, told(data(&["boot", "accessKeyId", "secretAccessKey"])));
     assert!(world.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2.bad_secrets.is_empty());
     world.forget(&secret, &BTreeSet::new());
-    assert!(world.secret("shop", "keys").is_none());
+    assert_eq!(world.secret("shop", "keys"), Err(NoSecret::Unread));
+}
+
+#[test]
+fn a_secret_that_was_not_read_yet_is_no_reason_to_take_credentials_away() {
+    let mut world = world();
+    let role = ", roles: [{name: r, dialect: ec2, secret: {name: keys}}]";
+    note(&mut world, Input::Profile(Box::new(profile("web", 1, role))));
+    let asked = PodInDialect { pod: uid(), dialect: Dialect::Ec2, profile: None };
+    let answer = |world: &World| {
+        let entry = world.pod_on("n1", &uid()).unwrap();
+        broker::credentials(world, entry, &asked, Timestamp::UNIX_EPOCH)
+    };
+    assert_eq!(answer(&world), Err(Refusal::Behind), "the agent asks again, and serves what it has");
+    note(&mut world, Input::Secret { namespace: "shop".into(), name: "keys".into(), data: None });
+    assert!(matches!(answer(&world), Ok(Credentials::Failed(why)) if why.message == "Secret shop/keys does not exist"));
+}
+
+#[test]
+fn user_data_is_of_the_key_that_the_agent_knows_or_none() {
+    let mut world = world();
+    let user_data = ", userData: {secretKeyRef: {name: keys, key: new}}";
+    note(&mut world, Input::Profile(Box::new(profile("web", 1, user_data))));
+    let data = [("old", "o"), ("new", "n")].map(|(key, text)| (key.to_owned(), Zeroizing::new(text.into())));
+    note(&mut world, Input::Secret { namespace: "shop".into(), name: "keys".into(), data: Some(data.into()) });
+    let answer = |key: &str| {
+        let key = KeyRef { name: "keys".into(), key: key.into() };
+        broker::user_data(&world, world.pod_on("n1", &uid()).unwrap(), &key)
+    };
+    assert_eq!(answer("new").unwrap().data.expose(), "bg==");
+    assert_eq!(answer("old"), Err(Refusal::Behind));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use podmeta_metadata::credentials::{Credentials, Failure};
+use podmeta_metadata::role::Role;
 use tokio::sync::{Mutex as Turn, MutexGuard as TurnGuard};
 use tokio::time::Instant;
 
@@ -18,8 +19,9 @@ const MOMENT: Duration = Duration::from_millis(300);
 const AGAIN: Duration = Duration::from_secs(3);
 
 /// A pod's credentials in one dialect.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Slot {
+    role: Role,
     kept: Mutex<Kept>,
     turn: Turn<()>,
 }
@@ -46,10 +48,20 @@ pub(super) enum Serve {
 }
 
 impl Slot {
+    /// None yet.
+    pub(super) fn of(role: Role) -> Self {
+        Self { role, kept: Mutex::default(), turn: Turn::default() }
+    }
+
     /// Credentials that were saved, so that nobody knows how old they are.
-    pub(super) fn with(credentials: Credentials) -> Self {
+    pub(super) fn with(role: Role, credentials: Credentials) -> Self {
         let kept = Kept { credentials: Some(credentials), ..Kept::default() };
-        Self { kept: Mutex::new(kept), turn: Turn::default() }
+        Self { role, kept: Mutex::new(kept), turn: Turn::default() }
+    }
+
+    /// The role that they are of.
+    pub(super) fn role(&self) -> &Role {
+        &self.role
     }
 
     pub(super) fn credentials(&self) -> Option<Credentials> {
@@ -125,6 +137,7 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
+    use podmeta_metadata::role::Provider;
     use podmeta_metadata::secret::Secret;
 
     use super::*;
@@ -143,13 +156,18 @@ mod tests {
         }
     }
 
+    fn role() -> Role {
+        let provider = Provider::Secret { name: "keys".to_owned() };
+        Role { name: "r".to_owned().try_into().unwrap(), provider }
+    }
+
     fn failure(message: &str) -> Failure {
         Failure { code: "Failed".into(), message: message.to_owned(), at: at(0) }
     }
 
     #[test]
     fn the_first_request_asks_and_for_a_minute_no_other_does() {
-        let (slot, start) = (Slot::default(), Instant::now());
+        let (slot, start) = (Slot::of(role()), Instant::now());
         assert_eq!(slot.serve(at(0), start), Serve::Nothing);
         let one = slot.given(credentials("one", 1000), start).unwrap();
         assert_eq!(slot.serve(at(59), start + Duration::from_secs(59)), Serve::Kept(Ok(one.clone())));
@@ -160,16 +178,16 @@ mod tests {
 
     #[test]
     fn a_pod_waits_a_moment_where_nobody_knows_how_old_its_credentials_are() {
-        let slot = Slot::with(credentials("saved", 1000));
+        let slot = Slot::with(role(), credentials("saved", 1000));
         assert!(matches!(slot.serve(at(0), Instant::now()), Serve::Old(_, MOMENT)));
-        let (slot, start) = (Slot::default(), Instant::now());
+        let (slot, start) = (Slot::of(role()), Instant::now());
         drop(slot.given(credentials("one", 1000), start));
         assert!(matches!(slot.serve(at(1), start + STALE), Serve::Old(_, MOMENT)));
     }
 
     #[test]
     fn what_the_operator_takes_back_is_gone_and_what_it_does_not_say_is_served_to_its_end() {
-        let (slot, start) = (Slot::default(), Instant::now());
+        let (slot, start) = (Slot::of(role()), Instant::now());
         let one = slot.given(credentials("one", 100), start).unwrap();
         assert_eq!(slot.away(failure("away"), at(99), start), Ok(one));
         assert_eq!(slot.away(failure("away"), at(100), start), Err(failure("away")), "their end");
@@ -182,7 +200,7 @@ mod tests {
 
     #[test]
     fn who_waited_for_a_turn_has_the_answer_that_came_meanwhile_and_no_older_one() {
-        let (slot, start) = (Slot::default(), Instant::now());
+        let (slot, start) = (Slot::of(role()), Instant::now());
         let one = slot.given(credentials("one", 1000), start).unwrap();
         assert_eq!(slot.answered_since(start, at(0)), Some(Ok(one)));
         assert_eq!(slot.answered_since(start + Duration::from_secs(1), at(0)), None);

@@ -2,13 +2,14 @@ use jiff::Timestamp;
 use podmeta_metadata::compile::Denied;
 use podmeta_metadata::credentials::Credentials;
 use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::role::Provider;
 use podmeta_metadata::secret::Secret;
 use podmeta_metadata::session::{KeyBytes, Keyring};
 use podmeta_metadata::signature::Signed;
 
 use super::*;
 use crate::broker::Broker;
-use crate::broker::operator::Of;
+use crate::broker::operator::{Given, Of};
 use crate::serve::client::{Client, Place};
 
 fn uid(name: &str) -> PodUid {
@@ -25,20 +26,22 @@ fn event(number: u64, change: Change) -> Event {
 }
 
 fn saved(pods: &[&str]) -> Saved {
-    let of = |pod: &&str| Of { pod: uid(pod), dialect: Dialect::Ec2, value: credentials() };
+    let of = |pod: &&str| Of { pod: uid(pod), dialect: Dialect::Ec2, value: given() };
     let signed = || Signed { document: "{}".into(), signature: "s".into(), pkcs7: "p".into() };
     let document = |pod: &&str| Of { pod: uid(pod), dialect: Dialect::Ec2, value: signed() };
     Saved { credentials: pods.iter().map(of).collect(), documents: pods.iter().map(document).collect() }
 }
 
-fn credentials() -> Credentials {
-    Credentials {
+fn given() -> Given {
+    let role = Role { name: "r".to_owned().try_into().unwrap(), provider: Provider::Secret { name: "keys".into() } };
+    let credentials = Credentials {
         access_key_id: "AKIA".into(),
         secret_access_key: Secret::new("hunter2".into()),
         session_token: Secret::new(String::new()),
         last_updated: Timestamp::UNIX_EPOCH,
         expiration: Timestamp::MAX,
-    }
+    };
+    Given { role, credentials }
 }
 
 fn node(state: State) -> Arc<Node> {

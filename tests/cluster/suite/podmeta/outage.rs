@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::ResourceExt;
-use kube::api::DeleteParams;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use podmeta_crds::conditions::ACCEPTED;
 use serde_json::json;
 
 use super::profile;
-use super::served::{credentials, edit, operators, pod_with_credentials};
+use super::served::{all_ready, credentials, edit, operators, pod_with_credentials};
 use crate::kit::{self, Podmeta, condition, within};
 
 /// How long the API server is away.
@@ -194,6 +194,41 @@ async fn operators_that_start_after_a_wrong_edit_serve_what_was_valid_before() -
             ensure!(served == "right", "{pod} is served {served}");
         }
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn operators_that_start_beside_an_object_that_cannot_be_read_serve_all_others() -> Result<()> {
+    kit::disturbing_podmeta_test(async |podmeta, namespace| {
+        let node = pod_with_credentials(podmeta, namespace).await?;
+        // Kubernetes holds a time that Rust's types do not.
+        let far = format!("far-{}", namespace.name);
+        let kind = ApiResource::erase::<Namespace>(&());
+        let namespaces: Api<DynamicObject> = Api::all_with(podmeta.cluster.client.clone(), &kind);
+        let wanted = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": far}});
+        namespaces.create(&PostParams::default(), &serde_json::from_value(wanted)?).await?;
+        let condition = json!({"type": "Far", "status": "True", "lastTransitionTime": "9999-12-31T23:59:59Z"});
+        let status = Patch::Merge(json!({"status": {"conditions": [condition]}}));
+        let checked = async {
+            namespaces.patch_status(&far, &PatchParams::default(), &status).await?;
+            let typed: Api<Namespace> = Api::all(podmeta.cluster.client.clone());
+            ensure!(typed.get(&far).await.is_err(), "this test can read it too");
+            let old: Vec<_> = operators(podmeta).await?.iter().map(ResourceExt::name_any).collect();
+            for operator in &old {
+                podmeta.system.api::<Pod>().delete(operator, &DeleteParams::default()).await?;
+            }
+            let (new, _) = all_ready(podmeta).await?;
+            ensure!(new.iter().all(|pod| !old.contains(&pod.name_any())), "an old operator is there");
+            edit(podmeta, namespace, &node, "two").await
+        };
+        let checked: Result<()> = checked.await;
+        namespaces.delete(&far, &DeleteParams::default()).await?;
+        let gone = within(Duration::from_secs(60), "it is gone", async || {
+            ensure!(namespaces.get_opt(&far).await?.is_none(), "namespace {far} is there");
+            Ok(())
+        });
+        checked.and(gone.await)
     })
     .await
 }
