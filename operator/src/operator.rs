@@ -40,10 +40,9 @@ const END: std::time::Duration = std::time::Duration::from_secs(8);
 /// # Errors
 /// If it cannot begin, or something that it cannot be without has ended.
 pub fn main(args: Args) -> Result<()> {
-    // What the client itself says of a failure is said again, with what it was about, by who asked.
-    // A response that it cannot read it would log as a whole, and that may be a Secret.
-    let quiet = "kube_client::client=off,kube_client::client::builder=off";
-    let filter = EnvFilter::try_new(format!("{quiet},{}", args.log));
+    // What the client itself says of a failure is said again, with what it was about, by who asked. A response that it cannot
+    // read it would log as a whole, and that may be a Secret.
+    let filter = EnvFilter::try_new(format!("kube_client::client=off,{}", args.log));
     let filter = filter.with_context(|| format!("--log {:?} is no filter", args.log))?;
     tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
     limits::raise_open_files();

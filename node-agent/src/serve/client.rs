@@ -1,6 +1,9 @@
 //! The operator as a node agent reaches it: HTTPS with the operator's own authority, and the agent's ServiceAccount token,
 //! both read anew for each call because both are renewed.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
