@@ -59,7 +59,7 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, connections: Arc<AtomicU
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         let number = connections.fetch_add(1, Ordering::Relaxed);
-        let status = if number % 2 == 0 { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::NO_CONTENT };
+        let status = if number.is_multiple_of(2) { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::NO_CONTENT };
         let tls = tls.clone();
         tokio::spawn(async move {
             let stream = TokioIo::new(tls.accept(stream).await.unwrap());
