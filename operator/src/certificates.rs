@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use arc_swap::ArcSwap;
+use backon::{ConstantBuilder, Retryable as _};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -87,7 +88,7 @@ pub async fn serving(
     wanted: Wanted,
     stop: CancellationToken,
 ) -> Result<(Arc<Serving>, impl Future<Output = ()>)> {
-    let first = patiently("the serving certificate", async || current(&client, &wanted).await).await?;
+    let first = patiently("the serving certificate", || current(&client, &wanted)).await?;
     let serving = Arc::new(Serving(ArcSwap::from_pointee(first)));
     let served = Arc::clone(&serving);
     let renew = async move {
@@ -111,17 +112,12 @@ pub async fn serving(
 }
 
 /// Tries again what the operator cannot begin without, as long as the API server is away: nodes may be up before it is.
-async fn patiently<T>(what: &str, attempt: impl AsyncFn() -> Result<T>) -> Result<T> {
-    loop {
-        let error = match tokio::time::timeout(ANSWER, attempt()).await {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) if !may_pass(&error) => return Err(error),
-            Ok(Err(error)) => format!("{error:#}"),
-            Err(_) => "the API server takes too long to answer".to_owned(),
-        };
-        tracing::warn!(error, "{what} cannot be had yet; it is tried again");
-        tokio::time::sleep(AGAIN).await;
-    }
+async fn patiently<T, F: Future<Output = Result<T>>>(what: &str, attempt: impl Fn() -> F) -> Result<T> {
+    let in_time =
+        || async { tokio::time::timeout(ANSWER, attempt()).await.context("the API server takes too long to answer")? };
+    let again = ConstantBuilder::default().with_delay(AGAIN).without_max_times();
+    let retried = in_time.retry(again).when(may_pass);
+    retried.notify(|error, _| tracing::warn!("{what} cannot be had yet; it is tried again: {error:#}")).await
 }
 
 /// Whether an error may pass by itself: the API server is away, or says that it cannot now.
@@ -129,7 +125,7 @@ fn may_pass(error: &anyhow::Error) -> bool {
     match error.downcast_ref::<kube::Error>() {
         Some(kube::Error::Api(status)) => status.code >= 500 || status.code == 429,
         Some(_) => true,
-        None => false,
+        None => error.is::<tokio::time::error::Elapsed>(),
     }
 }
 
@@ -213,7 +209,7 @@ pub async fn identity(client: &Client, namespace: &str, name: &str) -> Result<Id
         let data = BTreeMap::from([entry("tls.crt", &new.certificate), entry("tls.key", &new.key)]);
         Ok((Some(data), new))
     };
-    patiently("the key of identity documents", async || {
+    patiently("the key of identity documents", || async {
         let identity = agreed(client, namespace, name, "kubernetes.io/tls", write).await?;
         publish(client, namespace, name, "certificate.pem", &identity.certificate).await?;
         Ok(identity)
@@ -272,14 +268,16 @@ async fn publish(client: &Client, namespace: &str, name: &str, key: &str, text: 
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_operator_waits_for_an_api_server_that_is_away_and_not_for_one_that_says_no() {
+    #[tokio::test]
+    async fn the_operator_waits_for_an_api_server_that_is_away_and_not_for_one_that_says_no() {
         let said = |code: u16| kube::Error::Api(Box::new(kube::core::Status::failure("no", "No").with_code(code)));
         let error = |error: kube::Error| anyhow::Error::from(error).context("Secret a/b").context("more");
         for (code, waits) in [(401, false), (403, false), (429, true), (500, true), (503, true)] {
             assert_eq!(may_pass(&error(said(code))), waits, "{code}");
         }
         assert!(may_pass(&error(kube::Error::Service("connection refused".into()))));
+        let late = tokio::time::timeout(Duration::ZERO, std::future::pending::<()>()).await.unwrap_err();
+        assert!(may_pass(&anyhow::Error::from(late).context("the API server takes too long to answer")));
         assert!(!may_pass(&anyhow::anyhow!("it holds no tls.crt and tls.key")));
     }
 }
