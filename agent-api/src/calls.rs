@@ -54,7 +54,7 @@ pub enum Credentials {
     /// The credentials.
     Given(credentials::Credentials),
     /// Why there are none.
-    Failed(credentials::Failure),
+    Failed(credentials::CredentialsFailure),
 }
 
 /// Asks for a signed document.

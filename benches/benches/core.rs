@@ -47,7 +47,7 @@ fn benches(criterion: &mut Criterion) {
     let objects = objects();
     let workload = workload(&objects);
     let (pod, keys) = (&workload.pod.uid, Keyring::new(KeyBytes::new([7; 32]), now()));
-    let mint = || keys.mint(pod, Dialect::Ec2, TokenTtl::MAX, now()).expect("a token can be made");
+    let mint = || keys.issue(pod, Dialect::Ec2, TokenTtl::MAX, now()).expect("a token can be made");
     let token = mint();
 
     criterion.bench_function("token: make", |bench| bench.iter(mint));

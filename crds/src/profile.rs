@@ -12,7 +12,7 @@ use std::num::NonZeroU32;
 use jiff::Timestamp;
 use kube::core::ObjectMeta;
 use podmeta_metadata::dialect::Dialect;
-use podmeta_metadata::names::Invalid;
+use podmeta_metadata::names::InvalidValue;
 use podmeta_metadata::options::{HopLimit, HttpProtocolIpv6, Limits, MetadataOptions, TokenTtl, Users};
 use podmeta_metadata::profile::{KeyName, KeyRef, OpenSshKey, Profile, ProfileRef, PublicKey, UserDataSource};
 use podmeta_metadata::tag::{self, LabelPattern, StaticTag, TagValue};
@@ -219,7 +219,7 @@ fn limits(spec: &LimitsSpec, errors: &mut Errors) -> Option<Limits> {
 }
 
 /// Makes one of the core's text types of an optional field.
-fn text<'t, T: TryFrom<&'t str, Error = Invalid>>(
+fn text<'t, T: TryFrom<&'t str, Error = InvalidValue>>(
     field: impl std::fmt::Display,
     value: Option<&'t str>,
     errors: &mut Errors,

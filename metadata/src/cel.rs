@@ -12,7 +12,7 @@ use ::cel::parser::Parser;
 use ::cel::{Context, ParseErrors, Value};
 
 use crate::facts::Facts;
-use crate::names::Invalid;
+use crate::names::InvalidValue;
 
 /// The longest expression, in bytes.
 pub const MAX_BYTES: usize = 1024;
@@ -39,9 +39,9 @@ impl Expression {
     ///
     /// # Errors
     /// If it is too long, does not parse, names something unknown or nests comprehensions.
-    pub fn compile(source: &str) -> Result<Self, Invalid> {
+    pub fn compile(source: &str) -> Result<Self, InvalidValue> {
         if source.len() > MAX_BYTES {
-            return Err(Invalid(format!("must be at most {MAX_BYTES} bytes long, not {}", source.len())));
+            return Err(InvalidValue(format!("must be at most {MAX_BYTES} bytes long, not {}", source.len())));
         }
         let tree = Parser::default().max_recursion_depth(MAX_BRACKETS).parse(source).map_err(does_not_compile)?;
         check(&tree, &mut VARIABLES.to_vec(), Nesting::Outside, MAX_DEPTH)?;
@@ -52,15 +52,17 @@ impl Expression {
     ///
     /// # Errors
     /// If evaluation fails (a missing key, for one) or the result is neither text, a number, a truth value nor null.
-    pub fn evaluate(&self, scope: &Scope) -> Result<Option<String>, Invalid> {
-        match Value::resolve(&self.tree, &scope.0).map_err(|error| Invalid(format!("does not evaluate: {error}")))? {
+    pub fn evaluate(&self, scope: &Scope) -> Result<Option<String>, InvalidValue> {
+        match Value::resolve(&self.tree, &scope.0)
+            .map_err(|error| InvalidValue(format!("does not evaluate: {error}")))?
+        {
             Value::String(text) => Ok(Some(text.to_string())),
             Value::Int(number) => Ok(Some(number.to_string())),
             Value::UInt(number) => Ok(Some(number.to_string())),
             Value::Float(number) => Ok(Some(number.to_string())),
             Value::Bool(truth) => Ok(Some(truth.to_string())),
             Value::Null => Ok(None),
-            other => Err(Invalid(format!(
+            other => Err(InvalidValue(format!(
                 "gives a {:?}; it must give text, a number, a truth value or null",
                 other.type_of()
             ))),
@@ -88,9 +90,9 @@ impl Scope {
     ///
     /// # Errors
     /// If a fact has no form in CEL; no fact is like that.
-    pub fn new(facts: &Facts) -> Result<Self, Invalid> {
+    pub fn new(facts: &Facts) -> Result<Self, InvalidValue> {
         let mut context = Context::default();
-        let mut add = |name: &'static str, value| -> Result<(), Invalid> {
+        let mut add = |name: &'static str, value| -> Result<(), InvalidValue> {
             context.add_variable_from_value(name, value);
             Ok(())
         };
@@ -101,21 +103,21 @@ impl Scope {
     }
 }
 
-fn value(fact: &impl serde::Serialize) -> Result<Value, Invalid> {
-    ::cel::to_value(fact).map_err(|error| Invalid(format!("the facts have no form in CEL: {error}")))
+fn value(fact: &impl serde::Serialize) -> Result<Value, InvalidValue> {
+    ::cel::to_value(fact).map_err(|error| InvalidValue(format!("the facts have no form in CEL: {error}")))
 }
 
 /// The first error, as one line.
-fn does_not_compile(errors: ParseErrors) -> Invalid {
+fn does_not_compile(errors: ParseErrors) -> InvalidValue {
     match errors.errors.first() {
         Some(error) if error.msg.contains("Recursion limit") => {
-            Invalid(format!("nests brackets or conditions more than {MAX_BRACKETS} deep"))
+            InvalidValue(format!("nests brackets or conditions more than {MAX_BRACKETS} deep"))
         }
         Some(error) => {
             let message = error.msg.lines().next().unwrap_or_default();
-            Invalid(format!("does not compile at column {}: {message}", error.pos.1.max(1)))
+            InvalidValue(format!("does not compile at column {}: {message}", error.pos.1.max(1)))
         }
-        None => Invalid("does not compile".to_owned()),
+        None => InvalidValue("does not compile".to_owned()),
     }
 }
 
@@ -131,16 +133,16 @@ fn check<'e>(
     names: &mut Vec<&'e str>,
     nesting: Nesting,
     depth: usize,
-) -> Result<(), Invalid> {
+) -> Result<(), InvalidValue> {
     let Some(depth) = depth.checked_sub(1) else {
-        return Err(Invalid(format!("nests operators, calls or fields more than {MAX_DEPTH} deep")));
+        return Err(InvalidValue(format!("nests operators, calls or fields more than {MAX_DEPTH} deep")));
     };
     match &expression.expr {
         Expr::Unspecified | Expr::Literal(_) => Ok(()),
         Expr::Ident(name) if names.contains(&name.as_str()) => Ok(()),
-        Expr::Ident(name) => {
-            Err(Invalid(format!("names {name:?}; there are pod, namespaceObject and node, shaped as in docs/facts.md")))
-        }
+        Expr::Ident(name) => Err(InvalidValue(format!(
+            "names {name:?}; there are pod, namespaceObject and node, shaped as in docs/facts.md"
+        ))),
         Expr::Select(select) => check(&select.operand, names, nesting, depth),
         Expr::Call(call) => {
             let target = call.target.as_deref();
@@ -150,7 +152,7 @@ fn check<'e>(
         Expr::Map(map) => map.entries.iter().try_for_each(|entry| check_entry(entry, names, nesting, depth)),
         Expr::Struct(object) => object.entries.iter().try_for_each(|entry| check_entry(entry, names, nesting, depth)),
         Expr::Comprehension(_) if nesting == Nesting::InComprehension => {
-            Err(Invalid("nests a comprehension (all, exists, exists_one, map, filter) in another".to_owned()))
+            Err(InvalidValue("nests a comprehension (all, exists, exists_one, map, filter) in another".to_owned()))
         }
         Expr::Comprehension(loops) => {
             let outside = names.len();
@@ -171,7 +173,7 @@ fn check_entry<'e>(
     names: &mut Vec<&'e str>,
     nesting: Nesting,
     depth: usize,
-) -> Result<(), Invalid> {
+) -> Result<(), InvalidValue> {
     match &entry.expr {
         EntryExpr::StructField(field) => check(&field.value, names, nesting, depth),
         EntryExpr::MapEntry(entry) => {
@@ -186,7 +188,7 @@ mod tests {
     use super::*;
     use crate::facts::tests::facts;
 
-    fn evaluate(source: &str) -> Result<Option<String>, Invalid> {
+    fn evaluate(source: &str) -> Result<Option<String>, InvalidValue> {
         let mut facts = facts("shop", "web-0");
         facts.pod.metadata.labels.insert("app".into(), "web".into());
         Expression::compile(source)?.evaluate(&Scope::new(&facts)?)

@@ -12,9 +12,9 @@ use crate::cel::Scope;
 use crate::compile::instance::{field_value, instance, part};
 use crate::dialect::{Dialect, ec2, ecs};
 use crate::facts::Facts;
-use crate::finding::{Finding, Reason};
+use crate::finding::{Finding, FindingReason};
 use crate::item::{ItemSource, ItemText};
-use crate::names::Invalid;
+use crate::names::InvalidValue;
 use crate::options::{HttpEndpoint, HttpTokens, InstanceMetadataTags, Limits, MetadataOptions, Users};
 use crate::policy::{Policy, Rules, WithoutProfile};
 use crate::profile::{HostNetwork, InstanceSpec, KeyRef, MAX_USER_DATA_BYTES, Profile, UserDataSource};
@@ -106,7 +106,7 @@ fn choose<'p>(facts: &Facts, profiles: &'p [Profile], findings: &mut Vec<Finding
         findings.push(Finding {
             profile: Some(loser.object.clone()),
             field: "spec.priority".to_owned(),
-            reason: Reason::Conflicted,
+            reason: FindingReason::Conflicted,
             message: format!(
                 "pod {} is matched by MetadataProfile {} too, at the same priority, which wins: it is older or first by name",
                 facts.pod.metadata.name, winner.object.name
@@ -156,7 +156,7 @@ struct Compiling<'a> {
 }
 
 impl Compiling<'_> {
-    fn find(&mut self, field: impl Into<String>, reason: Reason, message: impl Into<String>) {
+    fn find(&mut self, field: impl Into<String>, reason: FindingReason, message: impl Into<String>) {
         self.findings.push(Finding {
             profile: Some(self.profile.object.clone()),
             field: field.into(),
@@ -207,7 +207,7 @@ impl Compiling<'_> {
         let mode = self.profile.host_network;
         match self.rules.forbids_host_network(mode) {
             Some(why) => {
-                self.find("spec.hostNetwork", Reason::PolicyForbids, why);
+                self.find("spec.hostNetwork", FindingReason::PolicyForbids, why);
                 HostNetwork::Deny
             }
             None => mode,
@@ -224,7 +224,7 @@ impl Compiling<'_> {
             let message = format!("MetadataPolicy {} requires tokens", policy.name);
             options.http_tokens = HttpTokens::Required;
             if enabled {
-                self.find("spec.metadataOptions.httpTokens", Reason::PolicyTightened, message);
+                self.find("spec.metadataOptions.httpTokens", FindingReason::PolicyTightened, message);
             }
         }
         if let Some((limit, policy)) = self.rules.max_hop_limit()
@@ -233,7 +233,7 @@ impl Compiling<'_> {
             let message = format!("MetadataPolicy {} allows {} at most", policy.name, limit.get());
             options.http_put_response_hop_limit = limit;
             if enabled {
-                self.find("spec.metadataOptions.httpPutResponseHopLimit", Reason::PolicyTightened, message);
+                self.find("spec.metadataOptions.httpPutResponseHopLimit", FindingReason::PolicyTightened, message);
             }
         }
         options
@@ -245,7 +245,7 @@ impl Compiling<'_> {
             match self.rules.forbids_dialect(*dialect) {
                 Some(policy) => {
                     let message = format!("MetadataPolicy {} does not allow {dialect}", policy.name);
-                    self.find("spec.dialects", Reason::PolicyForbids, message);
+                    self.find("spec.dialects", FindingReason::PolicyForbids, message);
                 }
                 None => allowed.push(*dialect),
             }
@@ -257,7 +257,9 @@ impl Compiling<'_> {
         let mut allowed = BTreeMap::new();
         for (dialect, role) in &self.profile.roles {
             match self.rules.forbids_role(role) {
-                Some(why) => self.find("spec.roles", Reason::PolicyForbids, format!("role {}: {why}", role.name)),
+                Some(why) => {
+                    self.find("spec.roles", FindingReason::PolicyForbids, format!("role {}: {why}", role.name))
+                }
                 None => {
                     allowed.insert(*dialect, role.clone());
                 }
@@ -279,12 +281,12 @@ impl Compiling<'_> {
                         key.key,
                         data.len()
                     );
-                    self.find("spec.userData.configMapKeyRef", Reason::UserDataUnavailable, message);
+                    self.find("spec.userData.configMapKeyRef", FindingReason::UserDataUnavailable, message);
                     None
                 }
                 None => {
                     let message = format!("ConfigMap {} or its key {} does not exist", key.name, key.key);
-                    self.find("spec.userData.configMapKeyRef", Reason::UserDataUnavailable, message);
+                    self.find("spec.userData.configMapKeyRef", FindingReason::UserDataUnavailable, message);
                     None
                 }
             },
@@ -309,7 +311,7 @@ impl Compiling<'_> {
         }
         if !dropped.is_empty() {
             let message = format!("{dialect} allows no tag with the key of these labels: {}", dropped.join(", "));
-            self.find("spec.tags.labels", Reason::TagDropped, message);
+            self.find("spec.tags.labels", FindingReason::TagDropped, message);
         }
         tags.extend(self.profile.static_tags.iter().map(|tag| (tag.key.clone(), tag.value.to_string())));
         tags.into_iter().collect()
@@ -335,10 +337,10 @@ impl Compiling<'_> {
             match value.and_then(|value| fits(value, &mut left)) {
                 Ok(Some(value)) => items.push((item.path.clone(), value)),
                 Ok(None) => {}
-                Err(Invalid(why)) => {
+                Err(InvalidValue(why)) => {
                     let message =
                         format!("item {} is left out for pod {}: {why}", item.path, self.facts.pod.metadata.name);
-                    self.find(format!("spec.metadata[{index}]"), Reason::ItemUnavailable, message);
+                    self.find(format!("spec.metadata[{index}]"), FindingReason::ItemUnavailable, message);
                 }
             }
         }
@@ -355,7 +357,11 @@ impl Compiling<'_> {
             let message =
                 format!("item {path} would be both a leaf and a directory of the {dialect} tree; it is left out");
             let place = self.profile.items.iter().position(|item| item.dialect == dialect && item.path == *path);
-            self.find(format!("spec.metadata[{}].path", place.unwrap_or_default()), Reason::ItemMisplaced, message);
+            self.find(
+                format!("spec.metadata[{}].path", place.unwrap_or_default()),
+                FindingReason::ItemMisplaced,
+                message,
+            );
         }
         if let Some(part) = workload.part_mut(dialect) {
             part.items.retain(|(path, _)| !misplaced.contains(path));
@@ -364,14 +370,14 @@ impl Compiling<'_> {
 }
 
 /// The value, if there is room for it. Every pod of a node is held in its agent's memory, whoever wrote its profile.
-fn fits(value: Option<ItemValue>, left: &mut usize) -> Result<Option<ItemValue>, Invalid> {
+fn fits(value: Option<ItemValue>, left: &mut usize) -> Result<Option<ItemValue>, InvalidValue> {
     let size = match &value {
         Some(ItemValue::Text(text)) => text.as_str().len(),
         Some(ItemValue::PodIp | ItemValue::PodIps) | None => 0,
     };
     *left = left
         .checked_sub(size)
-        .ok_or_else(|| Invalid(format!("the items of a dialect may hold {MAX_ITEMS_BYTES} bytes together")))?;
+        .ok_or_else(|| InvalidValue(format!("the items of a dialect may hold {MAX_ITEMS_BYTES} bytes together")))?;
     Ok(value)
 }
 

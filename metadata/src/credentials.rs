@@ -34,7 +34,7 @@ pub struct Credentials {
 /// Why there are none: it is served in the cloud's own error JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{code}: {message}")]
-pub struct Failure {
+pub struct CredentialsFailure {
     /// A word in the style of the cloud's codes.
     pub code: Cow<'static, str>,
     /// What the owner of the pod should do.

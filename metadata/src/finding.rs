@@ -12,14 +12,14 @@ pub struct Finding {
     /// The field, such as `spec.metadata[2].path`.
     pub field: String,
     /// The kind of finding.
-    pub reason: Reason,
+    pub reason: FindingReason,
     /// What was found, in one line.
     pub message: String,
 }
 
 /// The kinds of findings. Their names are part of the API: they are the reasons of conditions and events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reason {
+pub enum FindingReason {
     /// Another profile of the same priority matches the pod and wins.
     Conflicted,
     /// A policy made an option stricter.
@@ -36,7 +36,7 @@ pub enum Reason {
     TagDropped,
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for FindingReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
     }

@@ -7,14 +7,14 @@ use crate::compile::{Compiled, Outcome, Settings, Sources, compile};
 use crate::dialect::Dialect;
 use crate::facts::tests::facts;
 use crate::facts::{Facts, NodeFacts, NodeMetadata, NodeSpec, NodeStatus};
-use crate::finding::Reason;
+use crate::finding::FindingReason;
 use crate::item::{Item, ItemPath, ItemSource, ItemText};
 use crate::names::{RoleArn, RoleName};
 use crate::options::InstanceMetadataTags;
 use crate::policy::Policy;
 use crate::profile::{Network, OpenSshKey, Profile, ProfileRef, PublicKey, UserDataSource};
 use crate::role::{Provider, Role, SessionDuration};
-use crate::tree::{Found, Since, Tree, Value};
+use crate::tree::{LeafValue, Lookup, Since, Tree};
 use crate::workload::{Link, MacAddress, Workload};
 
 /// The pod `shop/web` and what it is compiled with: one profile, `own`.
@@ -93,7 +93,7 @@ impl Case {
     }
 
     /// The field and the reason of each finding.
-    pub(crate) fn findings(&self) -> Vec<(String, Reason)> {
+    pub(crate) fn findings(&self) -> Vec<(String, FindingReason)> {
         self.compile().findings.into_iter().map(|finding| (finding.field, finding.reason)).collect()
     }
 }
@@ -175,7 +175,7 @@ pub(crate) fn link() -> Link {
 /// A leaf of text; `None` if there is no such item.
 pub(crate) fn text(tree: &Tree, path: &str) -> Option<String> {
     match tree.get(path, LATEST)? {
-        Found::Leaf(Value::Text(text)) => Some(String::from_utf8(text.to_vec()).unwrap()),
+        Lookup::Leaf(LeafValue::Text(text)) => Some(String::from_utf8(text.to_vec()).unwrap()),
         other => panic!("{path} is no text: {other:?}"),
     }
 }
@@ -183,8 +183,8 @@ pub(crate) fn text(tree: &Tree, path: &str) -> Option<String> {
 /// A listing in a version; `None` if there is no such directory.
 pub(crate) fn listing(tree: &Tree, path: &str, version: Since) -> Option<String> {
     match tree.get(path, version)? {
-        Found::Listing(listing) => Some(String::from_utf8(listing.to_vec()).unwrap()),
-        other @ Found::Leaf(_) => panic!("{path} is no directory: {other:?}"),
+        Lookup::Listing(listing) => Some(String::from_utf8(listing.to_vec()).unwrap()),
+        other @ Lookup::Leaf(_) => panic!("{path} is no directory: {other:?}"),
     }
 }
 

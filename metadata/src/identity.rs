@@ -4,7 +4,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 /// What an id is for: two kinds of id of the same thing share no digit.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Kind {
+pub(crate) enum IdKind {
     Instance,
     Image,
     Reservation,
@@ -14,7 +14,7 @@ pub(crate) enum Kind {
     MacAddress,
 }
 
-fn hash(kind: Kind, of: &str) -> [u8; 32] {
+fn hash(kind: IdKind, of: &str) -> [u8; 32] {
     let mut text = format!("podmeta {kind:?} ").into_bytes();
     text.extend_from_slice(of.as_bytes());
     let mut bytes = [0; 32];
@@ -23,7 +23,7 @@ fn hash(kind: Kind, of: &str) -> [u8; 32] {
 }
 
 /// `PREFIX-` and 17 hexadecimal digits, as EC2's ids are (`i-0123456789abcdef0`).
-pub(crate) fn ec2_id(prefix: &str, kind: Kind, of: &str) -> String {
+pub(crate) fn ec2_id(prefix: &str, kind: IdKind, of: &str) -> String {
     let mut id = format!("{prefix}-");
     id.extend(hash(kind, of).iter().flat_map(|byte| [byte >> 4, byte & 15]).take(17).filter_map(hex_digit));
     id
@@ -34,14 +34,14 @@ fn hex_digit(nibble: u8) -> Option<char> {
 }
 
 /// `PREFIX` and `length` lower-case letters and digits, as ECS's ids are (`i-` and 20 of them).
-pub(crate) fn alphanumeric_id(prefix: &str, kind: Kind, of: &str, length: usize) -> String {
+pub(crate) fn alphanumeric_id(prefix: &str, kind: IdKind, of: &str, length: usize) -> String {
     let mut id = prefix.to_owned();
     id.extend(hash(kind, of).iter().take(length).filter_map(|byte| char::from_digit(u32::from(byte % 36), 36)));
     id
 }
 
 /// A UUID (version 8) for the ECS serial number.
-pub(crate) fn uuid(kind: Kind, of: &str) -> String {
+pub(crate) fn uuid(kind: IdKind, of: &str) -> String {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(hash(kind, of).first_chunk::<16>().unwrap_or(&[0; 16]));
     let mut number = u128::from_be_bytes(bytes);
@@ -54,7 +54,7 @@ pub(crate) fn uuid(kind: Kind, of: &str) -> String {
 
 /// A locally administered unicast MAC address (`02:…`), the same for the whole life of the pod.
 pub(crate) fn mac(of: &str) -> [u8; 6] {
-    match hash(Kind::MacAddress, of) {
+    match hash(IdKind::MacAddress, of) {
         [a, b, c, d, e, ..] => [2, a, b, c, d, e],
     }
 }
@@ -65,19 +65,19 @@ mod tests {
 
     #[test]
     fn ids_have_the_clouds_form_and_are_stable() {
-        let id = ec2_id("i", Kind::Instance, "uid");
-        assert_eq!(id, ec2_id("i", Kind::Instance, "uid"));
+        let id = ec2_id("i", IdKind::Instance, "uid");
+        assert_eq!(id, ec2_id("i", IdKind::Instance, "uid"));
         assert_eq!(id.len(), 2 + 17);
         assert!(id[2..].bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)), "{id}");
-        assert_ne!(id, ec2_id("i", Kind::Instance, "other"));
-        let id = alphanumeric_id("i-", Kind::Instance, "uid", 20);
+        assert_ne!(id, ec2_id("i", IdKind::Instance, "other"));
+        let id = alphanumeric_id("i-", IdKind::Instance, "uid", 20);
         assert_eq!(id.len(), 2 + 20);
         assert!(id[2..].bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase()), "{id}");
     }
 
     #[test]
     fn a_serial_number_is_a_uuid() {
-        let text = uuid(Kind::Serial, "uid");
+        let text = uuid(IdKind::Serial, "uid");
         assert_eq!(text.len(), 36);
         assert_eq!(&text[14..15], "8");
         assert!("89ab".contains(&text[19..20]), "{text}");

@@ -2,7 +2,7 @@
 
 use crate::cel::Expression;
 use crate::dialect::Dialect;
-use crate::names::{Invalid, limited, text_type};
+use crate::names::{InvalidValue, limited, text_type};
 
 /// The longest value of an item, in bytes.
 pub const MAX_VALUE_BYTES: usize = 4096;
@@ -51,17 +51,19 @@ impl ItemPath {
     ///
     /// # Errors
     /// If the path is, or lies below, a reserved name.
-    pub fn check(&self, dialect: Dialect) -> Result<(), Invalid> {
+    pub fn check(&self, dialect: Dialect) -> Result<(), InvalidValue> {
         let reserved: &[&str] = match dialect {
             Dialect::Ec2 => &RESERVED_EC2,
             Dialect::Ecs => &RESERVED_ECS,
         };
         let first = self.first();
         if reserved.iter().any(|name| name.eq_ignore_ascii_case(first)) {
-            return Err(Invalid(format!("must not set {first}: it says who the pod is, or has a field of its own")));
+            return Err(InvalidValue(format!(
+                "must not set {first}: it says who the pod is, or has a field of its own"
+            )));
         }
         if self.as_str().starts_with("network/interfaces/") {
-            return Err(Invalid("must not set network/interfaces/: it says who the pod is".to_owned()));
+            return Err(InvalidValue("must not set network/interfaces/: it says who the pod is".to_owned()));
         }
         Ok(())
     }
@@ -118,9 +120,9 @@ pub enum FieldPath {
 }
 
 impl TryFrom<&str> for FieldPath {
-    type Error = Invalid;
+    type Error = InvalidValue;
 
-    fn try_from(text: &str) -> Result<Self, Invalid> {
+    fn try_from(text: &str) -> Result<Self, InvalidValue> {
         let keyed = |prefix: &str| {
             text.strip_prefix(prefix)?.strip_prefix("['")?.strip_suffix("']").filter(|key| !key.is_empty())
         };
@@ -138,7 +140,7 @@ impl TryFrom<&str> for FieldPath {
                 (Some(key), _) => Self::Label(key.to_owned()),
                 (_, Some(key)) => Self::Annotation(key.to_owned()),
                 (None, None) => {
-                    return Err(Invalid(format!(
+                    return Err(InvalidValue(format!(
                         "must be a field of the downward API, such as metadata.name or metadata.labels['KEY'], not {text:?}"
                     )));
                 }

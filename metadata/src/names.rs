@@ -3,7 +3,7 @@
 /// Why a text is not a valid name: reads well after the name of the field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Invalid(pub(crate) String);
+pub struct InvalidValue(pub(crate) String);
 
 /// Makes a newtype over text, cheap to clone, whose only way in is `check`: `TryFrom<String>`, `as_str`, `Display` and serde.
 macro_rules! text_type {
@@ -22,17 +22,17 @@ macro_rules! text_type {
         }
 
         impl TryFrom<String> for $name {
-            type Error = $crate::names::Invalid;
+            type Error = $crate::names::InvalidValue;
 
             fn try_from(text: String) -> Result<Self, Self::Error> {
                 let check: fn(&str) -> Result<(), String> = $check;
-                check(&text).map_err($crate::names::Invalid)?;
+                check(&text).map_err($crate::names::InvalidValue)?;
                 Ok(Self(text.into()))
             }
         }
 
         impl TryFrom<&str> for $name {
-            type Error = $crate::names::Invalid;
+            type Error = $crate::names::InvalidValue;
 
             fn try_from(text: &str) -> Result<Self, Self::Error> {
                 Self::try_from(text.to_owned())

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::Invalid;
+use crate::names::InvalidValue;
 
 /// Whether the metadata endpoint answers at all (`httpEndpoint`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,12 +63,12 @@ impl HopLimit {
 }
 
 impl TryFrom<i64> for HopLimit {
-    type Error = Invalid;
+    type Error = InvalidValue;
 
-    fn try_from(number: i64) -> Result<Self, Invalid> {
+    fn try_from(number: i64) -> Result<Self, InvalidValue> {
         match u8::try_from(number) {
             Ok(hops @ 1..=64) => Ok(Self(hops)),
-            _ => Err(Invalid(format!("must be 1 to 64, not {number}"))),
+            _ => Err(InvalidValue(format!("must be 1 to 64, not {number}"))),
         }
     }
 }
@@ -106,12 +106,12 @@ impl TokenTtl {
 }
 
 impl TryFrom<i64> for TokenTtl {
-    type Error = Invalid;
+    type Error = InvalidValue;
 
-    fn try_from(number: i64) -> Result<Self, Invalid> {
+    fn try_from(number: i64) -> Result<Self, InvalidValue> {
         match u16::try_from(number) {
             Ok(seconds @ 1..=21_600) => Ok(Self(seconds)),
-            _ => Err(Invalid(format!("must be 1 to 21600 seconds, not {number}"))),
+            _ => Err(InvalidValue(format!("must be 1 to 21600 seconds, not {number}"))),
         }
     }
 }

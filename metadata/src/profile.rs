@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::dialect::Dialect;
 use crate::facts::PodFacts;
 use crate::item::Item;
-use crate::names::{AccountId, Invalid, Line, limited, text_type};
+use crate::names::{AccountId, InvalidValue, Line, limited, text_type};
 use crate::options::{Limits, MetadataOptions, Users};
 use crate::role::Role;
 use crate::selector::Selector;
@@ -265,9 +265,9 @@ impl UserDataSource {
     ///
     /// # Errors
     /// If it is longer than [`MAX_USER_DATA_BYTES`].
-    pub fn inline(text: String) -> Result<Self, Invalid> {
+    pub fn inline(text: String) -> Result<Self, InvalidValue> {
         if text.len() > MAX_USER_DATA_BYTES {
-            return Err(Invalid(format!("must be at most {MAX_USER_DATA_BYTES} bytes long, not {}", text.len())));
+            return Err(InvalidValue(format!("must be at most {MAX_USER_DATA_BYTES} bytes long, not {}", text.len())));
         }
         Ok(Self::Inline(text.into()))
     }

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 
 use crate::dialect::Dialect;
 use crate::options::{HttpTokens, TokenTtl};
-use crate::session::{BadToken, Keyring, LastToken};
-use crate::tree::Found;
+use crate::session::{Keyring, LastToken, TokenError};
+use crate::tree::Lookup;
 use crate::workload::Workload;
 
 /// The longest head of a request, in bytes; a longer one gets 431.
@@ -52,18 +52,18 @@ pub struct Request<'r> {
 
 /// The answer to a request that is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer<'t> {
+pub enum Decision<'t> {
     /// A new token.
-    Token {
+    IssueToken {
         /// The token.
         token: String,
         /// How long it lives.
         ttl: TokenTtl,
     },
     /// An item of the tree.
-    Item {
+    ServeItem {
         /// What stands there.
-        found: Found<'t>,
+        found: Lookup<'t>,
         /// The seconds that the request's token still has, if it had one.
         token_left: Option<u32>,
         /// The audience that the signed document is asked for (ECS).
@@ -73,7 +73,7 @@ pub enum Answer<'t> {
 
 /// Why a request is not served. Each dialect has its own status and body for each of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum Rejection {
     /// The pod gets nothing at all, whatever it asks: why is known to whoever compiled it.
     PodDenied,
     /// The pod is not answered in this dialect.
@@ -99,7 +99,7 @@ pub enum Refusal {
     /// There are two tokens.
     TokenTwice,
     /// The token opens nothing here.
-    TokenBad(BadToken),
+    TokenBad(TokenError),
     /// The token path answers PUT alone.
     TokenPathMethod,
     /// Items answer GET and HEAD alone.
@@ -112,7 +112,7 @@ pub enum Refusal {
     Unavailable(String),
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for Rejection {
     /// Why, and what to change, for whoever runs the pod; never a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -141,7 +141,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl Refusal {
+impl Rejection {
     /// Whether the connection must end with the answer, because what follows on it cannot be trusted to be a request.
     #[must_use]
     pub fn closes(&self) -> bool {
@@ -203,27 +203,27 @@ impl Request<'_> {
     ///
     /// # Errors
     /// If the head is such a one.
-    pub fn check_head(&self) -> Result<(), Refusal> {
+    pub fn check_head(&self) -> Result<(), Rejection> {
         if *self.method == Method::CONNECT {
-            return Err(Refusal::Malformed("CONNECT is for proxies"));
+            return Err(Rejection::Malformed("CONNECT is for proxies"));
         }
         if self.uri.scheme().is_some() || self.uri.authority().is_some() {
-            return Err(Refusal::Malformed("the target is absolute, which is for proxies"));
+            return Err(Rejection::Malformed("the target is absolute, which is for proxies"));
         }
         if self.headers.contains_key(TRANSFER_ENCODING) {
-            return Err(Refusal::Malformed("it has a Transfer-Encoding"));
+            return Err(Rejection::Malformed("it has a Transfer-Encoding"));
         }
         let mut hosts = self.headers.get_all(HOST).iter();
         match (hosts.next(), hosts.next()) {
             (Some(host), None) if is_authority(host) => Ok(()),
-            (Some(_), None) => Err(Refusal::Malformed("its Host is not an authority")),
-            (Some(_), Some(_)) => Err(Refusal::Malformed("it has two Hosts")),
+            (Some(_), None) => Err(Rejection::Malformed("its Host is not an authority")),
+            (Some(_), Some(_)) => Err(Rejection::Malformed("it has two Hosts")),
             (None, _) if self.version < Version::HTTP_11 => Ok(()),
-            (None, _) => Err(Refusal::Malformed("it has no Host")),
+            (None, _) => Err(Rejection::Malformed("it has no Host")),
         }?;
         match self.headers.get(CONTENT_LENGTH).map(|length| length.to_str().map(str::parse::<u64>)) {
             None | Some(Ok(Ok(0..=MAX_BODY_BYTES))) => Ok(()),
-            Some(_) => Err(Refusal::BodyTooLong),
+            Some(_) => Err(Rejection::BodyTooLong),
         }
     }
 
@@ -245,14 +245,14 @@ impl Request<'_> {
         workload: &Workload,
         keys: &Keyring,
         now: Timestamp,
-    ) -> Result<Option<u32>, Refusal> {
+    ) -> Result<Option<u32>, Rejection> {
         match (self.single(name), workload.options.http_tokens) {
-            (Err(()), _) => Err(Refusal::TokenTwice),
+            (Err(()), _) => Err(Rejection::TokenTwice),
             (Ok(Some(token)), _) => {
                 let left = keys.verify(token, self.session, &workload.pod.uid, dialect, now);
-                left.map(Some).map_err(Refusal::TokenBad)
+                left.map(Some).map_err(Rejection::TokenBad)
             }
-            (Ok(None), HttpTokens::Required) => Err(Refusal::TokenMissing),
+            (Ok(None), HttpTokens::Required) => Err(Rejection::TokenMissing),
             (Ok(None), HttpTokens::Optional) => Ok(None),
         }
     }
@@ -265,11 +265,11 @@ fn is_authority(host: &HeaderValue) -> bool {
 }
 
 /// A whole response.
-pub type Reply = http::Response<Bytes>;
+pub type HttpResponse = http::Response<Bytes>;
 
 /// The reason phrase of a status line, where it is not the usual one: an extension of a [`Reply`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reason(pub &'static str);
+pub struct ReasonPhrase(pub &'static str);
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::dialect::Dialect;
-use crate::names::{AccountId, Invalid, Line, RoleArn, RoleName};
+use crate::names::{AccountId, InvalidValue, Line, RoleArn, RoleName};
 
 /// One role of a pod; there is at most one in a dialect, because clients take the whole listing as the name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,12 +145,12 @@ impl SessionDuration {
 }
 
 impl TryFrom<i64> for SessionDuration {
-    type Error = Invalid;
+    type Error = InvalidValue;
 
-    fn try_from(number: i64) -> Result<Self, Invalid> {
+    fn try_from(number: i64) -> Result<Self, InvalidValue> {
         match u16::try_from(number) {
             Ok(seconds @ 3600..=43_200) => Ok(Self(seconds)),
-            _ => Err(Invalid(format!("must be 3600 to 43200 seconds, not {number}"))),
+            _ => Err(InvalidValue(format!("must be 3600 to 43200 seconds, not {number}"))),
         }
     }
 }

@@ -58,10 +58,10 @@ struct Claims {
 /// The token that was sent last on a connection, if one of our keys had signed it. Sent again it is not decoded again;
 /// key, pod, dialect and time are judged for every request.
 #[derive(Default)]
-pub struct LastToken(Mutex<Option<Signed>>);
+pub struct LastToken(Mutex<Option<VerifiedToken>>);
 
 /// A token whose signature was found to be that of a key. It does not keep the key alive.
-struct Signed {
+struct VerifiedToken {
     token: Box<[u8]>,
     key: Weak<Key>,
     claims: Claims,
@@ -69,7 +69,7 @@ struct Signed {
 
 /// Why a token does not open anything. All are the same to the one who sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadToken {
+pub enum TokenError {
     /// It is not a token of this node: malformed, or signed with another key.
     #[error("it was not made by this node, or its key was replaced more than six hours ago")]
     Unknown,
@@ -86,7 +86,7 @@ pub enum BadToken {
 
 /// Why a file of keys cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum BadKeys {
+pub enum KeyFileError {
     /// It is not JSON of the right form.
     #[error("it is not a list of keys: {0}")]
     Form(#[from] serde_json::Error),
@@ -135,7 +135,7 @@ impl Keyring {
     ///
     /// # Errors
     /// If the text does not hold at least one whole key.
-    pub fn from_json(text: &str) -> Result<Self, BadKeys> {
+    pub fn from_json(text: &str) -> Result<Self, KeyFileError> {
         use base64::Engine as _;
         let stored: Vec<Stored> = serde_json::from_str(text)?;
         let keys = stored.into_iter().map(|stored| {
@@ -143,11 +143,11 @@ impl Keyring {
             let length = base64::engine::general_purpose::STANDARD.decode_slice(stored.bytes.as_bytes(), &mut *bytes);
             match length {
                 Ok(32) => Ok(Arc::new(Key::new(bytes, stored.made, stored.replaced))),
-                Ok(_) | Err(_) => Err(BadKeys::Bytes),
+                Ok(_) | Err(_) => Err(KeyFileError::Bytes),
             }
         });
         let keys = keys.collect::<Result<Vec<_>, _>>()?;
-        if keys.is_empty() { Err(BadKeys::Empty) } else { Ok(Self { keys }) }
+        if keys.is_empty() { Err(KeyFileError::Empty) } else { Ok(Self { keys }) }
     }
 
     /// The keys as a file holds them. The text is a secret.
@@ -168,7 +168,7 @@ impl Keyring {
     ///
     /// # Errors
     /// If signing fails, which it does not for keys of this length.
-    pub fn mint(
+    pub fn issue(
         &self,
         pod: &PodUid,
         dialect: Dialect,
@@ -196,22 +196,22 @@ impl Keyring {
         pod: &PodUid,
         dialect: Dialect,
         now: Timestamp,
-    ) -> Result<u32, BadToken> {
+    ) -> Result<u32, TokenError> {
         let mut last = last.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !last.as_ref().is_some_and(|last| *last.token == *token && self.holds(&last.key, now)) {
             *last = self.check(token, now);
         }
-        let claims = &last.as_ref().ok_or(BadToken::Unknown)?.claims;
+        let claims = &last.as_ref().ok_or(TokenError::Unknown)?.claims;
         if claims.sub != *pod {
-            return Err(BadToken::OtherPod);
+            return Err(TokenError::OtherPod);
         }
         if claims.aud != dialect {
-            return Err(BadToken::OtherDialect);
+            return Err(TokenError::OtherDialect);
         }
         // A token is dead once its age reaches its life; if the clock was set back, it has no more than its life.
         let left = (claims.exp - now.as_second()).min(claims.exp - claims.iat);
         match u32::try_from(left) {
-            Ok(0) | Err(_) => Err(BadToken::Expired),
+            Ok(0) | Err(_) => Err(TokenError::Expired),
             Ok(left) => Ok(left),
         }
     }
@@ -222,7 +222,7 @@ impl Keyring {
     }
 
     /// The claims of a token, and the key that signed it.
-    fn check(&self, token: &[u8], now: Timestamp) -> Option<Signed> {
+    fn check(&self, token: &[u8], now: Timestamp) -> Option<VerifiedToken> {
         if token.len() > MAX_TOKEN_BYTES {
             return None;
         }
@@ -233,7 +233,7 @@ impl Keyring {
         validation.validate_aud = false;
         self.keys.iter().filter(|key| key.verifies(now)).find_map(|key| {
             let claims = jsonwebtoken::decode::<Claims>(token, &key.verifying, &validation).ok()?.claims;
-            Some(Signed { token: token.into(), key: Arc::downgrade(key), claims })
+            Some(VerifiedToken { token: token.into(), key: Arc::downgrade(key), claims })
         })
     }
 }
@@ -273,46 +273,46 @@ mod tests {
     }
 
     /// Verifies on a new connection.
-    fn verify(ring: &Keyring, token: &str, pod: &str, dialect: Dialect, now: i64) -> Result<u32, BadToken> {
+    fn verify(ring: &Keyring, token: &str, pod: &str, dialect: Dialect, now: i64) -> Result<u32, TokenError> {
         ring.verify(token.as_bytes(), &LastToken::default(), &uid(pod), dialect, at(now))
     }
 
     #[test]
     fn a_token_opens_its_pod_and_dialect_until_the_very_second_of_its_end() {
         let ring = ring(1);
-        let token = ring.mint(&uid("a"), Dialect::Ec2, ttl(60), at(0)).unwrap();
+        let token = ring.issue(&uid("a"), Dialect::Ec2, ttl(60), at(0)).unwrap();
         let verify = |pod: &str, dialect, now| verify(&ring, &token, pod, dialect, now);
         assert_eq!(verify("a", Dialect::Ec2, 0), Ok(60));
         assert_eq!(verify("a", Dialect::Ec2, 59), Ok(1));
-        assert_eq!(verify("a", Dialect::Ec2, 60), Err(BadToken::Expired));
-        assert_eq!(verify("a", Dialect::Ec2, 100_000), Err(BadToken::Expired));
-        assert_eq!(verify("b", Dialect::Ec2, 0), Err(BadToken::OtherPod));
-        assert_eq!(verify("a", Dialect::Ecs, 0), Err(BadToken::OtherDialect));
+        assert_eq!(verify("a", Dialect::Ec2, 60), Err(TokenError::Expired));
+        assert_eq!(verify("a", Dialect::Ec2, 100_000), Err(TokenError::Expired));
+        assert_eq!(verify("b", Dialect::Ec2, 0), Err(TokenError::OtherPod));
+        assert_eq!(verify("a", Dialect::Ecs, 0), Err(TokenError::OtherDialect));
     }
 
     #[test]
     fn a_clock_that_is_set_back_gives_a_token_no_longer_life() {
         let ring = ring(1);
-        let token = ring.mint(&uid("a"), Dialect::Ec2, ttl(60), at(1000)).unwrap();
+        let token = ring.issue(&uid("a"), Dialect::Ec2, ttl(60), at(1000)).unwrap();
         assert_eq!(verify(&ring, &token, "a", Dialect::Ec2, 0), Ok(60));
     }
 
     #[test]
     fn a_replaced_key_verifies_for_six_hours_and_no_longer() {
         let old = ring(1);
-        let token = old.mint(&uid("a"), Dialect::Ec2, TokenTtl::MAX, at(0)).unwrap();
+        let token = old.issue(&uid("a"), Dialect::Ec2, TokenTtl::MAX, at(0)).unwrap();
         let new = old.rotated(Zeroizing::new([2; 32]), at(10));
         let verify = |ring: &Keyring, now| verify(ring, &token, "a", Dialect::Ec2, now);
         assert!(verify(&new, 21_599).is_ok());
         let later = new.rotated(Zeroizing::new([3; 32]), at(21_700));
-        assert_eq!(verify(&later, 21_701), Err(BadToken::Unknown));
+        assert_eq!(verify(&later, 21_701), Err(TokenError::Unknown));
         assert_eq!(later.keys.len(), 2);
     }
 
     #[test]
     fn keys_survive_a_restart() {
         let before = ring(1).rotated(Zeroizing::new([2; 32]), at(5));
-        let token = before.mint(&uid("a"), Dialect::Ecs, ttl(60), at(6)).unwrap();
+        let token = before.issue(&uid("a"), Dialect::Ecs, ttl(60), at(6)).unwrap();
         let after = Keyring::from_json(&before.to_json().unwrap()).unwrap();
         assert_eq!(verify(&after, &token, "a", Dialect::Ecs, 7), Ok(59));
         assert_eq!(after.made(), at(5));
@@ -324,43 +324,43 @@ mod tests {
     #[test]
     fn what_another_key_or_no_key_signed_opens_nothing() {
         let (ring, other) = (ring(1), ring(9));
-        let token = other.mint(&uid("a"), Dialect::Ec2, ttl(60), at(0)).unwrap();
-        let own = ring.mint(&uid("a"), Dialect::Ec2, ttl(60), at(0)).unwrap();
+        let token = other.issue(&uid("a"), Dialect::Ec2, ttl(60), at(0)).unwrap();
+        let own = ring.issue(&uid("a"), Dialect::Ec2, ttl(60), at(0)).unwrap();
         let body = own.split('.').nth(1).unwrap();
         let none = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{body}.");
         let cut = own.get(..own.len() - 1).unwrap();
         let flipped = format!("{}{}", cut, if own.ends_with('A') { 'B' } else { 'A' });
         for bad in [token.as_str(), none.as_str(), cut, "", ".", "..", &flipped, &"a".repeat(600), &own.repeat(2)] {
-            assert_eq!(verify(&ring, bad, "a", Dialect::Ec2, 0), Err(BadToken::Unknown), "{bad}");
+            assert_eq!(verify(&ring, bad, "a", Dialect::Ec2, 0), Err(TokenError::Unknown), "{bad}");
         }
     }
 
     #[test]
     fn a_token_that_a_connection_sends_again_is_judged_again() {
         let (ring, last) = (ring(1), LastToken::default());
-        let token = ring.mint(&uid("a"), Dialect::Ec2, ttl(60), at(0)).unwrap();
+        let token = ring.issue(&uid("a"), Dialect::Ec2, ttl(60), at(0)).unwrap();
         let verify = |ring: &Keyring, token: &str, pod: &str, dialect, now| {
             ring.verify(token.as_bytes(), &last, &uid(pod), dialect, at(now))
         };
         assert_eq!(verify(&ring, &token, "a", Dialect::Ec2, 0), Ok(60));
         assert_eq!(verify(&ring, &token, "a", Dialect::Ec2, 1), Ok(59));
-        assert_eq!(verify(&ring, &token, "a", Dialect::Ec2, 60), Err(BadToken::Expired));
-        assert_eq!(verify(&ring, &token, "b", Dialect::Ec2, 1), Err(BadToken::OtherPod));
-        assert_eq!(verify(&ring, &token, "a", Dialect::Ecs, 1), Err(BadToken::OtherDialect));
-        assert_eq!(verify(&ring, &token[1..], "a", Dialect::Ec2, 1), Err(BadToken::Unknown));
+        assert_eq!(verify(&ring, &token, "a", Dialect::Ec2, 60), Err(TokenError::Expired));
+        assert_eq!(verify(&ring, &token, "b", Dialect::Ec2, 1), Err(TokenError::OtherPod));
+        assert_eq!(verify(&ring, &token, "a", Dialect::Ecs, 1), Err(TokenError::OtherDialect));
+        assert_eq!(verify(&ring, &token[1..], "a", Dialect::Ec2, 1), Err(TokenError::Unknown));
         assert_eq!(verify(&ring, &token, "a", Dialect::Ec2, 1), Ok(59));
         let other = super::tests::ring(2);
-        assert_eq!(verify(&other, &token, "a", Dialect::Ec2, 1), Err(BadToken::Unknown), "its key is gone");
+        assert_eq!(verify(&other, &token, "a", Dialect::Ec2, 1), Err(TokenError::Unknown), "its key is gone");
     }
 
     #[test]
     fn a_token_sent_again_dies_with_its_replaced_key() {
         let (ring, last) = (ring(1), LastToken::default());
-        let token = ring.mint(&uid("a"), Dialect::Ec2, TokenTtl::MAX, at(20)).unwrap();
+        let token = ring.issue(&uid("a"), Dialect::Ec2, TokenTtl::MAX, at(20)).unwrap();
         let ring = ring.rotated(Zeroizing::new([2; 32]), at(10));
         let verify = |now| ring.verify(token.as_bytes(), &last, &uid("a"), Dialect::Ec2, at(now));
         assert!(verify(10 + 21_599).is_ok());
-        assert_eq!(verify(10 + 21_600), Err(BadToken::Unknown));
+        assert_eq!(verify(10 + 21_600), Err(TokenError::Unknown));
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub struct Signer {
 
 /// Why a key cannot sign, or a signature was not made.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum SignError {
     /// The key is not an RSA key in PKCS #8.
     #[error("the key is not an RSA key in PKCS #8: {0}")]
     Key(String),
@@ -48,7 +48,7 @@ pub enum Error {
     Sign,
 }
 
-impl From<der::Error> for Error {
+impl From<der::Error> for SignError {
     fn from(error: der::Error) -> Self {
         Self::Der(error)
     }
@@ -57,7 +57,7 @@ impl From<der::Error> for Error {
 /// A document in all the forms in which it is served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Signed {
+pub struct SignedDocument {
     /// The document itself.
     #[serde(with = "text")]
     pub document: Bytes,
@@ -83,7 +83,7 @@ mod text {
     }
 }
 
-impl Signed {
+impl SignedDocument {
     /// The form that an item serves.
     #[must_use]
     pub fn item(&self, item: DocumentItem) -> Bytes {
@@ -100,8 +100,8 @@ impl Signer {
     ///
     /// # Errors
     /// If either is not what it should be.
-    pub fn new(key: &[u8], certificate: &[u8]) -> Result<Self, Error> {
-        let key = KeyPair::from_pkcs8(key).map_err(|error| Error::Key(error.to_string()))?;
+    pub fn new(key: &[u8], certificate: &[u8]) -> Result<Self, SignError> {
+        let key = KeyPair::from_pkcs8(key).map_err(|error| SignError::Key(error.to_string()))?;
         Ok(Self { key, certificate: Certificate::from_der(certificate)? })
     }
 
@@ -109,13 +109,13 @@ impl Signer {
     ///
     /// # Errors
     /// If the library refuses; it does not for a key that was read.
-    pub fn sign(&self, document: &str) -> Result<Signed, Error> {
+    pub fn sign(&self, document: &str) -> Result<SignedDocument, SignError> {
         let mut signature = vec![0; self.key.public_modulus_len()];
         self.key
             .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), document.as_bytes(), &mut signature)
-            .map_err(|_| Error::Sign)?;
+            .map_err(|_| SignError::Sign)?;
         let pkcs7 = self.pkcs7(document.as_bytes(), &signature)?;
-        Ok(Signed {
+        Ok(SignedDocument {
             document: Bytes::copy_from_slice(document.as_bytes()),
             signature: wrapped(&signature).into(),
             pkcs7: wrapped(&pkcs7).into(),

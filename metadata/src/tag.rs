@@ -1,7 +1,7 @@
 //! Instance tags: which keys a dialect allows, static tags and the labels that become tags.
 
 use crate::dialect::Dialect;
-use crate::names::{Invalid, limited, text_type};
+use crate::names::{InvalidValue, limited, text_type};
 
 text_type!(
     /// The value of a static tag: up to 256 bytes without control characters.
@@ -18,20 +18,20 @@ text_type!(
 ///
 /// # Errors
 /// If it does not; the message says why.
-pub fn check_key(dialect: Dialect, key: &str) -> Result<(), Invalid> {
+pub fn check_key(dialect: Dialect, key: &str) -> Result<(), InvalidValue> {
     match dialect {
         Dialect::Ec2 => {
             let allowed = |c: char| c.is_ascii_alphanumeric() || "+-=.,_:@".contains(c);
-            limited(key, 1..=128, allowed, "letters, digits and +-=.,_:@ on ec2").map_err(Invalid)?;
+            limited(key, 1..=128, allowed, "letters, digits and +-=.,_:@ on ec2").map_err(InvalidValue)?;
             if matches!(key, "." | ".." | "_index") {
-                return Err(Invalid(format!("must not be {key:?} on ec2")));
+                return Err(InvalidValue(format!("must not be {key:?} on ec2")));
             }
         }
         Dialect::Ecs => {
             let allowed = |c: char| !c.is_control() && !c.is_whitespace() && !"/%?#\\".contains(c);
-            limited(key, 1..=128, allowed, "one path segment on ecs").map_err(Invalid)?;
+            limited(key, 1..=128, allowed, "one path segment on ecs").map_err(InvalidValue)?;
             if key.starts_with("aliyun") || key.starts_with("acs:") || matches!(key, "." | "..") {
-                return Err(Invalid("must not start with aliyun or acs:, or be a dot segment, on ecs".to_owned()));
+                return Err(InvalidValue("must not start with aliyun or acs:, or be a dot segment, on ecs".to_owned()));
             }
         }
     }

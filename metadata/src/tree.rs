@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::item::ItemPath;
 use crate::profile::KeyRef;
-use crate::workload::{ItemValue, Link, Part};
+use crate::workload::{DialectPart, ItemValue, Link};
 
 /// Since which version of the service an item exists: the version's place in the dialect's list, oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,7 +15,7 @@ pub struct Since(pub u8);
 
 /// The value of a leaf.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
+pub enum LeafValue {
     /// The body itself.
     Text(Bytes),
     /// User data: the body itself, any bytes.
@@ -42,16 +42,16 @@ pub enum DocumentItem {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Node {
-    Leaf { since: Since, value: Value },
+enum TreeNode {
+    Leaf { since: Since, value: LeafValue },
     Directory { lines: Box<[(Since, Box<str>)]>, newest: Since, listing: Bytes },
 }
 
 /// What stands at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found<'t> {
+pub enum Lookup<'t> {
     /// A leaf.
-    Leaf(&'t Value),
+    Leaf(&'t LeafValue),
     /// A directory: its entries, one a line, no line feed after the last.
     Listing(Bytes),
 }
@@ -60,30 +60,30 @@ pub enum Found<'t> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree {
     /// By path without slashes at its ends, sorted.
-    nodes: Box<[(Box<str>, Node)]>,
+    nodes: Box<[(Box<str>, TreeNode)]>,
 }
 
 impl Tree {
     /// What stands at `path` in `version`.
     #[must_use]
-    pub fn get(&self, path: &str, version: Since) -> Option<Found<'_>> {
+    pub fn get(&self, path: &str, version: Since) -> Option<Lookup<'_>> {
         let at = self.nodes.binary_search_by(|(name, _)| name.as_ref().cmp(path)).ok()?;
         match &self.nodes.get(at)?.1 {
-            Node::Leaf { since, value } => (*since <= version).then_some(Found::Leaf(value)),
-            Node::Directory { listing, newest, .. } if *newest <= version => Some(Found::Listing(listing.clone())),
-            Node::Directory { lines, .. } => {
+            TreeNode::Leaf { since, value } => (*since <= version).then_some(Lookup::Leaf(value)),
+            TreeNode::Directory { listing, newest, .. } if *newest <= version => Some(Lookup::Listing(listing.clone())),
+            TreeNode::Directory { lines, .. } => {
                 let lines = lines.iter().filter(|(since, _)| *since <= version).map(|(_, line)| &**line);
                 let lines = lines.collect::<Vec<_>>();
-                (!lines.is_empty()).then(|| Found::Listing(Bytes::from(lines.join("\n"))))
+                (!lines.is_empty()).then(|| Lookup::Listing(Bytes::from(lines.join("\n"))))
             }
         }
     }
 
     /// Every leaf that exists in `version`, by path, in order.
-    pub fn leaves(&self, version: Since) -> impl Iterator<Item = (&str, &Value)> {
+    pub fn leaves(&self, version: Since) -> impl Iterator<Item = (&str, &LeafValue)> {
         self.nodes.iter().filter_map(move |(path, node)| match node {
-            Node::Leaf { since, value } if *since <= version => Some((path.as_ref(), value)),
-            Node::Leaf { .. } | Node::Directory { .. } => None,
+            TreeNode::Leaf { since, value } if *since <= version => Some((path.as_ref(), value)),
+            TreeNode::Leaf { .. } | TreeNode::Directory { .. } => None,
         })
     }
 
@@ -98,16 +98,16 @@ pub type DirectoryLine = fn(parent: &str, name: &str) -> String;
 
 /// A tree in the making.
 #[derive(Debug)]
-pub struct Builder {
-    leaves: BTreeMap<String, (Since, Value)>,
+pub struct TreeBuilder {
+    leaves: BTreeMap<String, (Since, LeafValue)>,
     /// Lines of listings that are not simply a child's name.
     lines: BTreeMap<String, (Since, String)>,
     /// Leaves that no listing shows.
-    unlisted: BTreeMap<String, (Since, Value)>,
+    unlisted: BTreeMap<String, (Since, LeafValue)>,
     directory_line: DirectoryLine,
 }
 
-impl Builder {
+impl TreeBuilder {
     /// An empty tree of a dialect.
     #[must_use]
     pub fn new(directory_line: DirectoryLine) -> Self {
@@ -115,13 +115,13 @@ impl Builder {
     }
 
     /// Puts a leaf, and the directories above it; a leaf that stood at the path is replaced.
-    pub fn leaf(&mut self, since: Since, path: impl Into<String>, value: Value) {
+    pub fn leaf(&mut self, since: Since, path: impl Into<String>, value: LeafValue) {
         self.leaves.insert(path.into(), (since, value));
     }
 
     /// Puts a leaf of text.
     pub fn text(&mut self, since: Since, path: impl Into<String>, text: impl Into<String>) {
-        self.leaf(since, path, Value::Text(Bytes::from(text.into())));
+        self.leaf(since, path, LeafValue::Text(Bytes::from(text.into())));
     }
 
     /// Puts a leaf of text if there is any.
@@ -140,15 +140,17 @@ impl Builder {
     }
 
     /// Puts a leaf that no listing shows; the directory above it must be there for another's sake.
-    pub fn unlisted(&mut self, since: Since, path: impl Into<String>, value: Value) {
+    pub fn unlisted(&mut self, since: Since, path: impl Into<String>, value: LeafValue) {
         self.unlisted.insert(path.into(), (since, value));
     }
 
     /// Every leaf of text so far, by path, in order.
     pub fn texts(&self) -> impl Iterator<Item = (&str, &Bytes)> {
         self.leaves.iter().filter_map(|(path, (_, value))| match value {
-            Value::Text(text) => Some((path.as_str(), text)),
-            Value::UserData(_) | Value::SecretUserData(_) | Value::Credentials | Value::Document(_) => None,
+            LeafValue::Text(text) => Some((path.as_str(), text)),
+            LeafValue::UserData(_) | LeafValue::SecretUserData(_) | LeafValue::Credentials | LeafValue::Document(_) => {
+                None
+            }
         })
     }
 
@@ -159,7 +161,7 @@ impl Builder {
 
     /// Puts the items of a profile, as old as the service itself, but for those whose name is taken by a directory, or
     /// that lie below a leaf: their paths are given back.
-    pub fn items(&mut self, part: &Part, link: &Link) -> Vec<ItemPath> {
+    pub fn items(&mut self, part: &DialectPart, link: &Link) -> Vec<ItemPath> {
         let mut misplaced = Vec::new();
         for (path, value) in &part.items {
             let place = format!("meta-data/{path}");
@@ -220,13 +222,13 @@ impl Builder {
             let listing = lines.keys().map(String::as_str).collect::<Vec<_>>().join("\n");
             let newest = lines.values().copied().max().unwrap_or(Since(0));
             let lines = lines.into_iter().map(|(line, since)| (since, line.into_boxed_str())).collect();
-            (path.into_boxed_str(), Node::Directory { lines, newest, listing: Bytes::from(listing) })
+            (path.into_boxed_str(), TreeNode::Directory { lines, newest, listing: Bytes::from(listing) })
         });
         let leaves = self
             .leaves
             .into_iter()
             .chain(self.unlisted)
-            .map(|(path, (since, value))| (path.into_boxed_str(), Node::Leaf { since, value }));
+            .map(|(path, (since, value))| (path.into_boxed_str(), TreeNode::Leaf { since, value }));
         let mut nodes = directories.chain(leaves).collect::<Vec<_>>();
         nodes.sort_by(|(a, _), (b, _)| a.cmp(b));
         Tree { nodes: nodes.into_boxed_slice() }
@@ -239,7 +241,7 @@ mod tests {
 
     fn tree() -> Tree {
         let mut tree =
-            Builder::new(|parent, name| if parent.is_empty() { name.to_owned() } else { format!("{name}/") });
+            TreeBuilder::new(|parent, name| if parent.is_empty() { name.to_owned() } else { format!("{name}/") });
         tree.text(Since(0), "meta-data/instance-id", "i-1");
         tree.text(Since(0), "meta-data/instance/type", "t");
         tree.text(Since(2), "meta-data/tags/instance/Name", "web");
@@ -251,8 +253,8 @@ mod tests {
 
     fn listing(path: &str, version: u8) -> Option<String> {
         match tree().get(path, Since(version))? {
-            Found::Listing(listing) => Some(String::from_utf8(listing.to_vec()).unwrap()),
-            Found::Leaf(_) => None,
+            Lookup::Listing(listing) => Some(String::from_utf8(listing.to_vec()).unwrap()),
+            Lookup::Leaf(_) => None,
         }
     }
 
@@ -278,7 +280,7 @@ mod tests {
 
     #[test]
     fn no_name_is_both_a_leaf_and_a_directory() {
-        let mut builder = Builder::new(|_, name| name.to_owned());
+        let mut builder = TreeBuilder::new(|_, name| name.to_owned());
         builder.text(Since(0), "a/b", "1");
         builder.text(Since(0), "a-c", "1");
         assert!(builder.is_misplaced("a"));

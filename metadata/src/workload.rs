@@ -32,22 +32,22 @@ pub struct Workload {
     /// What it is, in every dialect.
     pub instance: Instance,
     /// What it is in EC2's words, if it is answered in them.
-    pub ec2: Option<Part>,
+    pub ec2: Option<DialectPart>,
     /// What it is in ECS's words, if it is answered in them.
-    pub ecs: Option<Part>,
+    pub ecs: Option<DialectPart>,
 }
 
 impl Workload {
     /// The part of a dialect, if the pod is answered in it.
     #[must_use]
-    pub fn part(&self, dialect: Dialect) -> Option<&Part> {
+    pub fn part(&self, dialect: Dialect) -> Option<&DialectPart> {
         match dialect {
             Dialect::Ec2 => self.ec2.as_ref(),
             Dialect::Ecs => self.ecs.as_ref(),
         }
     }
 
-    pub(crate) fn part_mut(&mut self, dialect: Dialect) -> Option<&mut Part> {
+    pub(crate) fn part_mut(&mut self, dialect: Dialect) -> Option<&mut DialectPart> {
         match dialect {
             Dialect::Ec2 => self.ec2.as_mut(),
             Dialect::Ecs => self.ecs.as_mut(),
@@ -126,7 +126,7 @@ pub enum UserData {
 /// What differs between the dialects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Part {
+pub struct DialectPart {
     /// The cloud account: the role's, else the profile's, else the cluster's.
     pub account: Option<AccountId>,
     /// The instance id.
@@ -167,8 +167,8 @@ pub struct Link {
 impl Link {
     /// The link of a pod of which only its addresses are known.
     #[must_use]
-    pub fn of(pod: &PodUid, addresses: &[IpAddr]) -> Self {
-        let mut link = Self { ipv4: Vec::new(), ipv6: Vec::new(), mac: MacAddress::of(pod) };
+    pub fn from_addresses(pod: &PodUid, addresses: &[IpAddr]) -> Self {
+        let mut link = Self { ipv4: Vec::new(), ipv6: Vec::new(), mac: MacAddress::from_uid(pod) };
         for address in addresses {
             match address {
                 IpAddr::V4(address) => link.ipv4.push(*address),
@@ -191,7 +191,7 @@ pub struct MacAddress(pub [u8; 6]);
 impl MacAddress {
     /// The address of a pod whose CNI gives none: made of its UID, so that it is stable.
     #[must_use]
-    pub fn of(uid: &PodUid) -> Self {
+    pub fn from_uid(uid: &PodUid) -> Self {
         Self(identity::mac(uid.as_str()))
     }
 }

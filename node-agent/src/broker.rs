@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use podmeta_metadata::credentials::{Credentials, Failure};
+use podmeta_metadata::credentials::{Credentials, CredentialsFailure};
 use podmeta_metadata::dialect::{Dialect, ec2, ecs};
 use podmeta_metadata::profile::KeyRef;
-use podmeta_metadata::request::Refusal;
+use podmeta_metadata::request::Rejection;
 use podmeta_metadata::role::Role;
-use podmeta_metadata::signature::Signed;
+use podmeta_metadata::signature::SignedDocument;
 use podmeta_metadata::workload::{Link, PodRef, Workload};
 
 pub use files::{Files, Secrets};
@@ -49,7 +49,7 @@ impl Broker {
         dialect: Dialect,
         role: &Role,
         now: Timestamp,
-    ) -> Result<Credentials, Failure> {
+    ) -> Result<Credentials, CredentialsFailure> {
         match self {
             Self::Files(files) => files.credentials(&workload.pod.namespace, role, now),
             Self::Operator(operator) => Box::pin(operator.credentials(workload, dialect, role, now)).await,
@@ -66,18 +66,18 @@ impl Broker {
         link: &Link,
         dialect: Dialect,
         audience: Option<String>,
-    ) -> Result<Signed, Refusal> {
+    ) -> Result<SignedDocument, Rejection> {
         let text = match dialect {
             Dialect::Ec2 => ec2::document::document(workload, link),
             Dialect::Ecs => ecs::document::document(workload, link, audience.as_deref()),
         };
-        let text = text.ok_or(Refusal::NotFound)?;
+        let text = text.ok_or(Rejection::NotFound)?;
         let pod = &workload.pod.uid;
         let signed = match (self, audience) {
             (Self::Files(files), _) => files.sign(text).await,
             (Self::Operator(operator), None) => Box::pin(operator.document(pod, link, dialect, &text)).await,
             (Self::Operator(operator), audience) => Box::pin(operator.sign(pod, link, dialect, audience)).await,
         };
-        signed.map_err(Refusal::Unavailable)
+        signed.map_err(Rejection::Unavailable)
     }
 }

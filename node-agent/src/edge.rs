@@ -21,7 +21,7 @@ use http::request::Parts;
 use http_body_util::Full;
 use jiff::Timestamp;
 use podmeta_metadata::names::PodUid;
-use podmeta_metadata::request::{Reason, Refusal, Reply, Request};
+use podmeta_metadata::request::{HttpResponse, ReasonPhrase, Rejection, Request};
 use podmeta_metadata::session::Keyring;
 
 use connection::Connection;
@@ -108,7 +108,7 @@ async fn handle(edge: &Edge, connection: &Connection, head: &Parts) -> Response<
     let pod = edge.pod(&arrival.pod);
     let outcome = match &pod {
         Some(pod) => answer::answer(edge, pod, connection, &asked).await,
-        None => Err(Refusal::Unavailable("the pod is gone, or not known yet; try again".to_owned())),
+        None => Err(Rejection::Unavailable("the pod is gone, or not known yet; try again".to_owned())),
     };
     let (refusal, reply) = match outcome {
         Ok(reply) => (None, reply),
@@ -119,16 +119,16 @@ async fn handle(edge: &Edge, connection: &Connection, head: &Parts) -> Response<
     };
     access::record(edge, connection, pod.as_deref(), &asked, &reply, refusal.as_ref(), started.elapsed());
     let gone = !edge.pods.load().contains_key(&arrival.pod);
-    let closes = gone || refusal.as_ref().is_some_and(Refusal::closes);
+    let closes = gone || refusal.as_ref().is_some_and(Rejection::closes);
     into_response(reply, closes)
 }
 
-fn into_response(reply: Reply, closes: bool) -> Response<Full<Bytes>> {
+fn into_response(reply: HttpResponse, closes: bool) -> Response<Full<Bytes>> {
     let mut response = reply.map(Full::new);
     if closes {
         response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
     }
-    if let Some(Reason(phrase)) = response.extensions_mut().remove::<Reason>() {
+    if let Some(ReasonPhrase(phrase)) = response.extensions_mut().remove::<ReasonPhrase>() {
         response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(phrase.as_bytes()));
     }
     response

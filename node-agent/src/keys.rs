@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use podmeta_metadata::session::{BadKeys, KeyBytes, Keyring};
+use podmeta_metadata::session::{KeyBytes, KeyFileError, Keyring};
 
 use crate::edge::Edge;
 
@@ -41,7 +41,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: BadKeys,
+        source: KeyFileError,
     },
     /// There is no randomness.
     #[error("the system gives no random bytes for a session key")]
@@ -166,7 +166,7 @@ mod tests {
         let folder = Folder::new("restart");
         let file = KeyFile::at(folder.0.join("state").join("keys.json"));
         let pod = PodUid::try_from("a").unwrap();
-        let token = file.load(at(0)).unwrap().mint(&pod, Dialect::Ec2, TokenTtl::MAX, at(23)).unwrap();
+        let token = file.load(at(0)).unwrap().issue(&pod, Dialect::Ec2, TokenTtl::MAX, at(23)).unwrap();
         for hours in [23, 25] {
             let keys = file.load(at(hours)).unwrap();
             let verified = keys.verify(token.as_bytes(), &LastToken::default(), &pod, Dialect::Ec2, at(hours));

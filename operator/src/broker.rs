@@ -5,7 +5,7 @@ use base64::Engine as _;
 use jiff::Timestamp;
 use podmeta_agent_api::calls::{Credentials, DocumentRequest, Generation, PodInDialect, UserData};
 use podmeta_metadata::compile::Outcome;
-use podmeta_metadata::credentials::{Failure, from_secret};
+use podmeta_metadata::credentials::{CredentialsFailure, from_secret};
 use podmeta_metadata::dialect::{Dialect, ec2, ecs};
 use podmeta_metadata::profile::{KeyRef, MAX_USER_DATA_BYTES, ProfileRef};
 use podmeta_metadata::role::Provider;
@@ -53,7 +53,8 @@ pub fn credentials(world: &World, entry: &Entry, asked: &PodInDialect, now: Time
         .part(asked.dialect)
         .and_then(|part| part.role.as_ref())
         .ok_or(Refusal::None("role in this dialect"))?;
-    let failed = |code: &'static str, message| Credentials::Failed(Failure { code: code.into(), message, at: now });
+    let failed =
+        |code: &'static str, message| Credentials::Failed(CredentialsFailure { code: code.into(), message, at: now });
     let namespace = &workload.pod.namespace;
     Ok(match &role.provider {
         Provider::Secret { name } => match world.secret(namespace, name).map(|data| from_secret(data, now)) {

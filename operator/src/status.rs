@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use podmeta_crds::conditions::{ACCEPTED, CONFLICTED, CREDENTIALS_READY, PROGRAMMED};
 use podmeta_crds::field::FieldError;
 use podmeta_crds::metadataprofile::{LastValid, MAX_STATUS_PODS, MetadataProfileStatus};
-use podmeta_metadata::finding::{Finding, Reason};
+use podmeta_metadata::finding::{Finding, FindingReason};
 
 /// The longest message of a condition: enough for a few fields, and far below what the API server allows (32,768).
 const MAX_MESSAGE: usize = 1024;
@@ -186,7 +186,7 @@ fn credentials_ready(observed: &Observed) -> Verdict {
 fn conflicted(observed: &Observed) -> Verdict {
     let verdict =
         |status, reason: &str, message| Verdict { kind: CONFLICTED, status, reason: reason.to_owned(), message };
-    let conflicts = observed.findings.iter().filter(|finding| finding.reason == Reason::Conflicted);
+    let conflicts = observed.findings.iter().filter(|finding| finding.reason == FindingReason::Conflicted);
     let conflicts = list(conflicts.map(line));
     if conflicts.is_empty() {
         verdict(Status::False, "NoConflict", "no other profile of the same priority matches its pods".to_owned())
@@ -196,15 +196,15 @@ fn conflicted(observed: &Observed) -> Verdict {
 }
 
 /// Whether a finding is about a part of the spec that is not done as it says.
-fn is_refusal(reason: Reason) -> bool {
+fn is_refusal(reason: FindingReason) -> bool {
     match reason {
-        Reason::PolicyTightened
-        | Reason::PolicyForbids
-        | Reason::UserDataUnavailable
-        | Reason::ItemUnavailable
-        | Reason::ItemMisplaced => true,
+        FindingReason::PolicyTightened
+        | FindingReason::PolicyForbids
+        | FindingReason::UserDataUnavailable
+        | FindingReason::ItemUnavailable
+        | FindingReason::ItemMisplaced => true,
         // The first has a condition of its own; the other is what most labels are.
-        Reason::Conflicted | Reason::TagDropped => false,
+        FindingReason::Conflicted | FindingReason::TagDropped => false,
     }
 }
 

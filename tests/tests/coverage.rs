@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use podmeta_metadata::dialect::{Dialect, ec2, ecs};
 use podmeta_metadata::request::TOKEN_PATH;
-use podmeta_metadata::tree::Found;
+use podmeta_metadata::tree::Lookup;
 use serde_json::Value as Json;
 
 use crate::example::{Example, Pod};
@@ -45,8 +45,8 @@ fn is_served(pod: &Pod, dialect: Dialect, row: &Row, path: &str) -> bool {
         return pod.makes_tokens(dialect);
     }
     match pod.get(dialect, path) {
-        Some(Found::Listing(lines)) => row.is_directory() && !lines.is_empty(),
-        Some(Found::Leaf(_)) => !row.is_directory(),
+        Some(Lookup::Listing(lines)) => row.is_directory() && !lines.is_empty(),
+        Some(Lookup::Leaf(_)) => !row.is_directory(),
         None => false,
     }
 }
@@ -115,7 +115,7 @@ fn nothing_is_served_that_no_row_covers() {
         for pod in example.pods(dialect) {
             for path in pod.tree(dialect).paths() {
                 let found = pod.get(dialect, &format!("/latest/{path}"));
-                let directory = if matches!(found, Some(Found::Listing(_))) && !path.is_empty() { "/" } else { "" };
+                let directory = if matches!(found, Some(Lookup::Listing(_))) && !path.is_empty() { "/" } else { "" };
                 let path = format!("/latest/{path}{directory}");
                 if !covers(&path) && !pod.has_item(dialect, &path) {
                     faults.push(format!("{path} of {} has no row", pod.name));

@@ -9,7 +9,7 @@ use podmeta_metadata::names::PodUid;
 use podmeta_metadata::options::TokenTtl;
 use podmeta_metadata::path::Canonical;
 use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
-use podmeta_metadata::tree::{Found, Since, Tree, Value};
+use podmeta_metadata::tree::{LeafValue, Lookup, Since, Tree};
 use podmeta_node_agent::dev::files::Text;
 use podmeta_node_agent::dev::world::World;
 use podmeta_node_agent::edge::View;
@@ -116,7 +116,7 @@ proptest! {
             for version in 0..=20 {
                 for path in tree.paths() {
                     let Some(found) = tree.get(path, Since(version)) else { continue };
-                    if let Found::Listing(listing) = found {
+                    if let Lookup::Listing(listing) = found {
                         for name in names(&listing) {
                             let child = join(path, &name);
                             prop_assert!(tree.get(&child, Since(version)).is_some() || is_exception(dialect, &child),
@@ -124,7 +124,7 @@ proptest! {
                         }
                     }
                     let Some((parent, name)) = path.rsplit_once('/').or((!path.is_empty()).then_some(("", path))) else { continue };
-                    let Some(Found::Listing(listing)) = tree.get(parent, Since(version)) else {
+                    let Some(Lookup::Listing(listing)) = tree.get(parent, Since(version)) else {
                         return Err(TestCaseError::fail(format!("{pod} {dialect}: {path} is in no directory")));
                     };
                     prop_assert!(names(&listing).iter().any(|listed| listed == name) || is_exception(dialect, path),
@@ -148,9 +148,9 @@ proptest! {
                     let Some(path) = Canonical::of(&raw) else { continue };
                     let (first, rest) = path.split_first();
                     let body = match tree.get(&join(first, rest), Since(20)) {
-                        Some(Found::Listing(listing)) => listing,
-                        Some(Found::Leaf(Value::Text(text) | Value::UserData(text))) => text.clone(),
-                        Some(Found::Leaf(_)) | None => continue,
+                        Some(Lookup::Listing(listing)) => listing,
+                        Some(Lookup::Leaf(LeafValue::Text(text) | LeafValue::UserData(text))) => text.clone(),
+                        Some(Lookup::Leaf(_)) | None => continue,
                     };
                     let body = String::from_utf8_lossy(&body).into_owned();
                     prop_assert!(!body.contains(other), "{own} {dialect}: {raw} shows {body}");
@@ -172,7 +172,7 @@ proptest! {
         let uid = |text: &str| PodUid::try_from(text).unwrap();
         let ring = |byte| Keyring::new(KeyBytes::new([byte; 32]), at(0));
         let own = ring(key);
-        let token = own.mint(&uid(&pods.0), Dialect::Ec2, TokenTtl::try_from(ttl).unwrap(), at(0)).unwrap();
+        let token = own.issue(&uid(&pods.0), Dialect::Ec2, TokenTtl::try_from(ttl).unwrap(), at(0)).unwrap();
         let last = LastToken::default();
         if remembered {
             prop_assert!(own.verify(token.as_bytes(), &last, &uid(&pods.0), Dialect::Ec2, at(0)).is_ok());

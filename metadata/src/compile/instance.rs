@@ -3,16 +3,16 @@
 use crate::compile::Settings;
 use crate::dialect::Dialect;
 use crate::facts::{Facts, NodeFacts};
-use crate::identity::{Kind, alphanumeric_id, ec2_id};
+use crate::identity::{IdKind, alphanumeric_id, ec2_id};
 use crate::item::{FieldPath, ItemText};
-use crate::names::{Invalid, Line};
+use crate::names::{InvalidValue, Line};
 use crate::notice::Notices;
 use crate::profile::{InstanceSpec, LifeCycle, Network, Profile};
 use crate::role::Role;
-use crate::workload::{Instance, ItemValue, Part};
+use crate::workload::{DialectPart, Instance, ItemValue};
 
 /// A field of the downward API; `None` if the pod does not have it, which leaves the item out.
-pub(super) fn field_value(facts: &Facts, field: &FieldPath) -> Result<Option<ItemValue>, Invalid> {
+pub(super) fn field_value(facts: &Facts, field: &FieldPath) -> Result<Option<ItemValue>, InvalidValue> {
     let metadata = &facts.pod.metadata;
     let addresses = || facts.node.as_ref().map(|node| node.status.addresses.as_slice()).unwrap_or_default();
     let text = match field {
@@ -41,20 +41,22 @@ pub(super) fn part(
     dialect: Dialect,
     role: Option<Role>,
     settings: &Settings,
-) -> Part {
+) -> DialectPart {
     let uid = facts.pod.metadata.uid.as_str();
     let image = facts.pod.spec.image.as_str();
     let set = profile.and_then(|profile| profile.instance.image_id.as_ref()).map(ToString::to_string);
     let (instance_id, image_id) = match dialect {
-        Dialect::Ec2 => (ec2_id("i", Kind::Instance, uid), ec2_id("ami", Kind::Image, image)),
-        Dialect::Ecs => (alphanumeric_id("i-", Kind::Instance, uid, 20), alphanumeric_id("m-", Kind::Image, image, 20)),
+        Dialect::Ec2 => (ec2_id("i", IdKind::Instance, uid), ec2_id("ami", IdKind::Image, image)),
+        Dialect::Ecs => {
+            (alphanumeric_id("i-", IdKind::Instance, uid, 20), alphanumeric_id("m-", IdKind::Image, image, 20))
+        }
     };
     let account = role
         .as_ref()
         .and_then(Role::account)
         .or_else(|| profile?.instance.account_id.clone())
         .or_else(|| settings.account.clone());
-    Part { account, instance_id, image_id: set.unwrap_or(image_id), role, tags: Vec::new(), items: Vec::new() }
+    DialectPart { account, instance_id, image_id: set.unwrap_or(image_id), role, tags: Vec::new(), items: Vec::new() }
 }
 
 /// What the pod is: the profile first, then the node, then the settings.

@@ -13,15 +13,15 @@ use http::header::{
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
 
-use crate::credentials::{Credentials, Failure};
+use crate::credentials::{Credentials, CredentialsFailure};
 use crate::dialect::Dialect;
 use crate::dialect::page::page;
 use crate::options::{HttpEndpoint, HttpProtocolIpv6, TokenTtl};
 use crate::path::Canonical;
-use crate::request::{Answer, Family, Reason, Refusal, Reply, Request, TOKEN_PATH};
+use crate::request::{Decision, Family, HttpResponse, ReasonPhrase, Rejection, Request, TOKEN_PATH};
 use crate::session::Keyring;
 use crate::time::{http_date, rfc3339};
-use crate::tree::{Found, Tree};
+use crate::tree::{Lookup, Tree};
 use crate::workload::Workload;
 
 /// The header that carries a session token.
@@ -44,60 +44,65 @@ pub fn judge<'t>(
     tree: Option<&'t Tree>,
     keys: &Keyring,
     now: Timestamp,
-) -> Result<Answer<'t>, Refusal> {
+) -> Result<Decision<'t>, Rejection> {
     let options = &workload.options;
-    let tree = tree.ok_or(Refusal::DialectOff)?;
+    let tree = tree.ok_or(Rejection::DialectOff)?;
     if options.http_endpoint == HttpEndpoint::Disabled {
-        return Err(Refusal::EndpointDisabled);
+        return Err(Rejection::EndpointDisabled);
     }
     if request.family == Family::Ipv6 && options.http_protocol_ipv6 == HttpProtocolIpv6::Disabled {
-        return Err(Refusal::Ipv6Disabled);
+        return Err(Rejection::Ipv6Disabled);
     }
     request.check_head()?;
     if request.uri.path() == TOKEN_PATH {
         return mint(request, workload, keys, now);
     }
     if *request.method == Method::PUT {
-        return Err(Refusal::PutElsewhere);
+        return Err(Rejection::PutElsewhere);
     }
     let token_left = request.token(&TOKEN, Dialect::Ec2, workload, keys, now)?;
     if *request.method != Method::GET && *request.method != Method::HEAD {
-        return Err(Refusal::Method);
+        return Err(Rejection::Method);
     }
-    let found = look_up(tree, request.uri.path()).ok_or(Refusal::NotFound)?;
-    Ok(Answer::Item { found, token_left, audience: None })
+    let found = look_up(tree, request.uri.path()).ok_or(Rejection::NotFound)?;
+    Ok(Decision::ServeItem { found, token_left, audience: None })
 }
 
-fn mint<'t>(request: &Request<'_>, workload: &Workload, keys: &Keyring, now: Timestamp) -> Result<Answer<'t>, Refusal> {
+fn mint<'t>(
+    request: &Request<'_>,
+    workload: &Workload,
+    keys: &Keyring,
+    now: Timestamp,
+) -> Result<Decision<'t>, Rejection> {
     if *request.method != Method::PUT {
-        return Err(Refusal::TokenPathMethod);
+        return Err(Rejection::TokenPathMethod);
     }
     if request.headers.contains_key(FORWARDED_FOR) {
-        return Err(Refusal::ForwardedFor);
+        return Err(Rejection::ForwardedFor);
     }
-    let asked = request.single(&TOKEN_TTL).ok().flatten().and_then(TokenTtl::parse).ok_or(Refusal::BadTtl)?;
+    let asked = request.single(&TOKEN_TTL).ok().flatten().and_then(TokenTtl::parse).ok_or(Rejection::BadTtl)?;
     let ttl = asked.min(workload.options.max_token_ttl_seconds);
-    match keys.mint(&workload.pod.uid, Dialect::Ec2, ttl, now) {
-        Ok(token) => Ok(Answer::Token { token, ttl }),
-        Err(error) => Err(Refusal::Unavailable(format!("the token could not be signed: {error}"))),
+    match keys.issue(&workload.pod.uid, Dialect::Ec2, ttl, now) {
+        Ok(token) => Ok(Decision::IssueToken { token, ttl }),
+        Err(error) => Err(Rejection::Unavailable(format!("the token could not be signed: {error}"))),
     }
 }
 
 /// What stands at a path. Slashes at the end and doubled ones do not matter, on leaves either: botocore asks
 /// `placement/availability-zone/`, the JavaScript SDK `//latest/…`.
-fn look_up<'t>(tree: &'t Tree, raw: &str) -> Option<Found<'t>> {
+fn look_up<'t>(tree: &'t Tree, raw: &str) -> Option<Lookup<'t>> {
     let path = Canonical::of(raw)?;
     let (prefix, below) = path.split_first();
     if prefix.is_empty() {
-        return Some(Found::Listing(Bytes::from(version::PREFIXES.join("\n"))));
+        return Some(Lookup::Listing(Bytes::from(version::PREFIXES.join("\n"))));
     }
     tree.get(below, version::parse(prefix)?)
 }
 
 /// The reply that carries a token. Its connection is closed, so that no later byte on it raises the hop limit again.
 #[must_use]
-pub fn token_reply(token: String, ttl: TokenTtl) -> Reply {
-    let mut reply = Reply::new(Bytes::from(token));
+pub fn token_reply(token: String, ttl: TokenTtl) -> HttpResponse {
+    let mut reply = HttpResponse::new(Bytes::from(token));
     let length = reply.body().len();
     let headers = reply.headers_mut();
     headers.insert(TOKEN_TTL, HeaderValue::from(ttl.seconds()));
@@ -116,19 +121,24 @@ pub fn last_modified(time: Timestamp) -> Option<HeaderValue> {
 
 /// The reply that carries an item of text, JSON included; `modified` is from [`last_modified`].
 #[must_use]
-pub fn text_reply(body: Bytes, token_left: Option<u32>, modified: Option<HeaderValue>) -> Reply {
+pub fn text_reply(body: Bytes, token_left: Option<u32>, modified: Option<HeaderValue>) -> HttpResponse {
     item_reply(body, TEXT, token_left, modified)
 }
 
 /// The reply that carries user data; `modified` is from [`last_modified`].
 #[must_use]
-pub fn user_data_reply(body: Bytes, token_left: Option<u32>, modified: Option<HeaderValue>) -> Reply {
+pub fn user_data_reply(body: Bytes, token_left: Option<u32>, modified: Option<HeaderValue>) -> HttpResponse {
     item_reply(body, BYTES, token_left, modified)
 }
 
-fn item_reply(body: Bytes, content_type: HeaderValue, token_left: Option<u32>, modified: Option<HeaderValue>) -> Reply {
+fn item_reply(
+    body: Bytes,
+    content_type: HeaderValue,
+    token_left: Option<u32>,
+    modified: Option<HeaderValue>,
+) -> HttpResponse {
     let length = body.len();
-    let mut reply = Reply::new(body);
+    let mut reply = HttpResponse::new(body);
     let headers = reply.headers_mut();
     if let Some(left) = token_left {
         headers.insert(TOKEN_TTL, HeaderValue::from(left));
@@ -145,40 +155,40 @@ fn item_reply(body: Bytes, content_type: HeaderValue, token_left: Option<u32>, m
 
 /// EC2's own words for a refusal.
 #[must_use]
-pub fn refuse(refusal: &Refusal) -> Reply {
+pub fn refuse(refusal: &Rejection) -> HttpResponse {
     let (status, body, content_type) = match refusal {
-        Refusal::PodDenied
-        | Refusal::DialectOff
-        | Refusal::EndpointDisabled
-        | Refusal::Ipv6Disabled
-        | Refusal::UserNotAllowed
-        | Refusal::ForwardedFor
-        | Refusal::PutElsewhere => (StatusCode::FORBIDDEN, Bytes::new(), TEXT),
-        Refusal::Malformed(_) | Refusal::BadTtl => (StatusCode::BAD_REQUEST, page(StatusCode::BAD_REQUEST), HTML),
-        Refusal::BodyTooLong => (StatusCode::PAYLOAD_TOO_LARGE, Bytes::new(), TEXT),
-        Refusal::TokenMissing | Refusal::TokenTwice | Refusal::TokenBad(_) => {
+        Rejection::PodDenied
+        | Rejection::DialectOff
+        | Rejection::EndpointDisabled
+        | Rejection::Ipv6Disabled
+        | Rejection::UserNotAllowed
+        | Rejection::ForwardedFor
+        | Rejection::PutElsewhere => (StatusCode::FORBIDDEN, Bytes::new(), TEXT),
+        Rejection::Malformed(_) | Rejection::BadTtl => (StatusCode::BAD_REQUEST, page(StatusCode::BAD_REQUEST), HTML),
+        Rejection::BodyTooLong => (StatusCode::PAYLOAD_TOO_LARGE, Bytes::new(), TEXT),
+        Rejection::TokenMissing | Rejection::TokenTwice | Rejection::TokenBad(_) => {
             (StatusCode::UNAUTHORIZED, Bytes::new(), TEXT)
         }
-        Refusal::TokenPathMethod | Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, Bytes::new(), TEXT),
-        Refusal::NotFound => (StatusCode::NOT_FOUND, page(StatusCode::NOT_FOUND), HTML),
-        Refusal::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, Bytes::new(), TEXT),
-        Refusal::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, Bytes::new(), TEXT),
+        Rejection::TokenPathMethod | Rejection::Method => (StatusCode::METHOD_NOT_ALLOWED, Bytes::new(), TEXT),
+        Rejection::NotFound => (StatusCode::NOT_FOUND, page(StatusCode::NOT_FOUND), HTML),
+        Rejection::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, Bytes::new(), TEXT),
+        Rejection::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, Bytes::new(), TEXT),
     };
     let length = body.len();
-    let mut reply = Reply::new(body);
+    let mut reply = HttpResponse::new(body);
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, content_type);
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(SERVER, HeaderValue::from_static("EC2ws"));
     match refusal {
-        Refusal::TokenPathMethod => drop(headers.insert(ALLOW, HeaderValue::from_static("OPTIONS, PUT"))),
-        Refusal::Method => drop(headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"))),
-        Refusal::Unavailable(_) => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
+        Rejection::TokenPathMethod => drop(headers.insert(ALLOW, HeaderValue::from_static("OPTIONS, PUT"))),
+        Rejection::Method => drop(headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"))),
+        Rejection::Unavailable(_) => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
         _ => {} // no header of its own
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        reply.extensions_mut().insert(Reason("Not Allowed"));
+        reply.extensions_mut().insert(ReasonPhrase("Not Allowed"));
     }
     reply
 }
@@ -200,7 +210,7 @@ pub fn credentials(credentials: &Credentials) -> Bytes {
 
 /// Credentials that cannot be had, as EC2 says so: status 200, and a code that is not `Success`.
 #[must_use]
-pub fn failure(failure: &Failure) -> Bytes {
+pub fn failure(failure: &CredentialsFailure) -> Bytes {
     let at = rfc3339(failure.at);
     Bytes::from(json::object(&[
         ("Code", Some(&failure.code)),

@@ -10,15 +10,15 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 
-use crate::credentials::{Credentials, Failure};
+use crate::credentials::{Credentials, CredentialsFailure};
 use crate::dialect::Dialect;
 use crate::dialect::page::page;
 use crate::options::{HttpEndpoint, TokenTtl};
 use crate::path::Canonical;
-use crate::request::{Answer, Refusal, Reply, Request, TOKEN_PATH};
+use crate::request::{Decision, HttpResponse, Rejection, Request, TOKEN_PATH};
 use crate::session::Keyring;
 use crate::time::rfc3339;
-use crate::tree::{DocumentItem, Found, Tree, Value};
+use crate::tree::{DocumentItem, LeafValue, Lookup, Tree};
 use crate::workload::Workload;
 
 /// The header that carries a session token.
@@ -40,10 +40,10 @@ pub fn judge<'t>(
     tree: Option<&'t Tree>,
     keys: &Keyring,
     now: Timestamp,
-) -> Result<Answer<'t>, Refusal> {
-    let tree = tree.ok_or(Refusal::DialectOff)?;
+) -> Result<Decision<'t>, Rejection> {
+    let tree = tree.ok_or(Rejection::DialectOff)?;
     if workload.options.http_endpoint == HttpEndpoint::Disabled {
-        return Err(Refusal::EndpointDisabled);
+        return Err(Rejection::EndpointDisabled);
     }
     request.check_head()?;
     if request.uri.path() == TOKEN_PATH {
@@ -51,38 +51,43 @@ pub fn judge<'t>(
     }
     let token_left = request.token(&TOKEN, Dialect::Ecs, workload, keys, now)?;
     if *request.method != Method::GET && *request.method != Method::HEAD {
-        return Err(Refusal::Method);
+        return Err(Rejection::Method);
     }
-    let found = look_up(tree, request.uri.path()).ok_or(Refusal::NotFound)?;
+    let found = look_up(tree, request.uri.path()).ok_or(Rejection::NotFound)?;
     let audience = match &found {
-        Found::Leaf(Value::Document(DocumentItem::Pkcs7)) => audience(request.uri.query())?,
-        Found::Leaf(_) | Found::Listing(_) => None,
+        Lookup::Leaf(LeafValue::Document(DocumentItem::Pkcs7)) => audience(request.uri.query())?,
+        Lookup::Leaf(_) | Lookup::Listing(_) => None,
     };
-    Ok(Answer::Item { found, token_left, audience })
+    Ok(Decision::ServeItem { found, token_left, audience })
 }
 
-fn mint<'t>(request: &Request<'_>, workload: &Workload, keys: &Keyring, now: Timestamp) -> Result<Answer<'t>, Refusal> {
+fn mint<'t>(
+    request: &Request<'_>,
+    workload: &Workload,
+    keys: &Keyring,
+    now: Timestamp,
+) -> Result<Decision<'t>, Rejection> {
     if *request.method != Method::PUT {
-        return Err(Refusal::TokenPathMethod);
+        return Err(Rejection::TokenPathMethod);
     }
     if request.headers.contains_key(FORWARDED_FOR) {
-        return Err(Refusal::ForwardedFor);
+        return Err(Rejection::ForwardedFor);
     }
-    let asked = request.single(&TOKEN_TTL).ok().flatten().and_then(TokenTtl::parse).ok_or(Refusal::BadTtl)?;
+    let asked = request.single(&TOKEN_TTL).ok().flatten().and_then(TokenTtl::parse).ok_or(Rejection::BadTtl)?;
     let ttl = asked.min(workload.options.max_token_ttl_seconds);
-    match keys.mint(&workload.pod.uid, Dialect::Ecs, ttl, now) {
-        Ok(token) => Ok(Answer::Token { token, ttl }),
-        Err(error) => Err(Refusal::Unavailable(format!("the token could not be signed: {error}"))),
+    match keys.issue(&workload.pod.uid, Dialect::Ecs, ttl, now) {
+        Ok(token) => Ok(Decision::IssueToken { token, ttl }),
+        Err(error) => Err(Rejection::Unavailable(format!("the token could not be signed: {error}"))),
     }
 }
 
 /// What stands at a path. Slashes at the end and doubled ones do not matter; `Ram`, as documents and shipped clients
 /// write it, is `ram`.
-fn look_up<'t>(tree: &'t Tree, raw: &str) -> Option<Found<'t>> {
+fn look_up<'t>(tree: &'t Tree, raw: &str) -> Option<Lookup<'t>> {
     let path = Canonical::of(raw)?;
     let (prefix, below) = path.split_first();
     if prefix.is_empty() {
-        return Some(Found::Listing(Bytes::from(tree::PREFIXES.join("\n"))));
+        return Some(Lookup::Listing(Bytes::from(tree::PREFIXES.join("\n"))));
     }
     if !tree::PREFIXES.contains(&prefix) {
         return None;
@@ -101,22 +106,22 @@ fn look_up<'t>(tree: &'t Tree, raw: &str) -> Option<Found<'t>> {
 }
 
 /// The value of `audience` in a query, URL-decoded once; an empty one is none.
-fn audience(query: Option<&str>) -> Result<Option<String>, Refusal> {
+fn audience(query: Option<&str>) -> Result<Option<String>, Rejection> {
     let pairs = query.unwrap_or_default().split('&');
     let mut audiences = pairs.filter_map(|pair| pair.strip_prefix("audience=")).filter(|text| !text.is_empty());
     let (Some(audience), None) = (audiences.next(), audiences.next()) else { return Ok(None) };
     let spaced = audience.replace('+', " ");
     match percent_decode_str(&spaced).decode_utf8() {
         Ok(text) if text.len() <= document::MAX_AUDIENCE_BYTES => Ok(Some(text.into_owned())),
-        Ok(_) => Err(Refusal::Malformed("its audience is longer than 1024 bytes")),
-        Err(_) => Err(Refusal::Malformed("its audience is not UTF-8")),
+        Ok(_) => Err(Rejection::Malformed("its audience is longer than 1024 bytes")),
+        Err(_) => Err(Rejection::Malformed("its audience is not UTF-8")),
     }
 }
 
 /// The reply that carries a token: the bare text, because SDKs put the body into a header unchanged. Its connection is
 /// closed, so that no later byte on it raises the hop limit again.
 #[must_use]
-pub fn token_reply(token: String) -> Reply {
+pub fn token_reply(token: String) -> HttpResponse {
     let mut reply = reply(StatusCode::OK, Bytes::from(token), TEXT);
     reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     reply
@@ -124,13 +129,13 @@ pub fn token_reply(token: String) -> Reply {
 
 /// The reply that carries an item.
 #[must_use]
-pub fn item_reply(body: Bytes) -> Reply {
+pub fn item_reply(body: Bytes) -> HttpResponse {
     reply(StatusCode::OK, body, TEXT)
 }
 
-fn reply(status: StatusCode, body: Bytes, content_type: HeaderValue) -> Reply {
+fn reply(status: StatusCode, body: Bytes, content_type: HeaderValue) -> HttpResponse {
     let length = body.len();
-    let mut reply = Reply::new(body);
+    let mut reply = HttpResponse::new(body);
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, content_type);
@@ -140,30 +145,30 @@ fn reply(status: StatusCode, body: Bytes, content_type: HeaderValue) -> Reply {
 
 /// ECS's own words for a refusal. `Not Found` stands in the 404 page alone: one agent looks for it in bodies.
 #[must_use]
-pub fn refuse(refusal: &Refusal) -> Reply {
+pub fn refuse(refusal: &Rejection) -> HttpResponse {
     let status = match refusal {
-        Refusal::PodDenied
-        | Refusal::DialectOff
-        | Refusal::EndpointDisabled
-        | Refusal::Ipv6Disabled
-        | Refusal::UserNotAllowed
-        | Refusal::ForwardedFor
-        | Refusal::TokenMissing => StatusCode::FORBIDDEN,
-        Refusal::Malformed(_) | Refusal::BadTtl => StatusCode::BAD_REQUEST,
-        Refusal::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
-        Refusal::TokenTwice | Refusal::TokenBad(_) => StatusCode::UNAUTHORIZED,
-        Refusal::TokenPathMethod | Refusal::Method | Refusal::PutElsewhere => StatusCode::METHOD_NOT_ALLOWED,
-        Refusal::NotFound => StatusCode::NOT_FOUND,
-        Refusal::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
-        Refusal::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Rejection::PodDenied
+        | Rejection::DialectOff
+        | Rejection::EndpointDisabled
+        | Rejection::Ipv6Disabled
+        | Rejection::UserNotAllowed
+        | Rejection::ForwardedFor
+        | Rejection::TokenMissing => StatusCode::FORBIDDEN,
+        Rejection::Malformed(_) | Rejection::BadTtl => StatusCode::BAD_REQUEST,
+        Rejection::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
+        Rejection::TokenTwice | Rejection::TokenBad(_) => StatusCode::UNAUTHORIZED,
+        Rejection::TokenPathMethod | Rejection::Method | Rejection::PutElsewhere => StatusCode::METHOD_NOT_ALLOWED,
+        Rejection::NotFound => StatusCode::NOT_FOUND,
+        Rejection::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+        Rejection::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
     let body = if status == StatusCode::TOO_MANY_REQUESTS { Bytes::new() } else { page(status) };
     let mut reply = reply(status, body, HTML);
     let headers = reply.headers_mut();
     match refusal {
-        Refusal::TokenPathMethod => drop(headers.insert(ALLOW, HeaderValue::from_static("PUT"))),
-        Refusal::Method => drop(headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"))),
-        Refusal::Unavailable(_) => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
+        Rejection::TokenPathMethod => drop(headers.insert(ALLOW, HeaderValue::from_static("PUT"))),
+        Rejection::Method => drop(headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"))),
+        Rejection::Unavailable(_) => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
         _ => {} // no header of its own
     }
     reply
@@ -184,7 +189,7 @@ pub fn credentials(credentials: &Credentials) -> Bytes {
 
 /// Credentials that cannot be had: a code that is not `Success`, which every client takes for an error.
 #[must_use]
-pub fn failure(failure: &Failure) -> Bytes {
+pub fn failure(failure: &CredentialsFailure) -> Bytes {
     object(&[("Message", &failure.message), ("LastUpdated", &rfc3339(failure.at)), ("Code", &failure.code)])
 }
 

@@ -10,7 +10,7 @@ use crate::compile::Outcome;
 use crate::fixture::{Case, item, link, secret_role, texts};
 use crate::item::{FieldPath, Item, ItemPath, ItemSource};
 use crate::profile::{KeyRef, Network, PublicKey, UserDataSource};
-use crate::tree::{Found, Since, Tree};
+use crate::tree::{Lookup, Since, Tree};
 use crate::workload::{Link, Workload};
 
 /// How a listing may differ from what can be fetched.
@@ -82,7 +82,7 @@ impl Checked<'_> {
         let mut faults = Vec::new();
         let mut listed = BTreeSet::from([String::new()]);
         for directory in self.tree.paths() {
-            let Some(Found::Listing(lines)) = self.tree.get(directory, version) else { continue };
+            let Some(Lookup::Listing(lines)) = self.tree.get(directory, version) else { continue };
             let lines = std::str::from_utf8(&lines).unwrap().split('\n').collect::<Vec<_>>();
             if !lines.is_sorted_by(|a, b| a < b) {
                 faults.push(format!("{directory:?} is not listed in byte order, each name once: {lines:?}"));
@@ -92,7 +92,7 @@ impl Checked<'_> {
                 let path = join(directory, name);
                 let absent = |differs| matches!(differs, Differs::ListedThoughAbsent(absent) if absent == name);
                 match self.tree.get(&path, version) {
-                    Some(found) if matches!(found, Found::Listing(_)) == is_directory => {}
+                    Some(found) if matches!(found, Lookup::Listing(_)) == is_directory => {}
                     None if self.differs(directory, absent) => {}
                     found => faults.push(format!("{line:?} in {directory:?} leads to {found:?}")),
                 }

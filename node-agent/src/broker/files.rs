@@ -7,10 +7,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use jiff::Timestamp;
-use podmeta_metadata::credentials::{Credentials, Failure, SecretData, from_secret};
+use podmeta_metadata::credentials::{Credentials, CredentialsFailure, SecretData, from_secret};
 use podmeta_metadata::profile::{KeyRef, MAX_USER_DATA_BYTES};
 use podmeta_metadata::role::{Provider, Role};
-use podmeta_metadata::signature::{Signed, Signer};
+use podmeta_metadata::signature::{SignedDocument, Signer};
 use tokio::sync::Semaphore;
 
 /// Secrets by namespace and name.
@@ -47,8 +47,13 @@ impl Files {
     }
 
     /// Credentials of a role.
-    pub(super) fn credentials(&self, namespace: &str, role: &Role, now: Timestamp) -> Result<Credentials, Failure> {
-        let fail = |code: &'static str, message| Failure { code: code.into(), message, at: now };
+    pub(super) fn credentials(
+        &self,
+        namespace: &str,
+        role: &Role,
+        now: Timestamp,
+    ) -> Result<Credentials, CredentialsFailure> {
+        let fail = |code: &'static str, message| CredentialsFailure { code: code.into(), message, at: now };
         let Provider::Secret { name } = &role.provider else {
             let kind = role.provider.kind();
             let message =
@@ -64,7 +69,7 @@ impl Files {
 
     /// Signs a document, which takes milliseconds, away from the thread that answers. Signatures take turns, so that many
     /// of them leave the other processors free; whoever asks for one waits for those that were asked before.
-    pub(super) async fn sign(&self, document: String) -> Result<Signed, String> {
+    pub(super) async fn sign(&self, document: String) -> Result<SignedDocument, String> {
         let gone = |what: &dyn std::fmt::Display| format!("the identity document could not be signed: {what}");
         let _turn = self.signing.acquire().await.map_err(|closed| gone(&closed))?;
         let signer = Arc::clone(&self.signer);

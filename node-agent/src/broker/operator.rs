@@ -15,12 +15,12 @@ use jiff::Timestamp;
 use podmeta_agent_api::calls::{
     CREDENTIALS, Credentials as Answer, DOCUMENT, DocumentRequest, Generation, PodInDialect, PodsKey, SECRETS, UserData,
 };
-use podmeta_metadata::credentials::{Credentials, Failure};
+use podmeta_metadata::credentials::{Credentials, CredentialsFailure};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::profile::KeyRef;
 use podmeta_metadata::role::Role;
-use podmeta_metadata::signature::Signed;
+use podmeta_metadata::signature::SignedDocument;
 use podmeta_metadata::workload::{Link, Workload};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -39,7 +39,7 @@ const RETRY: Duration = Duration::from_millis(400);
 pub struct Operator {
     client: Arc<Client>,
     slots: Mutex<HashMap<(PodUid, Dialect), Arc<Slot>>>,
-    documents: Mutex<HashMap<(PodUid, Dialect), Signed>>,
+    documents: Mutex<HashMap<(PodUid, Dialect), SignedDocument>>,
     user_data: Mutex<HashMap<PodUid, Data>>,
     /// How each pod's last call for credentials went, for the next report.
     outcomes: Mutex<BTreeMap<PodUid, BTreeMap<Dialect, Option<String>>>>,
@@ -61,7 +61,7 @@ pub struct Saved {
     /// Credentials.
     pub credentials: Vec<Of<Given>>,
     /// Documents that are for no audience.
-    pub documents: Vec<Of<Signed>>,
+    pub documents: Vec<Of<SignedDocument>>,
 }
 
 /// Credentials, and the role that they are of.
@@ -96,7 +96,7 @@ impl Operator {
             let Given { role, credentials } = saved.value;
             ((saved.pod, saved.dialect), Arc::new(Slot::with(role, credentials)))
         };
-        let document = |saved: Of<Signed>| ((saved.pod, saved.dialect), saved.value);
+        let document = |saved: Of<SignedDocument>| ((saved.pod, saved.dialect), saved.value);
         Arc::new(Self {
             client,
             slots: Mutex::new(saved.credentials.into_iter().map(slot).collect()),
@@ -124,7 +124,7 @@ impl Operator {
         let credentials = credentials.collect();
         drop(slots);
         let documents = lock(&self.documents);
-        let document = |((pod, dialect), signed): (&(PodUid, Dialect), &Signed)| Of {
+        let document = |((pod, dialect), signed): (&(PodUid, Dialect), &SignedDocument)| Of {
             pod: pod.clone(),
             dialect: *dialect,
             value: signed.clone(),
@@ -180,10 +180,10 @@ impl Operator {
         link: &Link,
         dialect: Dialect,
         text: &str,
-    ) -> Result<Signed, String> {
+    ) -> Result<SignedDocument, String> {
         let key = (pod.clone(), dialect);
         let asked = DocumentRequest { pod: pod.clone(), dialect, audience: None, link: link.clone() };
-        match self.call_until(DOCUMENT, &asked, |signed: &Signed| signed.document == text).await {
+        match self.call_until(DOCUMENT, &asked, |signed: &SignedDocument| signed.document == text).await {
             Ok(signed) if signed.document == text => {
                 lock(&self.documents).insert(key, signed.clone());
                 self.changed();
@@ -205,7 +205,7 @@ impl Operator {
         link: &Link,
         dialect: Dialect,
         audience: Option<String>,
-    ) -> Result<Signed, String> {
+    ) -> Result<SignedDocument, String> {
         let asked = DocumentRequest { pod: pod.clone(), dialect, audience, link: link.clone() };
         self.call(DOCUMENT, &asked).await.map_err(|error| error.to_string())
     }
@@ -216,7 +216,7 @@ impl Operator {
         dialect: Dialect,
         role: &Role,
         now: Timestamp,
-    ) -> Result<Credentials, Failure> {
+    ) -> Result<Credentials, CredentialsFailure> {
         let profile = workload.profile.as_ref();
         let profile = profile.map(|profile| Generation { uid: profile.uid.clone(), generation: profile.generation });
         let asked = PodInDialect { pod: workload.pod.uid.clone(), dialect, profile };
@@ -247,7 +247,12 @@ impl Operator {
     }
 
     /// Asks the operator; whoever asks for the same meanwhile has the same answer.
-    async fn refresh(&self, asked: &PodInDialect, slot: &Slot, now: Timestamp) -> Result<Credentials, Failure> {
+    async fn refresh(
+        &self,
+        asked: &PodInDialect,
+        slot: &Slot,
+        now: Timestamp,
+    ) -> Result<Credentials, CredentialsFailure> {
         let began = Instant::now();
         let _turn = slot.turn().await;
         if let Some(answer) = slot.answered_since(began, now) {
@@ -260,7 +265,7 @@ impl Operator {
                 let (pod, dialect) = (&asked.pod, asked.dialect);
                 tracing::warn!(%pod, %dialect, %error, "the operator could not be asked for credentials; those at hand are served to their end");
                 let message = "podmeta's operator cannot be asked for credentials now".to_owned();
-                slot.away(Failure { code: "Failed".into(), message, at: now }, now, Instant::now())
+                slot.away(CredentialsFailure { code: "Failed".into(), message, at: now }, now, Instant::now())
             }
         };
         let why = answer.as_ref().err().map(|failure| failure.message.clone());
@@ -364,10 +369,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn while_the_operator_is_away_a_document_from_before_is_served_if_it_says_what_the_pod_is() {
         let pod: PodUid = "u1".try_into().unwrap();
-        let signed = Signed { document: "one".into(), signature: "s".into(), pkcs7: "p".into() };
+        let signed = SignedDocument { document: "one".into(), signature: "s".into(), pkcs7: "p".into() };
         let document = Of { pod: pod.clone(), dialect: Dialect::Ec2, value: signed.clone() };
         let operator = away(Saved { documents: vec![document], ..Saved::default() });
-        let link = Link::of(&pod, &[]);
+        let link = Link::from_addresses(&pod, &[]);
         let asked = async |dialect, text| operator.document(&pod, &link, dialect, text).await;
         assert_eq!(asked(Dialect::Ec2, "one").await, Ok(signed));
         assert!(asked(Dialect::Ec2, "other").await.is_err());

@@ -19,7 +19,7 @@ const PORTS: u16 = 10_000;
 /// The link of a pod: the addresses of its status, else one made of its UID.
 #[must_use]
 pub fn link(uid: &PodUid, addresses: &[IpAddr]) -> Link {
-    let mut link = Link::of(uid, addresses);
+    let mut link = Link::from_addresses(uid, addresses);
     if addresses.is_empty() {
         // Neither the first nor the last address of the range.
         link.ipv4.push(Ipv4Addr::from_bits(RANGE + 1 + number(uid.as_str()) % (RANGE_SIZE - 2)));

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use podmeta_crds::objects::{self, Objects, Problem};
 use podmeta_metadata::compile::{Outcome, Settings, Sources, compile};
 use podmeta_metadata::dialect::Dialect;
-use podmeta_metadata::finding::{Finding, Reason};
+use podmeta_metadata::finding::{Finding, FindingReason};
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::profile::{KeyRef, ProfileRef, UserDataSource};
 use podmeta_metadata::role::Provider;
@@ -65,7 +65,7 @@ impl World {
             }
         }
         for finding in &findings {
-            if finding.reason != Reason::TagDropped {
+            if finding.reason != FindingReason::TagDropped {
                 world.warnings += 1;
             }
             world.notes.push(line(&objects, finding));

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use podmeta_metadata::dialect::Dialect;
-use podmeta_metadata::request::{PathClass, Refusal, Reply, Request};
+use podmeta_metadata::request::{HttpResponse, PathClass, Rejection, Request};
 
 use crate::edge::Edge;
 use crate::edge::connection::Connection;
@@ -17,8 +17,8 @@ pub(super) fn record(
     connection: &Connection,
     pod: Option<&Pod>,
     request: &Request<'_>,
-    reply: &Reply,
-    refusal: Option<&Refusal>,
+    reply: &HttpResponse,
+    refusal: Option<&Rejection>,
     took: Duration,
 ) {
     let arrival = &connection.arrival;
@@ -41,7 +41,7 @@ pub(super) fn record(
             tracing::info!(target: "access", pod = %name, dialect, path, status, token, ?took, "served");
         }
         (None, _) => tracing::debug!(target: "access", pod = %name, dialect, path, status, token, ?took, "served"),
-        (Some(Refusal::NotFound | Refusal::TooManyRequests), _) => {
+        (Some(Rejection::NotFound | Rejection::TooManyRequests), _) => {
             tracing::debug!(target: "access", pod = %name, dialect, path, status, token, ?took, why, "refused");
         }
         (Some(_), _) => {
@@ -54,5 +54,5 @@ pub(super) fn record(
 pub(super) fn flood(pod: &Pod) {
     let (pod, limits) = (pod.reference(), pod.limits());
     let (rate, burst) = (limits.requests_per_second, limits.burst);
-    tracing::warn!(target: "access", %pod, rate, burst, "refused: {}", Refusal::TooManyRequests);
+    tracing::warn!(target: "access", %pod, rate, burst, "refused: {}", Rejection::TooManyRequests);
 }

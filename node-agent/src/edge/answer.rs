@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::uri::Authority;
 use podmeta_metadata::dialect::{Dialect, ec2, ecs};
-use podmeta_metadata::request::{Answer, Refusal, Reply, Request};
-use podmeta_metadata::tree::{DocumentItem, Found, Value};
+use podmeta_metadata::request::{Decision, HttpResponse, Rejection, Request};
+use podmeta_metadata::tree::{DocumentItem, LeafValue, Lookup};
 use podmeta_metadata::workload::{Link, Workload};
 use tokio::time::Instant;
 
@@ -24,7 +24,7 @@ pub(super) async fn answer(
     pod: &Pod,
     connection: &Connection,
     request: &Request<'_>,
-) -> Result<Reply, Refusal> {
+) -> Result<HttpResponse, Rejection> {
     match pod.bucket.take(&pod.limits(), Instant::now()) {
         Ok(Duration::ZERO) => {}
         Ok(wait) => tokio::time::sleep(wait).await,
@@ -33,16 +33,16 @@ pub(super) async fn answer(
                 access::flood(pod);
             }
             tokio::time::sleep(MAX_WAIT).await;
-            return Err(Refusal::TooManyRequests);
+            return Err(Rejection::TooManyRequests);
         }
     }
-    let View::Served(workload, link) = pod.view() else { return Err(Refusal::PodDenied) };
+    let View::Served(workload, link) = pod.view() else { return Err(Rejection::PodDenied) };
     let arrival = &connection.arrival;
     if arrival.peer.as_ref().is_some_and(|peer| peer.local.ip().is_loopback()) && names_another(request) {
-        return Err(Refusal::Malformed("its Host is a name that is not this machine's: a web page may be behind it"));
+        return Err(Rejection::Malformed("its Host is a name that is not this machine's: a web page may be behind it"));
     }
     if !workload.users.is_everybody() && !workload.users.admit(arrival.peer.as_ref().and_then(owner::of)) {
-        return Err(Refusal::UserNotAllowed);
+        return Err(Rejection::UserNotAllowed);
     }
     let (tree, keys, now) = (pod.side(arrival.dialect).tree.as_ref(), edge.keys.load(), (edge.clock)());
     let judged = match arrival.dialect {
@@ -50,7 +50,7 @@ pub(super) async fn answer(
         Dialect::Ecs => ecs::judge(request, workload, tree, &keys, now)?,
     };
     match judged {
-        Answer::Token { token, ttl } => {
+        Decision::IssueToken { token, ttl } => {
             connection.hops.limit(workload.options.http_put_response_hop_limit);
             edge.metrics.token(arrival.dialect);
             Ok(match arrival.dialect {
@@ -58,14 +58,14 @@ pub(super) async fn answer(
                 Dialect::Ecs => ecs::token_reply(token),
             })
         }
-        Answer::Item { found, token_left, audience } => {
+        Decision::ServeItem { found, token_left, audience } => {
             if token_left.is_none() {
                 edge.metrics.tokenless(arrival.dialect);
                 pod.tokenless.store(now.as_second(), Ordering::Relaxed);
             }
             let body = match found {
-                Found::Listing(listing) => Body::Text(listing),
-                Found::Leaf(value) => body(edge, pod, (workload, link), arrival.dialect, value, audience).await?,
+                Lookup::Listing(listing) => Body::Text(listing),
+                Lookup::Leaf(value) => body(edge, pod, (workload, link), arrival.dialect, value, audience).await?,
             };
             let launched = pod.launched.clone();
             Ok(match (arrival.dialect, body) {
@@ -96,7 +96,7 @@ fn names_another(request: &Request<'_>) -> bool {
 }
 
 /// The refusal in the dialect's words.
-pub(super) fn refuse(dialect: Dialect, refusal: &Refusal) -> Reply {
+pub(super) fn refuse(dialect: Dialect, refusal: &Rejection) -> HttpResponse {
     match dialect {
         Dialect::Ec2 => ec2::refuse(refusal),
         Dialect::Ecs => ecs::refuse(refusal),
@@ -115,23 +115,25 @@ async fn body(
     pod: &Pod,
     (workload, link): (&Workload, &Link),
     dialect: Dialect,
-    value: &Value,
+    value: &LeafValue,
     audience: Option<String>,
-) -> Result<Body, Refusal> {
+) -> Result<Body, Rejection> {
     match value {
-        Value::Text(text) => Ok(Body::Text(text.clone())),
-        Value::UserData(bytes) => Ok(Body::UserData(bytes.clone())),
-        Value::SecretUserData(key) => {
-            let bytes = edge.broker.user_data(&workload.pod, key).await.map_err(Refusal::Unavailable)?;
+        LeafValue::Text(text) => Ok(Body::Text(text.clone())),
+        LeafValue::UserData(bytes) => Ok(Body::UserData(bytes.clone())),
+        LeafValue::SecretUserData(key) => {
+            let bytes = edge.broker.user_data(&workload.pod, key).await.map_err(Rejection::Unavailable)?;
             Ok(Body::UserData(bytes))
         }
-        Value::Credentials => credentials(edge, workload, dialect).await.map(Body::Renewed),
-        Value::Document(item) => document(edge, pod, (workload, link), dialect, *item, audience).await.map(Body::Text),
+        LeafValue::Credentials => credentials(edge, workload, dialect).await.map(Body::Renewed),
+        LeafValue::Document(item) => {
+            document(edge, pod, (workload, link), dialect, *item, audience).await.map(Body::Text)
+        }
     }
 }
 
-async fn credentials(edge: &Edge, workload: &Workload, dialect: Dialect) -> Result<Bytes, Refusal> {
-    let role = workload.part(dialect).and_then(|part| part.role.as_ref()).ok_or(Refusal::NotFound)?;
+async fn credentials(edge: &Edge, workload: &Workload, dialect: Dialect) -> Result<Bytes, Rejection> {
+    let role = workload.part(dialect).and_then(|part| part.role.as_ref()).ok_or(Rejection::NotFound)?;
     let given = edge.broker.credentials(workload, dialect, role, (edge.clock)()).await;
     if let Err(failure) = &given {
         edge.metrics.credentials_failed(dialect);
@@ -154,7 +156,7 @@ async fn document(
     dialect: Dialect,
     item: DocumentItem,
     audience: Option<String>,
-) -> Result<Bytes, Refusal> {
+) -> Result<Bytes, Rejection> {
     if audience.is_some() {
         let signed = edge.broker.document(workload, link, dialect, audience).await?;
         return Ok(signed.item(item));

@@ -7,7 +7,7 @@ use http::HeaderValue;
 use podmeta_metadata::compile::Denied;
 use podmeta_metadata::dialect::{Dialect, ec2, ecs};
 use podmeta_metadata::options::Limits;
-use podmeta_metadata::signature::Signed;
+use podmeta_metadata::signature::SignedDocument;
 use podmeta_metadata::tree::Tree;
 use podmeta_metadata::workload::{Link, PodRef, Workload};
 use tokio::sync::OnceCell;
@@ -41,7 +41,7 @@ pub struct Pod {
 #[derive(Debug, Default)]
 pub(super) struct Side {
     pub(super) tree: Option<Tree>,
-    pub(super) signed: OnceCell<Signed>,
+    pub(super) signed: OnceCell<SignedDocument>,
 }
 
 impl Pod {

@@ -208,7 +208,7 @@ impl Node {
     fn publish(&self, pods: &Pods) {
         let view = |(uid, item): (&PodUid, &Item)| {
             let view = match &item.outcome {
-                Outcome::Served(workload) => View::Served(workload.clone(), Link::of(uid, &item.addresses)),
+                Outcome::Served(workload) => View::Served(workload.clone(), Link::from_addresses(uid, &item.addresses)),
                 Outcome::Denied(denied) => View::Denied(denied.clone()),
                 Outcome::Node(_) => return None,
             };

@@ -1,6 +1,6 @@
 use podmeta_agent_api::Item;
 use podmeta_metadata::compile::{Denied, Outcome};
-use podmeta_metadata::finding::{Finding, Reason};
+use podmeta_metadata::finding::{Finding, FindingReason};
 use podmeta_metadata::workload::PodRef;
 
 use super::*;
@@ -113,7 +113,8 @@ fn a_pod_that_changed_often_is_told_once_as_it_is_now() {
 fn what_is_only_for_a_profile_s_author_is_not_told_to_agents() {
     let mut feed = feed();
     feed.take(vec![update("a", 1, "one")]);
-    let finding = Finding { profile: None, field: "spec".into(), reason: Reason::TagDropped, message: "a tag".into() };
+    let finding =
+        Finding { profile: None, field: "spec".into(), reason: FindingReason::TagDropped, message: "a tag".into() };
     let before = feed.list("a").resource_version;
     let entry = Some(Arc::new(Entry { findings: vec![finding], ..entry(1, "one") }));
     assert!(feed.take(vec![Update { entry, ..update("a", 1, "") }]).is_empty());

@@ -2,7 +2,7 @@ use jiff::Timestamp;
 use podmeta_crds::objects::{File, Objects, load};
 use podmeta_metadata::compile::Outcome;
 use podmeta_metadata::facts::Taint;
-use podmeta_metadata::finding::Reason;
+use podmeta_metadata::finding::FindingReason;
 
 use super::*;
 
@@ -211,7 +211,11 @@ fn a_config_map_s_value_touches_the_pods_whose_profile_names_it() {
     compile(&mut index);
     let web = objects.pods[0].facts.pod.metadata.uid.clone();
     let finding = |index: &Index| {
-        compiled_for(index, &web).unwrap().findings.iter().any(|finding| finding.reason == Reason::UserDataUnavailable)
+        compiled_for(index, &web)
+            .unwrap()
+            .findings
+            .iter()
+            .any(|finding| finding.reason == FindingReason::UserDataUnavailable)
     };
     assert!(finding(&index));
     let key = KeyRef { name: "files".into(), key: "script".into() };

@@ -12,7 +12,7 @@ fn field(field: &str, message: &str) -> FieldError {
     FieldError { field: field.into(), message: message.into() }
 }
 
-fn finding(field: &str, reason: Reason, message: &str) -> Finding {
+fn finding(field: &str, reason: FindingReason, message: &str) -> Finding {
     Finding { profile: None, field: field.into(), reason, message: message.into() }
 }
 
@@ -48,23 +48,24 @@ fn each_way_to_be_refused_has_its_own_reason_and_names_the_field() {
     assert_eq!(said(&status, ACCEPTED), ("False", "Invalid", held));
     assert_eq!(status.last_valid.unwrap().generation, 2);
     for (reason, name) in [
-        (Reason::PolicyTightened, "PolicyTightened"),
-        (Reason::PolicyForbids, "PolicyForbids"),
-        (Reason::UserDataUnavailable, "UserDataUnavailable"),
-        (Reason::ItemUnavailable, "ItemUnavailable"),
-        (Reason::ItemMisplaced, "ItemMisplaced"),
+        (FindingReason::PolicyTightened, "PolicyTightened"),
+        (FindingReason::PolicyForbids, "PolicyForbids"),
+        (FindingReason::UserDataUnavailable, "UserDataUnavailable"),
+        (FindingReason::ItemUnavailable, "ItemUnavailable"),
+        (FindingReason::ItemMisplaced, "ItemMisplaced"),
     ] {
         let observed = Observed { findings: vec![finding("spec.x", reason, "why")], ..Observed::default() };
         assert_eq!(said(&next(None, &observed, at(0)), ACCEPTED), ("False", name, "spec.x: why"));
     }
-    let dropped = Observed { findings: vec![finding("spec.tags", Reason::TagDropped, "why")], ..Observed::default() };
+    let dropped =
+        Observed { findings: vec![finding("spec.tags", FindingReason::TagDropped, "why")], ..Observed::default() };
     assert_eq!(said(&next(None, &dropped, at(0)), ACCEPTED).0, "True");
 }
 
 #[test]
 fn a_conflict_is_a_condition_of_its_own_and_no_refusal() {
     let observed =
-        Observed { findings: vec![finding("spec.priority", Reason::Conflicted, "why")], ..Observed::default() };
+        Observed { findings: vec![finding("spec.priority", FindingReason::Conflicted, "why")], ..Observed::default() };
     let status = next(None, &observed, at(0));
     assert_eq!(said(&status, CONFLICTED), ("True", "Conflicted", "spec.priority: why"));
     assert_eq!(said(&status, ACCEPTED).0, "True");
@@ -105,8 +106,10 @@ fn a_transition_has_its_time_and_what_stays_keeps_its_own() {
 fn pods_in_another_order_are_the_same_status_and_the_list_is_bounded() {
     let mut pods: Vec<_> =
         (0..40).map(|number| pod(&format!("pod-{number:02}"), false, Credentials::NotAsked)).collect();
-    let findings =
-        vec![finding("spec.b", Reason::ItemUnavailable, "two"), finding("spec.a", Reason::ItemUnavailable, "one")];
+    let findings = vec![
+        finding("spec.b", FindingReason::ItemUnavailable, "two"),
+        finding("spec.a", FindingReason::ItemUnavailable, "one"),
+    ];
     let observed = Observed { pods: pods.clone(), findings: findings.clone(), ..Observed::default() };
     let first = next(None, &observed, at(0));
     pods.reverse();
@@ -119,7 +122,7 @@ fn pods_in_another_order_are_the_same_status_and_the_list_is_bounded() {
 fn pods_that_wait_are_named_before_those_without_credentials_and_what_all_say_is_said_once() {
     let failed = || Credentials::Failed(field("spec.roles[dialect=ec2]", "no"));
     let pods = vec![pod("a", true, failed()), pod("b", false, failed()), pod("c", true, Credentials::Given)];
-    let finding = || finding("spec.a", Reason::ItemUnavailable, "one");
+    let finding = || finding("spec.a", FindingReason::ItemUnavailable, "one");
     let observed = Observed { pods, findings: vec![finding(), finding()], ..Observed::default() };
     let status = next(None, &observed, at(0));
     assert_eq!(status.pods, ["b", "a"]);
@@ -146,6 +149,7 @@ fn a_new_pod_of_a_generation_that_all_agents_have_is_only_waited_for() {
     assert!(only_waits(Some(&programmed), &next(Some(&programmed), &of(1, &some), at(1))));
     assert!(!only_waits(Some(&programmed), &next(Some(&programmed), &of(2, &some), at(1))), "an edit");
     assert!(!only_waits(None, &next(None, &of(1, &some), at(1))), "a new profile");
-    let conflict = Observed { findings: vec![finding("spec.priority", Reason::Conflicted, "why")], ..of(1, &some) };
+    let conflict =
+        Observed { findings: vec![finding("spec.priority", FindingReason::Conflicted, "why")], ..of(1, &some) };
     assert!(!only_waits(Some(&programmed), &next(Some(&programmed), &conflict, at(1))), "something else too");
 }

@@ -7,7 +7,7 @@ use podmeta_crds::metadataprofile::MetadataProfileStatus;
 use podmeta_metadata::compile::Outcome;
 use podmeta_metadata::credentials::from_secret;
 use podmeta_metadata::dialect::Dialect;
-use podmeta_metadata::finding::{Finding, Reason};
+use podmeta_metadata::finding::{Finding, FindingReason};
 use podmeta_metadata::profile::{ProfileRef, UserDataSource};
 use podmeta_metadata::role::Provider;
 
@@ -87,7 +87,7 @@ impl World {
             Some(_) => return None,
         };
         let (profile, field) = (Some(known.reference.clone()), "spec.userData.secretKeyRef".to_owned());
-        Some(Finding { profile, field, reason: Reason::UserDataUnavailable, message })
+        Some(Finding { profile, field, reason: FindingReason::UserDataUnavailable, message })
     }
 }
 

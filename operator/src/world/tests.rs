@@ -5,7 +5,7 @@ use podmeta_crds::metadataprofile::LastValid;
 use podmeta_crds::objects::{File, load};
 use podmeta_metadata::compile::Outcome;
 use podmeta_metadata::dialect::Dialect;
-use podmeta_metadata::finding::Reason;
+use podmeta_metadata::finding::FindingReason;
 use podmeta_metadata::profile::Profile;
 use zeroize::Zeroizing;
 
@@ -214,7 +214,7 @@ fn a_secret_that_is_not_there_is_told_at_the_role_that_names_it() {
         observed.bad_secrets[0].to_string(),
         "spec.roles[dialect=ec2].secret.name: there is no Secret shop/keys"
     );
-    assert_eq!(observed.findings[0].reason, Reason::UserDataUnavailable);
+    assert_eq!(observed.findings[0].reason, FindingReason::UserDataUnavailable);
     let data = |keys: &[&str]| {
         let value = |key: &&str| ((*key).to_owned(), Zeroizing::new(b"x".to_vec()));
         Some(keys.iter().map(value).collect::<SecretData>())

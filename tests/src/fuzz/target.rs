@@ -12,10 +12,10 @@ use podmeta_metadata::compile::{Outcome, Settings, Sources, compile};
 use podmeta_metadata::dialect::{Dialect, ec2, ecs};
 use podmeta_metadata::options::TokenTtl;
 use podmeta_metadata::path::Canonical;
-use podmeta_metadata::request::{Family, Refusal, Request, TOKEN_PATH};
+use podmeta_metadata::request::{Family, Rejection, Request, TOKEN_PATH};
 use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
 use podmeta_metadata::tag;
-use podmeta_metadata::tree::{Builder, Found, Since, Tree};
+use podmeta_metadata::tree::{Lookup, Since, Tree, TreeBuilder};
 use podmeta_metadata::workload::{Link, Workload};
 use podmeta_node_agent::broker::{Broker, Files};
 use podmeta_node_agent::dev::files::Text;
@@ -56,7 +56,7 @@ fn pod(name: &str) -> (&'static Workload, &'static Link) {
 }
 
 fn token_of(workload: &Workload, dialect: Dialect) -> String {
-    keys().mint(&workload.pod.uid, dialect, TokenTtl::MAX, now()).unwrap()
+    keys().issue(&workload.pod.uid, dialect, TokenTtl::MAX, now()).unwrap()
 }
 
 /// The bytes of a connection: whatever they are, the edge answers in HTTP or not at all, nothing of the pod to who has no
@@ -131,7 +131,7 @@ pub fn path(input: &[u8]) {
 }
 
 /// What a request with a good token is answered, as text.
-fn judge(workload: &Workload, tree: Option<&Tree>, dialect: Dialect, uri: &Uri) -> Result<String, Refusal> {
+fn judge(workload: &Workload, tree: Option<&Tree>, dialect: Dialect, uri: &Uri) -> Result<String, Rejection> {
     let header = match dialect {
         Dialect::Ec2 => ec2::TOKEN,
         Dialect::Ecs => ecs::TOKEN,
@@ -212,11 +212,11 @@ pub fn tag(input: &[u8]) {
         if tag::check_key(dialect, key).is_err() {
             continue;
         }
-        let mut tree = Builder::new(|_, name| format!("{name}/"));
+        let mut tree = TreeBuilder::new(|_, name| format!("{name}/"));
         tree.text(Since(0), format!("tags/{key}"), "value");
         let tree = tree.build();
         let listing = match tree.get("tags", Since(0)) {
-            Some(Found::Listing(listing)) => listing,
+            Some(Lookup::Listing(listing)) => listing,
             other => panic!("the key {key:?} breaks its directory: {other:?}"),
         };
         assert_eq!(listing, key.as_bytes(), "the key {key:?} is not listed as itself");

@@ -4,9 +4,9 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use jiff::Timestamp;
 use podmeta_metadata::compile::Settings;
 use podmeta_metadata::dialect::{Dialect, ec2, ecs};
-use podmeta_metadata::request::{Answer, Family, Refusal, Request, TOKEN_PATH};
+use podmeta_metadata::request::{Decision, Family, Rejection, Request, TOKEN_PATH};
 use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
-use podmeta_metadata::tree::{Found, Tree};
+use podmeta_metadata::tree::{Lookup, Tree};
 use podmeta_metadata::workload::{Link, Workload};
 use podmeta_node_agent::dev::files::Text;
 use podmeta_node_agent::dev::world::World;
@@ -98,21 +98,21 @@ impl Pod {
             Dialect::Ecs => ecs::TOKEN_TTL,
         };
         match self.ask(dialect, &Method::PUT, TOKEN_PATH, (header, "21600")) {
-            Ok(Answer::Token { token, .. }) => Some(token),
-            Ok(Answer::Item { .. }) | Err(_) => None,
+            Ok(Decision::IssueToken { token, .. }) => Some(token),
+            Ok(Decision::ServeItem { .. }) | Err(_) => None,
         }
     }
 
     /// What a GET with a token finds; `None` if it is 404.
-    pub(crate) fn get(&self, dialect: Dialect, path: &str) -> Option<Found<'_>> {
+    pub(crate) fn get(&self, dialect: Dialect, path: &str) -> Option<Lookup<'_>> {
         let token = self.token(dialect).unwrap_or_else(|| panic!("{} gets no token", self.name));
         let header = match dialect {
             Dialect::Ec2 => ec2::TOKEN,
             Dialect::Ecs => ecs::TOKEN,
         };
         match self.ask(dialect, &Method::GET, path, (header, token)) {
-            Ok(Answer::Item { found, .. }) => Some(found),
-            Err(Refusal::NotFound) => None,
+            Ok(Decision::ServeItem { found, .. }) => Some(found),
+            Err(Rejection::NotFound) => None,
             other => panic!("GET {path} as {}: {other:?}", self.name),
         }
     }
@@ -123,7 +123,7 @@ impl Pod {
         method: &Method,
         path: &str,
         (header, value): (http::HeaderName, &str),
-    ) -> Result<Answer<'_>, Refusal> {
+    ) -> Result<Decision<'_>, Rejection> {
         let mut headers = HeaderMap::new();
         headers.insert(http::header::HOST, HeaderValue::from_static("169.254.169.254"));
         headers.insert(header, HeaderValue::try_from(value).unwrap());
@@ -145,7 +145,7 @@ impl Pod {
 
     /// The names that a directory lists, as they stand in a path; none if there is no such directory.
     pub(crate) fn names(&self, dialect: Dialect, directory: &str) -> Vec<String> {
-        let Some(Found::Listing(lines)) = self.get(dialect, directory) else { return Vec::new() };
+        let Some(Lookup::Listing(lines)) = self.get(dialect, directory) else { return Vec::new() };
         let numbered = dialect == Dialect::Ec2 && directory.trim_end_matches('/').ends_with("/public-keys");
         let name = |line: &str| match line.split_once('=') {
             Some((number, _)) if numbered => number.to_owned(),

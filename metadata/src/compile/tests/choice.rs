@@ -1,6 +1,6 @@
 //! Which of several profiles a pod is given.
 
-use crate::finding::Reason;
+use crate::finding::FindingReason;
 use crate::fixture::{Case, profile, texts};
 use crate::selector::{Requirement, Selector};
 
@@ -13,7 +13,7 @@ fn winner(case: &Case) -> Option<String> {
 }
 
 /// Which profile was told what.
-fn told(case: &Case) -> Vec<(String, String, Reason)> {
+fn told(case: &Case) -> Vec<(String, String, FindingReason)> {
     let findings = case.compile().findings.into_iter();
     findings.map(|finding| (finding.profile.unwrap().name, finding.field, finding.reason)).collect()
 }
@@ -36,7 +36,7 @@ fn the_highest_priority_wins_and_that_is_no_conflict() {
 fn at_equal_priority_the_older_profile_wins_and_each_other_is_told() {
     let case = Case { profiles: vec![with(3, NEW, "a"), with(3, OLD, "b"), with(3, NEW, "c")], ..Case::new() };
     assert_eq!(winner(&case).unwrap(), "b");
-    let loser = |name: &str| (name.to_owned(), "spec.priority".to_owned(), Reason::Conflicted);
+    let loser = |name: &str| (name.to_owned(), "spec.priority".to_owned(), FindingReason::Conflicted);
     assert_eq!(told(&case), [loser("a"), loser("c")]);
     assert!(case.compile().findings[0].message.contains("MetadataProfile b"));
 }
@@ -45,7 +45,7 @@ fn at_equal_priority_the_older_profile_wins_and_each_other_is_told() {
 fn of_two_profiles_of_one_age_the_first_by_name_wins() {
     let case = Case { profiles: vec![with(3, OLD, "b"), with(3, OLD, "a")], ..Case::new() };
     assert_eq!(winner(&case).unwrap(), "a");
-    assert_eq!(told(&case), [("b".to_owned(), "spec.priority".to_owned(), Reason::Conflicted)]);
+    assert_eq!(told(&case), [("b".to_owned(), "spec.priority".to_owned(), FindingReason::Conflicted)]);
 }
 
 #[test]

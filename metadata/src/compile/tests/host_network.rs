@@ -1,7 +1,7 @@
 //! What a pod in the node's network namespace gets.
 
 use crate::compile::Outcome;
-use crate::finding::Reason;
+use crate::finding::FindingReason;
 use crate::fixture::Case;
 use crate::policy::Policy;
 use crate::profile::HostNetwork;
@@ -19,8 +19,8 @@ fn on_the_host(mode: HostNetwork, allowed: &[&[HostNetwork]]) -> Case {
     case
 }
 
-fn forbidden() -> [(String, Reason); 1] {
-    [("spec.hostNetwork".to_owned(), Reason::PolicyForbids)]
+fn forbidden() -> [(String, FindingReason); 1] {
+    [("spec.hostNetwork".to_owned(), FindingReason::PolicyForbids)]
 }
 
 fn is_denied(case: &Case) -> bool {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::cel::Expression;
 use crate::dialect::Dialect;
-use crate::finding::Reason;
+use crate::finding::FindingReason;
 use crate::fixture::{Case, item, texts};
 use crate::item::{FieldPath, Item, ItemPath, ItemSource, MAX_VALUE_BYTES};
 use crate::workload::ItemValue;
@@ -112,7 +112,7 @@ fn what_cannot_be_had_is_left_out_and_found_at_its_place_in_the_profile() {
         let case =
             with(vec![item(Dialect::Ecs, "a", "1"), item(Dialect::Ec2, "b", "1"), bad, item(Dialect::Ec2, "c", "1")]);
         assert_eq!(paths(&case, Dialect::Ec2), ["b", "c"], "{why}");
-        assert_eq!(case.findings(), [("spec.metadata[2]".to_owned(), Reason::ItemUnavailable)], "{why}");
+        assert_eq!(case.findings(), [("spec.metadata[2]".to_owned(), FindingReason::ItemUnavailable)], "{why}");
         let message = &case.compile().findings[0].message;
         assert!(message.starts_with("item x is left out for pod web: ") && message.contains(why), "{message}");
     }
@@ -143,7 +143,11 @@ fn no_item_is_both_a_leaf_and_a_directory_of_its_tree() {
     ] {
         let mut case = with(vec![item(Dialect::Ec2, "a", "1"), item(dialect, path, "1"), item(Dialect::Ecs, "a", "1")]);
         case.on_node(&[("topology.kubernetes.io/zone", "eu-west-1a")]);
-        assert_eq!(case.findings(), [("spec.metadata[1].path".to_owned(), Reason::ItemMisplaced)], "{dialect} {path}");
+        assert_eq!(
+            case.findings(),
+            [("spec.metadata[1].path".to_owned(), FindingReason::ItemMisplaced)],
+            "{dialect} {path}"
+        );
         assert_eq!(paths(&case, dialect), ["a"], "{dialect} {path}");
         let message = &case.compile().findings[0].message;
         assert!(message.contains(path) && message.contains(&format!("the {dialect} tree")), "{message}");
@@ -154,7 +158,7 @@ fn no_item_is_both_a_leaf_and_a_directory_of_its_tree() {
 fn of_two_items_that_exclude_each_other_the_first_stays() {
     let case = with(["disk/a", "disk", "disk/b"].map(|path| item(Dialect::Ec2, path, "1")).into());
     assert_eq!(paths(&case, Dialect::Ec2), ["disk/a", "disk/b"]);
-    assert_eq!(case.findings(), [("spec.metadata[1].path".to_owned(), Reason::ItemMisplaced)]);
+    assert_eq!(case.findings(), [("spec.metadata[1].path".to_owned(), FindingReason::ItemMisplaced)]);
     let case = with(vec![item(Dialect::Ec2, "disk", "1"), item(Dialect::Ec2, "disk/a", "1")]);
     assert_eq!(paths(&case, Dialect::Ec2), ["disk"]);
 }
@@ -175,6 +179,6 @@ fn items_beyond_what_a_pod_may_hold_are_left_out_and_told() {
     assert_eq!(values(&case).len(), 8);
     let findings = case.compile().findings;
     assert_eq!(findings.len(), 2);
-    assert_eq!((findings[0].field.as_str(), findings[0].reason), ("spec.metadata[8]", Reason::ItemUnavailable));
+    assert_eq!((findings[0].field.as_str(), findings[0].reason), ("spec.metadata[8]", FindingReason::ItemUnavailable));
     assert!(findings[0].message.contains("32768 bytes together"), "{}", findings[0].message);
 }

@@ -1,7 +1,7 @@
 //! How policies tighten what a profile sets.
 
 use crate::dialect::Dialect;
-use crate::finding::Reason;
+use crate::finding::FindingReason;
 use crate::fixture::{Case, profile, secret_role, texts, web_identity};
 use crate::options::{HopLimit, HttpEndpoint, HttpTokens, MetadataOptions};
 use crate::policy::{Glob, Policy};
@@ -35,7 +35,7 @@ fn under(policies: Vec<Policy>) -> Case {
     case
 }
 
-fn found(field: &str, reason: Reason) -> (String, Reason) {
+fn found(field: &str, reason: FindingReason) -> (String, FindingReason) {
     (field.to_owned(), reason)
 }
 
@@ -53,7 +53,7 @@ fn without_a_policy_a_profile_gets_what_it_asks_for() {
 fn a_policy_makes_tokens_required() {
     let case = under(vec![named("a"), Policy { http_tokens: Some(HttpTokens::Required), ..named("strict") }]);
     assert_eq!(case.workload().options.http_tokens, HttpTokens::Required);
-    assert_eq!(case.findings(), [found("spec.metadataOptions.httpTokens", Reason::PolicyTightened)]);
+    assert_eq!(case.findings(), [found("spec.metadataOptions.httpTokens", FindingReason::PolicyTightened)]);
     assert_eq!(case.compile().findings[0].message, "MetadataPolicy strict requires tokens");
 }
 
@@ -62,7 +62,10 @@ fn a_policy_cuts_a_higher_hop_limit_and_the_lowest_counts() {
     let limit = |limit, name| Policy { max_hop_limit: Some(hops(limit)), ..named(name) };
     let case = under(vec![limit(4, "a"), limit(2, "b"), limit(3, "c")]);
     assert_eq!(case.workload().options.http_put_response_hop_limit, hops(2));
-    assert_eq!(case.findings(), [found("spec.metadataOptions.httpPutResponseHopLimit", Reason::PolicyTightened)]);
+    assert_eq!(
+        case.findings(),
+        [found("spec.metadataOptions.httpPutResponseHopLimit", FindingReason::PolicyTightened)]
+    );
     assert_eq!(case.compile().findings[0].message, "MetadataPolicy b allows 2 at most");
 }
 
@@ -100,7 +103,7 @@ fn a_dialect_that_is_not_allowed_is_left_out() {
     let workload = case.workload();
     assert_eq!(workload.ec2, None);
     assert!(workload.ecs.is_some());
-    assert_eq!(case.findings(), [found("spec.dialects", Reason::PolicyForbids)]);
+    assert_eq!(case.findings(), [found("spec.dialects", FindingReason::PolicyForbids)]);
     assert_eq!(case.compile().findings[0].message, "MetadataPolicy ecs-only does not allow ec2");
 }
 
@@ -124,7 +127,7 @@ fn a_role_that_is_not_allowed_is_left_out_whatever_forbids_it() {
         let workload = case.workload();
         assert_eq!(workload.ec2.unwrap().role, None, "{why}");
         assert!(workload.ecs.unwrap().role.is_some(), "{why}");
-        assert_eq!(case.findings(), [found("spec.roles", Reason::PolicyForbids)]);
+        assert_eq!(case.findings(), [found("spec.roles", FindingReason::PolicyForbids)]);
         assert_eq!(case.compile().findings[0].message, why);
     }
 }

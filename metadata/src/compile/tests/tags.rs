@@ -1,7 +1,7 @@
 //! Which labels become tags, and which tags win.
 
 use crate::dialect::Dialect;
-use crate::finding::Reason;
+use crate::finding::FindingReason;
 use crate::fixture::{Case, texts};
 use crate::options::InstanceMetadataTags;
 use crate::tag::{LabelPattern, StaticTag, TagValue};
@@ -49,7 +49,7 @@ fn a_label_whose_key_the_dialect_does_not_allow_is_dropped_and_found() {
     let case = tagged(&[("app.example/part", "db"), ("aliyun-x", "1"), ("team", "a")], &["*"], &[]);
     assert_eq!(tags(&case, Dialect::Ec2), pairs(&[("aliyun-x", "1"), ("team", "a")]));
     assert_eq!(tags(&case, Dialect::Ecs), pairs(&[("team", "a")]));
-    let found = ("spec.tags.labels".to_owned(), Reason::TagDropped);
+    let found = ("spec.tags.labels".to_owned(), FindingReason::TagDropped);
     assert_eq!(case.findings(), [found.clone(), found]);
     let messages = case.compile().findings.into_iter().map(|finding| finding.message).collect::<Vec<_>>();
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::finding::Reason;
+use crate::finding::FindingReason;
 use crate::fixture::Case;
 use crate::profile::{KeyRef, MAX_USER_DATA_BYTES, UserDataSource};
 use crate::workload::UserData;
@@ -17,8 +17,8 @@ fn from(source: UserDataSource) -> Case {
     case
 }
 
-fn unavailable() -> [(String, Reason); 1] {
-    [("spec.userData.configMapKeyRef".to_owned(), Reason::UserDataUnavailable)]
+fn unavailable() -> [(String, FindingReason); 1] {
+    [("spec.userData.configMapKeyRef".to_owned(), FindingReason::UserDataUnavailable)]
 }
 
 #[test]

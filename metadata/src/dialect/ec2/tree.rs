@@ -4,11 +4,11 @@
 use crate::dialect::ec2::document;
 use crate::dialect::ec2::json::object;
 use crate::dialect::ec2::version as v;
-use crate::identity::{Kind, alphanumeric_id, ec2_id};
+use crate::identity::{IdKind, alphanumeric_id, ec2_id};
 use crate::item::ItemPath;
 use crate::time::rfc3339;
-use crate::tree::{Builder, DocumentItem, Tree, Value};
-use crate::workload::{Instance, Link, MacAddress, Part, UserData, Workload};
+use crate::tree::{DocumentItem, LeafValue, Tree, TreeBuilder};
+use crate::workload::{DialectPart, Instance, Link, MacAddress, UserData, Workload};
 
 /// The name of the directory of an instance's role.
 const CREDENTIALS: &str = "meta-data/iam/security-credentials";
@@ -27,7 +27,7 @@ pub(crate) fn misplaced_items(workload: &Workload) -> Vec<ItemPath> {
     let link = Link {
         ipv4: vec![std::net::Ipv4Addr::UNSPECIFIED],
         ipv6: vec![std::net::Ipv6Addr::UNSPECIFIED],
-        mac: MacAddress::of(&workload.pod.uid),
+        mac: MacAddress::from_uid(&workload.pod.uid),
     };
     workload.ec2.as_ref().map(|part| own(workload, part, &link).items(part, &link)).unwrap_or_default()
 }
@@ -38,13 +38,13 @@ fn directory_line(parent: &str, name: &str) -> String {
 }
 
 /// All but the profile's items.
-fn own(workload: &Workload, part: &Part, link: &Link) -> Builder {
+fn own(workload: &Workload, part: &DialectPart, link: &Link) -> TreeBuilder {
     let instance = &workload.instance;
-    let mut tree = Builder::new(directory_line);
+    let mut tree = TreeBuilder::new(directory_line);
     tree.line(v::V1_0, "user-data", "user-data"); // listed even where it is 404
     match &instance.user_data {
-        Some(UserData::Bytes(bytes)) => tree.leaf(v::V1_0, "user-data", Value::UserData(bytes.clone())),
-        Some(UserData::Secret(key)) => tree.leaf(v::V1_0, "user-data", Value::SecretUserData(key.clone())),
+        Some(UserData::Bytes(bytes)) => tree.leaf(v::V1_0, "user-data", LeafValue::UserData(bytes.clone())),
+        Some(UserData::Secret(key)) => tree.leaf(v::V1_0, "user-data", LeafValue::SecretUserData(key.clone())),
         None => {}
     }
     general(&mut tree, instance, part, link);
@@ -59,7 +59,7 @@ fn own(workload: &Workload, part: &Part, link: &Link) -> Builder {
     tree
 }
 
-fn general(tree: &mut Builder, instance: &Instance, part: &Part, link: &Link) {
+fn general(tree: &mut TreeBuilder, instance: &Instance, part: &DialectPart, link: &Link) {
     let hostname = hostname(instance, part, link);
     tree.text(v::V1_0, "meta-data/ami-id", part.image_id.as_str());
     tree.text(v::V1_0, "meta-data/ami-launch-index", instance.launch_index.to_string());
@@ -79,14 +79,14 @@ fn general(tree: &mut Builder, instance: &Instance, part: &Part, link: &Link) {
         tree.line(v::V1_0, format!("meta-data/public-keys/{index}"), format!("{index}={}", key.name));
         tree.text(v::V1_0, format!("meta-data/public-keys/{index}/openssh-key"), key.open_ssh_key.as_str());
     }
-    tree.text(v::V1_0, "meta-data/reservation-id", ec2_id("r", Kind::Reservation, &instance.reservation));
+    tree.text(v::V1_0, "meta-data/reservation-id", ec2_id("r", IdKind::Reservation, &instance.reservation));
     let (domain, partition) = partition(instance);
     tree.text(v::V2014_02_25, "meta-data/services/domain", domain);
     tree.text(v::V2015_10_20, "meta-data/services/partition", partition);
     tree.text(v::V2022_09_24, "meta-data/system", "nitro");
 }
 
-fn events(tree: &mut Builder, instance: &Instance) {
+fn events(tree: &mut TreeBuilder, instance: &Instance) {
     tree.text(v::V2018_08_17, "meta-data/events/maintenance/history", "[]");
     tree.text(v::V2018_08_17, "meta-data/events/maintenance/scheduled", "[]");
     let notices = &instance.notices;
@@ -106,7 +106,7 @@ fn events(tree: &mut Builder, instance: &Instance) {
     tree.text_if(v::V2021_07_15, "meta-data/autoscaling/target-lifecycle-state", state);
 }
 
-fn credentials(tree: &mut Builder, instance: &Instance, part: &Part) {
+fn credentials(tree: &mut TreeBuilder, instance: &Instance, part: &DialectPart) {
     let launched = rfc3339(instance.launched);
     if let Some(account) = &part.account {
         let info = object(&[
@@ -117,11 +117,11 @@ fn credentials(tree: &mut Builder, instance: &Instance, part: &Part) {
         tree.text(v::V2018_05_23, "meta-data/identity-credentials/ec2/info", info);
     }
     let Some(role) = &part.role else { return };
-    tree.leaf(v::V2012_01_12, format!("{CREDENTIALS}/{}", role.name), Value::Credentials);
+    tree.leaf(v::V2012_01_12, format!("{CREDENTIALS}/{}", role.name), LeafValue::Credentials);
     if let Some(account) = &part.account {
         // A client takes the last segment of the ARN for the role's name, so the instance profile has that name.
         let arn = format!("arn:{}:iam::{account}:instance-profile/{}", partition(instance).1, role.name);
-        let id = alphanumeric_id("AIPA", Kind::InstanceProfile, &arn, 17).to_uppercase();
+        let id = alphanumeric_id("AIPA", IdKind::InstanceProfile, &arn, 17).to_uppercase();
         let info = object(&[
             ("Code", Some("Success")),
             ("LastUpdated", Some(&launched)),
@@ -132,12 +132,12 @@ fn credentials(tree: &mut Builder, instance: &Instance, part: &Part) {
     }
 }
 
-fn interface(tree: &mut Builder, workload: &Workload, part: &Part, link: &Link) {
+fn interface(tree: &mut TreeBuilder, workload: &Workload, part: &DialectPart, link: &Link) {
     let (instance, network) = (&workload.instance, &workload.instance.network);
     let at = |name: &str| format!("meta-data/network/interfaces/macs/{}/{name}", link.mac);
     let text = |list: &[crate::names::Line]| list.to_vec();
     tree.text(v::V2011_01_01, at("device-number"), "0");
-    tree.text(v::V2011_01_01, at("interface-id"), ec2_id("eni", Kind::Interface, workload.pod.uid.as_str()));
+    tree.text(v::V2011_01_01, at("interface-id"), ec2_id("eni", IdKind::Interface, workload.pod.uid.as_str()));
     tree.lines_if(v::V2016_06_30, at("ipv6s"), &link.ipv6);
     tree.text(v::V2011_01_01, at("local-hostname"), hostname(instance, part, link));
     tree.lines_if(v::V2011_01_01, at("local-ipv4s"), &link.ipv4);
@@ -172,22 +172,22 @@ fn interface(tree: &mut Builder, workload: &Workload, part: &Part, link: &Link) 
     }
 }
 
-fn placement(tree: &mut Builder, instance: &Instance) {
+fn placement(tree: &mut TreeBuilder, instance: &Instance) {
     tree.text_if(v::V2008_02_01, "meta-data/placement/availability-zone", instance.zone.as_deref());
     tree.text_if(v::V2019_10_01, "meta-data/placement/availability-zone-id", instance.zone_id.as_deref());
     tree.text_if(v::V2020_08_24, "meta-data/placement/region", instance.region.as_deref());
 }
 
-fn dynamic(tree: &mut Builder) {
+fn dynamic(tree: &mut TreeBuilder) {
     tree.text(v::V2009_04_04, "dynamic/fws/instance-monitoring", "disabled");
     for item in [DocumentItem::Document, DocumentItem::Signature, DocumentItem::Pkcs7, DocumentItem::Rsa2048] {
         let path = format!("dynamic/instance-identity/{}", document::name(item));
-        tree.leaf(v::V2009_04_04, path, Value::Document(item));
+        tree.leaf(v::V2009_04_04, path, LeafValue::Document(item));
     }
 }
 
 /// The name that Kubernetes resolves to the pod; else EC2's own form, made of the pod's address.
-fn hostname(instance: &Instance, part: &Part, link: &Link) -> String {
+fn hostname(instance: &Instance, part: &DialectPart, link: &Link) -> String {
     if let Some(fqdn) = &instance.fqdn {
         return fqdn.clone();
     }

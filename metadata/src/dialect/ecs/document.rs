@@ -1,7 +1,7 @@
 //! ECS's identity document: its bytes, also with an audience, and the names of its forms.
 //! Source: Alibaba Cloud help, "Instance identity"; the order of its sample.
 
-use crate::identity::{Kind, uuid};
+use crate::identity::{IdKind, uuid};
 use crate::tree::DocumentItem;
 use crate::workload::{Link, Workload};
 
@@ -43,5 +43,5 @@ pub fn document(workload: &Workload, link: &Link, audience: Option<&str>) -> Opt
 
 /// The serial number: a UUID made of the pod's UID.
 pub(super) fn serial_number(workload: &Workload) -> String {
-    uuid(Kind::Serial, workload.pod.uid.as_str())
+    uuid(IdKind::Serial, workload.pod.uid.as_str())
 }

@@ -6,11 +6,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde_json::{Map, Value as Json};
 
 use crate::dialect::ecs::document;
-use crate::identity::{Kind, alphanumeric_id};
+use crate::identity::{IdKind, alphanumeric_id};
 use crate::item::ItemPath;
 use crate::time::rfc3339;
-use crate::tree::{Builder, DocumentItem, Since, Tree, Value};
-use crate::workload::{Instance, Link, MacAddress, Part, UserData, Workload};
+use crate::tree::{DocumentItem, LeafValue, Since, Tree, TreeBuilder};
+use crate::workload::{DialectPart, Instance, Link, MacAddress, UserData, Workload};
 
 /// Served prefixes, oldest first. Source: cloud-init's documentation of the AliYun data source.
 pub const PREFIXES: [&str; 2] = ["2016-01-01", "latest"];
@@ -28,9 +28,9 @@ pub fn render(workload: &Workload, link: &Link) -> Option<Tree> {
     let mut tree = own(workload, part, link);
     tree.items(part, link);
     let all = everything(&tree);
-    tree.unlisted(ALWAYS, "meta-data/all", Value::Text(all.into()));
+    tree.unlisted(ALWAYS, "meta-data/all", LeafValue::Text(all.into()));
     if let Some(role) = &part.role {
-        tree.leaf(ALWAYS, format!("{CREDENTIALS}/{}", role.name), Value::Credentials);
+        tree.leaf(ALWAYS, format!("{CREDENTIALS}/{}", role.name), LeafValue::Credentials);
     }
     Some(tree.build())
 }
@@ -40,7 +40,7 @@ pub(crate) fn misplaced_items(workload: &Workload) -> Vec<ItemPath> {
     let link = Link {
         ipv4: vec![Ipv4Addr::UNSPECIFIED],
         ipv6: vec![Ipv6Addr::UNSPECIFIED],
-        mac: MacAddress::of(&workload.pod.uid),
+        mac: MacAddress::from_uid(&workload.pod.uid),
     };
     workload.ecs.as_ref().map(|part| own(workload, part, &link).items(part, &link)).unwrap_or_default()
 }
@@ -50,12 +50,12 @@ fn directory_line(_parent: &str, name: &str) -> String {
 }
 
 /// All but the profile's items, the role and `all`.
-fn own(workload: &Workload, part: &Part, link: &Link) -> Builder {
+fn own(workload: &Workload, part: &DialectPart, link: &Link) -> TreeBuilder {
     let instance = &workload.instance;
-    let mut tree = Builder::new(directory_line);
+    let mut tree = TreeBuilder::new(directory_line);
     match &instance.user_data {
-        Some(UserData::Bytes(bytes)) => tree.leaf(ALWAYS, "user-data", Value::UserData(bytes.clone())),
-        Some(UserData::Secret(key)) => tree.leaf(ALWAYS, "user-data", Value::SecretUserData(key.clone())),
+        Some(UserData::Bytes(bytes)) => tree.leaf(ALWAYS, "user-data", LeafValue::UserData(bytes.clone())),
+        Some(UserData::Secret(key)) => tree.leaf(ALWAYS, "user-data", LeafValue::SecretUserData(key.clone())),
         None => {}
     }
     general(&mut tree, workload, part, link);
@@ -66,13 +66,13 @@ fn own(workload: &Workload, part: &Part, link: &Link) -> Builder {
     }
     for item in [DocumentItem::Document, DocumentItem::Pkcs7] {
         if let Some(name) = document::name(item) {
-            tree.leaf(ALWAYS, format!("dynamic/instance-identity/{name}"), Value::Document(item));
+            tree.leaf(ALWAYS, format!("dynamic/instance-identity/{name}"), LeafValue::Document(item));
         }
     }
     tree
 }
 
-fn general(tree: &mut Builder, workload: &Workload, part: &Part, link: &Link) {
+fn general(tree: &mut TreeBuilder, workload: &Workload, part: &DialectPart, link: &Link) {
     let instance = &workload.instance;
     tree.text(ALWAYS, "meta-data/hostname", instance.fqdn.as_deref().unwrap_or(&instance.hostname));
     tree.text(ALWAYS, "meta-data/image-id", part.image_id.as_str());
@@ -94,7 +94,7 @@ fn general(tree: &mut Builder, workload: &Workload, part: &Part, link: &Link) {
     }
 }
 
-fn addresses(tree: &mut Builder, instance: &Instance, link: &Link) {
+fn addresses(tree: &mut TreeBuilder, instance: &Instance, link: &Link) {
     let network = &instance.network;
     let public = network.public_ipv4.map(|address| address.to_string());
     tree.text_if(ALWAYS, "meta-data/eipv4", public.clone());
@@ -107,10 +107,10 @@ fn addresses(tree: &mut Builder, instance: &Instance, link: &Link) {
     tree.text_if(ALWAYS, "meta-data/ntp-conf/ntp-servers", crlf(&network.ntp_servers));
 }
 
-fn interface(tree: &mut Builder, workload: &Workload, link: &Link) {
+fn interface(tree: &mut TreeBuilder, workload: &Workload, link: &Link) {
     let network = &workload.instance.network;
     let at = |name: &str| format!("meta-data/network/interfaces/macs/{}/{name}", link.mac);
-    let id = alphanumeric_id("eni-", Kind::Interface, workload.pod.uid.as_str(), 20);
+    let id = alphanumeric_id("eni-", IdKind::Interface, workload.pod.uid.as_str(), 20);
     tree.text(ALWAYS, at("network-interface-id"), id);
     tree.text_if(ALWAYS, at("primary-ip-address"), link.ipv4.first().map(ToString::to_string));
     if !link.ipv4.is_empty() {
@@ -145,7 +145,7 @@ fn unquoted<T: ToString>(values: &[T]) -> Option<String> {
 }
 
 /// `meta-data/all`: the tree as one JSON object in which every leaf is a string. Credentials are never in it.
-fn everything(tree: &Builder) -> String {
+fn everything(tree: &TreeBuilder) -> String {
     let mut all = Map::new();
     for (path, text) in tree.texts() {
         let Some(path) = path.strip_prefix("meta-data/") else { continue };

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use podmeta_metadata::credentials::{Credentials, Failure};
+use podmeta_metadata::credentials::{Credentials, CredentialsFailure};
 use podmeta_metadata::role::Role;
 use tokio::sync::{Mutex as Turn, MutexGuard as TurnGuard};
 use tokio::time::Instant;
@@ -30,7 +30,7 @@ pub(super) struct Slot {
 struct Kept {
     credentials: Option<Credentials>,
     /// What the pod is told while there are none.
-    failure: Option<Failure>,
+    failure: Option<CredentialsFailure>,
     /// When the operator was asked last, by anybody.
     asked: Option<Instant>,
     answered: Option<Instant>,
@@ -40,7 +40,7 @@ struct Kept {
 #[derive(Debug, PartialEq)]
 pub(super) enum Serve {
     /// Answer it so.
-    Kept(Result<Credentials, Failure>),
+    Kept(Result<Credentials, CredentialsFailure>),
     /// Ask the operator, and answer with these if it takes longer than that.
     Old(Credentials, Duration),
     /// Ask the operator.
@@ -92,27 +92,40 @@ impl Slot {
     }
 
     /// The answer that came while a turn was waited for.
-    pub(super) fn answered_since(&self, began: Instant, now: Timestamp) -> Option<Result<Credentials, Failure>> {
+    pub(super) fn answered_since(
+        &self,
+        began: Instant,
+        now: Timestamp,
+    ) -> Option<Result<Credentials, CredentialsFailure>> {
         let kept = self.kept();
         kept.answered.filter(|answered| *answered >= began)?;
         kept.valid(now).map(Ok).or_else(|| kept.failure.clone().map(Err))
     }
 
-    pub(super) fn given(&self, credentials: Credentials, instant: Instant) -> Result<Credentials, Failure> {
+    pub(super) fn given(&self, credentials: Credentials, instant: Instant) -> Result<Credentials, CredentialsFailure> {
         let (asked, answered) = (Some(instant), Some(instant));
         *self.kept() = Kept { credentials: Some(credentials.clone()), failure: None, asked, answered };
         Ok(credentials)
     }
 
     /// The operator's word that there are none: what there was is not served any more.
-    pub(super) fn failed(&self, failure: Failure, instant: Instant) -> Result<Credentials, Failure> {
+    pub(super) fn failed(
+        &self,
+        failure: CredentialsFailure,
+        instant: Instant,
+    ) -> Result<Credentials, CredentialsFailure> {
         let (asked, answered) = (Some(instant), Some(instant));
         *self.kept() = Kept { credentials: None, failure: Some(failure.clone()), asked, answered };
         Err(failure)
     }
 
     /// The operator gave no answer: what there is is served to its end.
-    pub(super) fn away(&self, failure: Failure, now: Timestamp, instant: Instant) -> Result<Credentials, Failure> {
+    pub(super) fn away(
+        &self,
+        failure: CredentialsFailure,
+        now: Timestamp,
+        instant: Instant,
+    ) -> Result<Credentials, CredentialsFailure> {
         let mut kept = self.kept();
         (kept.asked, kept.answered) = (Some(instant), Some(instant));
         match kept.valid(now) {
@@ -161,8 +174,8 @@ mod tests {
         Role { name: "r".to_owned().try_into().unwrap(), provider }
     }
 
-    fn failure(message: &str) -> Failure {
-        Failure { code: "Failed".into(), message: message.to_owned(), at: at(0) }
+    fn failure(message: &str) -> CredentialsFailure {
+        CredentialsFailure { code: "Failed".into(), message: message.to_owned(), at: at(0) }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::role::Provider;
 use podmeta_metadata::secret::Secret;
 use podmeta_metadata::session::{KeyBytes, Keyring};
-use podmeta_metadata::signature::Signed;
+use podmeta_metadata::signature::SignedDocument;
 
 use super::*;
 use crate::broker::Broker;
@@ -27,7 +27,7 @@ fn event(number: u64, change: Change) -> Event {
 
 fn saved(pods: &[&str]) -> Saved {
     let of = |pod: &&str| Of { pod: uid(pod), dialect: Dialect::Ec2, value: given() };
-    let signed = || Signed { document: "{}".into(), signature: "s".into(), pkcs7: "p".into() };
+    let signed = || SignedDocument { document: "{}".into(), signature: "s".into(), pkcs7: "p".into() };
     let document = |pod: &&str| Of { pod: uid(pod), dialect: Dialect::Ec2, value: signed() };
     Saved { credentials: pods.iter().map(of).collect(), documents: pods.iter().map(document).collect() }
 }

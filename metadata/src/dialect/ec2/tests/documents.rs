@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::render;
-use crate::credentials::{Credentials, Failure};
+use crate::credentials::{Credentials, CredentialsFailure};
 use crate::dialect::Dialect;
 use crate::dialect::ec2::{credentials, document, failure};
 use crate::fixture::{Case, link, text};
@@ -94,8 +94,11 @@ fn credentials_have_the_members_and_the_style_of_ec2() {
 #[test]
 fn credentials_that_cannot_be_had_are_a_code_and_hold_no_key() {
     let at = at("2026-01-05T08:22:00Z");
-    let body =
-        failure(&Failure { code: "AssumeRoleUnauthorizedAccess".into(), message: "no \"trust\"".to_owned(), at });
+    let body = failure(&CredentialsFailure {
+        code: "AssumeRoleUnauthorizedAccess".into(),
+        message: "no \"trust\"".to_owned(),
+        at,
+    });
     assert_eq!(
         std::str::from_utf8(&body).unwrap(),
         "{\n  \"Code\" : \"AssumeRoleUnauthorizedAccess\",\n  \"Message\" : \"no \\\"trust\\\"\",\n  \

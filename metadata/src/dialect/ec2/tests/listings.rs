@@ -5,7 +5,7 @@ use crate::dialect::Dialect;
 use crate::dialect::ec2::look_up;
 use crate::dialect::ec2::version::{PREFIXES, parse};
 use crate::fixture::{Case, LATEST, item, listing, text};
-use crate::tree::{Found, Tree};
+use crate::tree::{Lookup, Tree};
 
 /// The listing of a directory of the full pod, in `latest`.
 fn full(path: &str) -> String {
@@ -15,7 +15,7 @@ fn full(path: &str) -> String {
 #[test]
 fn the_root_lists_every_version_oldest_first_and_latest_last() {
     let tree = render(&Case::new());
-    let Some(Found::Listing(versions)) = look_up(&tree, "/") else { panic!("no listing") };
+    let Some(Lookup::Listing(versions)) = look_up(&tree, "/") else { panic!("no listing") };
     let versions = std::str::from_utf8(&versions).unwrap();
     assert!(versions.starts_with("1.0\n2007-01-19\n2007-03-01\n"), "{versions}");
     assert!(versions.ends_with("\n2022-09-24\n2024-04-11\nlatest"), "{versions}");

@@ -5,7 +5,7 @@ use crate::dialect::Dialect;
 use crate::dialect::ec2::{look_up, tree};
 use crate::fixture::{Case, LATEST, link, listing, secret_role, text};
 use crate::item::{FieldPath, Item, ItemSource};
-use crate::tree::{Found, Value};
+use crate::tree::{LeafValue, Lookup};
 
 #[test]
 fn several_values_are_a_line_each_and_the_last_has_no_line_feed() {
@@ -120,7 +120,7 @@ fn a_role_without_an_account_has_credentials_and_no_profile_arn() {
     assert_eq!(listing(&tree, "meta-data/iam", LATEST).unwrap(), "security-credentials/");
     assert_eq!(
         look_up(&tree, "/latest/meta-data/iam/security-credentials/web/"),
-        Some(Found::Leaf(&Value::Credentials))
+        Some(Lookup::Leaf(&LeafValue::Credentials))
     );
     assert_eq!(look_up(&tree, "/latest/meta-data/iam/security-credentials/we"), None);
     assert_eq!(text(&tree, "meta-data/identity-credentials/ec2/info"), None);

@@ -1,6 +1,6 @@
 //! The bytes of documents that clients parse or check a signature over.
 
-use crate::credentials::{Credentials, Failure};
+use crate::credentials::{Credentials, CredentialsFailure};
 use crate::dialect::Dialect;
 use crate::dialect::ecs::{credentials, document, failure, tree};
 use crate::fixture::{Case, link, text};
@@ -65,7 +65,7 @@ fn credentials_have_the_members_of_ecs_and_none_of_ec2() {
 #[test]
 fn credentials_that_cannot_be_had_are_a_code_and_hold_no_key() {
     let at = "2026-01-05T08:22:00Z".parse().unwrap();
-    let body = failure(&Failure { code: "NoPermission".into(), message: "no \"trust\"".to_owned(), at });
+    let body = failure(&CredentialsFailure { code: "NoPermission".into(), message: "no \"trust\"".to_owned(), at });
     assert_eq!(
         std::str::from_utf8(&body).unwrap(),
         "{\n  \"Message\" : \"no \\\"trust\\\"\",\n  \"LastUpdated\" : \"2026-01-05T08:22:00Z\",\n  \

@@ -8,7 +8,7 @@ use super::render;
 use crate::dialect::Dialect;
 use crate::dialect::ecs::{look_up, tree::ALWAYS};
 use crate::fixture::{Case, item, listing, text};
-use crate::tree::{Tree, Value};
+use crate::tree::{LeafValue, Tree};
 
 /// The leaves of the object, by path.
 fn flattened(all: &Json) -> BTreeMap<String, String> {
@@ -34,8 +34,11 @@ fn all_holds_each_leaf_as_the_text_that_its_own_path_gives() {
     let tree = render(&case);
     let leaves = tree.leaves(ALWAYS).filter_map(|(path, value)| match (path.strip_prefix("meta-data/")?, value) {
         ("all", _) => None,
-        (path, Value::Text(text)) => Some((path.to_owned(), String::from_utf8(text.to_vec()).unwrap())),
-        (_, Value::UserData(_) | Value::SecretUserData(_) | Value::Credentials | Value::Document(_)) => None,
+        (path, LeafValue::Text(text)) => Some((path.to_owned(), String::from_utf8(text.to_vec()).unwrap())),
+        (
+            _,
+            LeafValue::UserData(_) | LeafValue::SecretUserData(_) | LeafValue::Credentials | LeafValue::Document(_),
+        ) => None,
     });
     assert_eq!(flattened(&all(&tree)), leaves.collect());
     assert_eq!(all(&tree)["dns-conf"]["nameservers"], "100.100.2.136\r\n100.100.2.138");

@@ -4,7 +4,7 @@ use super::{MAC, render};
 use crate::dialect::Dialect;
 use crate::dialect::ecs::{look_up, tree::ALWAYS};
 use crate::fixture::{Case, item, listing, text};
-use crate::tree::{Found, Value};
+use crate::tree::{LeafValue, Lookup};
 
 /// The full pod with the items of a captured instance that Kubernetes knows nothing of.
 fn captured() -> Case {
@@ -91,7 +91,7 @@ fn spot_is_listed_while_a_notice_stands_and_no_longer() {
 fn both_prefixes_show_one_tree_and_no_other_prefix_does() {
     let tree = render(&Case::full());
     let prefixes = look_up(&tree, "/");
-    assert!(matches!(prefixes, Some(Found::Listing(lines)) if lines == "2016-01-01\nlatest"));
+    assert!(matches!(prefixes, Some(Lookup::Listing(lines)) if lines == "2016-01-01\nlatest"));
     for path in ["", "meta-data", "meta-data/instance-id", "dynamic/instance-identity/document", "user-data"] {
         let latest = look_up(&tree, &format!("/latest/{path}"));
         assert!(latest.is_some(), "{path}");
@@ -103,7 +103,7 @@ fn both_prefixes_show_one_tree_and_no_other_prefix_does() {
 #[test]
 fn ram_may_be_spelled_in_any_case_and_nothing_else_may() {
     let tree = render(&Case::full());
-    let role = Some(Found::Leaf(&Value::Credentials));
+    let role = Some(Lookup::Leaf(&LeafValue::Credentials));
     for path in ["ram", "Ram", "RAM"] {
         assert_eq!(look_up(&tree, &format!("/latest/meta-data/{path}/security-credentials/AppReaderRole")), role);
         assert!(look_up(&tree, &format!("/latest/meta-data/{path}")).is_some());
