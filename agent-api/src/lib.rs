@@ -83,7 +83,7 @@ pub enum Change<I = Item> {
 
 #[cfg(test)]
 mod tests {
-    use podmeta_metadata::compile::Denied;
+    use podmeta_metadata::compile::{DenialReason, Denied};
     use podmeta_metadata::workload::PodRef;
 
     use super::*;
@@ -92,13 +92,14 @@ mod tests {
     fn a_line_of_a_watch_reads_as_kubernetes_writes_it_and_is_read_again() {
         let uid: PodUid = "0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e1001".try_into().unwrap();
         let pod = PodRef { namespace: "shop".into(), name: "web".into(), uid: uid.clone() };
-        let outcome = Outcome::Denied(Denied { pod, why: "no MetadataProfile matches it".into() });
+        let outcome =
+            Outcome::Denied(Denied { pod, reason: DenialReason::without_profile("no MetadataProfile matches it") });
         let denied = Box::new(Item { outcome, addresses: vec!["10.0.0.7".parse().unwrap()] });
         let resource_version: ResourceVersion = "e1:7".parse().unwrap();
         for (change, expected) in [
             (
                 Change::<Item>::Added { object: denied },
-                r#"{"resourceVersion":"e1:7","type":"ADDED","object":{"outcome":"denied","pod":{"namespace":"shop","name":"web","uid":"0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e1001"},"why":"no MetadataProfile matches it","addresses":["10.0.0.7"]}}"#,
+                r#"{"resourceVersion":"e1:7","type":"ADDED","object":{"outcome":"denied","pod":{"namespace":"shop","name":"web","uid":"0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e1001"},"reason":"no MetadataProfile matches it","addresses":["10.0.0.7"]}}"#,
             ),
             (
                 Change::Deleted { uid },

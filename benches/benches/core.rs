@@ -9,9 +9,10 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use jiff::Timestamp;
 use podmeta_crds::objects::{File, Objects, load};
 use podmeta_metadata::compile::{Outcome, Settings, Sources, compile};
-use podmeta_metadata::dialect::{Dialect, ec2};
+use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::evaluate::{EdgeChecks, PodState, evaluate};
 use podmeta_metadata::options::TokenTtl;
-use podmeta_metadata::request::{Family, Request};
+use podmeta_metadata::request::Request;
 use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
 use podmeta_metadata::workload::{Link, MacAddress, Workload};
 
@@ -59,26 +60,32 @@ fn benches(criterion: &mut Criterion) {
         bench.iter(|| keys.verify(black_box(token.as_bytes()), &last, pod, Dialect::Ec2, now()));
     });
 
-    let tree = ec2::tree::render(&workload, &link());
+    let ec2 = Dialect::Ec2.protocol();
+    let tree = ec2.render(&workload, &link());
     let uri = Uri::from_static("/latest/meta-data/placement/availability-zone");
     let mut headers = HeaderMap::new();
     headers.insert(http::header::HOST, HeaderValue::from_static("169.254.169.254"));
-    headers.insert(ec2::TOKEN, HeaderValue::try_from(&token).expect("a token is a header's value"));
+    headers.insert(
+        &ec2.token_headers().expect("EC2 has session tokens").token,
+        HeaderValue::try_from(&token).expect("a token is a header's value"),
+    );
     let request = Request {
         method: &Method::GET,
         uri: &uri,
         version: Version::HTTP_11,
         headers: &headers,
-        family: Family::Ipv4,
+        service: Dialect::Ec2.service_address([0, 0, 0, 0].into()),
         session: &last,
     };
     criterion.bench_function("request: judge and look up", |bench| {
-        bench.iter(|| ec2::judge(black_box(&request), &workload, tree.as_ref(), &keys, now()).is_ok());
+        let edge = EdgeChecks { rate_limited: false, header_check: None, process_owner: &|| None };
+        let state = PodState::Served { workload: &workload, tree: tree.as_ref() };
+        bench.iter(|| evaluate(Dialect::Ec2, black_box(&request), state, &edge, &keys, now()).is_ok());
     });
 
     criterion.bench_function("pod: compile", |bench| bench.iter(|| compiled(black_box(&objects))));
     criterion.bench_function("pod: render its EC2 tree", |bench| {
-        bench.iter(|| ec2::tree::render(black_box(&workload), &link()));
+        bench.iter(|| ec2.render(black_box(&workload), &link()));
     });
 }
 

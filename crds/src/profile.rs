@@ -15,7 +15,7 @@ use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::InvalidValue;
 use podmeta_metadata::options::{HopLimit, HttpProtocolIpv6, Limits, MetadataOptions, TokenTtl, Users};
 use podmeta_metadata::profile::{KeyName, KeyRef, OpenSshKey, Profile, ProfileRef, PublicKey, UserDataSource};
-use podmeta_metadata::tag::{self, LabelPattern, StaticTag, TagValue};
+use podmeta_metadata::tag::{LabelPattern, StaticTag, TagValue};
 
 use crate::field::{Errors, FieldError, in_range};
 use crate::metadataprofile::{
@@ -178,7 +178,7 @@ fn tags(spec: &TagsSpec, dialects: &BTreeSet<Dialect>, errors: &mut Errors) -> (
     let mut fixed = Vec::new();
     for (at, tag) in spec.fixed.iter().enumerate() {
         for dialect in dialects {
-            errors.keep(format_args!("{field}[{at}].key"), tag::check_key(*dialect, &tag.key));
+            errors.keep(format_args!("{field}[{at}].key"), dialect.protocol().check_tag_key(&tag.key));
         }
         let value = errors.keep(format_args!("{field}[{at}].value"), TagValue::try_from(tag.value.as_str()));
         fixed.extend(value.map(|value| StaticTag { key: tag.key.clone(), value }));

@@ -1,9 +1,4 @@
-//! The two clouds whose metadata service a pod may be given. Each one's rules live in its own file below this one;
-//! they share no branch in which the clouds differ.
-
-pub mod ec2;
-pub mod ecs;
-mod page;
+//! The names of the metadata dialects. Everything that a dialect does is in [`crate::protocol`].
 
 use std::fmt;
 
@@ -13,23 +8,29 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dialect {
-    /// The EC2 instance metadata service, at 169.254.169.254 and fd00:ec2::254.
+    /// The EC2 instance metadata service.
     Ec2,
-    /// The Alibaba Cloud ECS instance metadata service, at 100.100.100.200.
+    /// The Alibaba Cloud ECS instance metadata service.
     Ecs,
 }
 
 impl Dialect {
-    /// Both dialects, in the order in which they are shown.
+    /// All dialects, in display order.
     pub const ALL: [Self; 2] = [Self::Ec2, Self::Ecs];
 
-    /// The name used in resources, tokens, logs and metrics: `ec2` or `ecs`.
+    /// Returns the name used in resources, tokens, logs and metrics: `ec2` or `ecs`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ec2 => "ec2",
             Self::Ecs => "ecs",
         }
+    }
+
+    /// Returns the dialect with this name, or `None` if there is none.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dialect| dialect.as_str() == name)
     }
 }
 
@@ -38,6 +39,3 @@ impl fmt::Display for Dialect {
         f.write_str(self.as_str())
     }
 }
-
-#[cfg(test)]
-mod tests;

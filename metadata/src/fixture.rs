@@ -15,7 +15,7 @@ use crate::policy::Policy;
 use crate::profile::{Network, OpenSshKey, Profile, ProfileRef, PublicKey, UserDataSource};
 use crate::role::{Provider, Role, SessionDuration};
 use crate::tree::{LeafValue, Lookup, Since, Tree};
-use crate::workload::{Link, MacAddress, Workload};
+use crate::workload::{DialectPart, Link, MacAddress, Workload};
 
 /// The pod `shop/web` and what it is compiled with: one profile, `own`.
 pub(crate) struct Case {
@@ -95,6 +95,18 @@ impl Case {
     /// The field and the reason of each finding.
     pub(crate) fn findings(&self) -> Vec<(String, FindingReason)> {
         self.compile().findings.into_iter().map(|finding| (finding.field, finding.reason)).collect()
+    }
+}
+
+impl Workload {
+    /// Returns what is specific to EC2.
+    pub(crate) fn ec2(&self) -> DialectPart {
+        self.part(Dialect::Ec2).cloned().unwrap()
+    }
+
+    /// Returns what is specific to ECS.
+    pub(crate) fn ecs(&self) -> DialectPart {
+        self.part(Dialect::Ecs).cloned().unwrap()
     }
 }
 

@@ -34,12 +34,6 @@ text_type!(
     )
 );
 
-/// What no item may stand for in a dialect: credentials, tags, and whatever says who the pod is.
-const RESERVED_EC2: [&str; 9] =
-    ["iam", "identity-credentials", "tags", "instance-id", "hostname", "local-hostname", "local-ipv4", "ipv6", "mac"];
-const RESERVED_ECS: [&str; 8] =
-    ["ram", "tags", "all", "instance-id", "serial-number", "hostname", "private-ipv4", "mac"];
-
 impl ItemPath {
     /// The first name of the path.
     #[must_use]
@@ -52,12 +46,8 @@ impl ItemPath {
     /// # Errors
     /// If the path is, or lies below, a reserved name.
     pub fn check(&self, dialect: Dialect) -> Result<(), InvalidValue> {
-        let reserved: &[&str] = match dialect {
-            Dialect::Ec2 => &RESERVED_EC2,
-            Dialect::Ecs => &RESERVED_ECS,
-        };
         let first = self.first();
-        if reserved.iter().any(|name| name.eq_ignore_ascii_case(first)) {
+        if dialect.protocol().reserved_names().iter().any(|name| name.eq_ignore_ascii_case(first)) {
             return Err(InvalidValue(format!(
                 "must not set {first}: it says who the pod is, or has a field of its own"
             )));

@@ -1,13 +1,15 @@
-//! The pure core of podmeta: facts of a pod and the profile that matches it go in, metadata trees and judged requests
-//! come out. It names no Kubernetes type, no async, no socket and no clock: time and randomness are arguments.
+//! The pure core of podmeta: it compiles a pod's facts and its profile into metadata, and evaluates requests for it.
+//! It has no Kubernetes types, no async code, no sockets and no clock: time and randomness are arguments.
 //!
-//! [`facts`], [`profile`] and [`policy`] are what is known; [`compile`] makes a [`workload`] of them; each [`dialect`]
-//! renders it into a [`tree`], judges a [`request`] and words the answer; [`session`] and [`signature`] hold keys.
+//! [`compile`] combines [`facts`], [`profile`] and [`policy`] into a [`workload`]. A [`protocol`] renders the workload
+//! into a [`tree`]. [`evaluate`] decides what a [`request`] gets, and the protocol writes the [`response`].
+//! [`session`] and [`signature`] hold keys.
 
 pub mod cel;
 pub mod compile;
 pub mod credentials;
 pub mod dialect;
+pub mod evaluate;
 pub mod facts;
 pub mod finding;
 #[cfg(test)]
@@ -20,7 +22,10 @@ pub mod options;
 pub mod path;
 pub mod policy;
 pub mod profile;
+pub mod protocol;
+pub mod rejection;
 pub mod request;
+pub mod response;
 pub mod role;
 pub mod secret;
 pub mod selector;

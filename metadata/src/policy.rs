@@ -106,7 +106,7 @@ pub struct Rules<'p>(Vec<&'p Policy>);
 impl<'p> Rules<'p> {
     /// Those of `policies` that hold for a namespace with these labels.
     #[must_use]
-    pub fn holding(policies: &'p [Policy], labels: &std::collections::BTreeMap<String, String>) -> Self {
+    pub fn of_namespace(policies: &'p [Policy], labels: &std::collections::BTreeMap<String, String>) -> Self {
         Self(policies.iter().filter(|policy| policy.namespaces.matches(labels)).collect())
     }
 
@@ -242,7 +242,7 @@ mod tests {
     fn the_strictest_policy_wins_field_by_field() {
         let hops = |limit| Policy { max_hop_limit: Some(HopLimit::try_from(limit).unwrap()), ..Policy::default() };
         let policies = [hops(4), hops(2), Policy { http_tokens: Some(HttpTokens::Required), ..hops(3) }];
-        let rules = Rules::holding(&policies, &BTreeMap::new());
+        let rules = Rules::of_namespace(&policies, &BTreeMap::new());
         assert_eq!(rules.max_hop_limit().unwrap().0.get(), 2);
         assert!(rules.requires_tokens().is_some());
     }
@@ -250,7 +250,8 @@ mod tests {
     #[test]
     fn the_operators_own_power_must_be_allowed_by_name() {
         let role = assume_role("arn:aws:iam::123456789012:role/web");
-        let forbids = |policies: &[Policy]| Rules::holding(policies, &BTreeMap::new()).forbids_role(&role).is_some();
+        let forbids =
+            |policies: &[Policy]| Rules::of_namespace(policies, &BTreeMap::new()).forbids_role(&role).is_some();
         let listing = |kinds: &[ProviderKind]| Policy {
             allowed_providers: Some(kinds.iter().copied().collect()),
             ..Policy::default()
@@ -270,7 +271,8 @@ mod tests {
             allowed_role_arns: Some(arns.iter().map(|arn| glob(arn)).collect()),
             ..Policy::default()
         };
-        let forbids = |policies: &[Policy]| Rules::holding(policies, &BTreeMap::new()).forbids_role(&role).is_some();
+        let forbids =
+            |policies: &[Policy]| Rules::of_namespace(policies, &BTreeMap::new()).forbids_role(&role).is_some();
         assert!(!forbids(&[with(&["w*"], &["arn:aws:iam::123456789012:role/*"])]));
         assert!(forbids(&[with(&["w*"], &["arn:aws:iam::999999999999:role/*"])]));
         assert!(forbids(&[with(&["w*"], &["*"]), with(&["x*"], &["*"])]));
@@ -278,7 +280,8 @@ mod tests {
 
     #[test]
     fn the_node_s_identity_must_be_allowed_by_name() {
-        let forbids = |policies: &[Policy], mode| Rules::holding(policies, &BTreeMap::new()).forbids_host_network(mode);
+        let forbids =
+            |policies: &[Policy], mode| Rules::of_namespace(policies, &BTreeMap::new()).forbids_host_network(mode);
         let allow = Policy { allowed_host_network: Some([HostNetwork::Node].into()), ..Policy::default() };
         assert!(forbids(&[], HostNetwork::Node).is_some());
         assert!(forbids(&[], HostNetwork::Pod).is_none());
@@ -289,7 +292,7 @@ mod tests {
     #[test]
     fn a_pod_without_a_profile_gets_nothing_unless_every_policy_that_speaks_says_facts() {
         let says = |what| Policy { without_profile: Some(what), ..Policy::default() };
-        let sum = |policies: &[Policy]| Rules::holding(policies, &BTreeMap::new()).without_profile();
+        let sum = |policies: &[Policy]| Rules::of_namespace(policies, &BTreeMap::new()).without_profile();
         assert_eq!(sum(&[]), WithoutProfile::Deny);
         assert_eq!(sum(&[says(WithoutProfile::Facts), Policy::default()]), WithoutProfile::Facts);
         assert_eq!(sum(&[says(WithoutProfile::Facts), says(WithoutProfile::Deny)]), WithoutProfile::Deny);

@@ -4,7 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dialect::Dialect;
 use crate::names::{AccountId, InvalidValue, Line, RoleArn, RoleName};
 
 /// One role of a pod; there is at most one in a dialect, because clients take the whole listing as the name.
@@ -78,18 +77,6 @@ pub enum ProviderKind {
     AwsAssumeRole,
     /// `aliyunOidc`
     AliyunOidc,
-}
-
-impl ProviderKind {
-    /// Whether a role of `dialect` can have this provider.
-    #[must_use]
-    pub fn serves(self, dialect: Dialect) -> bool {
-        match self {
-            Self::Secret => true,
-            Self::AwsWebIdentity | Self::AwsAssumeRole => dialect == Dialect::Ec2,
-            Self::AliyunOidc => dialect == Dialect::Ecs,
-        }
-    }
 }
 
 impl fmt::Display for ProviderKind {

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::item::ItemPath;
 use crate::profile::KeyRef;
 use crate::workload::{DialectPart, ItemValue, Link};
 
@@ -159,14 +158,11 @@ impl TreeBuilder {
         self.lines.insert(path.into(), (since, line.into()));
     }
 
-    /// Puts the items of a profile, as old as the service itself, but for those whose name is taken by a directory, or
-    /// that lie below a leaf: their paths are given back.
-    pub fn items(&mut self, part: &DialectPart, link: &Link) -> Vec<ItemPath> {
-        let mut misplaced = Vec::new();
+    /// Adds the items of a profile to every version. Skips those that [`conflicts`] excludes.
+    pub fn items(&mut self, part: &DialectPart, link: &Link) {
         for (path, value) in &part.items {
             let place = format!("meta-data/{path}");
-            if self.is_misplaced(&place) {
-                misplaced.push(path.clone());
+            if conflicts(&self.leaves, &place) {
                 continue;
             }
             let text = match value {
@@ -178,17 +174,6 @@ impl TreeBuilder {
             };
             self.text_if(Since(0), place, text);
         }
-        misplaced
-    }
-
-    /// Whether a new leaf at `path` would make some name both a leaf and a directory.
-    #[must_use]
-    pub fn is_misplaced(&self, path: &str) -> bool {
-        let below = format!("{path}/");
-        let is_directory = self.leaves.range(below.clone()..).next().is_some_and(|(leaf, _)| leaf.starts_with(&below));
-        let above =
-            path.match_indices('/').any(|(at, _)| path.get(..at).is_some_and(|up| self.leaves.contains_key(up)));
-        is_directory || above
     }
 
     /// The finished tree.
@@ -235,6 +220,15 @@ impl TreeBuilder {
     }
 }
 
+/// Returns true if a new leaf at `path` would make some path both a leaf and a directory.
+pub(crate) fn conflicts<V>(leaves: &BTreeMap<String, V>, path: &str) -> bool {
+    let below = format!("{path}/");
+    let is_directory = leaves.range(below.clone()..).next().is_some_and(|(leaf, _)| leaf.starts_with(&below));
+    let is_below_leaf =
+        path.match_indices('/').any(|(at, _)| path.get(..at).is_some_and(|parent| leaves.contains_key(parent)));
+    is_directory || is_below_leaf
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,14 +273,12 @@ mod tests {
     }
 
     #[test]
-    fn no_name_is_both_a_leaf_and_a_directory() {
-        let mut builder = TreeBuilder::new(|_, name| name.to_owned());
-        builder.text(Since(0), "a/b", "1");
-        builder.text(Since(0), "a-c", "1");
-        assert!(builder.is_misplaced("a"));
-        assert!(builder.is_misplaced("a/b/c"));
-        assert!(!builder.is_misplaced("a/b"));
-        assert!(!builder.is_misplaced("a/c"));
-        assert!(!builder.is_misplaced("a-"));
+    fn path_that_is_a_leaf_and_a_directory_conflicts() {
+        let leaves = ["a/b", "a-c"].map(|path| (path.to_owned(), ())).into();
+        assert!(conflicts(&leaves, "a"));
+        assert!(conflicts(&leaves, "a/b/c"));
+        assert!(!conflicts(&leaves, "a/b"));
+        assert!(!conflicts(&leaves, "a/c"));
+        assert!(!conflicts(&leaves, "a-"));
     }
 }

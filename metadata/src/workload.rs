@@ -1,6 +1,9 @@
 //! What one pod is served: the small, serialisable outcome of compiling its facts with its profile. It travels from the
 //! operator to the agents and is their state file; the trees are rendered from it where they are served.
 
+mod dialect_parts;
+
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
@@ -31,27 +34,27 @@ pub struct Workload {
     pub users: Users,
     /// What it is, in every dialect.
     pub instance: Instance,
-    /// What it is in EC2's words, if it is answered in them.
-    pub ec2: Option<DialectPart>,
-    /// What it is in ECS's words, if it is answered in them.
-    pub ecs: Option<DialectPart>,
+    /// What differs between its dialects: one entry for each dialect that the pod has.
+    #[serde(flatten, with = "dialect_parts")]
+    pub dialects: BTreeMap<Dialect, DialectPart>,
 }
 
 impl Workload {
-    /// The part of a dialect, if the pod is answered in it.
+    /// Returns what is specific to a dialect, or `None` if the pod does not have the dialect.
     #[must_use]
     pub fn part(&self, dialect: Dialect) -> Option<&DialectPart> {
-        match dialect {
-            Dialect::Ec2 => self.ec2.as_ref(),
-            Dialect::Ecs => self.ecs.as_ref(),
-        }
+        self.dialects.get(&dialect)
     }
 
-    pub(crate) fn part_mut(&mut self, dialect: Dialect) -> Option<&mut DialectPart> {
-        match dialect {
-            Dialect::Ec2 => self.ec2.as_mut(),
-            Dialect::Ecs => self.ecs.as_mut(),
-        }
+    /// Returns the role of a dialect.
+    #[must_use]
+    pub fn role(&self, dialect: Dialect) -> Option<&Role> {
+        self.part(dialect)?.role.as_ref()
+    }
+
+    /// Iterates over all roles, by dialect.
+    pub fn roles(&self) -> impl Iterator<Item = (Dialect, &Role)> {
+        self.dialects.iter().filter_map(|(dialect, part)| Some((*dialect, part.role.as_ref()?)))
     }
 }
 

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use podmeta_metadata::credentials::{Credentials, CredentialsFailure};
-use podmeta_metadata::dialect::{Dialect, ec2, ecs};
+use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::profile::KeyRef;
-use podmeta_metadata::request::Rejection;
+use podmeta_metadata::rejection::Rejection;
 use podmeta_metadata::role::Role;
 use podmeta_metadata::signature::SignedDocument;
 use podmeta_metadata::workload::{Link, PodRef, Workload};
@@ -67,10 +67,7 @@ impl Broker {
         dialect: Dialect,
         audience: Option<String>,
     ) -> Result<SignedDocument, Rejection> {
-        let text = match dialect {
-            Dialect::Ec2 => ec2::document::document(workload, link),
-            Dialect::Ecs => ecs::document::document(workload, link, audience.as_deref()),
-        };
+        let text = dialect.protocol().document(workload, link, audience.as_deref());
         let text = text.ok_or(Rejection::NotFound)?;
         let pod = &workload.pod.uid;
         let signed = match (self, audience) {

@@ -3,6 +3,7 @@
 pub mod address;
 mod args;
 pub mod files;
+mod host;
 mod listen;
 #[cfg(target_os = "linux")]
 pub mod namespace;
@@ -33,7 +34,7 @@ use crate::dev::listen::{Listeners, Wanted};
 use crate::dev::print::{Endpoint, Report};
 use crate::dev::state::State;
 use crate::dev::world::World;
-use crate::edge::{Edge, Server, View};
+use crate::edge::{Edge, PodView, Server};
 use crate::keys;
 
 /// How often files are looked at.
@@ -246,8 +247,8 @@ fn endpoints(world: &World, listeners: &Listeners) -> Vec<Endpoint> {
     let endpoint = |(name, pod, dialect): (&String, &world::DevPod, _)| {
         let url = format!("http://{}", listeners.address(name, dialect)?);
         let (workload, denied) = match &pod.view {
-            View::Served(workload, _) => (Some(workload), None),
-            View::Denied(denied) => (None, Some(denied.why.clone())),
+            PodView::Served(workload, _) => (Some(workload), None),
+            PodView::Denied(denied) => (None, Some(denied.reason.to_string())),
         };
         Some(Endpoint {
             pod: name.clone(),

@@ -2,7 +2,6 @@
 //! deletion is felt on a connection that is kept. It knows nothing of where pods and connections come from.
 
 mod access;
-mod answer;
 mod connection;
 mod hop;
 mod limit;
@@ -10,6 +9,7 @@ pub mod metrics;
 mod owner;
 mod patience;
 mod pod;
+mod respond;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,13 +21,17 @@ use http::request::Parts;
 use http_body_util::Full;
 use jiff::Timestamp;
 use podmeta_metadata::names::PodUid;
-use podmeta_metadata::request::{HttpResponse, ReasonPhrase, Rejection, Request};
+use podmeta_metadata::protocol::select;
+use podmeta_metadata::rejection::Rejection;
+use podmeta_metadata::request::Request;
+use podmeta_metadata::response::{HttpResponse, ReasonPhrase};
 use podmeta_metadata::session::Keyring;
 
 use connection::Connection;
 pub use connection::{Arrival, Peer, Server};
 pub use hop::SetHopLimit;
-pub use pod::{Pod, View};
+pub use pod::Pod;
+pub use podmeta_metadata::compile::PodView;
 
 use crate::broker::Broker;
 use metrics::Metrics;
@@ -62,7 +66,7 @@ impl Edge {
 
     /// Replaces all pods at once. A pod that is still there keeps its counts of requests and connections, and what was
     /// made for it if nothing of it changed.
-    pub fn publish(&self, views: impl IntoIterator<Item = (PodUid, View)>) {
+    pub fn publish(&self, views: impl IntoIterator<Item = (PodUid, PodView)>) {
         let old = self.pods.load();
         let pods = views.into_iter().map(|(uid, view)| {
             let pod = match old.get(&uid) {
@@ -93,38 +97,44 @@ impl Edge {
     }
 }
 
-/// Answers one request. Its body is left where it is: no rule of either cloud reads one.
+/// Handles one request. Its body is not read: neither cloud reads request bodies.
 async fn handle(edge: &Edge, connection: &Connection, head: &Parts) -> Response<Full<Bytes>> {
     let started = std::time::Instant::now();
     let arrival = &connection.arrival;
-    let asked = Request {
+    let request = Request {
         method: &head.method,
         uri: &head.uri,
         version: head.version,
         headers: &head.headers,
-        family: arrival.family,
+        service: arrival.service,
         session: &connection.session,
     };
-    let pod = edge.pod(&arrival.pod);
-    let outcome = match &pod {
-        Some(pod) => answer::answer(edge, pod, connection, &asked).await,
-        None => Err(Rejection::Unavailable("the pod is gone, or not known yet; try again".to_owned())),
+    let Some(dialect) = select(&request) else {
+        tracing::debug!(service = %arrival.service, "no dialect has this service address; responding 404");
+        return into_response(not_found(), true);
     };
-    let (refusal, reply) = match outcome {
-        Ok(reply) => (None, reply),
-        Err(refusal) => {
-            let reply = answer::refuse(arrival.dialect, &refusal);
-            (Some(refusal), reply)
+    let pod = edge.pod(&arrival.pod);
+    let (rejection, response) = match respond::respond(edge, dialect, pod.as_deref(), connection, &request).await {
+        Ok(response) => (None, response),
+        Err(rejection) => {
+            let response = dialect.protocol().rejection_response(&rejection);
+            (Some(rejection), response)
         }
     };
-    access::record(edge, connection, pod.as_deref(), &asked, &reply, refusal.as_ref(), started.elapsed());
-    let gone = !edge.pods.load().contains_key(&arrival.pod);
-    let closes = gone || refusal.as_ref().is_some_and(Rejection::closes);
-    into_response(reply, closes)
+    let outcome = access::Outcome { response: &response, rejection: rejection.as_ref(), duration: started.elapsed() };
+    access::record(edge, connection, dialect, pod.as_deref(), &request, &outcome);
+    let closes = pod.is_none() || rejection.as_ref().is_some_and(Rejection::closes_connection);
+    into_response(response, closes)
 }
 
-fn into_response(reply: HttpResponse, closes: bool) -> Response<Full<Bytes>> {
-    let mut response = reply.map(Full::new);
+fn not_found() -> HttpResponse {
+    let mut response = HttpResponse::default();
+    *response.status_mut() = http::StatusCode::NOT_FOUND;
+    response
+}
+
+fn into_response(response: HttpResponse, closes: bool) -> Response<Full<Bytes>> {
+    let mut response = response.map(Full::new);
     if closes {
         response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
     }

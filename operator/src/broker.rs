@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use podmeta_agent_api::calls::{Credentials, DocumentRequest, Generation, PodInDialect, UserData};
 use podmeta_metadata::compile::Outcome;
 use podmeta_metadata::credentials::{CredentialsFailure, from_secret};
-use podmeta_metadata::dialect::{Dialect, ec2, ecs};
 use podmeta_metadata::profile::{KeyRef, MAX_USER_DATA_BYTES, ProfileRef};
 use podmeta_metadata::role::Provider;
 use podmeta_metadata::secret::Secret;
@@ -116,9 +115,6 @@ pub fn document(entry: &Entry, request: &DocumentRequest) -> Result<String, Refu
     if !entry.item.addresses.is_empty() && !named.iter().all(|address| entry.item.addresses.contains(address)) {
         return Err(Refusal::Address);
     }
-    let text = match request.dialect {
-        Dialect::Ec2 => ec2::document::document(workload, link),
-        Dialect::Ecs => ecs::document::document(workload, link, request.audience.as_deref()),
-    };
+    let text = request.dialect.protocol().document(workload, link, request.audience.as_deref());
     text.ok_or(Refusal::None("identity document in this dialect"))
 }

@@ -11,7 +11,8 @@ mod rows;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use podmeta_metadata::dialect::{Dialect, ec2, ecs};
+use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::protocol::{ec2, ecs};
 use podmeta_metadata::request::TOKEN_PATH;
 use podmeta_metadata::tree::Lookup;
 use serde_json::Value as Json;

@@ -4,7 +4,7 @@
 
 use jiff::Timestamp;
 use podmeta_metadata::compile::Settings;
-use podmeta_metadata::dialect::{Dialect, ec2, ecs};
+use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::options::TokenTtl;
 use podmeta_metadata::path::Canonical;
@@ -12,7 +12,7 @@ use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
 use podmeta_metadata::tree::{LeafValue, Lookup, Since, Tree};
 use podmeta_node_agent::dev::files::Text;
 use podmeta_node_agent::dev::world::World;
-use podmeta_node_agent::edge::View;
+use podmeta_node_agent::edge::PodView;
 use proptest::prelude::*;
 
 const START: i64 = 1_767_600_000;
@@ -75,9 +75,10 @@ spec:
     let world = world.unwrap_or_else(|problems| panic!("{problems:#?}\n{}", texts[0].text));
     let mut trees = Vec::new();
     for (name, pod) in &world.pods {
-        let View::Served(workload, link) = &pod.view else { panic!("{name} is denied") };
-        trees.extend(ec2::tree::render(workload, link).map(|tree| (name.clone(), Dialect::Ec2, tree)));
-        trees.extend(ecs::tree::render(workload, link).map(|tree| (name.clone(), Dialect::Ecs, tree)));
+        let PodView::Served(workload, link) = &pod.view else { panic!("{name} is denied") };
+        for dialect in Dialect::ALL {
+            trees.extend(dialect.protocol().render(workload, link).map(|tree| (name.clone(), dialect, tree)));
+        }
     }
     trees
 }

@@ -3,7 +3,6 @@
 use crate::compile::Settings;
 use crate::dialect::Dialect;
 use crate::facts::{Facts, NodeFacts};
-use crate::identity::{IdKind, alphanumeric_id, ec2_id};
 use crate::item::{FieldPath, ItemText};
 use crate::names::{InvalidValue, Line};
 use crate::notice::Notices;
@@ -45,12 +44,8 @@ pub(super) fn part(
     let uid = facts.pod.metadata.uid.as_str();
     let image = facts.pod.spec.image.as_str();
     let set = profile.and_then(|profile| profile.instance.image_id.as_ref()).map(ToString::to_string);
-    let (instance_id, image_id) = match dialect {
-        Dialect::Ec2 => (ec2_id("i", IdKind::Instance, uid), ec2_id("ami", IdKind::Image, image)),
-        Dialect::Ecs => {
-            (alphanumeric_id("i-", IdKind::Instance, uid, 20), alphanumeric_id("m-", IdKind::Image, image, 20))
-        }
-    };
+    let protocol = dialect.protocol();
+    let (instance_id, image_id) = (protocol.instance_id(uid), protocol.image_id(image));
     let account = role
         .as_ref()
         .and_then(Role::account)

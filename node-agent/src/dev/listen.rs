@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::evaluate::HeaderCheck;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::request::Family;
 use tokio::net::TcpListener;
@@ -16,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::dev::address::{Addresses, ports};
 use crate::dev::args::Listen;
+use crate::dev::host;
 use crate::edge::{Arrival, Peer, Server};
 
 /// How many connections may wait to be accepted: a pod's processes may all ask in the same moment. With tokio's 128 the
@@ -130,7 +132,10 @@ impl Listeners {
                 drop(stream.set_nodelay(true));
                 let family = if local.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 };
                 let peer = Some(Peer { remote, local, sockets: sockets.clone() });
-                let arrival = Arrival { pod: pod.clone(), dialect, family, peer };
+                // A loopback port stands for a service address, and browsers can reach it.
+                let header_check = local.ip().is_loopback().then_some(host::check as HeaderCheck);
+                let service = dialect.service_address(local.ip());
+                let arrival = Arrival { pod: pod.clone(), service, family, header_check, peer };
                 let server = server.clone();
                 tasks.spawn(async move { server.serve(stream, arrival).await });
             }

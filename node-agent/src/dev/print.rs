@@ -130,7 +130,7 @@ pub(super) fn count(number: usize, what: &str) -> String {
 /// Why a pod is denied, as a line.
 #[must_use]
 pub(super) fn denied(denied: &Denied) -> String {
-    format!("{} is denied on every path: {}", denied.pod, denied.why)
+    format!("{} is denied on every path: {}", denied.pod, denied.reason)
 }
 
 #[cfg(test)]

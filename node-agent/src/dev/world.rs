@@ -16,7 +16,7 @@ use crate::broker::Secrets;
 use crate::dev::address::link;
 use crate::dev::files::Text;
 use crate::dev::print;
-use crate::edge::View;
+use crate::edge::PodView;
 
 /// Everything that some files say.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ pub struct DevPod {
     /// Its UID.
     pub uid: PodUid,
     /// What it gets.
-    pub view: View,
+    pub view: PodView,
 }
 
 impl World {
@@ -96,11 +96,11 @@ impl World {
                          in its profile and no --region"
                     ));
                 }
-                View::Served(workload, link(&metadata.uid, &pod.addresses))
+                PodView::Served(workload, link(&metadata.uid, &pod.addresses))
             }
             Outcome::Denied(denied) => {
                 self.notes.push(print::denied(&denied));
-                View::Denied(denied)
+                PodView::Denied(denied)
             }
             Outcome::Node(pod) => {
                 self.notes.push(format!("{pod} is left to its node's own metadata service, and is not served here"));
@@ -115,8 +115,8 @@ impl DevPod {
     /// The dialects that the pod has a socket for: its own, or both if it is denied in both.
     pub fn dialects(&self) -> impl Iterator<Item = Dialect> {
         Dialect::ALL.into_iter().filter(|dialect| match &self.view {
-            View::Served(workload, _) => workload.part(*dialect).is_some(),
-            View::Denied(_) => true,
+            PodView::Served(workload, _) => workload.part(*dialect).is_some(),
+            PodView::Denied(_) => true,
         })
     }
 }

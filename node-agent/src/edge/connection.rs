@@ -3,7 +3,7 @@
 //! to say.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::evaluate::HeaderCheck;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::options::Limits;
 use podmeta_metadata::request::{Family, MAX_HEAD_BYTES};
@@ -30,10 +30,12 @@ use crate::edge::{Edge, handle};
 pub struct Arrival {
     /// The pod whose link it came by.
     pub pod: PodUid,
-    /// The dialect of the address that it came to.
-    pub dialect: Dialect,
-    /// The kind of that address.
+    /// The service address that it was opened to, or that its listener stands for.
+    pub service: IpAddr,
+    /// The address family of its socket.
     pub family: Family,
+    /// A check of request headers that its listener demands.
+    pub header_check: Option<HeaderCheck>,
     /// How to find out whose process it is, where that can be found out.
     pub peer: Option<Peer>,
 }

@@ -1,67 +1,59 @@
-//! One pod as the edge serves it: its rendered trees, and what it has used of its limits.
+//! One pod as the edge serves it: its rendered trees, and its use of its limits.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use http::HeaderValue;
-use podmeta_metadata::compile::Denied;
-use podmeta_metadata::dialect::{Dialect, ec2, ecs};
+use podmeta_metadata::compile::PodView;
+use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::evaluate::PodState;
 use podmeta_metadata::options::Limits;
 use podmeta_metadata::signature::SignedDocument;
 use podmeta_metadata::tree::Tree;
-use podmeta_metadata::workload::{Link, PodRef, Workload};
+use podmeta_metadata::workload::PodRef;
 use tokio::sync::OnceCell;
 
 use crate::edge::limit::{Bucket, Connections};
 
-/// What a pod gets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum View {
-    /// Its trees.
-    Served(Box<Workload>, Link),
-    /// 403 on every path.
-    Denied(Denied),
-}
-
 /// A published pod.
 #[derive(Debug)]
 pub struct Pod {
-    view: View,
-    /// When its items became what they are, as EC2's replies say.
-    pub(super) launched: Option<HeaderValue>,
-    ec2: Side,
-    ecs: Side,
+    view: PodView,
+    trees: BTreeMap<Dialect, DialectTree>,
     pub(super) bucket: Arc<Bucket>,
     pub(super) connections: Connections,
-    /// The second in which it asked last without a session token and was answered; 0 if it never did.
+    /// The last second in which a request without a session token was served; 0 if there was none.
     pub(super) tokenless: Arc<AtomicI64>,
 }
 
-/// What is made of a pod in one dialect: the tree at once, the signed document when it is first asked for.
-#[derive(Debug, Default)]
-pub(super) struct Side {
-    pub(super) tree: Option<Tree>,
+/// The tree of a pod in one dialect, and what belongs to it.
+#[derive(Debug)]
+pub(super) struct DialectTree {
+    pub(super) tree: Tree,
+    /// The `Last-Modified` header of the tree's items.
+    pub(super) last_modified: Option<HeaderValue>,
+    /// The signed identity document. It is signed on the first request for it.
     pub(super) signed: OnceCell<SignedDocument>,
 }
 
 impl Pod {
-    pub(super) fn new(view: View) -> Self {
-        let (launched, ec2, ecs) = match &view {
-            View::Served(workload, link) => (
-                ec2::last_modified(workload.instance.launched),
-                ec2::tree::render(workload, link),
-                ecs::tree::render(workload, link),
-            ),
-            View::Denied(_) => (None, None, None),
+    pub(super) fn new(view: PodView) -> Self {
+        let tree = |dialect: Dialect| match &view {
+            PodView::Served(workload, link) => Some(DialectTree {
+                tree: dialect.protocol().render(workload, link)?,
+                last_modified: dialect.protocol().last_modified(workload.instance.launched),
+                signed: OnceCell::new(),
+            }),
+            PodView::Denied(_) => None,
         };
-        let side = |tree| Side { tree, signed: OnceCell::new() };
+        let trees = Dialect::ALL.into_iter().filter_map(|dialect| Some((dialect, tree(dialect)?))).collect();
         let bucket = Arc::new(Bucket::default());
-        let connections = Connections::default();
-        Self { launched, ec2: side(ec2), ecs: side(ecs), bucket, connections, tokenless: Arc::default(), view }
+        Self { trees, bucket, connections: Connections::default(), tokenless: Arc::default(), view }
     }
 
-    /// The same pod after an edit.
-    pub(super) fn with(&self, view: View) -> Self {
+    /// Returns the pod with another view and the same use of its limits.
+    pub(super) fn with(&self, view: PodView) -> Self {
         Self {
             bucket: Arc::clone(&self.bucket),
             connections: self.connections.clone(),
@@ -70,40 +62,47 @@ impl Pod {
         }
     }
 
-    /// What the pod gets.
+    /// Returns what is served.
     #[must_use]
-    pub fn view(&self) -> &View {
+    pub fn view(&self) -> &PodView {
         &self.view
     }
 
-    /// Which pod it is.
+    /// Returns the pod's namespace, name and UID.
     #[must_use]
     pub fn reference(&self) -> &PodRef {
         match &self.view {
-            View::Served(workload, _) => &workload.pod,
-            View::Denied(denied) => &denied.pod,
+            PodView::Served(workload, _) => &workload.pod,
+            PodView::Denied(denied) => &denied.pod,
         }
     }
 
-    /// How much it may ask.
+    /// Returns the pod's limits.
     #[must_use]
     pub fn limits(&self) -> Limits {
         match &self.view {
-            View::Served(workload, _) => workload.limits,
-            View::Denied(_) => Limits::default(),
+            PodView::Served(workload, _) => workload.limits,
+            PodView::Denied(_) => Limits::default(),
         }
     }
 
-    /// The second in which the pod asked last without a session token and was answered, if it ever did.
+    /// Returns the last second in which a request without a session token was served.
     #[must_use]
     pub fn tokenless(&self) -> Option<i64> {
         Some(self.tokenless.load(Ordering::Relaxed)).filter(|second| *second != 0)
     }
 
-    pub(super) fn side(&self, dialect: Dialect) -> &Side {
-        match dialect {
-            Dialect::Ec2 => &self.ec2,
-            Dialect::Ecs => &self.ecs,
+    /// Returns the pod as the evaluation of a request sees it.
+    pub(super) fn state(&self, dialect: Dialect) -> PodState<'_> {
+        match &self.view {
+            PodView::Served(workload, _) => {
+                PodState::Served { workload, tree: self.tree(dialect).map(|tree| &tree.tree) }
+            }
+            PodView::Denied(denied) => PodState::Denied(&denied.reason),
         }
+    }
+
+    pub(super) fn tree(&self, dialect: Dialect) -> Option<&DialectTree> {
+        self.trees.get(&dialect)
     }
 }

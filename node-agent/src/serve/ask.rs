@@ -1,6 +1,7 @@
 //! A Unix socket that pods are asked through for a look: off unless its path is given, and for the agent's own user alone.
 //! A connection says first which pod it is, on a line of its own, as a pod's link would; then it is HTTP as any other.
 
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,9 +13,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
-use podmeta_metadata::dialect::{Dialect, ec2, ecs};
+use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
-use podmeta_metadata::request::Family;
+use podmeta_metadata::request::{Family, TOKEN_PATH};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -86,12 +87,12 @@ fn arrival(line: &str, node: &Node) -> Result<Arrival> {
         // A pod that is not known is answered as one, whatever it is called.
         None => PodUid::try_from(pod.replace('/', "-")).map_err(|error| anyhow::anyhow!("{error}"))?,
     };
-    Ok(Arrival { pod, dialect, family: Family::Ipv4, peer: None })
+    let service = dialect.service_address(Ipv4Addr::UNSPECIFIED.into());
+    Ok(Arrival { pod, service, family: Family::Ipv4, header_check: None, peer: None })
 }
 
 fn dialect_of(word: &str) -> Result<Dialect> {
-    let known = Dialect::ALL.into_iter().find(|known| known.as_str() == word);
-    known.with_context(|| format!("{word:?} is no dialect: ec2 or ecs"))
+    Dialect::from_name(word).with_context(|| format!("{word:?} is no dialect: ec2 or ecs"))
 }
 
 /// Asks the agent on this node as one of its pods, with a session token.
@@ -131,27 +132,23 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 }
 
 async fn ask(args: &Args) -> Result<ExitCode> {
-    let (token_header, ttl_header) = match args.dialect {
-        Dialect::Ec2 => (ec2::TOKEN, ec2::TOKEN_TTL),
-        Dialect::Ecs => (ecs::TOKEN, ecs::TOKEN_TTL),
-    };
-    let token = if args.tokenless {
-        None
-    } else {
-        let request = Request::put("/latest/api/token").header(ttl_header, "60");
+    let headers = args.dialect.protocol().token_headers().filter(|_| !args.tokenless);
+    let mut token = None;
+    if let Some(headers) = headers {
+        let request = Request::put(TOKEN_PATH).header(&headers.ttl, "60");
         let (head, body) = send(args, request).await?;
         if !head.status().is_success() {
             eprintln!("no session token: {}", head.status());
             print(args, &head, &body)?;
             return Ok(ExitCode::FAILURE);
         }
-        Some(body)
-    };
+        token = Some((&headers.token, body));
+    }
     let mut code = ExitCode::SUCCESS;
     for path in &args.paths {
         let mut request = Request::get(path);
-        if let Some(token) = &token {
-            request = request.header(&token_header, token.as_ref());
+        if let Some((header, token)) = &token {
+            request = request.header(*header, token.as_ref());
         }
         let (head, body) = send(args, request).await?;
         print(args, &head, &body)?;

@@ -14,15 +14,16 @@ use anyhow::{Context as _, Result};
 use podmeta_agent_api::calls::{Generation, Report, Reported};
 use podmeta_agent_api::{Change, Event, Item, List, ResourceVersion};
 use podmeta_metadata::compile::Outcome;
+use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::role::Role;
-use podmeta_metadata::workload::{Link, PodRef};
+use podmeta_metadata::workload::{Link, PodRef, Workload};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::broker::operator::{Operator, Saved};
-use crate::edge::{Edge, View};
+use crate::edge::Edge;
 use crate::keys::replace;
 
 /// For how many seconds a pod counts as one that asks without a token: a day.
@@ -207,11 +208,7 @@ impl Node {
 
     fn publish(&self, pods: &Pods) {
         let view = |(uid, item): (&PodUid, &Item)| {
-            let view = match &item.outcome {
-                Outcome::Served(workload) => View::Served(workload.clone(), Link::from_addresses(uid, &item.addresses)),
-                Outcome::Denied(denied) => View::Denied(denied.clone()),
-                Outcome::Node(_) => return None,
-            };
+            let view = item.outcome.clone().into_view(|| Link::from_addresses(uid, &item.addresses))?;
             Some((uid.clone(), view))
         };
         self.edge.publish(pods.items.iter().filter_map(view));
@@ -219,21 +216,12 @@ impl Node {
     }
 }
 
-fn roles(item: &Item) -> [Option<&Role>; 2] {
-    match &item.outcome {
-        Outcome::Served(workload) => {
-            [&workload.ec2, &workload.ecs].map(|part| part.as_ref().and_then(|part| part.role.as_ref()))
-        }
-        Outcome::Denied(_) | Outcome::Node(_) => [None, None],
-    }
+fn roles(item: &Item) -> BTreeMap<Dialect, &Role> {
+    item.outcome.workload().into_iter().flat_map(Workload::roles).collect()
 }
 
 fn reference(item: &Item) -> &PodRef {
-    match &item.outcome {
-        Outcome::Served(workload) => &workload.pod,
-        Outcome::Denied(denied) => &denied.pod,
-        Outcome::Node(pod) => pod,
-    }
+    item.outcome.pod()
 }
 
 fn uid(item: &Item) -> &PodUid {

@@ -1,5 +1,5 @@
 use podmeta_agent_api::Item;
-use podmeta_metadata::compile::{Denied, Outcome};
+use podmeta_metadata::compile::{DenialReason, Denied, Outcome};
 use podmeta_metadata::finding::{Finding, FindingReason};
 use podmeta_metadata::workload::PodRef;
 
@@ -15,7 +15,7 @@ fn uid(number: usize) -> PodUid {
 
 fn entry(number: usize, why: &str) -> Entry {
     let pod = PodRef { namespace: "shop".into(), name: format!("pod-{number}"), uid: uid(number) };
-    let outcome = Outcome::Denied(Denied { pod, why: why.into() });
+    let outcome = Outcome::Denied(Denied { pod, reason: DenialReason::without_profile(why) });
     Entry { item: Item { outcome, addresses: Vec::new() }, findings: Vec::new() }
 }
 

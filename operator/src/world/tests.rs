@@ -77,7 +77,9 @@ fn key(name: &str) -> ProfileKey {
 
 fn dialects(world: &World) -> Option<(bool, bool)> {
     match &world.pod_on("n1", &uid())?.item.outcome {
-        Outcome::Served(workload) => Some((workload.ec2.is_some(), workload.ecs.is_some())),
+        Outcome::Served(workload) => {
+            Some((workload.part(Dialect::Ec2).is_some(), workload.part(Dialect::Ecs).is_some()))
+        }
         Outcome::Denied(_) | Outcome::Node(_) => None,
     }
 }

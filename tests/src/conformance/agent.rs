@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -116,7 +117,11 @@ impl Agent {
         };
         let (connection, edge_end) = pipe();
         let server = Server::new(Arc::clone(&self.edge), CancellationToken::new());
-        let arrival = Arrival { pod: uid, dialect, family, peer };
+        let local = match family {
+            Family::Ipv4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Family::Ipv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let arrival = Arrival { pod: uid, service: dialect.service_address(local), family, header_check: None, peer };
         tokio::spawn(async move { server.serve(edge_end, arrival).await });
         Ok(connection)
     }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a target fails by panicking")]
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, OnceLock};
 
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
@@ -9,18 +10,19 @@ use jiff::Timestamp;
 use podmeta_crds::objects::{File, load};
 use podmeta_metadata::cel::{Expression, Scope};
 use podmeta_metadata::compile::{Outcome, Settings, Sources, compile};
-use podmeta_metadata::dialect::{Dialect, ec2, ecs};
+use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::evaluate::{EdgeChecks, PodState, evaluate};
 use podmeta_metadata::options::TokenTtl;
 use podmeta_metadata::path::Canonical;
-use podmeta_metadata::request::{Family, Rejection, Request, TOKEN_PATH};
+use podmeta_metadata::rejection::Rejection;
+use podmeta_metadata::request::{Family, Request, TOKEN_PATH};
 use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
-use podmeta_metadata::tag;
 use podmeta_metadata::tree::{Lookup, Since, Tree, TreeBuilder};
 use podmeta_metadata::workload::{Link, Workload};
 use podmeta_node_agent::broker::{Broker, Files};
 use podmeta_node_agent::dev::files::Text;
 use podmeta_node_agent::dev::world::World;
-use podmeta_node_agent::edge::{Arrival, Edge, Server, View};
+use podmeta_node_agent::edge::{Arrival, Edge, PodView, Server};
 use tokio_util::sync::CancellationToken;
 
 use crate::conformance::{pipe, signer};
@@ -50,9 +52,14 @@ fn world() -> &'static World {
 /// A pod of the conformance cases that is served.
 fn pod(name: &str) -> (&'static Workload, &'static Link) {
     match world().pods.get(name).map(|pod| &pod.view) {
-        Some(View::Served(workload, link)) => (workload, link),
+        Some(PodView::Served(workload, link)) => (workload, link),
         other => panic!("{name} is not served: {other:?}"),
     }
+}
+
+/// The IPv4 service address of a dialect.
+fn service(dialect: Dialect) -> IpAddr {
+    dialect.service_address(Ipv4Addr::UNSPECIFIED.into())
 }
 
 fn token_of(workload: &Workload, dialect: Dialect) -> String {
@@ -93,7 +100,8 @@ fn answer(workload: &Workload, dialect: Dialect, bytes: &[u8]) -> Vec<u8> {
     runtime.unwrap().block_on(async {
         let (connection, edge_end) = pipe();
         let server = Server::new(Arc::clone(edge), CancellationToken::new());
-        let arrival = Arrival { pod: workload.pod.uid.clone(), dialect, family: Family::Ipv4, peer: None };
+        let pod = workload.pod.uid.clone();
+        let arrival = Arrival { pod, service: service(dialect), family: Family::Ipv4, header_check: None, peer: None };
         let served = tokio::spawn(async move { server.serve(edge_end, arrival).await });
         let answer = connection.until_closed(bytes).await;
         assert!(served.await.is_ok(), "the connection panicked");
@@ -109,10 +117,7 @@ pub fn path(input: &[u8]) {
     }
     let (web, link) = pod("default/web");
     for dialect in Dialect::ALL {
-        let tree = match dialect {
-            Dialect::Ec2 => ec2::tree::render(web, link),
-            Dialect::Ecs => ecs::tree::render(web, link),
-        };
+        let tree = dialect.protocol().render(web, link);
         let decision = judge(web, tree.as_ref(), dialect, &uri);
         let Some(canonical) = Canonical::of(uri.path()) else {
             assert!(decision.is_err(), "{uri} has no canonical path, and was served");
@@ -132,27 +137,21 @@ pub fn path(input: &[u8]) {
 
 /// What a request with a good token is answered, as text.
 fn judge(workload: &Workload, tree: Option<&Tree>, dialect: Dialect, uri: &Uri) -> Result<String, Rejection> {
-    let header = match dialect {
-        Dialect::Ec2 => ec2::TOKEN,
-        Dialect::Ecs => ecs::TOKEN,
-    };
     let mut headers = HeaderMap::new();
     headers.insert(http::header::HOST, HeaderValue::from_static("169.254.169.254"));
     let token = HeaderValue::try_from(token_of(workload, dialect)).unwrap();
-    headers.insert(header, token);
+    headers.insert(&dialect.protocol().token_headers().unwrap().token, token);
     let request = Request {
         method: &Method::GET,
         uri,
         version: Version::HTTP_11,
         headers: &headers,
-        family: Family::Ipv4,
+        service: service(dialect),
         session: &LastToken::default(),
     };
-    let judged = match dialect {
-        Dialect::Ec2 => ec2::judge(&request, workload, tree, &keys(), now()),
-        Dialect::Ecs => ecs::judge(&request, workload, tree, &keys(), now()),
-    };
-    judged.map(|answer| format!("{answer:?}"))
+    let edge = EdgeChecks { rate_limited: false, header_check: None, process_owner: &|| None };
+    let state = PodState::Served { workload, tree };
+    evaluate(dialect, &request, state, &edge, &keys(), now()).map(|answer| format!("{answer:?}"))
 }
 
 /// A token: it opens nothing unless it is one that was given.
@@ -179,7 +178,7 @@ pub fn objects(input: &[u8]) {
     for pod in &objects.pods {
         let compiled = compile(&pod.facts, &objects.profiles, &objects.policies, &Sources::new(), &Settings::default());
         if let Outcome::Served(workload) = compiled.outcome {
-            for tree in [ec2::tree::render(&workload, link), ecs::tree::render(&workload, link)].into_iter().flatten() {
+            for tree in Dialect::ALL.into_iter().filter_map(|dialect| dialect.protocol().render(&workload, link)) {
                 for path in tree.paths() {
                     assert!(!path.contains(['\n', '\r', '\0']), "{path:?} splits a listing");
                 }
@@ -209,7 +208,7 @@ pub fn cel(input: &[u8]) {
 pub fn tag(input: &[u8]) {
     let Ok(key) = std::str::from_utf8(input) else { return };
     for dialect in Dialect::ALL {
-        if tag::check_key(dialect, key).is_err() {
+        if dialect.protocol().check_tag_key(key).is_err() {
             continue;
         }
         let mut tree = TreeBuilder::new(|_, name| format!("{name}/"));

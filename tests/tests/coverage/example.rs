@@ -1,16 +1,21 @@
 //! The pods of an example, as the dev server serves them, asked as clients ask.
 
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use jiff::Timestamp;
 use podmeta_metadata::compile::Settings;
-use podmeta_metadata::dialect::{Dialect, ec2, ecs};
-use podmeta_metadata::request::{Decision, Family, Rejection, Request, TOKEN_PATH};
+use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::evaluate::{Decision, EdgeChecks, PodState, evaluate};
+use podmeta_metadata::rejection::Rejection;
+use podmeta_metadata::request::{Request, TOKEN_PATH};
 use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
 use podmeta_metadata::tree::{Lookup, Tree};
 use podmeta_metadata::workload::{Link, Workload};
 use podmeta_node_agent::dev::files::Text;
 use podmeta_node_agent::dev::world::World;
-use podmeta_node_agent::edge::View;
+use podmeta_node_agent::edge::PodView;
 
 /// The pods of one file.
 pub(crate) struct Example {
@@ -24,8 +29,7 @@ pub(crate) struct Pod {
     pub(crate) name: String,
     pub(crate) workload: Workload,
     link: Link,
-    ec2: Option<Tree>,
-    ecs: Option<Tree>,
+    trees: BTreeMap<Dialect, Tree>,
     keys: Keyring,
     tokens: [Option<String>; 2],
 }
@@ -41,8 +45,8 @@ impl Example {
         let world = World::read(&texts, now(), &Settings::default());
         let world = world.unwrap_or_else(|problems| panic!("{name} has problems: {problems:#?}"));
         let pods = world.pods.into_iter().filter_map(|(name, pod)| match pod.view {
-            View::Served(workload, link) => Some(Pod::new(name, *workload, link)),
-            View::Denied(_) => None,
+            PodView::Served(workload, link) => Some(Pod::new(name, *workload, link)),
+            PodView::Denied(_) => None,
         });
         Self { pods: pods.collect(), notes: world.notes }
     }
@@ -51,7 +55,7 @@ impl Example {
     pub(crate) fn without_items(&self) -> Self {
         let pods = self.pods.iter().map(|pod| {
             let mut workload = pod.workload.clone();
-            for part in workload.ec2.iter_mut().chain(workload.ecs.iter_mut()) {
+            for part in workload.dialects.values_mut() {
                 part.items.clear();
             }
             Pod::new(pod.name.clone(), workload, pod.link.clone())
@@ -67,18 +71,16 @@ impl Example {
 
 impl Pod {
     fn new(name: String, workload: Workload, link: Link) -> Self {
-        let (ec2, ecs) = (ec2::tree::render(&workload, &link), ecs::tree::render(&workload, &link));
+        let tree = |dialect: Dialect| Some((dialect, dialect.protocol().render(&workload, &link)?));
+        let trees = Dialect::ALL.into_iter().filter_map(tree).collect();
         let keys = Keyring::new(KeyBytes::default(), now());
-        let mut pod = Self { name, workload, link, ec2, ecs, keys, tokens: [None, None] };
+        let mut pod = Self { name, workload, link, trees, keys, tokens: [None, None] };
         pod.tokens = Dialect::ALL.map(|dialect| pod.new_token(dialect));
         pod
     }
 
     pub(crate) fn tree(&self, dialect: Dialect) -> &Tree {
-        match dialect {
-            Dialect::Ec2 => self.ec2.as_ref().unwrap(),
-            Dialect::Ecs => self.ecs.as_ref().unwrap(),
-        }
+        &self.trees[&dialect]
     }
 
     /// Whether its token opens its tree.
@@ -93,10 +95,7 @@ impl Pod {
     }
 
     fn new_token(&self, dialect: Dialect) -> Option<String> {
-        let header = match dialect {
-            Dialect::Ec2 => ec2::TOKEN_TTL,
-            Dialect::Ecs => ecs::TOKEN_TTL,
-        };
+        let header = dialect.protocol().token_headers().unwrap().ttl.clone();
         match self.ask(dialect, &Method::PUT, TOKEN_PATH, (header, "21600")) {
             Ok(Decision::IssueToken { token, .. }) => Some(token),
             Ok(Decision::ServeItem { .. }) | Err(_) => None,
@@ -106,12 +105,9 @@ impl Pod {
     /// What a GET with a token finds; `None` if it is 404.
     pub(crate) fn get(&self, dialect: Dialect, path: &str) -> Option<Lookup<'_>> {
         let token = self.token(dialect).unwrap_or_else(|| panic!("{} gets no token", self.name));
-        let header = match dialect {
-            Dialect::Ec2 => ec2::TOKEN,
-            Dialect::Ecs => ecs::TOKEN,
-        };
+        let header = dialect.protocol().token_headers().unwrap().token.clone();
         match self.ask(dialect, &Method::GET, path, (header, token)) {
-            Ok(Decision::ServeItem { found, .. }) => Some(found),
+            Ok(Decision::ServeItem { lookup, .. }) => Some(lookup),
             Err(Rejection::NotFound) => None,
             other => panic!("GET {path} as {}: {other:?}", self.name),
         }
@@ -134,13 +130,13 @@ impl Pod {
             uri: &uri,
             version: Version::HTTP_11,
             headers: &headers,
-            family: Family::Ipv4,
+            service: dialect.service_address(Ipv4Addr::UNSPECIFIED.into()),
             session: &session,
         };
-        match dialect {
-            Dialect::Ec2 => ec2::judge(&request, &self.workload, self.ec2.as_ref(), &self.keys, now()),
-            Dialect::Ecs => ecs::judge(&request, &self.workload, self.ecs.as_ref(), &self.keys, now()),
-        }
+        let user = self.workload.users.allowed.first().copied().or(Some(1000));
+        let edge = EdgeChecks { rate_limited: false, header_check: None, process_owner: &|| user };
+        let state = PodState::Served { workload: &self.workload, tree: self.trees.get(&dialect) };
+        evaluate(dialect, &request, state, &edge, &self.keys, now())
     }
 
     /// The names that a directory lists, as they stand in a path; none if there is no such directory.

@@ -11,13 +11,13 @@ const REGION: &str = "topology.kubernetes.io/region";
 /// The two ids of an instance.
 fn ids(case: &Case) -> (String, String) {
     let workload = case.workload();
-    (workload.ec2.unwrap().instance_id, workload.ecs.unwrap().instance_id)
+    (workload.ec2().instance_id, workload.ecs().instance_id)
 }
 
 /// The two ids of its image.
 fn images(case: &Case) -> (String, String) {
     let workload = case.workload();
-    (workload.ec2.unwrap().image_id, workload.ecs.unwrap().image_id)
+    (workload.ec2().image_id, workload.ecs().image_id)
 }
 
 fn account(case: &Case, dialect: Dialect) -> Option<String> {

@@ -35,7 +35,7 @@ fn with(items: Vec<Item>) -> Case {
 
 /// The values of the EC2 items.
 fn values(case: &Case) -> Vec<ItemValue> {
-    case.workload().ec2.unwrap().items.into_iter().map(|(_, value)| value).collect()
+    case.workload().ec2().items.into_iter().map(|(_, value)| value).collect()
 }
 
 fn paths(case: &Case, dialect: Dialect) -> Vec<String> {

@@ -44,8 +44,8 @@ fn without_a_policy_a_profile_gets_what_it_asks_for() {
     let case = under(vec![]);
     let workload = case.workload();
     assert_eq!(workload.options, case.profiles[0].options);
-    assert_eq!(workload.ec2.unwrap().role.unwrap().name.as_str(), "web");
-    assert_eq!(workload.ecs.unwrap().role.unwrap().name.as_str(), "app");
+    assert_eq!(workload.ec2().role.unwrap().name.as_str(), "web");
+    assert_eq!(workload.ecs().role.unwrap().name.as_str(), "app");
     assert_eq!(case.findings(), []);
 }
 
@@ -101,8 +101,8 @@ fn a_disabled_endpoint_is_tightened_in_silence() {
 fn a_dialect_that_is_not_allowed_is_left_out() {
     let case = under(vec![Policy { allowed_dialects: Some([Dialect::Ecs].into()), ..named("ecs-only") }]);
     let workload = case.workload();
-    assert_eq!(workload.ec2, None);
-    assert!(workload.ecs.is_some());
+    assert_eq!(workload.part(Dialect::Ec2), None);
+    assert!(workload.part(Dialect::Ecs).is_some());
     assert_eq!(case.findings(), [found("spec.dialects", FindingReason::PolicyForbids)]);
     assert_eq!(case.compile().findings[0].message, "MetadataPolicy ecs-only does not allow ec2");
 }
@@ -125,8 +125,8 @@ fn a_role_that_is_not_allowed_is_left_out_whatever_forbids_it() {
     ] {
         let case = under(vec![policy]);
         let workload = case.workload();
-        assert_eq!(workload.ec2.unwrap().role, None, "{why}");
-        assert!(workload.ecs.unwrap().role.is_some(), "{why}");
+        assert_eq!(workload.ec2().role, None, "{why}");
+        assert!(workload.ecs().role.is_some(), "{why}");
         assert_eq!(case.findings(), [found("spec.roles", FindingReason::PolicyForbids)]);
         assert_eq!(case.compile().findings[0].message, why);
     }
@@ -135,9 +135,9 @@ fn a_role_that_is_not_allowed_is_left_out_whatever_forbids_it() {
 #[test]
 fn a_role_that_is_not_allowed_lends_the_pod_no_account() {
     let case = under(vec![]);
-    assert_eq!(case.workload().ec2.unwrap().account.unwrap().as_str(), "123456789012");
+    assert_eq!(case.workload().ec2().account.unwrap().as_str(), "123456789012");
     let case = under(vec![Policy { allowed_role_names: globs(&["app"]), ..named("p") }]);
-    assert_eq!(case.workload().ec2.unwrap().account, None);
+    assert_eq!(case.workload().ec2().account, None);
 }
 
 #[test]
@@ -152,8 +152,8 @@ fn a_pod_never_falls_through_to_another_profile() {
     spare.roles = [(Dialect::Ecs, secret_role("spare"))].into();
     case.profiles.push(spare);
     let workload = case.workload();
-    assert_eq!(workload.profile.unwrap().name, "own");
-    assert_eq!(workload.ecs.unwrap().role, None);
+    assert_eq!(workload.profile.as_ref().unwrap().name, "own");
+    assert_eq!(workload.ecs().role, None);
     assert!(case.compile().findings.iter().all(|finding| finding.profile.as_ref().unwrap().name == "own"));
 }
 

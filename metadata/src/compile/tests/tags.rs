@@ -55,8 +55,8 @@ fn a_label_whose_key_the_dialect_does_not_allow_is_dropped_and_found() {
     assert_eq!(
         messages,
         [
-            "ec2 allows no tag with the key of these labels: app.example/part",
-            "ecs allows no tag with the key of these labels: aliyun-x, app.example/part",
+            "ec2 does not allow the keys of these labels in tags: app.example/part",
+            "ecs does not allow the keys of these labels in tags: aliyun-x, app.example/part",
         ]
     );
 }

@@ -37,7 +37,7 @@ fn facts_are_its_own_and_nothing_that_a_profile_would_give() {
     assert_eq!(workload.options, MetadataOptions::default());
     assert_eq!(workload.instance.region.as_deref(), Some("eu-west-1"));
     assert_eq!(workload.instance.user_data, None);
-    for part in [workload.ec2.unwrap(), workload.ecs.unwrap()] {
+    for part in [workload.ec2(), workload.ecs()] {
         assert_eq!(part.account.unwrap().as_str(), "123456789012");
         assert_eq!((part.role, part.tags, part.items), (None, vec![], vec![]));
     }
@@ -47,16 +47,16 @@ fn facts_are_its_own_and_nothing_that_a_profile_would_give() {
 fn its_instance_id_is_the_one_that_a_profile_would_give() {
     let bare = under(vec![facts_for_all()]).workload();
     let profiled = Case::new().workload();
-    assert_eq!(bare.ec2.unwrap().instance_id, profiled.ec2.unwrap().instance_id);
-    assert_eq!(bare.ecs.unwrap().instance_id, profiled.ecs.unwrap().instance_id);
+    assert_eq!(bare.ec2().instance_id, profiled.ec2().instance_id);
+    assert_eq!(bare.ecs().instance_id, profiled.ecs().instance_id);
 }
 
 #[test]
 fn facts_are_given_in_the_allowed_dialects_alone() {
     let ecs = Policy { allowed_dialects: Some([Dialect::Ecs].into()), ..facts_for_all() };
     let workload = under(vec![ecs]).workload();
-    assert_eq!(workload.ec2, None);
-    assert!(workload.ecs.is_some());
+    assert_eq!(workload.part(Dialect::Ec2), None);
+    assert!(workload.part(Dialect::Ecs).is_some());
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use jiff::Timestamp;
-use podmeta_metadata::compile::Denied;
+use podmeta_metadata::compile::{DenialReason, Denied, PodView};
 use podmeta_metadata::credentials::Credentials;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::role::Provider;
@@ -18,7 +18,7 @@ fn uid(name: &str) -> PodUid {
 
 fn item(name: &str, why: &str) -> Item {
     let pod = PodRef { namespace: "shop".into(), name: name.into(), uid: uid(name) };
-    Item { outcome: Outcome::Denied(Denied { pod, why: why.into() }), addresses: Vec::new() }
+    Item { outcome: Outcome::Denied(Denied { pod, reason: DenialReason::without_profile(why) }), addresses: Vec::new() }
 }
 
 fn event(number: u64, change: Change) -> Event {
@@ -75,7 +75,7 @@ fn a_list_is_all_there_is_and_changes_are_taken_in_order() {
     assert_eq!(served(&node), ["b", "c"]);
     assert_eq!(node.version().unwrap().to_string(), "e1:7");
     let edge = node.edge.pod(&uid("b")).unwrap();
-    assert!(matches!(edge.view(), View::Denied(denied) if denied.why == "two"));
+    assert!(matches!(edge.view(), PodView::Denied(denied) if denied.reason.message == "two"));
     node.list(list(9, vec![item("c", "one")]));
     assert_eq!(served(&node), ["c"]);
 }

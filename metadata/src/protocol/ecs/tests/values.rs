@@ -2,8 +2,8 @@
 
 use super::{MAC, render};
 use crate::dialect::Dialect;
-use crate::dialect::ecs::tree;
 use crate::fixture::{Case, link, text};
+use crate::protocol::ecs::tree;
 
 #[test]
 fn a_leaf_of_several_values_has_the_separators_of_its_own() {

@@ -5,8 +5,11 @@ use jiff::Timestamp;
 use super::render;
 use crate::credentials::{Credentials, CredentialsFailure};
 use crate::dialect::Dialect;
-use crate::dialect::ec2::{credentials, document, failure};
 use crate::fixture::{Case, link, text};
+use crate::protocol::ec2::{
+    document,
+    json::{credentials, failure},
+};
 use crate::secret::Secret;
 
 fn at(text: &str) -> Timestamp {
@@ -16,7 +19,8 @@ fn at(text: &str) -> Timestamp {
 #[test]
 fn the_identity_document_has_the_bytes_of_ec2s() {
     let workload = Case::full().workload();
-    let (image, instance) = workload.ec2.as_ref().map(|part| (&part.image_id, &part.instance_id)).unwrap();
+    let (image, instance) =
+        workload.part(Dialect::Ec2).as_ref().map(|part| (&part.image_id, &part.instance_id)).unwrap();
     let expected = format!(
         r#"{{
   "accountId" : "123456789012",

@@ -1,38 +1,27 @@
 //! The EC2 tree of a pod: each item, the version it appeared in, and where its value comes from. Items that a pod
 //! cannot have are in docs/coverage.md with the reason.
 
-use crate::dialect::ec2::document;
-use crate::dialect::ec2::json::object;
-use crate::dialect::ec2::version as v;
+use crate::dialect::Dialect;
 use crate::identity::{IdKind, alphanumeric_id, ec2_id};
-use crate::item::ItemPath;
+use crate::protocol::ec2::document;
+use crate::protocol::ec2::json::object;
+use crate::protocol::ec2::version as v;
 use crate::time::rfc3339;
 use crate::tree::{DocumentItem, LeafValue, Tree, TreeBuilder};
-use crate::workload::{DialectPart, Instance, Link, MacAddress, UserData, Workload};
+use crate::workload::{DialectPart, Instance, Link, UserData, Workload};
 
 /// The name of the directory of an instance's role.
 const CREDENTIALS: &str = "meta-data/iam/security-credentials";
 
-/// Renders the tree; `None` if the pod is not answered as an EC2 instance.
-#[must_use]
-pub fn render(workload: &Workload, link: &Link) -> Option<Tree> {
-    let part = workload.ec2.as_ref()?;
+/// Renders the tree. Returns `None` if the pod does not have this dialect.
+pub(super) fn render(workload: &Workload, link: &Link) -> Option<Tree> {
+    let part = workload.part(Dialect::Ec2)?;
     let mut tree = own(workload, part, link);
     tree.items(part, link);
     Some(tree.build())
 }
 
-/// The profile's items that cannot stand where they would.
-pub(crate) fn misplaced_items(workload: &Workload) -> Vec<ItemPath> {
-    let link = Link {
-        ipv4: vec![std::net::Ipv4Addr::UNSPECIFIED],
-        ipv6: vec![std::net::Ipv6Addr::UNSPECIFIED],
-        mac: MacAddress::from_uid(&workload.pod.uid),
-    };
-    workload.ec2.as_ref().map(|part| own(workload, part, &link).items(part, &link)).unwrap_or_default()
-}
-
-/// In the listing of a version, and there alone, directories have no mark.
+/// Only in the listing of a version, directories have no trailing slash.
 fn directory_line(parent: &str, name: &str) -> String {
     if parent.is_empty() { name.to_owned() } else { format!("{name}/") }
 }

@@ -2,14 +2,18 @@
 
 use crate::credentials::{Credentials, CredentialsFailure};
 use crate::dialect::Dialect;
-use crate::dialect::ecs::{credentials, document, failure, tree};
 use crate::fixture::{Case, link, text};
+use crate::protocol::ecs::{
+    document,
+    json::{credentials, failure},
+    tree,
+};
 use crate::secret::Secret;
 
 #[test]
 fn the_identity_document_has_the_bytes_of_ecss() {
     let workload = Case::full().workload();
-    let part = workload.ecs.as_ref().unwrap();
+    let part = workload.part(Dialect::Ecs).unwrap();
     let serial = text(&tree::render(&workload, &link()).unwrap(), "meta-data/serial-number").unwrap();
     let expected = format!(
         "{{\"zone-id\":\"eu-west-1a\",\"serial-number\":\"{serial}\",\"instance-id\":\"{}\",\"region-id\":\"eu-west-1\",\

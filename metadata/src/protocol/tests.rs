@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-use super::{Dialect, ec2, ecs};
+use super::{ec2, ecs};
 use crate::compile::Outcome;
+use crate::dialect::Dialect;
 use crate::fixture::{Case, item, link, secret_role, texts};
 use crate::item::{FieldPath, Item, ItemPath, ItemSource};
 use crate::profile::{KeyRef, Network, PublicKey, UserDataSource};
@@ -32,10 +33,7 @@ const EXCEPTIONS: [(Dialect, &str, Differs); 3] = [
 ];
 
 fn render(dialect: Dialect, workload: &Workload, link: &Link) -> Tree {
-    match dialect {
-        Dialect::Ec2 => ec2::tree::render(workload, link).unwrap(),
-        Dialect::Ecs => ecs::tree::render(workload, link).unwrap(),
-    }
+    dialect.protocol().render(workload, link).unwrap()
 }
 
 fn versions(dialect: Dialect) -> Vec<Since> {
@@ -192,6 +190,26 @@ proptest! {
     }
 
     #[test]
+    fn own_paths_are_the_leaves_of_the_tree_without_items((mut workload, mut link) in workloads()) {
+        for part in workload.dialects.values_mut() {
+            part.items.clear();
+        }
+        // The check of item paths does not know the link: it assumes an address of each family.
+        link.ipv4.push([10, 0, 0, 1].into());
+        link.ipv6.push(1.into());
+        for (dialect, part) in &workload.dialects {
+            let own = dialect.protocol().own_paths(&workload, part).into_iter().collect::<BTreeSet<_>>();
+            let tree = render(*dialect, &workload, &link);
+            let leaves = tree.leaves(Since(u8::MAX)).filter_map(|(path, _)| path.strip_prefix("meta-data/"));
+            let reserved = dialect.protocol().reserved_names();
+            let leaves = leaves.filter(|path| !reserved.contains(&path.split('/').next().unwrap_or_default()));
+            let interfaces = "network/interfaces/macs";
+            let leaves = leaves.map(|path| if path.starts_with(interfaces) { interfaces } else { path });
+            prop_assert_eq!(own, leaves.map(str::to_owned).collect::<BTreeSet<_>>(), "{}", dialect);
+        }
+    }
+
+    #[test]
     fn a_workload_is_the_same_after_its_journey((workload, link) in workloads()) {
         let text = serde_json::to_string(&workload).unwrap();
         let arrived = serde_json::from_str::<Workload>(&text).unwrap();
@@ -204,7 +222,7 @@ proptest! {
     #[test]
     fn no_item_of_a_profile_is_in_the_way_of_podmetas_own((workload, link) in workloads()) {
         let mut bare = workload.clone();
-        for part in bare.ec2.iter_mut().chain(bare.ecs.iter_mut()) {
+        for part in bare.dialects.values_mut() {
             part.items.clear();
         }
         for dialect in Dialect::ALL {

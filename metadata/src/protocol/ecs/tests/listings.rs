@@ -2,8 +2,9 @@
 
 use super::{MAC, render};
 use crate::dialect::Dialect;
-use crate::dialect::ecs::{look_up, tree::ALWAYS};
 use crate::fixture::{Case, item, listing, text};
+use crate::protocol::Protocol as _;
+use crate::protocol::ecs::{Ecs, tree::ALWAYS};
 use crate::tree::{LeafValue, Lookup};
 
 /// The full pod with the items of a captured instance that Kubernetes knows nothing of.
@@ -75,7 +76,7 @@ fn a_pod_of_which_nothing_more_is_known_lists_what_every_pod_has() {
          serial-number\nsub-private-ipv4-list"
     );
     assert_eq!(listing(&tree, MAC, ALWAYS).unwrap(), "ipv6s\nnetwork-interface-id\nprimary-ip-address\nprivate-ipv4s");
-    assert_eq!(look_up(&tree, "/latest/user-data"), None);
+    assert_eq!(Ecs.look_up(&tree, "/latest/user-data"), None);
 }
 
 #[test]
@@ -84,19 +85,19 @@ fn spot_is_listed_while_a_notice_stands_and_no_longer() {
     case.facts.pod.metadata.deletion_timestamp = None;
     let tree = render(&case);
     assert!(!listing(&tree, "meta-data/instance", ALWAYS).unwrap().contains("spot"));
-    assert_eq!(look_up(&tree, "/latest/meta-data/instance/spot/"), None);
+    assert_eq!(Ecs.look_up(&tree, "/latest/meta-data/instance/spot/"), None);
 }
 
 #[test]
 fn both_prefixes_show_one_tree_and_no_other_prefix_does() {
     let tree = render(&Case::full());
-    let prefixes = look_up(&tree, "/");
+    let prefixes = Ecs.look_up(&tree, "/");
     assert!(matches!(prefixes, Some(Lookup::Listing(lines)) if lines == "2016-01-01\nlatest"));
     for path in ["", "meta-data", "meta-data/instance-id", "dynamic/instance-identity/document", "user-data"] {
-        let latest = look_up(&tree, &format!("/latest/{path}"));
+        let latest = Ecs.look_up(&tree, &format!("/latest/{path}"));
         assert!(latest.is_some(), "{path}");
-        assert_eq!(look_up(&tree, &format!("/2016-01-01/{path}/")), latest, "{path}");
-        assert_eq!(look_up(&tree, &format!("/2016-01-02/{path}")), None, "{path}");
+        assert_eq!(Ecs.look_up(&tree, &format!("/2016-01-01/{path}/")), latest, "{path}");
+        assert_eq!(Ecs.look_up(&tree, &format!("/2016-01-02/{path}")), None, "{path}");
     }
 }
 
@@ -105,8 +106,8 @@ fn ram_may_be_spelled_in_any_case_and_nothing_else_may() {
     let tree = render(&Case::full());
     let role = Some(Lookup::Leaf(&LeafValue::Credentials));
     for path in ["ram", "Ram", "RAM"] {
-        assert_eq!(look_up(&tree, &format!("/latest/meta-data/{path}/security-credentials/AppReaderRole")), role);
-        assert!(look_up(&tree, &format!("/latest/meta-data/{path}")).is_some());
+        assert_eq!(Ecs.look_up(&tree, &format!("/latest/meta-data/{path}/security-credentials/AppReaderRole")), role);
+        assert!(Ecs.look_up(&tree, &format!("/latest/meta-data/{path}")).is_some());
     }
     for path in [
         "Meta-data/ram",
@@ -115,7 +116,7 @@ fn ram_may_be_spelled_in_any_case_and_nothing_else_may() {
         "meta-data/ramp",
         "meta-data/Instance-id",
     ] {
-        assert_eq!(look_up(&tree, &format!("/latest/{path}")), None, "{path}");
+        assert_eq!(Ecs.look_up(&tree, &format!("/latest/{path}")), None, "{path}");
     }
 }
 
@@ -127,5 +128,5 @@ fn a_tag_is_asked_for_by_its_key_percent_encoded_or_not() {
     case.own().dialects.remove(&Dialect::Ec2);
     let tree = render(&case);
     assert_eq!(text(&tree, "meta-data/tags/instance/名:a@b").unwrap(), "x");
-    assert!(look_up(&tree, "/latest/meta-data/tags/instance/%E5%90%8D%3Aa%40b").is_some());
+    assert!(Ecs.look_up(&tree, "/latest/meta-data/tags/instance/%E5%90%8D%3Aa%40b").is_some());
 }

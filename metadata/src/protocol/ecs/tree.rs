@@ -1,16 +1,14 @@
 //! The ECS tree of a pod: each item and where its value comes from. Every documented item is as old as the service, so
 //! both version prefixes serve one tree. Items that a pod cannot have are in docs/coverage.md with the reason.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use serde_json::{Map, Value as Json};
 
-use crate::dialect::ecs::document;
+use crate::dialect::Dialect;
 use crate::identity::{IdKind, alphanumeric_id};
-use crate::item::ItemPath;
+use crate::protocol::ecs::document;
 use crate::time::rfc3339;
 use crate::tree::{DocumentItem, LeafValue, Since, Tree, TreeBuilder};
-use crate::workload::{DialectPart, Instance, Link, MacAddress, UserData, Workload};
+use crate::workload::{DialectPart, Instance, Link, UserData, Workload};
 
 /// Served prefixes, oldest first. Source: cloud-init's documentation of the AliYun data source.
 pub const PREFIXES: [&str; 2] = ["2016-01-01", "latest"];
@@ -21,10 +19,9 @@ pub const ALWAYS: Since = Since(0);
 /// The directory of an instance's role.
 const CREDENTIALS: &str = "meta-data/ram/security-credentials";
 
-/// Renders the tree; `None` if the pod is not answered as an ECS instance.
-#[must_use]
-pub fn render(workload: &Workload, link: &Link) -> Option<Tree> {
-    let part = workload.ecs.as_ref()?;
+/// Renders the tree. Returns `None` if the pod does not have this dialect.
+pub(super) fn render(workload: &Workload, link: &Link) -> Option<Tree> {
+    let part = workload.part(Dialect::Ecs)?;
     let mut tree = own(workload, part, link);
     tree.items(part, link);
     let all = everything(&tree);
@@ -33,16 +30,6 @@ pub fn render(workload: &Workload, link: &Link) -> Option<Tree> {
         tree.leaf(ALWAYS, format!("{CREDENTIALS}/{}", role.name), LeafValue::Credentials);
     }
     Some(tree.build())
-}
-
-/// The profile's items that cannot stand where they would.
-pub(crate) fn misplaced_items(workload: &Workload) -> Vec<ItemPath> {
-    let link = Link {
-        ipv4: vec![Ipv4Addr::UNSPECIFIED],
-        ipv6: vec![Ipv6Addr::UNSPECIFIED],
-        mac: MacAddress::from_uid(&workload.pod.uid),
-    };
-    workload.ecs.as_ref().map(|part| own(workload, part, &link).items(part, &link)).unwrap_or_default()
 }
 
 fn directory_line(_parent: &str, name: &str) -> String {

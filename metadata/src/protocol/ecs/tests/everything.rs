@@ -6,8 +6,9 @@ use serde_json::Value as Json;
 
 use super::render;
 use crate::dialect::Dialect;
-use crate::dialect::ecs::{look_up, tree::ALWAYS};
 use crate::fixture::{Case, item, listing, text};
+use crate::protocol::Protocol as _;
+use crate::protocol::ecs::{Ecs, tree::ALWAYS};
 use crate::tree::{LeafValue, Tree};
 
 /// The leaves of the object, by path.
@@ -42,13 +43,13 @@ fn all_holds_each_leaf_as_the_text_that_its_own_path_gives() {
     });
     assert_eq!(flattened(&all(&tree)), leaves.collect());
     assert_eq!(all(&tree)["dns-conf"]["nameservers"], "100.100.2.136\r\n100.100.2.138");
-    assert_eq!(all(&tree)["instance-id"], case.workload().ecs.unwrap().instance_id);
+    assert_eq!(all(&tree)["instance-id"], case.workload().ecs().instance_id);
 }
 
 #[test]
 fn all_holds_no_role_no_user_data_and_no_document() {
     let tree = render(&Case::full());
-    assert!(look_up(&tree, "/latest/meta-data/ram/security-credentials/AppReaderRole").is_some());
+    assert!(Ecs.look_up(&tree, "/latest/meta-data/ram/security-credentials/AppReaderRole").is_some());
     let all = all(&tree);
     assert_eq!(all.get("ram"), None);
     let text = all.to_string();
@@ -60,6 +61,6 @@ fn all_holds_no_role_no_user_data_and_no_document() {
 #[test]
 fn all_is_served_and_not_listed() {
     let tree = render(&Case::full());
-    assert!(look_up(&tree, "/2016-01-01/meta-data/all").is_some());
+    assert!(Ecs.look_up(&tree, "/2016-01-01/meta-data/all").is_some());
     assert!(!listing(&tree, "meta-data", ALWAYS).unwrap().lines().any(|line| line == "all"));
 }

@@ -2,9 +2,10 @@
 
 use super::{MAC, render};
 use crate::dialect::Dialect;
-use crate::dialect::ec2::{look_up, tree};
 use crate::fixture::{Case, LATEST, link, listing, secret_role, text};
 use crate::item::{FieldPath, Item, ItemSource};
+use crate::protocol::Protocol as _;
+use crate::protocol::ec2::{Ec2, tree};
 use crate::tree::{LeafValue, Lookup};
 
 #[test]
@@ -91,7 +92,7 @@ fn a_host_name_without_an_ipv4_address_is_made_of_the_instance_id() {
     link.ipv4.clear();
     let workload = case.workload();
     let tree = tree::render(&workload, &link).unwrap();
-    let id = workload.ec2.unwrap().instance_id;
+    let id = workload.ec2().instance_id;
     assert_eq!(text(&tree, "meta-data/hostname").unwrap(), format!("{id}.eu-west-1.compute.internal"));
 }
 
@@ -119,9 +120,9 @@ fn a_role_without_an_account_has_credentials_and_no_profile_arn() {
     let tree = render(&case);
     assert_eq!(listing(&tree, "meta-data/iam", LATEST).unwrap(), "security-credentials/");
     assert_eq!(
-        look_up(&tree, "/latest/meta-data/iam/security-credentials/web/"),
+        Ec2.look_up(&tree, "/latest/meta-data/iam/security-credentials/web/"),
         Some(Lookup::Leaf(&LeafValue::Credentials))
     );
-    assert_eq!(look_up(&tree, "/latest/meta-data/iam/security-credentials/we"), None);
+    assert_eq!(Ec2.look_up(&tree, "/latest/meta-data/iam/security-credentials/we"), None);
     assert_eq!(text(&tree, "meta-data/identity-credentials/ec2/info"), None);
 }

@@ -1,11 +1,11 @@
-//! The XHTML page that both services answer errors with: that of a web server of their day.
+//! The XHTML error page of both services.
 //! Source: 404 pages captured from both clouds, 339 bytes long on EC2.
 
 use bytes::Bytes;
 use http::StatusCode;
 
-/// The page of a status.
-pub(super) fn page(status: StatusCode) -> Bytes {
+/// Returns the error page of a status code.
+pub(super) fn error_page(status: StatusCode) -> Bytes {
     let title = format!("{} - {}", status.as_u16(), status.canonical_reason().unwrap_or_default());
     Bytes::from(format!(
         "<?xml version=\"1.0\" encoding=\"iso-8859-1\"?>\n\
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_404_page_has_the_length_of_the_captured_one() {
-        assert_eq!(page(StatusCode::NOT_FOUND).len(), 339);
+    fn page_of_404_has_the_captured_length() {
+        assert_eq!(error_page(StatusCode::NOT_FOUND).len(), 339);
     }
 }

@@ -1,14 +1,14 @@
 //! EC2's identity document: its bytes and the names of its forms.
 //! Source: EC2 user guide, "Instance identity documents".
 
-use crate::dialect::ec2::json::object;
+use crate::dialect::Dialect;
+use crate::protocol::ec2::json::object;
 use crate::time::rfc3339;
 use crate::tree::DocumentItem;
 use crate::workload::{Link, Workload};
 
 /// The name of a form below `dynamic/instance-identity/`.
-#[must_use]
-pub fn name(item: DocumentItem) -> &'static str {
+pub(super) fn name(item: DocumentItem) -> &'static str {
     match item {
         DocumentItem::Document => "document",
         DocumentItem::Signature => "signature",
@@ -18,9 +18,8 @@ pub fn name(item: DocumentItem) -> &'static str {
 }
 
 /// The document of a pod, as it is served and signed; `None` if the pod is not answered as an EC2 instance.
-#[must_use]
-pub fn document(workload: &Workload, link: &Link) -> Option<String> {
-    let (part, instance) = (workload.ec2.as_ref()?, &workload.instance);
+pub(super) fn document(workload: &Workload, link: &Link) -> Option<String> {
+    let (part, instance) = (workload.part(Dialect::Ec2)?, &workload.instance);
     let account = part.account.as_ref().map(ToString::to_string);
     let private_ip = link.ipv4.first().map(ToString::to_string);
     let text = |value: &Option<String>| value.clone();

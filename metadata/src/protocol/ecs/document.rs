@@ -1,16 +1,16 @@
 //! ECS's identity document: its bytes, also with an audience, and the names of its forms.
 //! Source: Alibaba Cloud help, "Instance identity"; the order of its sample.
 
+use crate::dialect::Dialect;
 use crate::identity::{IdKind, uuid};
 use crate::tree::DocumentItem;
 use crate::workload::{Link, Workload};
 
 /// The longest audience, in bytes; Alibaba Cloud publishes no limit.
-pub const MAX_AUDIENCE_BYTES: usize = 1024;
+pub(super) const MAX_AUDIENCE_BYTES: usize = 1024;
 
 /// The name of a form below `dynamic/instance-identity/`, if ECS has it.
-#[must_use]
-pub fn name(item: DocumentItem) -> Option<&'static str> {
+pub(super) fn name(item: DocumentItem) -> Option<&'static str> {
     match item {
         DocumentItem::Document => Some("document"),
         DocumentItem::Pkcs7 => Some("pkcs7"),
@@ -21,9 +21,8 @@ pub fn name(item: DocumentItem) -> Option<&'static str> {
 /// The document of a pod; `None` if the pod is not answered as an ECS instance.
 ///
 /// With an audience, which only the signed form has, it is the same text with one member more.
-#[must_use]
-pub fn document(workload: &Workload, link: &Link, audience: Option<&str>) -> Option<String> {
-    let (part, instance) = (workload.ecs.as_ref()?, &workload.instance);
+pub(super) fn document(workload: &Workload, link: &Link, audience: Option<&str>) -> Option<String> {
+    let (part, instance) = (workload.part(Dialect::Ecs)?, &workload.instance);
     let text = |value: Option<String>| serde_json::Value::from(value.unwrap_or_default());
     let members = [
         ("zone-id", text(instance.zone.clone())),

@@ -2,9 +2,10 @@
 
 use super::{MAC, render};
 use crate::dialect::Dialect;
-use crate::dialect::ec2::look_up;
-use crate::dialect::ec2::version::{PREFIXES, parse};
 use crate::fixture::{Case, LATEST, item, listing, text};
+use crate::protocol::Protocol as _;
+use crate::protocol::ec2::Ec2;
+use crate::protocol::ec2::version::{PREFIXES, parse};
 use crate::tree::{Lookup, Tree};
 
 /// The listing of a directory of the full pod, in `latest`.
@@ -15,7 +16,7 @@ fn full(path: &str) -> String {
 #[test]
 fn the_root_lists_every_version_oldest_first_and_latest_last() {
     let tree = render(&Case::new());
-    let Some(Lookup::Listing(versions)) = look_up(&tree, "/") else { panic!("no listing") };
+    let Some(Lookup::Listing(versions)) = Ec2.look_up(&tree, "/") else { panic!("no listing") };
     let versions = std::str::from_utf8(&versions).unwrap();
     assert!(versions.starts_with("1.0\n2007-01-19\n2007-03-01\n"), "{versions}");
     assert!(versions.ends_with("\n2022-09-24\n2024-04-11\nlatest"), "{versions}");
@@ -66,7 +67,7 @@ fn listings_are_those_of_an_instance() {
 fn a_pod_of_which_nothing_more_is_known_lists_what_every_pod_has() {
     let tree = render(&Case::new());
     assert_eq!(listing(&tree, "", LATEST).unwrap(), "dynamic\nmeta-data\nuser-data");
-    assert_eq!(look_up(&tree, "/latest/user-data"), None);
+    assert_eq!(Ec2.look_up(&tree, "/latest/user-data"), None);
     assert_eq!(
         listing(&tree, "meta-data", LATEST).unwrap(),
         "ami-id\nami-launch-index\nami-manifest-path\nevents/\nhostname\ninstance-action\ninstance-id\nipv6\n\
@@ -161,7 +162,7 @@ fn a_version_that_is_no_prefix_has_nothing() {
     for path in
         ["/2016-11-15/meta-data/", "/2021-03-24/", "/Latest/meta-data/", "/2.0/", "/meta-data/", "/latest/Meta-data"]
     {
-        assert_eq!(look_up(&tree, path), None, "{path}");
+        assert_eq!(Ec2.look_up(&tree, path), None, "{path}");
     }
 }
 

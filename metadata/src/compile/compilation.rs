@@ -1,0 +1,163 @@
+//! The compilation of one pod with the profile that was selected for it.
+
+use std::collections::BTreeMap;
+
+use crate::compile::instance::{instance, part};
+use crate::compile::{DenialReason, Denied, Outcome, Settings, Sources, pod_ref};
+use crate::dialect::Dialect;
+use crate::facts::Facts;
+use crate::finding::{Finding, FindingReason};
+use crate::options::{HttpEndpoint, HttpTokens, MetadataOptions};
+use crate::policy::Rules;
+use crate::profile::{HostNetwork, MAX_USER_DATA_BYTES, Profile, UserDataSource};
+use crate::role::Role;
+use crate::workload::{UserData, Workload};
+
+/// One pod and its profile, in compilation.
+pub(super) struct Compilation<'a> {
+    pub(super) facts: &'a Facts,
+    pub(super) profile: &'a Profile,
+    pub(super) rules: Rules<'a>,
+    pub(super) sources: &'a Sources,
+    pub(super) settings: &'a Settings,
+    pub(super) findings: &'a mut Vec<Finding>,
+}
+
+impl Compilation<'_> {
+    /// Records a finding about the profile.
+    pub(super) fn report(&mut self, field: impl Into<String>, reason: FindingReason, message: impl Into<String>) {
+        self.findings.push(Finding {
+            profile: Some(self.profile.object.clone()),
+            field: field.into(),
+            reason,
+            message: message.into(),
+        });
+    }
+
+    pub(super) fn run(mut self) -> Outcome {
+        if self.facts.pod.spec.host_network {
+            match self.host_network() {
+                Ok(HostNetwork::Pod) => {}
+                Ok(HostNetwork::Node) => return Outcome::Node(pod_ref(self.facts)),
+                Ok(HostNetwork::Deny) => {
+                    return self
+                        .denied("spec.hostNetwork of its profile is Deny, so this hostNetwork pod gets nothing");
+                }
+                Err(message) => return self.denied(&message),
+            }
+        }
+        let roles = self.roles();
+        let mut workload = Workload {
+            pod: pod_ref(self.facts),
+            profile: Some(self.profile.object.clone()),
+            options: self.options(),
+            limits: self.profile.limits,
+            users: self.profile.users.clone(),
+            instance: instance(self.facts, &self.profile.instance, self.settings),
+            dialects: BTreeMap::new(),
+        };
+        workload.instance.public_keys.clone_from(&self.profile.public_keys);
+        workload.instance.user_data = self.user_data();
+        for dialect in self.dialects() {
+            let role = roles.get(&dialect).cloned();
+            let mut part = part(self.facts, Some(self.profile), dialect, role, self.settings);
+            part.tags = self.tags(dialect, workload.options.instance_metadata_tags);
+            part.items = self.items(dialect);
+            self.drop_misplaced_items(&workload, dialect, &mut part);
+            workload.dialects.insert(dialect, part);
+        }
+        Outcome::Served(Box::new(workload))
+    }
+
+    fn denied(&self, message: &str) -> Outcome {
+        let reason = DenialReason::of_profile(self.profile.object.clone(), message);
+        Outcome::Denied(Denied { pod: pod_ref(self.facts), reason })
+    }
+
+    /// Returns the profile's mode, or the message of the policy that forbids it.
+    fn host_network(&mut self) -> Result<HostNetwork, String> {
+        let mode = self.profile.host_network;
+        match self.rules.forbids_host_network(mode) {
+            Some(message) => {
+                self.report("spec.hostNetwork", FindingReason::PolicyForbids, message.clone());
+                Err(message)
+            }
+            None => Ok(mode),
+        }
+    }
+
+    /// Returns the profile's options as tightened by policies.
+    fn options(&mut self) -> MetadataOptions {
+        let mut options = self.profile.options;
+        let enabled = options.http_endpoint == HttpEndpoint::Enabled;
+        if options.http_tokens == HttpTokens::Optional
+            && let Some(policy) = self.rules.requires_tokens()
+        {
+            let message = format!("MetadataPolicy {} requires tokens", policy.name);
+            options.http_tokens = HttpTokens::Required;
+            if enabled {
+                self.report("spec.metadataOptions.httpTokens", FindingReason::PolicyTightened, message);
+            }
+        }
+        if let Some((limit, policy)) = self.rules.max_hop_limit()
+            && limit < options.http_put_response_hop_limit
+        {
+            let message = format!("MetadataPolicy {} allows {} at most", policy.name, limit.get());
+            options.http_put_response_hop_limit = limit;
+            if enabled {
+                self.report("spec.metadataOptions.httpPutResponseHopLimit", FindingReason::PolicyTightened, message);
+            }
+        }
+        options
+    }
+
+    fn dialects(&mut self) -> Vec<Dialect> {
+        let mut allowed = Vec::new();
+        for dialect in &self.profile.dialects {
+            match self.rules.forbids_dialect(*dialect) {
+                Some(policy) => {
+                    let message = format!("MetadataPolicy {} does not allow {dialect}", policy.name);
+                    self.report("spec.dialects", FindingReason::PolicyForbids, message);
+                }
+                None => allowed.push(*dialect),
+            }
+        }
+        allowed
+    }
+
+    fn roles(&mut self) -> BTreeMap<Dialect, Role> {
+        let mut allowed = BTreeMap::new();
+        for (dialect, role) in &self.profile.roles {
+            match self.rules.forbids_role(role) {
+                Some(message) => {
+                    let message = format!("role {}: {message}", role.name);
+                    self.report("spec.roles", FindingReason::PolicyForbids, message);
+                }
+                None => {
+                    allowed.insert(*dialect, role.clone());
+                }
+            }
+        }
+        allowed
+    }
+
+    fn user_data(&mut self) -> Option<UserData> {
+        let key = match self.profile.user_data.as_ref()? {
+            UserDataSource::Inline(bytes) => return Some(UserData::Bytes(bytes.clone())), // cheap: shared bytes
+            UserDataSource::Secret(key) => return Some(UserData::Secret(key.clone())),
+            UserDataSource::ConfigMap(key) => key,
+        };
+        let message = match self.sources.get(key) {
+            Some(data) if data.len() <= MAX_USER_DATA_BYTES => return Some(UserData::Bytes(data.clone())),
+            Some(data) => format!(
+                "ConfigMap {} key {}: must be at most {MAX_USER_DATA_BYTES} bytes long, not {}",
+                key.name,
+                key.key,
+                data.len()
+            ),
+            None => format!("ConfigMap {} or its key {} does not exist", key.name, key.key),
+        };
+        self.report("spec.userData.configMapKeyRef", FindingReason::UserDataUnavailable, message);
+        None
+    }
+}

@@ -1,0 +1,117 @@
+//! The outcome of compiling one pod, and what a node agent serves for it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::profile::ProfileRef;
+use crate::workload::{Link, PodRef, Workload};
+
+/// What compiling one pod results in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "camelCase")]
+pub enum Outcome {
+    /// The pod is served.
+    Served(Box<Workload>),
+    /// The pod gets 403 on every path.
+    Denied(Denied),
+    /// The pod is in the host network, and its profile and policies leave it to the node's own metadata service.
+    Node(PodRef),
+}
+
+impl Outcome {
+    /// Returns the pod.
+    #[must_use]
+    pub fn pod(&self) -> &PodRef {
+        match self {
+            Self::Served(workload) => &workload.pod,
+            Self::Denied(denied) => &denied.pod,
+            Self::Node(pod) => pod,
+        }
+    }
+
+    /// Returns what is served, or `None` if the pod is not served.
+    #[must_use]
+    pub fn workload(&self) -> Option<&Workload> {
+        match self {
+            Self::Served(workload) => Some(workload),
+            Self::Denied(_) | Self::Node(_) => None,
+        }
+    }
+
+    /// Returns what a node agent serves for the pod, or `None` if it leaves the pod to the node's own service.
+    pub fn into_view(self, link: impl FnOnce() -> Link) -> Option<PodView> {
+        match self {
+            Self::Served(workload) => Some(PodView::Served(workload, link())),
+            Self::Denied(denied) => Some(PodView::Denied(denied)),
+            Self::Node(_) => None,
+        }
+    }
+}
+
+/// What a node agent serves for a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodView {
+    /// The trees of the workload, rendered with the pod's link.
+    Served(Box<Workload>, Link),
+    /// 403 on every path.
+    Denied(Denied),
+}
+
+/// A pod that gets 403 on every path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denied {
+    /// The pod.
+    pub pod: PodRef,
+    /// Why it is denied.
+    #[serde(flatten)]
+    pub reason: DenialReason,
+}
+
+/// Why a pod is denied, and where to change it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DenialReason {
+    /// The reason, as one clause.
+    #[serde(rename = "reason", alias = "why")]
+    pub message: String,
+    /// The profile that matches the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileRef>,
+}
+
+impl DenialReason {
+    /// A reason that no profile matches.
+    #[must_use]
+    pub fn without_profile(message: impl Into<String>) -> Self {
+        Self { message: message.into(), profile: None }
+    }
+
+    /// A reason that comes from this profile, or from a policy that restricts it.
+    #[must_use]
+    pub fn of_profile(profile: ProfileRef, message: impl Into<String>) -> Self {
+        Self { message: message.into(), profile: Some(profile) }
+    }
+}
+
+impl fmt::Display for DenialReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.profile {
+            Some(profile) => write!(f, " (MetadataProfile {}/{})", profile.namespace, profile.name),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn denied_of_version_0_1_is_read() {
+        let json = r#"{"outcome":"denied","pod":{"namespace":"shop","name":"web","uid":"u"},"why":"no profile"}"#;
+        let outcome = serde_json::from_str::<Outcome>(json).unwrap();
+        let pod = PodRef { namespace: "shop".into(), name: "web".into(), uid: "u".try_into().unwrap() };
+        assert_eq!(outcome, Outcome::Denied(Denied { pod, reason: DenialReason::without_profile("no profile") }));
+    }
+}

@@ -1,0 +1,207 @@
+//! Evaluates a request: the order of all checks, and so of all rejections, is here.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use jiff::Timestamp;
+
+use crate::compile::DenialReason;
+use crate::dialect::Dialect;
+use crate::options::{HopLimit, HttpEndpoint, HttpProtocolIpv6, HttpTokens, TokenTtl};
+use crate::protocol::{Protocol, TokenHeaders};
+use crate::rejection::Rejection;
+use crate::request::{Request, TOKEN_PATH};
+use crate::session::Keyring;
+use crate::tree::{LeafValue, Lookup, Tree};
+use crate::workload::Workload;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The pod that a connection belongs to.
+#[derive(Clone, Copy, Debug)]
+pub enum PodState<'p> {
+    /// The pod was deleted, or the node does not know it yet.
+    Unknown,
+    /// The pod is denied on every path.
+    Denied(&'p DenialReason),
+    /// The pod is served.
+    Served {
+        /// The compiled pod.
+        workload: &'p Workload,
+        /// Its tree in the request's dialect, or `None` if it does not have the dialect.
+        tree: Option<&'p Tree>,
+    },
+}
+
+/// An extra check of the request headers. The error says what is malformed.
+pub type HeaderCheck = fn(&HeaderMap) -> Result<(), &'static str>;
+
+/// What the edge knows about a request beside its head.
+#[derive(Clone, Copy)]
+pub struct EdgeChecks<'e> {
+    /// True if the pod exceeds its rate limit.
+    pub rate_limited: bool,
+    /// A check that the listener of the connection demands.
+    pub header_check: Option<HeaderCheck>,
+    /// Returns the user ID of the client process, or `None` if it is not found. Called only if the pod restricts users.
+    pub process_owner: &'e dyn Fn() -> Option<u32>,
+}
+
+/// What a request that is not rejected gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision<'t> {
+    /// A new session token.
+    IssueToken {
+        /// The token.
+        token: String,
+        /// Its lifetime.
+        ttl: TokenTtl,
+        /// The hop limit of the response.
+        hop_limit: HopLimit,
+    },
+    /// An item of the tree.
+    ServeItem {
+        /// The leaf or listing.
+        lookup: Lookup<'t>,
+        /// The remaining lifetime of the request's token in seconds, or `None` if the request has no token.
+        token_left: Option<u32>,
+        /// The audience that the request names for a signed document.
+        audience: Option<String>,
+    },
+}
+
+/// Evaluates a request of a pod. The checks run in this order, and the first one that fails rejects the request:
+///
+/// 1. pod unknown (503)
+/// 2. rate limit (429)
+/// 3. pod denied (403)
+/// 4. header check of the listener (400)
+/// 5. owner of the client process (403)
+/// 6. dialect, endpoint or IPv6 off (403)
+/// 7. request head (400, 413)
+/// 8. token path: method, proxy, TTL
+/// 9. checks of the dialect that precede the token check
+/// 10. session token
+/// 11. method
+/// 12. path (404)
+///
+/// # Errors
+/// If a check fails. [`Protocol::rejection_response`] turns the rejection into a response.
+pub fn evaluate<'p>(
+    dialect: Dialect,
+    request: &Request<'_>,
+    pod: PodState<'p>,
+    edge: &EdgeChecks<'_>,
+    keys: &Keyring,
+    now: Timestamp,
+) -> Result<Decision<'p>, Rejection> {
+    let (workload, tree) = match pod {
+        PodState::Unknown => {
+            return Err(Rejection::Unavailable("the pod was deleted or is not known yet; retry later".to_owned()));
+        }
+        PodState::Denied(_) | PodState::Served { .. } if edge.rate_limited => return Err(Rejection::TooManyRequests),
+        PodState::Denied(reason) => return Err(Rejection::PodDenied(reason.clone())),
+        PodState::Served { workload, tree } => (workload, tree),
+    };
+    if let Some(check) = edge.header_check {
+        check(request.headers).map_err(Rejection::Malformed)?;
+    }
+    if !workload.users.is_everybody() && !workload.users.admit((edge.process_owner)()) {
+        return Err(Rejection::UserNotAllowed);
+    }
+    let tree = tree.ok_or(Rejection::DialectOff)?;
+    check_endpoint(request, workload)?;
+    request.check_head()?;
+    let protocol = dialect.protocol();
+    let token_headers = protocol.token_headers();
+    if let Some(headers) = token_headers
+        && request.uri.path() == TOKEN_PATH
+    {
+        return issue_token(dialect, headers, request, workload, keys, now);
+    }
+    protocol.check_before_token(request)?;
+    let token_left = match token_headers {
+        Some(headers) => check_token(dialect, headers, request, workload, keys, now)?,
+        None => None,
+    };
+    if *request.method != Method::GET && *request.method != Method::HEAD {
+        return Err(Rejection::Method);
+    }
+    serve_item(protocol, request, tree, token_left)
+}
+
+fn check_endpoint(request: &Request<'_>, workload: &Workload) -> Result<(), Rejection> {
+    if workload.options.http_endpoint == HttpEndpoint::Disabled {
+        return Err(Rejection::EndpointDisabled);
+    }
+    if request.service.is_ipv6() && workload.options.http_protocol_ipv6 == HttpProtocolIpv6::Disabled {
+        return Err(Rejection::Ipv6Disabled);
+    }
+    Ok(())
+}
+
+fn issue_token<'p>(
+    dialect: Dialect,
+    headers: &TokenHeaders,
+    request: &Request<'_>,
+    workload: &Workload,
+    keys: &Keyring,
+    now: Timestamp,
+) -> Result<Decision<'p>, Rejection> {
+    if *request.method != Method::PUT {
+        return Err(Rejection::TokenPathMethod);
+    }
+    if request.headers.contains_key(FORWARDED_FOR) {
+        return Err(Rejection::ForwardedFor);
+    }
+    let requested = single(request.headers, &headers.ttl).ok().flatten().and_then(TokenTtl::parse);
+    let ttl = requested.ok_or(Rejection::BadTtl)?.min(workload.options.max_token_ttl_seconds);
+    match keys.issue(&workload.pod.uid, dialect, ttl, now) {
+        Ok(token) => Ok(Decision::IssueToken { token, ttl, hop_limit: workload.options.http_put_response_hop_limit }),
+        Err(error) => Err(Rejection::Unavailable(format!("internal error: cannot sign the session token: {error}"))),
+    }
+}
+
+/// Returns the remaining lifetime of the token in seconds, or `None` if there is no token and none is required.
+fn check_token(
+    dialect: Dialect,
+    headers: &TokenHeaders,
+    request: &Request<'_>,
+    workload: &Workload,
+    keys: &Keyring,
+    now: Timestamp,
+) -> Result<Option<u32>, Rejection> {
+    match (single(request.headers, &headers.token), workload.options.http_tokens) {
+        (Err(Repeated), _) => Err(Rejection::TokenTwice),
+        (Ok(Some(token)), _) => {
+            let left = keys.verify(token, request.session, &workload.pod.uid, dialect, now);
+            left.map(Some).map_err(Rejection::TokenBad)
+        }
+        (Ok(None), HttpTokens::Required) => Err(Rejection::TokenMissing),
+        (Ok(None), HttpTokens::Optional) => Ok(None),
+    }
+}
+
+fn serve_item<'p>(
+    protocol: &dyn Protocol,
+    request: &Request<'_>,
+    tree: &'p Tree,
+    token_left: Option<u32>,
+) -> Result<Decision<'p>, Rejection> {
+    let lookup = protocol.look_up(tree, request.uri.path()).ok_or(Rejection::NotFound)?;
+    let audience = match &lookup {
+        Lookup::Leaf(LeafValue::Document(item)) => protocol.audience(*item, request.uri.query())?,
+        Lookup::Leaf(_) | Lookup::Listing(_) => None,
+    };
+    Ok(Decision::ServeItem { lookup, token_left, audience })
+}
+
+/// A header that may occur once is repeated.
+struct Repeated;
+
+/// Returns the value of a header that may occur once.
+fn single<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<Option<&'r [u8]>, Repeated> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (first, None) => Ok(first.map(HeaderValue::as_bytes)),
+        (_, Some(_)) => Err(Repeated),
+    }
+}

@@ -1,0 +1,138 @@
+//! The dialect table: everything that differs between the clouds' metadata protocols.
+//!
+//! To add a dialect, add a folder below `protocol/` that implements [`Protocol`], a variant of [`Dialect`], and a line
+//! in [`Dialect::protocol`].
+
+pub mod ec2;
+pub mod ecs;
+mod error_page;
+mod select;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+use jiff::Timestamp;
+
+use crate::credentials::{Credentials, CredentialsFailure};
+use crate::dialect::Dialect;
+use crate::names::InvalidValue;
+use crate::options::TokenTtl;
+use crate::rejection::Rejection;
+use crate::request::Request;
+use crate::response::{HttpResponse, ItemResponse};
+use crate::role::ProviderKind;
+use crate::tree::{DocumentItem, Lookup, Tree};
+use crate::workload::{DialectPart, Link, Workload};
+
+pub use select::{Selection, select};
+
+impl Dialect {
+    /// Returns the implementation of this dialect.
+    #[must_use]
+    pub fn protocol(self) -> &'static dyn Protocol {
+        match self {
+            Self::Ec2 => &ec2::Ec2,
+            Self::Ecs => &ecs::Ecs,
+        }
+    }
+}
+
+/// The names of the headers that carry a session token.
+#[derive(Debug)]
+pub struct TokenHeaders {
+    /// Carries a token.
+    pub token: HeaderName,
+    /// Carries the requested lifetime of a new token, in seconds.
+    pub ttl: HeaderName,
+}
+
+/// What one dialect does differently from the others.
+pub trait Protocol: Sync {
+    /// Returns the cloud's name of the instances, such as `EC2`.
+    fn instance_name(&self) -> &'static str;
+
+    /// Returns which requests belong to this dialect.
+    fn selection(&self) -> Selection;
+
+    /// Returns the session token headers, or `None` if the dialect has no session tokens.
+    fn token_headers(&self) -> Option<&'static TokenHeaders>;
+
+    /// Checks a request that is not a token request, before its token is checked.
+    ///
+    /// # Errors
+    /// If the request is rejected whatever token it has.
+    fn check_before_token(&self, _request: &Request<'_>) -> Result<(), Rejection> {
+        Ok(())
+    }
+
+    /// Returns what the tree has at the path of a request, given without its query.
+    fn look_up<'t>(&self, tree: &'t Tree, path: &str) -> Option<Lookup<'t>>;
+
+    /// Returns the audience that a request names for a signed document.
+    ///
+    /// # Errors
+    /// If the audience is malformed or too long.
+    fn audience(&self, _item: DocumentItem, _query: Option<&str>) -> Result<Option<String>, Rejection> {
+        Ok(None)
+    }
+
+    /// Returns the response that carries a new session token.
+    fn token_response(&self, token: String, ttl: TokenTtl) -> HttpResponse;
+
+    /// Returns the response that carries an item.
+    fn item_response(&self, item: ItemResponse) -> HttpResponse;
+
+    /// Returns the response to a rejected request.
+    fn rejection_response(&self, rejection: &Rejection) -> HttpResponse;
+
+    /// Returns the `Last-Modified` header of an item that was changed at `time`, if the dialect sends one.
+    fn last_modified(&self, _time: Timestamp) -> Option<HeaderValue> {
+        None
+    }
+
+    /// Returns the JSON document that carries credentials.
+    fn credentials_json(&self, credentials: &Credentials) -> Bytes;
+
+    /// Returns the JSON document that reports missing credentials. Its status code is 200 in both clouds.
+    fn failure_json(&self, failure: &CredentialsFailure) -> Bytes;
+
+    /// Renders the tree of a pod. Returns `None` if the pod has no such dialect.
+    fn render(&self, workload: &Workload, link: &Link) -> Option<Tree>;
+
+    /// Returns the text of the identity document that is signed. Returns `None` if the pod has no such dialect.
+    fn document(&self, workload: &Workload, link: &Link, audience: Option<&str>) -> Option<String>;
+
+    /// Returns the paths of podmeta's own leaves below `meta-data/`, without those at or below a reserved path.
+    fn own_paths(&self, workload: &Workload, part: &DialectPart) -> Vec<String>;
+
+    /// Returns the first path segments that no item of a profile may have.
+    fn reserved_names(&self) -> &'static [&'static str];
+
+    /// Checks the key of an instance tag.
+    ///
+    /// # Errors
+    /// If the cloud does not allow the key.
+    fn check_tag_key(&self, key: &str) -> Result<(), InvalidValue>;
+
+    /// Returns the instance ID of the pod with this UID.
+    fn instance_id(&self, uid: &str) -> String;
+
+    /// Returns the image ID of a container image.
+    fn image_id(&self, image: &str) -> String;
+
+    /// Returns true if a role of this dialect can have this provider.
+    fn supports_provider(&self, provider: ProviderKind) -> bool;
+}
+
+impl Dialect {
+    /// Returns the service address of the same address family as `local`, else the dialect's first one.
+    #[must_use]
+    pub fn service_address(self, local: IpAddr) -> IpAddr {
+        let addresses = self.protocol().selection().addresses;
+        let same_family = addresses.iter().find(|address| address.is_ipv6() == local.is_ipv6());
+        same_family.or(addresses.first()).copied().unwrap_or(local)
+    }
+}

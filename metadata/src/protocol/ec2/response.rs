@@ -1,0 +1,94 @@
+//! EC2's responses: status codes, headers and error pages.
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_RANGES, ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LAST_MODIFIED, RETRY_AFTER, SERVER,
+};
+use http::{HeaderValue, StatusCode};
+
+use crate::options::TokenTtl;
+use crate::protocol::ec2::TOKEN_HEADERS;
+use crate::protocol::error_page::error_page;
+use crate::rejection::Rejection;
+use crate::response::{ContentKind, HttpResponse, ItemResponse, ReasonPhrase};
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
+const HTML: HeaderValue = HeaderValue::from_static("text/html");
+const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
+const SERVER_NAME: HeaderValue = HeaderValue::from_static("EC2ws");
+
+/// Returns the response that carries a token. The connection closes after it, so that no later byte raises its hop limit.
+pub(super) fn token(token: String, ttl: TokenTtl) -> HttpResponse {
+    let mut response = HttpResponse::new(Bytes::from(token));
+    let length = response.body().len();
+    let headers = response.headers_mut();
+    headers.insert(&TOKEN_HEADERS.ttl, HeaderValue::from(ttl.seconds()));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(SERVER, SERVER_NAME);
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(CONTENT_TYPE, TEXT);
+    response
+}
+
+/// Returns the response that carries an item.
+pub(super) fn item(item: ItemResponse) -> HttpResponse {
+    let length = item.body.len();
+    let mut response = HttpResponse::new(item.body);
+    let headers = response.headers_mut();
+    if let Some(left) = item.token_left {
+        headers.insert(&TOKEN_HEADERS.ttl, HeaderValue::from(left));
+    }
+    let content_type = match item.kind {
+        ContentKind::Text => TEXT,
+        ContentKind::UserData => BYTES,
+    };
+    headers.insert(CONTENT_TYPE, content_type);
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("none"));
+    if let Some(modified) = item.last_modified {
+        headers.insert(LAST_MODIFIED, modified);
+    }
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(SERVER, SERVER_NAME);
+    response
+}
+
+/// Returns the response to a rejected request.
+pub(super) fn rejection(rejection: &Rejection) -> HttpResponse {
+    let (status, body, content_type) = match rejection {
+        Rejection::PodDenied(_)
+        | Rejection::DialectOff
+        | Rejection::EndpointDisabled
+        | Rejection::Ipv6Disabled
+        | Rejection::UserNotAllowed
+        | Rejection::ForwardedFor
+        | Rejection::PutElsewhere => (StatusCode::FORBIDDEN, Bytes::new(), TEXT),
+        Rejection::Malformed(_) | Rejection::BadTtl => {
+            (StatusCode::BAD_REQUEST, error_page(StatusCode::BAD_REQUEST), HTML)
+        }
+        Rejection::BodyTooLong => (StatusCode::PAYLOAD_TOO_LARGE, Bytes::new(), TEXT),
+        Rejection::TokenMissing | Rejection::TokenTwice | Rejection::TokenBad(_) => {
+            (StatusCode::UNAUTHORIZED, Bytes::new(), TEXT)
+        }
+        Rejection::TokenPathMethod | Rejection::Method => (StatusCode::METHOD_NOT_ALLOWED, Bytes::new(), TEXT),
+        Rejection::NotFound => (StatusCode::NOT_FOUND, error_page(StatusCode::NOT_FOUND), HTML),
+        Rejection::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, Bytes::new(), TEXT),
+        Rejection::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, Bytes::new(), TEXT),
+    };
+    let length = body.len();
+    let mut response = HttpResponse::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, content_type);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(SERVER, SERVER_NAME);
+    match rejection {
+        Rejection::TokenPathMethod => drop(headers.insert(ALLOW, HeaderValue::from_static("OPTIONS, PUT"))),
+        Rejection::Method => drop(headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"))),
+        Rejection::Unavailable(_) => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
+        _ => {} // no extra header
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        response.extensions_mut().insert(ReasonPhrase("Not Allowed"));
+    }
+    response
+}

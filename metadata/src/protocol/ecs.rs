@@ -1,0 +1,161 @@
+//! The Alibaba Cloud ECS instance metadata service.
+//! Source: Alibaba Cloud help, "Instance metadata" (2025-2026). docs/coverage.md lists our choices where it is silent.
+
+mod document;
+mod json;
+mod placement;
+mod response;
+pub mod tree;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use bytes::Bytes;
+use http::HeaderName;
+use percent_encoding::percent_decode_str;
+
+use crate::credentials::{Credentials, CredentialsFailure};
+use crate::identity::{IdKind, alphanumeric_id};
+use crate::names::{InvalidValue, limited};
+use crate::options::TokenTtl;
+use crate::path::Canonical;
+use crate::protocol::{Protocol, Selection, TokenHeaders};
+use crate::rejection::Rejection;
+use crate::response::{HttpResponse, ItemResponse};
+use crate::role::ProviderKind;
+use crate::tree::{DocumentItem, Lookup, Tree};
+use crate::workload::{DialectPart, Link, Workload};
+
+static TOKEN_HEADERS: TokenHeaders = TokenHeaders {
+    token: HeaderName::from_static("x-aliyun-ecs-metadata-token"),
+    ttl: HeaderName::from_static("x-aliyun-ecs-metadata-token-ttl-seconds"),
+};
+
+const ADDRESSES: [IpAddr; 1] = [IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200))];
+
+/// The directory of the role. Documents and clients also write `Ram`.
+const RAM: &str = "meta-data/ram";
+
+/// The number of letters and digits in an ID.
+const ID_LENGTH: usize = 20;
+
+/// The ECS dialect.
+#[derive(Debug)]
+pub struct Ecs;
+
+impl Protocol for Ecs {
+    fn instance_name(&self) -> &'static str {
+        "Alibaba Cloud ECS"
+    }
+
+    fn selection(&self) -> Selection {
+        Selection { addresses: &ADDRESSES, claims: |_| false }
+    }
+
+    fn token_headers(&self) -> Option<&'static TokenHeaders> {
+        Some(&TOKEN_HEADERS)
+    }
+
+    /// Trailing and repeated slashes are ignored. `Ram`, in any letter case, is `ram`.
+    fn look_up<'t>(&self, tree: &'t Tree, path: &str) -> Option<Lookup<'t>> {
+        let path = Canonical::of(path)?;
+        let (prefix, below) = path.split_first();
+        if prefix.is_empty() {
+            return Some(Lookup::Listing(Bytes::from(tree::PREFIXES.join("\n"))));
+        }
+        if !tree::PREFIXES.contains(&prefix) {
+            return None;
+        }
+        match (below.get(..RAM.len()), below.get(RAM.len()..)) {
+            (Some(start), Some(rest))
+                if start.eq_ignore_ascii_case(RAM)
+                    && start.starts_with("meta-data/")
+                    && (rest.is_empty() || rest.starts_with('/')) =>
+            {
+                tree.get(&format!("{RAM}{rest}"), tree::ALWAYS)
+            }
+            _ => tree.get(below, tree::ALWAYS),
+        }
+    }
+
+    /// Only the PKCS #7 form has an audience.
+    fn audience(&self, item: DocumentItem, query: Option<&str>) -> Result<Option<String>, Rejection> {
+        if item == DocumentItem::Pkcs7 { audience(query) } else { Ok(None) }
+    }
+
+    fn token_response(&self, token: String, _ttl: TokenTtl) -> HttpResponse {
+        response::token(token)
+    }
+
+    fn item_response(&self, item: ItemResponse) -> HttpResponse {
+        response::item(item)
+    }
+
+    fn rejection_response(&self, rejection: &Rejection) -> HttpResponse {
+        response::rejection(rejection)
+    }
+
+    fn credentials_json(&self, credentials: &Credentials) -> Bytes {
+        json::credentials(credentials)
+    }
+
+    fn failure_json(&self, failure: &CredentialsFailure) -> Bytes {
+        json::failure(failure)
+    }
+
+    fn render(&self, workload: &Workload, link: &Link) -> Option<Tree> {
+        tree::render(workload, link)
+    }
+
+    fn document(&self, workload: &Workload, link: &Link, audience: Option<&str>) -> Option<String> {
+        document::document(workload, link, audience)
+    }
+
+    fn own_paths(&self, workload: &Workload, part: &DialectPart) -> Vec<String> {
+        placement::own_paths(&workload.instance, part)
+    }
+
+    fn reserved_names(&self) -> &'static [&'static str] {
+        &placement::RESERVED_NAMES
+    }
+
+    /// Source: ECS TagResources. Keys with `/`, `%` or white space are excluded too: a key is one path segment.
+    fn check_tag_key(&self, key: &str) -> Result<(), InvalidValue> {
+        let allowed = |c: char| !c.is_control() && !c.is_whitespace() && !"/%?#\\".contains(c);
+        limited(key, 1..=128, allowed, "one path segment on ecs").map_err(InvalidValue)?;
+        if key.starts_with("aliyun") || key.starts_with("acs:") || matches!(key, "." | "..") {
+            return Err(InvalidValue("must not start with aliyun or acs:, or be a dot segment, on ecs".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn instance_id(&self, uid: &str) -> String {
+        alphanumeric_id("i-", IdKind::Instance, uid, ID_LENGTH)
+    }
+
+    fn image_id(&self, image: &str) -> String {
+        alphanumeric_id("m-", IdKind::Image, image, ID_LENGTH)
+    }
+
+    fn supports_provider(&self, provider: ProviderKind) -> bool {
+        match provider {
+            ProviderKind::Secret | ProviderKind::AliyunOidc => true,
+            ProviderKind::AwsWebIdentity | ProviderKind::AwsAssumeRole => false,
+        }
+    }
+}
+
+/// Returns the value of `audience` in a query, URL-decoded once. An empty or repeated one counts as absent.
+fn audience(query: Option<&str>) -> Result<Option<String>, Rejection> {
+    let pairs = query.unwrap_or_default().split('&');
+    let mut audiences = pairs.filter_map(|pair| pair.strip_prefix("audience=")).filter(|text| !text.is_empty());
+    let (Some(audience), None) = (audiences.next(), audiences.next()) else { return Ok(None) };
+    let spaced = audience.replace('+', " ");
+    match percent_decode_str(&spaced).decode_utf8() {
+        Ok(text) if text.len() <= document::MAX_AUDIENCE_BYTES => Ok(Some(text.into_owned())),
+        Ok(_) => Err(Rejection::Malformed("its audience is longer than 1024 bytes")),
+        Err(_) => Err(Rejection::Malformed("its audience is not UTF-8")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! Responds to one request: applies the rate limit, evaluates the request, and gets what the tree does not hold.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use jiff::Timestamp;
+use podmeta_metadata::compile::PodView;
+use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::evaluate::{Decision, EdgeChecks, PodState, evaluate};
+use podmeta_metadata::rejection::Rejection;
+use podmeta_metadata::request::Request;
+use podmeta_metadata::response::{ContentKind, HttpResponse, ItemResponse};
+use podmeta_metadata::tree::{DocumentItem, LeafValue, Lookup};
+use podmeta_metadata::workload::{Link, Workload};
+use tokio::time::Instant;
+
+use crate::edge::connection::Connection;
+use crate::edge::limit::{MAX_WAIT, TooMany};
+use crate::edge::pod::{DialectTree, Pod};
+use crate::edge::{Edge, access, owner};
+
+/// Responds to one request of a dialect. `pod` is `None` if the pod is not known.
+pub(super) async fn respond(
+    edge: &Edge,
+    dialect: Dialect,
+    pod: Option<&Pod>,
+    connection: &Connection,
+    request: &Request<'_>,
+) -> Result<HttpResponse, Rejection> {
+    let rate_limited = match pod {
+        Some(pod) => wait_for_rate_limit(pod).await,
+        None => false,
+    };
+    let now = (edge.clock)();
+    match decide(edge, dialect, pod, connection, request, rate_limited, now)? {
+        Decision::IssueToken { token, ttl, hop_limit } => {
+            connection.hops.limit(hop_limit);
+            edge.metrics.token(dialect);
+            Ok(dialect.protocol().token_response(token, ttl))
+        }
+        Decision::ServeItem { lookup, token_left, audience } => {
+            let served = pod.and_then(|pod| Served::new(edge, dialect, pod));
+            let served =
+                served.ok_or_else(|| Rejection::Unavailable("internal error: the pod has no tree".to_owned()))?;
+            if token_left.is_none() {
+                edge.metrics.tokenless(dialect);
+                served.pod.tokenless.store(now.as_second(), Ordering::Relaxed);
+            }
+            let (body, kind, last_modified) = match lookup {
+                Lookup::Listing(listing) => (listing, ContentKind::Text, served.last_modified()),
+                Lookup::Leaf(value) => served.leaf(value, audience).await?,
+            };
+            Ok(dialect.protocol().item_response(ItemResponse { body, kind, token_left, last_modified }))
+        }
+    }
+}
+
+/// Evaluates a request. It is not async, because the checks are not `Send`.
+fn decide<'p>(
+    edge: &Edge,
+    dialect: Dialect,
+    pod: Option<&'p Pod>,
+    connection: &Connection,
+    request: &Request<'_>,
+    rate_limited: bool,
+    now: Timestamp,
+) -> Result<Decision<'p>, Rejection> {
+    let arrival = &connection.arrival;
+    let process_owner = || arrival.peer.as_ref().and_then(owner::of);
+    let checks = EdgeChecks { rate_limited, header_check: arrival.header_check, process_owner: &process_owner };
+    let state = pod.map_or(PodState::Unknown, |pod| pod.state(dialect));
+    evaluate(dialect, request, state, &checks, &edge.keys.load(), now)
+}
+
+/// Waits until the rate limit admits a request of the pod. Returns true if the request is rejected instead.
+async fn wait_for_rate_limit(pod: &Pod) -> bool {
+    match pod.bucket.take(&pod.limits(), Instant::now()) {
+        Ok(Duration::ZERO) => false,
+        Ok(wait) => {
+            tokio::time::sleep(wait).await;
+            false
+        }
+        Err(TooMany { tell }) => {
+            if tell {
+                access::flood(pod);
+            }
+            tokio::time::sleep(MAX_WAIT).await;
+            true
+        }
+    }
+}
+
+/// A pod that is served in a dialect.
+struct Served<'s> {
+    edge: &'s Edge,
+    dialect: Dialect,
+    pod: &'s Pod,
+    workload: &'s Workload,
+    link: &'s Link,
+    tree: &'s DialectTree,
+}
+
+/// The body of an item, its kind, and its `Last-Modified` header.
+type Content = (Bytes, ContentKind, Option<HeaderValue>);
+
+impl<'s> Served<'s> {
+    fn new(edge: &'s Edge, dialect: Dialect, pod: &'s Pod) -> Option<Self> {
+        let PodView::Served(workload, link) = pod.view() else { return None };
+        Some(Self { edge, dialect, pod, workload, link, tree: pod.tree(dialect)? })
+    }
+
+    fn last_modified(&self) -> Option<HeaderValue> {
+        self.tree.last_modified.clone()
+    }
+
+    async fn leaf(&self, value: &LeafValue, audience: Option<String>) -> Result<Content, Rejection> {
+        match value {
+            LeafValue::Text(text) => Ok((text.clone(), ContentKind::Text, self.last_modified())),
+            LeafValue::UserData(bytes) => Ok((bytes.clone(), ContentKind::UserData, self.last_modified())),
+            LeafValue::SecretUserData(key) => {
+                let bytes =
+                    self.edge.broker.user_data(&self.workload.pod, key).await.map_err(Rejection::Unavailable)?;
+                Ok((bytes, ContentKind::UserData, self.last_modified()))
+            }
+            LeafValue::Credentials => self.credentials().await,
+            LeafValue::Document(item) => {
+                let document = self.document(*item, audience).await?;
+                Ok((document, ContentKind::Text, self.last_modified()))
+            }
+        }
+    }
+
+    async fn credentials(&self) -> Result<Content, Rejection> {
+        let (edge, workload, dialect) = (self.edge, self.workload, self.dialect);
+        let role = workload.role(dialect).ok_or(Rejection::NotFound)?;
+        let now = (edge.clock)();
+        let credentials = edge.broker.credentials(workload, dialect, role, now).await;
+        let body = match credentials {
+            Ok(credentials) => dialect.protocol().credentials_json(&credentials),
+            Err(failure) => {
+                edge.metrics.credentials_failed(dialect);
+                tracing::warn!(pod = %workload.pod, %dialect, role = %role.name, %failure, "cannot get credentials of the role; serving the cloud's error document");
+                dialect.protocol().failure_json(&failure)
+            }
+        };
+        Ok((body, ContentKind::Text, dialect.protocol().last_modified(now)))
+    }
+
+    /// Returns a form of the signed document. Without an audience it is signed once for each version of the pod.
+    async fn document(&self, item: DocumentItem, audience: Option<String>) -> Result<Bytes, Rejection> {
+        let (broker, dialect) = (&self.edge.broker, self.dialect);
+        if audience.is_some() {
+            let signed = broker.document(self.workload, self.link, dialect, audience).await?;
+            return Ok(signed.item(item));
+        }
+        let sign = || broker.document(self.workload, self.link, dialect, None);
+        self.tree.signed.get_or_try_init(sign).await.map(|signed| signed.item(item))
+    }
+}
