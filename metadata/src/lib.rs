@@ -34,4 +34,5 @@ pub mod signature;
 pub mod tag;
 pub mod time;
 pub mod tree;
+pub mod user_data;
 pub mod workload;

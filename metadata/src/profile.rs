@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use bytes::Bytes;
 use ipnet::{Ipv4Net, Ipv6Net};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,14 +10,13 @@ use serde::{Deserialize, Serialize};
 use crate::dialect::Dialect;
 use crate::facts::PodFacts;
 use crate::item::Item;
-use crate::names::{AccountId, InvalidValue, Line, limited, text_type};
+use crate::names::{AccountId, Line, limited, text_type};
 use crate::options::{Limits, MetadataOptions, Users};
 use crate::role::Role;
 use crate::selector::Selector;
 use crate::tag::{LabelPattern, StaticTag};
 
-/// The most user data that a pod may have, in bytes. Source: EC2 "Work with instance user data", 16 KB raw.
-pub const MAX_USER_DATA_BYTES: usize = 16 * 1024;
+pub use crate::user_data::{MAX_USER_DATA_BYTES, UserDataSource};
 
 /// A validated profile.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,6 +88,25 @@ impl Profile {
         self.object.namespace == pod.metadata.namespace
             && self.pods.matches(&pod.metadata.labels)
             && (self.service_accounts.is_empty() || self.service_accounts.contains(&pod.spec.service_account_name))
+    }
+
+    /// Iterates over the names of the Secrets that the profile refers to. A name may occur more than once.
+    pub fn secret_names(&self) -> impl Iterator<Item = &str> {
+        let roles = self.roles.values().filter_map(|role| role.provider.secret_name());
+        let user_data = match &self.user_data {
+            Some(UserDataSource::Secret(key)) => Some(key.name.as_str()),
+            Some(UserDataSource::Inline(_) | UserDataSource::ConfigMap(_)) | None => None,
+        };
+        roles.chain(user_data)
+    }
+
+    /// Returns the ConfigMap key that the profile refers to.
+    #[must_use]
+    pub fn config_map_key(&self) -> Option<&KeyRef> {
+        match &self.user_data {
+            Some(UserDataSource::ConfigMap(key)) => Some(key),
+            Some(UserDataSource::Inline(_) | UserDataSource::Secret(_)) | None => None,
+        }
     }
 }
 
@@ -197,17 +214,6 @@ pub struct Network {
     pub ntp_servers: Vec<Line>,
 }
 
-/// Where a profile's user data comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UserDataSource {
-    /// The data itself, at most [`MAX_USER_DATA_BYTES`] long.
-    Inline(Bytes),
-    /// A key of a ConfigMap in the profile's namespace.
-    ConfigMap(KeyRef),
-    /// A key of a Secret in the profile's namespace.
-    Secret(KeyRef),
-}
-
 /// A key of a ConfigMap or Secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct KeyRef {
@@ -258,17 +264,4 @@ pub enum HostNetwork {
     Node,
     /// Its own identity, as other pods.
     Pod,
-}
-
-impl UserDataSource {
-    /// Inline user data.
-    ///
-    /// # Errors
-    /// If it is longer than [`MAX_USER_DATA_BYTES`].
-    pub fn inline(text: String) -> Result<Self, InvalidValue> {
-        if text.len() > MAX_USER_DATA_BYTES {
-            return Err(InvalidValue(format!("must be at most {MAX_USER_DATA_BYTES} bytes long, not {}", text.len())));
-        }
-        Ok(Self::Inline(text.into()))
-    }
 }

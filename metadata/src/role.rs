@@ -102,7 +102,16 @@ impl Provider {
         }
     }
 
-    /// The ARN of the role that is assumed, if one is.
+    /// Returns the name of the Secret that holds the credentials.
+    #[must_use]
+    pub fn secret_name(&self) -> Option<&str> {
+        match self {
+            Self::Secret { name } => Some(name),
+            Self::AwsWebIdentity { .. } | Self::AwsAssumeRole { .. } | Self::AliyunOidc { .. } => None,
+        }
+    }
+
+    /// Returns the ARN of the role to assume.
     #[must_use]
     pub fn arn(&self) -> Option<&RoleArn> {
         match self {

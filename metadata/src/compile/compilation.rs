@@ -9,8 +9,9 @@ use crate::facts::Facts;
 use crate::finding::{Finding, FindingReason};
 use crate::options::{HttpEndpoint, HttpTokens, MetadataOptions};
 use crate::policy::Rules;
-use crate::profile::{HostNetwork, MAX_USER_DATA_BYTES, Profile, UserDataSource};
+use crate::profile::{HostNetwork, Profile};
 use crate::role::Role;
+use crate::user_data::{self, UserDataSource};
 use crate::workload::{UserData, Workload};
 
 /// One pod and its profile, in compilation.
@@ -147,17 +148,12 @@ impl Compilation<'_> {
             UserDataSource::Secret(key) => return Some(UserData::Secret(key.clone())),
             UserDataSource::ConfigMap(key) => key,
         };
-        let message = match self.sources.get(key) {
-            Some(data) if data.len() <= MAX_USER_DATA_BYTES => return Some(UserData::Bytes(data.clone())),
-            Some(data) => format!(
-                "ConfigMap {} key {}: must be at most {MAX_USER_DATA_BYTES} bytes long, not {}",
-                key.name,
-                key.key,
-                data.len()
-            ),
-            None => format!("ConfigMap {} or its key {} does not exist", key.name, key.key),
-        };
-        self.report("spec.userData.configMapKeyRef", FindingReason::UserDataUnavailable, message);
-        None
+        match user_data::from_config_map(key, self.sources.get(key)) {
+            Ok(bytes) => Some(UserData::Bytes(bytes)),
+            Err(message) => {
+                self.report("spec.userData.configMapKeyRef", FindingReason::UserDataUnavailable, message);
+                None
+            }
+        }
     }
 }

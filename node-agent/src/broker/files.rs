@@ -7,10 +7,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use jiff::Timestamp;
-use podmeta_metadata::credentials::{Credentials, CredentialsFailure, SecretData, from_secret};
-use podmeta_metadata::profile::{KeyRef, MAX_USER_DATA_BYTES};
+use podmeta_metadata::credentials::{Credentials, CredentialsFailure, SecretData, from_role_secret};
+use podmeta_metadata::profile::KeyRef;
 use podmeta_metadata::role::{Provider, Role};
 use podmeta_metadata::signature::{SignedDocument, Signer};
+use podmeta_metadata::user_data;
 use tokio::sync::Semaphore;
 
 /// Secrets by namespace and name.
@@ -38,12 +39,8 @@ impl Files {
     /// User data in a Secret.
     pub(super) fn secret(&self, namespace: &str, key: &KeyRef) -> Result<Bytes, String> {
         let secrets = self.secrets.load();
-        let data = secrets.get(&(namespace.to_owned(), key.name.clone())).and_then(|data| data.get(&key.key));
-        match data {
-            Some(data) if data.len() <= MAX_USER_DATA_BYTES => Ok(Bytes::copy_from_slice(data)),
-            Some(_) => Err(format!("Secret {namespace}/{} key {} is longer than 16 KiB", key.name, key.key)),
-            None => Err(format!("Secret {namespace}/{} or its key {} does not exist", key.name, key.key)),
-        }
+        let data = secrets.get(&(namespace.to_owned(), key.name.clone()));
+        user_data::from_secret(namespace, key, data).map(Bytes::copy_from_slice)
     }
 
     /// Credentials of a role.
@@ -53,18 +50,14 @@ impl Files {
         role: &Role,
         now: Timestamp,
     ) -> Result<Credentials, CredentialsFailure> {
-        let fail = |code: &'static str, message| CredentialsFailure { code: code.into(), message, at: now };
         let Provider::Secret { name } = &role.provider else {
             let kind = role.provider.kind();
             let message =
                 format!("{kind} asks a cloud for credentials, which the dev server cannot; use a secret provider");
-            return Err(fail("AssumeRoleUnauthorizedAccess", message));
+            return Err(CredentialsFailure::of_provider(message, now));
         };
         let secrets = self.secrets.load();
-        let Some(data) = secrets.get(&(namespace.to_owned(), name.clone())) else {
-            return Err(fail("Failed", format!("Secret {namespace}/{name} does not exist")));
-        };
-        from_secret(data, now).map_err(|why| fail("Failed", format!("Secret {namespace}/{name}: {why}")))
+        from_role_secret(namespace, name, secrets.get(&(namespace.to_owned(), name.clone())), now)
     }
 
     /// Signs a document, which takes milliseconds, away from the thread that answers. Signatures take turns, so that many

@@ -8,8 +8,7 @@ use podmeta_metadata::compile::{Outcome, Settings, Sources, compile};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::finding::{Finding, FindingReason};
 use podmeta_metadata::names::PodUid;
-use podmeta_metadata::profile::{KeyRef, ProfileRef, UserDataSource};
-use podmeta_metadata::role::Provider;
+use podmeta_metadata::profile::{KeyRef, Profile, ProfileRef};
 use zeroize::Zeroizing;
 
 use crate::broker::Secrets;
@@ -88,25 +87,18 @@ impl World {
         // Pods of one profile mostly have the same findings.
         findings
             .extend(compiled.findings.into_iter().filter(|finding| !findings.contains(finding)).collect::<Vec<_>>());
-        let view = match compiled.outcome {
-            Outcome::Served(workload) => {
-                if workload.instance.region.is_none() {
-                    self.notes.push(format!(
-                        "{name} has no region: no Node with a topology.kubernetes.io/region label, no spec.instance.region \
-                         in its profile and no --region"
-                    ));
-                }
-                PodView::Served(workload, link(&metadata.uid, &pod.addresses))
-            }
-            Outcome::Denied(denied) => {
-                self.notes.push(print::denied(&denied));
-                PodView::Denied(denied)
-            }
+        match &compiled.outcome {
+            Outcome::Served(workload) if workload.instance.region.is_none() => self.notes.push(format!(
+                "{name} has no region: no Node with a topology.kubernetes.io/region label, no spec.instance.region \
+                 in its profile and no --region"
+            )),
+            Outcome::Served(_) => {}
+            Outcome::Denied(denied) => self.notes.push(print::denied(denied)),
             Outcome::Node(pod) => {
                 self.notes.push(format!("{pod} is left to its node's own metadata service, and is not served here"));
-                return;
             }
-        };
+        }
+        let Some(view) = compiled.outcome.into_view(|| link(&metadata.uid, &pod.addresses)) else { return };
         self.pods.insert(name, DevPod { uid: metadata.uid.clone(), view });
     }
 }
@@ -147,10 +139,7 @@ fn selects_nothing(objects: &Objects, profile: &ProfileRef) -> String {
 /// The values of ConfigMaps that the profiles of a namespace name.
 fn sources(objects: &Objects, namespace: &str) -> Sources {
     let named = objects.profiles.iter().filter(|profile| profile.object.namespace == namespace);
-    let keys = named.filter_map(|profile| match &profile.user_data {
-        Some(UserDataSource::ConfigMap(key)) => Some(key),
-        Some(UserDataSource::Inline(_) | UserDataSource::Secret(_)) | None => None,
-    });
+    let keys = named.filter_map(Profile::config_map_key);
     let value =
         |key: &KeyRef| objects.config_map(namespace, &key.name)?.get(&key.key).map(|bytes| bytes.clone().into());
     keys.filter_map(|key| Some((key.clone(), value(key)?))).collect()
@@ -160,19 +149,11 @@ fn sources(objects: &Objects, namespace: &str) -> Sources {
 fn secrets(objects: &Objects) -> Secrets {
     let mut secrets = Secrets::new();
     for profile in &objects.profiles {
-        let roles = profile.roles.values().filter_map(|role| match &role.provider {
-            Provider::Secret { name } => Some(name),
-            Provider::AwsWebIdentity { .. } | Provider::AwsAssumeRole { .. } | Provider::AliyunOidc { .. } => None,
-        });
-        let user_data = match &profile.user_data {
-            Some(UserDataSource::Secret(key)) => Some(&key.name),
-            Some(UserDataSource::Inline(_) | UserDataSource::ConfigMap(_)) | None => None,
-        };
-        for name in roles.chain(user_data) {
+        for name in profile.secret_names() {
             let namespace = &profile.object.namespace;
             if let Some(data) = objects.secret(namespace, name) {
                 let data = data.iter().map(|(key, bytes)| (key.clone(), Zeroizing::new(bytes.expose().to_vec())));
-                secrets.insert((namespace.clone(), name.clone()), data.collect());
+                secrets.insert((namespace.clone(), name.to_owned()), data.collect());
             }
         }
     }
