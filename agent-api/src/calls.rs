@@ -7,7 +7,7 @@ use podmeta_metadata::credentials;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::profile::KeyRef;
-use podmeta_metadata::secret::Secret;
+use podmeta_metadata::secret::SecretString;
 use podmeta_metadata::workload::Link;
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +75,7 @@ pub struct DocumentRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserData {
     /// The bytes, in base64.
-    pub data: Secret,
+    pub data: SecretString,
 }
 
 /// What an agent tells of the pods of its node.

@@ -5,7 +5,7 @@
 use kube::CustomResource;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::options::HttpTokens;
-use podmeta_metadata::policy::WithoutProfile;
+use podmeta_metadata::policy::UnmatchedPods;
 use podmeta_metadata::profile::HostNetwork;
 use podmeta_metadata::role::ProviderKind;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -85,7 +85,7 @@ pub enum WithoutProfileSpec {
     Facts,
 }
 
-impl From<WithoutProfileSpec> for WithoutProfile {
+impl From<WithoutProfileSpec> for UnmatchedPods {
     fn from(spec: WithoutProfileSpec) -> Self {
         match spec {
             WithoutProfileSpec::Deny => Self::Deny,

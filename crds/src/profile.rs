@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use kube::core::ObjectMeta;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::InvalidValue;
-use podmeta_metadata::options::{HopLimit, HttpProtocolIpv6, Limits, MetadataOptions, TokenTtl, Users};
+use podmeta_metadata::options::{HopLimit, HttpProtocolIpv6, Limits, MetadataOptions, ProcessUsers, TokenTtl};
 use podmeta_metadata::profile::{KeyName, KeyRef, OpenSshKey, Profile, ProfileRef, PublicKey, UserDataSource};
 use podmeta_metadata::tag::{LabelPattern, StaticTag, TagValue};
 
@@ -46,7 +46,7 @@ pub fn shut(object: &MetadataProfile) -> Option<Profile> {
     let pods = labels::selector("spec.podSelector", spec.pod_selector.as_ref(), &mut errors);
     let service_accounts = service_accounts(&spec.service_account_names, &mut errors);
     let priority = i32::try_from(spec.priority).ok()?;
-    let shut = Profile { pods, service_accounts, priority, ..Profile::bare(reference, created) };
+    let shut = Profile { pods, service_accounts, priority, ..Profile::empty(reference, created) };
     errors.finish(Some(shut)).ok()
 }
 
@@ -186,7 +186,7 @@ fn tags(spec: &TagsSpec, dialects: &BTreeSet<Dialect>, errors: &mut Errors) -> (
     (labels, fixed)
 }
 
-fn users(spec: &MetadataProfileSpec, errors: &mut Errors) -> Users {
+fn users(spec: &MetadataProfileSpec, errors: &mut Errors) -> ProcessUsers {
     let mut list = |field: &str, ids: &[i64]| {
         errors.distinct(field, ids, "is there twice");
         errors.keep_all(field, MAX_USERS, ids, |id| {
@@ -200,7 +200,7 @@ fn users(spec: &MetadataProfileSpec, errors: &mut Errors) -> Users {
             errors.add(format_args!("spec.deniedUsers[{at}]"), messages::USER_TWICE);
         }
     }
-    Users { allowed, denied }
+    ProcessUsers { allowed, denied }
 }
 
 fn limits(spec: &LimitsSpec, errors: &mut Errors) -> Option<Limits> {

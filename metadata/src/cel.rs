@@ -43,7 +43,7 @@ impl Expression {
         if source.len() > MAX_BYTES {
             return Err(InvalidValue(format!("must be at most {MAX_BYTES} bytes long, not {}", source.len())));
         }
-        let tree = Parser::default().max_recursion_depth(MAX_BRACKETS).parse(source).map_err(does_not_compile)?;
+        let tree = Parser::default().max_recursion_depth(MAX_BRACKETS).parse(source).map_err(compile_error)?;
         check(&tree, &mut VARIABLES.to_vec(), Nesting::Outside, MAX_DEPTH)?;
         Ok(Self { source: source.into(), tree: Arc::new(tree) })
     }
@@ -108,7 +108,7 @@ fn value(fact: &impl serde::Serialize) -> Result<Value, InvalidValue> {
 }
 
 /// The first error, as one line.
-fn does_not_compile(errors: ParseErrors) -> InvalidValue {
+fn compile_error(errors: ParseErrors) -> InvalidValue {
     match errors.errors.first() {
         Some(error) if error.msg.contains("Recursion limit") => {
             InvalidValue(format!("nests brackets or conditions more than {MAX_BRACKETS} deep"))

@@ -19,8 +19,8 @@ use crate::dialect::Dialect;
 use crate::facts::Facts;
 use crate::finding::{Finding, FindingReason};
 use crate::names::AccountId;
-use crate::options::{Limits, MetadataOptions, Users};
-use crate::policy::{Policy, Rules, WithoutProfile};
+use crate::options::{Limits, MetadataOptions, ProcessUsers};
+use crate::policy::{EffectivePolicy, Policy, UnmatchedPods};
 use crate::profile::{InstanceSpec, KeyRef, Profile};
 use crate::workload::{PodRef, Workload};
 
@@ -66,7 +66,7 @@ pub fn compile(
     sources: &Sources,
     settings: &Settings,
 ) -> Compiled {
-    let rules = Rules::of_namespace(policies, &facts.namespace.metadata.labels);
+    let rules = EffectivePolicy::of_namespace(policies, &facts.namespace.metadata.labels);
     let mut findings = Vec::new();
     let Some(profile) = select_profile(facts, profiles, &mut findings) else {
         return Compiled { outcome: without_profile(facts, &rules, settings), findings };
@@ -101,22 +101,22 @@ fn pod_ref(facts: &Facts) -> PodRef {
     PodRef { namespace: metadata.namespace.clone(), name: metadata.name.clone(), uid: metadata.uid.clone() }
 }
 
-fn without_profile(facts: &Facts, rules: &Rules<'_>, settings: &Settings) -> Outcome {
+fn without_profile(facts: &Facts, rules: &EffectivePolicy<'_>, settings: &Settings) -> Outcome {
     let denied =
         |message: &str| Outcome::Denied(Denied { pod: pod_ref(facts), reason: DenialReason::without_profile(message) });
     if facts.pod.spec.host_network {
         return denied("no MetadataProfile matches this hostNetwork pod");
     }
     match rules.without_profile() {
-        WithoutProfile::Deny => denied("no MetadataProfile matches it"),
-        WithoutProfile::Facts => {
+        UnmatchedPods::Deny => denied("no MetadataProfile matches it"),
+        UnmatchedPods::Facts => {
             let dialects = Dialect::ALL.into_iter().filter(|dialect| rules.forbids_dialect(*dialect).is_none());
             Outcome::Served(Box::new(Workload {
                 pod: pod_ref(facts),
                 profile: None,
                 options: MetadataOptions::default(),
                 limits: Limits::default(),
-                users: Users::default(),
+                users: ProcessUsers::default(),
                 instance: instance(facts, &InstanceSpec::default(), settings),
                 dialects: dialects.map(|dialect| (dialect, part(facts, None, dialect, None, settings))).collect(),
             }))

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::secret::Secret;
+use crate::secret::SecretString;
 
 /// The lifetime of credentials from a Secret without an expiration.
 const DEFAULT_LIFETIME: SignedDuration = SignedDuration::from_hours(6);
@@ -28,9 +28,9 @@ pub struct Credentials {
     /// The access key ID. It is not secret.
     pub access_key_id: String,
     /// The secret access key.
-    pub secret_access_key: Secret,
+    pub secret_access_key: SecretString,
     /// The session token; empty for static keys.
-    pub session_token: Secret,
+    pub session_token: SecretString,
     /// The time at which they were issued.
     pub last_updated: Timestamp,
     /// The time at which they expire.
@@ -99,8 +99,8 @@ pub fn from_secret(data: &SecretData, now: Timestamp) -> Result<Credentials, Str
     }
     Ok(Credentials {
         access_key_id: required("accessKeyId")?.to_owned(),
-        secret_access_key: Secret::new(required("secretAccessKey")?.to_owned()),
-        session_token: Secret::new(text("sessionToken")?.unwrap_or_default().to_owned()),
+        secret_access_key: SecretString::new(required("secretAccessKey")?.to_owned()),
+        session_token: SecretString::new(text("sessionToken")?.unwrap_or_default().to_owned()),
         last_updated: now,
         expiration,
     })

@@ -104,7 +104,7 @@ pub fn evaluate<'p>(
     if let Some(check) = edge.header_check {
         check(request.headers).map_err(Rejection::Malformed)?;
     }
-    if !workload.users.is_everybody() && !workload.users.admit((edge.process_owner)()) {
+    if !workload.users.is_unrestricted() && !workload.users.admits((edge.process_owner)()) {
         return Err(Rejection::UserNotAllowed);
     }
     let tree = tree.ok_or(Rejection::DialectOff)?;

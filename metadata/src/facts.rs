@@ -214,7 +214,7 @@ impl NodeFacts {
 impl PodFacts {
     /// For how many seconds the pod bears a taint: 0 if it does not tolerate it, `None` if for ever.
     #[must_use]
-    pub fn bears(&self, taint: &Taint) -> Option<i64> {
+    pub fn tolerated_seconds(&self, taint: &Taint) -> Option<i64> {
         let mut matching = self.spec.tolerations.iter().filter(|toleration| toleration.tolerates(taint)).peekable();
         if matching.peek().is_none() {
             return Some(0);
@@ -291,13 +291,13 @@ pub(crate) mod tests {
             effect: "NoExecute".into(),
             time_added: Timestamp::UNIX_EPOCH,
         };
-        assert_eq!(pod.bears(&taint), Some(0));
+        assert_eq!(pod.tolerated_seconds(&taint), Some(0));
         let tolerate =
             |seconds| Toleration { key: Some("k".into()), value: None, effect: None, toleration_seconds: seconds };
         pod.spec.tolerations = vec![tolerate(None)];
-        assert_eq!(pod.bears(&taint), None);
+        assert_eq!(pod.tolerated_seconds(&taint), None);
         pod.spec.tolerations = vec![tolerate(None), tolerate(Some(30)), tolerate(Some(10))];
-        assert_eq!(pod.bears(&taint), Some(10));
+        assert_eq!(pod.tolerated_seconds(&taint), Some(10));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::options::InstanceMetadataTags;
 use crate::policy::Policy;
 use crate::profile::{Network, OpenSshKey, Profile, ProfileRef, PublicKey, UserDataSource};
 use crate::role::{Provider, Role, SessionDuration};
-use crate::tree::{LeafValue, Lookup, Since, Tree};
+use crate::tree::{LeafValue, Lookup, SinceVersion, Tree};
 use crate::workload::{DialectPart, Link, MacAddress, Workload};
 
 /// The pod `shop/web` and what it is compiled with: one profile, `own`.
@@ -41,7 +41,7 @@ impl Case {
     pub(crate) fn full() -> Self {
         let mut case = Self::new();
         let pod = &mut case.facts.pod;
-        pod.metadata.labels = texts(&[("team", "a")]);
+        pod.metadata.labels = string_map(&[("team", "a")]);
         pod.metadata.deletion_timestamp = Some("2026-01-05T09:00:30Z".parse().unwrap());
         pod.status.disruption_target = Some("2026-01-05T09:00:00Z".parse().unwrap());
         case.on_node(&[
@@ -74,7 +74,7 @@ impl Case {
     /// Puts the pod on a node with these labels.
     pub(crate) fn on_node(&mut self, labels: &[(&str, &str)]) -> &mut NodeFacts {
         self.facts.node.insert(NodeFacts {
-            metadata: NodeMetadata { name: "node-1".to_owned(), labels: texts(labels) },
+            metadata: NodeMetadata { name: "node-1".to_owned(), labels: string_map(labels) },
             spec: NodeSpec::default(),
             status: NodeStatus::default(),
         })
@@ -118,7 +118,7 @@ pub(crate) fn profile(name: &str) -> Profile {
         uid: format!("uid-of-{name}"),
         generation: 1,
     };
-    let bare = Profile::bare(object, "2026-01-01T00:00:00Z".parse().unwrap());
+    let bare = Profile::empty(object, "2026-01-01T00:00:00Z".parse().unwrap());
     Profile { dialects: Dialect::ALL.into(), ..bare }
 }
 
@@ -193,7 +193,7 @@ pub(crate) fn text(tree: &Tree, path: &str) -> Option<String> {
 }
 
 /// A listing in a version; `None` if there is no such directory.
-pub(crate) fn listing(tree: &Tree, path: &str, version: Since) -> Option<String> {
+pub(crate) fn listing(tree: &Tree, path: &str, version: SinceVersion) -> Option<String> {
     match tree.get(path, version)? {
         Lookup::Listing(listing) => Some(String::from_utf8(listing.to_vec()).unwrap()),
         other @ Lookup::Leaf(_) => panic!("{path} is no directory: {other:?}"),
@@ -201,8 +201,8 @@ pub(crate) fn listing(tree: &Tree, path: &str, version: Since) -> Option<String>
 }
 
 /// Newer than every version.
-pub(crate) const LATEST: Since = Since(u8::MAX);
+pub(crate) const LATEST: SinceVersion = SinceVersion(u8::MAX);
 
-pub(crate) fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub(crate) fn string_map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }

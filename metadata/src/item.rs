@@ -2,7 +2,7 @@
 
 use crate::cel::Expression;
 use crate::dialect::Dialect;
-use crate::names::{InvalidValue, limited, text_type};
+use crate::names::{InvalidValue, check_text, text_type};
 
 /// The longest value of an item, in bytes.
 pub const MAX_VALUE_BYTES: usize = 4096;
@@ -11,7 +11,7 @@ text_type!(
     /// A path below `meta-data/`: 1 to 8 names joined by `/`, each of letters, digits and `-._:@+=,`.
     ItemPath,
     |text| {
-        limited(text, 1..=253, |c| c.is_ascii_alphanumeric() || "-._:@+=,/".contains(c), "letters, digits and -._:@+=,/")?;
+        check_text(text, 1..=253, |c| c.is_ascii_alphanumeric() || "-._:@+=,/".contains(c), "letters, digits and -._:@+=,/")?;
         let names = text.split('/').collect::<Vec<_>>();
         if names.len() > 8 {
             return Err("may be 8 names deep at most".to_owned());
@@ -26,7 +26,7 @@ text_type!(
 text_type!(
     /// A value as it is served: up to 4096 bytes, with no control character but tab and line feed.
     ItemText,
-    |text| limited(
+    |text| check_text(
         text,
         0..=MAX_VALUE_BYTES,
         |c| !c.is_control() || c == '\n' || c == '\t',

@@ -55,7 +55,7 @@ macro_rules! text_type {
 pub(crate) use text_type;
 
 /// Refuses a text that is shorter or longer than `range` (in bytes) or holds a character that `allowed` does not.
-pub(crate) fn limited(
+pub(crate) fn check_text(
     text: &str,
     range: std::ops::RangeInclusive<usize>,
     allowed: fn(char) -> bool,
@@ -73,7 +73,7 @@ pub(crate) fn limited(
 text_type!(
     /// A pod's `metadata.uid`: unique over all pods that ever were, so tokens and connections are bound to it.
     PodUid,
-    |text| limited(text, 1..=64, |c| c.is_ascii_alphanumeric() || c == '-', "letters, digits and -")
+    |text| check_text(text, 1..=64, |c| c.is_ascii_alphanumeric() || c == '-', "letters, digits and -")
 );
 
 text_type!(
@@ -81,7 +81,7 @@ text_type!(
     /// Source: IAM `CreateRole`, RoleName; RAM role names are a subset.
     RoleName,
     |text| {
-        limited(text, 1..=64, |c| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c), "letters, digits and +=,.@_-")?;
+        check_text(text, 1..=64, |c| c.is_ascii_alphanumeric() || "+=,.@_-".contains(c), "letters, digits and +=,.@_-")?;
         if text == "." || text == ".." { Err("must not be a dot segment".to_owned()) } else { Ok(()) }
     }
 );
@@ -89,14 +89,14 @@ text_type!(
 text_type!(
     /// A cloud account: 12 digits on AWS, up to 20 on Alibaba Cloud. Kept as text, leading zeros and all.
     AccountId,
-    |text| limited(text, 12..=20, |c| c.is_ascii_digit(), "digits")
+    |text| check_text(text, 12..=20, |c| c.is_ascii_digit(), "digits")
 );
 
 text_type!(
     /// One line of a value that is served as it is: 1 to 253 characters, none of them a control character.
     Line,
     |text| {
-        limited(text, 1..=253, |c| !c.is_control(), "characters that are not control characters")
+        check_text(text, 1..=253, |c| !c.is_control(), "characters that are not control characters")
     }
 );
 
@@ -104,7 +104,7 @@ text_type!(
     /// An ARN of a role, in either cloud's form (`arn:…` or `acs:ram::…`).
     RoleArn,
     |text| {
-        limited(text, 16..=2048, |c| c.is_ascii_graphic(), "visible ASCII characters")?;
+        check_text(text, 16..=2048, |c| c.is_ascii_graphic(), "visible ASCII characters")?;
         let parts = text.splitn(6, ':').collect::<Vec<_>>();
         match parts.as_slice() {
             ["arn", _, "iam", "", _, role] if role.starts_with("role/") => Ok(()),

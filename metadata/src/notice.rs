@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::facts::{Facts, PodFacts, Taint};
 
 /// Taints with which autoscalers and termination handlers announce that a node will go.
-const LEAVING: [&str; 9] = [
+const NODE_REMOVAL_TAINTS: [&str; 9] = [
     "node.kubernetes.io/unschedulable",
     "node.kubernetes.io/out-of-service",
     "karpenter.sh/disrupted",
@@ -32,11 +32,11 @@ pub struct Notices {
 impl Notices {
     /// Reads them from the pod's deletion and eviction and its node's drain and taints.
     #[must_use]
-    pub fn of(facts: &Facts) -> Self {
+    pub fn from_facts(facts: &Facts) -> Self {
         let pod = &facts.pod;
         let taints = facts.node.as_ref().map(|node| node.spec.taints.as_slice()).unwrap_or_default();
         let evictions = taints.iter().filter_map(|taint| eviction(pod, taint));
-        let leaving = taints.iter().filter(|taint| announces_leaving(pod, taint)).map(|taint| taint.time_added);
+        let leaving = taints.iter().filter(|taint| announces_removal(pod, taint)).map(|taint| taint.time_added);
         let interruption = pod.metadata.deletion_timestamp.into_iter().chain(evictions).min();
         let rebalance = pod.status.disruption_target.into_iter().chain(leaving).min();
         Self { interruption, rebalance }
@@ -48,12 +48,13 @@ fn eviction(pod: &PodFacts, taint: &Taint) -> Option<Timestamp> {
     if taint.effect != "NoExecute" {
         return None;
     }
-    let seconds = pod.bears(taint)?;
+    let seconds = pod.tolerated_seconds(taint)?;
     taint.time_added.checked_add(SignedDuration::from_secs(seconds)).ok()
 }
 
-fn announces_leaving(pod: &PodFacts, taint: &Taint) -> bool {
-    LEAVING.contains(&taint.key.as_str()) || (taint.effect == "NoExecute" && pod.bears(taint).is_some())
+fn announces_removal(pod: &PodFacts, taint: &Taint) -> bool {
+    NODE_REMOVAL_TAINTS.contains(&taint.key.as_str())
+        || (taint.effect == "NoExecute" && pod.tolerated_seconds(taint).is_some())
 }
 
 #[cfg(test)]
@@ -84,20 +85,20 @@ mod tests {
 
     #[test]
     fn a_pod_that_stays_has_no_notice() {
-        assert_eq!(Notices::of(&facts("default", "web")), Notices::default());
-        assert_eq!(Notices::of(&on_node_with("dedicated", "NoSchedule")), Notices::default());
+        assert_eq!(Notices::from_facts(&facts("default", "web")), Notices::default());
+        assert_eq!(Notices::from_facts(&on_node_with("dedicated", "NoSchedule")), Notices::default());
     }
 
     #[test]
     fn a_deletion_is_an_interruption_at_its_end() {
         let mut facts = facts("default", "web");
         facts.pod.metadata.deletion_timestamp = Some(at("2026-01-05T09:00:30Z"));
-        assert_eq!(Notices::of(&facts).interruption, Some(at("2026-01-05T09:00:30Z")));
+        assert_eq!(Notices::from_facts(&facts).interruption, Some(at("2026-01-05T09:00:30Z")));
     }
 
     #[test]
     fn a_cordon_is_a_recommendation_to_rebalance() {
-        let notices = Notices::of(&on_node_with("node.kubernetes.io/unschedulable", "NoSchedule"));
+        let notices = Notices::from_facts(&on_node_with("node.kubernetes.io/unschedulable", "NoSchedule"));
         assert_eq!(notices.rebalance, Some(at("2026-01-05T09:00:00Z")));
         assert_eq!(notices.interruption, None);
     }
@@ -105,11 +106,11 @@ mod tests {
     #[test]
     fn a_no_execute_taint_interrupts_once_it_is_no_longer_tolerated() {
         let mut facts = on_node_with("gone", "NoExecute");
-        assert_eq!(Notices::of(&facts).interruption, Some(at("2026-01-05T09:00:00Z")));
+        assert_eq!(Notices::from_facts(&facts).interruption, Some(at("2026-01-05T09:00:00Z")));
         let mut tolerate = |seconds| {
             facts.pod.spec.tolerations =
                 vec![Toleration { key: None, value: None, effect: None, toleration_seconds: seconds }];
-            Notices::of(&facts)
+            Notices::from_facts(&facts)
         };
         assert_eq!(tolerate(Some(300)).interruption, Some(at("2026-01-05T09:05:00Z")));
         assert_eq!(tolerate(None), Notices::default());

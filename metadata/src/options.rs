@@ -180,7 +180,7 @@ impl Default for Limits {
 /// Which process owners inside the pod may ask, by numeric user id. A denied one is refused even if it is allowed too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Users {
+pub struct ProcessUsers {
     /// If there is any, nobody else may ask.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed: Vec<u32>,
@@ -189,18 +189,18 @@ pub struct Users {
     pub denied: Vec<u32>,
 }
 
-impl Users {
+impl ProcessUsers {
     /// Whether every process may ask, so that nobody needs to find out whose a connection is.
     #[must_use]
-    pub fn is_everybody(&self) -> bool {
+    pub fn is_unrestricted(&self) -> bool {
         self.allowed.is_empty() && self.denied.is_empty()
     }
 
     /// Whether a process of `owner` may ask; an owner that could not be found may not, unless everybody may.
     #[must_use]
-    pub fn admit(&self, owner: Option<u32>) -> bool {
+    pub fn admits(&self, owner: Option<u32>) -> bool {
         match owner {
-            _ if self.is_everybody() => true,
+            _ if self.is_unrestricted() => true,
             Some(user) => !self.denied.contains(&user) && (self.allowed.is_empty() || self.allowed.contains(&user)),
             None => false,
         }
@@ -231,13 +231,13 @@ mod tests {
 
     #[test]
     fn an_owner_that_is_not_known_is_refused_when_anybody_is() {
-        let users = Users { allowed: vec![], denied: vec![33] };
-        assert!(users.admit(Some(1000)));
-        assert!(!users.admit(Some(33)));
-        assert!(!users.admit(None));
-        assert!(Users::default().admit(None));
-        let both = Users { allowed: vec![33], denied: vec![33] };
-        assert!(!both.admit(Some(33)));
-        assert!(!Users { allowed: vec![1], denied: vec![] }.admit(Some(2)));
+        let users = ProcessUsers { allowed: vec![], denied: vec![33] };
+        assert!(users.admits(Some(1000)));
+        assert!(!users.admits(Some(33)));
+        assert!(!users.admits(None));
+        assert!(ProcessUsers::default().admits(None));
+        let both = ProcessUsers { allowed: vec![33], denied: vec![33] };
+        assert!(!both.admits(Some(33)));
+        assert!(!ProcessUsers { allowed: vec![1], denied: vec![] }.admits(Some(2)));
     }
 }

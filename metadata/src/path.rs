@@ -7,13 +7,13 @@ use percent_encoding::percent_decode_str;
 
 /// A path without leading, trailing or doubled slashes, percent-decoded once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Canonical<'a>(Cow<'a, str>);
+pub struct CanonicalPath<'a>(Cow<'a, str>);
 
-impl<'a> Canonical<'a> {
+impl<'a> CanonicalPath<'a> {
     /// Reads the path of a request target, without its query; `None` if no item can have that path: it has a dot
     /// segment, an encoded slash, bytes that are not UTF-8, or a control character.
     #[must_use]
-    pub fn of(raw: &'a str) -> Option<Self> {
+    pub fn parse(raw: &'a str) -> Option<Self> {
         let trimmed = raw.trim_matches('/');
         // Almost every path is as plain as this, and stands for itself.
         let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'/' | b':');
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     fn split(raw: &str) -> Option<(String, String)> {
-        Canonical::of(raw).map(|path| {
+        CanonicalPath::parse(raw).map(|path| {
             let (first, rest) = path.split_first();
             (first.to_owned(), rest.to_owned())
         })

@@ -1,7 +1,7 @@
 //! What an administrator holds every profile to: `MetadataPolicy` after it was validated, and the sum of several.
 
 use crate::dialect::Dialect;
-use crate::names::{limited, text_type};
+use crate::names::{check_text, text_type};
 use crate::options::{HopLimit, HttpTokens};
 use crate::profile::HostNetwork;
 use crate::role::{Provider, ProviderKind, Role};
@@ -30,7 +30,7 @@ pub struct Policy {
     /// The modes that hostNetwork pods may have.
     pub allowed_host_network: Option<BTreeSet<HostNetwork>>,
     /// What a pod without a profile gets.
-    pub without_profile: Option<WithoutProfile>,
+    pub without_profile: Option<UnmatchedPods>,
 }
 
 impl Policy {
@@ -47,14 +47,14 @@ impl Policy {
             allowed_role_names: Some(Vec::new()),
             allowed_role_arns: Some(Vec::new()),
             allowed_host_network: Some(BTreeSet::from([HostNetwork::Deny])),
-            without_profile: Some(WithoutProfile::Deny),
+            without_profile: Some(UnmatchedPods::Deny),
         }
     }
 }
 
 /// What a pod without a profile gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum WithoutProfile {
+pub enum UnmatchedPods {
     /// 403 on every path.
     Deny,
     /// The tree of its own facts, tokens required, no role.
@@ -65,7 +65,7 @@ text_type!(
     /// A pattern for a whole text: `*` stands for any run of characters, `?` for one; all else stands for itself.
     /// It is anchored at both ends.
     Glob,
-    |text| limited(text, 1..=2048, |c| c.is_ascii_graphic(), "visible ASCII characters")
+    |text| check_text(text, 1..=2048, |c| c.is_ascii_graphic(), "visible ASCII characters")
 );
 
 impl Glob {
@@ -101,9 +101,9 @@ impl Glob {
 }
 
 /// All policies that hold for one namespace, together: the strictest wins field by field.
-pub struct Rules<'p>(Vec<&'p Policy>);
+pub struct EffectivePolicy<'p>(Vec<&'p Policy>);
 
-impl<'p> Rules<'p> {
+impl<'p> EffectivePolicy<'p> {
     /// Those of `policies` that hold for a namespace with these labels.
     #[must_use]
     pub fn of_namespace(policies: &'p [Policy], labels: &std::collections::BTreeMap<String, String>) -> Self {
@@ -190,8 +190,8 @@ impl<'p> Rules<'p> {
 
     /// What a pod without a profile gets: `Deny`, unless a policy says `Facts` and none says `Deny`.
     #[must_use]
-    pub fn without_profile(&self) -> WithoutProfile {
-        self.0.iter().filter_map(|policy| policy.without_profile).min().unwrap_or(WithoutProfile::Deny)
+    pub fn without_profile(&self) -> UnmatchedPods {
+        self.0.iter().filter_map(|policy| policy.without_profile).min().unwrap_or(UnmatchedPods::Deny)
     }
 }
 
@@ -242,7 +242,7 @@ mod tests {
     fn the_strictest_policy_wins_field_by_field() {
         let hops = |limit| Policy { max_hop_limit: Some(HopLimit::try_from(limit).unwrap()), ..Policy::default() };
         let policies = [hops(4), hops(2), Policy { http_tokens: Some(HttpTokens::Required), ..hops(3) }];
-        let rules = Rules::of_namespace(&policies, &BTreeMap::new());
+        let rules = EffectivePolicy::of_namespace(&policies, &BTreeMap::new());
         assert_eq!(rules.max_hop_limit().unwrap().0.get(), 2);
         assert!(rules.requires_tokens().is_some());
     }
@@ -250,8 +250,9 @@ mod tests {
     #[test]
     fn the_operators_own_power_must_be_allowed_by_name() {
         let role = assume_role("arn:aws:iam::123456789012:role/web");
-        let forbids =
-            |policies: &[Policy]| Rules::of_namespace(policies, &BTreeMap::new()).forbids_role(&role).is_some();
+        let forbids = |policies: &[Policy]| {
+            EffectivePolicy::of_namespace(policies, &BTreeMap::new()).forbids_role(&role).is_some()
+        };
         let listing = |kinds: &[ProviderKind]| Policy {
             allowed_providers: Some(kinds.iter().copied().collect()),
             ..Policy::default()
@@ -271,8 +272,9 @@ mod tests {
             allowed_role_arns: Some(arns.iter().map(|arn| glob(arn)).collect()),
             ..Policy::default()
         };
-        let forbids =
-            |policies: &[Policy]| Rules::of_namespace(policies, &BTreeMap::new()).forbids_role(&role).is_some();
+        let forbids = |policies: &[Policy]| {
+            EffectivePolicy::of_namespace(policies, &BTreeMap::new()).forbids_role(&role).is_some()
+        };
         assert!(!forbids(&[with(&["w*"], &["arn:aws:iam::123456789012:role/*"])]));
         assert!(forbids(&[with(&["w*"], &["arn:aws:iam::999999999999:role/*"])]));
         assert!(forbids(&[with(&["w*"], &["*"]), with(&["x*"], &["*"])]));
@@ -280,8 +282,9 @@ mod tests {
 
     #[test]
     fn the_node_s_identity_must_be_allowed_by_name() {
-        let forbids =
-            |policies: &[Policy], mode| Rules::of_namespace(policies, &BTreeMap::new()).forbids_host_network(mode);
+        let forbids = |policies: &[Policy], mode| {
+            EffectivePolicy::of_namespace(policies, &BTreeMap::new()).forbids_host_network(mode)
+        };
         let allow = Policy { allowed_host_network: Some([HostNetwork::Node].into()), ..Policy::default() };
         assert!(forbids(&[], HostNetwork::Node).is_some());
         assert!(forbids(&[], HostNetwork::Pod).is_none());
@@ -292,9 +295,9 @@ mod tests {
     #[test]
     fn a_pod_without_a_profile_gets_nothing_unless_every_policy_that_speaks_says_facts() {
         let says = |what| Policy { without_profile: Some(what), ..Policy::default() };
-        let sum = |policies: &[Policy]| Rules::of_namespace(policies, &BTreeMap::new()).without_profile();
-        assert_eq!(sum(&[]), WithoutProfile::Deny);
-        assert_eq!(sum(&[says(WithoutProfile::Facts), Policy::default()]), WithoutProfile::Facts);
-        assert_eq!(sum(&[says(WithoutProfile::Facts), says(WithoutProfile::Deny)]), WithoutProfile::Deny);
+        let sum = |policies: &[Policy]| EffectivePolicy::of_namespace(policies, &BTreeMap::new()).without_profile();
+        assert_eq!(sum(&[]), UnmatchedPods::Deny);
+        assert_eq!(sum(&[says(UnmatchedPods::Facts), Policy::default()]), UnmatchedPods::Facts);
+        assert_eq!(sum(&[says(UnmatchedPods::Facts), says(UnmatchedPods::Deny)]), UnmatchedPods::Deny);
     }
 }

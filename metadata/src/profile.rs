@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::dialect::Dialect;
 use crate::facts::PodFacts;
 use crate::item::Item;
-use crate::names::{AccountId, Line, limited, text_type};
-use crate::options::{Limits, MetadataOptions, Users};
+use crate::names::{AccountId, Line, check_text, text_type};
+use crate::options::{Limits, MetadataOptions, ProcessUsers};
 use crate::role::Role;
 use crate::selector::Selector;
 use crate::tag::{LabelPattern, StaticTag};
@@ -52,7 +52,7 @@ pub struct Profile {
     /// What a pod in the node's network namespace gets.
     pub host_network: HostNetwork,
     /// Who in the pod may ask.
-    pub users: Users,
+    pub users: ProcessUsers,
     /// How much the pod may ask.
     pub limits: Limits,
 }
@@ -60,7 +60,7 @@ pub struct Profile {
 impl Profile {
     /// A profile that selects every pod of its namespace, and sets and serves nothing.
     #[must_use]
-    pub fn bare(object: ProfileRef, created: Timestamp) -> Self {
+    pub fn empty(object: ProfileRef, created: Timestamp) -> Self {
         Self {
             object,
             created,
@@ -77,7 +77,7 @@ impl Profile {
             static_tags: Vec::new(),
             roles: BTreeMap::new(),
             host_network: HostNetwork::Deny,
-            users: Users::default(),
+            users: ProcessUsers::default(),
             limits: Limits::default(),
         }
     }
@@ -227,7 +227,7 @@ text_type!(
     /// An OpenSSH public key: one line of type, base64 and comment.
     OpenSshKey,
     |text| {
-        limited(text, 16..=4096, |c| !c.is_control(), "one line")?;
+        check_text(text, 16..=4096, |c| !c.is_control(), "one line")?;
         let mut words = text.split(' ');
         let (kind, key) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         if ["ssh-", "ecdsa-", "sk-"].iter().any(|prefix| kind.starts_with(prefix)) && key.starts_with("AAAA") {
@@ -241,7 +241,7 @@ text_type!(
 text_type!(
     /// The name of a public key, or an id made of it: one path segment.
     KeyName,
-    |text| limited(text, 1..=128, |c| c.is_ascii_alphanumeric() || "-_.@+".contains(c), "letters, digits and -_.@+")
+    |text| check_text(text, 1..=128, |c| c.is_ascii_alphanumeric() || "-_.@+".contains(c), "letters, digits and -_.@+")
         .and_then(|()| if matches!(text, "." | "..") { Err("must not be a dot segment".to_owned()) } else { Ok(()) })
 );
 

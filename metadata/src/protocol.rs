@@ -24,7 +24,7 @@ use crate::rejection::Rejection;
 use crate::request::Request;
 use crate::response::{HttpResponse, ItemResponse};
 use crate::role::ProviderKind;
-use crate::tree::{DocumentItem, Lookup, Tree};
+use crate::tree::{DocumentForm, Lookup, Tree};
 use crate::workload::{DialectPart, Link, Workload};
 
 pub use select::{Selection, select};
@@ -75,7 +75,7 @@ pub trait Protocol: Sync {
     ///
     /// # Errors
     /// If the audience is malformed or too long.
-    fn audience(&self, _item: DocumentItem, _query: Option<&str>) -> Result<Option<String>, Rejection> {
+    fn audience(&self, _item: DocumentForm, _query: Option<&str>) -> Result<Option<String>, Rejection> {
         Ok(None)
     }
 

@@ -101,7 +101,7 @@ pub enum PathClass {
 impl PathClass {
     /// Classifies a target by its raw path. An unusual spelling is `Other`, whatever it leads to.
     #[must_use]
-    pub fn of(uri: &Uri) -> Self {
+    pub fn from_uri(uri: &Uri) -> Self {
         if uri.path() == TOKEN_PATH {
             return Self::Token;
         }
@@ -145,7 +145,7 @@ mod tests {
             ("/", PathClass::Other),
             ("/anything/at/all", PathClass::Other),
         ] {
-            assert_eq!(PathClass::of(&path.parse().unwrap()), class, "{path}");
+            assert_eq!(PathClass::from_uri(&path.parse().unwrap()), class, "{path}");
         }
     }
 }

@@ -8,9 +8,9 @@ use zeroize::Zeroizing;
 /// A secret text. The only way to read it is [`Secret::expose`], so every place that does so can be found.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Secret(Zeroizing<String>);
+pub struct SecretString(Zeroizing<String>);
 
-impl Secret {
+impl SecretString {
     /// Takes the text; the caller's copy is gone.
     #[must_use]
     pub fn new(text: String) -> Self {
@@ -24,7 +24,7 @@ impl Secret {
     }
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for SecretString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
     }
@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn a_secret_does_not_show_in_debug_output() {
-        let shown = format!("{:?}", Secret::new("hunter2".to_owned()));
+        let shown = format!("{:?}", SecretString::new("hunter2".to_owned()));
         assert_eq!(shown, "Secret(..)");
     }
 }

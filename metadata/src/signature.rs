@@ -17,7 +17,7 @@ use cms::content_info::{CmsVersion, ContentInfo};
 use cms::signed_data::{EncapsulatedContentInfo, SignedData, SignerIdentifier, SignerInfo, SignerInfos};
 use serde::{Deserialize, Serialize};
 
-use crate::tree::DocumentItem;
+use crate::tree::DocumentForm;
 
 const ID_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
 const ID_SIGNED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
@@ -86,11 +86,11 @@ mod text {
 impl SignedDocument {
     /// The form that an item serves.
     #[must_use]
-    pub fn item(&self, item: DocumentItem) -> Bytes {
+    pub fn form(&self, item: DocumentForm) -> Bytes {
         match item {
-            DocumentItem::Document => self.document.clone(),
-            DocumentItem::Signature => self.signature.clone(),
-            DocumentItem::Pkcs7 | DocumentItem::Rsa2048 => self.pkcs7.clone(),
+            DocumentForm::Document => self.document.clone(),
+            DocumentForm::Signature => self.signature.clone(),
+            DocumentForm::Pkcs7 | DocumentForm::Rsa2048 => self.pkcs7.clone(),
         }
     }
 }
@@ -117,8 +117,8 @@ impl Signer {
         let pkcs7 = self.pkcs7(document.as_bytes(), &signature)?;
         Ok(SignedDocument {
             document: Bytes::copy_from_slice(document.as_bytes()),
-            signature: wrapped(&signature).into(),
-            pkcs7: wrapped(&pkcs7).into(),
+            signature: wrapped_base64(&signature).into(),
+            pkcs7: wrapped_base64(&pkcs7).into(),
         })
     }
 
@@ -154,7 +154,7 @@ impl Signer {
 }
 
 /// Base64 in lines of 76 columns, no line feed at the end.
-fn wrapped(bytes: &[u8]) -> String {
+fn wrapped_base64(bytes: &[u8]) -> String {
     let text = STANDARD.encode(bytes);
     let mut lines = String::with_capacity(text.len() + text.len() / COLUMNS);
     for (at, character) in text.chars().enumerate() {
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn base64_is_wrapped_and_ends_without_a_line_feed() {
-        let text = wrapped(&[0; 100]);
+        let text = wrapped_base64(&[0; 100]);
         assert_eq!(text.lines().map(str::len).collect::<Vec<_>>(), [76, 60]);
         assert!(!text.ends_with('\n'));
     }

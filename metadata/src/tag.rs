@@ -1,11 +1,11 @@
 //! Instance tags: which keys a dialect allows, static tags and the labels that become tags.
 
-use crate::names::{limited, text_type};
+use crate::names::{check_text, text_type};
 
 text_type!(
     /// The value of a static tag: up to 256 bytes without control characters.
     TagValue,
-    |text| limited(text, 0..=256, |c| !c.is_control(), "characters that are not control characters")
+    |text| check_text(text, 0..=256, |c| !c.is_control(), "characters that are not control characters")
 );
 
 /// A tag that a profile sets itself; its key was checked for every dialect of the profile.
@@ -21,7 +21,7 @@ text_type!(
     /// Which labels become tags: a label's key, or the first part of one and a `*` at the end.
     LabelPattern,
     |text| {
-        limited(text, 1..=317, |c| c.is_ascii_alphanumeric() || "-_./*".contains(c), "what a label's key may hold, and *")?;
+        check_text(text, 1..=317, |c| c.is_ascii_alphanumeric() || "-_./*".contains(c), "what a label's key may hold, and *")?;
         match text.find('*') {
             Some(at) if at + 1 < text.len() => Err("may have a * at its end only".to_owned()),
             Some(_) | None => Ok(()),

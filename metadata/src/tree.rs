@@ -10,7 +10,7 @@ use crate::workload::{DialectPart, ItemValue, Link};
 
 /// Since which version of the service an item exists: the version's place in the dialect's list, oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Since(pub u8);
+pub struct SinceVersion(pub u8);
 
 /// The value of a leaf.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,12 +24,12 @@ pub enum LeafValue {
     /// Credentials of the pod's role in this dialect, to be asked for.
     Credentials,
     /// A part of the signed identity document, to be asked for.
-    Document(DocumentItem),
+    Document(DocumentForm),
 }
 
 /// The forms in which an identity document is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DocumentItem {
+pub enum DocumentForm {
     /// The document's bytes.
     Document,
     /// A bare signature over them.
@@ -42,8 +42,8 @@ pub enum DocumentItem {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum TreeNode {
-    Leaf { since: Since, value: LeafValue },
-    Directory { lines: Box<[(Since, Box<str>)]>, newest: Since, listing: Bytes },
+    Leaf { since: SinceVersion, value: LeafValue },
+    Directory { lines: Box<[(SinceVersion, Box<str>)]>, newest: SinceVersion, listing: Bytes },
 }
 
 /// What stands at a path.
@@ -65,7 +65,7 @@ pub struct Tree {
 impl Tree {
     /// What stands at `path` in `version`.
     #[must_use]
-    pub fn get(&self, path: &str, version: Since) -> Option<Lookup<'_>> {
+    pub fn get(&self, path: &str, version: SinceVersion) -> Option<Lookup<'_>> {
         let at = self.nodes.binary_search_by(|(name, _)| name.as_ref().cmp(path)).ok()?;
         match &self.nodes.get(at)?.1 {
             TreeNode::Leaf { since, value } => (*since <= version).then_some(Lookup::Leaf(value)),
@@ -79,7 +79,7 @@ impl Tree {
     }
 
     /// Every leaf that exists in `version`, by path, in order.
-    pub fn leaves(&self, version: Since) -> impl Iterator<Item = (&str, &LeafValue)> {
+    pub fn leaves(&self, version: SinceVersion) -> impl Iterator<Item = (&str, &LeafValue)> {
         self.nodes.iter().filter_map(move |(path, node)| match node {
             TreeNode::Leaf { since, value } if *since <= version => Some((path.as_ref(), value)),
             TreeNode::Leaf { .. } | TreeNode::Directory { .. } => None,
@@ -98,11 +98,11 @@ pub type DirectoryLine = fn(parent: &str, name: &str) -> String;
 /// A tree in the making.
 #[derive(Debug)]
 pub struct TreeBuilder {
-    leaves: BTreeMap<String, (Since, LeafValue)>,
+    leaves: BTreeMap<String, (SinceVersion, LeafValue)>,
     /// Lines of listings that are not simply a child's name.
-    lines: BTreeMap<String, (Since, String)>,
+    lines: BTreeMap<String, (SinceVersion, String)>,
     /// Leaves that no listing shows.
-    unlisted: BTreeMap<String, (Since, LeafValue)>,
+    unlisted: BTreeMap<String, (SinceVersion, LeafValue)>,
     directory_line: DirectoryLine,
 }
 
@@ -114,24 +114,24 @@ impl TreeBuilder {
     }
 
     /// Puts a leaf, and the directories above it; a leaf that stood at the path is replaced.
-    pub fn leaf(&mut self, since: Since, path: impl Into<String>, value: LeafValue) {
+    pub fn leaf(&mut self, since: SinceVersion, path: impl Into<String>, value: LeafValue) {
         self.leaves.insert(path.into(), (since, value));
     }
 
     /// Puts a leaf of text.
-    pub fn text(&mut self, since: Since, path: impl Into<String>, text: impl Into<String>) {
+    pub fn text(&mut self, since: SinceVersion, path: impl Into<String>, text: impl Into<String>) {
         self.leaf(since, path, LeafValue::Text(Bytes::from(text.into())));
     }
 
     /// Puts a leaf of text if there is any.
-    pub fn text_if(&mut self, since: Since, path: impl Into<String>, text: Option<impl Into<String>>) {
+    pub fn text_if(&mut self, since: SinceVersion, path: impl Into<String>, text: Option<impl Into<String>>) {
         if let Some(text) = text {
             self.text(since, path, text);
         }
     }
 
     /// Puts a leaf of several lines if there are any.
-    pub fn lines_if<T: ToString>(&mut self, since: Since, path: impl Into<String>, lines: &[T]) {
+    pub fn lines_if<T: ToString>(&mut self, since: SinceVersion, path: impl Into<String>, lines: &[T]) {
         if !lines.is_empty() {
             let lines = lines.iter().map(ToString::to_string).collect::<Vec<_>>();
             self.text(since, path, lines.join("\n"));
@@ -139,7 +139,7 @@ impl TreeBuilder {
     }
 
     /// Puts a leaf that no listing shows; the directory above it must be there for another's sake.
-    pub fn unlisted(&mut self, since: Since, path: impl Into<String>, value: LeafValue) {
+    pub fn unlisted(&mut self, since: SinceVersion, path: impl Into<String>, value: LeafValue) {
         self.unlisted.insert(path.into(), (since, value));
     }
 
@@ -154,7 +154,7 @@ impl TreeBuilder {
     }
 
     /// Shows the child at `path` as `line` in its directory's listing, whether there is such a child or not.
-    pub fn line(&mut self, since: Since, path: impl Into<String>, line: impl Into<String>) {
+    pub fn line(&mut self, since: SinceVersion, path: impl Into<String>, line: impl Into<String>) {
         self.lines.insert(path.into(), (since, line.into()));
     }
 
@@ -172,14 +172,14 @@ impl TreeBuilder {
                     Some(link.addresses().collect::<Vec<_>>().join(",")).filter(|addresses| !addresses.is_empty())
                 }
             };
-            self.text_if(Since(0), place, text);
+            self.text_if(SinceVersion(0), place, text);
         }
     }
 
     /// The finished tree.
     #[must_use]
     pub fn build(self) -> Tree {
-        let mut directories: BTreeMap<String, BTreeMap<String, Since>> = BTreeMap::new();
+        let mut directories: BTreeMap<String, BTreeMap<String, SinceVersion>> = BTreeMap::new();
         for (path, (since, _)) in &self.leaves {
             let mut path = path.as_str();
             let mut is_leaf = true;
@@ -205,7 +205,7 @@ impl TreeBuilder {
         }
         let directories = directories.into_iter().map(|(path, lines)| {
             let listing = lines.keys().map(String::as_str).collect::<Vec<_>>().join("\n");
-            let newest = lines.values().copied().max().unwrap_or(Since(0));
+            let newest = lines.values().copied().max().unwrap_or(SinceVersion(0));
             let lines = lines.into_iter().map(|(line, since)| (since, line.into_boxed_str())).collect();
             (path.into_boxed_str(), TreeNode::Directory { lines, newest, listing: Bytes::from(listing) })
         });
@@ -236,17 +236,17 @@ mod tests {
     fn tree() -> Tree {
         let mut tree =
             TreeBuilder::new(|parent, name| if parent.is_empty() { name.to_owned() } else { format!("{name}/") });
-        tree.text(Since(0), "meta-data/instance-id", "i-1");
-        tree.text(Since(0), "meta-data/instance/type", "t");
-        tree.text(Since(2), "meta-data/tags/instance/Name", "web");
-        tree.line(Since(0), "user-data", "user-data");
-        tree.text(Since(0), "meta-data/public-keys/0/openssh-key", "ssh-ed25519 AAAA");
-        tree.line(Since(0), "meta-data/public-keys/0", "0=my-key");
+        tree.text(SinceVersion(0), "meta-data/instance-id", "i-1");
+        tree.text(SinceVersion(0), "meta-data/instance/type", "t");
+        tree.text(SinceVersion(2), "meta-data/tags/instance/Name", "web");
+        tree.line(SinceVersion(0), "user-data", "user-data");
+        tree.text(SinceVersion(0), "meta-data/public-keys/0/openssh-key", "ssh-ed25519 AAAA");
+        tree.line(SinceVersion(0), "meta-data/public-keys/0", "0=my-key");
         tree.build()
     }
 
     fn listing(path: &str, version: u8) -> Option<String> {
-        match tree().get(path, Since(version))? {
+        match tree().get(path, SinceVersion(version))? {
             Lookup::Listing(listing) => Some(String::from_utf8(listing.to_vec()).unwrap()),
             Lookup::Leaf(_) => None,
         }
@@ -261,15 +261,15 @@ mod tests {
     fn an_older_version_shows_only_what_existed_then() {
         assert_eq!(listing("meta-data", 1).unwrap(), "instance-id\ninstance/\npublic-keys/");
         assert_eq!(listing("meta-data/tags", 1), None);
-        assert_eq!(tree().get("meta-data/tags/instance/Name", Since(1)), None);
-        assert!(tree().get("meta-data/tags/instance/Name", Since(2)).is_some());
+        assert_eq!(tree().get("meta-data/tags/instance/Name", SinceVersion(1)), None);
+        assert!(tree().get("meta-data/tags/instance/Name", SinceVersion(2)).is_some());
     }
 
     #[test]
     fn a_line_may_differ_from_the_name_or_stand_for_nothing() {
         assert_eq!(listing("meta-data/public-keys", 0).unwrap(), "0=my-key");
         assert_eq!(listing("", 0).unwrap(), "meta-data\nuser-data");
-        assert_eq!(tree().get("user-data", Since(0)), None);
+        assert_eq!(tree().get("user-data", SinceVersion(0)), None);
     }
 
     #[test]

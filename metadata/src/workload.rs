@@ -14,7 +14,7 @@ use crate::identity;
 use crate::item::{ItemPath, ItemText};
 use crate::names::{AccountId, PodUid};
 use crate::notice::Notices;
-use crate::options::{Limits, MetadataOptions, Users};
+use crate::options::{Limits, MetadataOptions, ProcessUsers};
 use crate::profile::{KeyRef, LifeCycle, Network, ProfileRef, PublicKey};
 use crate::role::Role;
 
@@ -31,7 +31,7 @@ pub struct Workload {
     /// How much it may ask.
     pub limits: Limits,
     /// Who in it may ask.
-    pub users: Users,
+    pub users: ProcessUsers,
     /// What it is, in every dialect.
     pub instance: Instance,
     /// What differs between its dialects: one entry for each dialect that the pod has.

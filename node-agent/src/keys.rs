@@ -77,7 +77,7 @@ impl KeyFile {
             Err(error) => return Err(file(error)),
         };
         match keys {
-            Some(keys) if now.duration_since(keys.made()) < KEY_LIFE => Ok(keys),
+            Some(keys) if now.duration_since(keys.created()) < KEY_LIFE => Ok(keys),
             Some(keys) => self.store(keys.rotated(random()?, now)),
             None => self.store(Keyring::new(random()?, now)),
         }
@@ -172,7 +172,7 @@ mod tests {
             let verified = keys.verify(token.as_bytes(), &LastToken::default(), &pod, Dialect::Ec2, at(hours));
             assert!(verified.is_ok(), "after {hours} hours");
         }
-        assert_eq!(file.load(at(26)).unwrap().made(), at(25), "the key is replaced once a day");
+        assert_eq!(file.load(at(26)).unwrap().created(), at(25), "the key is replaced once a day");
     }
 
     #[cfg(unix)]

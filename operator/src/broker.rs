@@ -8,7 +8,7 @@ use podmeta_metadata::compile::Outcome;
 use podmeta_metadata::credentials::{CredentialsFailure, from_secret};
 use podmeta_metadata::profile::{KeyRef, MAX_USER_DATA_BYTES, ProfileRef};
 use podmeta_metadata::role::Provider;
-use podmeta_metadata::secret::Secret;
+use podmeta_metadata::secret::SecretString;
 use podmeta_metadata::workload::{UserData as Data, Workload};
 
 use crate::index::Entry;
@@ -93,7 +93,7 @@ pub fn user_data(world: &World, entry: &Entry, asked: &KeyRef) -> Result<UserDat
     match data {
         Some(data) if data.len() <= MAX_USER_DATA_BYTES => {
             let text = base64::engine::general_purpose::STANDARD.encode(data.as_slice());
-            Ok(UserData { data: Secret::new(text) })
+            Ok(UserData { data: SecretString::new(text) })
         }
         Some(_) => {
             Err(Refusal::Missing(format!("Secret {namespace}/{} key {} is longer than 16 KiB", key.name, key.key)))

@@ -7,9 +7,9 @@ use podmeta_metadata::compile::Settings;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::options::TokenTtl;
-use podmeta_metadata::path::Canonical;
+use podmeta_metadata::path::CanonicalPath;
 use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
-use podmeta_metadata::tree::{LeafValue, Lookup, Since, Tree};
+use podmeta_metadata::tree::{LeafValue, Lookup, SinceVersion, Tree};
 use podmeta_node_agent::dev::files::Text;
 use podmeta_node_agent::dev::world::World;
 use podmeta_node_agent::edge::PodView;
@@ -116,16 +116,16 @@ proptest! {
         for (pod, dialect, tree) in trees(&labels, &items, roles) {
             for version in 0..=20 {
                 for path in tree.paths() {
-                    let Some(found) = tree.get(path, Since(version)) else { continue };
+                    let Some(found) = tree.get(path, SinceVersion(version)) else { continue };
                     if let Lookup::Listing(listing) = found {
                         for name in names(&listing) {
                             let child = join(path, &name);
-                            prop_assert!(tree.get(&child, Since(version)).is_some() || is_exception(dialect, &child),
+                            prop_assert!(tree.get(&child, SinceVersion(version)).is_some() || is_exception(dialect, &child),
                                 "{pod} {dialect}: {path:?} lists {name:?}, which is not there in version {version}");
                         }
                     }
                     let Some((parent, name)) = path.rsplit_once('/').or((!path.is_empty()).then_some(("", path))) else { continue };
-                    let Some(Lookup::Listing(listing)) = tree.get(parent, Since(version)) else {
+                    let Some(Lookup::Listing(listing)) = tree.get(parent, SinceVersion(version)) else {
                         return Err(TestCaseError::fail(format!("{pod} {dialect}: {path} is in no directory")));
                     };
                     prop_assert!(names(&listing).iter().any(|listed| listed == name) || is_exception(dialect, path),
@@ -146,9 +146,9 @@ proptest! {
             let paths = tree.paths().collect::<Vec<_>>();
             for (pick, noise) in &picks {
                 for raw in [format!("/{}{noise}", pick.get(&paths)), format!("/{noise}{}", pick.get(&paths))] {
-                    let Some(path) = Canonical::of(&raw) else { continue };
+                    let Some(path) = CanonicalPath::parse(&raw) else { continue };
                     let (first, rest) = path.split_first();
-                    let body = match tree.get(&join(first, rest), Since(20)) {
+                    let body = match tree.get(&join(first, rest), SinceVersion(20)) {
                         Some(Lookup::Listing(listing)) => listing,
                         Some(Lookup::Leaf(LeafValue::Text(text) | LeafValue::UserData(text))) => text.clone(),
                         Some(Lookup::Leaf(_)) | None => continue,

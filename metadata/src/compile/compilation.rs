@@ -8,7 +8,7 @@ use crate::dialect::Dialect;
 use crate::facts::Facts;
 use crate::finding::{Finding, FindingReason};
 use crate::options::{HttpEndpoint, HttpTokens, MetadataOptions};
-use crate::policy::Rules;
+use crate::policy::EffectivePolicy;
 use crate::profile::{HostNetwork, Profile};
 use crate::role::Role;
 use crate::user_data::{self, UserDataSource};
@@ -18,7 +18,7 @@ use crate::workload::{UserData, Workload};
 pub(super) struct Compilation<'a> {
     pub(super) facts: &'a Facts,
     pub(super) profile: &'a Profile,
-    pub(super) rules: Rules<'a>,
+    pub(super) rules: EffectivePolicy<'a>,
     pub(super) sources: &'a Sources,
     pub(super) settings: &'a Settings,
     pub(super) findings: &'a mut Vec<Finding>,

@@ -85,7 +85,7 @@ pub(super) fn instance(facts: &Facts, spec: &InstanceSpec, settings: &Settings) 
         network: network(facts, &spec.network),
         public_keys: Vec::new(),
         user_data: None,
-        notices: Notices::of(facts),
+        notices: Notices::from_facts(facts),
     }
 }
 

@@ -16,9 +16,9 @@ use jiff::Timestamp;
 
 use crate::credentials::{Credentials, CredentialsFailure};
 use crate::identity::{IdKind, ec2_id};
-use crate::names::{InvalidValue, limited};
+use crate::names::{InvalidValue, check_text};
 use crate::options::TokenTtl;
-use crate::path::Canonical;
+use crate::path::CanonicalPath;
 use crate::protocol::{Protocol, Selection, TokenHeaders};
 use crate::rejection::Rejection;
 use crate::request::Request;
@@ -60,7 +60,7 @@ impl Protocol for Ec2 {
     /// Trailing and repeated slashes are ignored, on leaves too: botocore requests `placement/availability-zone/`, the
     /// JavaScript SDK `//latest/…`.
     fn look_up<'t>(&self, tree: &'t Tree, path: &str) -> Option<Lookup<'t>> {
-        let path = Canonical::of(path)?;
+        let path = CanonicalPath::parse(path)?;
         let (prefix, below) = path.split_first();
         if prefix.is_empty() {
             return Some(Lookup::Listing(Bytes::from(version::PREFIXES.join("\n"))));
@@ -111,7 +111,7 @@ impl Protocol for Ec2 {
     /// Source: EC2 user guide, "View tags for your EC2 instances using instance metadata".
     fn check_tag_key(&self, key: &str) -> Result<(), InvalidValue> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "+-=.,_:@".contains(c);
-        limited(key, 1..=128, allowed, "letters, digits and +-=.,_:@ on ec2").map_err(InvalidValue)?;
+        check_text(key, 1..=128, allowed, "letters, digits and +-=.,_:@ on ec2").map_err(InvalidValue)?;
         if matches!(key, "." | ".." | "_index") {
             return Err(InvalidValue(format!("must not be {key:?} on ec2")));
         }

@@ -15,14 +15,14 @@ use percent_encoding::percent_decode_str;
 
 use crate::credentials::{Credentials, CredentialsFailure};
 use crate::identity::{IdKind, alphanumeric_id};
-use crate::names::{InvalidValue, limited};
+use crate::names::{InvalidValue, check_text};
 use crate::options::TokenTtl;
-use crate::path::Canonical;
+use crate::path::CanonicalPath;
 use crate::protocol::{Protocol, Selection, TokenHeaders};
 use crate::rejection::Rejection;
 use crate::response::{HttpResponse, ItemResponse};
 use crate::role::ProviderKind;
-use crate::tree::{DocumentItem, Lookup, Tree};
+use crate::tree::{DocumentForm, Lookup, Tree};
 use crate::workload::{DialectPart, Link, Workload};
 
 static TOKEN_HEADERS: TokenHeaders = TokenHeaders {
@@ -57,7 +57,7 @@ impl Protocol for Ecs {
 
     /// Trailing and repeated slashes are ignored. `Ram`, in any letter case, is `ram`.
     fn look_up<'t>(&self, tree: &'t Tree, path: &str) -> Option<Lookup<'t>> {
-        let path = Canonical::of(path)?;
+        let path = CanonicalPath::parse(path)?;
         let (prefix, below) = path.split_first();
         if prefix.is_empty() {
             return Some(Lookup::Listing(Bytes::from(tree::PREFIXES.join("\n"))));
@@ -78,8 +78,8 @@ impl Protocol for Ecs {
     }
 
     /// Only the PKCS #7 form has an audience.
-    fn audience(&self, item: DocumentItem, query: Option<&str>) -> Result<Option<String>, Rejection> {
-        if item == DocumentItem::Pkcs7 { audience(query) } else { Ok(None) }
+    fn audience(&self, item: DocumentForm, query: Option<&str>) -> Result<Option<String>, Rejection> {
+        if item == DocumentForm::Pkcs7 { audience(query) } else { Ok(None) }
     }
 
     fn token_response(&self, token: String, _ttl: TokenTtl) -> HttpResponse {
@@ -121,7 +121,7 @@ impl Protocol for Ecs {
     /// Source: ECS TagResources. Keys with `/`, `%` or white space are excluded too: a key is one path segment.
     fn check_tag_key(&self, key: &str) -> Result<(), InvalidValue> {
         let allowed = |c: char| !c.is_control() && !c.is_whitespace() && !"/%?#\\".contains(c);
-        limited(key, 1..=128, allowed, "one path segment on ecs").map_err(InvalidValue)?;
+        check_text(key, 1..=128, allowed, "one path segment on ecs").map_err(InvalidValue)?;
         if key.starts_with("aliyun") || key.starts_with("acs:") || matches!(key, "." | "..") {
             return Err(InvalidValue("must not start with aliyun or acs:, or be a dot segment, on ecs".to_owned()));
         }

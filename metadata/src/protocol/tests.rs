@@ -8,10 +8,10 @@ use proptest::sample::{select, subsequence};
 use super::{ec2, ecs};
 use crate::compile::Outcome;
 use crate::dialect::Dialect;
-use crate::fixture::{Case, item, link, secret_role, texts};
+use crate::fixture::{Case, item, link, secret_role, string_map};
 use crate::item::{FieldPath, Item, ItemPath, ItemSource};
 use crate::profile::{KeyRef, Network, PublicKey, UserDataSource};
-use crate::tree::{Lookup, Since, Tree};
+use crate::tree::{Lookup, SinceVersion, Tree};
 use crate::workload::{Link, Workload};
 
 /// How a listing may differ from what can be fetched.
@@ -36,7 +36,7 @@ fn render(dialect: Dialect, workload: &Workload, link: &Link) -> Tree {
     dialect.protocol().render(workload, link).unwrap()
 }
 
-fn versions(dialect: Dialect) -> Vec<Since> {
+fn versions(dialect: Dialect) -> Vec<SinceVersion> {
     match dialect {
         Dialect::Ec2 => ec2::version::PREFIXES.iter().map(|prefix| ec2::version::parse(prefix).unwrap()).collect(),
         Dialect::Ecs => vec![ecs::tree::ALWAYS],
@@ -76,7 +76,7 @@ impl Checked<'_> {
     }
 
     /// What is listed and cannot be fetched as what it is listed as, and what can be fetched and is not listed.
-    fn faults(&self, version: Since) -> Vec<String> {
+    fn faults(&self, version: SinceVersion) -> Vec<String> {
         let mut faults = Vec::new();
         let mut listed = BTreeSet::from([String::new()]);
         for directory in self.tree.paths() {
@@ -121,7 +121,7 @@ const CHANGES: [fn(&mut Case); 17] = [
     |case| case.facts.pod.metadata.deletion_timestamp = None,
     |case| case.facts.pod.status.disruption_target = None,
     |case| case.facts.pod.spec.subdomain = Some("peers".to_owned()),
-    |case| case.facts.pod.metadata.labels = texts(&[("0=x", "1"), ("a/b", "2"), ("_index", "3"), ("z", "")]),
+    |case| case.facts.pod.metadata.labels = string_map(&[("0=x", "1"), ("a/b", "2"), ("_index", "3"), ("z", "")]),
     |case| case.settings.hostname_suffix = Some("pods.example".to_owned()),
     |case| case.settings.account = Some("000000000001".try_into().unwrap()),
     |case| case.own().roles.clear(),
@@ -200,7 +200,7 @@ proptest! {
         for (dialect, part) in &workload.dialects {
             let own = dialect.protocol().own_paths(&workload, part).into_iter().collect::<BTreeSet<_>>();
             let tree = render(*dialect, &workload, &link);
-            let leaves = tree.leaves(Since(u8::MAX)).filter_map(|(path, _)| path.strip_prefix("meta-data/"));
+            let leaves = tree.leaves(SinceVersion(u8::MAX)).filter_map(|(path, _)| path.strip_prefix("meta-data/"));
             let reserved = dialect.protocol().reserved_names();
             let leaves = leaves.filter(|path| !reserved.contains(&path.split('/').next().unwrap_or_default()));
             let interfaces = "network/interfaces/macs";

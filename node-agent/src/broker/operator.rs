@@ -321,7 +321,7 @@ impl std::fmt::Debug for Operator {
 #[cfg(test)]
 mod tests {
     use podmeta_metadata::role::Provider;
-    use podmeta_metadata::secret::Secret;
+    use podmeta_metadata::secret::SecretString;
 
     use super::*;
     use crate::serve::client::Place;
@@ -341,8 +341,8 @@ mod tests {
         let pod: PodUid = "u1".try_into().unwrap();
         let credentials = Credentials {
             access_key_id: "AKIA".into(),
-            secret_access_key: Secret::new("s".into()),
-            session_token: Secret::new(String::new()),
+            secret_access_key: SecretString::new("s".into()),
+            session_token: SecretString::new(String::new()),
             last_updated: Timestamp::UNIX_EPOCH,
             expiration: Timestamp::MAX,
         };

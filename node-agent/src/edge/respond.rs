@@ -12,7 +12,7 @@ use podmeta_metadata::evaluate::{Decision, EdgeChecks, PodState, evaluate};
 use podmeta_metadata::rejection::Rejection;
 use podmeta_metadata::request::Request;
 use podmeta_metadata::response::{ContentKind, HttpResponse, ItemResponse};
-use podmeta_metadata::tree::{DocumentItem, LeafValue, Lookup};
+use podmeta_metadata::tree::{DocumentForm, LeafValue, Lookup};
 use podmeta_metadata::workload::{Link, Workload};
 use tokio::time::Instant;
 
@@ -149,13 +149,13 @@ impl<'s> Served<'s> {
     }
 
     /// Returns a form of the signed document. Without an audience it is signed once for each version of the pod.
-    async fn document(&self, item: DocumentItem, audience: Option<String>) -> Result<Bytes, Rejection> {
+    async fn document(&self, item: DocumentForm, audience: Option<String>) -> Result<Bytes, Rejection> {
         let (broker, dialect) = (&self.edge.broker, self.dialect);
         if audience.is_some() {
             let signed = broker.document(self.workload, self.link, dialect, audience).await?;
-            return Ok(signed.item(item));
+            return Ok(signed.form(item));
         }
         let sign = || broker.document(self.workload, self.link, dialect, None);
-        self.tree.signed.get_or_try_init(sign).await.map(|signed| signed.item(item))
+        self.tree.signed.get_or_try_init(sign).await.map(|signed| signed.form(item))
     }
 }

@@ -13,11 +13,11 @@ use podmeta_metadata::compile::{Outcome, Settings, Sources, compile};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::evaluate::{EdgeChecks, PodState, evaluate};
 use podmeta_metadata::options::TokenTtl;
-use podmeta_metadata::path::Canonical;
+use podmeta_metadata::path::CanonicalPath;
 use podmeta_metadata::rejection::Rejection;
 use podmeta_metadata::request::{Family, Request, TOKEN_PATH};
 use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
-use podmeta_metadata::tree::{Lookup, Since, Tree, TreeBuilder};
+use podmeta_metadata::tree::{Lookup, SinceVersion, Tree, TreeBuilder};
 use podmeta_metadata::workload::{Link, Workload};
 use podmeta_node_agent::broker::{Broker, Files};
 use podmeta_node_agent::dev::files::Text;
@@ -119,7 +119,7 @@ pub fn path(input: &[u8]) {
     for dialect in Dialect::ALL {
         let tree = dialect.protocol().render(web, link);
         let decision = judge(web, tree.as_ref(), dialect, &uri);
-        let Some(canonical) = Canonical::of(uri.path()) else {
+        let Some(canonical) = CanonicalPath::parse(uri.path()) else {
             assert!(decision.is_err(), "{uri} has no canonical path, and was served");
             continue;
         };
@@ -212,17 +212,17 @@ pub fn tag(input: &[u8]) {
             continue;
         }
         let mut tree = TreeBuilder::new(|_, name| format!("{name}/"));
-        tree.text(Since(0), format!("tags/{key}"), "value");
+        tree.text(SinceVersion(0), format!("tags/{key}"), "value");
         let tree = tree.build();
-        let listing = match tree.get("tags", Since(0)) {
+        let listing = match tree.get("tags", SinceVersion(0)) {
             Some(Lookup::Listing(listing)) => listing,
             other => panic!("the key {key:?} breaks its directory: {other:?}"),
         };
         assert_eq!(listing, key.as_bytes(), "the key {key:?} is not listed as itself");
         let encoded = percent_encoding::utf8_percent_encode(key, percent_encoding::NON_ALPHANUMERIC).to_string();
         let path = format!("/latest/tags/{encoded}");
-        let canonical = Canonical::of(&path).unwrap_or_else(|| panic!("the key {key:?} has no path"));
-        assert!(tree.get(canonical.split_first().1, Since(0)).is_some(), "the key {key:?} is not found");
+        let canonical = CanonicalPath::parse(&path).unwrap_or_else(|| panic!("the key {key:?} has no path"));
+        assert!(tree.get(canonical.split_first().1, SinceVersion(0)).is_some(), "the key {key:?} is not found");
     }
 }
 

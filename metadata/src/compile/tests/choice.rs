@@ -1,7 +1,7 @@
 //! Which of several profiles a pod is given.
 
 use crate::finding::FindingReason;
-use crate::fixture::{Case, profile, texts};
+use crate::fixture::{Case, profile, string_map};
 use crate::selector::{Requirement, Selector};
 
 /// The name of the profile that won, if one did.
@@ -67,7 +67,7 @@ fn a_profile_is_for_the_pods_that_its_selector_selects() {
     let mut case = Case::new();
     case.own().pods = Selector { requirements: vec![Requirement::In("app".to_owned(), vec!["web".to_owned()])] };
     assert_eq!(winner(&case), None);
-    case.facts.pod.metadata.labels = texts(&[("app", "web")]);
+    case.facts.pod.metadata.labels = string_map(&[("app", "web")]);
     assert_eq!(winner(&case).unwrap(), "own");
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::cel::Expression;
 use crate::dialect::Dialect;
 use crate::finding::FindingReason;
-use crate::fixture::{Case, item, texts};
+use crate::fixture::{Case, item, string_map};
 use crate::item::{FieldPath, Item, ItemPath, ItemSource, MAX_VALUE_BYTES};
 use crate::workload::ItemValue;
 
@@ -24,8 +24,8 @@ fn from(source: ItemSource) -> Item {
 /// A pod with something at every field.
 fn with(items: Vec<Item>) -> Case {
     let mut case = Case::new();
-    case.facts.pod.metadata.labels = texts(&[("app", "shop")]);
-    case.facts.pod.metadata.annotations = texts(&[("note", "two\nlines"), ("bell", "\u{7}")]);
+    case.facts.pod.metadata.labels = string_map(&[("app", "shop")]);
+    case.facts.pod.metadata.annotations = string_map(&[("note", "two\nlines"), ("bell", "\u{7}")]);
     case.facts.pod.spec.node_name = Some("node-1".to_owned());
     case.on_node(&[]).status.addresses =
         ["192.0.2.1", "2001:db8::1"].map(|text| text.parse::<IpAddr>().unwrap()).into();

@@ -2,7 +2,7 @@
 
 use crate::dialect::Dialect;
 use crate::finding::FindingReason;
-use crate::fixture::{Case, profile, secret_role, texts, web_identity};
+use crate::fixture::{Case, profile, secret_role, string_map, web_identity};
 use crate::options::{HopLimit, HttpEndpoint, HttpTokens, MetadataOptions};
 use crate::policy::{Glob, Policy};
 use crate::role::ProviderKind;
@@ -163,7 +163,7 @@ fn a_policy_holds_for_the_namespaces_that_it_selects() {
     let mut case =
         under(vec![Policy { namespaces: production, http_tokens: Some(HttpTokens::Required), ..named("p") }]);
     assert_eq!(case.workload().options.http_tokens, HttpTokens::Optional);
-    case.facts.namespace.metadata.labels = texts(&[("stage", "prod")]);
+    case.facts.namespace.metadata.labels = string_map(&[("stage", "prod")]);
     assert_eq!(case.workload().options.http_tokens, HttpTokens::Required);
 }
 

@@ -2,14 +2,14 @@
 
 use crate::dialect::Dialect;
 use crate::finding::FindingReason;
-use crate::fixture::{Case, texts};
+use crate::fixture::{Case, string_map};
 use crate::options::InstanceMetadataTags;
 use crate::tag::{LabelPattern, StaticTag, TagValue};
 
 /// A pod with labels, whose profile selects some and sets tags of its own.
 fn tagged(labels: &[(&str, &str)], patterns: &[&str], fixed: &[(&str, &str)]) -> Case {
     let mut case = Case::new();
-    case.facts.pod.metadata.labels = texts(labels);
+    case.facts.pod.metadata.labels = string_map(labels);
     let own = case.own();
     own.options.instance_metadata_tags = InstanceMetadataTags::Enabled;
     own.tag_labels = patterns.iter().map(|pattern| LabelPattern::try_from(*pattern).unwrap()).collect();
@@ -24,7 +24,7 @@ fn tags(case: &Case, dialect: Dialect) -> Vec<(String, String)> {
 }
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    texts(pairs).into_iter().collect()
+    string_map(pairs).into_iter().collect()
 }
 
 #[test]

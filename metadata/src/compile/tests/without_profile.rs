@@ -2,16 +2,16 @@
 
 use crate::compile::Outcome;
 use crate::dialect::Dialect;
-use crate::fixture::{Case, texts};
+use crate::fixture::{Case, string_map};
 use crate::options::MetadataOptions;
-use crate::policy::{Policy, WithoutProfile};
+use crate::policy::{Policy, UnmatchedPods};
 
 fn under(policies: Vec<Policy>) -> Case {
     Case { profiles: Vec::new(), policies, ..Case::new() }
 }
 
 fn facts_for_all() -> Policy {
-    Policy { without_profile: Some(WithoutProfile::Facts), ..Policy::default() }
+    Policy { without_profile: Some(UnmatchedPods::Facts), ..Policy::default() }
 }
 
 fn is_denied(case: &Case) -> bool {
@@ -22,14 +22,14 @@ fn is_denied(case: &Case) -> bool {
 fn it_is_denied_by_default() {
     let case = under(vec![]);
     assert!(is_denied(&case));
-    assert!(is_denied(&under(vec![Policy { without_profile: Some(WithoutProfile::Deny), ..Policy::default() }])));
+    assert!(is_denied(&under(vec![Policy { without_profile: Some(UnmatchedPods::Deny), ..Policy::default() }])));
     assert_eq!(case.findings(), []);
 }
 
 #[test]
 fn facts_are_its_own_and_nothing_that_a_profile_would_give() {
     let mut case = under(vec![facts_for_all()]);
-    case.facts.pod.metadata.labels = texts(&[("team", "a")]);
+    case.facts.pod.metadata.labels = string_map(&[("team", "a")]);
     case.on_node(&[("topology.kubernetes.io/region", "eu-west-1")]);
     case.settings.account = Some("123456789012".try_into().unwrap());
     let workload = case.workload();

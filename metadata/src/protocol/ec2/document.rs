@@ -4,16 +4,16 @@
 use crate::dialect::Dialect;
 use crate::protocol::ec2::json::object;
 use crate::time::rfc3339;
-use crate::tree::DocumentItem;
+use crate::tree::DocumentForm;
 use crate::workload::{Link, Workload};
 
 /// The name of a form below `dynamic/instance-identity/`.
-pub(super) fn name(item: DocumentItem) -> &'static str {
+pub(super) fn name(item: DocumentForm) -> &'static str {
     match item {
-        DocumentItem::Document => "document",
-        DocumentItem::Signature => "signature",
-        DocumentItem::Pkcs7 => "pkcs7",
-        DocumentItem::Rsa2048 => "rsa2048",
+        DocumentForm::Document => "document",
+        DocumentForm::Signature => "signature",
+        DocumentForm::Pkcs7 => "pkcs7",
+        DocumentForm::Rsa2048 => "rsa2048",
     }
 }
 

@@ -7,7 +7,7 @@ use crate::protocol::ec2::document;
 use crate::protocol::ec2::json::object;
 use crate::protocol::ec2::version as v;
 use crate::time::rfc3339;
-use crate::tree::{DocumentItem, LeafValue, Tree, TreeBuilder};
+use crate::tree::{DocumentForm, LeafValue, Tree, TreeBuilder};
 use crate::workload::{DialectPart, Instance, Link, UserData, Workload};
 
 /// The name of the directory of an instance's role.
@@ -16,7 +16,7 @@ const CREDENTIALS: &str = "meta-data/iam/security-credentials";
 /// Renders the tree. Returns `None` if the pod does not have this dialect.
 pub(super) fn render(workload: &Workload, link: &Link) -> Option<Tree> {
     let part = workload.part(Dialect::Ec2)?;
-    let mut tree = own(workload, part, link);
+    let mut tree = own_leaves(workload, part, link);
     tree.items(part, link);
     Some(tree.build())
 }
@@ -27,7 +27,7 @@ fn directory_line(parent: &str, name: &str) -> String {
 }
 
 /// All but the profile's items.
-fn own(workload: &Workload, part: &DialectPart, link: &Link) -> TreeBuilder {
+fn own_leaves(workload: &Workload, part: &DialectPart, link: &Link) -> TreeBuilder {
     let instance = &workload.instance;
     let mut tree = TreeBuilder::new(directory_line);
     tree.line(v::V1_0, "user-data", "user-data"); // listed even where it is 404
@@ -169,7 +169,7 @@ fn placement(tree: &mut TreeBuilder, instance: &Instance) {
 
 fn dynamic(tree: &mut TreeBuilder) {
     tree.text(v::V2009_04_04, "dynamic/fws/instance-monitoring", "disabled");
-    for item in [DocumentItem::Document, DocumentItem::Signature, DocumentItem::Pkcs7, DocumentItem::Rsa2048] {
+    for item in [DocumentForm::Document, DocumentForm::Signature, DocumentForm::Pkcs7, DocumentForm::Rsa2048] {
         let path = format!("dynamic/instance-identity/{}", document::name(item));
         tree.leaf(v::V2009_04_04, path, LeafValue::Document(item));
     }

@@ -1,7 +1,7 @@
 //! The versions that EC2 serves as the first element of a path, oldest first, and when items appeared.
 //! Source: listings of `/` captured from instances in August 2024; the category table of the EC2 user guide.
 
-use crate::tree::Since;
+use crate::tree::SinceVersion;
 
 /// Every served prefix; `latest` is the newest.
 pub const PREFIXES: [&str; 30] = [
@@ -39,19 +39,19 @@ pub const PREFIXES: [&str; 30] = [
 
 /// The version that a prefix names.
 #[must_use]
-pub fn parse(prefix: &str) -> Option<Since> {
-    PREFIXES.iter().position(|known| *known == prefix).and_then(|at| u8::try_from(at).ok()).map(Since)
+pub fn parse(prefix: &str) -> Option<SinceVersion> {
+    PREFIXES.iter().position(|known| *known == prefix).and_then(|at| u8::try_from(at).ok()).map(SinceVersion)
 }
 
 /// The first version whose prefix is not older than `date`: some categories bear a date that is no prefix, and show
 /// from the next one on.
 #[allow(clippy::panic, reason = "evaluated by the compiler alone: a date without a version does not compile")]
-const fn from(date: &str) -> Since {
+const fn from(date: &str) -> SinceVersion {
     let mut at = 0;
     while at < PREFIXES.len() as u8 {
         #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler, which checks it")]
         if !older(PREFIXES[at as usize], date) {
-            return Since(at);
+            return SinceVersion(at);
         }
         at += 1;
     }
@@ -72,30 +72,30 @@ const fn older(a: &str, b: &str) -> bool {
     a.len() < b.len()
 }
 
-pub(super) const V1_0: Since = from("1.0");
-pub(super) const V2007_01_19: Since = from("2007-01-19");
-pub(super) const V2007_08_29: Since = from("2007-08-29");
-pub(super) const V2008_02_01: Since = from("2008-02-01");
-pub(super) const V2008_09_01: Since = from("2008-09-01");
-pub(super) const V2009_04_04: Since = from("2009-04-04");
-pub(super) const V2011_01_01: Since = from("2011-01-01");
-pub(super) const V2011_05_01: Since = from("2011-05-01");
-pub(super) const V2012_01_12: Since = from("2012-01-12");
-pub(super) const V2014_02_25: Since = from("2014-02-25");
-pub(super) const V2014_11_05: Since = from("2014-11-05");
-pub(super) const V2015_10_20: Since = from("2015-10-20");
-pub(super) const V2016_06_30: Since = from("2016-06-30");
-pub(super) const V2016_11_15: Since = from("2016-11-15");
-pub(super) const V2018_05_23: Since = from("2018-05-23");
-pub(super) const V2018_08_17: Since = from("2018-08-17");
-pub(super) const V2019_10_01: Since = from("2019-10-01");
-pub(super) const V2020_08_24: Since = from("2020-08-24");
-pub(super) const V2020_10_27: Since = from("2020-10-27");
-pub(super) const V2020_11_01: Since = from("2020-11-01");
-pub(super) const V2021_01_03: Since = from("2021-01-03");
-pub(super) const V2021_03_23: Since = from("2021-03-23");
-pub(super) const V2021_07_15: Since = from("2021-07-15");
-pub(super) const V2022_09_24: Since = from("2022-09-24");
+pub(super) const V1_0: SinceVersion = from("1.0");
+pub(super) const V2007_01_19: SinceVersion = from("2007-01-19");
+pub(super) const V2007_08_29: SinceVersion = from("2007-08-29");
+pub(super) const V2008_02_01: SinceVersion = from("2008-02-01");
+pub(super) const V2008_09_01: SinceVersion = from("2008-09-01");
+pub(super) const V2009_04_04: SinceVersion = from("2009-04-04");
+pub(super) const V2011_01_01: SinceVersion = from("2011-01-01");
+pub(super) const V2011_05_01: SinceVersion = from("2011-05-01");
+pub(super) const V2012_01_12: SinceVersion = from("2012-01-12");
+pub(super) const V2014_02_25: SinceVersion = from("2014-02-25");
+pub(super) const V2014_11_05: SinceVersion = from("2014-11-05");
+pub(super) const V2015_10_20: SinceVersion = from("2015-10-20");
+pub(super) const V2016_06_30: SinceVersion = from("2016-06-30");
+pub(super) const V2016_11_15: SinceVersion = from("2016-11-15");
+pub(super) const V2018_05_23: SinceVersion = from("2018-05-23");
+pub(super) const V2018_08_17: SinceVersion = from("2018-08-17");
+pub(super) const V2019_10_01: SinceVersion = from("2019-10-01");
+pub(super) const V2020_08_24: SinceVersion = from("2020-08-24");
+pub(super) const V2020_10_27: SinceVersion = from("2020-10-27");
+pub(super) const V2020_11_01: SinceVersion = from("2020-11-01");
+pub(super) const V2021_01_03: SinceVersion = from("2021-01-03");
+pub(super) const V2021_03_23: SinceVersion = from("2021-03-23");
+pub(super) const V2021_07_15: SinceVersion = from("2021-07-15");
+pub(super) const V2022_09_24: SinceVersion = from("2022-09-24");
 
 #[cfg(test)]
 mod tests {
@@ -105,7 +105,7 @@ mod tests {
     fn a_date_that_is_no_prefix_shows_from_the_next_one_on() {
         assert_eq!(V2016_11_15, parse("2018-03-28").unwrap());
         assert_eq!(V2020_08_24, parse("2020-10-27").unwrap());
-        assert_eq!(V1_0, Since(0));
+        assert_eq!(V1_0, SinceVersion(0));
         assert_eq!(parse("2016-11-15"), None);
         assert_eq!(parse("Latest"), None);
     }

@@ -3,18 +3,18 @@
 
 use crate::dialect::Dialect;
 use crate::identity::{IdKind, uuid};
-use crate::tree::DocumentItem;
+use crate::tree::DocumentForm;
 use crate::workload::{Link, Workload};
 
 /// The longest audience, in bytes; Alibaba Cloud publishes no limit.
 pub(super) const MAX_AUDIENCE_BYTES: usize = 1024;
 
 /// The name of a form below `dynamic/instance-identity/`, if ECS has it.
-pub(super) fn name(item: DocumentItem) -> Option<&'static str> {
+pub(super) fn name(item: DocumentForm) -> Option<&'static str> {
     match item {
-        DocumentItem::Document => Some("document"),
-        DocumentItem::Pkcs7 => Some("pkcs7"),
-        DocumentItem::Signature | DocumentItem::Rsa2048 => None,
+        DocumentForm::Document => Some("document"),
+        DocumentForm::Pkcs7 => Some("pkcs7"),
+        DocumentForm::Signature | DocumentForm::Rsa2048 => None,
     }
 }
 

@@ -7,14 +7,14 @@ use crate::dialect::Dialect;
 use crate::identity::{IdKind, alphanumeric_id};
 use crate::protocol::ecs::document;
 use crate::time::rfc3339;
-use crate::tree::{DocumentItem, LeafValue, Since, Tree, TreeBuilder};
+use crate::tree::{DocumentForm, LeafValue, SinceVersion, Tree, TreeBuilder};
 use crate::workload::{DialectPart, Instance, Link, UserData, Workload};
 
 /// Served prefixes, oldest first. Source: cloud-init's documentation of the AliYun data source.
 pub const PREFIXES: [&str; 2] = ["2016-01-01", "latest"];
 
 /// The one age of every item.
-pub const ALWAYS: Since = Since(0);
+pub const ALWAYS: SinceVersion = SinceVersion(0);
 
 /// The directory of an instance's role.
 const CREDENTIALS: &str = "meta-data/ram/security-credentials";
@@ -22,9 +22,9 @@ const CREDENTIALS: &str = "meta-data/ram/security-credentials";
 /// Renders the tree. Returns `None` if the pod does not have this dialect.
 pub(super) fn render(workload: &Workload, link: &Link) -> Option<Tree> {
     let part = workload.part(Dialect::Ecs)?;
-    let mut tree = own(workload, part, link);
+    let mut tree = own_leaves(workload, part, link);
     tree.items(part, link);
-    let all = everything(&tree);
+    let all = all_json(&tree);
     tree.unlisted(ALWAYS, "meta-data/all", LeafValue::Text(all.into()));
     if let Some(role) = &part.role {
         tree.leaf(ALWAYS, format!("{CREDENTIALS}/{}", role.name), LeafValue::Credentials);
@@ -37,7 +37,7 @@ fn directory_line(_parent: &str, name: &str) -> String {
 }
 
 /// All but the profile's items, the role and `all`.
-fn own(workload: &Workload, part: &DialectPart, link: &Link) -> TreeBuilder {
+fn own_leaves(workload: &Workload, part: &DialectPart, link: &Link) -> TreeBuilder {
     let instance = &workload.instance;
     let mut tree = TreeBuilder::new(directory_line);
     match &instance.user_data {
@@ -51,7 +51,7 @@ fn own(workload: &Workload, part: &DialectPart, link: &Link) -> TreeBuilder {
     for (key, value) in &part.tags {
         tree.text(ALWAYS, format!("meta-data/tags/instance/{key}"), value.as_str());
     }
-    for item in [DocumentItem::Document, DocumentItem::Pkcs7] {
+    for item in [DocumentForm::Document, DocumentForm::Pkcs7] {
         if let Some(name) = document::name(item) {
             tree.leaf(ALWAYS, format!("dynamic/instance-identity/{name}"), LeafValue::Document(item));
         }
@@ -132,7 +132,7 @@ fn unquoted<T: ToString>(values: &[T]) -> Option<String> {
 }
 
 /// `meta-data/all`: the tree as one JSON object in which every leaf is a string. Credentials are never in it.
-fn everything(tree: &TreeBuilder) -> String {
+fn all_json(tree: &TreeBuilder) -> String {
     let mut all = Map::new();
     for (path, text) in tree.texts() {
         let Some(path) = path.strip_prefix("meta-data/") else { continue };

@@ -151,7 +151,7 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use podmeta_metadata::role::Provider;
-    use podmeta_metadata::secret::Secret;
+    use podmeta_metadata::secret::SecretString;
 
     use super::*;
 
@@ -162,8 +162,8 @@ mod tests {
     fn credentials(id: &str, until: i64) -> Credentials {
         Credentials {
             access_key_id: id.to_owned(),
-            secret_access_key: Secret::new("s".to_owned()),
-            session_token: Secret::new(String::new()),
+            secret_access_key: SecretString::new("s".to_owned()),
+            session_token: SecretString::new(String::new()),
             last_updated: at(0),
             expiration: at(until),
         }

@@ -3,7 +3,7 @@ use podmeta_metadata::compile::{DenialReason, Denied, PodView};
 use podmeta_metadata::credentials::Credentials;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::role::Provider;
-use podmeta_metadata::secret::Secret;
+use podmeta_metadata::secret::SecretString;
 use podmeta_metadata::session::{KeyBytes, Keyring};
 use podmeta_metadata::signature::SignedDocument;
 
@@ -36,8 +36,8 @@ fn given() -> Given {
     let role = Role { name: "r".to_owned().try_into().unwrap(), provider: Provider::Secret { name: "keys".into() } };
     let credentials = Credentials {
         access_key_id: "AKIA".into(),
-        secret_access_key: Secret::new("hunter2".into()),
-        session_token: Secret::new(String::new()),
+        secret_access_key: SecretString::new("hunter2".into()),
+        session_token: SecretString::new(String::new()),
         last_updated: Timestamp::UNIX_EPOCH,
         expiration: Timestamp::MAX,
     };

@@ -10,7 +10,7 @@ use crate::protocol::ec2::{
     document,
     json::{credentials, failure},
 };
-use crate::secret::Secret;
+use crate::secret::SecretString;
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -76,8 +76,8 @@ fn the_iam_documents_have_the_style_of_ec2() {
 fn credentials_have_the_members_and_the_style_of_ec2() {
     let body = credentials(&Credentials {
         access_key_id: "ASIAEXAMPLE".to_owned(),
-        secret_access_key: Secret::new("a/b+c".to_owned()),
-        session_token: Secret::new("quote\"".to_owned()),
+        secret_access_key: SecretString::new("a/b+c".to_owned()),
+        session_token: SecretString::new("quote\"".to_owned()),
         last_updated: at("2026-01-05T08:22:00.5Z"),
         expiration: at("2026-01-05T14:40:11Z"),
     });

@@ -8,7 +8,7 @@ use crate::protocol::ecs::{
     json::{credentials, failure},
     tree,
 };
-use crate::secret::Secret;
+use crate::secret::SecretString;
 
 #[test]
 fn the_identity_document_has_the_bytes_of_ecss() {
@@ -48,8 +48,8 @@ fn what_the_identity_document_does_not_know_is_empty() {
 fn credentials_have_the_members_of_ecs_and_none_of_ec2() {
     let body = credentials(&Credentials {
         access_key_id: "STS.Example".to_owned(),
-        secret_access_key: Secret::new("a/b+c".to_owned()),
-        session_token: Secret::new("quote\"".to_owned()),
+        secret_access_key: SecretString::new("a/b+c".to_owned()),
+        session_token: SecretString::new("quote\"".to_owned()),
         last_updated: "2026-01-05T08:22:00.5Z".parse().unwrap(),
         expiration: "2026-01-05T14:22:00Z".parse().unwrap(),
     });
