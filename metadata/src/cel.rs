@@ -1,9 +1,11 @@
-//! CEL expressions over [`Facts`], bounded: the `cel` crate has no budget of its own.
+//! CEL expressions over [`Facts`], with limits that the `cel` crate does not have.
 //!
-//! An expression is at most [`MAX_BYTES`] long and [`MAX_DEPTH`] deep, nests no comprehension in another and names nothing but `pod`,
-//! `namespaceObject`, `node` and its own loop variables; all of that is checked on the syntax tree before it runs once.
-//! Only the standard functions exist, without `matches`: with an extension such as `replace` a chain of calls grows its
-//! text without bound, and a regular expression is compiled again each time, 0.3 s for one of six bytes.
+//! An expression is at most [`MAX_BYTES`] long and [`MAX_DEPTH`] deep. It does not nest comprehensions. It refers to
+//! `pod`, `namespaceObject`, `node` and its own loop variables only. The syntax tree is checked before the first
+//! evaluation.
+//!
+//! Only the standard functions exist, without `matches`. With an extension such as `replace`, a chain of calls could
+//! grow text without a limit. A regular expression would be compiled for each evaluation: 0.3 s for one of six bytes.
 
 use std::sync::Arc;
 
@@ -14,20 +16,20 @@ use ::cel::{Context, ParseErrors, Value};
 use crate::facts::Facts;
 use crate::names::InvalidValue;
 
-/// The longest expression, in bytes.
+/// Maximum length of an expression, in bytes.
 pub const MAX_BYTES: usize = 1024;
 
-/// How deep operators, calls and fields may nest: evaluation recurses, and 500 terms of a sum overflow 2 MiB of stack.
+/// Maximum nesting of operators, calls and fields. Evaluation recurses: a sum of 500 terms overflows 2 MiB of stack.
 pub const MAX_DEPTH: usize = 64;
 
-/// How deep brackets and conditions may nest, because the parser recurses.
+/// Maximum nesting of brackets and conditions. The parser recurses.
 const MAX_BRACKETS: u16 = 24;
 
-/// The names that an expression may use for the facts. `namespace` is a reserved word of CEL; Kubernetes' own policies
-/// say `namespaceObject` too.
+/// The variables of an expression. `namespace` is a reserved word of CEL, so the name is `namespaceObject`, as in
+/// ValidatingAdmissionPolicy.
 const VARIABLES: [&str; 3] = ["pod", "namespaceObject", "node"];
 
-/// An expression that was compiled, once for its profile.
+/// A compiled expression.
 #[derive(Clone)]
 pub struct Expression {
     source: Arc<str>,
@@ -35,10 +37,10 @@ pub struct Expression {
 }
 
 impl Expression {
-    /// Compiles `source`.
+    /// Compiles an expression.
     ///
     /// # Errors
-    /// If it is too long, does not parse, names something unknown or nests comprehensions.
+    /// If it is too long, does not parse, uses an unknown name or nests comprehensions.
     pub fn compile(source: &str) -> Result<Self, InvalidValue> {
         if source.len() > MAX_BYTES {
             return Err(InvalidValue(format!("must be at most {MAX_BYTES} bytes long, not {}", source.len())));
@@ -48,10 +50,10 @@ impl Expression {
         Ok(Self { source: source.into(), tree: Arc::new(tree) })
     }
 
-    /// Evaluates the expression; `None` if the result is null, which leaves the item out.
+    /// Evaluates the expression. Returns `None` if the result is null.
     ///
     /// # Errors
-    /// If evaluation fails (a missing key, for one) or the result is neither text, a number, a truth value nor null.
+    /// If evaluation fails, such as for a missing key, or if the result is not text, a number, a Boolean or null.
     pub fn evaluate(&self, scope: &Scope) -> Result<Option<String>, InvalidValue> {
         match Value::resolve(&self.tree, &scope.0)
             .map_err(|error| InvalidValue(format!("does not evaluate: {error}")))?
@@ -60,10 +62,10 @@ impl Expression {
             Value::Int(number) => Ok(Some(number.to_string())),
             Value::UInt(number) => Ok(Some(number.to_string())),
             Value::Float(number) => Ok(Some(number.to_string())),
-            Value::Bool(truth) => Ok(Some(truth.to_string())),
+            Value::Bool(value) => Ok(Some(value.to_string())),
             Value::Null => Ok(None),
             other => Err(InvalidValue(format!(
-                "gives a {:?}; it must give text, a number, a truth value or null",
+                "gives a {:?}; it must give text, a number, a Boolean or null",
                 other.type_of()
             ))),
         }
@@ -82,14 +84,14 @@ impl PartialEq for Expression {
     }
 }
 
-/// The facts of one pod as CEL sees them, made once for all its expressions.
+/// The facts of one pod as CEL variables, for all expressions of the pod.
 pub struct Scope(Context<'static, 'static>);
 
 impl Scope {
-    /// Makes the three variables from `facts`; `node` is null while the pod has none.
+    /// Creates the variables. `node` is null if the pod has no node.
     ///
     /// # Errors
-    /// If a fact has no form in CEL; no fact is like that.
+    /// If a fact cannot be converted. It does not fail for these types.
     pub fn new(facts: &Facts) -> Result<Self, InvalidValue> {
         let mut context = Context::default();
         let mut add = |name: &'static str, value| -> Result<(), InvalidValue> {
@@ -104,10 +106,11 @@ impl Scope {
 }
 
 fn value(fact: &impl serde::Serialize) -> Result<Value, InvalidValue> {
-    ::cel::to_value(fact).map_err(|error| InvalidValue(format!("the facts have no form in CEL: {error}")))
+    ::cel::to_value(fact)
+        .map_err(|error| InvalidValue(format!("internal error: cannot convert the facts to CEL: {error}")))
 }
 
-/// The first error, as one line.
+/// Returns the first error, as one line.
 fn compile_error(errors: ParseErrors) -> InvalidValue {
     match errors.errors.first() {
         Some(error) if error.msg.contains("Recursion limit") => {
@@ -127,7 +130,7 @@ enum Nesting {
     InComprehension,
 }
 
-/// Walks the syntax tree; `names` are those in scope, `depth` is how much deeper it may go.
+/// Checks a syntax tree. `names` are the names in scope, `depth` is the remaining nesting.
 fn check<'e>(
     expression: &'e IdedExpr,
     names: &mut Vec<&'e str>,
@@ -141,7 +144,7 @@ fn check<'e>(
         Expr::Unspecified | Expr::Literal(_) => Ok(()),
         Expr::Ident(name) if names.contains(&name.as_str()) => Ok(()),
         Expr::Ident(name) => Err(InvalidValue(format!(
-            "names {name:?}; there are pod, namespaceObject and node, shaped as in docs/facts.md"
+            "unknown name {name:?}; the variables are pod, namespaceObject and node, see docs/facts.md"
         ))),
         Expr::Select(select) => check(&select.operand, names, nesting, depth),
         Expr::Call(call) => {
@@ -195,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expression_sees_the_facts_in_their_kubernetes_shape() {
+    fn expression_reads_facts_in_kubernetes_form() {
         assert_eq!(evaluate("pod.metadata.namespace + '-' + pod.metadata.labels['app']").unwrap().unwrap(), "shop-web");
         assert_eq!(evaluate("namespaceObject.metadata.name").unwrap().unwrap(), "shop");
         assert_eq!(evaluate("size(pod.metadata.name)").unwrap().unwrap(), "5");
@@ -206,27 +209,27 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_compile_is_refused_with_one_line() {
-        for (source, why) in [
+    fn invalid_expression_is_rejected_with_one_line() {
+        for (source, reason) in [
             ("pod.", "does not compile"),
-            ("env.SECRET", "names \"env\""),
+            ("env.SECRET", "unknown name \"env\""),
             ("[1].map(x, [2].map(y, x))", "nests a comprehension"),
             ("[[1]].map(x, x).map(y, y)", "nests a comprehension"),
-            ("x", "names \"x\""),
+            ("x", "unknown name \"x\""),
             ("'a'.replace('a', 'aa').foo", "does not evaluate"),
             ("'x'.matches('x')", "does not evaluate"),
             ("pod.metadata.labels.nothing", "does not evaluate"),
             ("[1]", "gives a"),
         ] {
             let error = evaluate(source).unwrap_err().to_string();
-            assert!(error.contains(why), "{source}: {error}");
+            assert!(error.contains(reason), "{source}: {error}");
             assert!(!error.contains('\n'), "{source}: {error}");
         }
         assert!(Expression::compile(&"1".repeat(MAX_BYTES + 1)).unwrap_err().to_string().contains("at most 1024"));
     }
 
     #[test]
-    fn the_longest_expressions_fit_the_stack_of_a_small_thread() {
+    fn longest_expressions_fit_a_2_mib_stack() {
         let chain = format!("1{}", "+1".repeat((MAX_BYTES - 1) / 2));
         let depth = format!("{}1{}", "(".repeat(500), ")".repeat(500));
         let not = format!("{}true", "!".repeat(1000));

@@ -1,7 +1,7 @@
-//! The picture of a pod that podmeta keeps: what `fieldRef` and CEL may see, and nothing else.
+//! The facts of a pod: what `fieldRef` and CEL can read.
 //!
-//! It is shaped like the Kubernetes objects it comes from, so `pod.metadata.labels['app']` reads as it does there.
-//! It never holds environment variables, volumes or anything secret.
+//! They have the form of the Kubernetes objects that they come from, such as `pod.metadata.labels['app']`. They contain
+//! no environment variables, volumes or secrets.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,20 +12,20 @@ use serde::Serialize;
 
 use crate::names::PodUid;
 
-/// Everything that is known of one pod before its network exists.
+/// The facts of one pod, without its addresses.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Facts {
-    /// The pod itself.
+    /// The pod.
     pub pod: PodFacts,
-    /// The namespace it is in.
+    /// The namespace of the pod.
     pub namespace: NamespaceFacts,
-    /// The node it is bound to, once it is known.
+    /// The node that the pod is bound to, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeFacts>,
 }
 
-/// What is known of a pod.
+/// The facts of a pod object.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodFacts {
@@ -41,19 +41,19 @@ pub struct PodFacts {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodMetadata {
-    /// The pod's name.
+    /// The name.
     pub name: String,
-    /// Its namespace.
+    /// The namespace.
     pub namespace: String,
-    /// Its UID.
+    /// The UID.
     pub uid: PodUid,
-    /// Its labels.
+    /// The labels.
     pub labels: BTreeMap<String, String>,
-    /// Its annotations, but for what `kubectl apply` keeps there: that is a copy of the whole object.
+    /// The annotations, without the copy of the object that `kubectl apply` stores.
     pub annotations: BTreeMap<String, String>,
-    /// When the object was made.
+    /// The creation time of the object.
     pub creation_timestamp: Timestamp,
-    /// When the pod will be gone, if it is being deleted: the grace period is counted in already.
+    /// The end of the grace period, if the pod is being deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_timestamp: Option<Timestamp>,
     /// The controller that owns the pod.
@@ -65,11 +65,11 @@ pub struct PodMetadata {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Controller {
-    /// Such as `ReplicaSet`.
+    /// The kind, such as `ReplicaSet`.
     pub kind: String,
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its UID.
+    /// The UID.
     pub uid: String,
 }
 
@@ -77,22 +77,22 @@ pub struct Controller {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodSpec {
-    /// The node the pod is bound to.
+    /// The node that the pod is bound to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
-    /// The ServiceAccount it runs as.
+    /// The ServiceAccount of the pod.
     pub service_account_name: String,
-    /// Its own host name, if the pod sets one.
+    /// `spec.hostname`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
-    /// The headless Service that makes its host name resolve.
+    /// The headless Service that resolves the host name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subdomain: Option<String>,
-    /// Whether it lives in the node's network namespace.
+    /// True if the pod is in the node's network namespace.
     pub host_network: bool,
-    /// The image reference of its first container, as written.
+    /// The image of the first container, as in the spec.
     pub image: String,
-    /// The taints it tolerates.
+    /// The tolerations.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
 }
@@ -101,16 +101,16 @@ pub struct PodSpec {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Toleration {
-    /// The taint's key; any, if absent.
+    /// The taint's key. Absent: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// The taint's value; any, if absent (operator `Exists`).
+    /// The taint's value. Absent: any (operator `Exists`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
-    /// The taint's effect; any, if absent.
+    /// The taint's effect. Absent: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effect: Option<String>,
-    /// How long a `NoExecute` taint is tolerated; for ever, if absent.
+    /// How long a `NoExecute` taint is tolerated. Absent: for ever.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub toleration_seconds: Option<i64>,
 }
@@ -127,12 +127,12 @@ impl Toleration {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodStatus {
-    /// When the condition `DisruptionTarget` became true: the pod is about to be evicted.
+    /// The time at which the condition `DisruptionTarget` became true: an eviction follows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disruption_target: Option<Timestamp>,
 }
 
-/// What is known of a namespace.
+/// The facts of a namespace object.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NamespaceFacts {
     /// From `metadata`.
@@ -143,15 +143,15 @@ pub struct NamespaceFacts {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NamespaceMetadata {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its labels.
+    /// The labels.
     pub labels: BTreeMap<String, String>,
-    /// Its annotations, but for the one that `kubectl apply` keeps.
+    /// The annotations, without the copy of the object that `kubectl apply` stores.
     pub annotations: BTreeMap<String, String>,
 }
 
-/// What is known of a node.
+/// The facts of a node object.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NodeFacts {
     /// From `metadata`.
@@ -165,9 +165,9 @@ pub struct NodeFacts {
 /// From a node's `metadata`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NodeMetadata {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its labels.
+    /// The labels.
     pub labels: BTreeMap<String, String>,
 }
 
@@ -175,10 +175,10 @@ pub struct NodeMetadata {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeSpec {
-    /// The address ranges its pods get theirs from.
+    /// The address ranges of its pods.
     #[serde(rename = "podCIDRs")]
     pub pod_cidrs: Vec<IpNet>,
-    /// Its taints; a cordoned node has `node.kubernetes.io/unschedulable`.
+    /// The taints. A cordoned node has `node.kubernetes.io/unschedulable`.
     pub taints: Vec<Taint>,
 }
 
@@ -186,25 +186,25 @@ pub struct NodeSpec {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Taint {
-    /// Its key.
+    /// The key.
     pub key: String,
-    /// Its value, empty if it has none.
+    /// The value, or empty.
     pub value: String,
     /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
     pub effect: String,
-    /// When it was put there, or first seen where Kubernetes does not say.
+    /// The time at which it was added. If Kubernetes does not report it, the time at which it was first observed.
     pub time_added: Timestamp,
 }
 
 /// From a node's `status`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct NodeStatus {
-    /// Its `InternalIP` addresses.
+    /// The `InternalIP` addresses.
     pub addresses: Vec<IpAddr>,
 }
 
 impl NodeFacts {
-    /// The value of one of the node's labels.
+    /// Returns the value of a label.
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&str> {
         self.metadata.labels.get(key).map(String::as_str)
@@ -212,18 +212,18 @@ impl NodeFacts {
 }
 
 impl PodFacts {
-    /// For how many seconds the pod bears a taint: 0 if it does not tolerate it, `None` if for ever.
+    /// Returns how long the pod tolerates a taint, in seconds: 0 if not at all, `None` if for ever.
     #[must_use]
     pub fn tolerated_seconds(&self, taint: &Taint) -> Option<i64> {
         let mut matching = self.spec.tolerations.iter().filter(|toleration| toleration.tolerates(taint)).peekable();
         if matching.peek().is_none() {
             return Some(0);
         }
-        // Kubernetes evicts after the shortest time that any matching toleration gives.
+        // Kubernetes evicts after the shortest time of all matching tolerations.
         matching.filter_map(|toleration| toleration.toleration_seconds).map(|seconds| seconds.max(0)).min()
     }
 
-    /// The ordinal of a StatefulSet's pod, by its label or its name; `None` for other pods.
+    /// Returns the ordinal of a StatefulSet's pod, from its label or its name. Returns `None` for other pods.
     #[must_use]
     pub fn ordinal(&self) -> Option<u32> {
         let controller = self.metadata.controller.as_ref().filter(|owner| owner.kind == "StatefulSet")?;
@@ -233,7 +233,7 @@ impl PodFacts {
         }
     }
 
-    /// The pod's own host name: `spec.hostname`, or its name cut to the 63 characters that a label may have.
+    /// Returns the pod's host name: `spec.hostname`, or its name truncated to 63 characters, the limit of a DNS label.
     #[must_use]
     pub fn hostname(&self) -> &str {
         match &self.spec.hostname {
@@ -250,7 +250,7 @@ impl PodFacts {
 pub(crate) mod tests {
     use super::*;
 
-    /// A pod with nothing but what every pod has; tests change what they are about.
+    /// Returns the facts of a minimal pod. Tests set the fields that they need.
     pub(crate) fn facts(namespace: &str, name: &str) -> Facts {
         Facts {
             pod: PodFacts {
@@ -283,7 +283,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_shortest_matching_toleration_counts() {
+    fn shortest_matching_toleration_applies() {
         let mut pod = facts("default", "web").pod;
         let taint = Taint {
             key: "k".into(),
@@ -301,7 +301,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_ordinal_is_a_stateful_sets_alone() {
+    fn only_stateful_set_pods_have_an_ordinal() {
         let mut pod = facts("default", "db-3").pod;
         assert_eq!(pod.ordinal(), None);
         pod.metadata.controller = Some(Controller { kind: "StatefulSet".into(), name: "db".into(), uid: "u".into() });

@@ -1,38 +1,38 @@
-//! What compiling a pod found out about a profile: it becomes a condition, an event, or a line on the terminal.
+//! Findings: what compilation reports on a profile. They become conditions, events, or lines on the terminal.
 
 use std::fmt;
 
 use crate::profile::ProfileRef;
 
-/// One finding. It names the profile's field and says what is served instead.
+/// One finding: the field of the profile, and what is served instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The profile that it is about.
+    /// The profile.
     pub profile: Option<ProfileRef>,
     /// The field, such as `spec.metadata[2].path`.
     pub field: String,
     /// The kind of finding.
     pub reason: FindingReason,
-    /// What was found, in one line.
+    /// The message, in one line.
     pub message: String,
 }
 
-/// The kinds of findings. Their names are part of the API: they are the reasons of conditions and events.
+/// The kinds of findings. Their names are part of the API, as reasons of conditions and events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FindingReason {
     /// Another profile of the same priority matches the pod and wins.
     Conflicted,
     /// A policy made an option stricter.
     PolicyTightened,
-    /// A policy does not allow a role, dialect or mode; it is left out.
+    /// A policy does not allow a role, dialect or mode. It is left out.
     PolicyForbids,
-    /// The user data cannot be had; there is none.
+    /// The user data is missing or too long. None is served.
     UserDataUnavailable,
-    /// An item's value cannot be had; it is left out.
+    /// An item has no valid value. It is left out.
     ItemUnavailable,
-    /// An item would be both a leaf and a directory; it is left out.
+    /// An item would be both a leaf and a directory. It is left out.
     ItemMisplaced,
-    /// A label's key is not one that the dialect allows in a tag; it is left out.
+    /// The dialect does not allow a label's key in a tag. The tag is left out.
     TagDropped,
 }
 

@@ -1,8 +1,8 @@
-//! Ids that look like the clouds' own, made by hashing what a pod is: stable for as long as that is.
+//! IDs in the form of the clouds' IDs. They are hashes of a property of the pod, so they are as stable as it.
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-/// What an id is for: two kinds of id of the same thing share no digit.
+/// The kind of an ID. It is part of the hash, so IDs of different kinds differ.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum IdKind {
     Instance,
@@ -22,7 +22,7 @@ fn hash(kind: IdKind, of: &str) -> [u8; 32] {
     bytes
 }
 
-/// `PREFIX-` and 17 hexadecimal digits, as EC2's ids are (`i-0123456789abcdef0`).
+/// Returns `PREFIX-` and 17 hexadecimal digits, the form of EC2 (`i-0123456789abcdef0`).
 pub(crate) fn ec2_id(prefix: &str, kind: IdKind, of: &str) -> String {
     let mut id = format!("{prefix}-");
     id.extend(hash(kind, of).iter().flat_map(|byte| [byte >> 4, byte & 15]).take(17).filter_map(hex_digit));
@@ -33,14 +33,14 @@ fn hex_digit(nibble: u8) -> Option<char> {
     char::from_digit(u32::from(nibble), 16)
 }
 
-/// `PREFIX` and `length` lower-case letters and digits, as ECS's ids are (`i-` and 20 of them).
+/// Returns `PREFIX` and `length` lower-case letters and digits, the form of ECS (`i-` and 20 of them).
 pub(crate) fn alphanumeric_id(prefix: &str, kind: IdKind, of: &str, length: usize) -> String {
     let mut id = prefix.to_owned();
     id.extend(hash(kind, of).iter().take(length).filter_map(|byte| char::from_digit(u32::from(byte % 36), 36)));
     id
 }
 
-/// A UUID (version 8) for the ECS serial number.
+/// Returns a UUID of version 8.
 pub(crate) fn uuid(kind: IdKind, of: &str) -> String {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(hash(kind, of).first_chunk::<16>().unwrap_or(&[0; 16]));
@@ -52,7 +52,7 @@ pub(crate) fn uuid(kind: IdKind, of: &str) -> String {
     format!("{}-{}-{}-{}-{}", part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32))
 }
 
-/// A locally administered unicast MAC address (`02:…`), the same for the whole life of the pod.
+/// Returns a locally administered unicast MAC address (`02:…`).
 pub(crate) fn mac(of: &str) -> [u8; 6] {
     match hash(IdKind::MacAddress, of) {
         [a, b, c, d, e, ..] => [2, a, b, c, d, e],
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_have_the_clouds_form_and_are_stable() {
+    fn ids_have_the_form_of_the_cloud_and_are_stable() {
         let id = ec2_id("i", IdKind::Instance, "uid");
         assert_eq!(id, ec2_id("i", IdKind::Instance, "uid"));
         assert_eq!(id.len(), 2 + 17);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_serial_number_is_a_uuid() {
+    fn serial_number_is_a_uuid() {
         let text = uuid(IdKind::Serial, "uid");
         assert_eq!(text.len(), 36);
         assert_eq!(&text[14..15], "8");
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mac_is_unicast_and_locally_administered() {
+    fn mac_is_unicast_and_locally_administered() {
         assert_eq!(mac("uid")[0], 2);
         assert_ne!(mac("uid"), mac("other"));
     }

@@ -1,30 +1,30 @@
-//! Items that a profile adds to the tree: where they may stand and where their value comes from.
+//! Items that a profile adds to the tree: their paths and the sources of their values.
 
 use crate::cel::Expression;
 use crate::dialect::Dialect;
 use crate::names::{InvalidValue, check_text, text_type};
 
-/// The longest value of an item, in bytes.
+/// Maximum length of an item's value, in bytes.
 pub const MAX_VALUE_BYTES: usize = 4096;
 
 text_type!(
-    /// A path below `meta-data/`: 1 to 8 names joined by `/`, each of letters, digits and `-._:@+=,`.
+    /// A path below `meta-data/`: 1 to 8 segments of letters, digits and `-._:@+=,`.
     ItemPath,
     |text| {
         check_text(text, 1..=253, |c| c.is_ascii_alphanumeric() || "-._:@+=,/".contains(c), "letters, digits and -._:@+=,/")?;
         let names = text.split('/').collect::<Vec<_>>();
         if names.len() > 8 {
-            return Err("may be 8 names deep at most".to_owned());
+            return Err("must have at most 8 segments".to_owned());
         }
         if names.iter().any(|name| matches!(*name, "" | "." | "..")) {
-            return Err("must not have an empty name or a dot segment".to_owned());
+            return Err("must not have an empty segment or a dot segment".to_owned());
         }
         Ok(())
     }
 );
 
 text_type!(
-    /// A value as it is served: up to 4096 bytes, with no control character but tab and line feed.
+    /// The value of an item: up to 4096 bytes. Tab and line feed are the only control characters.
     ItemText,
     |text| check_text(
         text,
@@ -35,25 +35,25 @@ text_type!(
 );
 
 impl ItemPath {
-    /// The first name of the path.
+    /// Returns the first segment.
     #[must_use]
     pub fn first(&self) -> &str {
         self.as_str().split('/').next().unwrap_or_default()
     }
 
-    /// Refuses a path that a dialect keeps for itself. Letter case does not help: ECS matches `Ram` as `ram`.
+    /// Checks that the path is not reserved in a dialect. The check ignores letter case: ECS treats `Ram` as `ram`.
     ///
     /// # Errors
-    /// If the path is, or lies below, a reserved name.
+    /// If the path is reserved, or is below a reserved path.
     pub fn check(&self, dialect: Dialect) -> Result<(), InvalidValue> {
         let first = self.first();
         if dialect.protocol().reserved_names().iter().any(|name| name.eq_ignore_ascii_case(first)) {
             return Err(InvalidValue(format!(
-                "must not set {first}: it says who the pod is, or has a field of its own"
+                "must not set {first}: it identifies the pod, or has a field of its own"
             )));
         }
         if self.as_str().starts_with("network/interfaces/") {
-            return Err(InvalidValue("must not set network/interfaces/: it says who the pod is".to_owned()));
+            return Err(InvalidValue("must not set network/interfaces/: it identifies the pod".to_owned()));
         }
         Ok(())
     }
@@ -62,26 +62,26 @@ impl ItemPath {
 /// One item of a profile.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
-    /// The tree it is in.
+    /// The dialect.
     pub dialect: Dialect,
-    /// Where it stands below `meta-data/`.
+    /// The path below `meta-data/`.
     pub path: ItemPath,
-    /// Where its value comes from.
+    /// The source of the value.
     pub source: ItemSource,
 }
 
-/// Where an item's value comes from.
+/// The source of an item's value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ItemSource {
-    /// The value itself.
+    /// A constant.
     Value(ItemText),
-    /// A field of the pod, as the downward API names it.
+    /// A field of the pod.
     Field(FieldPath),
     /// A CEL expression over the facts.
     Expression(Expression),
 }
 
-/// A field of the pod as the downward API's `fieldRef` names it.
+/// A field of the pod, in the notation of the downward API's `fieldRef`.
 /// Source: Kubernetes documentation, "Downward API", information available via `fieldRef`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FieldPath {
@@ -113,7 +113,7 @@ impl TryFrom<&str> for FieldPath {
     type Error = InvalidValue;
 
     fn try_from(text: &str) -> Result<Self, InvalidValue> {
-        let keyed = |prefix: &str| {
+        let key = |prefix: &str| {
             text.strip_prefix(prefix)?.strip_prefix("['")?.strip_suffix("']").filter(|key| !key.is_empty())
         };
         Ok(match text {
@@ -126,7 +126,7 @@ impl TryFrom<&str> for FieldPath {
             "status.hostIPs" => Self::HostIps,
             "status.podIP" => Self::PodIp,
             "status.podIPs" => Self::PodIps,
-            _ => match (keyed("metadata.labels"), keyed("metadata.annotations")) {
+            _ => match (key("metadata.labels"), key("metadata.annotations")) {
                 (Some(key), _) => Self::Label(key.to_owned()),
                 (_, Some(key)) => Self::Annotation(key.to_owned()),
                 (None, None) => {
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_item_says_who_the_pod_is() {
+    fn reserved_path_is_rejected() {
         for (dialect, path) in [
             (Dialect::Ec2, "iam/info"),
             (Dialect::Ec2, "identity-credentials/ec2/info"),
@@ -162,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn a_path_has_no_empty_or_dot_segment() {
+    fn path_with_an_empty_or_dot_segment_is_rejected() {
         for bad in ["", "/a", "a/", "a//b", "../a", "a/./b", "a b", "a%2fb", "a?b", "1/2/3/4/5/6/7/8/9"] {
             assert!(ItemPath::try_from(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn a_field_is_one_of_the_downward_api() {
+    fn field_is_one_of_the_downward_api() {
         assert_eq!(FieldPath::try_from("metadata.labels['app']"), Ok(FieldPath::Label("app".to_owned())));
         for bad in ["spec.containers", "metadata.labels", "metadata.labels['']", "metadata.labels[app]"] {
             assert!(FieldPath::try_from(bad).is_err(), "{bad}");

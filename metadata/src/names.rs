@@ -1,11 +1,11 @@
-//! Text that means something, as types that cannot hold a wrong value. Knows nothing of where the text came from.
+//! Validated text types, such as UIDs, role names and ARNs.
 
-/// Why a text is not a valid name: reads well after the name of the field.
+/// Why a value is not valid. The message follows the name of the field, such as `must be 1 to 64`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidValue(pub(crate) String);
 
-/// Makes a newtype over text, cheap to clone, whose only way in is `check`: `TryFrom<String>`, `as_str`, `Display` and serde.
+/// Defines a text type that is cheap to clone and can only be created through a check.
 macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident, $check:expr) => {
         $(#[$doc])*
@@ -14,7 +14,7 @@ macro_rules! text_type {
         pub struct $name(::std::sync::Arc<str>);
 
         impl $name {
-            /// The text itself.
+            /// Returns the text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -54,7 +54,7 @@ macro_rules! text_type {
 }
 pub(crate) use text_type;
 
-/// Refuses a text that is shorter or longer than `range` (in bytes) or holds a character that `allowed` does not.
+/// Checks the length of a text, in bytes, and its characters. `alphabet` names the allowed characters in the error.
 pub(crate) fn check_text(
     text: &str,
     range: std::ops::RangeInclusive<usize>,
@@ -65,13 +65,13 @@ pub(crate) fn check_text(
         return Err(format!("must be {} to {} bytes long, not {}", range.start(), range.end(), text.len()));
     }
     match text.chars().find(|c| !allowed(*c)) {
-        Some(c) => Err(format!("may hold {alphabet} only, not {c:?}")),
+        Some(c) => Err(format!("must contain {alphabet} only, not {c:?}")),
         None => Ok(()),
     }
 }
 
 text_type!(
-    /// A pod's `metadata.uid`: unique over all pods that ever were, so tokens and connections are bound to it.
+    /// A pod's `metadata.uid`. It is never reused, so tokens and connections are bound to it.
     PodUid,
     |text| check_text(text, 1..=64, |c| c.is_ascii_alphanumeric() || c == '-', "letters, digits and -")
 );
@@ -87,13 +87,13 @@ text_type!(
 );
 
 text_type!(
-    /// A cloud account: 12 digits on AWS, up to 20 on Alibaba Cloud. Kept as text, leading zeros and all.
+    /// A cloud account ID: 12 digits on AWS, up to 20 on Alibaba Cloud. It may have leading zeros.
     AccountId,
     |text| check_text(text, 12..=20, |c| c.is_ascii_digit(), "digits")
 );
 
 text_type!(
-    /// One line of a value that is served as it is: 1 to 253 characters, none of them a control character.
+    /// One line of text: 1 to 253 bytes without control characters.
     Line,
     |text| {
         check_text(text, 1..=253, |c| !c.is_control(), "characters that are not control characters")
@@ -101,7 +101,7 @@ text_type!(
 );
 
 text_type!(
-    /// An ARN of a role, in either cloud's form (`arn:…` or `acs:ram::…`).
+    /// The ARN of a role, of AWS (`arn:…`) or Alibaba Cloud (`acs:ram::…`).
     RoleArn,
     |text| {
         check_text(text, 16..=2048, |c| c.is_ascii_graphic(), "visible ASCII characters")?;
@@ -117,7 +117,7 @@ text_type!(
 );
 
 impl RoleArn {
-    /// The account that the ARN names, when it names a well-formed one.
+    /// Returns the account in the ARN, if it is a valid one.
     #[must_use]
     pub fn account(&self) -> Option<AccountId> {
         let parts = self.as_str().splitn(6, ':').collect::<Vec<_>>();
@@ -134,15 +134,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_role_name_is_one_path_segment() {
+    fn role_name_is_one_path_segment() {
         assert!(RoleName::try_from("app-role_1@x").is_ok());
         for bad in ["", "a/b", "..", ".", "a b", "a\n", "ä"] {
-            assert!(RoleName::try_from(bad).is_err(), "{bad:?} was taken");
+            assert!(RoleName::try_from(bad).is_err(), "{bad:?} was accepted");
         }
     }
 
     #[test]
-    fn a_role_arn_names_its_account_on_both_clouds() {
+    fn account_of_a_role_arn_is_found_for_both_clouds() {
         for (arn, account) in [
             ("arn:aws:iam::123456789012:role/path/web", "123456789012"),
             ("arn:aws-cn:iam::123456789012:role/web", "123456789012"),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_cannot_split_a_response() {
+    fn line_with_a_line_break_is_rejected() {
         assert!(Line::try_from("a\r\nb").is_err());
         assert!(Line::try_from("eu-west-1").is_ok());
     }

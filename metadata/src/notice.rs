@@ -1,11 +1,11 @@
-//! What is about to happen to a pod, in the words in which the clouds announce it to an instance.
+//! Notices of an instance's interruption, from the pod's deletion and the node's taints.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::facts::{Facts, PodFacts, Taint};
 
-/// Taints with which autoscalers and termination handlers announce that a node will go.
+/// Taints by which autoscalers and termination handlers announce the removal of a node.
 const NODE_REMOVAL_TAINTS: [&str; 9] = [
     "node.kubernetes.io/unschedulable",
     "node.kubernetes.io/out-of-service",
@@ -18,19 +18,19 @@ const NODE_REMOVAL_TAINTS: [&str; 9] = [
     "aws-node-termination-handler/rebalance-recommendation",
 ];
 
-/// The notices that stand for a pod now.
+/// The current notices of a pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notices {
-    /// When it will be gone: it is being deleted, or its node evicts it.
+    /// The time at which the pod ends, if it is being deleted or its node evicts it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interruption: Option<Timestamp>,
-    /// Since when it is at risk: an eviction or a drain of its node has been announced.
+    /// The time at which an eviction or a drain of its node was announced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rebalance: Option<Timestamp>,
 }
 
 impl Notices {
-    /// Reads them from the pod's deletion and eviction and its node's drain and taints.
+    /// Returns the notices of a pod, from its deletion and eviction and from its node's taints.
     #[must_use]
     pub fn from_facts(facts: &Facts) -> Self {
         let pod = &facts.pod;
@@ -43,7 +43,7 @@ impl Notices {
     }
 }
 
-/// When a `NoExecute` taint evicts the pod, if it ever does.
+/// Returns the time at which a `NoExecute` taint evicts the pod.
 fn eviction(pod: &PodFacts, taint: &Taint) -> Option<Timestamp> {
     if taint.effect != "NoExecute" {
         return None;
@@ -84,27 +84,27 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_stays_has_no_notice() {
+    fn pod_without_deletion_or_eviction_has_no_notice() {
         assert_eq!(Notices::from_facts(&facts("default", "web")), Notices::default());
         assert_eq!(Notices::from_facts(&on_node_with("dedicated", "NoSchedule")), Notices::default());
     }
 
     #[test]
-    fn a_deletion_is_an_interruption_at_its_end() {
+    fn deletion_is_an_interruption_at_the_end_of_the_grace_period() {
         let mut facts = facts("default", "web");
         facts.pod.metadata.deletion_timestamp = Some(at("2026-01-05T09:00:30Z"));
         assert_eq!(Notices::from_facts(&facts).interruption, Some(at("2026-01-05T09:00:30Z")));
     }
 
     #[test]
-    fn a_cordon_is_a_recommendation_to_rebalance() {
+    fn cordoned_node_gives_a_rebalance_recommendation() {
         let notices = Notices::from_facts(&on_node_with("node.kubernetes.io/unschedulable", "NoSchedule"));
         assert_eq!(notices.rebalance, Some(at("2026-01-05T09:00:00Z")));
         assert_eq!(notices.interruption, None);
     }
 
     #[test]
-    fn a_no_execute_taint_interrupts_once_it_is_no_longer_tolerated() {
+    fn no_execute_taint_interrupts_after_the_tolerated_time() {
         let mut facts = on_node_with("gone", "NoExecute");
         assert_eq!(Notices::from_facts(&facts).interruption, Some(at("2026-01-05T09:00:00Z")));
         let mut tolerate = |seconds| {

@@ -1,4 +1,4 @@
-//! How a pod may ask: the clouds' own instance metadata options and podmeta's limits, each with its range.
+//! The clouds' instance metadata options, and podmeta's limits, each with its range.
 
 use std::num::NonZeroU32;
 
@@ -6,56 +6,56 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::InvalidValue;
 
-/// Whether the metadata endpoint answers at all (`httpEndpoint`).
+/// Turns the metadata endpoint on or off (`httpEndpoint`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HttpEndpoint {
-    /// It answers.
+    /// Requests are served.
     Enabled,
-    /// Every request is refused with 403.
+    /// Every request is rejected with 403.
     Disabled,
 }
 
-/// Whether a request must carry a session token (`httpTokens`).
+/// Requires a session token for requests, or not (`httpTokens`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HttpTokens {
-    /// A request without a token is refused.
+    /// A request without a token is rejected.
     Required,
-    /// A request without a token is served, and counted.
+    /// A request without a token is served and counted.
     Optional,
 }
 
-/// Whether the EC2 endpoint answers at fd00:ec2::254 too (`httpProtocolIpv6`).
+/// Turns the EC2 endpoint at fd00:ec2::254 on or off (`httpProtocolIpv6`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HttpProtocolIpv6 {
-    /// It does.
+    /// Requests over IPv6 are served.
     Enabled,
-    /// Requests that came over IPv6 are refused with 403.
+    /// Requests over IPv6 are rejected with 403.
     Disabled,
 }
 
-/// Whether tags are in the tree (`instanceMetadataTags`).
+/// Adds tags to the tree, or not (`instanceMetadataTags`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InstanceMetadataTags {
-    /// `tags/instance/` is listed and served.
+    /// `tags/instance/` is served.
     Enabled,
     /// `tags/` is absent.
     Disabled,
 }
 
-/// IP TTL or IPv6 hop limit of the packets that carry a token: 1 to 64 (`httpPutResponseHopLimit`).
+/// The IP TTL or IPv6 hop limit of responses that carry a token: 1 to 64 (`httpPutResponseHopLimit`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "i64", into = "i64")]
 pub struct HopLimit(u8);
 
 impl HopLimit {
-    /// The default: the pod itself gets its token, nothing behind it does.
+    /// The default: a token reaches the pod and no host behind it.
     pub const ONE: Self = Self(1);
 
-    /// The number, as socket options take it.
+    /// Returns the number.
     #[must_use]
     pub fn get(self) -> u8 {
         self.0
@@ -79,23 +79,23 @@ impl From<HopLimit> for i64 {
     }
 }
 
-/// Lifetime of a session token in whole seconds: 1 to 21600, which is six hours.
+/// The lifetime of a session token: 1 to 21600 seconds (six hours).
 /// Source: EC2 "How Instance Metadata Service Version 2 works"; ECS "Instance metadata".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "i64", into = "i64")]
 pub struct TokenTtl(u16);
 
 impl TokenTtl {
-    /// The longest life that either cloud gives a token.
+    /// The maximum of both clouds: six hours.
     pub const MAX: Self = Self(21_600);
 
-    /// The lifetime in seconds.
+    /// Returns the lifetime in seconds.
     #[must_use]
     pub fn seconds(self) -> u16 {
         self.0
     }
 
-    /// Reads a header's value: decimal digits and nothing else, 1 to 21600. A leading zero is a digit.
+    /// Parses the value of a header: decimal digits only, 1 to 21600. Leading zeros are allowed.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         if text.is_empty() || text.len() > 10 || !text.iter().all(u8::is_ascii_digit) {
@@ -122,21 +122,21 @@ impl From<TokenTtl> for i64 {
     }
 }
 
-/// The instance metadata options of one pod. The default is the secure one.
+/// The instance metadata options of one pod. The defaults are the strict values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MetadataOptions {
-    /// Whether anything is answered.
+    /// The endpoint.
     pub http_endpoint: HttpEndpoint,
-    /// Whether a token is needed.
+    /// Session tokens.
     pub http_tokens: HttpTokens,
-    /// How far a token travels.
+    /// The hop limit of responses that carry a token.
     pub http_put_response_hop_limit: HopLimit,
-    /// Whether EC2 is answered over IPv6.
+    /// EC2 over IPv6.
     pub http_protocol_ipv6: HttpProtocolIpv6,
-    /// Whether tags are shown.
+    /// Tags in the tree.
     pub instance_metadata_tags: InstanceMetadataTags,
-    /// The longest life of a token; a longer one that is asked for is cut to this.
+    /// The maximum lifetime of a token. A longer requested lifetime is reduced to it.
     pub max_token_ttl_seconds: TokenTtl,
 }
 
@@ -153,15 +153,15 @@ impl Default for MetadataOptions {
     }
 }
 
-/// How much one pod may ask, so that it cannot starve its neighbours.
+/// The limits of one pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
-    /// Requests a second, sustained.
+    /// Sustained requests per second.
     pub requests_per_second: NonZeroU32,
-    /// Requests that may come at once before the rate holds.
+    /// Requests above the rate that may come at once.
     pub burst: NonZeroU32,
-    /// Connections open at once.
+    /// Open connections.
     pub connections: NonZeroU32,
 }
 
@@ -177,26 +177,27 @@ impl Default for Limits {
     }
 }
 
-/// Which process owners inside the pod may ask, by numeric user id. A denied one is refused even if it is allowed too.
+/// The users whose processes may send requests, by user ID. `denied` takes precedence over `allowed`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessUsers {
-    /// If there is any, nobody else may ask.
+    /// If it is not empty, only these users may send requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed: Vec<u32>,
-    /// These may not ask.
+    /// These users may not send requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub denied: Vec<u32>,
 }
 
 impl ProcessUsers {
-    /// Whether every process may ask, so that nobody needs to find out whose a connection is.
+    /// Returns true if every process may send requests. The owner of a connection is not needed then.
     #[must_use]
     pub fn is_unrestricted(&self) -> bool {
         self.allowed.is_empty() && self.denied.is_empty()
     }
 
-    /// Whether a process of `owner` may ask; an owner that could not be found may not, unless everybody may.
+    /// Returns true if a process of this owner may send requests. An owner that is not found (`None`) is rejected, unless
+    /// every process is allowed.
     #[must_use]
     pub fn admits(&self, owner: Option<u32>) -> bool {
         match owner {
@@ -212,17 +213,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ttl_is_decimal_digits_from_1_to_21600() {
+    fn ttl_is_decimal_digits_from_1_to_21600() {
         for good in ["1", "21600", "01", "0021600"] {
-            assert!(TokenTtl::parse(good.as_bytes()).is_some(), "{good} was refused");
+            assert!(TokenTtl::parse(good.as_bytes()).is_some(), "{good} was rejected");
         }
         for bad in ["", "0", "21601", "-1", "+1", "1.0", " 1", "1 ", "1e3", "0x10", "99999999999", "١"] {
-            assert_eq!(TokenTtl::parse(bad.as_bytes()), None, "{bad} was taken");
+            assert_eq!(TokenTtl::parse(bad.as_bytes()), None, "{bad} was accepted");
         }
     }
 
     #[test]
-    fn a_hop_limit_is_1_to_64() {
+    fn hop_limit_is_1_to_64() {
         assert!(HopLimit::try_from(64).is_ok());
         for bad in [0, 65, -1, 257] {
             assert!(HopLimit::try_from(bad).is_err());
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_that_is_not_known_is_refused_when_anybody_is() {
+    fn unknown_owner_is_rejected_if_any_user_is() {
         let users = ProcessUsers { allowed: vec![], denied: vec![33] };
         assert!(users.admits(Some(1000)));
         assert!(!users.admits(Some(33)));

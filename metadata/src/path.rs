@@ -1,5 +1,4 @@
-//! The path of a request in the one form in which it is looked up. Every spelling of a path gets the decision of that
-//! form; what has no such form is not found.
+//! Canonical paths. Every spelling of a path is looked up in its canonical form. A path without one is not found.
 
 use std::borrow::Cow;
 
@@ -10,12 +9,12 @@ use percent_encoding::percent_decode_str;
 pub struct CanonicalPath<'a>(Cow<'a, str>);
 
 impl<'a> CanonicalPath<'a> {
-    /// Reads the path of a request target, without its query; `None` if no item can have that path: it has a dot
+    /// Parses the path of a request target, without its query. Returns `None` if no item can have the path: it has a dot
     /// segment, an encoded slash, bytes that are not UTF-8, or a control character.
     #[must_use]
     pub fn parse(raw: &'a str) -> Option<Self> {
         let trimmed = raw.trim_matches('/');
-        // Almost every path is as plain as this, and stands for itself.
+        // Fast path: most paths are canonical.
         let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'/' | b':');
         if trimmed.bytes().all(is_plain) && !trimmed.contains("//") {
             return Some(Self(Cow::Borrowed(trimmed)));
@@ -34,7 +33,7 @@ impl<'a> CanonicalPath<'a> {
         Some(Self(Cow::Owned(path)))
     }
 
-    /// The first name and the rest: the version prefix and the path below it. Both empty for `/`.
+    /// Returns the version prefix and the path below it. Both are empty for `/`.
     #[must_use]
     pub fn split_first(&self) -> (&str, &str) {
         self.0.split_once('/').unwrap_or((&self.0, ""))
@@ -53,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_has_one_form() {
+    fn spellings_of_a_path_have_one_canonical_form() {
         let one = Some(("latest".to_owned(), "meta-data/ami-id".to_owned()));
         for raw in [
             "/latest/meta-data/ami-id",
@@ -69,14 +68,14 @@ mod tests {
     }
 
     #[test]
-    fn what_no_item_can_be_called_has_no_form() {
+    fn path_that_no_item_can_have_has_no_canonical_form() {
         for raw in ["/a/../b", "/a/./b", "/a/%2e%2e/b", "/a%2fb", "/a%00b", "/%ff", "/a/%2E", "/a%0d%0ab"] {
             assert_eq!(split(raw), None, "{raw}");
         }
     }
 
     #[test]
-    fn decoding_happens_once() {
+    fn path_is_percent_decoded_once() {
         assert_eq!(split("/a/%252e%252e/b"), Some(("a".to_owned(), "%2e%2e/b".to_owned())));
         assert_eq!(split("/a/%5c"), Some(("a".to_owned(), "\\".to_owned())));
     }

@@ -1,4 +1,4 @@
-//! What an administrator holds every profile to: `MetadataPolicy` after it was validated, and the sum of several.
+//! Validated `MetadataPolicy` objects: limits that an administrator sets for profiles, and their combination.
 
 use crate::dialect::Dialect;
 use crate::names::{check_text, text_type};
@@ -8,33 +8,33 @@ use crate::role::{Provider, ProviderKind, Role};
 use crate::selector::Selector;
 use std::collections::BTreeSet;
 
-/// A validated policy. What is absent is left to profiles and to other policies.
+/// A validated policy. An absent field restricts nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// The namespaces it holds for, by label.
+    /// The namespaces that it applies to, by label.
     pub namespaces: Selector,
-    /// `Required` makes tokens required.
+    /// `Required` makes session tokens required.
     pub http_tokens: Option<HttpTokens>,
-    /// The highest hop limit.
+    /// The maximum hop limit.
     pub max_hop_limit: Option<HopLimit>,
-    /// The dialects that may be used.
+    /// The allowed dialects.
     pub allowed_dialects: Option<BTreeSet<Dialect>>,
-    /// The providers that may be used.
+    /// The allowed providers of roles.
     pub allowed_providers: Option<BTreeSet<ProviderKind>>,
-    /// The names that roles may have.
+    /// The allowed names of roles.
     pub allowed_role_names: Option<Vec<Glob>>,
-    /// The ARNs that may be assumed.
+    /// The allowed ARNs of roles.
     pub allowed_role_arns: Option<Vec<Glob>>,
-    /// The modes that hostNetwork pods may have.
+    /// The allowed modes of hostNetwork pods.
     pub allowed_host_network: Option<BTreeSet<HostNetwork>>,
-    /// What a pod without a profile gets.
+    /// What a pod gets that no profile matches.
     pub without_profile: Option<UnmatchedPods>,
 }
 
 impl Policy {
-    /// The policy that forbids everything that a policy can, everywhere.
+    /// Returns the policy that applies to all namespaces and forbids all that a policy can forbid.
     #[must_use]
     pub fn strictest(name: String) -> Self {
         Self {
@@ -42,7 +42,7 @@ impl Policy {
             namespaces: Selector::default(),
             http_tokens: Some(HttpTokens::Required),
             max_hop_limit: Some(HopLimit::ONE),
-            allowed_dialects: None, // what is left is facts, which every pod may know of itself
+            allowed_dialects: None, // facts of the pod are not restricted
             allowed_providers: Some(BTreeSet::new()),
             allowed_role_names: Some(Vec::new()),
             allowed_role_arns: Some(Vec::new()),
@@ -52,28 +52,28 @@ impl Policy {
     }
 }
 
-/// What a pod without a profile gets.
+/// What a pod gets that no profile matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UnmatchedPods {
     /// 403 on every path.
     Deny,
-    /// The tree of its own facts, tokens required, no role.
+    /// The tree of its facts. Tokens are required, and it has no role.
     Facts,
 }
 
 text_type!(
-    /// A pattern for a whole text: `*` stands for any run of characters, `?` for one; all else stands for itself.
-    /// It is anchored at both ends.
+    /// A pattern for a whole text. `*` matches any number of characters, `?` matches one. Other characters match
+    /// themselves.
     Glob,
     |text| check_text(text, 1..=2048, |c| c.is_ascii_graphic(), "visible ASCII characters")
 );
 
 impl Glob {
-    /// Whether the whole of `text` fits the pattern.
+    /// Returns true if the pattern matches the whole text.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         let (mut pattern, mut text) = (self.as_str(), text);
-        // Where the last star stood, and the text that it has not swallowed yet.
+        // The pattern after the last star, and the text that the star has not matched yet.
         let mut retry: Option<(&str, &str)> = None;
         loop {
             let (mut rest, mut text_rest) = (pattern.chars(), text.chars());
@@ -87,8 +87,8 @@ impl Glob {
                     (pattern, text) = (rest.as_str(), text_rest.as_str());
                 }
                 (Some(_), _) | (None, Some(_)) => {
-                    let Some((after_star, swallowed)) = retry else { return false };
-                    let mut longer = swallowed.chars();
+                    let Some((after_star, rest_of_text)) = retry else { return false };
+                    let mut longer = rest_of_text.chars();
                     if longer.next().is_none() {
                         return false;
                     }
@@ -100,23 +100,23 @@ impl Glob {
     }
 }
 
-/// All policies that hold for one namespace, together: the strictest wins field by field.
+/// All policies that apply to one namespace. The strictest value applies, field by field.
 pub struct EffectivePolicy<'p>(Vec<&'p Policy>);
 
 impl<'p> EffectivePolicy<'p> {
-    /// Those of `policies` that hold for a namespace with these labels.
+    /// Selects the policies that apply to a namespace with these labels.
     #[must_use]
     pub fn of_namespace(policies: &'p [Policy], labels: &std::collections::BTreeMap<String, String>) -> Self {
         Self(policies.iter().filter(|policy| policy.namespaces.matches(labels)).collect())
     }
 
-    /// The policy that makes tokens required, if one does.
+    /// Returns the policy that makes tokens required, if there is one.
     #[must_use]
     pub fn requires_tokens(&self) -> Option<&'p Policy> {
         self.0.iter().copied().find(|policy| policy.http_tokens == Some(HttpTokens::Required))
     }
 
-    /// The lowest of the highest hop limits, and the policy that sets it.
+    /// Returns the lowest maximum of the hop limit, and its policy.
     #[must_use]
     pub fn max_hop_limit(&self) -> Option<(HopLimit, &'p Policy)> {
         self.0
@@ -125,7 +125,7 @@ impl<'p> EffectivePolicy<'p> {
             .min_by_key(|(limit, _)| *limit)
     }
 
-    /// The policy that forbids a dialect, if one does.
+    /// Returns the policy that forbids a dialect, if there is one.
     #[must_use]
     pub fn forbids_dialect(&self, dialect: Dialect) -> Option<&'p Policy> {
         self.0
@@ -134,14 +134,14 @@ impl<'p> EffectivePolicy<'p> {
             .find(|policy| policy.allowed_dialects.as_ref().is_some_and(|all| !all.contains(&dialect)))
     }
 
-    /// Why a role may not be served, if it may not.
+    /// Returns why a role is forbidden, or `None` if it is allowed.
     #[must_use]
     pub fn forbids_role(&self, role: &Role) -> Option<String> {
         let kind = role.provider.kind();
-        let mut named = false;
+        let mut listed = false;
         for policy in &self.0 {
             if let Some(providers) = &policy.allowed_providers {
-                named |= providers.contains(&kind);
+                listed |= providers.contains(&kind);
                 if !providers.contains(&kind) {
                     return Some(format!("MetadataPolicy {} does not allow the provider {kind}", policy.name));
                 }
@@ -158,8 +158,8 @@ impl<'p> EffectivePolicy<'p> {
             }
         }
         match role.provider {
-            // It uses the operator's own power, which nothing in the cloud ties to the pod.
-            Provider::AwsAssumeRole { .. } if !named => {
+            // It uses the operator's own credentials, which the cloud does not bind to the pod.
+            Provider::AwsAssumeRole { .. } if !listed => {
                 Some("awsAssumeRole needs a MetadataPolicy that lists it in allowedProviders".to_owned())
             }
             Provider::AwsAssumeRole { .. }
@@ -169,26 +169,26 @@ impl<'p> EffectivePolicy<'p> {
         }
     }
 
-    /// Why a hostNetwork pod may not have a mode, if it may not. `Deny` is always allowed.
+    /// Returns why a mode of hostNetwork pods is forbidden, or `None` if it is allowed. `Deny` is always allowed.
     #[must_use]
     pub fn forbids_host_network(&self, mode: HostNetwork) -> Option<String> {
         if mode == HostNetwork::Deny {
             return None;
         }
-        let mut named = false;
+        let mut listed = false;
         for policy in &self.0 {
             if let Some(modes) = &policy.allowed_host_network {
-                named |= modes.contains(&mode);
+                listed |= modes.contains(&mode);
                 if !modes.contains(&mode) {
                     return Some(format!("MetadataPolicy {} does not allow hostNetwork {mode:?}", policy.name));
                 }
             }
         }
-        (mode == HostNetwork::Node && !named)
+        (mode == HostNetwork::Node && !listed)
             .then(|| "hostNetwork Node needs a MetadataPolicy that lists it in allowedHostNetwork".to_owned())
     }
 
-    /// What a pod without a profile gets: `Deny`, unless a policy says `Facts` and none says `Deny`.
+    /// Returns what a pod gets that no profile matches: `Facts` if a policy has it and no policy has `Deny`.
     #[must_use]
     pub fn without_profile(&self) -> UnmatchedPods {
         self.0.iter().filter_map(|policy| policy.without_profile).min().unwrap_or(UnmatchedPods::Deny)
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_glob_is_anchored_at_both_ends() {
+    fn glob_matches_whole_text() {
         for (pattern, text, fits) in [
             ("team-*", "team-a", true),
             ("team-*", "my-team-a", false),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn the_strictest_policy_wins_field_by_field() {
+    fn strictest_policy_applies_field_by_field() {
         let hops = |limit| Policy { max_hop_limit: Some(HopLimit::try_from(limit).unwrap()), ..Policy::default() };
         let policies = [hops(4), hops(2), Policy { http_tokens: Some(HttpTokens::Required), ..hops(3) }];
         let rules = EffectivePolicy::of_namespace(&policies, &BTreeMap::new());
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operators_own_power_must_be_allowed_by_name() {
+    fn assume_role_is_forbidden_unless_listed() {
         let role = assume_role("arn:aws:iam::123456789012:role/web");
         let forbids = |policies: &[Policy]| {
             EffectivePolicy::of_namespace(policies, &BTreeMap::new()).forbids_role(&role).is_some()
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_must_fit_a_glob_of_every_policy() {
+    fn role_must_match_every_policy() {
         let role = assume_role("arn:aws:iam::123456789012:role/web");
         let with = |names: &[&str], arns: &[&str]| Policy {
             allowed_providers: Some([ProviderKind::AwsAssumeRole].into()),
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn the_node_s_identity_must_be_allowed_by_name() {
+    fn host_network_node_is_forbidden_unless_listed() {
         let forbids = |policies: &[Policy], mode| {
             EffectivePolicy::of_namespace(policies, &BTreeMap::new()).forbids_host_network(mode)
         };
@@ -293,11 +293,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_without_a_profile_gets_nothing_unless_every_policy_that_speaks_says_facts() {
-        let says = |what| Policy { without_profile: Some(what), ..Policy::default() };
-        let sum = |policies: &[Policy]| EffectivePolicy::of_namespace(policies, &BTreeMap::new()).without_profile();
-        assert_eq!(sum(&[]), UnmatchedPods::Deny);
-        assert_eq!(sum(&[says(UnmatchedPods::Facts), Policy::default()]), UnmatchedPods::Facts);
-        assert_eq!(sum(&[says(UnmatchedPods::Facts), says(UnmatchedPods::Deny)]), UnmatchedPods::Deny);
+    fn unmatched_pod_gets_facts_only_if_no_policy_denies() {
+        let policy = |what| Policy { without_profile: Some(what), ..Policy::default() };
+        let combined =
+            |policies: &[Policy]| EffectivePolicy::of_namespace(policies, &BTreeMap::new()).without_profile();
+        assert_eq!(combined(&[]), UnmatchedPods::Deny);
+        assert_eq!(combined(&[policy(UnmatchedPods::Facts), Policy::default()]), UnmatchedPods::Facts);
+        assert_eq!(combined(&[policy(UnmatchedPods::Facts), policy(UnmatchedPods::Deny)]), UnmatchedPods::Deny);
     }
 }

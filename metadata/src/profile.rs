@@ -1,4 +1,4 @@
-//! A `MetadataProfile` after it was validated: what some pods of one namespace are, and how they may ask.
+//! Validated `MetadataProfile` objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -21,44 +21,44 @@ pub use crate::user_data::{MAX_USER_DATA_BYTES, UserDataSource};
 /// A validated profile.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
-    /// Which object this is.
+    /// The object.
     pub object: ProfileRef,
-    /// When it was made: at equal priority the older profile wins.
+    /// The creation time. At equal priority the older profile wins.
     pub created: Timestamp,
-    /// The pods it is for, by label.
+    /// The pods that it matches, by label.
     pub pods: Selector,
-    /// The ServiceAccounts it is for; any, if empty.
+    /// The ServiceAccounts that it matches. Empty: all.
     pub service_accounts: BTreeSet<String>,
-    /// Of several profiles that match a pod the one with the highest priority wins.
+    /// If several profiles match a pod, the one with the highest priority applies.
     pub priority: i32,
-    /// The dialects that the pods are answered in.
+    /// The dialects of the pods.
     pub dialects: BTreeSet<Dialect>,
-    /// How the pods may ask.
+    /// The instance metadata options.
     pub options: MetadataOptions,
-    /// What the pods are.
+    /// The properties of the instance.
     pub instance: InstanceSpec,
-    /// Items of the tree beyond podmeta's own.
+    /// Additional items of the tree.
     pub items: Vec<Item>,
     /// User data.
     pub user_data: Option<UserDataSource>,
     /// SSH public keys.
     pub public_keys: Vec<PublicKey>,
-    /// Which labels become tags.
+    /// The labels that become tags.
     pub tag_labels: Vec<LabelPattern>,
-    /// Tags with a value of their own.
+    /// Tags with fixed values.
     pub static_tags: Vec<StaticTag>,
-    /// The role of each dialect that has one.
+    /// The roles, by dialect.
     pub roles: BTreeMap<Dialect, Role>,
-    /// What a pod in the node's network namespace gets.
+    /// What hostNetwork pods get.
     pub host_network: HostNetwork,
-    /// Who in the pod may ask.
+    /// The users whose processes may send requests.
     pub users: ProcessUsers,
-    /// How much the pod may ask.
+    /// The limits of each pod.
     pub limits: Limits,
 }
 
 impl Profile {
-    /// A profile that selects every pod of its namespace, and sets and serves nothing.
+    /// Returns a profile that matches every pod of its namespace and has default values and no dialect.
     #[must_use]
     pub fn empty(object: ProfileRef, created: Timestamp) -> Self {
         Self {
@@ -82,7 +82,7 @@ impl Profile {
         }
     }
 
-    /// Whether the profile is for this pod.
+    /// Returns true if the profile matches this pod.
     #[must_use]
     pub fn matches(&self, pod: &PodFacts) -> bool {
         self.object.namespace == pod.metadata.namespace
@@ -110,21 +110,21 @@ impl Profile {
     }
 }
 
-/// Which `MetadataProfile` object, and which generation of it.
+/// A generation of a `MetadataProfile` object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProfileRef {
-    /// Its namespace.
+    /// The namespace.
     pub namespace: String,
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its UID.
+    /// The UID.
     pub uid: String,
     /// The generation of its spec.
     pub generation: i64,
 }
 
-/// What a pod is as an instance. What is absent is taken from the pod and its node, or is absent from the tree.
+/// The properties of the instance. An absent property comes from the pod or its node, or is absent from the tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InstanceSpec {
     /// The cloud account.
@@ -133,19 +133,19 @@ pub struct InstanceSpec {
     pub region: Option<Line>,
     /// The zone.
     pub availability_zone: Option<Line>,
-    /// EC2's id of the zone, the same for every account.
+    /// EC2's zone ID, which is the same for all accounts.
     pub availability_zone_id: Option<Line>,
     /// The instance type.
     pub instance_type: Option<Line>,
-    /// The image id; otherwise it is made of the first container's image.
+    /// The image ID. Default: a hash of the first container's image.
     pub image_id: Option<Line>,
     /// The purchasing option.
     pub life_cycle: Option<LifeCycle>,
-    /// Network items that Kubernetes does not know.
+    /// Network properties that Kubernetes does not have.
     pub network: Network,
 }
 
-/// EC2's purchasing option of an instance (`instance-life-cycle`).
+/// The purchasing option of an instance (EC2 `instance-life-cycle`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LifeCycle {
@@ -160,7 +160,7 @@ pub enum LifeCycle {
 }
 
 impl LifeCycle {
-    /// The value as it is served.
+    /// Returns the value that is served.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -172,44 +172,44 @@ impl LifeCycle {
     }
 }
 
-/// Network items that Kubernetes does not know; each absent one is absent from the tree.
+/// Network properties that Kubernetes does not have. An absent one is absent from the tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Network {
-    /// The VPC's id.
+    /// The VPC ID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vpc_id: Option<Line>,
-    /// Its IPv4 blocks, the primary one first.
+    /// The VPC's IPv4 blocks, the primary one first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub vpc_ipv4_cidr_blocks: Vec<Ipv4Net>,
-    /// Its IPv6 blocks.
+    /// The VPC's IPv6 blocks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub vpc_ipv6_cidr_blocks: Vec<Ipv6Net>,
-    /// The subnet's id (EC2) or vSwitch's id (ECS).
+    /// The subnet ID (EC2) or vSwitch ID (ECS).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subnet_id: Option<Line>,
-    /// The subnet's IPv4 block; the node's pod range if absent.
+    /// The subnet's IPv4 block. Default: the node's pod range.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subnet_ipv4_cidr_block: Option<Ipv4Net>,
-    /// The subnet's IPv6 blocks; the node's pod range if empty.
+    /// The subnet's IPv6 blocks. Default: the node's pod ranges.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub subnet_ipv6_cidr_blocks: Vec<Ipv6Net>,
-    /// Names of security groups.
+    /// The names of security groups.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub security_groups: Vec<Line>,
-    /// Ids of security groups.
+    /// The IDs of security groups.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub security_group_ids: Vec<Line>,
-    /// The address that the pod is reached at from outside.
+    /// The public IPv4 address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_ipv4: Option<Ipv4Addr>,
-    /// The name of that address.
+    /// The public host name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_hostname: Option<Line>,
-    /// Name servers, as ECS shows them.
+    /// Name servers (ECS).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nameservers: Vec<Ipv4Addr>,
-    /// Time servers, as ECS shows them.
+    /// Time servers (ECS).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ntp_servers: Vec<Line>,
 }
@@ -239,7 +239,7 @@ text_type!(
 );
 
 text_type!(
-    /// The name of a public key, or an id made of it: one path segment.
+    /// The name of a public key: one path segment.
     KeyName,
     |text| check_text(text, 1..=128, |c| c.is_ascii_alphanumeric() || "-_.@+".contains(c), "letters, digits and -_.@+")
         .and_then(|()| if matches!(text, "." | "..") { Err("must not be a dot segment".to_owned()) } else { Ok(()) })
@@ -249,19 +249,19 @@ text_type!(
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PublicKey {
-    /// Its name.
+    /// The name.
     pub name: KeyName,
     /// The key.
     pub open_ssh_key: OpenSshKey,
 }
 
-/// What a pod in the node's network namespace gets.
+/// What a hostNetwork pod gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum HostNetwork {
-    /// Nothing.
+    /// 403 on every path.
     Deny,
     /// The node's own metadata service.
     Node,
-    /// Its own identity, as other pods.
+    /// Its own identity, like other pods.
     Pod,
 }

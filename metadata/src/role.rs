@@ -1,4 +1,4 @@
-//! Roles: the name that a pod sees and the provider that its credentials come from.
+//! Roles: their name in the tree, and the provider of their credentials.
 
 use std::fmt;
 
@@ -6,31 +6,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{AccountId, InvalidValue, Line, RoleArn, RoleName};
 
-/// One role of a pod; there is at most one in a dialect, because clients take the whole listing as the name.
+/// A role of a pod. A dialect has at most one, because clients take the whole listing as the name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Role {
     /// The name in the tree.
     pub name: RoleName,
-    /// Where credentials come from.
+    /// The provider of credentials.
     pub provider: Provider,
 }
 
 impl Role {
-    /// The account that the role's ARN names.
+    /// Returns the account in the role's ARN.
     #[must_use]
     pub fn account(&self) -> Option<AccountId> {
         self.provider.arn()?.account()
     }
 }
 
-/// Where a role's credentials come from.
+/// The provider of a role's credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Provider {
     /// Static keys in a Secret of the profile's namespace, for development.
     Secret {
-        /// The Secret's name.
+        /// The name of the Secret.
         name: String,
     },
     /// AWS STS AssumeRoleWithWebIdentity with a token of the pod's ServiceAccount.
@@ -40,7 +40,7 @@ pub enum Provider {
         role_arn: RoleArn,
         /// The token's audience.
         audience: Line,
-        /// How long a session lives.
+        /// The lifetime of a session.
         duration: SessionDuration,
     },
     /// AWS STS AssumeRole with the operator's own credentials.
@@ -48,9 +48,9 @@ pub enum Provider {
     AwsAssumeRole {
         /// The role to assume.
         role_arn: RoleArn,
-        /// The external id that the role's trust policy demands.
+        /// The external ID that the role's trust policy requires.
         external_id: Option<Line>,
-        /// How long a session lives.
+        /// The lifetime of a session.
         duration: SessionDuration,
     },
     /// Alibaba Cloud STS AssumeRoleWithOIDC with a token of the pod's ServiceAccount.
@@ -58,14 +58,14 @@ pub enum Provider {
     AliyunOidc {
         /// The role to assume.
         role_arn: RoleArn,
-        /// The OIDC provider that is registered for the cluster.
+        /// The OIDC provider of the cluster.
         oidc_provider_arn: Line,
-        /// How long a session lives.
+        /// The lifetime of a session.
         duration: SessionDuration,
     },
 }
 
-/// The kinds of [`Provider`], as policies name them.
+/// The kinds of [`Provider`], with the names of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ProviderKind {
@@ -91,7 +91,7 @@ impl fmt::Display for ProviderKind {
 }
 
 impl Provider {
-    /// Which kind of provider this is.
+    /// Returns the kind of the provider.
     #[must_use]
     pub fn kind(&self) -> ProviderKind {
         match self {
@@ -123,17 +123,17 @@ impl Provider {
     }
 }
 
-/// Life of a session that STS gives out, in seconds: 3600 (so that 30 minutes are left when it is renewed) to 43200.
-/// Source: STS AssumeRole, `DurationSeconds`; the lower bound is podmeta's own.
+/// The lifetime of an STS session: 3600 to 43200 seconds.
+/// Source: STS AssumeRole, `DurationSeconds`. The minimum is podmeta's: at renewal, 30 minutes are left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "i64", into = "i64")]
 pub struct SessionDuration(u16);
 
 impl SessionDuration {
-    /// What both clouds' STS give when nothing is asked for.
+    /// The default of both clouds' STS: one hour.
     pub const HOUR: Self = Self(3600);
 
-    /// The life in seconds.
+    /// Returns the lifetime in seconds.
     #[must_use]
     pub fn seconds(self) -> u16 {
         self.0

@@ -1,23 +1,23 @@
-//! Text that must never be shown: no `Display`, a fixed `Debug`, wiped from memory when dropped.
+//! Secret text: no `Display`, a fixed `Debug`, and wiped from memory on drop.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-/// A secret text. The only way to read it is [`Secret::expose`], so every place that does so can be found.
+/// A secret text. [`SecretString::expose`] is the only way to read it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SecretString(Zeroizing<String>);
 
 impl SecretString {
-    /// Takes the text; the caller's copy is gone.
+    /// Takes ownership of a text.
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 
-    /// The text, for the one who must send it.
+    /// Returns the text.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_does_not_show_in_debug_output() {
+    fn debug_output_does_not_contain_the_secret() {
         let shown = format!("{:?}", SecretString::new("hunter2".to_owned()));
         assert_eq!(shown, "Secret(..)");
     }

@@ -1,29 +1,29 @@
-//! Label selectors, as Kubernetes evaluates them.
+//! Label selectors with the semantics of Kubernetes.
 
 use std::collections::BTreeMap;
 
-/// A label selector; the empty one selects everything.
+/// A label selector. An empty one matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
-    /// All of these must hold.
+    /// The requirements. All of them must match.
     pub requirements: Vec<Requirement>,
 }
 
-/// One requirement on the labels.
+/// A requirement on labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Requirement {
-    /// The label is there with one of these values (`In`, `matchLabels`).
+    /// The label has one of these values (`In`, `matchLabels`).
     In(String, Vec<String>),
     /// The label is absent or has none of these values (`NotIn`).
     NotIn(String, Vec<String>),
-    /// The label is there (`Exists`).
+    /// The label exists (`Exists`).
     Exists(String),
     /// The label is absent (`DoesNotExist`).
     DoesNotExist(String),
 }
 
 impl Selector {
-    /// Whether an object with these labels is selected.
+    /// Returns true if the selector matches an object with these labels.
     #[must_use]
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.requirements.iter().all(|requirement| match requirement {
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_requirement_selects_as_kubernetes_does() {
+    fn requirements_match_as_in_kubernetes() {
         let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
         let selects = |requirement| Selector { requirements: vec![requirement] }.matches(&labels);
         let (app, other, web) = ("app".to_owned(), "other".to_owned(), vec!["web".to_owned()]);

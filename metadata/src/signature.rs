@@ -1,6 +1,6 @@
-//! Signs identity documents as the clouds do: a bare RSA signature, and PKCS #7 with the document inside, no certificate
-//! and no attributes. The key is RSA-2048 and the digest SHA-256 everywhere; EC2's `pkcs7` has DSA and SHA-1, which a
-//! verifier that pins our certificate does not see (docs/coverage.md).
+//! Signs identity documents: a bare RSA signature, and PKCS #7 that contains the document but no certificate and no
+//! attributes. The key is RSA-2048 and the digest SHA-256 in all forms. EC2's `pkcs7` has DSA and SHA-1 instead; a
+//! verifier that pins our certificate is not affected (docs/coverage.md).
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeyPair;
@@ -24,26 +24,26 @@ const ID_SIGNED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.1
 const SHA_256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
-/// The columns after which base64 is wrapped.
+/// Line length of base64, in columns.
 const COLUMNS: usize = 76;
 
-/// A signing key and the certificate that verifiers pin.
+/// A signing key, and the certificate that verifiers pin.
 #[derive(Debug)]
 pub struct Signer {
     key: KeyPair,
     certificate: Certificate,
 }
 
-/// Why a key cannot sign, or a signature was not made.
+/// Why a key cannot be read, or signing failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
     /// The key is not an RSA key in PKCS #8.
     #[error("the key is not an RSA key in PKCS #8: {0}")]
     Key(String),
-    /// The certificate, or what is signed, has no DER form.
-    #[error("the certificate or signature has no DER form: {0}")]
+    /// The certificate or the signature cannot be decoded or encoded as DER.
+    #[error("cannot decode or encode DER of the certificate or signature: {0}")]
     Der(der::Error),
-    /// The library refused to sign.
+    /// The library failed to sign.
     #[error("signing failed")]
     Sign,
 }
@@ -54,22 +54,22 @@ impl From<der::Error> for SignError {
     }
 }
 
-/// A document in all the forms in which it is served.
+/// A signed document in all its forms.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SignedDocument {
-    /// The document itself.
+    /// The document.
     #[serde(with = "text")]
     pub document: Bytes,
     /// Base64 of the bare signature.
     #[serde(with = "text")]
     pub signature: Bytes,
-    /// Base64 of the PKCS #7 form, without PEM lines.
+    /// Base64 of the PKCS #7 form, without PEM header and footer.
     #[serde(with = "text")]
     pub pkcs7: Bytes,
 }
 
-/// Bytes that are text, as text in JSON.
+/// Bytes of text, as a JSON string.
 mod text {
     use bytes::Bytes;
     use serde::{Deserialize as _, Deserializer, Serializer};
@@ -84,7 +84,7 @@ mod text {
 }
 
 impl SignedDocument {
-    /// The form that an item serves.
+    /// Returns one form.
     #[must_use]
     pub fn form(&self, item: DocumentForm) -> Bytes {
         match item {
@@ -99,16 +99,16 @@ impl Signer {
     /// Reads an RSA key (PKCS #8 DER) and its certificate (DER).
     ///
     /// # Errors
-    /// If either is not what it should be.
+    /// If either is malformed.
     pub fn new(key: &[u8], certificate: &[u8]) -> Result<Self, SignError> {
         let key = KeyPair::from_pkcs8(key).map_err(|error| SignError::Key(error.to_string()))?;
         Ok(Self { key, certificate: Certificate::from_der(certificate)? })
     }
 
-    /// Signs a document in every form.
+    /// Signs a document in all forms. It takes milliseconds.
     ///
     /// # Errors
-    /// If the library refuses; it does not for a key that was read.
+    /// If the library fails. It does not fail for a key that was read.
     pub fn sign(&self, document: &str) -> Result<SignedDocument, SignError> {
         let mut signature = vec![0; self.key.public_modulus_len()];
         self.key
@@ -153,7 +153,7 @@ impl Signer {
     }
 }
 
-/// Base64 in lines of 76 columns, no line feed at the end.
+/// Returns base64 in lines of 76 columns, without a line feed at the end.
 fn wrapped_base64(bytes: &[u8]) -> String {
     let text = STANDARD.encode(bytes);
     let mut lines = String::with_capacity(text.len() + text.len() / COLUMNS);
@@ -172,7 +172,7 @@ mod tests {
 
     use super::*;
 
-    /// A self-signed certificate over a new key.
+    /// Returns a signer with a new key and a self-signed certificate.
     fn signer() -> Signer {
         let key = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap();
         let certificate = rcgen::CertificateParams::new(vec![]).unwrap().self_signed(&key).unwrap();
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn both_signatures_verify_over_the_very_bytes_that_are_served() {
+    fn both_signatures_verify_over_the_served_bytes() {
         let signer = signer();
         let signed = signer.sign("{ \"a\" : 1 }").unwrap();
         let public = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, signer.key.public_key().as_ref().to_vec());
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn base64_is_wrapped_and_ends_without_a_line_feed() {
+    fn base64_is_wrapped_without_a_final_line_feed() {
         let text = wrapped_base64(&[0; 100]);
         assert_eq!(text.lines().map(str::len).collect::<Vec<_>>(), [76, 60]);
         assert!(!text.ends_with('\n'));

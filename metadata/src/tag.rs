@@ -1,14 +1,14 @@
-//! Instance tags: which keys a dialect allows, static tags and the labels that become tags.
+//! Instance tags: static tags, and the labels that become tags.
 
 use crate::names::{check_text, text_type};
 
 text_type!(
-    /// The value of a static tag: up to 256 bytes without control characters.
+    /// The value of a static tag: up to 256 bytes, without control characters.
     TagValue,
     |text| check_text(text, 0..=256, |c| !c.is_control(), "characters that are not control characters")
 );
 
-/// A tag that a profile sets itself; its key was checked for every dialect of the profile.
+/// A tag of a profile. Its key is valid in every dialect of the profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StaticTag {
     /// The key.
@@ -18,19 +18,19 @@ pub struct StaticTag {
 }
 
 text_type!(
-    /// Which labels become tags: a label's key, or the first part of one and a `*` at the end.
+    /// Labels that become tags: a label's key, or a prefix of keys and a `*`.
     LabelPattern,
     |text| {
-        check_text(text, 1..=317, |c| c.is_ascii_alphanumeric() || "-_./*".contains(c), "what a label's key may hold, and *")?;
+        check_text(text, 1..=317, |c| c.is_ascii_alphanumeric() || "-_./*".contains(c), "characters of a label key and *")?;
         match text.find('*') {
-            Some(at) if at + 1 < text.len() => Err("may have a * at its end only".to_owned()),
+            Some(at) if at + 1 < text.len() => Err("must have * at the end only".to_owned()),
             Some(_) | None => Ok(()),
         }
     }
 );
 
 impl LabelPattern {
-    /// Whether the label with this key is selected.
+    /// Returns true if the pattern matches a label key.
     #[must_use]
     pub fn matches(&self, key: &str) -> bool {
         match self.as_str().strip_suffix('*') {
@@ -46,7 +46,7 @@ mod tests {
     use crate::dialect::Dialect;
 
     #[test]
-    fn each_dialect_has_its_own_alphabet_of_tag_keys() {
+    fn each_dialect_has_its_own_rule_for_tag_keys() {
         for good in ["Name", "a+b-c=d.e,f_g:h@i"] {
             assert!(Dialect::Ec2.protocol().check_tag_key(good).is_ok(), "{good}");
             assert!(Dialect::Ecs.protocol().check_tag_key(good).is_ok(), "{good}");
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_pattern_is_a_key_or_the_first_part_of_one() {
+    fn label_pattern_is_a_key_or_a_prefix() {
         assert!(LabelPattern::try_from("team").unwrap().matches("team"));
         assert!(!LabelPattern::try_from("team").unwrap().matches("team2"));
         assert!(LabelPattern::try_from("shop.example/*").unwrap().matches("shop.example/team"));

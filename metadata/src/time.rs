@@ -1,15 +1,15 @@
-//! Times as both clouds write them.
+//! The time formats of both clouds.
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 
-/// UTC in whole seconds, `2026-01-05T08:00:00Z`: several clients parse exactly this form and no other.
+/// Returns UTC in whole seconds, `2026-01-05T08:00:00Z`. Several clients parse only this form.
 #[must_use]
 pub fn rfc3339(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// The form of HTTP's own dates, `Mon, 05 Jan 2026 08:00:00 GMT`.
+/// Returns an HTTP date, `Mon, 05 Jan 2026 08:00:00 GMT`.
 ///
 /// # Errors
 /// If the year is before 0.
@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_have_no_fraction() {
+    fn times_have_no_fraction_of_a_second() {
         let time = "2026-01-05T08:00:00.999Z".parse().unwrap();
         assert_eq!(rfc3339(time), "2026-01-05T08:00:00Z");
         assert_eq!(http_date(time).unwrap(), "Mon, 05 Jan 2026 08:00:00 GMT");

@@ -1,5 +1,4 @@
-//! The metadata tree of one pod in one dialect: rendered once, immutable, and a look-up for each request. Knows nothing
-//! of what the items mean.
+//! The metadata tree of one pod in one dialect: immutable, rendered once, and looked up for each request.
 
 use std::collections::BTreeMap;
 
@@ -8,35 +7,35 @@ use bytes::Bytes;
 use crate::profile::KeyRef;
 use crate::workload::{DialectPart, ItemValue, Link};
 
-/// Since which version of the service an item exists: the version's place in the dialect's list, oldest first.
+/// The first version of the service that has an item: an index into the dialect's list, oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SinceVersion(pub u8);
 
 /// The value of a leaf.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeafValue {
-    /// The body itself.
+    /// The body.
     Text(Bytes),
-    /// User data: the body itself, any bytes.
+    /// User data: any bytes.
     UserData(Bytes),
-    /// User data in a Secret, to be asked for.
+    /// User data in a Secret. The edge requests it from the broker.
     SecretUserData(KeyRef),
-    /// Credentials of the pod's role in this dialect, to be asked for.
+    /// Credentials of the pod's role. The edge requests them from the broker.
     Credentials,
-    /// A part of the signed identity document, to be asked for.
+    /// A form of the signed identity document. The edge requests it from the broker.
     Document(DocumentForm),
 }
 
-/// The forms in which an identity document is served.
+/// The forms of the signed identity document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DocumentForm {
-    /// The document's bytes.
+    /// The document.
     Document,
-    /// A bare signature over them.
+    /// A bare signature of the document.
     Signature,
     /// The document inside a PKCS #7 signature.
     Pkcs7,
-    /// The same again, under EC2's second name.
+    /// The PKCS #7 signature under EC2's second name.
     Rsa2048,
 }
 
@@ -46,24 +45,24 @@ enum TreeNode {
     Directory { lines: Box<[(SinceVersion, Box<str>)]>, newest: SinceVersion, listing: Bytes },
 }
 
-/// What stands at a path.
+/// What a tree has at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup<'t> {
     /// A leaf.
     Leaf(&'t LeafValue),
-    /// A directory: its entries, one a line, no line feed after the last.
+    /// The entries of a directory, one per line, without a line feed at the end.
     Listing(Bytes),
 }
 
-/// The tree below one version prefix; which items an older version shows is judged at look-up.
+/// The tree below a version prefix. A look-up filters the items that the version has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree {
-    /// By path without slashes at its ends, sorted.
+    /// The nodes, sorted by path. A path has no slash at its start and end.
     nodes: Box<[(Box<str>, TreeNode)]>,
 }
 
 impl Tree {
-    /// What stands at `path` in `version`.
+    /// Returns what a version has at a path.
     #[must_use]
     pub fn get(&self, path: &str, version: SinceVersion) -> Option<Lookup<'_>> {
         let at = self.nodes.binary_search_by(|(name, _)| name.as_ref().cmp(path)).ok()?;
@@ -78,7 +77,7 @@ impl Tree {
         }
     }
 
-    /// Every leaf that exists in `version`, by path, in order.
+    /// Iterates over the leaves of a version, in order of their paths.
     pub fn leaves(&self, version: SinceVersion) -> impl Iterator<Item = (&str, &LeafValue)> {
         self.nodes.iter().filter_map(move |(path, node)| match node {
             TreeNode::Leaf { since, value } if *since <= version => Some((path.as_ref(), value)),
@@ -86,20 +85,20 @@ impl Tree {
         })
     }
 
-    /// Every path, directories included, in order.
+    /// Iterates over all paths, including directories, in order.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.nodes.iter().map(|(path, _)| path.as_ref())
     }
 }
 
-/// How a dialect writes a directory's name in the listing of the directory above.
+/// Returns the line of a directory in the listing of its parent.
 pub type DirectoryLine = fn(parent: &str, name: &str) -> String;
 
-/// A tree in the making.
+/// Builds a tree.
 #[derive(Debug)]
 pub struct TreeBuilder {
     leaves: BTreeMap<String, (SinceVersion, LeafValue)>,
-    /// Lines of listings that are not simply a child's name.
+    /// Lines of listings that differ from the child's name.
     lines: BTreeMap<String, (SinceVersion, String)>,
     /// Leaves that no listing shows.
     unlisted: BTreeMap<String, (SinceVersion, LeafValue)>,
@@ -107,30 +106,30 @@ pub struct TreeBuilder {
 }
 
 impl TreeBuilder {
-    /// An empty tree of a dialect.
+    /// Returns an empty builder.
     #[must_use]
     pub fn new(directory_line: DirectoryLine) -> Self {
         Self { leaves: BTreeMap::new(), lines: BTreeMap::new(), unlisted: BTreeMap::new(), directory_line }
     }
 
-    /// Puts a leaf, and the directories above it; a leaf that stood at the path is replaced.
+    /// Adds a leaf and its parent directories. It replaces a leaf at the same path.
     pub fn leaf(&mut self, since: SinceVersion, path: impl Into<String>, value: LeafValue) {
         self.leaves.insert(path.into(), (since, value));
     }
 
-    /// Puts a leaf of text.
+    /// Adds a leaf of text.
     pub fn text(&mut self, since: SinceVersion, path: impl Into<String>, text: impl Into<String>) {
         self.leaf(since, path, LeafValue::Text(Bytes::from(text.into())));
     }
 
-    /// Puts a leaf of text if there is any.
+    /// Adds a leaf of text, if there is a text.
     pub fn text_if(&mut self, since: SinceVersion, path: impl Into<String>, text: Option<impl Into<String>>) {
         if let Some(text) = text {
             self.text(since, path, text);
         }
     }
 
-    /// Puts a leaf of several lines if there are any.
+    /// Adds a leaf of lines, if there are any.
     pub fn lines_if<T: ToString>(&mut self, since: SinceVersion, path: impl Into<String>, lines: &[T]) {
         if !lines.is_empty() {
             let lines = lines.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -138,12 +137,12 @@ impl TreeBuilder {
         }
     }
 
-    /// Puts a leaf that no listing shows; the directory above it must be there for another's sake.
+    /// Adds a leaf that no listing contains. Another leaf must create its parent directory.
     pub fn unlisted(&mut self, since: SinceVersion, path: impl Into<String>, value: LeafValue) {
         self.unlisted.insert(path.into(), (since, value));
     }
 
-    /// Every leaf of text so far, by path, in order.
+    /// Iterates over the text leaves, in order of their paths.
     pub fn texts(&self) -> impl Iterator<Item = (&str, &Bytes)> {
         self.leaves.iter().filter_map(|(path, (_, value))| match value {
             LeafValue::Text(text) => Some((path.as_str(), text)),
@@ -153,7 +152,7 @@ impl TreeBuilder {
         })
     }
 
-    /// Shows the child at `path` as `line` in its directory's listing, whether there is such a child or not.
+    /// Sets the line of a child in the listing of its parent, even if the child does not exist.
     pub fn line(&mut self, since: SinceVersion, path: impl Into<String>, line: impl Into<String>) {
         self.lines.insert(path.into(), (since, line.into()));
     }
@@ -176,14 +175,14 @@ impl TreeBuilder {
         }
     }
 
-    /// The finished tree.
+    /// Returns the tree.
     #[must_use]
     pub fn build(self) -> Tree {
         let mut directories: BTreeMap<String, BTreeMap<String, SinceVersion>> = BTreeMap::new();
         for (path, (since, _)) in &self.leaves {
             let mut path = path.as_str();
             let mut is_leaf = true;
-            // Enter the name in its directory, that directory in its own, and so on up to the root.
+            // Add the name to its parent's listing, and each parent to its own parent's, up to the root.
             loop {
                 let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
                 let line = match self.lines.get(path) {
@@ -253,12 +252,12 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_is_in_byte_order_of_its_lines_with_directories_marked() {
+    fn listing_is_in_byte_order_and_marks_directories() {
         assert_eq!(listing("meta-data", 2).unwrap(), "instance-id\ninstance/\npublic-keys/\ntags/");
     }
 
     #[test]
-    fn an_older_version_shows_only_what_existed_then() {
+    fn older_version_has_only_older_items() {
         assert_eq!(listing("meta-data", 1).unwrap(), "instance-id\ninstance/\npublic-keys/");
         assert_eq!(listing("meta-data/tags", 1), None);
         assert_eq!(tree().get("meta-data/tags/instance/Name", SinceVersion(1)), None);
@@ -266,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_may_differ_from_the_name_or_stand_for_nothing() {
+    fn line_may_differ_from_the_name_or_have_no_node() {
         assert_eq!(listing("meta-data/public-keys", 0).unwrap(), "0=my-key");
         assert_eq!(listing("", 0).unwrap(), "meta-data\nuser-data");
         assert_eq!(tree().get("user-data", SinceVersion(0)), None);

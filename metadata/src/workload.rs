@@ -1,5 +1,4 @@
-//! What one pod is served: the small, serialisable outcome of compiling its facts with its profile. It travels from the
-//! operator to the agents and is their state file; the trees are rendered from it where they are served.
+//! The compiled pod. The operator sends it to the node agents, which save it in their state file and render trees from it.
 
 mod dialect_parts;
 
@@ -18,21 +17,21 @@ use crate::options::{Limits, MetadataOptions, ProcessUsers};
 use crate::profile::{KeyRef, LifeCycle, Network, ProfileRef, PublicKey};
 use crate::role::Role;
 
-/// Everything that is served to one pod.
+/// A compiled pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Workload {
     /// The pod.
     pub pod: PodRef,
-    /// The profile that it was compiled from; none if a policy gives pods without one their facts.
+    /// The profile that it was compiled from. `None` if no profile matches and a policy allows facts.
     pub profile: Option<ProfileRef>,
-    /// How the pod may ask.
+    /// The instance metadata options.
     pub options: MetadataOptions,
-    /// How much it may ask.
+    /// The limits.
     pub limits: Limits,
-    /// Who in it may ask.
+    /// The users whose processes may send requests.
     pub users: ProcessUsers,
-    /// What it is, in every dialect.
+    /// The properties of the instance, in all dialects.
     pub instance: Instance,
     /// What differs between its dialects: one entry for each dialect that the pod has.
     #[serde(flatten, with = "dialect_parts")]
@@ -58,15 +57,15 @@ impl Workload {
     }
 }
 
-/// Which pod.
+/// A reference to a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodRef {
-    /// Its namespace.
+    /// The namespace.
     pub namespace: String,
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its UID.
+    /// The UID.
     pub uid: PodUid,
 }
 
@@ -76,7 +75,7 @@ impl std::fmt::Display for PodRef {
     }
 }
 
-/// What the pod is as an instance, whatever the dialect.
+/// The properties of the instance that are the same in all dialects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Instance {
@@ -84,91 +83,91 @@ pub struct Instance {
     pub region: Option<String>,
     /// The zone.
     pub zone: Option<String>,
-    /// The zone's id.
+    /// The zone ID.
     pub zone_id: Option<String>,
     /// The instance type.
     pub instance_type: Option<String>,
     /// The purchasing option of the node.
     pub life_cycle: Option<LifeCycle>,
-    /// The processor architecture in EC2's words (`x86_64`, `arm64`, `i386`).
+    /// The processor architecture in EC2's notation (`x86_64`, `arm64`, `i386`).
     pub architecture: Option<String>,
-    /// The pod's own host name, without a domain.
+    /// The pod's host name, without a domain.
     pub hostname: String,
-    /// The name that Kubernetes resolves to the pod, if it has one.
+    /// The DNS name of the pod, if Kubernetes resolves one.
     pub fqdn: Option<String>,
-    /// The domain of names that are made of an address, if it is not the cloud's own.
+    /// The domain of host names that are made from an address. Default: the cloud's own domain.
     pub hostname_suffix: Option<String>,
-    /// A StatefulSet's ordinal, or 0.
+    /// The ordinal of a StatefulSet's pod, or 0.
     pub launch_index: u32,
-    /// When the pod was made.
+    /// The creation time of the pod.
     pub launched: Timestamp,
-    /// What the pods of one controller have in common: its UID, or the pod's own.
+    /// The UID of the pod's controller, or of the pod. Pods of one controller have one reservation.
     pub reservation: String,
-    /// Whether a controller owns the pod, as an Auto Scaling group owns an instance.
+    /// True if a controller owns the pod, as an Auto Scaling group owns an instance.
     pub owned: bool,
-    /// Network items.
+    /// The network properties.
     pub network: Network,
-    /// SSH public keys.
+    /// The SSH public keys.
     pub public_keys: Vec<PublicKey>,
-    /// User data.
+    /// The user data.
     pub user_data: Option<UserData>,
-    /// What is about to happen to it.
+    /// The interruption notices.
     pub notices: Notices,
 }
 
-/// User data as the agent gets it.
+/// User data of a compiled pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum UserData {
     /// The bytes.
     Bytes(#[serde(with = "base64_bytes")] bytes::Bytes),
-    /// A key of a Secret, which is asked for when it is served and never written down.
+    /// A key of a Secret. Its value is requested from the broker for each request, and not saved.
     Secret(KeyRef),
 }
 
-/// What differs between the dialects.
+/// The properties of the instance in one dialect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DialectPart {
-    /// The cloud account: the role's, else the profile's, else the cluster's.
+    /// The cloud account of the role, else of the profile, else of the cluster.
     pub account: Option<AccountId>,
-    /// The instance id.
+    /// The instance ID.
     pub instance_id: String,
-    /// The image id.
+    /// The image ID.
     pub image_id: String,
     /// The role.
     pub role: Option<Role>,
-    /// Tags, by key.
+    /// The tags, sorted by key.
     pub tags: Vec<(String, String)>,
-    /// Items of the profile.
+    /// The items of the profile.
     pub items: Vec<(ItemPath, ItemValue)>,
 }
 
-/// An item's value; an address is known on the node alone.
+/// The value of an item. Only the node knows the pod's addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ItemValue {
-    /// The value.
+    /// Text.
     Text(ItemText),
-    /// The pod's first address.
+    /// The first address of the pod.
     PodIp,
-    /// All its addresses, with commas between, as the downward API writes them.
+    /// All addresses of the pod, separated by commas, as in the downward API.
     PodIps,
 }
 
-/// What only the node knows of a pod: its addresses and MAC, from the CNI result.
+/// The network link of a pod, from the CNI result on its node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
-    /// Its IPv4 addresses, the primary one first.
+    /// The IPv4 addresses, the primary one first.
     pub ipv4: Vec<Ipv4Addr>,
-    /// Its IPv6 addresses, the primary one first.
+    /// The IPv6 addresses, the primary one first.
     pub ipv6: Vec<Ipv6Addr>,
-    /// Its MAC address.
+    /// The MAC address.
     pub mac: MacAddress,
 }
 
 impl Link {
-    /// The link of a pod of which only its addresses are known.
+    /// Returns the link of a pod with these addresses, and a MAC address that is made from its UID.
     #[must_use]
     pub fn from_addresses(pod: &PodUid, addresses: &[IpAddr]) -> Self {
         let mut link = Self { ipv4: Vec::new(), ipv6: Vec::new(), mac: MacAddress::from_uid(pod) };
@@ -181,18 +180,18 @@ impl Link {
         link
     }
 
-    /// All addresses, IPv4 first.
+    /// Iterates over all addresses, IPv4 first.
     pub fn addresses(&self) -> impl Iterator<Item = String> {
         self.ipv4.iter().map(ToString::to_string).chain(self.ipv6.iter().map(ToString::to_string))
     }
 }
 
-/// A MAC address, shown in lower case with colons.
+/// A MAC address. Its text form is lower case with colons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MacAddress(pub [u8; 6]);
 
 impl MacAddress {
-    /// The address of a pod whose CNI gives none: made of its UID, so that it is stable.
+    /// Returns the MAC address of a pod whose CNI result has none. It is a hash of the UID.
     #[must_use]
     pub fn from_uid(uid: &PodUid) -> Self {
         Self(identity::mac(uid.as_str()))
@@ -206,7 +205,7 @@ impl std::fmt::Display for MacAddress {
     }
 }
 
-/// Bytes as base64 text in JSON.
+/// Bytes, as a base64 string in JSON.
 mod base64_bytes {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;

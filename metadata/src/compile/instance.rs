@@ -1,4 +1,4 @@
-//! What a pod is: each value from the profile first, then the node, then the cluster's settings.
+//! The properties of an instance: from the profile, else from the node, else from the cluster's settings.
 
 use crate::compile::Settings;
 use crate::dialect::Dialect;
@@ -10,7 +10,7 @@ use crate::profile::{InstanceSpec, LifeCycle, Network, Profile};
 use crate::role::Role;
 use crate::workload::{DialectPart, Instance, ItemValue};
 
-/// A field of the downward API; `None` if the pod does not have it, which leaves the item out.
+/// Returns the value of a downward API field, or `None` if the pod does not have it.
 pub(super) fn field_value(facts: &Facts, field: &FieldPath) -> Result<Option<ItemValue>, InvalidValue> {
     let metadata = &facts.pod.metadata;
     let addresses = || facts.node.as_ref().map(|node| node.status.addresses.as_slice()).unwrap_or_default();
@@ -33,7 +33,7 @@ pub(super) fn field_value(facts: &Facts, field: &FieldPath) -> Result<Option<Ite
     text.map(|text| ItemText::try_from(text).map(ItemValue::Text)).transpose()
 }
 
-/// What the pod is in one dialect, before tags and items.
+/// Returns the properties in one dialect, without tags and items.
 pub(super) fn part(
     facts: &Facts,
     profile: Option<&Profile>,
@@ -54,11 +54,11 @@ pub(super) fn part(
     DialectPart { account, instance_id, image_id: set.unwrap_or(image_id), role, tags: Vec::new(), items: Vec::new() }
 }
 
-/// What the pod is: the profile first, then the node, then the settings.
+/// Returns the properties that are the same in all dialects.
 pub(super) fn instance(facts: &Facts, spec: &InstanceSpec, settings: &Settings) -> Instance {
     let (pod, node) = (&facts.pod, facts.node.as_ref());
     let label = |key: &str| node.and_then(|node| node.label(key)).map(str::to_owned);
-    let or_label = |set: &Option<Line>, key: &str| set.as_ref().map(ToString::to_string).or_else(|| label(key));
+    let or_label = |value: &Option<Line>, key: &str| value.as_ref().map(ToString::to_string).or_else(|| label(key));
     Instance {
         region: or_label(&spec.region, "topology.kubernetes.io/region").or_else(|| settings.region.clone()),
         zone: or_label(&spec.availability_zone, "topology.kubernetes.io/zone"),
@@ -89,7 +89,7 @@ pub(super) fn instance(facts: &Facts, spec: &InstanceSpec, settings: &Settings) 
     }
 }
 
-/// The capacity-type label of Karpenter, EKS, or ACK; a node without one is on demand.
+/// Returns the purchasing option from the capacity-type label of Karpenter, EKS or ACK. Default: on demand.
 fn life_cycle(node: &NodeFacts) -> LifeCycle {
     let capacity =
         ["karpenter.sh/capacity-type", "eks.amazonaws.com/capacityType", "node.alibabacloud.com/spot-strategy"]
@@ -102,7 +102,7 @@ fn life_cycle(node: &NodeFacts) -> LifeCycle {
     }
 }
 
-/// The profile's network items, with the node's pod range as the subnet where the profile names none.
+/// Returns the profile's network properties. The node's pod ranges are the default of the subnet.
 fn network(facts: &Facts, spec: &Network) -> Network {
     let mut network = spec.clone();
     let ranges = facts.node.as_ref().map(|node| node.spec.pod_cidrs.as_slice()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! EC2's identity document: its bytes and the names of its forms.
+//! EC2's identity document: its text, and the names of its forms.
 //! Source: EC2 user guide, "Instance identity documents".
 
 use crate::dialect::Dialect;
@@ -7,7 +7,7 @@ use crate::time::rfc3339;
 use crate::tree::DocumentForm;
 use crate::workload::{Link, Workload};
 
-/// The name of a form below `dynamic/instance-identity/`.
+/// Returns the name of a form below `dynamic/instance-identity/`.
 pub(super) fn name(item: DocumentForm) -> &'static str {
     match item {
         DocumentForm::Document => "document",
@@ -17,7 +17,7 @@ pub(super) fn name(item: DocumentForm) -> &'static str {
     }
 }
 
-/// The document of a pod, as it is served and signed; `None` if the pod is not answered as an EC2 instance.
+/// Returns the text of the document, or `None` if the pod does not have this dialect.
 pub(super) fn document(workload: &Workload, link: &Link) -> Option<String> {
     let (part, instance) = (workload.part(Dialect::Ec2)?, &workload.instance);
     let account = part.account.as_ref().map(ToString::to_string);

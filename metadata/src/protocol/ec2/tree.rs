@@ -1,5 +1,5 @@
-//! The EC2 tree of a pod: each item, the version it appeared in, and where its value comes from. Items that a pod
-//! cannot have are in docs/coverage.md with the reason.
+//! The EC2 tree of a pod: its items, their first version, and their values. docs/coverage.md lists the items that a pod
+//! cannot have. `placement.rs` lists the paths again, for the check of a profile's items.
 
 use crate::dialect::Dialect;
 use crate::identity::{IdKind, alphanumeric_id, ec2_id};
@@ -10,7 +10,7 @@ use crate::time::rfc3339;
 use crate::tree::{DocumentForm, LeafValue, Tree, TreeBuilder};
 use crate::workload::{DialectPart, Instance, Link, UserData, Workload};
 
-/// The name of the directory of an instance's role.
+/// The directory of the role.
 const CREDENTIALS: &str = "meta-data/iam/security-credentials";
 
 /// Renders the tree. Returns `None` if the pod does not have this dialect.
@@ -26,11 +26,11 @@ fn directory_line(parent: &str, name: &str) -> String {
     if parent.is_empty() { name.to_owned() } else { format!("{name}/") }
 }
 
-/// All but the profile's items.
+/// Adds all leaves but the items of the profile.
 fn own_leaves(workload: &Workload, part: &DialectPart, link: &Link) -> TreeBuilder {
     let instance = &workload.instance;
     let mut tree = TreeBuilder::new(directory_line);
-    tree.line(v::V1_0, "user-data", "user-data"); // listed even where it is 404
+    tree.line(v::V1_0, "user-data", "user-data"); // listed even if it is 404
     match &instance.user_data {
         Some(UserData::Bytes(bytes)) => tree.leaf(v::V1_0, "user-data", LeafValue::UserData(bytes.clone())),
         Some(UserData::Secret(key)) => tree.leaf(v::V1_0, "user-data", LeafValue::SecretUserData(key.clone())),
@@ -108,7 +108,7 @@ fn credentials(tree: &mut TreeBuilder, instance: &Instance, part: &DialectPart) 
     let Some(role) = &part.role else { return };
     tree.leaf(v::V2012_01_12, format!("{CREDENTIALS}/{}", role.name), LeafValue::Credentials);
     if let Some(account) = &part.account {
-        // A client takes the last segment of the ARN for the role's name, so the instance profile has that name.
+        // Clients take the last segment of the ARN as the role's name, so the instance profile has the same name.
         let arn = format!("arn:{}:iam::{account}:instance-profile/{}", partition(instance).1, role.name);
         let id = alphanumeric_id("AIPA", IdKind::InstanceProfile, &arn, 17).to_uppercase();
         let info = object(&[
@@ -175,7 +175,7 @@ fn dynamic(tree: &mut TreeBuilder) {
     }
 }
 
-/// The name that Kubernetes resolves to the pod; else EC2's own form, made of the pod's address.
+/// Returns the DNS name of the pod, else a name in EC2's form that is made from its address.
 fn hostname(instance: &Instance, part: &DialectPart, link: &Link) -> String {
     if let Some(fqdn) = &instance.fqdn {
         return fqdn.clone();
@@ -192,7 +192,7 @@ fn hostname(instance: &Instance, part: &DialectPart, link: &Link) -> String {
     }
 }
 
-/// The domain and the name of the region's partition.
+/// Returns the domain and the name of the region's partition.
 fn partition(instance: &Instance) -> (&'static str, &'static str) {
     match instance.region.as_deref() {
         Some(region) if region.starts_with("cn-") => ("amazonaws.com.cn", "aws-cn"),

@@ -1,9 +1,9 @@
-//! The versions that EC2 serves as the first element of a path, oldest first, and when items appeared.
+//! The versions of EC2's tree: the first segment of a path, and the first version of each item.
 //! Source: listings of `/` captured from instances in August 2024; the category table of the EC2 user guide.
 
 use crate::tree::SinceVersion;
 
-/// Every served prefix; `latest` is the newest.
+/// All version prefixes, oldest first. `latest` is the newest.
 pub const PREFIXES: [&str; 30] = [
     "1.0",
     "2007-01-19",
@@ -37,19 +37,19 @@ pub const PREFIXES: [&str; 30] = [
     "latest",
 ];
 
-/// The version that a prefix names.
+/// Returns the version of a prefix.
 #[must_use]
 pub fn parse(prefix: &str) -> Option<SinceVersion> {
     PREFIXES.iter().position(|known| *known == prefix).and_then(|at| u8::try_from(at).ok()).map(SinceVersion)
 }
 
-/// The first version whose prefix is not older than `date`: some categories bear a date that is no prefix, and show
-/// from the next one on.
-#[allow(clippy::panic, reason = "evaluated by the compiler alone: a date without a version does not compile")]
+/// Returns the first version that is not older than `date`. Some categories have a date that is not a prefix; they
+/// appear from the next prefix on.
+#[allow(clippy::panic, reason = "evaluated at compile time only: a date without a version does not compile")]
 const fn from(date: &str) -> SinceVersion {
     let mut at = 0;
     while at < PREFIXES.len() as u8 {
-        #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler, which checks it")]
+        #[allow(clippy::indexing_slicing, reason = "evaluated at compile time, with bounds checks")]
         if !older(PREFIXES[at as usize], date) {
             return SinceVersion(at);
         }
@@ -58,8 +58,8 @@ const fn from(date: &str) -> SinceVersion {
     panic!("no version is as new as that date")
 }
 
-/// Byte order, which is the order of dates; `1.0` comes before them all and `latest` after.
-#[allow(clippy::indexing_slicing, reason = "evaluated by the compiler, which checks it")]
+/// Compares in byte order, which is the order of dates. `1.0` is before all dates and `latest` is after them.
+#[allow(clippy::indexing_slicing, reason = "evaluated at compile time, with bounds checks")]
 const fn older(a: &str, b: &str) -> bool {
     let (a, b) = (a.as_bytes(), b.as_bytes());
     let mut at = 0;
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_date_that_is_no_prefix_shows_from_the_next_one_on() {
+    fn date_that_is_not_a_prefix_is_the_next_prefix() {
         assert_eq!(V2016_11_15, parse("2018-03-28").unwrap());
         assert_eq!(V2020_08_24, parse("2020-10-27").unwrap());
         assert_eq!(V1_0, SinceVersion(0));

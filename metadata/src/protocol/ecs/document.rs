@@ -1,15 +1,15 @@
-//! ECS's identity document: its bytes, also with an audience, and the names of its forms.
-//! Source: Alibaba Cloud help, "Instance identity"; the order of its sample.
+//! ECS's identity document: its text, and the names of its forms.
+//! Source: Alibaba Cloud help, "Instance identity". The order of members is the order of its sample.
 
 use crate::dialect::Dialect;
 use crate::identity::{IdKind, uuid};
 use crate::tree::DocumentForm;
 use crate::workload::{Link, Workload};
 
-/// The longest audience, in bytes; Alibaba Cloud publishes no limit.
+/// Maximum length of an audience, in bytes. Alibaba Cloud publishes no limit.
 pub(super) const MAX_AUDIENCE_BYTES: usize = 1024;
 
-/// The name of a form below `dynamic/instance-identity/`, if ECS has it.
+/// Returns the name of a form below `dynamic/instance-identity/`, or `None` if ECS does not have the form.
 pub(super) fn name(item: DocumentForm) -> Option<&'static str> {
     match item {
         DocumentForm::Document => Some("document"),
@@ -18,9 +18,8 @@ pub(super) fn name(item: DocumentForm) -> Option<&'static str> {
     }
 }
 
-/// The document of a pod; `None` if the pod is not answered as an ECS instance.
-///
-/// With an audience, which only the signed form has, it is the same text with one member more.
+/// Returns the text of the document, or `None` if the pod does not have this dialect. An audience is an additional
+/// last member.
 pub(super) fn document(workload: &Workload, link: &Link, audience: Option<&str>) -> Option<String> {
     let (part, instance) = (workload.part(Dialect::Ecs)?, &workload.instance);
     let text = |value: Option<String>| serde_json::Value::from(value.unwrap_or_default());
@@ -40,7 +39,7 @@ pub(super) fn document(workload: &Workload, link: &Link, audience: Option<&str>)
     Some(format!("{{{}}}", members.collect::<Vec<_>>().join(",")))
 }
 
-/// The serial number: a UUID made of the pod's UID.
+/// Returns the serial number: a UUID made from the pod's UID.
 pub(super) fn serial_number(workload: &Workload) -> String {
     uuid(IdKind::Serial, workload.pod.uid.as_str())
 }

@@ -1,5 +1,5 @@
-//! The ECS tree of a pod: each item and where its value comes from. Every documented item is as old as the service, so
-//! both version prefixes serve one tree. Items that a pod cannot have are in docs/coverage.md with the reason.
+//! The ECS tree of a pod: its items and their values. Both versions serve the same tree. docs/coverage.md lists the items
+//! that a pod cannot have. `placement.rs` lists the paths again, for the check of a profile's items.
 
 use serde_json::{Map, Value as Json};
 
@@ -10,13 +10,13 @@ use crate::time::rfc3339;
 use crate::tree::{DocumentForm, LeafValue, SinceVersion, Tree, TreeBuilder};
 use crate::workload::{DialectPart, Instance, Link, UserData, Workload};
 
-/// Served prefixes, oldest first. Source: cloud-init's documentation of the AliYun data source.
+/// All version prefixes, oldest first. Source: cloud-init's documentation of the AliYun data source.
 pub const PREFIXES: [&str; 2] = ["2016-01-01", "latest"];
 
-/// The one age of every item.
+/// The version of every item.
 pub const ALWAYS: SinceVersion = SinceVersion(0);
 
-/// The directory of an instance's role.
+/// The directory of the role.
 const CREDENTIALS: &str = "meta-data/ram/security-credentials";
 
 /// Renders the tree. Returns `None` if the pod does not have this dialect.
@@ -36,7 +36,7 @@ fn directory_line(_parent: &str, name: &str) -> String {
     format!("{name}/")
 }
 
-/// All but the profile's items, the role and `all`.
+/// Adds all leaves but the items of the profile, the role and `all`.
 fn own_leaves(workload: &Workload, part: &DialectPart, link: &Link) -> TreeBuilder {
     let instance = &workload.instance;
     let mut tree = TreeBuilder::new(directory_line);
@@ -87,7 +87,7 @@ fn addresses(tree: &mut TreeBuilder, instance: &Instance, link: &Link) {
     tree.text_if(ALWAYS, "meta-data/eipv4", public.clone());
     tree.text_if(ALWAYS, "meta-data/public-ipv4", public);
     tree.text_if(ALWAYS, "meta-data/private-ipv4", link.ipv4.first().map(ToString::to_string));
-    // Present and empty where there is no secondary address.
+    // It exists and is empty if there is no secondary address.
     let secondary = link.ipv4.iter().skip(1).map(ToString::to_string).collect::<Vec<_>>();
     tree.text(ALWAYS, "meta-data/sub-private-ipv4-list", secondary.join("\n"));
     tree.text_if(ALWAYS, "meta-data/dns-conf/nameservers", crlf(&network.nameservers));
@@ -121,17 +121,17 @@ fn interface(tree: &mut TreeBuilder, workload: &Workload, link: &Link) {
     tree.text_if(ALWAYS, at("vswitch-ipv6-cidr-block"), subnet);
 }
 
-/// Several values as ECS writes name and time servers: CR LF between them.
+/// Joins values with CR LF, as ECS does for name and time servers.
 fn crlf<T: ToString>(values: &[T]) -> Option<String> {
     (!values.is_empty()).then(|| values.iter().map(ToString::to_string).collect::<Vec<_>>().join("\r\n"))
 }
 
-/// Several values as ECS writes IPv6 addresses: in brackets, without quotes.
+/// Joins values in brackets without quotes, as ECS does for IPv6 addresses.
 fn unquoted<T: ToString>(values: &[T]) -> Option<String> {
     (!values.is_empty()).then(|| format!("[{}]", values.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")))
 }
 
-/// `meta-data/all`: the tree as one JSON object in which every leaf is a string. Credentials are never in it.
+/// Returns `meta-data/all`: the tree as one JSON object whose leaves are strings. It has no credentials.
 fn all_json(tree: &TreeBuilder) -> String {
     let mut all = Map::new();
     for (path, text) in tree.texts() {
