@@ -205,3 +205,6 @@ fn single<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<Option<&'r [u
         (_, Some(_)) => Err(Repeated),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,4 @@
-//! What the tests of several modules start from: a pod with a profile that sets nothing. Each test changes what it is
-//! about.
+//! Fixtures of the unit tests: a pod with a profile of default values. Each test sets the fields that it needs.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +16,7 @@ use crate::role::{Provider, Role, SessionDuration};
 use crate::tree::{LeafValue, Lookup, SinceVersion, Tree};
 use crate::workload::{DialectPart, Link, MacAddress, Workload};
 
-/// The pod `shop/web` and what it is compiled with: one profile, `own`.
+/// The input of a compilation: the pod `shop/web` and one profile, `own`.
 pub(crate) struct Case {
     pub(crate) facts: Facts,
     pub(crate) profiles: Vec<Profile>,
@@ -37,7 +36,7 @@ impl Case {
         }
     }
 
-    /// The same pod with every field set that has a place in a tree, on a node that is about to go.
+    /// Returns a pod with every field that a tree shows, on a node that is about to be removed.
     pub(crate) fn full() -> Self {
         let mut case = Self::new();
         let pod = &mut case.facts.pod;
@@ -51,7 +50,7 @@ impl Case {
             ("node.kubernetes.io/instance-type", "m7i.large"),
             ("kubernetes.io/arch", "amd64"),
         ]);
-        let own = case.own();
+        let own = case.profile_mut();
         own.options.instance_metadata_tags = InstanceMetadataTags::Enabled;
         own.tag_labels = vec!["*".try_into().unwrap()];
         own.instance.network = network();
@@ -66,12 +65,12 @@ impl Case {
         case
     }
 
-    /// The profile `own`.
-    pub(crate) fn own(&mut self) -> &mut Profile {
+    /// Returns the profile `own`.
+    pub(crate) fn profile_mut(&mut self) -> &mut Profile {
         &mut self.profiles[0]
     }
 
-    /// Puts the pod on a node with these labels.
+    /// Binds the pod to a node with these labels.
     pub(crate) fn on_node(&mut self, labels: &[(&str, &str)]) -> &mut NodeFacts {
         self.facts.node.insert(NodeFacts {
             metadata: NodeMetadata { name: "node-1".to_owned(), labels: string_map(labels) },
@@ -84,15 +83,15 @@ impl Case {
         compile(&self.facts, &self.profiles, &self.policies, &self.sources, &self.settings)
     }
 
-    /// What the pod is served; it must be.
+    /// Compiles a pod that is served.
     pub(crate) fn workload(&self) -> Workload {
         match self.compile().outcome {
             Outcome::Served(workload) => *workload,
-            other => panic!("it is not served: {other:?}"),
+            other => panic!("the pod is not served: {other:?}"),
         }
     }
 
-    /// The field and the reason of each finding.
+    /// Returns the field and the reason of each finding.
     pub(crate) fn findings(&self) -> Vec<(String, FindingReason)> {
         self.compile().findings.into_iter().map(|finding| (finding.field, finding.reason)).collect()
     }
@@ -110,7 +109,7 @@ impl Workload {
     }
 }
 
-/// A profile for every pod of the namespace `shop`, in both dialects, that sets nothing.
+/// Returns a profile that matches every pod of the namespace `shop`, with default values, in all dialects.
 pub(crate) fn profile(name: &str) -> Profile {
     let object = ProfileRef {
         namespace: "shop".to_owned(),
@@ -122,7 +121,7 @@ pub(crate) fn profile(name: &str) -> Profile {
     Profile { dialects: Dialect::ALL.into(), ..bare }
 }
 
-/// Every network item.
+/// Returns a value for every network property.
 fn network() -> Network {
     Network {
         vpc_id: Some("vpc-1".try_into().unwrap()),
@@ -140,12 +139,12 @@ fn network() -> Network {
     }
 }
 
-/// A role whose credentials come from a Secret.
+/// Returns a role with a Secret as its provider.
 pub(crate) fn secret_role(name: &str) -> Role {
     Role { name: RoleName::try_from(name).unwrap(), provider: Provider::Secret { name: "keys".to_owned() } }
 }
 
-/// A role of EC2 that is assumed with a token of the pod.
+/// Returns an EC2 role with the provider `awsWebIdentity`.
 pub(crate) fn web_identity(name: &str, arn: &str) -> Role {
     Role {
         name: RoleName::try_from(name).unwrap(),
@@ -157,7 +156,7 @@ pub(crate) fn web_identity(name: &str, arn: &str) -> Role {
     }
 }
 
-/// A role of ECS.
+/// Returns an ECS role with the provider `aliyunOidc`.
 pub(crate) fn aliyun_oidc(name: &str, arn: &str) -> Role {
     Role {
         name: RoleName::try_from(name).unwrap(),
@@ -169,13 +168,13 @@ pub(crate) fn aliyun_oidc(name: &str, arn: &str) -> Role {
     }
 }
 
-/// An item with a value of its own.
+/// Returns an item with a constant value.
 pub(crate) fn item(dialect: Dialect, path: &str, value: &str) -> Item {
     let source = ItemSource::Value(ItemText::try_from(value).unwrap());
     Item { dialect, path: ItemPath::try_from(path).unwrap(), source }
 }
 
-/// A pod with one address of each family.
+/// Returns a link with one address of each family.
 pub(crate) fn link() -> Link {
     Link {
         ipv4: vec!["10.0.1.23".parse().unwrap()],
@@ -184,19 +183,19 @@ pub(crate) fn link() -> Link {
     }
 }
 
-/// A leaf of text; `None` if there is no such item.
+/// Returns the text of a leaf, or `None` if there is no such item.
 pub(crate) fn text(tree: &Tree, path: &str) -> Option<String> {
     match tree.get(path, LATEST)? {
         Lookup::Leaf(LeafValue::Text(text)) => Some(String::from_utf8(text.to_vec()).unwrap()),
-        other => panic!("{path} is no text: {other:?}"),
+        other => panic!("{path} is not text: {other:?}"),
     }
 }
 
-/// A listing in a version; `None` if there is no such directory.
+/// Returns the listing of a directory in a version, or `None` if there is no such directory.
 pub(crate) fn listing(tree: &Tree, path: &str, version: SinceVersion) -> Option<String> {
     match tree.get(path, version)? {
         Lookup::Listing(listing) => Some(String::from_utf8(listing.to_vec()).unwrap()),
-        other @ Lookup::Leaf(_) => panic!("{path} is no directory: {other:?}"),
+        other @ Lookup::Leaf(_) => panic!("{path} is not a directory: {other:?}"),
     }
 }
 

@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn no_execute_taint_interrupts_after_the_tolerated_time() {
-        let mut facts = on_node_with("gone", "NoExecute");
+        let mut facts = on_node_with("broken", "NoExecute");
         assert_eq!(Notices::from_facts(&facts).interruption, Some(at("2026-01-05T09:00:00Z")));
         let mut tolerate = |seconds| {
             facts.pod.spec.tolerations =

@@ -228,8 +228,8 @@ text_type!(
     OpenSshKey,
     |text| {
         check_text(text, 16..=4096, |c| !c.is_control(), "one line")?;
-        let mut words = text.split(' ');
-        let (kind, key) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let mut fields = text.split(' ');
+        let (kind, key) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
         if ["ssh-", "ecdsa-", "sk-"].iter().any(|prefix| kind.starts_with(prefix)) && key.starts_with("AAAA") {
             Ok(())
         } else {

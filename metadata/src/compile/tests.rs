@@ -1,4 +1,4 @@
-//! What compiling gives for facts, profiles and policies, one file an area.
+//! Tests of compilation, one file per area.
 
 mod choice;
 mod host_network;

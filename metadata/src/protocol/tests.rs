@@ -1,4 +1,4 @@
-//! What holds for every tree that a pod can have, in both dialects.
+//! Property tests of the trees of all dialects.
 
 use std::collections::BTreeSet;
 
@@ -14,22 +14,22 @@ use crate::profile::{KeyRef, Network, PublicKey, UserDataSource};
 use crate::tree::{Lookup, SinceVersion, Tree};
 use crate::workload::{Link, Workload};
 
-/// How a listing may differ from what can be fetched.
+/// How a listing differs from the items that exist.
 #[derive(Clone, Copy, Debug)]
 enum Differs {
-    /// The name is listed though nothing stands there.
-    ListedThoughAbsent(&'static str),
-    /// A child that is a number is listed as `N=name`, unmarked.
+    /// The name is listed but does not exist.
+    ListedButAbsent(&'static str),
+    /// A child with a number as its name is listed as `N=name`, without a slash.
     ListedAsNumberAndName,
-    /// The name is served and not listed.
-    ServedUnlisted(&'static str),
+    /// The name exists but is not listed.
+    Unlisted(&'static str),
 }
 
-/// Every place where a listing differs from what can be fetched.
+/// All directories whose listing differs from the items that exist.
 const EXCEPTIONS: [(Dialect, &str, Differs); 3] = [
-    (Dialect::Ec2, "", Differs::ListedThoughAbsent("user-data")),
+    (Dialect::Ec2, "", Differs::ListedButAbsent("user-data")),
     (Dialect::Ec2, "meta-data/public-keys", Differs::ListedAsNumberAndName),
-    (Dialect::Ecs, "meta-data", Differs::ServedUnlisted("all")),
+    (Dialect::Ecs, "meta-data", Differs::Unlisted("all")),
 ];
 
 fn render(dialect: Dialect, workload: &Workload, link: &Link) -> Tree {
@@ -52,30 +52,30 @@ fn join(directory: &str, name: &str) -> String {
     if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
 
-/// One dialect's tree and the exceptions that hold for it.
-struct Checked<'t> {
+/// The tree of one dialect, and the exceptions that apply to it.
+struct CheckedTree<'t> {
     dialect: Dialect,
     tree: &'t Tree,
     exceptions: Vec<(&'static str, Differs)>,
 }
 
-impl Checked<'_> {
+impl CheckedTree<'_> {
     fn differs(&self, directory: &str, how: impl Fn(Differs) -> bool) -> bool {
         self.exceptions.iter().any(|(place, differs)| *place == directory && how(*differs))
     }
 
-    /// The name that a line of a listing stands for, and whether the line says that it is a directory.
+    /// Returns the name of a child from its line in a listing, and true if the line marks a directory.
     fn child<'l>(&self, directory: &str, line: &'l str) -> (&'l str, bool) {
         let numbered = self.differs(directory, |differs| matches!(differs, Differs::ListedAsNumberAndName));
         match (line.split_once('='), line.strip_suffix('/')) {
             (Some((number, _)), None) if numbered => (number, true),
             (_, Some(name)) => (name, true),
-            // The names in a version's listing have no mark.
+            // The listing of a version does not mark directories.
             (_, None) => (line, self.dialect == Dialect::Ec2 && directory.is_empty() && line != "user-data"),
         }
     }
 
-    /// What is listed and cannot be fetched as what it is listed as, and what can be fetched and is not listed.
+    /// Returns the differences between listings and existing items that are not exceptions.
     fn faults(&self, version: SinceVersion) -> Vec<String> {
         let mut faults = Vec::new();
         let mut listed = BTreeSet::from([String::new()]);
@@ -83,25 +83,25 @@ impl Checked<'_> {
             let Some(Lookup::Listing(lines)) = self.tree.get(directory, version) else { continue };
             let lines = std::str::from_utf8(&lines).unwrap().split('\n').collect::<Vec<_>>();
             if !lines.is_sorted_by(|a, b| a < b) {
-                faults.push(format!("{directory:?} is not listed in byte order, each name once: {lines:?}"));
+                faults.push(format!("{directory:?} is not in byte order, or lists a name twice: {lines:?}"));
             }
             for line in lines {
                 let (name, is_directory) = self.child(directory, line);
                 let path = join(directory, name);
-                let absent = |differs| matches!(differs, Differs::ListedThoughAbsent(absent) if absent == name);
+                let absent = |differs| matches!(differs, Differs::ListedButAbsent(absent) if absent == name);
                 match self.tree.get(&path, version) {
                     Some(found) if matches!(found, Lookup::Listing(_)) == is_directory => {}
                     None if self.differs(directory, absent) => {}
-                    found => faults.push(format!("{line:?} in {directory:?} leads to {found:?}")),
+                    found => faults.push(format!("{line:?} in {directory:?} is {found:?}")),
                 }
                 listed.insert(path);
             }
         }
         for path in self.tree.paths().filter(|path| self.tree.get(path, version).is_some()) {
             let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
-            let unlisted = |differs| matches!(differs, Differs::ServedUnlisted(unlisted) if unlisted == name);
+            let unlisted = |differs| matches!(differs, Differs::Unlisted(unlisted) if unlisted == name);
             if listed.contains(path) == self.differs(directory, unlisted) {
-                faults.push(format!("whether {path:?} is listed is not as it should be"));
+                faults.push(format!("{path:?} is listed but must not be, or must be and is not"));
             }
         }
         faults
@@ -111,11 +111,11 @@ impl Checked<'_> {
 fn faults(dialect: Dialect, tree: &Tree, exceptions: &[(Dialect, &'static str, Differs)]) -> Vec<String> {
     let exceptions = exceptions.iter().filter(|(of, _, _)| *of == dialect);
     let exceptions = exceptions.map(|(_, place, differs)| (*place, *differs)).collect();
-    let checked = Checked { dialect, tree, exceptions };
+    let checked = CheckedTree { dialect, tree, exceptions };
     versions(dialect).into_iter().flat_map(|version| checked.faults(version)).collect()
 }
 
-/// What a pod may lack of the full one, or have in another way.
+/// Changes of the full pod, in any combination.
 const CHANGES: [fn(&mut Case); 17] = [
     |case| case.facts.node = None,
     |case| case.facts.pod.metadata.deletion_timestamp = None,
@@ -124,20 +124,23 @@ const CHANGES: [fn(&mut Case); 17] = [
     |case| case.facts.pod.metadata.labels = string_map(&[("0=x", "1"), ("a/b", "2"), ("_index", "3"), ("z", "")]),
     |case| case.settings.hostname_suffix = Some("pods.example".to_owned()),
     |case| case.settings.account = Some("000000000001".try_into().unwrap()),
-    |case| case.own().roles.clear(),
-    |case| case.own().roles = Dialect::ALL.map(|dialect| (dialect, secret_role("all"))).into(),
-    |case| case.own().tag_labels.clear(),
-    |case| case.own().user_data = None,
-    |case| case.own().user_data = Some(UserDataSource::Secret(KeyRef { name: "a".to_owned(), key: "b".to_owned() })),
-    |case| case.own().user_data = Some(UserDataSource::inline("\u{0}\r\n é".to_owned()).unwrap()),
-    |case| case.own().public_keys.clear(),
-    |case| case.own().public_keys = (0..12).map(public_key).collect(),
-    |case| case.own().instance.network = Network::default(),
-    |case| case.own().instance.network.public_ipv4 = None,
+    |case| case.profile_mut().roles.clear(),
+    |case| case.profile_mut().roles = Dialect::ALL.map(|dialect| (dialect, secret_role("all"))).into(),
+    |case| case.profile_mut().tag_labels.clear(),
+    |case| case.profile_mut().user_data = None,
+    |case| {
+        case.profile_mut().user_data =
+            Some(UserDataSource::Secret(KeyRef { name: "a".to_owned(), key: "b".to_owned() }))
+    },
+    |case| case.profile_mut().user_data = Some(UserDataSource::inline("\u{0}\r\n é".to_owned()).unwrap()),
+    |case| case.profile_mut().public_keys.clear(),
+    |case| case.profile_mut().public_keys = (0..12).map(public_key).collect(),
+    |case| case.profile_mut().instance.network = Network::default(),
+    |case| case.profile_mut().instance.network.public_ipv4 = None,
 ];
 
 prop_compose! {
-    /// An item at a path that may well be taken by a leaf or a directory.
+    /// An item at a path that likely conflicts with a leaf or a directory.
     fn items()(
         dialect in select(&Dialect::ALL[..]),
         names in proptest::collection::vec(
@@ -159,7 +162,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    /// A workload that compiling can give, and a link.
+    /// A compiled workload, and a link.
     fn workloads()(
         changes in subsequence(CHANGES.to_vec(), 0..=CHANGES.len()),
         items in proptest::collection::vec(items(), 0..8),
@@ -169,20 +172,20 @@ prop_compose! {
         let mut case = Case::full();
         changes.iter().for_each(|change| change(&mut case));
         for item in items.into_iter().flatten() {
-            if !case.own().items.iter().any(|other| (other.dialect, &other.path) == (item.dialect, &item.path)) {
-                case.own().items.push(item);
+            if !case.profile_mut().items.iter().any(|other| (other.dialect, &other.path) == (item.dialect, &item.path)) {
+                case.profile_mut().items.push(item);
             }
         }
         match case.compile().outcome {
             Outcome::Served(workload) => (*workload, Link { ipv4, ipv6, ..link() }),
-            other => panic!("it is not served: {other:?}"),
+            other => panic!("the pod is not served: {other:?}"),
         }
     }
 }
 
 proptest! {
     #[test]
-    fn what_is_listed_can_be_fetched_and_what_can_be_fetched_is_listed((workload, link) in workloads()) {
+    fn listings_match_existing_items((workload, link) in workloads()) {
         for dialect in Dialect::ALL {
             let faults = faults(dialect, &render(dialect, &workload, &link), &EXCEPTIONS);
             prop_assert!(faults.is_empty(), "{dialect}: {}", faults.join("\n"));
@@ -210,17 +213,17 @@ proptest! {
     }
 
     #[test]
-    fn a_workload_is_the_same_after_its_journey((workload, link) in workloads()) {
+    fn workload_is_unchanged_by_json((workload, link) in workloads()) {
         let text = serde_json::to_string(&workload).unwrap();
-        let arrived = serde_json::from_str::<Workload>(&text).unwrap();
-        prop_assert_eq!(&arrived, &workload);
+        let parsed = serde_json::from_str::<Workload>(&text).unwrap();
+        prop_assert_eq!(&parsed, &workload);
         for dialect in Dialect::ALL {
-            prop_assert_eq!(render(dialect, &arrived, &link), render(dialect, &workload, &link));
+            prop_assert_eq!(render(dialect, &parsed, &link), render(dialect, &workload, &link));
         }
     }
 
     #[test]
-    fn no_item_of_a_profile_is_in_the_way_of_podmetas_own((workload, link) in workloads()) {
+    fn items_of_a_profile_do_not_remove_own_items((workload, link) in workloads()) {
         let mut bare = workload.clone();
         for part in bare.dialects.values_mut() {
             part.items.clear();
@@ -235,9 +238,9 @@ proptest! {
 }
 
 #[test]
-fn each_exception_is_one() {
+fn every_exception_is_needed() {
     let mut pods = [Case::full(), Case::new()];
-    pods[1].own().user_data = None;
+    pods[1].profile_mut().user_data = None;
     let pods = pods.map(|case| case.workload());
     for left_out in 0..EXCEPTIONS.len() {
         let mut exceptions = EXCEPTIONS.to_vec();

@@ -1,4 +1,4 @@
-//! What a pod in the node's network namespace gets.
+//! Pods in the host network.
 
 use crate::compile::Outcome;
 use crate::finding::FindingReason;
@@ -9,7 +9,7 @@ use crate::profile::HostNetwork;
 fn on_the_host(mode: HostNetwork, allowed: &[&[HostNetwork]]) -> Case {
     let mut case = Case::new();
     case.facts.pod.spec.host_network = true;
-    case.own().host_network = mode;
+    case.profile_mut().host_network = mode;
     let allow = |modes: &&[HostNetwork]| Policy {
         name: "p".to_owned(),
         allowed_host_network: Some(modes.iter().copied().collect()),
@@ -28,7 +28,7 @@ fn is_denied(case: &Case) -> bool {
 }
 
 #[test]
-fn deny_denies_and_is_no_finding_whatever_is_allowed() {
+fn mode_deny_denies_without_a_finding() {
     let others: &[_] = &[HostNetwork::Pod, HostNetwork::Node];
     for allowed in [vec![], vec![others]] {
         let case = on_the_host(HostNetwork::Deny, &allowed);
@@ -38,21 +38,21 @@ fn deny_denies_and_is_no_finding_whatever_is_allowed() {
 }
 
 #[test]
-fn pod_gives_it_its_own_identity() {
+fn mode_pod_serves_the_pod() {
     let case = on_the_host(HostNetwork::Pod, &[]);
     assert_eq!(case.workload().pod.name, "web");
     assert_eq!(case.findings(), []);
 }
 
 #[test]
-fn pod_is_denied_where_a_policy_forbids_it() {
+fn mode_pod_is_denied_if_a_policy_forbids_it() {
     let case = on_the_host(HostNetwork::Pod, &[&[HostNetwork::Node]]);
     assert!(is_denied(&case));
     assert_eq!(case.findings(), forbidden());
 }
 
 #[test]
-fn node_is_denied_until_a_policy_allows_it_by_name() {
+fn mode_node_is_denied_unless_a_policy_lists_it() {
     let (node, pod): (&[_], &[_]) = (&[HostNetwork::Node], &[HostNetwork::Pod]);
     for allowed in [vec![], vec![pod], vec![node, pod]] {
         let case = on_the_host(HostNetwork::Node, &allowed);
@@ -65,7 +65,7 @@ fn node_is_denied_until_a_policy_allows_it_by_name() {
 }
 
 #[test]
-fn a_pod_of_its_own_network_does_not_care() {
+fn mode_does_not_affect_other_pods() {
     let mut case = on_the_host(HostNetwork::Node, &[]);
     case.facts.pod.spec.host_network = false;
     assert_eq!(case.workload().pod.name, "web");

@@ -1,4 +1,4 @@
-//! What a pod is as an instance: where each value comes from, and which source goes before which.
+//! Properties of the instance, and the precedence of their sources.
 
 use crate::dialect::Dialect;
 use crate::facts::Controller;
@@ -8,13 +8,13 @@ use crate::profile::LifeCycle;
 
 const REGION: &str = "topology.kubernetes.io/region";
 
-/// The two ids of an instance.
+/// Returns the instance IDs of EC2 and ECS.
 fn ids(case: &Case) -> (String, String) {
     let workload = case.workload();
     (workload.ec2().instance_id, workload.ecs().instance_id)
 }
 
-/// The two ids of its image.
+/// Returns the image IDs of EC2 and ECS.
 fn images(case: &Case) -> (String, String) {
     let workload = case.workload();
     (workload.ec2().image_id, workload.ecs().image_id)
@@ -30,7 +30,7 @@ fn owned_by(case: &mut Case, kind: &str, name: &str) {
 }
 
 #[test]
-fn an_instance_id_is_the_pods_and_lasts_as_long_as_it() {
+fn instance_id_depends_on_the_pod_uid_only() {
     let mut case = Case::new();
     let (ec2, ecs) = ids(&case);
     assert!(ec2.starts_with("i-") && ec2.len() == 19, "{ec2}");
@@ -38,7 +38,7 @@ fn an_instance_id_is_the_pods_and_lasts_as_long_as_it() {
     assert!(!ecs.contains(ec2.get(2..).unwrap()));
     case.facts.pod.metadata.labels.insert("app".to_owned(), "changed".to_owned());
     case.facts.pod.spec.image = "registry.example/app:2".to_owned();
-    case.own().object.generation = 9;
+    case.profile_mut().object.generation = 9;
     assert_eq!(ids(&case), (ec2.clone(), ecs.clone()));
     case.facts.pod.metadata.uid = "another".try_into().unwrap();
     let (other_ec2, other_ecs) = ids(&case);
@@ -46,7 +46,7 @@ fn an_instance_id_is_the_pods_and_lasts_as_long_as_it() {
 }
 
 #[test]
-fn an_image_id_is_made_of_the_image_unless_the_profile_says_one() {
+fn image_id_is_of_the_profile_or_a_hash_of_the_image() {
     let mut case = Case::new();
     let (ec2, ecs) = images(&case);
     assert!(ec2.starts_with("ami-") && ec2.len() == 21, "{ec2}");
@@ -55,29 +55,29 @@ fn an_image_id_is_made_of_the_image_unless_the_profile_says_one() {
     assert_eq!(images(&case), (ec2.clone(), ecs));
     case.facts.pod.spec.image = "registry.example/app:2".to_owned();
     assert_ne!(images(&case).0, ec2);
-    case.own().instance.image_id = Some("ami-0abc1234def567890".try_into().unwrap());
+    case.profile_mut().instance.image_id = Some("ami-0abc1234def567890".try_into().unwrap());
     assert_eq!(images(&case), ("ami-0abc1234def567890".to_owned(), "ami-0abc1234def567890".to_owned()));
 }
 
 #[test]
-fn an_account_is_the_roles_then_the_profiles_then_the_settings() {
+fn account_is_of_the_role_then_profile_then_settings() {
     let mut case = Case::new();
     let account_id = |text: &str| Some(AccountId::try_from(text).unwrap());
     assert_eq!(account(&case, Dialect::Ec2), None);
     case.settings.account = account_id("111111111111");
     assert_eq!(account(&case, Dialect::Ec2).unwrap(), "111111111111");
-    case.own().instance.account_id = account_id("222222222222");
+    case.profile_mut().instance.account_id = account_id("222222222222");
     assert_eq!(account(&case, Dialect::Ec2).unwrap(), "222222222222");
     let role = web_identity("web", "arn:aws:iam::333333333333:role/web");
-    case.own().roles = [(Dialect::Ec2, role)].into();
+    case.profile_mut().roles = [(Dialect::Ec2, role)].into();
     assert_eq!(account(&case, Dialect::Ec2).unwrap(), "333333333333");
     assert_eq!(account(&case, Dialect::Ecs).unwrap(), "222222222222");
 }
 
 #[test]
-fn each_dialect_has_the_account_of_its_own_role() {
+fn each_dialect_has_the_account_of_its_role() {
     let mut case = Case::new();
-    case.own().roles = [
+    case.profile_mut().roles = [
         (Dialect::Ec2, web_identity("web", "arn:aws:iam::333333333333:role/web")),
         (Dialect::Ecs, aliyun_oidc("web", "acs:ram::1234567890123456:role/web")),
     ]
@@ -87,16 +87,16 @@ fn each_dialect_has_the_account_of_its_own_role() {
 }
 
 #[test]
-fn a_role_from_a_secret_names_no_account() {
+fn secret_role_has_no_account() {
     let mut case = Case::new();
-    case.own().roles = [(Dialect::Ec2, secret_role("web"))].into();
+    case.profile_mut().roles = [(Dialect::Ec2, secret_role("web"))].into();
     assert_eq!(account(&case, Dialect::Ec2), None);
-    case.own().instance.account_id = Some("222222222222".try_into().unwrap());
+    case.profile_mut().instance.account_id = Some("222222222222".try_into().unwrap());
     assert_eq!(account(&case, Dialect::Ec2).unwrap(), "222222222222");
 }
 
 #[test]
-fn region_zone_and_type_are_the_profiles_then_the_nodes_labels() {
+fn region_zone_and_type_are_of_the_profile_then_the_node() {
     let mut case = Case::new();
     case.on_node(&[
         (REGION, "eu-west-1"),
@@ -109,7 +109,7 @@ fn region_zone_and_type_are_the_profiles_then_the_nodes_labels() {
         [instance.region, instance.zone, instance.zone_id, instance.instance_type].map(Option::unwrap)
     };
     assert_eq!(place(&case), ["eu-west-1", "eu-west-1a", "euw1-az2", "m7i.large"]);
-    let instance = &mut case.own().instance;
+    let instance = &mut case.profile_mut().instance;
     instance.region = Some("us-east-1".try_into().unwrap());
     instance.availability_zone = Some("us-east-1b".try_into().unwrap());
     instance.availability_zone_id = Some("use1-az1".try_into().unwrap());
@@ -118,7 +118,7 @@ fn region_zone_and_type_are_the_profiles_then_the_nodes_labels() {
 }
 
 #[test]
-fn a_region_comes_from_the_settings_where_no_label_says_it_and_nothing_else_does() {
+fn region_without_a_label_is_of_the_settings() {
     let mut case = Case::new();
     case.settings.region = Some("eu-central-1".to_owned());
     let instance = case.workload().instance;
@@ -129,7 +129,7 @@ fn a_region_comes_from_the_settings_where_no_label_says_it_and_nothing_else_does
 }
 
 #[test]
-fn the_purchasing_option_is_the_profiles_then_the_nodes_capacity_type() {
+fn life_cycle_is_of_the_profile_then_the_node() {
     let mut case = Case::new();
     assert_eq!(case.workload().instance.life_cycle, None);
     for (labels, cycle) in [
@@ -144,12 +144,12 @@ fn the_purchasing_option_is_the_profiles_then_the_nodes_capacity_type() {
         case.on_node(labels);
         assert_eq!(case.workload().instance.life_cycle, Some(cycle), "{labels:?}");
     }
-    case.own().instance.life_cycle = Some(LifeCycle::Scheduled);
+    case.profile_mut().instance.life_cycle = Some(LifeCycle::Scheduled);
     assert_eq!(case.workload().instance.life_cycle, Some(LifeCycle::Scheduled));
 }
 
 #[test]
-fn the_architecture_is_the_nodes_in_ec2s_words() {
+fn architecture_is_of_the_node_in_ec2_notation() {
     let mut case = Case::new();
     assert_eq!(case.workload().instance.architecture, None);
     for (label, word) in [("amd64", "x86_64"), ("arm64", "arm64"), ("386", "i386"), ("riscv64", "riscv64")] {
@@ -159,7 +159,7 @@ fn the_architecture_is_the_nodes_in_ec2s_words() {
 }
 
 #[test]
-fn a_host_name_is_the_one_that_kubernetes_gives_and_resolves() {
+fn hostname_and_fqdn_are_those_of_kubernetes() {
     let mut case = Case::new();
     let names = |case: &Case| {
         let instance = case.workload().instance;
@@ -178,7 +178,7 @@ fn a_host_name_is_the_one_that_kubernetes_gives_and_resolves() {
 }
 
 #[test]
-fn a_launch_index_is_a_stateful_sets_ordinal_or_0() {
+fn launch_index_is_the_stateful_set_ordinal_or_0() {
     let mut case = Case::new();
     case.facts.pod.metadata.name = "db-3".to_owned();
     assert_eq!(case.workload().instance.launch_index, 0);
@@ -191,7 +191,7 @@ fn a_launch_index_is_a_stateful_sets_ordinal_or_0() {
 }
 
 #[test]
-fn the_pods_of_one_controller_are_one_reservation() {
+fn pods_of_one_controller_have_one_reservation() {
     let mut case = Case::new();
     let reservation = |case: &Case| (case.workload().instance.reservation, case.workload().instance.owned);
     assert_eq!(reservation(&case), ("uid-shop-web".to_owned(), false));
@@ -202,14 +202,14 @@ fn the_pods_of_one_controller_are_one_reservation() {
 }
 
 #[test]
-fn a_subnet_is_the_profiles_then_the_nodes_range_of_its_family() {
+fn subnet_is_of_the_profile_then_the_node() {
     let mut case = Case::new();
     case.on_node(&[]).spec.pod_cidrs = ["2001:db8:10::/64", "10.244.3.0/24"].map(|range| range.parse().unwrap()).into();
     let network = case.workload().instance.network;
     assert_eq!(network.subnet_ipv4_cidr_block, Some("10.244.3.0/24".parse().unwrap()));
     assert_eq!(network.subnet_ipv6_cidr_blocks, ["2001:db8:10::/64".parse().unwrap()]);
     assert_eq!(network.vpc_ipv4_cidr_blocks, []);
-    let own = &mut case.own().instance.network;
+    let own = &mut case.profile_mut().instance.network;
     own.subnet_ipv4_cidr_block = Some("10.0.1.0/24".parse().unwrap());
     own.subnet_ipv6_cidr_blocks = vec!["2001:db8:20::/64".parse().unwrap()];
     let network = case.workload().instance.network;
@@ -218,9 +218,9 @@ fn a_subnet_is_the_profiles_then_the_nodes_range_of_its_family() {
 }
 
 #[test]
-fn public_keys_limits_and_users_are_the_profiles() {
+fn public_keys_limits_and_users_are_of_the_profile() {
     let mut case = Case::new();
-    let own = case.own();
+    let own = case.profile_mut();
     own.users.denied = vec![33];
     own.limits.connections = std::num::NonZeroU32::MIN;
     own.public_keys = vec![crate::profile::PublicKey {

@@ -1,4 +1,4 @@
-//! Items that a profile adds to the tree: where their value comes from, and which are left out.
+//! Items of a profile: the sources of their values, and items that are left out.
 
 use std::net::IpAddr;
 
@@ -21,7 +21,7 @@ fn from(source: ItemSource) -> Item {
     Item { dialect: Dialect::Ec2, path: ItemPath::try_from("x").unwrap(), source }
 }
 
-/// A pod with something at every field.
+/// Returns a pod with these items, and a value for every field.
 fn with(items: Vec<Item>) -> Case {
     let mut case = Case::new();
     case.facts.pod.metadata.labels = string_map(&[("app", "shop")]);
@@ -29,11 +29,11 @@ fn with(items: Vec<Item>) -> Case {
     case.facts.pod.spec.node_name = Some("node-1".to_owned());
     case.on_node(&[]).status.addresses =
         ["192.0.2.1", "2001:db8::1"].map(|text| text.parse::<IpAddr>().unwrap()).into();
-    case.own().items = items;
+    case.profile_mut().items = items;
     case
 }
 
-/// The values of the EC2 items.
+/// Returns the values of the EC2 items.
 fn values(case: &Case) -> Vec<ItemValue> {
     case.workload().ec2().items.into_iter().map(|(_, value)| value).collect()
 }
@@ -48,7 +48,7 @@ fn text(text: &str) -> ItemValue {
 }
 
 #[test]
-fn a_value_is_served_as_it_is_in_its_own_dialect() {
+fn constant_is_served_in_its_dialect_only() {
     let case = with(vec![item(Dialect::Ec2, "product-codes", "a\nb"), item(Dialect::Ecs, "source-address", "")]);
     assert_eq!(values(&case), [text("a\nb")]);
     assert_eq!(paths(&case, Dialect::Ec2), ["product-codes"]);
@@ -57,7 +57,7 @@ fn a_value_is_served_as_it_is_in_its_own_dialect() {
 }
 
 #[test]
-fn a_field_is_one_of_the_pod() {
+fn field_has_the_value_of_the_pod() {
     for (path, value) in [
         ("metadata.name", "web"),
         ("metadata.namespace", "shop"),
@@ -74,13 +74,13 @@ fn a_field_is_one_of_the_pod() {
 }
 
 #[test]
-fn the_pods_addresses_are_left_to_the_node() {
+fn address_fields_are_resolved_on_the_node() {
     let case = with(vec![field("status.podIP"), field("status.podIPs")]);
     assert_eq!(values(&case), [ItemValue::PodIp, ItemValue::PodIps]);
 }
 
 #[test]
-fn a_field_that_the_pod_does_not_have_leaves_the_item_out_in_silence() {
+fn item_of_an_absent_field_is_left_out_without_a_finding() {
     let mut case = with(vec![
         field("metadata.labels['none']"),
         field("metadata.annotations['none']"),
@@ -94,7 +94,7 @@ fn a_field_that_the_pod_does_not_have_leaves_the_item_out_in_silence() {
 }
 
 #[test]
-fn an_expression_gives_text_and_null_leaves_the_item_out_in_silence() {
+fn item_of_a_null_expression_is_left_out_without_a_finding() {
     let case = with(vec![expression("pod.metadata.labels['app'] + '-' + node.metadata.name")]);
     assert_eq!(values(&case), [text("shop-node-1")]);
     let case = with(vec![expression("has(pod.spec.subdomain) ? pod.spec.subdomain : null")]);
@@ -103,23 +103,23 @@ fn an_expression_gives_text_and_null_leaves_the_item_out_in_silence() {
 }
 
 #[test]
-fn what_cannot_be_had_is_left_out_and_found_at_its_place_in_the_profile() {
-    for (bad, why) in [
+fn item_without_a_valid_value_is_left_out_with_a_finding() {
+    for (bad, reason) in [
         (expression("pod.metadata.labels['none']"), "does not evaluate"),
         (expression("pod.metadata.labels"), "gives a Map"),
         (field("metadata.annotations['bell']"), "text, tabs and line feeds only"),
     ] {
         let case =
             with(vec![item(Dialect::Ecs, "a", "1"), item(Dialect::Ec2, "b", "1"), bad, item(Dialect::Ec2, "c", "1")]);
-        assert_eq!(paths(&case, Dialect::Ec2), ["b", "c"], "{why}");
-        assert_eq!(case.findings(), [("spec.metadata[2]".to_owned(), FindingReason::ItemUnavailable)], "{why}");
+        assert_eq!(paths(&case, Dialect::Ec2), ["b", "c"], "{reason}");
+        assert_eq!(case.findings(), [("spec.metadata[2]".to_owned(), FindingReason::ItemUnavailable)], "{reason}");
         let message = &case.compile().findings[0].message;
-        assert!(message.starts_with("item x is left out for pod web: ") && message.contains(why), "{message}");
+        assert!(message.starts_with("item x is left out for pod web: ") && message.contains(reason), "{message}");
     }
 }
 
 #[test]
-fn a_value_that_is_too_long_is_left_out_and_not_cut() {
+fn too_long_value_is_left_out() {
     let mut case = with(vec![field("metadata.annotations['long']")]);
     let mut annotate = |length| {
         case.facts.pod.metadata.annotations.insert("long".to_owned(), "x".repeat(length));
@@ -130,7 +130,7 @@ fn a_value_that_is_too_long_is_left_out_and_not_cut() {
 }
 
 #[test]
-fn no_item_is_both_a_leaf_and_a_directory_of_its_tree() {
+fn item_that_conflicts_with_the_tree_is_left_out() {
     for (dialect, path) in [
         (Dialect::Ec2, "placement"),
         (Dialect::Ec2, "network/interfaces"),
@@ -155,7 +155,7 @@ fn no_item_is_both_a_leaf_and_a_directory_of_its_tree() {
 }
 
 #[test]
-fn of_two_items_that_exclude_each_other_the_first_stays() {
+fn first_of_two_conflicting_items_is_kept() {
     let case = with(["disk/a", "disk", "disk/b"].map(|path| item(Dialect::Ec2, path, "1")).into());
     assert_eq!(paths(&case, Dialect::Ec2), ["disk/a", "disk/b"]);
     assert_eq!(case.findings(), [("spec.metadata[1].path".to_owned(), FindingReason::ItemMisplaced)]);
@@ -164,7 +164,7 @@ fn of_two_items_that_exclude_each_other_the_first_stays() {
 }
 
 #[test]
-fn one_path_is_an_item_of_each_dialect_by_itself() {
+fn items_of_different_dialects_do_not_conflict() {
     let case = with(vec![item(Dialect::Ec2, "disk", "1"), item(Dialect::Ecs, "disk/a", "1")]);
     assert_eq!(case.findings(), []);
     assert_eq!(paths(&case, Dialect::Ec2), ["disk"]);
@@ -172,7 +172,7 @@ fn one_path_is_an_item_of_each_dialect_by_itself() {
 }
 
 #[test]
-fn items_beyond_what_a_pod_may_hold_are_left_out_and_told() {
+fn items_over_the_size_limit_are_left_out_with_a_finding() {
     let long = "x".repeat(MAX_VALUE_BYTES);
     let items: Vec<Item> = (0..10).map(|number| item(Dialect::Ec2, &format!("item-{number}"), &long)).collect();
     let case = with(items);

@@ -1,4 +1,4 @@
-//! Which labels become tags, and which tags win.
+//! Tags from labels and static tags.
 
 use crate::dialect::Dialect;
 use crate::finding::FindingReason;
@@ -6,11 +6,11 @@ use crate::fixture::{Case, string_map};
 use crate::options::InstanceMetadataTags;
 use crate::tag::{LabelPattern, StaticTag, TagValue};
 
-/// A pod with labels, whose profile selects some and sets tags of its own.
+/// Returns a pod with labels, label patterns and static tags.
 fn tagged(labels: &[(&str, &str)], patterns: &[&str], fixed: &[(&str, &str)]) -> Case {
     let mut case = Case::new();
     case.facts.pod.metadata.labels = string_map(labels);
-    let own = case.own();
+    let own = case.profile_mut();
     own.options.instance_metadata_tags = InstanceMetadataTags::Enabled;
     own.tag_labels = patterns.iter().map(|pattern| LabelPattern::try_from(*pattern).unwrap()).collect();
     let tag =
@@ -28,7 +28,7 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn selected_labels_become_tags_by_key_and_others_do_not() {
+fn only_selected_labels_become_tags() {
     let case = tagged(&[("team", "a"), ("tier", "web"), ("app", "shop")], &["te*", "app"], &[]);
     for dialect in Dialect::ALL {
         assert_eq!(tags(&case, dialect), pairs(&[("app", "shop"), ("team", "a")]));
@@ -37,7 +37,7 @@ fn selected_labels_become_tags_by_key_and_others_do_not() {
 }
 
 #[test]
-fn a_static_tag_wins_over_a_label() {
+fn static_tag_overrides_a_label() {
     let case = tagged(&[("team", "a"), ("app", "shop")], &["*"], &[("team", "b"), ("Name", "")]);
     for dialect in Dialect::ALL {
         assert_eq!(tags(&case, dialect), pairs(&[("Name", ""), ("app", "shop"), ("team", "b")]));
@@ -45,12 +45,12 @@ fn a_static_tag_wins_over_a_label() {
 }
 
 #[test]
-fn a_label_whose_key_the_dialect_does_not_allow_is_dropped_and_found() {
+fn label_with_a_forbidden_key_is_dropped_with_a_finding() {
     let case = tagged(&[("app.example/part", "db"), ("aliyun-x", "1"), ("team", "a")], &["*"], &[]);
     assert_eq!(tags(&case, Dialect::Ec2), pairs(&[("aliyun-x", "1"), ("team", "a")]));
     assert_eq!(tags(&case, Dialect::Ecs), pairs(&[("team", "a")]));
-    let found = ("spec.tags.labels".to_owned(), FindingReason::TagDropped);
-    assert_eq!(case.findings(), [found.clone(), found]);
+    let finding = ("spec.tags.labels".to_owned(), FindingReason::TagDropped);
+    assert_eq!(case.findings(), [finding.clone(), finding]);
     let messages = case.compile().findings.into_iter().map(|finding| finding.message).collect::<Vec<_>>();
     assert_eq!(
         messages,
@@ -62,15 +62,15 @@ fn a_label_whose_key_the_dialect_does_not_allow_is_dropped_and_found() {
 }
 
 #[test]
-fn a_label_that_is_not_selected_is_not_found_either() {
+fn unselected_label_gives_no_finding() {
     let case = tagged(&[("app.example/part", "db"), ("team", "a")], &["team"], &[]);
     assert_eq!(case.findings(), []);
 }
 
 #[test]
-fn where_tags_are_disabled_there_are_none_and_nothing_is_found() {
+fn disabled_tags_are_absent_without_a_finding() {
     let mut case = tagged(&[("app.example/part", "db")], &["*"], &[("team", "b")]);
-    case.own().options.instance_metadata_tags = InstanceMetadataTags::Disabled;
+    case.profile_mut().options.instance_metadata_tags = InstanceMetadataTags::Disabled;
     for dialect in Dialect::ALL {
         assert_eq!(tags(&case, dialect), []);
     }

@@ -1,4 +1,4 @@
-//! Where user data comes from, and what happens where it cannot be had.
+//! Sources of user data, and missing user data.
 
 use bytes::Bytes;
 
@@ -13,7 +13,7 @@ fn key() -> KeyRef {
 
 fn from(source: UserDataSource) -> Case {
     let mut case = Case::new();
-    case.own().user_data = Some(source);
+    case.profile_mut().user_data = Some(source);
     case
 }
 
@@ -22,20 +22,20 @@ fn unavailable() -> [(String, FindingReason); 1] {
 }
 
 #[test]
-fn inline_data_is_the_text_itself() {
+fn inline_user_data_is_unchanged() {
     let case = from(UserDataSource::inline("#!/bin/sh\r\n".to_owned()).unwrap());
     let data = case.workload().instance.user_data;
     assert_eq!(data, Some(UserData::Bytes(Bytes::from_static(b"#!/bin/sh\r\n"))));
 }
 
 #[test]
-fn inline_data_has_a_limit() {
+fn too_long_inline_user_data_is_rejected() {
     assert!(UserDataSource::inline("x".repeat(MAX_USER_DATA_BYTES)).is_ok());
     assert!(UserDataSource::inline("x".repeat(MAX_USER_DATA_BYTES + 1)).is_err());
 }
 
 #[test]
-fn a_config_maps_value_is_served_byte_for_byte() {
+fn config_map_value_is_unchanged() {
     let mut case = from(UserDataSource::ConfigMap(key()));
     let gzip = Bytes::from_static(b"\x1f\x8b\x00\xff");
     case.sources.insert(key(), gzip.clone());
@@ -44,7 +44,7 @@ fn a_config_maps_value_is_served_byte_for_byte() {
 }
 
 #[test]
-fn without_the_config_map_or_its_key_there_is_none() {
+fn missing_config_map_or_key_gives_a_finding() {
     let mut case = from(UserDataSource::ConfigMap(key()));
     case.sources.insert(KeyRef { key: "other".to_owned(), ..key() }, Bytes::new());
     assert_eq!(case.workload().instance.user_data, None);
@@ -53,7 +53,7 @@ fn without_the_config_map_or_its_key_there_is_none() {
 }
 
 #[test]
-fn a_config_maps_value_that_is_too_long_is_not_cut() {
+fn too_long_config_map_value_gives_a_finding() {
     let mut case = from(UserDataSource::ConfigMap(key()));
     case.sources.insert(key(), Bytes::from(vec![b'x'; MAX_USER_DATA_BYTES]));
     assert_eq!(case.findings(), []);
@@ -64,7 +64,7 @@ fn a_config_maps_value_that_is_too_long_is_not_cut() {
 }
 
 #[test]
-fn a_secret_is_named_and_never_held() {
+fn secret_user_data_is_a_reference() {
     let mut case = from(UserDataSource::Secret(key()));
     case.sources.insert(key(), Bytes::from_static(b"a ConfigMap of the same name"));
     assert_eq!(case.workload().instance.user_data, Some(UserData::Secret(key())));

@@ -1,4 +1,4 @@
-//! What a pod gets that no profile matches.
+//! Pods that no profile matches.
 
 use crate::compile::Outcome;
 use crate::dialect::Dialect;
@@ -19,7 +19,7 @@ fn is_denied(case: &Case) -> bool {
 }
 
 #[test]
-fn it_is_denied_by_default() {
+fn unmatched_pod_is_denied_by_default() {
     let case = under(vec![]);
     assert!(is_denied(&case));
     assert!(is_denied(&under(vec![Policy { without_profile: Some(UnmatchedPods::Deny), ..Policy::default() }])));
@@ -27,7 +27,7 @@ fn it_is_denied_by_default() {
 }
 
 #[test]
-fn facts_are_its_own_and_nothing_that_a_profile_would_give() {
+fn facts_contain_nothing_of_a_profile() {
     let mut case = under(vec![facts_for_all()]);
     case.facts.pod.metadata.labels = string_map(&[("team", "a")]);
     case.on_node(&[("topology.kubernetes.io/region", "eu-west-1")]);
@@ -44,7 +44,7 @@ fn facts_are_its_own_and_nothing_that_a_profile_would_give() {
 }
 
 #[test]
-fn its_instance_id_is_the_one_that_a_profile_would_give() {
+fn instance_id_is_the_same_with_and_without_a_profile() {
     let bare = under(vec![facts_for_all()]).workload();
     let profiled = Case::new().workload();
     assert_eq!(bare.ec2().instance_id, profiled.ec2().instance_id);
@@ -52,7 +52,7 @@ fn its_instance_id_is_the_one_that_a_profile_would_give() {
 }
 
 #[test]
-fn facts_are_given_in_the_allowed_dialects_alone() {
+fn facts_are_served_in_allowed_dialects_only() {
     let ecs = Policy { allowed_dialects: Some([Dialect::Ecs].into()), ..facts_for_all() };
     let workload = under(vec![ecs]).workload();
     assert_eq!(workload.part(Dialect::Ec2), None);
@@ -60,7 +60,7 @@ fn facts_are_given_in_the_allowed_dialects_alone() {
 }
 
 #[test]
-fn a_host_network_pod_is_denied_even_then() {
+fn unmatched_host_network_pod_is_denied_despite_facts() {
     let mut case = under(vec![facts_for_all()]);
     case.facts.pod.spec.host_network = true;
     assert!(is_denied(&case));

@@ -1,4 +1,4 @@
-//! What the ECS tree of a pod shows.
+//! Tests of the ECS tree and documents.
 
 mod documents;
 mod everything;
@@ -13,5 +13,5 @@ fn render(case: &Case) -> Tree {
     tree::render(&case.workload(), &link()).unwrap()
 }
 
-/// The directory of the pod's interface.
+/// The directory of the network interface.
 const MAC: &str = "meta-data/network/interfaces/macs/02:00:00:aa:bb:cc";

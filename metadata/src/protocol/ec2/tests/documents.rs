@@ -1,4 +1,4 @@
-//! The bytes of documents that clients parse, cut by columns, or check a signature over.
+//! The exact text of documents. Clients parse them, some by columns, and signatures cover them.
 
 use jiff::Timestamp;
 
@@ -17,7 +17,7 @@ fn at(text: &str) -> Timestamp {
 }
 
 #[test]
-fn the_identity_document_has_the_bytes_of_ec2s() {
+fn identity_document_has_the_text_of_ec2() {
     let workload = Case::full().workload();
     let (image, instance) =
         workload.part(Dialect::Ec2).as_ref().map(|part| (&part.image_id, &part.instance_id)).unwrap();
@@ -44,18 +44,18 @@ fn the_identity_document_has_the_bytes_of_ec2s() {
 }
 
 #[test]
-fn what_the_identity_document_does_not_know_is_null() {
+fn unknown_members_of_the_identity_document_are_null() {
     let document = document::document(&Case::new().workload(), &link()).unwrap();
     for key in ["accountId", "architecture", "availabilityZone", "instanceType", "region"] {
         assert!(document.contains(&format!("\n  \"{key}\" : null,\n")), "{key} in {document}");
     }
     let mut ecs_only = Case::new();
-    ecs_only.own().dialects.remove(&Dialect::Ec2);
+    ecs_only.profile_mut().dialects.remove(&Dialect::Ec2);
     assert_eq!(document::document(&ecs_only.workload(), &link()), None);
 }
 
 #[test]
-fn the_iam_documents_have_the_style_of_ec2() {
+fn iam_documents_have_the_layout_of_ec2() {
     let tree = render(&Case::full());
     let info = text(&tree, "meta-data/iam/info").unwrap();
     let (start, id) = info.split_once("  \"InstanceProfileId\" : \"").unwrap();
@@ -73,7 +73,7 @@ fn the_iam_documents_have_the_style_of_ec2() {
 }
 
 #[test]
-fn credentials_have_the_members_and_the_style_of_ec2() {
+fn credentials_have_the_members_and_layout_of_ec2() {
     let body = credentials(&Credentials {
         access_key_id: "ASIAEXAMPLE".to_owned(),
         secret_access_key: SecretString::new("a/b+c".to_owned()),
@@ -96,7 +96,7 @@ fn credentials_have_the_members_and_the_style_of_ec2() {
 }
 
 #[test]
-fn credentials_that_cannot_be_had_are_a_code_and_hold_no_key() {
+fn missing_credentials_are_a_code_without_a_key() {
     let at = at("2026-01-05T08:22:00Z");
     let body = failure(&CredentialsFailure {
         code: "AssumeRoleUnauthorizedAccess".into(),

@@ -1,4 +1,4 @@
-//! Listings as captured from instances, and what each version shows.
+//! Listings captured from instances, and the items of each version.
 
 use super::{MAC, render};
 use crate::dialect::Dialect;
@@ -8,13 +8,13 @@ use crate::protocol::ec2::Ec2;
 use crate::protocol::ec2::version::{PREFIXES, parse};
 use crate::tree::{Lookup, Tree};
 
-/// The listing of a directory of the full pod, in `latest`.
+/// Returns the listing of a directory of the full pod in `latest`.
 fn full(path: &str) -> String {
-    listing(&render(&Case::full()), path, LATEST).unwrap_or_else(|| panic!("{path} is not there"))
+    listing(&render(&Case::full()), path, LATEST).unwrap_or_else(|| panic!("{path} does not exist"))
 }
 
 #[test]
-fn the_root_lists_every_version_oldest_first_and_latest_last() {
+fn root_lists_all_versions_oldest_first() {
     let tree = render(&Case::new());
     let Some(Lookup::Listing(versions)) = Ec2.look_up(&tree, "/") else { panic!("no listing") };
     let versions = std::str::from_utf8(&versions).unwrap();
@@ -26,7 +26,7 @@ fn the_root_lists_every_version_oldest_first_and_latest_last() {
 }
 
 #[test]
-fn listings_are_those_of_an_instance() {
+fn listings_are_the_captured_ones() {
     for (path, lines) in [
         ("", "dynamic\nmeta-data\nuser-data"),
         ("dynamic", "fws/\ninstance-identity/"),
@@ -64,7 +64,7 @@ fn listings_are_those_of_an_instance() {
 }
 
 #[test]
-fn a_pod_of_which_nothing_more_is_known_lists_what_every_pod_has() {
+fn minimal_pod_lists_the_items_that_every_pod_has() {
     let tree = render(&Case::new());
     assert_eq!(listing(&tree, "", LATEST).unwrap(), "dynamic\nmeta-data\nuser-data");
     assert_eq!(Ec2.look_up(&tree, "/latest/user-data"), None);
@@ -79,7 +79,7 @@ fn a_pod_of_which_nothing_more_is_known_lists_what_every_pod_has() {
     );
 }
 
-/// What `path` lists in `version` and in none before.
+/// Returns the lines that a directory has in a version and not in the version before.
 fn newly(tree: &Tree, path: &str) -> Vec<(&'static str, Vec<String>)> {
     let mut shown = Vec::<String>::new();
     let mut newly = Vec::new();
@@ -97,7 +97,7 @@ fn newly(tree: &Tree, path: &str) -> Vec<(&'static str, Vec<String>)> {
 }
 
 #[test]
-fn an_older_version_shows_what_existed_then() {
+fn older_version_has_only_older_items() {
     let tree = render(&Case::full());
     let shows = |path: &str, expected: &[(&str, &[&str])]| {
         let newly = newly(&tree, path);
@@ -157,7 +157,7 @@ fn an_older_version_shows_what_existed_then() {
 }
 
 #[test]
-fn a_version_that_is_no_prefix_has_nothing() {
+fn unknown_version_is_not_found() {
     let tree = render(&Case::full());
     for path in
         ["/2016-11-15/meta-data/", "/2021-03-24/", "/Latest/meta-data/", "/2.0/", "/meta-data/", "/latest/Meta-data"]
@@ -167,9 +167,9 @@ fn a_version_that_is_no_prefix_has_nothing() {
 }
 
 #[test]
-fn a_profiles_items_show_in_every_version_and_may_stand_for_one_of_podmetas_own() {
+fn items_of_a_profile_are_in_every_version_and_override_own_items() {
     let mut case = Case::full();
-    case.own().items = vec![
+    case.profile_mut().items = vec![
         item(Dialect::Ec2, "placement/group-name", "hpc"),
         item(Dialect::Ec2, "ami-manifest-path", "s3://manifest"),
         item(Dialect::Ec2, "system", "xen"),

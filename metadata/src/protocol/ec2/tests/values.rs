@@ -9,7 +9,7 @@ use crate::protocol::ec2::{Ec2, tree};
 use crate::tree::{LeafValue, Lookup};
 
 #[test]
-fn several_values_are_a_line_each_and_the_last_has_no_line_feed() {
+fn lists_have_one_line_per_value_without_a_final_line_feed() {
     let tree = render(&Case::full());
     for (path, value) in [
         ("meta-data/security-groups", "web\nssh"),
@@ -24,7 +24,7 @@ fn several_values_are_a_line_each_and_the_last_has_no_line_feed() {
 }
 
 #[test]
-fn a_pod_without_an_ipv4_address_has_no_item_of_that_family() {
+fn pod_without_ipv4_has_no_ipv4_items() {
     let (case, mut link) = (Case::full(), link());
     link.ipv4.clear();
     let tree = tree::render(&case.workload(), &link).unwrap();
@@ -35,11 +35,11 @@ fn a_pod_without_an_ipv4_address_has_no_item_of_that_family() {
 }
 
 #[test]
-fn an_item_of_the_pods_addresses_is_filled_in_from_its_link_or_left_out() {
+fn address_items_come_from_the_link_or_are_left_out() {
     let (mut case, mut link) = (Case::new(), link());
     for (path, field) in [("first", "status.podIP"), ("all", "status.podIPs")] {
         let source = ItemSource::Field(FieldPath::try_from(field).unwrap());
-        case.own().items.push(Item { dialect: Dialect::Ec2, path: path.try_into().unwrap(), source });
+        case.profile_mut().items.push(Item { dialect: Dialect::Ec2, path: path.try_into().unwrap(), source });
     }
     let workload = case.workload();
     let tree = tree::render(&workload, &link).unwrap();
@@ -51,7 +51,7 @@ fn an_item_of_the_pods_addresses_is_filled_in_from_its_link_or_left_out() {
 }
 
 #[test]
-fn notices_have_the_form_that_termination_handlers_parse() {
+fn notices_have_the_format_of_termination_handlers() {
     let tree = render(&Case::full());
     for (path, value) in [
         ("meta-data/spot/instance-action", r#"{"action": "terminate", "time": "2026-01-05T09:00:30Z"}"#),
@@ -65,7 +65,7 @@ fn notices_have_the_form_that_termination_handlers_parse() {
 }
 
 #[test]
-fn a_host_name_is_the_pods_own_where_it_resolves_and_else_made_of_its_address() {
+fn hostname_is_the_dns_name_or_is_made_from_the_address() {
     let mut case = Case::new();
     let name = |case: &Case| {
         let tree = render(case);
@@ -86,7 +86,7 @@ fn a_host_name_is_the_pods_own_where_it_resolves_and_else_made_of_its_address() 
 }
 
 #[test]
-fn a_host_name_without_an_ipv4_address_is_made_of_the_instance_id() {
+fn hostname_without_ipv4_is_made_from_the_instance_id() {
     let (mut case, mut link) = (Case::new(), link());
     case.settings.region = Some("eu-west-1".to_owned());
     link.ipv4.clear();
@@ -97,14 +97,14 @@ fn a_host_name_without_an_ipv4_address_is_made_of_the_instance_id() {
 }
 
 #[test]
-fn a_partition_is_the_regions() {
+fn partition_depends_on_the_region() {
     for (region, domain, name) in [
         ("eu-west-1", "amazonaws.com", "aws"),
         ("cn-north-1", "amazonaws.com.cn", "aws-cn"),
         ("us-gov-west-1", "amazonaws.com", "aws-us-gov"),
     ] {
         let mut case = Case::full();
-        case.own().instance.region = Some(region.try_into().unwrap());
+        case.profile_mut().instance.region = Some(region.try_into().unwrap());
         let tree = render(&case);
         assert_eq!(text(&tree, "meta-data/services/domain").unwrap(), domain);
         assert_eq!(text(&tree, "meta-data/services/partition").unwrap(), name);
@@ -114,9 +114,9 @@ fn a_partition_is_the_regions() {
 }
 
 #[test]
-fn a_role_without_an_account_has_credentials_and_no_profile_arn() {
+fn role_without_an_account_has_credentials_and_no_profile_arn() {
     let mut case = Case::new();
-    case.own().roles = [(Dialect::Ec2, secret_role("web"))].into();
+    case.profile_mut().roles = [(Dialect::Ec2, secret_role("web"))].into();
     let tree = render(&case);
     assert_eq!(listing(&tree, "meta-data/iam", LATEST).unwrap(), "security-credentials/");
     assert_eq!(

@@ -1,4 +1,4 @@
-//! The bytes of documents that clients parse or check a signature over.
+//! The exact text of documents. Clients parse them, and signatures cover them.
 
 use crate::credentials::{Credentials, CredentialsFailure};
 use crate::dialect::Dialect;
@@ -11,7 +11,7 @@ use crate::protocol::ecs::{
 use crate::secret::SecretString;
 
 #[test]
-fn the_identity_document_has_the_bytes_of_ecss() {
+fn identity_document_has_the_text_of_ecs() {
     let workload = Case::full().workload();
     let part = workload.part(Dialect::Ecs).unwrap();
     let serial = text(&tree::render(&workload, &link()).unwrap(), "meta-data/serial-number").unwrap();
@@ -25,7 +25,7 @@ fn the_identity_document_has_the_bytes_of_ecss() {
 }
 
 #[test]
-fn an_audience_is_one_member_more_before_the_last_brace() {
+fn audience_is_an_additional_last_member() {
     let workload = Case::full().workload();
     let plain = document::document(&workload, &link(), None).unwrap();
     let with = |audience| document::document(&workload, &link(), Some(audience)).unwrap();
@@ -34,18 +34,18 @@ fn an_audience_is_one_member_more_before_the_last_brace() {
 }
 
 #[test]
-fn what_the_identity_document_does_not_know_is_empty() {
+fn unknown_members_of_the_identity_document_are_empty() {
     let document = document::document(&Case::new().workload(), &link(), None).unwrap();
     for key in ["zone-id", "region-id", "owner-account-id", "instance-type"] {
         assert!(document.contains(&format!("\"{key}\":\"\"")), "{key} in {document}");
     }
     let mut ec2_only = Case::new();
-    ec2_only.own().dialects.remove(&Dialect::Ecs);
+    ec2_only.profile_mut().dialects.remove(&Dialect::Ecs);
     assert_eq!(document::document(&ec2_only.workload(), &link(), None), None);
 }
 
 #[test]
-fn credentials_have_the_members_of_ecs_and_none_of_ec2() {
+fn credentials_have_only_the_members_of_ecs() {
     let body = credentials(&Credentials {
         access_key_id: "STS.Example".to_owned(),
         secret_access_key: SecretString::new("a/b+c".to_owned()),
@@ -67,7 +67,7 @@ fn credentials_have_the_members_of_ecs_and_none_of_ec2() {
 }
 
 #[test]
-fn credentials_that_cannot_be_had_are_a_code_and_hold_no_key() {
+fn missing_credentials_are_a_code_without_a_key() {
     let at = "2026-01-05T08:22:00Z".parse().unwrap();
     let body = failure(&CredentialsFailure { code: "NoPermission".into(), message: "no \"trust\"".to_owned(), at });
     assert_eq!(

@@ -11,7 +11,7 @@ use crate::protocol::Protocol as _;
 use crate::protocol::ecs::{Ecs, tree::ALWAYS};
 use crate::tree::{LeafValue, Tree};
 
-/// The leaves of the object, by path.
+/// Returns the leaves of the object, by path.
 fn flattened(all: &Json) -> BTreeMap<String, String> {
     let Json::Object(members) = all else { panic!("not an object: {all}") };
     let mut leaves = BTreeMap::new();
@@ -29,9 +29,10 @@ fn all(tree: &Tree) -> Json {
 }
 
 #[test]
-fn all_holds_each_leaf_as_the_text_that_its_own_path_gives() {
+fn all_has_every_text_leaf() {
     let mut case = Case::full();
-    case.own().items = vec![item(Dialect::Ecs, "disks/a/name", "two\nlines \"quoted\""), item(Dialect::Ecs, "x", "")];
+    case.profile_mut().items =
+        vec![item(Dialect::Ecs, "disks/a/name", "two\nlines \"quoted\""), item(Dialect::Ecs, "x", "")];
     let tree = render(&case);
     let leaves = tree.leaves(ALWAYS).filter_map(|(path, value)| match (path.strip_prefix("meta-data/")?, value) {
         ("all", _) => None,
@@ -47,7 +48,7 @@ fn all_holds_each_leaf_as_the_text_that_its_own_path_gives() {
 }
 
 #[test]
-fn all_holds_no_role_no_user_data_and_no_document() {
+fn all_has_no_role_user_data_or_document() {
     let tree = render(&Case::full());
     assert!(Ecs.look_up(&tree, "/latest/meta-data/ram/security-credentials/AppReaderRole").is_some());
     let all = all(&tree);
@@ -59,7 +60,7 @@ fn all_holds_no_role_no_user_data_and_no_document() {
 }
 
 #[test]
-fn all_is_served_and_not_listed() {
+fn all_exists_and_is_not_listed() {
     let tree = render(&Case::full());
     assert!(Ecs.look_up(&tree, "/2016-01-01/meta-data/all").is_some());
     assert!(!listing(&tree, "meta-data", ALWAYS).unwrap().lines().any(|line| line == "all"));

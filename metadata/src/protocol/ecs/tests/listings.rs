@@ -1,4 +1,4 @@
-//! Listings as captured from instances, and the prefixes that both show them.
+//! Listings captured from instances, and the version prefixes.
 
 use super::{MAC, render};
 use crate::dialect::Dialect;
@@ -7,11 +7,11 @@ use crate::protocol::Protocol as _;
 use crate::protocol::ecs::{Ecs, tree::ALWAYS};
 use crate::tree::{LeafValue, Lookup};
 
-/// The full pod with the items of a captured instance that Kubernetes knows nothing of.
+/// Returns the full pod with the items of a captured instance that Kubernetes does not have.
 fn captured() -> Case {
     let mut case = Case::full();
-    case.own().instance.account_id = Some("1234567890123456".try_into().unwrap());
-    case.own().items = [
+    case.profile_mut().instance.account_id = Some("1234567890123456".try_into().unwrap());
+    case.profile_mut().items = [
         ("disks/bp1exampledisk000001/id", "d-bp1exampledisk000001"),
         ("disks/bp1exampledisk000001/name", ""),
         ("hibernation/configured", "false"),
@@ -23,13 +23,13 @@ fn captured() -> Case {
 }
 
 #[test]
-fn listings_are_those_of_an_instance() {
+fn listings_are_the_captured_ones() {
     let tree = render(&captured());
     for (path, lines) in [
         ("", "dynamic/\nmeta-data/\nuser-data"),
         ("dynamic", "instance-identity/"),
         ("dynamic/instance-identity", "document\npkcs7"),
-        // Both published captures, and what podmeta has beyond them: launch-index, public-ipv4 and tags/.
+        // Both published captures, and the additional items of podmeta: launch-index, public-ipv4 and tags/.
         (
             "meta-data",
             "disks/\ndns-conf/\neipv4\nhibernation/\nhostname\nimage-id\ninstance-id\ninstance/\nlaunch-index\nmac\n\
@@ -62,12 +62,12 @@ fn listings_are_those_of_an_instance() {
         ("meta-data/tags", "instance/"),
         ("meta-data/tags/instance", "team"),
     ] {
-        assert_eq!(listing(&tree, path, ALWAYS).unwrap_or_else(|| panic!("{path} is not there")), lines, "{path}");
+        assert_eq!(listing(&tree, path, ALWAYS).unwrap_or_else(|| panic!("{path} does not exist")), lines, "{path}");
     }
 }
 
 #[test]
-fn a_pod_of_which_nothing_more_is_known_lists_what_every_pod_has() {
+fn minimal_pod_lists_the_items_that_every_pod_has() {
     let tree = render(&Case::new());
     assert_eq!(listing(&tree, "", ALWAYS).unwrap(), "dynamic/\nmeta-data/");
     assert_eq!(
@@ -80,7 +80,7 @@ fn a_pod_of_which_nothing_more_is_known_lists_what_every_pod_has() {
 }
 
 #[test]
-fn spot_is_listed_while_a_notice_stands_and_no_longer() {
+fn spot_is_listed_only_during_an_interruption_notice() {
     let mut case = Case::full();
     case.facts.pod.metadata.deletion_timestamp = None;
     let tree = render(&case);
@@ -89,7 +89,7 @@ fn spot_is_listed_while_a_notice_stands_and_no_longer() {
 }
 
 #[test]
-fn both_prefixes_show_one_tree_and_no_other_prefix_does() {
+fn both_prefixes_have_the_same_tree() {
     let tree = render(&Case::full());
     let prefixes = Ecs.look_up(&tree, "/");
     assert!(matches!(prefixes, Some(Lookup::Listing(lines)) if lines == "2016-01-01\nlatest"));
@@ -102,7 +102,7 @@ fn both_prefixes_show_one_tree_and_no_other_prefix_does() {
 }
 
 #[test]
-fn ram_may_be_spelled_in_any_case_and_nothing_else_may() {
+fn only_ram_is_found_in_any_letter_case() {
     let tree = render(&Case::full());
     let role = Some(Lookup::Leaf(&LeafValue::Credentials));
     for path in ["ram", "Ram", "RAM"] {
@@ -121,11 +121,11 @@ fn ram_may_be_spelled_in_any_case_and_nothing_else_may() {
 }
 
 #[test]
-fn a_tag_is_asked_for_by_its_key_percent_encoded_or_not() {
+fn tag_is_found_by_its_plain_and_encoded_key() {
     let mut case = Case::full();
     let tag = crate::tag::StaticTag { key: "名:a@b".to_owned(), value: "x".try_into().unwrap() };
-    case.own().static_tags = vec![tag];
-    case.own().dialects.remove(&Dialect::Ec2);
+    case.profile_mut().static_tags = vec![tag];
+    case.profile_mut().dialects.remove(&Dialect::Ec2);
     let tree = render(&case);
     assert_eq!(text(&tree, "meta-data/tags/instance/名:a@b").unwrap(), "x");
     assert!(Ecs.look_up(&tree, "/latest/meta-data/tags/instance/%E5%90%8D%3Aa%40b").is_some());

@@ -6,7 +6,7 @@ use crate::fixture::{Case, link, text};
 use crate::protocol::ecs::tree;
 
 #[test]
-fn a_leaf_of_several_values_has_the_separators_of_its_own() {
+fn lists_have_the_separators_of_their_item() {
     let (case, mut link) = (Case::full(), link());
     link.ipv4.push("10.0.1.24".parse().unwrap());
     link.ipv6.push("2001:db8:10::6".parse().unwrap());
@@ -25,12 +25,12 @@ fn a_leaf_of_several_values_has_the_separators_of_its_own() {
 }
 
 #[test]
-fn a_pod_with_one_address_has_an_empty_list_of_secondary_ones() {
+fn pod_with_one_address_has_an_empty_secondary_list() {
     assert_eq!(text(&render(&Case::new()), "meta-data/sub-private-ipv4-list").unwrap(), "");
 }
 
 #[test]
-fn a_pod_without_an_ipv4_address_has_no_item_of_that_family() {
+fn pod_without_ipv4_has_no_ipv4_items() {
     let (case, mut link) = (Case::full(), link());
     link.ipv4.clear();
     let tree = tree::render(&case.workload(), &link).unwrap();
@@ -44,7 +44,7 @@ fn a_pod_without_an_ipv4_address_has_no_item_of_that_family() {
 }
 
 #[test]
-fn the_network_items_of_the_instance_are_those_of_its_interface() {
+fn network_items_of_instance_and_interface_are_equal() {
     let tree = render(&Case::full());
     for (name, value) in [
         ("vpc-id", "vpc-1"),
@@ -60,7 +60,7 @@ fn the_network_items_of_the_instance_are_those_of_its_interface() {
 }
 
 #[test]
-fn a_host_name_is_the_pods_own() {
+fn hostname_is_the_pod_hostname() {
     let mut case = Case::new();
     assert_eq!(text(&render(&case), "meta-data/hostname").unwrap(), "web");
     case.facts.pod.spec.hostname = Some("front".to_owned());
@@ -71,8 +71,8 @@ fn a_host_name_is_the_pods_own() {
 }
 
 #[test]
-fn what_ec2_has_is_not_shown_here() {
+fn ec2_items_do_not_exist() {
     let mut case = Case::full();
-    case.own().dialects.remove(&Dialect::Ecs);
+    case.profile_mut().dialects.remove(&Dialect::Ecs);
     assert_eq!(tree::render(&case.workload(), &link()), None);
 }

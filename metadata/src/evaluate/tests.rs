@@ -1,0 +1,140 @@
+use http::header::HOST;
+use http::{Uri, Version};
+
+use super::*;
+use crate::fixture::{Case, link};
+use crate::options::ProcessUsers;
+use crate::session::{KeyBytes, LastToken};
+
+const USER: u32 = 1000;
+
+/// A request and its context. The default is a request that is served.
+struct Attempt {
+    case: Case,
+    pod: fn(PodState<'_>) -> PodState<'_>,
+    rate_limited: bool,
+    header_check: Option<HeaderCheck>,
+    owner: Option<u32>,
+    service: &'static str,
+    method: Method,
+    path: &'static str,
+    headers: Vec<(&'static str, &'static str)>,
+    has_token: bool,
+}
+
+impl Attempt {
+    fn new() -> Self {
+        Self {
+            case: Case::new(),
+            pod: |pod| pod,
+            rate_limited: false,
+            header_check: None,
+            owner: Some(USER),
+            service: "169.254.169.254",
+            method: Method::GET,
+            path: "/latest/meta-data/instance-id",
+            headers: vec![("host", "169.254.169.254")],
+            has_token: true,
+        }
+    }
+
+    fn rejection(&self) -> Option<Rejection> {
+        let now = "2026-01-05T08:00:00Z".parse().unwrap();
+        let keys = Keyring::new(KeyBytes::new([7; 32]), now);
+        let workload = self.case.workload();
+        let tree = Dialect::Ec2.protocol().render(&workload, &link());
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.headers {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        if self.has_token {
+            let token = keys.issue(&workload.pod.uid, Dialect::Ec2, TokenTtl::MAX, now).unwrap();
+            headers.insert("x-aws-ec2-metadata-token", HeaderValue::try_from(token).unwrap());
+        }
+        let request = Request {
+            method: &self.method,
+            uri: &Uri::from_static(self.path),
+            version: Version::HTTP_11,
+            headers: &headers,
+            service: self.service.parse().unwrap(),
+            session: &LastToken::default(),
+        };
+        let owner = || self.owner;
+        let edge =
+            EdgeChecks { rate_limited: self.rate_limited, header_check: self.header_check, process_owner: &owner };
+        let state = (self.pod)(PodState::Served { workload: &workload, tree: tree.as_ref() });
+        evaluate(Dialect::Ec2, &request, state, &edge, &keys, now).err()
+    }
+}
+
+/// Applies a defect that a check rejects, from the last check to the first. Each one must hide the ones after it.
+#[test]
+fn checks_run_in_the_documented_order() {
+    let mut attempt = Attempt::new();
+    assert_eq!(attempt.rejection(), None);
+    attempt.path = "/latest/meta-data/none";
+    assert_eq!(attempt.rejection(), Some(Rejection::NotFound));
+    attempt.method = Method::POST;
+    assert_eq!(attempt.rejection(), Some(Rejection::Method));
+    attempt.has_token = false;
+    assert_eq!(attempt.rejection(), Some(Rejection::TokenMissing));
+    attempt.method = Method::PUT;
+    assert_eq!(attempt.rejection(), Some(Rejection::PutElsewhere));
+    attempt.path = TOKEN_PATH;
+    assert_eq!(attempt.rejection(), Some(Rejection::BadTtl));
+    attempt.headers.push(("x-forwarded-for", "10.0.0.1"));
+    assert_eq!(attempt.rejection(), Some(Rejection::ForwardedFor));
+    attempt.method = Method::GET;
+    assert_eq!(attempt.rejection(), Some(Rejection::TokenPathMethod));
+    attempt.headers.push(("content-length", "100000"));
+    assert_eq!(attempt.rejection(), Some(Rejection::BodyTooLong));
+    attempt.headers.retain(|(name, _)| *name != HOST);
+    assert_eq!(attempt.rejection(), Some(Rejection::Malformed("it has no Host")));
+    attempt.service = "fd00:ec2::254";
+    assert_eq!(attempt.rejection(), Some(Rejection::Ipv6Disabled));
+    attempt.case.profile_mut().options.http_endpoint = HttpEndpoint::Disabled;
+    assert_eq!(attempt.rejection(), Some(Rejection::EndpointDisabled));
+    attempt.case.profile_mut().dialects.remove(&Dialect::Ec2);
+    assert_eq!(attempt.rejection(), Some(Rejection::DialectOff));
+    attempt.case.profile_mut().users = ProcessUsers { allowed: vec![1], denied: vec![] };
+    assert_eq!(attempt.rejection(), Some(Rejection::UserNotAllowed));
+    attempt.header_check = Some(|_| Err("test"));
+    assert_eq!(attempt.rejection(), Some(Rejection::Malformed("test")));
+    attempt.rate_limited = true;
+    assert_eq!(attempt.rejection(), Some(Rejection::TooManyRequests));
+    attempt.pod = |_| PodState::Unknown;
+    assert!(matches!(attempt.rejection(), Some(Rejection::Unavailable(_))));
+}
+
+#[test]
+fn denied_pod_is_rejected_after_the_rate_limit_with_its_reason() {
+    let reason = DenialReason::without_profile("test");
+    let (now, uri) = ("2026-01-05T08:00:00Z".parse().unwrap(), Uri::from_static("/"));
+    let (headers, session) = (HeaderMap::new(), LastToken::default());
+    let request = Request {
+        method: &Method::GET,
+        uri: &uri,
+        version: Version::HTTP_11,
+        headers: &headers,
+        service: "169.254.169.254".parse().unwrap(),
+        session: &session,
+    };
+    let keys = Keyring::new(KeyBytes::new([7; 32]), now);
+    let reject = |rate_limited| {
+        let edge = EdgeChecks { rate_limited, header_check: Some(|_| Err("test")), process_owner: &|| None };
+        evaluate(Dialect::Ec2, &request, PodState::Denied(&reason), &edge, &keys, now).unwrap_err()
+    };
+    assert_eq!(reject(false), Rejection::PodDenied(reason.clone()));
+    assert_eq!(reject(true), Rejection::TooManyRequests);
+}
+
+#[test]
+fn process_owner_is_looked_up_only_for_restricted_users() {
+    let mut attempt = Attempt::new();
+    attempt.owner = None;
+    assert_eq!(attempt.rejection(), None);
+    attempt.case.profile_mut().users = ProcessUsers { allowed: vec![USER], denied: vec![] };
+    assert_eq!(attempt.rejection(), Some(Rejection::UserNotAllowed));
+    attempt.owner = Some(USER);
+    assert_eq!(attempt.rejection(), None);
+}
