@@ -52,14 +52,15 @@ pub(crate) mod messages {
     pub(crate) const ONE_ROLE: &str =
         "a dialect may have one role at most, because clients take the whole listing as its name";
     pub(crate) const ITEM_TWICE: &str = "two items of one dialect have this path";
-    pub(crate) const EC2_TAG: &str = "may hold letters, digits and +-=.,_:@ on ec2, and must not be . or .. or _index";
+    pub(crate) const EC2_TAG: &str =
+        "must contain letters, digits and +-=.,_:@ on ec2 only, and must not be . or .. or _index";
     pub(crate) const ECS_TAG: &str = "must be one path segment on ecs, and must not start with aliyun or acs:";
     pub(crate) const USER_TWICE: &str = "a user must not be in allowedUsers too";
     pub(crate) const IPV6: &str = "enabled needs the dialect ec2: ecs has no address over IPv6";
     pub(crate) const BURST: &str = "must be at least requestsPerSecond";
     pub(crate) const ONE_SOURCE: &str = "exactly one of value, fieldRef and expression must be set";
-    pub(crate) const RESERVED: &str = "says who the pod is, or has a field of its own";
-    pub(crate) const DOT_SEGMENT: &str = "must not have an empty name or a dot segment";
+    pub(crate) const RESERVED: &str = "identifies the pod, or has a field of its own";
+    pub(crate) const DOT_SEGMENT: &str = "must not have an empty segment or a dot segment";
     pub(crate) const ONE_USER_DATA: &str = "exactly one of inline, configMapKeyRef and secretKeyRef must be set";
     pub(crate) const ONE_PROVIDER: &str =
         "exactly one of secret, awsWebIdentity, awsAssumeRole and aliyunOidc must be set";

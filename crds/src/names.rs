@@ -42,7 +42,7 @@ pub(crate) fn data_key(text: &str) -> Result<(), String> {
     if matches!(text, "." | "..") {
         return Err("must not be a dot segment".to_owned());
     }
-    ok.then_some(()).ok_or_else(|| "may hold letters, digits and -._ only".to_owned())
+    ok.then_some(()).ok_or_else(|| "must contain letters, digits and -._ only".to_owned())
 }
 
 /// Checks a label's key.

@@ -38,6 +38,14 @@ impl Dialect {
             Self::Ecs => &ecs::Ecs,
         }
     }
+
+    /// Returns the service address of the same address family as `local`, else the dialect's first one.
+    #[must_use]
+    pub fn service_address(self, local: IpAddr) -> IpAddr {
+        let addresses = self.protocol().selection().addresses;
+        let same_family = addresses.iter().find(|address| address.is_ipv6() == local.is_ipv6());
+        same_family.or(addresses.first()).copied().unwrap_or(local)
+    }
 }
 
 /// The names of the headers that carry a session token.
@@ -51,8 +59,16 @@ pub struct TokenHeaders {
 
 /// What one dialect does differently from the others.
 pub trait Protocol: Sync {
-    /// Returns the cloud's name of the instances, such as `EC2`.
-    fn instance_name(&self) -> &'static str;
+    /// Returns the kind of instance with its article, such as `an EC2 instance`.
+    fn instance_kind(&self) -> &'static str;
+
+    /// Returns the environment variable that sets the endpoint in the cloud's SDKs.
+    fn endpoint_variable(&self) -> &'static str;
+
+    /// Returns a command that uses the credentials of the metadata service, as an example for users.
+    fn example_command(&self) -> Option<&'static str> {
+        None
+    }
 
     /// Returns which requests belong to this dialect.
     fn selection(&self) -> Selection;
@@ -125,14 +141,4 @@ pub trait Protocol: Sync {
 
     /// Returns true if a role of this dialect can have this provider.
     fn supports_provider(&self, provider: ProviderKind) -> bool;
-}
-
-impl Dialect {
-    /// Returns the service address of the same address family as `local`, else the dialect's first one.
-    #[must_use]
-    pub fn service_address(self, local: IpAddr) -> IpAddr {
-        let addresses = self.protocol().selection().addresses;
-        let same_family = addresses.iter().find(|address| address.is_ipv6() == local.is_ipv6());
-        same_family.or(addresses.first()).copied().unwrap_or(local)
-    }
 }

@@ -157,7 +157,8 @@ impl TreeBuilder {
         self.lines.insert(path.into(), (since, line.into()));
     }
 
-    /// Adds the items of a profile to every version. Skips those that [`conflicts`] excludes.
+    /// Adds the items of a profile to every version. Skips those that would make a path both a leaf and a
+    /// directory.
     pub fn items(&mut self, part: &DialectPart, link: &Link) {
         for (path, value) in &part.items {
             let place = format!("meta-data/{path}");

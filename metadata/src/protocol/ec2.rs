@@ -41,8 +41,16 @@ const ADDRESSES: [IpAddr; 2] =
 pub struct Ec2;
 
 impl Protocol for Ec2 {
-    fn instance_name(&self) -> &'static str {
-        "EC2"
+    fn instance_kind(&self) -> &'static str {
+        "an EC2 instance"
+    }
+
+    fn endpoint_variable(&self) -> &'static str {
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT"
+    }
+
+    fn example_command(&self) -> Option<&'static str> {
+        Some("aws sts get-caller-identity")
     }
 
     fn selection(&self) -> Selection {

@@ -43,8 +43,12 @@ const ID_LENGTH: usize = 20;
 pub struct Ecs;
 
 impl Protocol for Ecs {
-    fn instance_name(&self) -> &'static str {
-        "Alibaba Cloud ECS"
+    fn instance_kind(&self) -> &'static str {
+        "an Alibaba Cloud ECS instance"
+    }
+
+    fn endpoint_variable(&self) -> &'static str {
+        "ALIBABA_CLOUD_IMDS_ENDPOINT"
     }
 
     fn selection(&self) -> Selection {

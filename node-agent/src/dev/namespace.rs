@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
@@ -22,12 +22,14 @@ use rtnetlink::packet_route::address::AddressHeaderFlags;
 
 use crate::sys::{receive_fds, send_fds};
 
-/// The addresses of both clouds' services, in the order in which their listeners are passed.
-const SERVICES: [(Dialect, Family, IpAddr); 3] = [
-    (Dialect::Ec2, Family::Ipv4, IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254))),
-    (Dialect::Ecs, Family::Ipv4, IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200))),
-    (Dialect::Ec2, Family::Ipv6, IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254))),
-];
+/// Returns the service addresses of all dialects, in the order in which their listeners are passed. IPv6 is last, because
+/// a kernel without IPv6 leaves it out.
+fn services() -> Vec<(Dialect, IpAddr)> {
+    let addresses = |dialect: Dialect| dialect.protocol().selection().addresses.iter().map(move |at| (dialect, *at));
+    let mut services = Dialect::ALL.into_iter().flat_map(addresses).collect::<Vec<_>>();
+    services.sort_by_key(|(_, address)| address.is_ipv6());
+    services
+}
 
 /// A listener on one of the services' addresses.
 pub type Listening = (Dialect, Family, TcpListener);
@@ -81,8 +83,10 @@ fn accept(listener: &UnixListener, child: &mut Child) -> Result<(UnixStream, Vec
     };
     socket.set_nonblocking(false)?;
     let fds = receive_fds(&socket).context("the namespace could not be made")?;
-    let listeners =
-        SERVICES.iter().zip(fds).map(|((dialect, family, _), fd)| (*dialect, *family, TcpListener::from(fd)));
+    let listeners = services().into_iter().zip(fds).map(|((dialect, address), fd)| {
+        let family = if address.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 };
+        (dialect, family, TcpListener::from(fd))
+    });
     Ok((socket, listeners.collect()))
 }
 
@@ -180,7 +184,7 @@ async fn give_addresses() -> Result<Vec<IpAddr>> {
     let index = loopback.context("there is no loopback")?.header.index;
     handle.link().set(rtnetlink::LinkUnspec::new_with_index(index).up().build()).execute().await?;
     let mut given = Vec::new();
-    for (_, _, address) in SERVICES {
+    for (_, address) in services() {
         let bits = if address.is_ipv4() { 32 } else { 128 };
         let mut add = handle.address().add(index, address, bits);
         // Usable at once, without asking the network for a double first.

@@ -7,6 +7,7 @@ use std::path::Path;
 use podmeta_metadata::compile::Denied;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::options::HttpTokens;
+use podmeta_metadata::request::TOKEN_PATH;
 use serde::Serialize;
 
 /// One socket of one pod.
@@ -66,7 +67,8 @@ impl Report<'_> {
         }
         for dialect in Dialect::ALL {
             if let Some(first) = self.endpoints.iter().find(|row| row.dialect == dialect && row.denied.is_none()) {
-                let _ = write!(text, "\n# {}, as {}\n{}", first.pod, cloud(dialect), commands(first));
+                let _ =
+                    write!(text, "\n# {}, as {}\n{}", first.pod, dialect.protocol().instance_kind(), commands(first));
             }
         }
         let _ = write!(
@@ -98,27 +100,23 @@ fn row(endpoint: &Endpoint) -> [String; 6] {
     ]
 }
 
-fn cloud(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::Ec2 => "an EC2 instance",
-        Dialect::Ecs => "an Alibaba Cloud ECS instance",
-    }
-}
-
-/// Commands to paste, that ask the endpoint.
+/// Returns commands that request metadata from the endpoint.
 fn commands(endpoint: &Endpoint) -> String {
-    let url = &endpoint.url;
-    let (header, more) = match endpoint.dialect {
-        Dialect::Ec2 => (
-            "X-aws-ec2-metadata-token",
-            format!("AWS_EC2_METADATA_SERVICE_ENDPOINT={url} aws sts get-caller-identity\n"),
-        ),
-        Dialect::Ecs => ("X-aliyun-ecs-metadata-token", String::new()),
+    let (url, protocol) = (&endpoint.url, endpoint.dialect.protocol());
+    let read = format!("curl -sf {url}/latest/meta-data/");
+    let mut commands = match protocol.token_headers() {
+        Some(headers) => {
+            // The clouds' documents write these names with an upper-case X.
+            let written = |name: &http::HeaderName| name.as_str().replacen('x', "X", 1);
+            let (token, ttl) = (written(&headers.token), written(&headers.ttl));
+            format!("TOKEN=$(curl -sfX PUT {url}{TOKEN_PATH} -H '{ttl}: 21600')\n{read} -H \"{token}: $TOKEN\"\n")
+        }
+        None => format!("{read}\n"),
     };
-    format!(
-        "TOKEN=$(curl -sfX PUT {url}/latest/api/token -H '{header}-ttl-seconds: 21600')\n\
-         curl -sf {url}/latest/meta-data/ -H \"{header}: $TOKEN\"\n{more}"
-    )
+    if let Some(example) = protocol.example_command() {
+        let _ = writeln!(commands, "{}={url} {example}", protocol.endpoint_variable());
+    }
+    commands
 }
 
 /// `1 pod`, `2 pods`.

@@ -71,11 +71,10 @@ async fn run(
     let (program, arguments) = command.split_first().context("there is no command")?;
     let mut child = std::process::Command::new(program);
     child.args(arguments).env(CERTIFICATE, state.certificate());
-    if let Some(address) = listeners.address("pod", podmeta_metadata::dialect::Dialect::Ec2) {
-        child.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", format!("http://{address}"));
-    }
-    if let Some(address) = listeners.address("pod", podmeta_metadata::dialect::Dialect::Ecs) {
-        child.env("ALIBABA_CLOUD_IMDS_ENDPOINT", format!("http://{address}"));
+    for dialect in pod.dialects() {
+        if let Some(address) = listeners.address("pod", dialect) {
+            child.env(dialect.protocol().endpoint_variable(), format!("http://{address}"));
+        }
     }
     let signals = Signals::hear()?;
     wait(child.spawn().with_context(|| format!("cannot run {}", program.display()))?, signals).await

@@ -142,7 +142,7 @@ fn items() -> Vec<Case> {
     let field =
         |text: &str| both(&format!("metadata: [{{dialect: ec2, path: a, fieldRef: {{fieldPath: \"{text}\"}}}}]"));
     let expression = |text: &str| both(&format!("metadata: [{{dialect: ec2, path: a, expression: \"{text}\"}}]"));
-    let reserved = "says who the pod is, or has a field of its own";
+    let reserved = "identifies the pod, or has a field of its own";
     let mut cases = vec![
         accepted("a value", item("dialect: ec2, path: a/b, value: x")),
         accepted("an empty value", item("dialect: ec2, path: a, value: ''")),
@@ -171,20 +171,20 @@ fn items() -> Vec<Case> {
             "have this path",
         ),
         accepted("the deepest path", path("ec2", "1/2/3/4/5/6/7/8")),
-        differently("too deep a path", path("ec2", "1/2/3/4/5/6/7/8/9"), "does not match", "8 names deep"),
+        differently("too deep a path", path("ec2", "1/2/3/4/5/6/7/8/9"), "does not match", "at most 8 segments"),
         refused("a dot segment", path("ec2", "a/../b"), "dot segment"),
         refused("only dots", path("ec2", "."), "dot segment"),
         accepted("dots in a name", path("ec2", "..a/b..")),
-        differently("an empty name", path("ec2", "a//b"), "does not match", "empty name"),
-        differently("a leading slash", path("ec2", "/a"), "does not match", "empty name"),
+        differently("an empty name", path("ec2", "a//b"), "does not match", "empty segment"),
+        differently("a leading slash", path("ec2", "/a"), "does not match", "empty segment"),
         differently("an escape", path("ec2", "a%2fb"), "does not match", "letters, digits"),
         accepted("iam on ecs", path("ecs", "iam/info")),
         accepted("ram on ec2", path("ec2", "ram/x")),
         accepted("the start of a reserved name", path("ec2", "iamb")),
         accepted("below another name", path("ec2", "placement/mac")),
         accepted("network beside interfaces", path("ec2", "network/other/x")),
-        refused("an interface", path("ec2", "network/interfaces/macs/x/y"), "says who the pod is"),
-        refused("an interface of ecs", path("ecs", "network/interfaces/macs/x/y"), "says who the pod is"),
+        refused("an interface", path("ec2", "network/interfaces/macs/x/y"), "identifies the pod"),
+        refused("an interface of ecs", path("ecs", "network/interfaces/macs/x/y"), "identifies the pod"),
         accepted("lines and tabs", value("a\\n\\tb")),
         differently("a control character", value("a\\rb"), "does not match", "tabs and line feeds"),
         refused("many bytes of few letters", value(&"ä".repeat(2049)), "4096 bytes long"),
@@ -198,7 +198,7 @@ fn items() -> Vec<Case> {
             "at most 512 bytes long",
         ),
         without_server("what does not compile", expression("pod."), "does not compile"),
-        without_server("a name that is not there", expression("env.X"), "names \"env\""),
+        without_server("a name that is not there", expression("env.X"), "unknown name \"env\""),
         differently("an empty expression", expression(""), "wrong length", "must not be empty"),
         differently("a long expression", expression(&format!("1{}", "+1".repeat(512))), "wrong length", "1024 bytes"),
         refused(
@@ -277,7 +277,7 @@ fn keys_and_tags() -> Vec<Case> {
     let tags =
         |dialects: &str, key: &str| format!("dialects: [{dialects}]\ntags: {{static: [{{key: \"{key}\", value: v}}]}}");
     let labels = |text: &str| both(&format!("tags: {{labels: [{text}]}}"));
-    let ec2 = ("may hold letters, digits and +-=.,_:@ on ec2", "ec2");
+    let ec2 = ("must contain letters, digits and +-=.,_:@ on ec2", "ec2");
     let ecs = ("must be one path segment on ecs", "ecs");
     vec![
         accepted("a public key", key("me@home", SSH)),
@@ -333,7 +333,7 @@ fn keys_and_tags() -> Vec<Case> {
             "another tag has this key",
         ),
         accepted("labels", labels("team, 'shop.example/*', '*'")),
-        differently("a star within", labels("'a*b'"), "does not match", "at its end only"),
+        differently("a star within", labels("'a*b'"), "does not match", "at the end only"),
         differently("a label twice", labels("a, a"), "duplicate", "is there twice"),
     ]
 }

@@ -20,7 +20,7 @@ async fn the_api_server_takes_the_definitions_and_refuses_what_their_rules_forbi
                 "must be a dialect that spec.dialects lists",
             ),
             (json!({"roles": [{"name": "a", "dialect": "ec2"}]}), "exactly one of secret"),
-            (json!({"metadata": [{"dialect": "ec2", "path": "instance-id", "value": "i-1"}]}), "says who the pod is"),
+            (json!({"metadata": [{"dialect": "ec2", "path": "instance-id", "value": "i-1"}]}), "identifies the pod"),
             (
                 json!({"metadata": [{"dialect": "ec2", "path": "a", "value": "x", "expression": "pod"}]}),
                 "exactly one of value",
@@ -32,7 +32,7 @@ async fn the_api_server_takes_the_definitions_and_refuses_what_their_rules_forbi
             ),
             (json!({"allowedUsers": [1], "deniedUsers": [1]}), "must not be in allowedUsers too"),
             (json!({"limits": {"requestsPerSecond": 10, "burst": 5}}), "must be at least requestsPerSecond"),
-            (json!({"tags": {"static": [{"key": "a b", "value": "x"}]}}), "may hold letters, digits"),
+            (json!({"tags": {"static": [{"key": "a b", "value": "x"}]}}), "must contain letters, digits"),
         ] {
             let refused = namespace.apply(&profile("web", spec.clone())).await;
             let why = format!("{:#}", refused.err().with_context(|| format!("it was taken: {spec}"))?);
