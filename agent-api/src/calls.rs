@@ -1,9 +1,9 @@
-//! What an agent asks for one pod of its node, and what it tells of all of them. Every call is a POST of JSON. A pod that
-//! is not bound to the agent's node now is refused with 403, whatever is asked.
+//! Requests for one pod, and the report of a node. Each is a POST with a JSON body. A request for a pod that is not bound to
+//! the agent's node is rejected with 403.
 
 use std::collections::BTreeMap;
 
-use podmeta_metadata::credentials;
+use podmeta_metadata::credentials::{Credentials, CredentialsFailure};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::profile::KeyRef;
@@ -11,110 +11,109 @@ use podmeta_metadata::secret::SecretString;
 use podmeta_metadata::workload::Link;
 use serde::{Deserialize, Serialize};
 
-/// Asks for a pod's credentials: a [`PodInDialect`], answered with [`Credentials`].
+/// Path of a pod's credentials: [`CredentialsRequest`], [`CredentialsResponse`].
 pub const CREDENTIALS: &str = "/v1/credentials";
 
-/// Asks for a pod's signed identity document: a [`DocumentRequest`], answered with a
-/// [`Signed`](podmeta_metadata::signature::Signed).
+/// Path of a pod's signed identity document: [`DocumentRequest`], [`SignedDocument`](podmeta_metadata::signature::SignedDocument).
 pub const DOCUMENT: &str = "/v1/document";
 
-/// Asks for a pod's user data that is in a Secret: a [`PodsKey`], answered with [`UserData`].
+/// Path of a pod's user data in a Secret: [`UserDataRequest`], [`UserDataResponse`].
 pub const SECRETS: &str = "/v1/secrets";
 
-/// Tells of all pods of the node: a [`Report`], for the leader alone. Another replica answers 421 and a [`Refused`] that
-/// says where the leader is.
+/// Path of the [`Report`] of a node. Only the leader accepts it. Other replicas return 421 and a [`CallError`] with the
+/// leader's address.
 pub const REPORTS: &str = "/v1/reports";
 
-/// A pod, and the key of a Secret that its user data is in.
+/// Requests the credentials of a pod's role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PodsKey {
-    /// Which pod.
+pub struct CredentialsRequest {
+    /// The pod.
     pub pod: PodUid,
-    /// Where the agent knows its user data to be: an operator that knows it to be elsewhere answers 503.
-    pub key: KeyRef,
-}
-
-/// A pod in one dialect.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PodInDialect {
-    /// Which pod.
-    pub pod: PodUid,
-    /// Which dialect's role.
+    /// The dialect of the role.
     pub dialect: Dialect,
-    /// The profile that the agent serves the pod by: an operator that does not know that generation yet answers 503, and
-    /// not with the credentials of an older role.
+    /// The profile generation that the agent serves. An operator that does not know it yet returns 503, not the
+    /// credentials of an older role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub profile: Option<Generation>,
+    pub profile: Option<ProfileGeneration>,
 }
 
-/// Credentials, or why there are none.
+/// The credentials of a pod's role, or why there are none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Credentials {
+pub enum CredentialsResponse {
     /// The credentials.
-    Given(credentials::Credentials),
-    /// Why there are none.
-    Failed(credentials::CredentialsFailure),
+    Given(Credentials),
+    /// The failure.
+    Failed(CredentialsFailure),
 }
 
-/// Asks for a signed document.
+/// Requests a pod's signed identity document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DocumentRequest {
-    /// Which pod.
+    /// The pod.
     pub pod: PodUid,
-    /// In which dialect.
+    /// The dialect of the document.
     pub dialect: Dialect,
-    /// ECS: what the asker wants to find in the document.
+    /// The audience in the document (ECS only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audience: Option<String>,
-    /// The pod's addresses, which the document holds. Refused if the API server knows others.
+    /// The addresses in the document. Rejected with 403 if the API server has other addresses for the pod.
     pub link: Link,
 }
 
-/// User data.
+/// Requests a pod's user data in a Secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UserData {
-    /// The bytes, in base64.
+pub struct UserDataRequest {
+    /// The pod.
+    pub pod: PodUid,
+    /// The key of the Secret that the agent knows. An operator that knows another key returns 503.
+    pub key: KeyRef,
+}
+
+/// User data in a Secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserDataResponse {
+    /// The user data, in base64.
     pub data: SecretString,
 }
 
-/// What an agent tells of the pods of its node.
+/// The report of a node's agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Each pod that it serves.
-    pub pods: BTreeMap<PodUid, Reported>,
+    /// The pods that the agent serves.
+    pub pods: BTreeMap<PodUid, PodReport>,
 }
 
-/// What an agent tells of one pod.
+/// The report of one pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Reported {
-    /// The profile that what it serves was compiled from; none if there is none.
+pub struct PodReport {
+    /// The profile generation that is served, or `None` without a profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub profile: Option<Generation>,
-    /// How it went when the pod last asked for credentials, by dialect: why there were none, or nothing.
+    pub profile: Option<ProfileGeneration>,
+    /// The result of the pod's last request for credentials in each dialect: `None` if it succeeded, or the error.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub credentials: BTreeMap<Dialect, Option<String>>,
-    /// Whether the pod asked without a session token lately.
+    /// Whether the pod sent requests without a session token in the last 24 hours.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tokenless: bool,
 }
 
-/// One generation of one profile.
+/// A generation of a profile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Generation {
+pub struct ProfileGeneration {
     /// The profile's UID.
     pub uid: String,
     /// The generation of its spec.
     pub generation: i64,
 }
 
-/// Why a call was refused.
+/// The body of an error response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
-    /// In one line.
+pub struct CallError {
+    /// The error, in one line.
     pub message: String,
-    /// Where the leader answers, `ADDRESS:PORT`: only in answers to reports.
+    /// The address of the leader, `ADDRESS:PORT`. Only in 421 responses to reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader: Option<String>,
 }

@@ -1,64 +1,64 @@
-//! Where in a stream of changes a list or a line stands. Opaque to agents: they give back what they got.
+//! Resource versions. They are opaque to agents.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// One life of one operator process: versions of different lives cannot be compared.
+/// Identifies one operator process. Versions of different processes cannot be compared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Epoch(String);
 
-/// A place in the changes of one epoch, written `epoch:n`.
+/// A position in the changes of one epoch, written `epoch:number`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ResourceVersion {
-    /// Whose changes.
+    /// The epoch.
     pub epoch: Epoch,
-    /// How many there were.
+    /// The number of changes before the position.
     pub number: u64,
 }
 
-/// A text is no version of this API.
+/// A text is not a valid resource version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no resourceVersion of this API: list again and watch from what the list says")]
-pub struct Malformed(String);
+#[error("invalid resourceVersion {0:?}: list again and watch from the version of the list")]
+pub struct InvalidResourceVersion(String);
 
 impl FromStr for Epoch {
-    type Err = Malformed;
+    type Err = InvalidResourceVersion;
 
-    /// 1 to 64 letters and digits.
-    fn from_str(text: &str) -> Result<Self, Malformed> {
-        let well = (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        if well { Ok(Self(text.to_owned())) } else { Err(Malformed(text.chars().take(100).collect())) }
+    /// Accepts 1 to 64 ASCII letters and digits.
+    fn from_str(text: &str) -> Result<Self, InvalidResourceVersion> {
+        let is_valid = (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if is_valid { Ok(Self(text.to_owned())) } else { Err(InvalidResourceVersion(text.chars().take(100).collect())) }
     }
 }
 
 impl FromStr for ResourceVersion {
-    type Err = Malformed;
+    type Err = InvalidResourceVersion;
 
-    fn from_str(text: &str) -> Result<Self, Malformed> {
-        let malformed = || Malformed(text.chars().take(100).collect());
-        let (epoch, number) = text.split_once(':').ok_or_else(malformed)?;
-        let plain = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-        let number = number.parse().ok().filter(|_| plain).ok_or_else(malformed)?;
+    fn from_str(text: &str) -> Result<Self, InvalidResourceVersion> {
+        let invalid = || InvalidResourceVersion(text.chars().take(100).collect());
+        let (epoch, number) = text.split_once(':').ok_or_else(invalid)?;
+        let is_decimal = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        let number = number.parse().ok().filter(|_| is_decimal).ok_or_else(invalid)?;
         Ok(Self { epoch: epoch.parse()?, number })
     }
 }
 
 impl TryFrom<String> for Epoch {
-    type Error = Malformed;
+    type Error = InvalidResourceVersion;
 
-    fn try_from(text: String) -> Result<Self, Malformed> {
+    fn try_from(text: String) -> Result<Self, InvalidResourceVersion> {
         text.parse()
     }
 }
 
 impl TryFrom<String> for ResourceVersion {
-    type Error = Malformed;
+    type Error = InvalidResourceVersion;
 
-    fn try_from(text: String) -> Result<Self, Malformed> {
+    fn try_from(text: String) -> Result<Self, InvalidResourceVersion> {
         text.parse()
     }
 }
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_read_as_it_is_written_and_nothing_else_is_one() {
+    fn valid_versions_round_trip_and_others_are_rejected() {
         for text in ["a1:0", "9f:18446744073709551615"] {
             assert_eq!(text.parse::<ResourceVersion>().unwrap().to_string(), text);
         }

@@ -9,6 +9,7 @@ mod tags;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -59,9 +60,9 @@ pub struct Compiled {
 
 /// Compiles one pod. `profiles` may include profiles of other namespaces; they do not match.
 #[must_use]
-pub fn compile(
+pub fn compile<P: Borrow<Profile>>(
     facts: &Facts,
-    profiles: &[Profile],
+    profiles: &[P],
     policies: &[Policy],
     sources: &Sources,
     settings: &Settings,
@@ -76,8 +77,16 @@ pub fn compile(
 }
 
 /// Returns the matching profile with the highest priority, then the oldest, then the first by name.
-fn select_profile<'p>(facts: &Facts, profiles: &'p [Profile], findings: &mut Vec<Finding>) -> Option<&'p Profile> {
-    let mut matching = profiles.iter().filter(|profile| profile.matches(&facts.pod)).collect::<Vec<_>>();
+fn select_profile<'p, P: Borrow<Profile>>(
+    facts: &Facts,
+    profiles: &'p [P],
+    findings: &mut Vec<Finding>,
+) -> Option<&'p Profile> {
+    let mut matching = profiles
+        .iter()
+        .map(Borrow::borrow)
+        .filter(|profile: &&Profile| profile.matches(&facts.pod))
+        .collect::<Vec<_>>();
     matching.sort_by(|a, b| {
         b.priority.cmp(&a.priority).then(a.created.cmp(&b.created)).then(a.object.name.cmp(&b.object.name))
     });

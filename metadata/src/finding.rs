@@ -34,6 +34,8 @@ pub enum FindingReason {
     ItemMisplaced,
     /// The dialect does not allow a label's key in a tag. The tag is left out.
     TagDropped,
+    /// Compiling the pod failed by an error of podmeta; the pod is denied.
+    InternalError,
 }
 
 impl fmt::Display for FindingReason {

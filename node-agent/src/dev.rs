@@ -109,7 +109,7 @@ async fn serve(
     state: &State,
     (edge, secrets): (Arc<Edge>, &broker::Files),
 ) -> Result<ExitCode> {
-    let mut signals = Signals::hear()?;
+    let mut signals = Signals::listen()?;
     let stop = CancellationToken::new();
     let mut listeners = Listeners::new(Server::new(Arc::clone(&edge), stop.clone()), stop.clone(), args.listen.clone());
     let wanted_at_first = wanted(&world);

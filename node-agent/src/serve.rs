@@ -87,7 +87,7 @@ pub fn main(args: Args) -> Result<ExitCode> {
 }
 
 async fn serve(args: Args, following: &tokio::runtime::Handle) -> Result<()> {
-    let mut signals = Signals::hear()?;
+    let mut signals = Signals::listen()?;
     let stop = CancellationToken::new();
     let key_file = KeyFile::at(args.state_dir.join("session-keys.json"));
     let file = StateFile::of(&args.state_dir);

@@ -1,28 +1,20 @@
-//! The operator: from what the API server holds to what each node's agent serves.
+//! The operator: compiles profiles and pods into what the node agents serve.
 //!
-//! [`watch`] tells [`world`] what there is, and [`profile`] what of a profile holds; [`index`] says what follows for each
-//! pod, [`feed`] what each agent is told of it, [`status`] what a profile says of itself: these know no API server and no
-//! time. [`api`] is what agents ask, [`reconcile`] keeps all of it going, and [`operator`] puts it together.
+//! - [`cluster`]: reads the Kubernetes API and writes the operator's own objects.
+//! - [`model`]: the state, without I/O.
+//! - [`reconcile`]: the task that applies all changes of the state.
+//! - [`agents`]: the HTTPS API of the node agents.
+//! - [`leader`]: leader election and the status of profiles.
+//! - [`tls`]: the certificates of that API. [`identity_key`]: the key that signs identity documents.
+//! - [`operator`]: starts and stops everything.
 
-pub mod api;
+pub mod agents;
 pub mod args;
-pub mod broker;
-pub mod certificates;
-pub mod connections;
-pub mod feed;
-pub mod index;
-pub mod lease;
+pub mod cluster;
+pub mod identity_key;
+pub mod leader;
 pub mod metrics;
-pub mod object;
+pub mod model;
 pub mod operator;
-pub mod profile;
 pub mod reconcile;
-pub mod report;
-pub mod reviewer;
-pub mod serving;
-pub mod sources;
-pub mod status;
 pub mod tls;
-pub mod turns;
-pub mod watch;
-pub mod world;

@@ -1,4 +1,4 @@
-//! The operator's counts, in OpenMetrics. Labels are the program's own words, never a name of somebody else's choosing.
+//! The operator's metrics, in the OpenMetrics format. Labels are fixed values of this program, never names of objects.
 
 use std::time::Duration;
 
@@ -9,46 +9,46 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-/// Why a request of somebody who says to be an agent was refused.
+/// Why a request or a connection to the agents' API was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Refused {
-    /// There was no good token of an agent.
+pub enum RejectedReason {
+    /// There was no valid token of a node agent.
     Token,
-    /// It asked for a pod that is not bound to its node.
+    /// The pod is not bound to the agent's node.
     Pod,
-    /// It named addresses that are not the pod's.
+    /// The addresses are not those of the pod.
     Address,
-    /// There were too many connections, or one on which no agent showed its token in time.
+    /// Too many connections, or no agent authenticated in time.
     Connection,
 }
 
-impl EncodeLabelValue for Refused {
+impl EncodeLabelValue for RejectedReason {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let word = match self {
+        let value = match self {
             Self::Token => "token",
             Self::Pod => "pod",
             Self::Address => "address",
             Self::Connection => "connection",
         };
-        word.encode(encoder)
+        value.encode(encoder)
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RefusedLabel {
-    reason: Refused,
+struct RejectedLabels {
+    reason: RejectedReason,
 }
 
-/// The counts of one operator.
+/// The metrics of one operator process.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     reconciles: Counter,
     pods_compiled: Counter,
     pods_changed: Counter,
     compile: Histogram,
-    lag: Histogram,
+    watch_lag: Histogram,
     agents: Gauge,
-    refused: Family<RefusedLabel, Counter>,
+    rejected: Family<RejectedLabels, Counter>,
     status_writes: Counter,
     pods: Gauge,
     profiles: Gauge,
@@ -57,15 +57,15 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let seconds = [0.000_1, 0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 2.0, 5.0];
+        let buckets = [0.000_1, 0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 2.0, 5.0];
         Self {
             reconciles: Counter::default(),
             pods_compiled: Counter::default(),
             pods_changed: Counter::default(),
-            compile: Histogram::new(seconds),
-            lag: Histogram::new(seconds),
+            compile: Histogram::new(buckets),
+            watch_lag: Histogram::new(buckets),
             agents: Gauge::default(),
-            refused: Family::default(),
+            rejected: Family::default(),
             status_writes: Counter::default(),
             pods: Gauge::default(),
             profiles: Gauge::default(),
@@ -75,64 +75,64 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Registers all counts, below `podmeta_operator`.
+    /// Registers all metrics with the prefix `podmeta_operator`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("podmeta_operator");
-        registry.register("reconciles", "Times that changes were compiled", self.reconciles.clone());
-        registry.register("pods_compiled", "Pods that were compiled", self.pods_compiled.clone());
-        registry.register("pods_changed", "Compiled pods for which something else follows", self.pods_changed.clone());
-        let compile = "How long a batch of pods was compiled";
+        registry.register("reconciles", "Batches of pods compiled", self.reconciles.clone());
+        registry.register("pods_compiled", "Pods compiled", self.pods_compiled.clone());
+        registry.register("pods_changed", "Pods whose compiled result changed", self.pods_changed.clone());
+        let compile = "Time to compile one batch of pods";
         registry.register_with_unit("compile", compile, Unit::Seconds, self.compile.clone());
-        let lag = "From when an agent was to be told of a change to when it was sent to it";
-        registry.register_with_unit("watch_lag", lag, Unit::Seconds, self.lag.clone());
-        registry.register("agents", "Agents that watch this replica", self.agents.clone());
-        registry.register("refused", "Requests of agents that were refused, by reason", self.refused.clone());
-        registry.register("status_writes", "Times that a profile's status was written", self.status_writes.clone());
-        registry.register("pods", "Pods that are known", self.pods.clone());
-        registry.register("profiles", "Profiles that are known", self.profiles.clone());
-        registry.register("leader", "1 if this replica leads", self.leader.clone());
+        let watch_lag = "Time from a change to sending it to the agent";
+        registry.register_with_unit("watch_lag", watch_lag, Unit::Seconds, self.watch_lag.clone());
+        registry.register("agents", "Watches of node agents on this replica", self.agents.clone());
+        registry.register("refused", "Rejected requests and connections, by reason", self.rejected.clone());
+        registry.register("status_writes", "Writes of profile statuses", self.status_writes.clone());
+        registry.register("pods", "Known pods", self.pods.clone());
+        registry.register("profiles", "Known profiles", self.profiles.clone());
+        registry.register("leader", "1 if this replica is the leader, else 0", self.leader.clone());
     }
 
-    pub(crate) fn compiled(&self, pods: usize, changed: usize, took: Duration) {
+    pub(crate) fn record_compile(&self, pods: usize, changed_pods: usize, duration: Duration) {
         self.reconciles.inc();
         self.pods_compiled.inc_by(pods as u64);
-        self.pods_changed.inc_by(changed as u64);
-        self.compile.observe(took.as_secs_f64());
+        self.pods_changed.inc_by(changed_pods as u64);
+        self.compile.observe(duration.as_secs_f64());
     }
 
-    pub(crate) fn known(&self, pods: usize, profiles: usize) {
+    pub(crate) fn set_objects(&self, pods: usize, profiles: usize) {
         self.pods.set(i64::try_from(pods).unwrap_or(i64::MAX));
         self.profiles.set(i64::try_from(profiles).unwrap_or(i64::MAX));
     }
 
-    pub(crate) fn sent_after(&self, lag: Duration) {
-        self.lag.observe(lag.as_secs_f64());
+    pub(crate) fn record_watch_lag(&self, lag: Duration) {
+        self.watch_lag.observe(lag.as_secs_f64());
     }
 
-    /// Counts an agent that watches, until what this returns is dropped.
-    pub(crate) fn agent(&self) -> Watching {
+    /// Counts a watch until the returned guard is dropped.
+    pub(crate) fn count_watch(&self) -> WatchGuard {
         self.agents.inc();
-        Watching(self.agents.clone())
+        WatchGuard(self.agents.clone())
     }
 
-    pub(crate) fn refused(&self, reason: Refused) {
-        self.refused.get_or_create(&RefusedLabel { reason }).inc();
+    pub(crate) fn count_rejected(&self, reason: RejectedReason) {
+        self.rejected.get_or_create(&RejectedLabels { reason }).inc();
     }
 
-    pub(crate) fn status_written(&self) {
+    pub(crate) fn count_status_write(&self) {
         self.status_writes.inc();
     }
 
-    pub(crate) fn leads(&self, leads: bool) {
-        self.leader.set(i64::from(leads));
+    pub(crate) fn set_leader(&self, is_leader: bool) {
+        self.leader.set(i64::from(is_leader));
     }
 }
 
-/// An agent that watches.
+/// Keeps a watch counted.
 #[derive(Debug)]
-pub(crate) struct Watching(Gauge);
+pub(crate) struct WatchGuard(Gauge);
 
-impl Drop for Watching {
+impl Drop for WatchGuard {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -1,162 +1,197 @@
-//! Puts the operator together: watches, the world, the agents' API, the Lease, and what the leader says.
+//! Starts and stops the operator: the watches, the reconcile task, leader election and the agents' API.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Client, Config};
 use podmeta_agent_api::Epoch;
+use podmeta_metadata::signature::Signer;
 use podmeta_service::admin::Admin;
 use podmeta_service::limits;
 use podmeta_service::signals::Signals;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
-use crate::api::Api;
+use crate::agents::api::Api;
+use crate::agents::listener;
+use crate::agents::token_review::TokenReviewer;
 use crate::args::Args;
-use crate::lease::Candidate;
+use crate::cluster::{FIELD_MANAGER, references, watch};
+use crate::identity_key;
+use crate::leader::lease::{LeaderElector, Leadership, forward_leadership};
+use crate::leader::status_writer::StatusWriter;
 use crate::metrics::Metrics;
-use crate::reconcile::{self, Shared};
-use crate::report::MANAGER;
-use crate::reviewer::Reviewer;
-use crate::world::World;
-use crate::{certificates, report, serving, sources, watch};
+use crate::model::state::OperatorState;
+use crate::model::update::StateUpdate;
+use crate::reconcile::{Reconciler, SharedState, UPDATE_QUEUE_SIZE};
+use crate::tls::serving_certificate::{CertificateLoader, ServingCertificate};
 
-/// How many changes may wait to be taken in: then the watches wait.
-const QUEUE: usize = 8192;
+/// The timeout of a read on a watch connection. A watch without changes ends before it.
+const WATCH_READ_TIMEOUT: Duration = Duration::from_secs(watch::WATCH_TIMEOUT_SECONDS as u64 + 15);
 
-/// After how long without a byte a connection of a watch is dead: a watch without a change ends before that.
-const DEAD: std::time::Duration = std::time::Duration::from_secs(watch::LIFE as u64 + 15);
+/// The maximum duration of a graceful shutdown.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// How long the last tasks may take once the operator is asked to end.
-const END: std::time::Duration = std::time::Duration::from_secs(8);
-
-/// Runs the operator until it is asked to end.
+/// Runs the operator until it gets a signal to stop.
 ///
 /// # Errors
-/// If it cannot begin, or something that it cannot be without has ended.
+/// If it cannot start, or the reconcile task fails.
 pub fn main(args: Args) -> Result<()> {
-    // What the client itself says of a failure is said again, with what it was about, by who asked. A response that it cannot
-    // read it would log as a whole, and that may be a Secret.
+    // Callers log the client's errors with more context. The client itself would log the body of a response that it cannot
+    // parse, and that can be a Secret.
     let filter = EnvFilter::try_new(format!("kube_client::client=off,{}", args.log));
-    let filter = filter.with_context(|| format!("--log {:?} is no filter", args.log))?;
+    let filter = filter.with_context(|| format!("--log {:?} is not a valid filter", args.log))?;
     tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
     limits::raise_open_files();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(args))
 }
 
 async fn run(args: Args) -> Result<()> {
-    let mut signals = Signals::hear()?;
+    let mut signals = Signals::listen()?;
     let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
     let config = Config::infer().await;
-    let config = config.context("there is no API server to be found: run the operator in a pod, or set KUBECONFIG")?;
-    let watcher = Client::try_from(of_watches(config.clone()))?;
+    let config = config.context("cannot find an API server: run the operator in a pod, or set KUBECONFIG")?;
+    let watch_client = Client::try_from(watch_config(config.clone()))?;
     let client = Client::try_from(config)?;
+
     let metrics = Metrics::default();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     let admin = Admin::new(registry);
     let listener = TcpListener::bind(args.admin_listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {} (--admin-listen)", args.admin_listen))?;
-    let tasks = TaskTracker::new();
     tasks.spawn(admin.clone().serve(listener, stop.clone()));
 
-    let name = format!("{}.{}.svc", args.service, args.namespace);
-    let (source, namespace, object) = (args.certificates(), args.namespace.clone(), args.tls_secret.clone());
-    let wanted = certificates::Wanted { source, namespace, object, name };
-    let begun = async {
-        let serving = certificates::serving(client.clone(), wanted, stop.clone()).await?;
-        let identity = certificates::identity(&client, &args.namespace, &args.identity_secret).await?;
-        anyhow::Ok((serving, identity.signer()?))
-    };
-    let ((certificate, renewing), signer) = tokio::select! {
-        begun = begun => begun?,
+    let (certificate, signer) = tokio::select! {
+        keys = load_keys(&args, &client, &tasks, &stop) => keys?,
         _ = signals.next() => return Ok(()),
     };
-    tasks.spawn(renewing);
 
-    let shared = Shared::new(World::new(args.cluster.settings(), epoch()?), metrics.clone());
-    let (told, tell) = mpsc::channel(QUEUE);
-    let watches = [
-        tokio::spawn(watch::namespaces(watcher.clone(), told.clone())),
-        tokio::spawn(watch::nodes(watcher.clone(), told.clone())),
-        tokio::spawn(watch::policies(watcher.clone(), told.clone())),
-        tokio::spawn(watch::profiles(watcher.clone(), told.clone())),
-        tokio::spawn(watch::pods(watcher, told.clone())),
-        tokio::spawn(sources::run(shared.clone(), client.clone(), told)),
-    ];
-    let mut reconciling = tokio::spawn(reconcile::run(shared.clone(), tell));
+    let reconciler = Reconciler::new(OperatorState::new(args.cluster.settings(), new_epoch()?), metrics.clone());
+    let shared = reconciler.shared();
+    let (updates_tx, updates_rx) = mpsc::channel(UPDATE_QUEUE_SIZE);
+    let watches = start_watches(&shared, &watch_client, &client, &updates_tx);
+    let mut reconcile = tokio::spawn(reconciler.run(updates_rx));
 
     let address = SocketAddr::new(args.address, args.listen.port()).to_string();
-    let candidate = Candidate::new(client.clone(), &args.namespace, &args.lease, args.identity.clone(), address);
-    let (leadership, standing) = candidate.run(stop.clone());
-    let counted = metrics.clone();
-    let mut leads = leadership.leads.clone();
-    tasks.spawn(async move {
-        while leads.changed().await.is_ok() {
-            counted.leads(*leads.borrow_and_update());
-        }
-    });
-    let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(args.identity.clone()) };
+    let elector = LeaderElector::new(client.clone(), &args.namespace, &args.lease, args.identity.clone(), address);
+    let (leadership, election) = elector.run(stop.clone());
+    tasks.spawn(count_leader(metrics.clone(), leadership.clone()));
+    tasks.spawn(forward_leadership(leadership.is_leader.clone(), updates_tx.clone()));
+
+    let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(args.identity.clone()) };
     let recorder = Recorder::new(client.clone(), reporter);
-    let leads = leadership.leads.clone();
-    tasks.spawn(report::run(shared.clone(), client.clone(), recorder.clone(), leads, stop.clone()));
+    let status_writer = StatusWriter::new(shared.clone(), updates_tx.clone(), client.clone(), recorder.clone());
+    tasks.spawn(status_writer.run(leadership.is_leader.clone(), stop.clone()));
 
-    let reviewer = Reviewer::new(client, &args.namespace, &args.agent_service_account);
-    let api = Api::new(shared.clone(), reviewer, leadership, signer, recorder, stop.clone());
-    let listener = serving::bind(args.listen).await?;
-    tasks.spawn({
-        let (router, metrics, stop) = (api.router(), metrics.clone(), stop.clone());
-        async move {
-            if let Err(error) = serving::serve(listener, certificate, router, metrics, stop).await {
-                tracing::error!("agents cannot be served: {error:#}");
-            }
-        }
-    });
-
-    // A replica stands for the Lease once it knows what it would say.
-    let mut synced = shared.synced();
-    let ending = stop.clone();
+    let reviewer = TokenReviewer::new(client, &args.namespace, &args.agent_service_account);
+    let api = Api::new(shared.clone(), updates_tx, reviewer, leadership, signer, recorder, stop.clone());
+    let listener = listener::bind(args.listen).await?;
+    let serve = listener::serve(listener, certificate, api.router(), metrics, stop.clone());
     tasks.spawn(async move {
-        let all = async { synced.wait_for(|synced| *synced).await.is_ok() };
-        if ending.run_until_cancelled(all).await == Some(true) {
-            admin.set_ready();
-            let (pods, profiles) = shared.world().counts();
-            tracing::info!(pods, profiles, "everything is read; agents are served");
-            standing.await;
+        if let Err(error) = serve.await {
+            tracing::error!(error = format!("{error:#}"), "cannot serve the agents' API");
         }
     });
-    let ended = tokio::select! {
+
+    // A replica can become the leader only after it has read the cluster.
+    tasks.spawn(run_when_synced(shared, admin, election, stop.clone()));
+
+    let result = tokio::select! {
         _ = signals.next() => Ok(()),
-        _ = &mut reconciling => Err("the task that compiles pods has ended"),
+        _ = &mut reconcile => Err("internal error: the reconcile task has ended"),
     };
     stop.cancel();
     tasks.close();
-    if tokio::time::timeout(END, tasks.wait()).await.is_err() {
-        tracing::info!("not everything ended in time");
+    if tokio::time::timeout(SHUTDOWN_TIMEOUT, tasks.wait()).await.is_err() {
+        tracing::warn!("graceful shutdown timed out; stopping anyway");
     }
-    watches.iter().for_each(tokio::task::JoinHandle::abort);
-    match ended {
+    watches.iter().for_each(JoinHandle::abort);
+    match result {
         Ok(()) => Ok(()),
-        Err(why) => bail!("{why}, by a mistake of podmeta's"),
+        Err(error) => bail!(error),
     }
 }
 
-/// How watches reach the API server: a list or a watch on a connection that is dead ends, and is begun again at the pace of
-/// the watches alone.
-fn of_watches(mut config: Config) -> Config {
-    (config.read_timeout, config.reset_reader_on_write) = (Some(DEAD), true);
+/// Returns the configuration of the watch client. A dead connection ends a watch. Only the watch retries, not the client.
+fn watch_config(mut config: Config) -> Config {
+    (config.read_timeout, config.reset_reader_on_write) = (Some(WATCH_READ_TIMEOUT), true);
     config.default_retry = false;
     config
 }
 
-/// A name that no other operator process has.
-fn epoch() -> Result<Epoch> {
+/// Loads the serving certificate, whose renewal it starts, and the signing key of identity documents.
+async fn load_keys(
+    args: &Args,
+    client: &Client,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<(Arc<ServingCertificate>, Signer)> {
+    let loader = CertificateLoader {
+        client: client.clone(),
+        source: args.certificate_source(),
+        namespace: args.namespace.clone(),
+        object_name: args.tls_secret.clone(),
+        dns_name: format!("{}.{}.svc", args.service, args.namespace),
+    };
+    let (certificate, renewal) = loader.start(stop.clone()).await?;
+    tasks.spawn(renewal);
+    let key = identity_key::load(client, &args.namespace, &args.identity_secret).await?;
+    Ok((certificate, key.signer()?))
+}
+
+fn start_watches(
+    shared: &Arc<SharedState>,
+    watch_client: &Client,
+    client: &Client,
+    updates_tx: &mpsc::Sender<StateUpdate>,
+) -> [JoinHandle<()>; 6] {
+    [
+        tokio::spawn(watch::namespaces(watch_client.clone(), updates_tx.clone())),
+        tokio::spawn(watch::nodes(watch_client.clone(), updates_tx.clone())),
+        tokio::spawn(watch::policies(watch_client.clone(), updates_tx.clone())),
+        tokio::spawn(watch::profiles(watch_client.clone(), updates_tx.clone())),
+        tokio::spawn(watch::pods(watch_client.clone(), updates_tx.clone())),
+        tokio::spawn(references::run(shared.clone(), client.clone(), updates_tx.clone())),
+    ]
+}
+
+async fn count_leader(metrics: Metrics, leadership: Leadership) {
+    let mut is_leader = leadership.is_leader;
+    while is_leader.changed().await.is_ok() {
+        metrics.set_leader(*is_leader.borrow_and_update());
+    }
+}
+
+/// Waits until the state is synced, then sets readiness and runs the leader election.
+async fn run_when_synced(
+    shared: Arc<SharedState>,
+    admin: Arc<Admin>,
+    election: impl Future<Output = ()>,
+    stop: CancellationToken,
+) {
+    let mut synced = shared.synced();
+    let is_synced = async { synced.wait_for(|synced| *synced).await.is_ok() };
+    if stop.run_until_cancelled(is_synced).await == Some(true) {
+        admin.set_ready();
+        let (pods, profiles) = shared.read().index().counts();
+        tracing::info!(pods, profiles, "cluster state is synced; serving agents");
+        election.await;
+    }
+}
+
+/// Returns a name that no other operator process has.
+fn new_epoch() -> Result<Epoch> {
     let mut bytes = [0; 8];
-    aws_lc_rs::rand::fill(&mut bytes).ok().context("the system gives no random bytes")?;
+    aws_lc_rs::rand::fill(&mut bytes).ok().context("cannot generate random bytes")?;
     Ok(format!("{:016x}", u64::from_be_bytes(bytes)).parse()?)
 }

@@ -1,242 +1,131 @@
-//! Keeps the world as the cluster is: one task takes in what watches tell, compiles what it touches, and wakes the streams
-//! of the agents that are to be told. Everybody else only reads.
+//! The reconcile task: the only writer of [`OperatorState`]. It receives all [`StateUpdate`]s through one channel, compiles
+//! the affected pods, and wakes the watches of the node agents and the status writer.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+mod shared;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::mpsc;
 
-use crate::index::ProfileKey;
+pub use shared::SharedState;
+
 use crate::metrics::Metrics;
-use crate::world::{Input, Sources, World};
+use crate::model::state::OperatorState;
+use crate::model::update::{StateUpdate, WatchedKind};
 
-/// How many changes are taken in before pods are compiled.
-const MANY: usize = 4096;
+/// The number of updates that the channel holds. Senders wait while it is full.
+pub const UPDATE_QUEUE_SIZE: usize = 8192;
 
-/// How many pods are compiled at a time. Agents are told of these before the next are.
-const PODS: usize = 1024;
+/// The maximum number of updates that are applied before pods are compiled.
+const UPDATE_BATCH_SIZE: usize = 4096;
 
-/// The world, and who waits for it to change.
+/// The maximum number of pods that are compiled before agents get them and more updates are applied.
+const COMPILE_BATCH_SIZE: usize = 1024;
+
+/// The reconcile task.
 #[derive(Debug)]
-pub struct Shared {
-    world: RwLock<World>,
-    /// By node, when its agent was last to be told of something.
-    streams: Mutex<HashMap<String, watch::Sender<Instant>>>,
-    touched: Notify,
-    /// What profiles name, once all profiles are known.
-    sources: watch::Sender<Option<Sources>>,
-    /// Whether the world has everything that there was when this process began.
-    synced: watch::Sender<bool>,
-    /// The operator's counts.
-    pub metrics: Metrics,
+pub struct Reconciler {
+    shared: Arc<SharedState>,
+    /// The kinds whose initial list is not complete.
+    unlisted: BTreeSet<WatchedKind>,
 }
 
-impl Shared {
-    /// A world that nobody has told anything yet.
+impl Reconciler {
+    /// Creates the task for an empty state.
     #[must_use]
-    pub fn new(world: World, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self {
-            world: RwLock::new(world),
-            streams: Mutex::default(),
-            touched: Notify::new(),
-            sources: watch::Sender::new(None),
-            synced: watch::Sender::new(false),
-            metrics,
-        })
+    pub fn new(state: OperatorState, metrics: Metrics) -> Self {
+        Self { shared: Arc::new(SharedState::new(state, metrics)), unlisted: BTreeSet::from(WatchedKind::ALL) }
     }
 
-    /// The world. Never held while anything is waited for.
-    pub fn world(&self) -> RwLockReadGuard<'_, World> {
-        self.world.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The same, to be changed.
-    pub fn world_mut(&self) -> RwLockWriteGuard<'_, World> {
-        self.world.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the world has everything that there was when this process began.
+    /// Returns the state for reading.
     #[must_use]
-    pub fn synced(&self) -> watch::Receiver<bool> {
-        self.synced.subscribe()
+    pub fn shared(&self) -> Arc<SharedState> {
+        Arc::clone(&self.shared)
     }
 
-    /// Hears when a node's agent is to be told of something.
-    #[must_use]
-    pub fn changes(&self, node: &str) -> watch::Receiver<Instant> {
-        let mut streams = self.streams();
-        let sender = streams.entry(node.to_owned()).or_insert_with(|| watch::Sender::new(Instant::now()));
-        sender.subscribe()
-    }
-
-    /// Waits until something else may be said of a profile.
-    pub async fn touched(&self) {
-        self.touched.notified().await;
-    }
-
-    /// The profiles that something else may be said of.
-    #[must_use]
-    pub fn take_touched(&self) -> BTreeSet<ProfileKey> {
-        self.world_mut().touched()
-    }
-
-    /// Something may be said of every profile: this replica leads, and has not said anything yet.
-    pub fn all_profiles_touched(&self) {
-        self.world_mut().touch_all();
-        self.touched.notify_one();
-    }
-
-    /// Takes in what a node's agent reports, if this replica leads: whether it does.
-    pub fn report(&self, leads: &watch::Receiver<bool>, node: &str, report: podmeta_agent_api::calls::Report) -> bool {
-        let mut world = self.world_mut();
-        // Asked while the world is held: nothing is taken in after the reports were forgotten.
-        let leads = *leads.borrow();
-        let new = leads && world.report(node, report);
-        drop(world);
-        if new {
-            self.touched.notify_one();
-        }
-        leads
-    }
-
-    /// Forgets what agents reported, now that another replica leads: that one is told other things from here on.
-    pub fn forget_reports(&self) {
-        self.world_mut().forget_reports();
-    }
-
-    /// What profiles name, once all profiles are known.
-    #[must_use]
-    pub fn sources(&self) -> watch::Receiver<Option<Sources>> {
-        self.sources.subscribe()
-    }
-
-    fn streams(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<Instant>>> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wake(&self, nodes: &[String]) {
-        let mut streams = self.streams();
-        streams.retain(|_, sender| sender.receiver_count() > 0);
-        for node in nodes {
-            if let Some(sender) = streams.get(node) {
-                sender.send_replace(Instant::now());
+    /// Applies updates until all senders are dropped, or until a panic.
+    pub async fn run(mut self, mut updates_rx: mpsc::Receiver<StateUpdate>) {
+        loop {
+            let mut updates = Vec::new();
+            if self.has_pending_pods() {
+                while updates.len() < UPDATE_BATCH_SIZE
+                    && let Ok(update) = updates_rx.try_recv()
+                {
+                    updates.push(update);
+                }
+            } else if updates_rx.recv_many(&mut updates, UPDATE_BATCH_SIZE).await == 0 {
+                return;
+            }
+            // Compiling blocks for too long for an async task.
+            let reconcile = move || {
+                self.reconcile(updates);
+                self
+            };
+            match tokio::task::spawn_blocking(reconcile).await {
+                Ok(reconciler) => self = reconciler,
+                Err(error) => {
+                    tracing::error!(%error, "internal error: updates were lost; the operator exits and restarts");
+                    return;
+                }
             }
         }
     }
-}
 
-/// What a watch says.
-#[derive(Debug)]
-pub enum Told {
-    /// Something is so now.
-    Input(Input),
-    /// One of the watches has told everything that there was when it began.
-    Complete(Watched),
-}
+    fn has_pending_pods(&self) -> bool {
+        self.unlisted.is_empty() && self.shared.read().has_pending_pods()
+    }
 
-/// What is watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Watched {
-    /// Namespaces.
-    Namespaces,
-    /// Nodes.
-    Nodes,
-    /// Pods that are bound to a node.
-    Pods,
-    /// MetadataPolicies.
-    Policies,
-    /// MetadataProfiles.
-    Profiles,
-    /// The Secrets and ConfigMaps that those name.
-    Sources,
-}
-
-impl Watched {
-    /// All that must be known before agents are told anything: half a picture would take pods away from them.
-    const ALL: [Self; 6] = [Self::Namespaces, Self::Nodes, Self::Pods, Self::Policies, Self::Profiles, Self::Sources];
-}
-
-/// Takes in what watches tell, until all of them have ended.
-pub async fn run(shared: Arc<Shared>, mut told: mpsc::Receiver<Told>) {
-    let mut batch = Vec::new();
-    let mut missing = BTreeSet::from(Watched::ALL);
-    while told.recv_many(&mut batch, MANY).await > 0 {
-        let shared = Arc::clone(&shared);
-        let told = std::mem::take(&mut batch);
-        for told in &told {
-            if let Told::Complete(watched) = told {
-                missing.remove(watched);
-            }
+    /// Applies updates, then compiles one batch of pending pods. No pod is compiled before all kinds are listed.
+    fn reconcile(&mut self, updates: Vec<StateUpdate>) {
+        self.apply(updates);
+        if !self.unlisted.contains(&WatchedKind::Profiles) {
+            self.shared.publish_references();
         }
-        let still = missing.clone();
-        // Compiling many pods takes long enough to be in the way of the tasks of this thread.
-        if let Err(error) = tokio::task::spawn_blocking(move || work(&shared, told, &still)).await {
-            tracing::error!(%error, "changes were lost, by a mistake of podmeta's; the operator ends, to begin anew");
+        if !self.unlisted.is_empty() {
             return;
         }
+        self.compile_batch();
+        if !self.has_pending_pods() {
+            self.queue_changed_profiles();
+            self.shared.set_synced();
+        }
     }
-}
 
-fn work(shared: &Shared, told: Vec<Told>, missing: &BTreeSet<Watched>) {
-    {
-        let mut world = shared.world_mut();
-        for told in told {
-            if let Told::Input(input) = told {
-                world.note(input);
+    fn apply(&mut self, updates: Vec<StateUpdate>) {
+        let mut state = self.shared.write();
+        for update in updates {
+            match &update {
+                StateUpdate::ListComplete(kind) => drop(self.unlisted.remove(kind)),
+                StateUpdate::Leadership(false) => self.shared.status_queue().clear(),
+                _ => {}
             }
+            state.apply(update);
         }
     }
-    if !missing.contains(&Watched::Profiles) {
-        let sources = shared.world().sources();
-        shared.sources.send_if_modified(|known| {
-            let changed = known.as_ref() != Some(&sources);
-            *known = Some(sources);
-            changed
-        });
-    }
-    if !missing.is_empty() {
-        return;
-    }
-    loop {
+
+    fn compile_batch(&self) {
         let started = Instant::now();
-        let compiled = shared.world().compile(PODS);
-        let none_left = compiled.is_empty();
+        let compiled = self.shared.read().compile(COMPILE_BATCH_SIZE);
         let pods = compiled.len();
-        let (nodes, changed) = shared.world_mut().take(compiled);
+        let (nodes, changed_pods) = self.shared.write().apply_compiled(compiled);
         if pods > 0 {
-            shared.metrics.compiled(pods, changed, started.elapsed());
+            self.shared.metrics.record_compile(pods, changed_pods, started.elapsed());
         }
-        shared.wake(&nodes);
-        if none_left {
-            break;
-        }
+        self.shared.wake_watches(&nodes);
+        let (pods, profiles) = self.shared.read().index().counts();
+        self.shared.metrics.set_objects(pods, profiles);
     }
-    let (pods, known) = shared.world().counts();
-    shared.metrics.known(pods, known);
-    shared.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
-    shared.touched.notify_one();
-}
 
-#[cfg(test)]
-mod tests {
-    use podmeta_agent_api::calls::Report;
-    use podmeta_metadata::compile::Settings;
-
-    use super::*;
-
-    #[test]
-    fn what_agents_report_to_the_leader_stays_until_it_leads_no_more() {
-        let world = World::new(Settings::default(), "e1".parse().unwrap());
-        let shared = Shared::new(world, Metrics::default());
-        let (leads, leading) = watch::channel(false);
-        assert!(!shared.report(&leading, "n1", Report::default()));
-        let new = || shared.world_mut().report("n1", Report::default());
-        leads.send_replace(true);
-        assert!(shared.report(&leading, "n1", Report::default()));
-        shared.all_profiles_touched();
-        assert!(!new(), "a report that came before the leader's first word is forgotten");
-        shared.forget_reports();
-        assert!(new());
+    /// Hands changed profiles to the status writer. A replica that is not the leader drops them.
+    fn queue_changed_profiles(&self) {
+        let mut state = self.shared.write();
+        let profiles = state.take_changed_profiles();
+        if state.is_leader() {
+            self.shared.status_queue().add(profiles);
+        }
     }
 }

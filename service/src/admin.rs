@@ -1,7 +1,8 @@
-//! The admin port: health, readiness and metrics. It serves nothing of a pod.
+//! The admin port: health, readiness and metrics. It serves no data of pods.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -14,7 +15,13 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// What the admin port tells.
+/// The timeout of reading the head of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The delay after a failed accept.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+
+/// The state behind the admin port.
 #[derive(Debug)]
 pub struct Admin {
     registry: Registry,
@@ -22,18 +29,18 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// An admin port that tells of these metrics, and that the program is not ready yet.
+    /// Creates an admin port that is not ready.
     #[must_use]
     pub fn new(registry: Registry) -> Arc<Self> {
         Arc::new(Self { registry, ready: AtomicBool::new(false) })
     }
 
-    /// From now on the program is ready.
+    /// Makes `/readyz` return 200.
     pub fn set_ready(&self) {
         self.ready.store(true, Ordering::Release);
     }
 
-    /// The routes: `/healthz`, `/readyz`, `/metrics`.
+    /// Returns the routes: `/healthz`, `/readyz`, `/metrics`.
     pub fn router(self: &Arc<Self>) -> Router {
         let (ready, metrics) = (Arc::clone(self), Arc::clone(self));
         Router::new()
@@ -47,13 +54,13 @@ impl Admin {
         let router = self.router();
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
             let Ok((stream, _)) = accepted else {
-                // Without a free descriptor accept fails at once, again and again.
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                // Without a free file descriptor, accept fails immediately again.
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 continue;
             };
             let service = TowerToHyperService::new(router.clone());
             let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(std::time::Duration::from_secs(10));
+            builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
             let connection = builder.serve_connection(TokioIo::new(stream), service);
             let stop = stop.clone();
             tokio::spawn(async move { stop.run_until_cancelled(connection).await });
@@ -64,7 +71,7 @@ impl Admin {
         if self.ready.load(Ordering::Acquire) {
             (StatusCode::OK, "ready\n")
         } else {
-            (StatusCode::SERVICE_UNAVAILABLE, "not ready yet\n")
+            (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
         }
     }
 
@@ -72,8 +79,8 @@ impl Admin {
         let mut text = String::new();
         match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
             Ok(()) => {
-                let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-                (StatusCode::OK, [(header::CONTENT_TYPE, kind)], text)
+                let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                (StatusCode::OK, [(header::CONTENT_TYPE, content_type)], text)
             }
             Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], String::new()),
         }

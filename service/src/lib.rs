@@ -1,5 +1,5 @@
-//! What the operator and the node agent are run with, whatever they do: the admin port, signals, limits, what holds
-//! for a whole cluster, and the key that documents are signed with.
+//! What the operator and the node agent share as processes: the admin port, signals, file limits, settings of the cluster,
+//! and the key that signs identity documents.
 
 pub mod admin;
 pub mod identity;

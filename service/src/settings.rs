@@ -1,31 +1,31 @@
-//! What holds for all pods of a cluster, on the command line: the same for the operator and for dev mode, so that dev can
-//! give the answers of any cluster.
+//! Settings of the whole cluster, as flags. The operator and dev mode have the same flags, so dev mode can return the same
+//! responses as a cluster.
 
 use podmeta_metadata::compile::Settings;
 use podmeta_metadata::names::{AccountId, Line};
 
-/// What holds for all pods.
+/// Settings of the whole cluster.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ClusterArgs {
-    /// The domain of the cluster's names.
+    /// DNS domain of the cluster.
     #[arg(long, default_value = "cluster.local", value_parser = line, value_name = "DOMAIN")]
     pub cluster_domain: Line,
 
-    /// The region of pods whose profile and node name none.
+    /// Region of pods whose profile and node have none.
     #[arg(long, value_parser = line)]
     pub region: Option<Line>,
 
-    /// The account of pods whose role and profile name none.
+    /// Account of pods whose role and profile have none.
     #[arg(long, value_parser = account)]
     pub account_id: Option<AccountId>,
 
-    /// The domain of host names that are made of an address, in place of the cloud's own.
+    /// Domain of host names that are made from an address. The default is the cloud's own domain.
     #[arg(long, value_parser = line, value_name = "DOMAIN")]
     pub hostname_suffix: Option<Line>,
 }
 
 impl ClusterArgs {
-    /// The same as the core takes it.
+    /// Returns the settings for compiling pods.
     #[must_use]
     pub fn settings(&self) -> Settings {
         Settings {

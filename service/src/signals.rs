@@ -1,11 +1,11 @@
-//! Requests to end: heard from the moment [`Signals::hear`] is called, so that none is missed by who waits later.
+//! Signals that stop the process. No signal is missed after [`Signals::listen`].
 
 use std::io;
 
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that ask a program to end.
+/// Receives signals.
 pub struct Signals {
     #[cfg(unix)]
     interrupt: Signal,
@@ -15,23 +15,23 @@ pub struct Signals {
     hangup: Signal,
 }
 
-/// Who asks.
+/// A signal that stops the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// The user, with Ctrl-C: every program of the terminal has heard it.
+pub enum StopSignal {
+    /// Ctrl-C. The terminal sends it to all its foreground processes.
     Interrupt,
-    /// Whoever started the program, or the terminal by going away: only this program has heard it.
+    /// SIGTERM or SIGHUP. Only this process receives it.
     #[cfg_attr(not(unix), expect(dead_code, reason = "there is no such signal"))]
     Terminate,
 }
 
 #[cfg(unix)]
 impl Signals {
-    /// Hears all of them from now on.
+    /// Starts to receive signals.
     ///
     /// # Errors
-    /// If the system does not let it.
-    pub fn hear() -> io::Result<Self> {
+    /// If a signal handler cannot be installed.
+    pub fn listen() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -39,26 +39,26 @@ impl Signals {
         })
     }
 
-    /// The next one.
-    pub async fn next(&mut self) -> Request {
+    /// Waits for the next signal.
+    pub async fn next(&mut self) -> StopSignal {
         tokio::select! {
-            _ = self.interrupt.recv() => Request::Interrupt,
-            _ = self.terminate.recv() => Request::Terminate,
-            _ = self.hangup.recv() => Request::Terminate,
+            _ = self.interrupt.recv() => StopSignal::Interrupt,
+            _ = self.terminate.recv() => StopSignal::Terminate,
+            _ = self.hangup.recv() => StopSignal::Terminate,
         }
     }
 }
 
 #[cfg(not(unix))]
 impl Signals {
-    /// Hears Ctrl-C.
-    pub fn hear() -> io::Result<Self> {
+    /// Starts to receive Ctrl-C.
+    pub fn listen() -> io::Result<Self> {
         Ok(Self {})
     }
 
-    /// The next one.
-    pub async fn next(&mut self) -> Request {
+    /// Waits for the next signal.
+    pub async fn next(&mut self) -> StopSignal {
         drop(tokio::signal::ctrl_c().await);
-        Request::Interrupt
+        StopSignal::Interrupt
     }
 }

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use http::StatusCode;
 use jiff::Timestamp;
 use podmeta_agent_api::calls::{
-    CREDENTIALS, Credentials as Answer, DOCUMENT, DocumentRequest, Generation, PodInDialect, PodsKey, SECRETS, UserData,
+    CREDENTIALS, CredentialsRequest, CredentialsResponse, DOCUMENT, DocumentRequest, ProfileGeneration, SECRETS,
+    UserDataRequest, UserDataResponse,
 };
 use podmeta_metadata::credentials::{Credentials, CredentialsFailure};
 use podmeta_metadata::dialect::Dialect;
@@ -155,8 +156,8 @@ impl Operator {
         {
             return Ok(kept.bytes.clone());
         }
-        let asked = PodsKey { pod: pod.clone(), key: key.clone() };
-        match (self.call::<_, UserData>(SECRETS, &asked).await, kept) {
+        let asked = UserDataRequest { pod: pod.clone(), key: key.clone() };
+        match (self.call::<_, UserDataResponse>(SECRETS, &asked).await, kept) {
             (Ok(given), _) => {
                 let bytes = base64::engine::general_purpose::STANDARD.decode(given.data.expose());
                 let bytes = Bytes::from(bytes.map_err(|_| "the operator's user data is no base64".to_owned())?);
@@ -218,8 +219,9 @@ impl Operator {
         now: Timestamp,
     ) -> Result<Credentials, CredentialsFailure> {
         let profile = workload.profile.as_ref();
-        let profile = profile.map(|profile| Generation { uid: profile.uid.clone(), generation: profile.generation });
-        let asked = PodInDialect { pod: workload.pod.uid.clone(), dialect, profile };
+        let profile =
+            profile.map(|profile| ProfileGeneration { uid: profile.uid.clone(), generation: profile.generation });
+        let asked = CredentialsRequest { pod: workload.pod.uid.clone(), dialect, profile };
         let slot = self.slot(&asked.pod, dialect, role);
         match slot.serve(now, Instant::now()) {
             Serve::Kept(answer) => answer,
@@ -249,7 +251,7 @@ impl Operator {
     /// Asks the operator; whoever asks for the same meanwhile has the same answer.
     async fn refresh(
         &self,
-        asked: &PodInDialect,
+        asked: &CredentialsRequest,
         slot: &Slot,
         now: Timestamp,
     ) -> Result<Credentials, CredentialsFailure> {
@@ -259,8 +261,8 @@ impl Operator {
             return answer;
         }
         let answer = match self.call(CREDENTIALS, asked).await {
-            Ok(Answer::Given(credentials)) => slot.given(credentials, Instant::now()),
-            Ok(Answer::Failed(failure)) => slot.failed(failure, Instant::now()),
+            Ok(CredentialsResponse::Given(credentials)) => slot.given(credentials, Instant::now()),
+            Ok(CredentialsResponse::Failed(failure)) => slot.failed(failure, Instant::now()),
             Err(error) => {
                 let (pod, dialect) = (&asked.pod, asked.dialect);
                 tracing::warn!(%pod, %dialect, %error, "the operator could not be asked for credentials; those at hand are served to their end");

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use podmeta_service::signals::{Request, Signals};
+use podmeta_service::signals::{Signals, StopSignal};
 use tokio_util::sync::CancellationToken;
 
 use crate::dev::listen::Listeners;
@@ -54,7 +54,7 @@ async fn run(
         let listener = tokio::net::TcpListener::from_std(listener.try_clone()?)?;
         listeners.accept(listener, pod.uid.clone(), *dialect, sockets.clone(), stop.clone())?;
     }
-    let signals = Signals::hear()?;
+    let signals = Signals::listen()?;
     wait(waiting.go()?, signals).await
 }
 
@@ -76,7 +76,7 @@ async fn run(
             child.env(dialect.protocol().endpoint_variable(), format!("http://{address}"));
         }
     }
-    let signals = Signals::hear()?;
+    let signals = Signals::listen()?;
     wait(child.spawn().with_context(|| format!("cannot run {}", program.display()))?, signals).await
 }
 
@@ -89,8 +89,8 @@ async fn wait(child: std::process::Child, mut signals: Signals) -> Result<ExitCo
         tokio::select! {
             status = &mut ended => break status.context("cannot wait for the command")??,
             request = signals.next() => match request {
-                Request::Interrupt => {}
-                Request::Terminate => pass_on(id),
+                StopSignal::Interrupt => {}
+                StopSignal::Terminate => pass_on(id),
             },
         }
     };

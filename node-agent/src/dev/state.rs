@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use podmeta_metadata::signature::Signer;
-use podmeta_service::identity::Identity;
+use podmeta_service::identity::IdentityKey;
 
 use crate::keys::{KeyFile, private_folder, replace};
 
@@ -55,7 +55,7 @@ impl State {
             Some(identity) => identity,
             None => {
                 let new = self.folder.join(format!("identity.json.new-{}", std::process::id()));
-                replace(&new, &serde_json::to_vec(&Identity::make("podmeta development identity")?)?)
+                replace(&new, &serde_json::to_vec(&IdentityKey::generate("podmeta development identity")?)?)
                     .with_context(|| format!("cannot write {}", new.display()))?;
                 let linked = fs::hard_link(&new, &path);
                 drop(fs::remove_file(&new));
@@ -76,7 +76,7 @@ impl State {
     }
 }
 
-fn read(path: &Path) -> Result<Option<Identity>> {
+fn read(path: &Path) -> Result<Option<IdentityKey>> {
     match fs::read(path) {
         Ok(bytes) => {
             let wrong = || format!("{} holds no usable key; remove it to make a new one", path.display());

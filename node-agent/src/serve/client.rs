@@ -15,8 +15,8 @@ use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilde
 use hyper_util::client::legacy::Client as Http;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use podmeta_agent_api::STREAMS;
-use podmeta_agent_api::calls::Refused;
+use podmeta_agent_api::MAX_CONCURRENT_STREAMS;
+use podmeta_agent_api::calls::CallError;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -162,7 +162,7 @@ impl Client {
             StatusCode::GONE => Err(Error::Gone),
             status if status.is_client_error() => {
                 let body = whole(response).await?;
-                let Refused { message, leader } = serde_json::from_slice(&body).map_err(|_| Error::Status(status))?;
+                let CallError { message, leader } = serde_json::from_slice(&body).map_err(|_| Error::Status(status))?;
                 Err(Error::Refused { status, message, leader })
             }
             status => {
@@ -233,7 +233,7 @@ pub fn connections(pem: &[u8], host: &str) -> Result<Connections, String> {
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .http2_only(true)
-        .http2_initial_max_send_streams(STREAMS as usize)
+        .http2_initial_max_send_streams(MAX_CONCURRENT_STREAMS as usize)
         .http2_keep_alive_interval(std::time::Duration::from_secs(10))
         .http2_keep_alive_timeout(std::time::Duration::from_secs(10))
         .http2_keep_alive_while_idle(true)

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
-use podmeta_agent_api::calls::{Generation, Report, Reported};
-use podmeta_agent_api::{Change, Event, Item, List, ResourceVersion};
+use podmeta_agent_api::calls::{PodReport, ProfileGeneration, Report};
+use podmeta_agent_api::{ResourceVersion, WatchChange, WatchEvent, WorkloadItem, WorkloadList};
 use podmeta_metadata::compile::Outcome;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
@@ -40,7 +40,7 @@ pub struct State {
     /// Where the operator's changes go on.
     pub resource_version: Option<ResourceVersion>,
     /// The node's pods.
-    pub items: Vec<Item>,
+    pub items: Vec<WorkloadItem>,
     /// What else is kept of them.
     pub kept: Saved,
 }
@@ -98,7 +98,7 @@ pub struct Node {
 #[derive(Debug, Default)]
 struct Pods {
     version: Option<ResourceVersion>,
-    items: BTreeMap<PodUid, Item>,
+    items: BTreeMap<PodUid, WorkloadItem>,
 }
 
 impl Node {
@@ -125,7 +125,7 @@ impl Node {
     }
 
     /// Takes in a list: the pods that are not on it are gone.
-    pub fn list(&self, list: List) {
+    pub fn list(&self, list: WorkloadList) {
         let items = list.items.into_iter().map(|item| (uid(&item).clone(), item)).collect();
         let mut pods = self.pods();
         let before = std::mem::replace(&mut pods.items, items);
@@ -135,16 +135,16 @@ impl Node {
     }
 
     /// Takes in changes.
-    pub fn take(&self, events: Vec<Event>) {
+    pub fn take(&self, events: Vec<WatchEvent>) {
         let mut pods = self.pods();
         let before = pods.items.clone();
-        for Event { resource_version, change } in events {
+        for WatchEvent { resource_version, change } in events {
             match change {
-                Change::Added { object } | Change::Modified { object } => {
+                WatchChange::Added { object } | WatchChange::Modified { object } => {
                     pods.items.insert(uid(&object).clone(), *object);
                 }
-                Change::Deleted { uid } => drop(pods.items.remove(&uid)),
-                Change::Bookmark => {}
+                WatchChange::Deleted { uid } => drop(pods.items.remove(&uid)),
+                WatchChange::Bookmark => {}
             }
             pods.version = Some(resource_version);
         }
@@ -182,15 +182,15 @@ impl Node {
     #[must_use]
     pub fn report(&self, now: i64) -> Report {
         let mut outcomes = self.broker.outcomes();
-        let reported = |(uid, item): (&PodUid, &Item)| {
+        let reported = |(uid, item): (&PodUid, &WorkloadItem)| {
             let Outcome::Served(workload) = &item.outcome else { return None };
             let profile = workload.profile.as_ref();
             let profile =
-                profile.map(|profile| Generation { uid: profile.uid.clone(), generation: profile.generation });
+                profile.map(|profile| ProfileGeneration { uid: profile.uid.clone(), generation: profile.generation });
             let asked = self.edge.pod(uid).and_then(|pod| pod.tokenless());
             let tokenless = asked.is_some_and(|second| now - second < LATELY);
             let credentials = outcomes.remove(uid).unwrap_or_default();
-            Some((uid.clone(), Reported { profile, credentials, tokenless }))
+            Some((uid.clone(), PodReport { profile, credentials, tokenless }))
         };
         Report { pods: self.pods().items.iter().filter_map(reported).collect() }
     }
@@ -200,14 +200,14 @@ impl Node {
     }
 
     /// Credentials are those of one role: with another role, or none, they are not served any more.
-    fn forget(&self, before: &BTreeMap<PodUid, Item>, now: &BTreeMap<PodUid, Item>) {
+    fn forget(&self, before: &BTreeMap<PodUid, WorkloadItem>, now: &BTreeMap<PodUid, WorkloadItem>) {
         self.broker.retain(|uid| {
             now.get(uid).is_some_and(|now| before.get(uid).is_none_or(|before| roles(before) == roles(now)))
         });
     }
 
     fn publish(&self, pods: &Pods) {
-        let view = |(uid, item): (&PodUid, &Item)| {
+        let view = |(uid, item): (&PodUid, &WorkloadItem)| {
             let view = item.outcome.clone().into_view(|| Link::from_addresses(uid, &item.addresses))?;
             Some((uid.clone(), view))
         };
@@ -216,14 +216,14 @@ impl Node {
     }
 }
 
-fn roles(item: &Item) -> BTreeMap<Dialect, &Role> {
+fn roles(item: &WorkloadItem) -> BTreeMap<Dialect, &Role> {
     item.outcome.workload().into_iter().flat_map(Workload::roles).collect()
 }
 
-fn reference(item: &Item) -> &PodRef {
+fn reference(item: &WorkloadItem) -> &PodRef {
     item.outcome.pod()
 }
 
-fn uid(item: &Item) -> &PodUid {
+fn uid(item: &WorkloadItem) -> &PodUid {
     &reference(item).uid
 }

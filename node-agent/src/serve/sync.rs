@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use podmeta_agent_api::calls::{REPORTS, Report};
-use podmeta_agent_api::{Event, WORKLOADS};
+use podmeta_agent_api::{WORKLOADS, WatchEvent};
 use tokio::time::Instant;
 
 use crate::broker::Operator;
@@ -78,7 +78,8 @@ async fn attempt(client: &Client, node: &Node, known: &impl Fn()) -> Result<(), 
             continue;
         };
         let lines: Vec<u8> = rest.drain(..=end).collect();
-        let events = serde_json::Deserializer::from_slice(&lines).into_iter::<Event>().collect::<Result<Vec<_>, _>>();
+        let events =
+            serde_json::Deserializer::from_slice(&lines).into_iter::<WatchEvent>().collect::<Result<Vec<_>, _>>();
         match events {
             Ok(events) => node.take(events),
             Err(error) => {

@@ -1,4 +1,4 @@
-//! The operator's program: parse, run, return the error.
+//! The operator's binary.
 
 use std::process::ExitCode;
 

@@ -20,7 +20,7 @@ use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams,
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::{conditions, wait::await_condition};
 use kube::{Client, Config, ResourceExt as _};
-use podmeta_agent_api::{AUDIENCE, Change, Event, List, WORKLOADS};
+use podmeta_agent_api::{AUDIENCE, WORKLOADS, WatchChange, WatchEvent, WorkloadList};
 use podmeta_cluster::layout::{ClusterName, Machine};
 use podmeta_cluster::machine::Running;
 use podmeta_crds::metadataprofile::MetadataProfile;
@@ -259,7 +259,7 @@ impl Fleet {
 /// An agent: lists, then watches, and says what it hears.
 async fn agent(token: String, bundle: Arc<String>, heard: Arc<Heard>) -> Result<()> {
     let http = connections(bundle.as_bytes(), &format!("podmeta-operator.{SYSTEM}.svc")).map_err(anyhow::Error::msg)?;
-    let list: List = serde_json::from_slice(&get(&http, &token, WORKLOADS).await?.collect().await?.to_bytes())?;
+    let list: WorkloadList = serde_json::from_slice(&get(&http, &token, WORKLOADS).await?.collect().await?.to_bytes())?;
     heard.listed.fetch_add(1, Ordering::Relaxed);
     heard.changed.notify_waiters();
     let mut body =
@@ -270,8 +270,8 @@ async fn agent(token: String, bundle: Arc<String>, heard: Arc<Heard>) -> Result<
         rest.extend_from_slice(&data);
         let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') else { continue };
         let lines: Vec<u8> = rest.drain(..=end).collect();
-        for event in serde_json::Deserializer::from_slice(&lines).into_iter::<Event>() {
-            if let Change::Added { object } | Change::Modified { object } = event?.change
+        for event in serde_json::Deserializer::from_slice(&lines).into_iter::<WatchEvent>() {
+            if let WatchChange::Added { object } | WatchChange::Modified { object } = event?.change
                 && let Outcome::Served(workload) = object.outcome
                 && let Some(profile) = workload.profile
                 && u64::try_from(profile.generation) == Ok(heard.generation.load(Ordering::Relaxed))

@@ -16,13 +16,16 @@ fn uid(name: &str) -> PodUid {
     name.try_into().unwrap()
 }
 
-fn item(name: &str, why: &str) -> Item {
+fn item(name: &str, why: &str) -> WorkloadItem {
     let pod = PodRef { namespace: "shop".into(), name: name.into(), uid: uid(name) };
-    Item { outcome: Outcome::Denied(Denied { pod, reason: DenialReason::without_profile(why) }), addresses: Vec::new() }
+    WorkloadItem {
+        outcome: Outcome::Denied(Denied { pod, reason: DenialReason::without_profile(why) }),
+        addresses: Vec::new(),
+    }
 }
 
-fn event(number: u64, change: Change) -> Event {
-    Event { resource_version: format!("e1:{number}").parse().unwrap(), change }
+fn event(number: u64, change: WatchChange) -> WatchEvent {
+    WatchEvent { resource_version: format!("e1:{number}").parse().unwrap(), change }
 }
 
 fn saved(pods: &[&str]) -> Saved {
@@ -53,8 +56,8 @@ fn node(state: State) -> Arc<Node> {
     Node::new(edge, broker, State { resource_version, items, kept: Saved::default() })
 }
 
-fn list(number: u64, items: Vec<Item>) -> List {
-    List { resource_version: format!("e1:{number}").parse().unwrap(), items }
+fn list(number: u64, items: Vec<WorkloadItem>) -> WorkloadList {
+    WorkloadList { resource_version: format!("e1:{number}").parse().unwrap(), items }
 }
 
 fn served(node: &Node) -> Vec<&'static str> {
@@ -67,10 +70,10 @@ fn a_list_is_all_there_is_and_changes_are_taken_in_order() {
     node.list(list(3, vec![item("a", "one"), item("b", "one")]));
     assert_eq!(served(&node), ["a", "b"]);
     node.take(vec![
-        event(4, Change::Added { object: Box::new(item("c", "one")) }),
-        event(5, Change::Deleted { uid: uid("a") }),
-        event(6, Change::Modified { object: Box::new(item("b", "two")) }),
-        event(7, Change::Bookmark),
+        event(4, WatchChange::Added { object: Box::new(item("c", "one")) }),
+        event(5, WatchChange::Deleted { uid: uid("a") }),
+        event(6, WatchChange::Modified { object: Box::new(item("b", "two")) }),
+        event(7, WatchChange::Bookmark),
     ]);
     assert_eq!(served(&node), ["b", "c"]);
     assert_eq!(node.version().unwrap().to_string(), "e1:7");
@@ -93,7 +96,7 @@ fn a_bookmark_moves_the_version_and_publishes_nothing() {
     let node = node(State::default());
     node.list(list(3, vec![item("a", "one")]));
     let changes = node.changes();
-    node.take(vec![event(4, Change::Bookmark)]);
+    node.take(vec![event(4, WatchChange::Bookmark)]);
     assert_eq!(node.version().unwrap().to_string(), "e1:4");
     assert!(!changes.has_changed().unwrap());
 }
@@ -106,7 +109,7 @@ fn credentials_and_documents_go_with_their_pod() {
     assert_eq!(asked[&uid("a")][&Dialect::Ec2], None, "after a restart it is still known that there were some");
     node.list(list(3, vec![item("a", "one")]));
     assert_eq!(node.state().kept, saved(&["a"]));
-    node.take(vec![event(4, Change::Deleted { uid: uid("a") })]);
+    node.take(vec![event(4, WatchChange::Deleted { uid: uid("a") })]);
     assert_eq!(node.state().kept, Saved::default());
 }
 

@@ -1,0 +1,13 @@
+//! The HTTPS API of the node agents.
+//!
+//! - [`listener`]: TLS and HTTP/2. [`connections`]: connection limits.
+//! - [`api`]: the request handlers. [`token_review`]: authenticates agents.
+//! - [`broker`]: what a pod may get: credentials, user data, its identity document.
+//! - [`keyed_locks`]: one request at a time for each node or address.
+
+pub mod api;
+pub mod broker;
+pub mod connections;
+pub mod keyed_locks;
+pub mod listener;
+pub mod token_review;

@@ -1,0 +1,58 @@
+//! Authenticates the agent of a request.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::response::Response;
+
+use super::{Api, error_response, retry_later_response};
+use crate::agents::connections::PeerConnection;
+use crate::agents::token_review::{AgentIdentity, AuthError};
+use crate::metrics::RejectedReason;
+
+/// An authenticated agent whose own pod exists on its node.
+#[derive(Debug)]
+pub(super) struct Agent(pub(super) AgentIdentity);
+
+impl FromRequestParts<Arc<Api>> for Agent {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Response> {
+        let agent = match authenticate(parts, api).await {
+            Ok(agent) => agent,
+            Err(AuthError::Unavailable(error)) => {
+                tracing::warn!(error, "cannot review the token of an agent; the agent must retry later (503)");
+                return Err(retry_later_response("the API server cannot review the token"));
+            }
+            Err(error) => {
+                api.shared.metrics.count_rejected(RejectedReason::Token);
+                tracing::warn!(path = parts.uri.path(), %error, "rejecting a request (401): not authenticated");
+                return Err(error_response(StatusCode::UNAUTHORIZED, error));
+            }
+        };
+        if let Some(peer) = parts.extensions.get::<PeerConnection>() {
+            peer.set_authenticated();
+        }
+        if !*api.shared.synced().borrow() {
+            return Err(retry_later_response("this replica has not read the cluster yet"));
+        }
+        if !api.shared.read().is_bound(&agent.node, &agent.pod) {
+            tracing::info!(
+                node = agent.node,
+                agent_pod = %agent.pod,
+                "the agent's own pod is deleted or not known yet; the agent must retry later (503)"
+            );
+            return Err(retry_later_response("the agent's own pod is deleted or not known to this replica yet"));
+        }
+        Ok(Self(agent))
+    }
+}
+
+async fn authenticate(parts: &Parts, api: &Api) -> Result<AgentIdentity, AuthError> {
+    let header = parts.headers.get(header::AUTHORIZATION).and_then(|header| header.to_str().ok());
+    let token = header.and_then(|header| header.strip_prefix("Bearer ")).filter(|token| !token.is_empty());
+    let address = parts.extensions.get::<PeerConnection>().map(|peer| peer.address);
+    api.reviewer.authenticate(token.ok_or(AuthError::NoToken)?, address).await
+}

@@ -1,0 +1,127 @@
+//! Computes what an agent cannot compute itself: the credentials of a pod's role, user data from a Secret, and the text of
+//! the identity document. What a pod may get follows from the compiled pod, never from the agent's request.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use jiff::Timestamp;
+use podmeta_agent_api::calls::{
+    CredentialsRequest, CredentialsResponse, DocumentRequest, ProfileGeneration, UserDataResponse,
+};
+use podmeta_metadata::credentials::{CredentialsFailure, SecretData, from_role_secret};
+use podmeta_metadata::profile::{KeyRef, ProfileRef};
+use podmeta_metadata::role::Provider;
+use podmeta_metadata::secret::SecretString;
+use podmeta_metadata::user_data;
+use podmeta_metadata::workload::{UserData, Workload};
+
+use crate::model::compiled_pod::CompiledPod;
+use crate::model::index::SecretUnavailable;
+use crate::model::state::OperatorState;
+
+/// Why a request is rejected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BrokerError {
+    /// The pod has no such thing.
+    #[error("the pod has no {0}")]
+    NotConfigured(&'static str),
+    /// The API server has other addresses for the pod.
+    #[error("the addresses are not those of the pod")]
+    Address,
+    /// Something that the profile refers to does not exist or is invalid.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The agent has a newer generation of the profile than this replica, or an object that the profile refers to was not
+    /// read yet.
+    #[error("this replica has not read that generation of the profile, or an object that it refers to, yet")]
+    Behind,
+}
+
+/// Returns the credentials of a pod's role, or the failure that the pod gets.
+///
+/// # Errors
+/// If the pod has no role in that dialect, or this replica is behind.
+pub fn credentials(
+    state: &OperatorState,
+    pod: &CompiledPod,
+    request: &CredentialsRequest,
+    now: Timestamp,
+) -> Result<CredentialsResponse, BrokerError> {
+    let workload = workload(pod, "role")?;
+    if request.profile.as_ref().zip(pod.profile()).is_some_and(|(requested, known)| is_newer(requested, known)) {
+        return Err(BrokerError::Behind);
+    }
+    let role = workload.role(request.dialect).ok_or(BrokerError::NotConfigured("role in this dialect"))?;
+    let namespace = &workload.pod.namespace;
+    let credentials = match &role.provider {
+        Provider::Secret { name } => from_role_secret(namespace, name, secret(state, namespace, name)?, now),
+        Provider::AwsWebIdentity { .. } | Provider::AwsAssumeRole { .. } | Provider::AliyunOidc { .. } => {
+            let message =
+                format!("podmeta does not support the provider {} yet; use a secret provider", role.provider.kind());
+            Err(CredentialsFailure::of_provider(message, now))
+        }
+    };
+    Ok(match credentials {
+        Ok(credentials) => CredentialsResponse::Given(credentials),
+        Err(failure) => CredentialsResponse::Failed(failure),
+    })
+}
+
+/// Returns a pod's user data from a Secret.
+///
+/// # Errors
+/// If the pod has no user data in this key of a Secret, or the value does not exist or is too long.
+pub fn user_data(
+    state: &OperatorState,
+    pod: &CompiledPod,
+    requested: &KeyRef,
+) -> Result<UserDataResponse, BrokerError> {
+    let workload = workload(pod, "user data")?;
+    let Some(UserData::Secret(key)) = &workload.instance.user_data else {
+        return Err(BrokerError::NotConfigured("user data in a Secret"));
+    };
+    if key != requested {
+        return Err(BrokerError::Behind);
+    }
+    let namespace = &workload.pod.namespace;
+    let data = secret(state, namespace, &key.name)?;
+    let data = user_data::from_secret(namespace, key, data).map_err(BrokerError::Unavailable)?;
+    let text = base64::engine::general_purpose::STANDARD.encode(data);
+    Ok(UserDataResponse { data: SecretString::new(text) })
+}
+
+/// Returns the text of a pod's identity document, to be signed.
+///
+/// # Errors
+/// If the pod has no document in that dialect, or the addresses are not those of the pod.
+pub fn document(pod: &CompiledPod, request: &DocumentRequest) -> Result<String, BrokerError> {
+    let workload = workload(pod, "identity document")?;
+    let link = &request.link;
+    let requested = link.ipv4.iter().copied().map(IpAddr::from).chain(link.ipv6.iter().copied().map(IpAddr::from));
+    let requested: BTreeSet<IpAddr> = requested.collect();
+    // Until the kubelet has reported the addresses, the result of the CNI plugin is trusted.
+    let known = &pod.item.addresses;
+    if !known.is_empty() && !requested.iter().all(|address| known.contains(address)) {
+        return Err(BrokerError::Address);
+    }
+    let text = request.dialect.protocol().document(workload, link, request.audience.as_deref());
+    text.ok_or(BrokerError::NotConfigured("identity document in this dialect"))
+}
+
+fn workload<'p>(pod: &'p CompiledPod, what: &'static str) -> Result<&'p Workload, BrokerError> {
+    pod.item.outcome.workload().ok_or(BrokerError::NotConfigured(what))
+}
+
+fn is_newer(requested: &ProfileGeneration, known: &ProfileRef) -> bool {
+    requested.uid != known.uid || requested.generation > known.generation
+}
+
+/// Returns `None` if the Secret does not exist.
+fn secret<'s>(state: &'s OperatorState, namespace: &str, name: &str) -> Result<Option<&'s SecretData>, BrokerError> {
+    match state.index().secret(namespace, name) {
+        Ok(data) => Ok(Some(data)),
+        Err(SecretUnavailable::Missing) => Ok(None),
+        Err(SecretUnavailable::Unread) => Err(BrokerError::Behind),
+    }
+}

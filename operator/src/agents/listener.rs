@@ -1,0 +1,164 @@
+//! The TLS listener of the agents' API. HTTP/2 pings detect dead agents. A connection on which no agent authenticates in
+//! time is closed.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use axum::Router;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use podmeta_agent_api::MAX_CONCURRENT_STREAMS;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{Accept, TlsAcceptor};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connections::{ConnectionRegistry, PeerConnection};
+use crate::metrics::{Metrics, RejectedReason};
+use crate::tls::serving_certificate::ServingCertificate;
+
+/// The timeout of a TLS handshake, of a request's head, and of the response to an HTTP/2 ping.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The timeout between the handshake and the first authenticated request. It includes the token review.
+const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The interval of HTTP/2 pings.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// The send buffer of a connection, in bytes. It is small: after an edit, the buffers of all agents are full.
+const MAX_SEND_BUFFER: usize = 16 * 1024;
+
+/// The maximum size of a request's head, in bytes.
+const MAX_HEADER_LIST: u32 = 8 * 1024;
+
+/// The HTTP/2 receive window of a stream and of a connection, in bytes.
+const RECEIVE_WINDOW: u32 = 65_535;
+
+/// The maximum time that connections have to end when the operator stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The delay after a failed accept. Without a free file descriptor, accept fails immediately again.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+
+/// Opens the listener.
+///
+/// # Errors
+/// If the address is not available.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} (--listen)"))
+}
+
+/// Serves agents until `stop` is cancelled, then drains the connections.
+///
+/// # Errors
+/// If TLS cannot be configured.
+pub async fn serve(
+    listener: TcpListener,
+    certificate: Arc<ServingCertificate>,
+    router: Router,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> Result<()> {
+    let acceptor = tls_acceptor(certificate)?;
+    let (registry, tasks) = (ConnectionRegistry::default(), TaskTracker::new());
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        match accepted {
+            Ok((stream, peer)) => {
+                let Some(guard) = registry.register(peer.ip()) else {
+                    metrics.count_rejected(RejectedReason::Connection);
+                    tracing::debug!(%peer, "closing connection: too many connections");
+                    continue;
+                };
+                // Without it, responses are only slower.
+                let _ = stream.set_nodelay(true);
+                let connection = connection(acceptor.accept(stream), peer.ip(), router.clone(), stop.clone());
+                let metrics = metrics.clone();
+                tasks.spawn(async move {
+                    if let Err(Unauthenticated) = connection.await {
+                        metrics.count_rejected(RejectedReason::Connection);
+                        tracing::debug!(%peer, "closing connection: no node agent authenticated in time");
+                    }
+                    drop(guard);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection; retrying: check the limit of open files");
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+            }
+        }
+    }
+    tasks.close();
+    if tokio::time::timeout(DRAIN_TIMEOUT, tasks.wait()).await.is_err() {
+        tracing::info!("connections of agents did not end in time; closing them");
+    }
+    Ok(())
+}
+
+fn tls_acceptor(certificate: Arc<ServingCertificate>) -> Result<TlsAcceptor> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let mut config = config.with_no_client_auth().with_cert_resolver(certificate);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// No node agent authenticated on a connection in time.
+struct Unauthenticated;
+
+async fn connection(
+    handshake: Accept<TcpStream>,
+    address: IpAddr,
+    router: Router,
+    stop: CancellationToken,
+) -> Result<(), Unauthenticated> {
+    let mut stream = match tokio::time::timeout(READ_TIMEOUT, handshake).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%address, %error, "TLS handshake failed");
+            return Ok(());
+        }
+        Err(_) => return Err(Unauthenticated),
+    };
+    stream.get_mut().1.set_buffer_limit(Some(MAX_SEND_BUFFER));
+    let peer = PeerConnection::new(address);
+    let router = TowerToHyperService::new(router);
+    let request_peer = peer.clone();
+    let service = service_fn(move |mut request| {
+        request.extensions_mut().insert(request_peer.clone());
+        router.call(request)
+    });
+    let builder = connection_builder();
+    let mut served = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let authentication_timeout = async {
+        if tokio::time::timeout(AUTHENTICATION_TIMEOUT, peer.authenticated()).await.is_ok() {
+            std::future::pending().await
+        }
+    };
+    let result = tokio::select! {
+        result = served.as_mut() => result,
+        () = authentication_timeout => return Err(Unauthenticated),
+        () = stop.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%address, error = %error, "connection of an agent failed");
+    }
+    Ok(())
+}
+
+fn connection_builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(READ_TIMEOUT).max_buf_size(MAX_SEND_BUFFER);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL).keep_alive_timeout(READ_TIMEOUT);
+    builder.http2().max_concurrent_streams(MAX_CONCURRENT_STREAMS).max_header_list_size(MAX_HEADER_LIST);
+    builder.http2().max_send_buf_size(MAX_SEND_BUFFER);
+    builder.http2().initial_stream_window_size(RECEIVE_WINDOW).initial_connection_window_size(RECEIVE_WINDOW);
+    builder
+}

@@ -1,0 +1,12 @@
+//! Access to the Kubernetes API: watches of whole kinds, watches of single Secrets and ConfigMaps, the operator's own
+//! Secrets and ConfigMaps, and events. What it reads becomes
+//! [`StateUpdate`](crate::model::update::StateUpdate)s.
+
+pub mod events;
+pub mod object;
+pub mod own_objects;
+pub mod references;
+pub mod watch;
+
+/// The field manager and event source of the operator.
+pub const FIELD_MANAGER: &str = "podmeta-operator";

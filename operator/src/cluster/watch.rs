@@ -1,0 +1,243 @@
+//! Watches of whole kinds. Each object is converted into a [`StateUpdate`] at once, so no full object stays in memory.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::time::Duration;
+
+use backon::ExponentialBuilder;
+use futures_util::{Stream, StreamExt as _};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, ApiResource, DynamicObject};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Config, Event, ExponentialBackoff, watcher};
+use kube::{Client, Resource, ResourceExt as _};
+use podmeta_crds::field::FieldError;
+use podmeta_crds::metadatapolicy::MetadataPolicy;
+use podmeta_crds::metadataprofile::MetadataProfile;
+use podmeta_crds::{facts, objects, policy};
+use podmeta_metadata::names::PodUid;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::Sender;
+
+use super::events::format_chain;
+use super::object::MaybeObject;
+use crate::model::compiled_pod::ProfileKey;
+use crate::model::profile;
+use crate::model::update::{PolicyObject, StateUpdate, WatchedKind};
+
+/// The minimum and maximum delay before a failed watch is retried. The maximum is short: while a watch is down, agents
+/// serve old data.
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(4);
+
+/// The timeout that a watch asks the API server for, in seconds. A dead connection is noticed five seconds later.
+pub const WATCH_TIMEOUT_SECONDS: u32 = 60;
+
+/// Watches namespaces. Returns when the receiver of updates is dropped.
+pub async fn namespaces(client: Client, updates_tx: Sender<StateUpdate>) {
+    let convert = Convert {
+        key: name,
+        set: |namespace: &Namespace| Some(StateUpdate::Namespace(facts::namespace(namespace))),
+        deleted: StateUpdate::NamespaceDeleted,
+    };
+    run(WatchedKind::Namespaces, stream(Api::all(client), Config::default()), convert, updates_tx).await;
+}
+
+/// Watches nodes. Returns when the receiver of updates is dropped.
+pub async fn nodes(client: Client, updates_tx: Sender<StateUpdate>) {
+    let convert = Convert {
+        key: name,
+        set: |node: &Node| Some(StateUpdate::Node(facts::node(node, Timestamp::now()))),
+        deleted: StateUpdate::NodeDeleted,
+    };
+    run(WatchedKind::Nodes, stream(Api::all(client), Config::default()), convert, updates_tx).await;
+}
+
+/// Watches pods that are bound to a node and have not finished. Returns when the receiver of updates is dropped.
+pub async fn pods(client: Client, updates_tx: Sender<StateUpdate>) {
+    let config = Config::default().fields("spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed");
+    let convert = Convert {
+        key: |metadata: &ObjectMeta| PodUid::try_from(metadata.uid.clone()?).ok(),
+        set: pod_update,
+        deleted: StateUpdate::PodDeleted,
+    };
+    run(WatchedKind::Pods, stream(Api::all(client), config), convert, updates_tx).await;
+}
+
+/// Watches `MetadataPolicy` objects. Returns when the receiver of updates is dropped.
+pub async fn policies(client: Client, updates_tx: Sender<StateUpdate>) {
+    let convert = Convert { key: name, set: policy_update, deleted: StateUpdate::PolicyDeleted };
+    let stream = stream(api::<MetadataPolicy>(client), Config::default());
+    run(WatchedKind::Policies, stream, convert, updates_tx).await;
+}
+
+/// Watches `MetadataProfile` objects. Returns when the receiver of updates is dropped.
+pub async fn profiles(client: Client, updates_tx: Sender<StateUpdate>) {
+    let convert = Convert {
+        key: |metadata: &ObjectMeta| {
+            Some(ProfileKey { namespace: metadata.namespace.clone()?, name: metadata.name.clone()? })
+        },
+        set: |object: &DynamicObject| {
+            Some(StateUpdate::Profile(Box::new(profile::read(&object.metadata, &to_value(object)))))
+        },
+        deleted: StateUpdate::ProfileDeleted,
+    };
+    let stream = stream(api::<MetadataProfile>(client), Config::default());
+    run(WatchedKind::Profiles, stream, convert, updates_tx).await;
+}
+
+fn name(metadata: &ObjectMeta) -> Option<String> {
+    metadata.name.clone()
+}
+
+fn pod_update(pod: &Pod) -> Option<StateUpdate> {
+    match facts::pod(pod) {
+        Ok(facts) => Some(StateUpdate::Pod { facts: Box::new(facts), addresses: facts::pod_addresses(pod) }),
+        Err(errors) => {
+            tracing::warn!(
+                namespace = pod.namespace(),
+                pod = pod.name_any(),
+                error = join(&errors),
+                "skipping pod: invalid object; agents do not serve it"
+            );
+            None
+        }
+    }
+}
+
+fn policy_update(object: &DynamicObject) -> Option<StateUpdate> {
+    let name = object.name_any();
+    let spec = objects::read::<MetadataPolicy>(&to_value(object)).map_err(|error| vec![error]);
+    let spec = spec.and_then(|policy| policy::validate(&policy));
+    if let Err(errors) = &spec {
+        tracing::error!(
+            policy = name,
+            error = join(errors),
+            "MetadataPolicy is invalid; keeping the last valid spec, or the strictest policy if there is none"
+        );
+    }
+    Some(StateUpdate::Policy(Box::new(PolicyObject { name, spec })))
+}
+
+fn join(errors: &[FieldError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Returns an API of untyped objects, so that invalid ones can be reported.
+fn api<K: Resource<DynamicType = ()>>(client: Client) -> Api<MaybeObject<DynamicObject>> {
+    Api::all_with(client, &ApiResource::erase::<K>(&()))
+}
+
+fn to_value(object: &DynamicObject) -> serde_json::Value {
+    let mut value = object.data.clone();
+    if let (Some(map), Ok(metadata)) = (value.as_object_mut(), serde_json::to_value(&object.metadata)) {
+        map.insert("metadata".to_owned(), metadata);
+    }
+    value
+}
+
+fn stream<K>(
+    api: Api<MaybeObject<K>>,
+    config: Config,
+) -> impl Stream<Item = watcher::Result<Event<MaybeObject<K>>>> + Send
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K::DynamicType: Clone,
+{
+    let backoff = ExponentialBuilder::default().with_min_delay(MIN_RETRY_DELAY).with_max_delay(MAX_RETRY_DELAY);
+    let backoff: ExponentialBackoff = backoff.with_jitter().without_max_times().into();
+    watcher(api, config.timeout(WATCH_TIMEOUT_SECONDS)).backoff(backoff)
+}
+
+/// Converts objects of one kind into updates.
+struct Convert<KeyFn, SetFn, DeletedFn> {
+    /// Returns what identifies an object.
+    key: KeyFn,
+    /// Converts an object that was added or modified. `None`: the object is skipped.
+    set: SetFn,
+    /// Converts a deleted object.
+    deleted: DeletedFn,
+}
+
+/// Sends an update for each event. After a relist, objects that are not in the new list are deleted. An object that cannot
+/// be read keeps its last readable state.
+async fn run<K, Key>(
+    kind: WatchedKind,
+    stream: impl Stream<Item = watcher::Result<Event<MaybeObject<K>>>>,
+    convert: Convert<
+        impl Fn(&ObjectMeta) -> Option<Key>,
+        impl Fn(&K) -> Option<StateUpdate>,
+        impl Fn(Key) -> StateUpdate,
+    >,
+    updates_tx: Sender<StateUpdate>,
+) where
+    K: Resource,
+    Key: Eq + Hash + Clone,
+{
+    // The known objects, and whether each was in the current list.
+    let mut known: HashMap<Key, bool> = HashMap::new();
+    let mut stream = std::pin::pin!(stream);
+    while let Some(event) = stream.next().await {
+        let updates = match event {
+            Ok(Event::Init) => {
+                known.values_mut().for_each(|listed| *listed = false);
+                Vec::new()
+            }
+            Ok(Event::Apply(object) | Event::InitApply(object)) => {
+                apply(kind, &object, &convert.key, &convert.set, &mut known).into_iter().collect()
+            }
+            Ok(Event::Delete(object)) => {
+                let key = (convert.key)(object.meta());
+                if let Some(key) = &key {
+                    known.remove(key);
+                }
+                key.map(&convert.deleted).into_iter().collect()
+            }
+            Ok(Event::InitDone) => {
+                let deleted = known.extract_if(|_, listed| !*listed).map(|(key, _)| (convert.deleted)(key));
+                deleted.chain([StateUpdate::ListComplete(kind)]).collect()
+            }
+            Err(error) => {
+                tracing::warn!(?kind, error = %format_chain(&error), "watch failed; retrying: check the API server and the operator's ClusterRole");
+                Vec::new()
+            }
+        };
+        for update in updates {
+            if updates_tx.send(update).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn apply<K: Resource, Key: Eq + Hash + Clone>(
+    kind: WatchedKind,
+    object: &MaybeObject<K>,
+    key: impl Fn(&ObjectMeta) -> Option<Key>,
+    set: impl Fn(&K) -> Option<StateUpdate>,
+    known: &mut HashMap<Key, bool>,
+) -> Option<StateUpdate> {
+    match object {
+        MaybeObject::Readable(object) => {
+            known.extend(key(object.meta()).map(|key| (key, true)));
+            set(object)
+        }
+        MaybeObject::Unreadable { metadata, error } => {
+            let ObjectMeta { name, namespace, .. } = &**metadata;
+            tracing::error!(
+                ?kind,
+                namespace,
+                name,
+                error,
+                "cannot read an object; keeping its last readable state: correct the field"
+            );
+            if let Some(listed) = key(metadata).and_then(|key| known.get_mut(&key)) {
+                *listed = true;
+            }
+            None
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The result of compiling one pod.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use podmeta_agent_api::WorkloadItem;
+use podmeta_metadata::finding::Finding;
+use podmeta_metadata::names::PodUid;
+use podmeta_metadata::profile::ProfileRef;
+
+/// A compiled pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CompiledPod {
+    /// What the pod's node agent gets.
+    pub item: WorkloadItem,
+    /// What the status of profiles reports about the pod.
+    pub findings: Vec<Finding>,
+}
+
+impl CompiledPod {
+    /// Returns the profile that the pod is served by.
+    #[must_use]
+    pub fn profile(&self) -> Option<&ProfileRef> {
+        self.item.outcome.workload()?.profile.as_ref()
+    }
+
+    /// Returns every profile whose status depends on this pod.
+    pub(super) fn related_profiles(&self) -> BTreeSet<ProfileKey> {
+        let findings = self.findings.iter().filter_map(|finding| finding.profile.as_ref());
+        findings.chain(self.profile()).map(ProfileKey::of).collect()
+    }
+}
+
+/// Identifies a profile, whatever its generation and UID.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProfileKey {
+    /// The profile's namespace.
+    pub namespace: String,
+    /// The profile's name.
+    pub name: String,
+}
+
+impl ProfileKey {
+    /// Returns the key of a profile.
+    #[must_use]
+    pub fn of(profile: &ProfileRef) -> Self {
+        Self { namespace: profile.namespace.clone(), name: profile.name.clone() }
+    }
+}
+
+/// A changed pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodUpdate {
+    /// The pod's UID.
+    pub pod: PodUid,
+    /// The node that the pod is or was bound to.
+    pub node: String,
+    /// The compiled pod, or `None` if the pod was deleted.
+    pub compiled: Option<Arc<CompiledPod>>,
+}

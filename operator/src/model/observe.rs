@@ -1,0 +1,127 @@
+//! Collects what the status of one profile is made from.
+
+use jiff::Timestamp;
+use podmeta_agent_api::calls::PodReport;
+use podmeta_crds::field::FieldError;
+use podmeta_crds::metadataprofile::MetadataProfileStatus;
+use podmeta_metadata::credentials::from_role_secret;
+use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::finding::{Finding, FindingReason};
+use podmeta_metadata::profile::{Profile, ProfileRef};
+use podmeta_metadata::user_data::{self, UserDataSource};
+
+use super::compiled_pod::{CompiledPod, ProfileKey};
+use super::index::SecretUnavailable;
+use super::state::OperatorState;
+use super::status::{CredentialsState, ObservedPod, ObservedProfile};
+
+/// The maximum number of findings with the same reason that are collected. It is far more than a status can hold.
+const MAX_FINDINGS_PER_REASON: usize = 64;
+
+impl OperatorState {
+    /// Returns a profile, its last status and what its next status is made from, or `None` if the profile was deleted.
+    #[must_use]
+    pub fn observe(
+        &self,
+        key: &ProfileKey,
+        now: Timestamp,
+    ) -> Option<(ProfileRef, Option<MetadataProfileStatus>, ObservedProfile)> {
+        let state = self.index.profile(key)?;
+        let profile = state.profile();
+        let mut observed = ObservedProfile {
+            generation: state.reference.generation,
+            errors: state.errors.clone(),
+            last_valid: state.last_valid(),
+            has_valid_generation: state.valid.is_some(),
+            has_roles: profile.is_some_and(|profile| !profile.roles.is_empty()),
+            secret_errors: profile.map(|profile| self.secret_errors(profile, now)).unwrap_or_default(),
+            ..ObservedProfile::default()
+        };
+        for (uid, node, compiled) in self.index.pods_of_profile(key) {
+            let findings = compiled
+                .findings
+                .iter()
+                .filter(|finding| finding.profile.as_ref().is_some_and(|profile| ProfileKey::of(profile) == *key));
+            // Most pods of a profile have the same findings.
+            for finding in findings {
+                let same_reason = observed.findings.iter().filter(|known| known.reason == finding.reason);
+                if same_reason.count() < MAX_FINDINGS_PER_REASON && !observed.findings.contains(finding) {
+                    observed.findings.push(finding.clone());
+                }
+            }
+            if let Some(profile) = compiled.profile().filter(|profile| ProfileKey::of(profile) == *key) {
+                let report = self.reports.get(node);
+                observed.has_unreported_nodes |= report.is_none();
+                let report = report.and_then(|report| report.pods.get(uid));
+                observed.pods.push(observed_pod(compiled, profile, report));
+            }
+        }
+        let user_data = profile.and_then(|profile| self.user_data_error(profile));
+        observed.findings.extend(user_data.map(|message| Finding {
+            profile: Some(state.reference.clone()),
+            field: "spec.userData.secretKeyRef".to_owned(),
+            reason: FindingReason::UserDataUnavailable,
+            message,
+        }));
+        Some((state.reference.clone(), state.status.clone(), observed))
+    }
+
+    /// Returns the roles whose Secret does not exist or does not hold valid credentials. A Secret that was not read yet is
+    /// not an error.
+    fn secret_errors(&self, profile: &Profile, now: Timestamp) -> Vec<FieldError> {
+        let namespace = &profile.object.namespace;
+        let errors = profile.roles.iter().filter_map(|(dialect, role)| {
+            let name = role.provider.secret_name()?;
+            let data = match self.index.secret(namespace, name) {
+                Ok(data) => Some(data),
+                Err(SecretUnavailable::Missing) => None,
+                Err(SecretUnavailable::Unread) => return None,
+            };
+            let failure = from_role_secret(namespace, name, data, now).err()?;
+            Some(FieldError { field: format!("spec.roles[dialect={dialect}].secret.name"), message: failure.message })
+        });
+        errors.collect()
+    }
+
+    fn user_data_error(&self, profile: &Profile) -> Option<String> {
+        let Some(UserDataSource::Secret(key)) = &profile.user_data else { return None };
+        let namespace = &profile.object.namespace;
+        let data = match self.index.secret(namespace, &key.name) {
+            Ok(data) => Some(data),
+            Err(SecretUnavailable::Missing) => None,
+            Err(SecretUnavailable::Unread) => return None,
+        };
+        user_data::from_secret(namespace, key, data).err()
+    }
+}
+
+fn observed_pod(compiled: &CompiledPod, profile: &ProfileRef, report: Option<&PodReport>) -> ObservedPod {
+    let outcome = &compiled.item.outcome;
+    let is_programmed = |report: &PodReport| {
+        let reported = report.profile.as_ref();
+        reported.is_some_and(|reported| reported.uid == profile.uid && reported.generation >= profile.generation)
+    };
+    // The Secret of a role is checked here and now. The pod's last request may be long ago.
+    let uses_secret = |dialect: Dialect| {
+        let role = outcome.workload().and_then(|workload| workload.role(dialect));
+        role.is_some_and(|role| role.provider.secret_name().is_some())
+    };
+    let mut credentials = CredentialsState::NotRequested;
+    for (dialect, failure) in report.into_iter().flat_map(|report| &report.credentials) {
+        match failure {
+            Some(_) if uses_secret(*dialect) => {}
+            Some(message) => {
+                let field = format!("spec.roles[dialect={dialect}]");
+                credentials = CredentialsState::Failed(FieldError { field, message: message.clone() });
+                break;
+            }
+            None => credentials = CredentialsState::Issued,
+        }
+    }
+    ObservedPod {
+        name: outcome.pod().name.clone(),
+        is_programmed: report.is_some_and(is_programmed),
+        credentials,
+        is_tokenless: report.is_some_and(|report| report.tokenless),
+    }
+}

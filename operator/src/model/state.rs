@@ -1,0 +1,184 @@
+//! The operator's state: the index, the feed of each node and the reports of node agents. Only the reconcile task changes
+//! it, by applying [`StateUpdate`]s.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap};
+
+use podmeta_agent_api::Epoch;
+use podmeta_agent_api::calls::Report;
+use podmeta_crds::metadataprofile::MetadataProfileStatus;
+use podmeta_metadata::compile::Settings;
+use podmeta_metadata::names::PodUid;
+use podmeta_metadata::profile::ProfileRef;
+
+use super::compiled_pod::{CompiledPod, ProfileKey};
+use super::feed::Feed;
+use super::index::{CompiledPods, Index};
+use super::update::StateUpdate;
+
+/// The state.
+#[derive(Debug)]
+pub struct OperatorState {
+    pub(super) index: Index,
+    feed: Feed,
+    /// The last report of each node's agent. Empty unless this replica is the leader.
+    pub(super) reports: HashMap<String, Report>,
+    /// Deleted nodes whose pods are not deleted yet.
+    deleted_nodes: BTreeSet<String>,
+    is_leader: bool,
+}
+
+impl OperatorState {
+    /// Creates an empty state. `epoch` is part of the resource versions that agents get.
+    #[must_use]
+    pub fn new(settings: Settings, epoch: Epoch) -> Self {
+        Self {
+            index: Index::new(settings),
+            feed: Feed::new(epoch),
+            reports: HashMap::new(),
+            deleted_nodes: BTreeSet::new(),
+            is_leader: false,
+        }
+    }
+
+    /// Applies an update.
+    pub fn apply(&mut self, update: StateUpdate) {
+        match update {
+            StateUpdate::Pod { facts, addresses } => self.index.set_pod(facts, addresses),
+            StateUpdate::PodDeleted(uid) => self.index.remove_pod(&uid),
+            StateUpdate::Namespace(facts) => self.index.set_namespace(&facts.metadata.name.clone(), Some(facts)),
+            StateUpdate::NamespaceDeleted(name) => self.index.set_namespace(&name, None),
+            StateUpdate::Node(facts) => {
+                self.deleted_nodes.remove(&facts.metadata.name);
+                self.index.set_node(&facts.metadata.name.clone(), Some(facts));
+            }
+            StateUpdate::NodeDeleted(name) => {
+                self.index.set_node(&name, None);
+                self.deleted_nodes.insert(name);
+            }
+            StateUpdate::Policy(object) => self.index.set_policy(*object),
+            StateUpdate::PolicyDeleted(name) => self.index.remove_policy(&name),
+            StateUpdate::Profile(object) => self.index.set_profile(*object),
+            StateUpdate::ProfileDeleted(key) => self.index.remove_profile(&key),
+            StateUpdate::Secret { namespace, name, data } => self.index.set_secret(namespace, name, data),
+            StateUpdate::ConfigMap { namespace, name, values } => {
+                self.index.set_config_map(&namespace, &name, values);
+            }
+            StateUpdate::ReferenceDropped { object, keys } => self.index.drop_reference(&object, &keys),
+            StateUpdate::ListComplete(_) => {}
+            StateUpdate::Leadership(is_leader) => self.set_leader(is_leader),
+            StateUpdate::Report { node, report, recorded } => {
+                // The agent may have disconnected.
+                let _disconnected = recorded.send(self.record_report(&node, report));
+            }
+            StateUpdate::StatusWritten { profile, status, applied } => {
+                self.record_written_status(&profile, status);
+                // The status writer may have stopped.
+                let _stopped = applied.send(());
+            }
+        }
+    }
+
+    /// Compiles pending pods; see [`Index::compile`].
+    #[must_use]
+    pub fn compile(&self, max_pods: usize) -> CompiledPods {
+        self.index.compile(max_pods)
+    }
+
+    /// Stores compiled pods. Returns the nodes whose feed changed, and the number of changed pods.
+    pub fn apply_compiled(&mut self, compiled: CompiledPods) -> (Vec<String>, usize) {
+        let updates = self.index.apply_compiled(compiled);
+        let changed_pods = updates.len();
+        let nodes = self.feed.apply(updates);
+        // The pods of a deleted node can be deleted after it.
+        let (feed, reports) = (&mut self.feed, &mut self.reports);
+        self.deleted_nodes.retain(|node| {
+            let has_pods = feed.has_pods(node);
+            if !has_pods {
+                feed.remove_node(node);
+                reports.remove(node);
+            }
+            has_pods
+        });
+        (nodes, changed_pods)
+    }
+
+    /// Returns true if pods must be compiled.
+    #[must_use]
+    pub fn has_pending_pods(&self) -> bool {
+        self.index.has_pending_pods()
+    }
+
+    /// Returns true if this replica is the leader.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.is_leader
+    }
+
+    /// Returns the index.
+    #[must_use]
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Returns the feed.
+    #[must_use]
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// Returns true if a pod is bound to a node.
+    #[must_use]
+    pub fn is_bound(&self, node: &str, uid: &PodUid) -> bool {
+        self.index.pod(uid).is_some_and(|(bound, _)| bound == node)
+    }
+
+    /// Returns a compiled pod if it is bound to this node.
+    #[must_use]
+    pub fn pod_on_node(&self, node: &str, uid: &PodUid) -> Option<&CompiledPod> {
+        let (bound, compiled) = self.index.pod(uid)?;
+        compiled.filter(|_| bound == node).map(AsRef::as_ref)
+    }
+
+    /// Returns and clears the profiles whose status may have changed.
+    pub fn take_changed_profiles(&mut self) -> BTreeSet<ProfileKey> {
+        self.index.take_changed_profiles()
+    }
+
+    /// A new leader writes the status of every profile. A former leader drops the reports: agents send them to the new one.
+    fn set_leader(&mut self, is_leader: bool) {
+        self.is_leader = is_leader;
+        if is_leader {
+            let profiles: Vec<ProfileKey> = self.index.profile_keys().collect();
+            self.index.mark_changed(profiles);
+        } else {
+            self.reports.clear();
+        }
+    }
+
+    /// Records a report and returns true, or returns false if this replica is not the leader.
+    fn record_report(&mut self, node: &str, report: Report) -> bool {
+        if !self.is_leader {
+            return false;
+        }
+        let before = self.reports.get(node);
+        let has_changed = |uid: &PodUid| before.and_then(|before| before.pods.get(uid)) != report.pods.get(uid);
+        let uids = report.pods.keys().chain(before.into_iter().flat_map(|before| before.pods.keys()));
+        let profiles = uids.filter(|uid| has_changed(uid)).filter_map(|uid| self.pod_on_node(node, uid)?.profile());
+        let profiles: Vec<ProfileKey> = profiles.map(ProfileKey::of).collect();
+        self.index.mark_changed(profiles);
+        self.reports.insert(node.to_owned(), report);
+        true
+    }
+
+    /// Records a status that was written, so that it is not written again before the watch returns it.
+    fn record_written_status(&mut self, profile: &ProfileRef, status: MetadataProfileStatus) {
+        if let Some(known) = self.index.profile_mut(&ProfileKey::of(profile))
+            && known.reference.uid == profile.uid
+        {
+            known.status = Some(status);
+        }
+    }
+}

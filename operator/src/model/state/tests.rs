@@ -1,0 +1,337 @@
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use podmeta_agent_api::calls::{CredentialsRequest, CredentialsResponse, PodReport, ProfileGeneration};
+use podmeta_crds::field::FieldError;
+use podmeta_crds::metadataprofile::LastValid;
+use podmeta_crds::objects::{File, load};
+use podmeta_metadata::compile::Outcome;
+use podmeta_metadata::credentials::SecretData;
+use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::finding::FindingReason;
+use podmeta_metadata::profile::{KeyRef, Profile};
+use tokio::sync::oneshot;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::agents::broker::{self, BrokerError};
+use crate::model::index::SecretUnavailable;
+use crate::model::profile::{InvalidSpec, ProfileObject, ValidSpec};
+use crate::model::update::ReferencedObject;
+
+const OBJECTS: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {namespace: shop, name: web, uid: u1, labels: {app: web}}
+spec: {nodeName: n1, containers: [{name: c, image: 'i:1'}]}
+";
+
+/// Returns a profile for `app=web`.
+fn profile(name: &str, generation: i64, more: &str) -> ProfileObject {
+    let text = format!(
+        "apiVersion: podmeta.dev/v1alpha1\nkind: MetadataProfile\nmetadata: {{namespace: shop, name: {name}, generation: {generation}}}\n\
+         spec: {{dialects: [ec2], podSelector: {{matchLabels: {{app: web}}}}{more}}}\n"
+    );
+    let (objects, problems) = load(&[File { name: "p.yaml".into(), text }], Timestamp::UNIX_EPOCH);
+    assert!(problems.is_empty(), "{problems:?}");
+    let profile = objects.profiles[0].clone();
+    let written = LastValid { generation, spec: "{}".into() };
+    ProfileObject { reference: profile.object.clone(), spec: Ok(ValidSpec { profile, written }), status: None }
+}
+
+fn invalid(name: &str, generation: i64) -> ProfileObject {
+    let valid = profile(name, generation, "");
+    let deny_all = valid.spec.ok().map(|valid| Profile { dialects: BTreeSet::new(), ..valid.profile });
+    let errors = vec![FieldError { field: "spec.metadata[0].expression".into(), message: "is not valid CEL".into() }];
+    ProfileObject { spec: Err(InvalidSpec { errors, last_valid: None, deny_all }), ..profile(name, generation, "") }
+}
+
+fn new_state() -> OperatorState {
+    let (objects, problems) = load(&[File { name: "o.yaml".into(), text: OBJECTS.into() }], Timestamp::UNIX_EPOCH);
+    assert!(problems.is_empty(), "{problems:?}");
+    let mut state = OperatorState::new(Settings::default(), "e1".parse().unwrap());
+    for pod in objects.pods {
+        state.apply(StateUpdate::Namespace(pod.facts.namespace));
+        state.apply(StateUpdate::Node(pod.facts.node.unwrap()));
+        let addresses = vec!["10.0.0.7".parse().unwrap()];
+        state.apply(StateUpdate::Pod { facts: Box::new(pod.facts.pod), addresses });
+    }
+    state
+}
+
+fn apply(state: &mut OperatorState, update: StateUpdate) {
+    state.apply(update);
+    let compiled = state.compile(usize::MAX);
+    state.apply_compiled(compiled);
+}
+
+fn uid() -> PodUid {
+    "u1".try_into().unwrap()
+}
+
+fn key(name: &str) -> ProfileKey {
+    ProfileKey { namespace: "shop".into(), name: name.into() }
+}
+
+fn dialects(state: &OperatorState) -> Option<(bool, bool)> {
+    match &state.pod_on_node("n1", &uid())?.item.outcome {
+        Outcome::Served(workload) => {
+            Some((workload.part(Dialect::Ec2).is_some(), workload.part(Dialect::Ecs).is_some()))
+        }
+        Outcome::Denied(_) | Outcome::Node(_) => None,
+    }
+}
+
+fn report(state: &mut OperatorState, node: &str, report: Report) -> bool {
+    let (recorded_tx, mut recorded) = oneshot::channel();
+    state.apply(StateUpdate::Report { node: node.into(), report, recorded: recorded_tx });
+    recorded.try_recv().unwrap()
+}
+
+fn report_of(profile: &ProfileRef, generation: i64) -> Report {
+    let profile = Some(ProfileGeneration { uid: profile.uid.clone(), generation });
+    Report { pods: BTreeMap::from([(uid(), PodReport { profile, ..PodReport::default() })]) }
+}
+
+#[test]
+fn pod_is_found_on_its_own_node_only() {
+    let mut state = new_state();
+    apply(&mut state, StateUpdate::Profile(Box::new(profile("web", 1, ""))));
+    assert!(state.pod_on_node("n1", &uid()).is_some());
+    assert!(state.pod_on_node("n2", &uid()).is_none());
+    apply(&mut state, StateUpdate::PodDeleted(uid()));
+    assert!(state.pod_on_node("n1", &uid()).is_none());
+}
+
+#[test]
+fn invalid_edit_keeps_the_last_valid_generation() {
+    let mut state = new_state();
+    apply(&mut state, StateUpdate::Profile(Box::new(profile("web", 1, ""))));
+    apply(&mut state, StateUpdate::Profile(Box::new(invalid("web", 2))));
+    assert_eq!(dialects(&state), Some((true, false)));
+    let (reference, _, observed) = state.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap();
+    assert_eq!((reference.generation, observed.generation, observed.errors.len()), (2, 2, 1));
+    assert_eq!(observed.pods.len(), 1);
+    apply(&mut state, StateUpdate::Profile(Box::new(profile("web", 3, ", priority: 3"))));
+    assert!(state.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2.errors.is_empty());
+}
+
+/// Returns an invalid generation of `web` whose status holds a valid one.
+fn invalid_update(generation: i64, last_valid: i64, observed_generation: i64) -> StateUpdate {
+    let mut object = invalid("web", generation);
+    let valid = profile("web", last_valid, "").spec.unwrap();
+    let last_valid = Some(valid.written.clone());
+    let observed_generation = Some(observed_generation);
+    object.status = Some(MetadataProfileStatus { observed_generation, last_valid, ..Default::default() });
+    if let Err(invalid) = &mut object.spec {
+        invalid.last_valid = Some(valid);
+    }
+    StateUpdate::Profile(Box::new(object))
+}
+
+fn last_valid(state: &OperatorState) -> Option<i64> {
+    let observed = state.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2;
+    observed.last_valid.map(|last| last.generation)
+}
+
+#[test]
+fn new_replica_serves_the_last_valid_generation_of_the_status() {
+    let mut state = new_state();
+    apply(&mut state, invalid_update(4, 2, 4));
+    assert_eq!((dialects(&state), last_valid(&state)), (Some((true, false)), Some(2)));
+}
+
+#[test]
+fn replica_serves_the_newest_valid_generation_until_the_leader_has_chosen() {
+    let mut state = new_state();
+    apply(&mut state, StateUpdate::Profile(Box::new(profile("web", 5, ""))));
+    apply(&mut state, invalid_update(6, 2, 4));
+    assert_eq!(last_valid(&state), Some(5), "the status is not about the sixth generation");
+    apply(&mut state, invalid_update(6, 2, 6));
+    assert_eq!(last_valid(&state), Some(2), "the leader has chosen the second generation");
+}
+
+#[test]
+fn unreadable_last_valid_generation_stays_in_the_status() {
+    let mut state = new_state();
+    let mut unreadable = invalid("web", 3);
+    let last_valid = Some(LastValid { generation: 2, spec: "of another version".into() });
+    unreadable.status = Some(MetadataProfileStatus { last_valid: last_valid.clone(), ..Default::default() });
+    apply(&mut state, StateUpdate::Profile(Box::new(unreadable)));
+    let observed = state.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2;
+    assert_eq!((observed.last_valid, observed.has_valid_generation), (last_valid, false));
+}
+
+#[test]
+fn profile_that_was_never_valid_denies_its_pods() {
+    let mut state = new_state();
+    apply(&mut state, StateUpdate::Profile(Box::new(profile("low", 1, ", priority: -1"))));
+    apply(&mut state, StateUpdate::Profile(Box::new(invalid("web", 1))));
+    assert_eq!(dialects(&state), Some((false, false)));
+    apply(&mut state, StateUpdate::ProfileDeleted(key("web")));
+    assert_eq!(dialects(&state), Some((true, false)));
+    assert!(state.observe(&key("web"), Timestamp::UNIX_EPOCH).is_none());
+}
+
+#[test]
+fn pod_is_programmed_after_a_report_of_its_generation() {
+    let mut state = new_state();
+    state.apply(StateUpdate::Leadership(true));
+    let profile = profile("web", 2, "");
+    let reference = profile.reference.clone();
+    apply(&mut state, StateUpdate::Profile(Box::new(profile)));
+    let observed = |state: &OperatorState| state.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2;
+    assert!(observed(&state).has_unreported_nodes && !observed(&state).pods[0].is_programmed);
+    state.take_changed_profiles();
+    report(&mut state, "n2", report_of(&reference, 2));
+    assert!(observed(&state).has_unreported_nodes, "the report of another node does not count");
+    report(&mut state, "n1", report_of(&ProfileRef { uid: "another".into(), ..reference.clone() }, 2));
+    assert!(!observed(&state).pods[0].is_programmed, "a deleted profile with the same name");
+    report(&mut state, "n1", report_of(&reference, 1));
+    assert!(!observed(&state).has_unreported_nodes && !observed(&state).pods[0].is_programmed, "an older generation");
+    report(&mut state, "n1", report_of(&reference, 2));
+    assert!(observed(&state).pods[0].is_programmed);
+    assert_eq!(state.take_changed_profiles(), BTreeSet::from([key("web")]));
+    report(&mut state, "n1", report_of(&reference, 2));
+    assert!(state.take_changed_profiles().is_empty(), "an unchanged report changes nothing");
+}
+
+#[test]
+fn missing_secret_is_an_error_of_the_role_that_refers_to_it() {
+    let mut state = new_state();
+    let secret = ReferencedObject::Secret { namespace: "shop".into(), name: "keys".into() };
+    let user_data = ", userData: {secretKeyRef: {name: keys, key: boot}}";
+    apply(&mut state, StateUpdate::Profile(Box::new(profile("web", 1, user_data))));
+    assert_eq!(state.index().references().into_keys().next(), Some(secret.clone()), "user data refers to it too");
+    let spec = format!(", roles: [{{name: r, dialect: ec2, secret: {{name: keys}}}}]{user_data}");
+    apply(&mut state, StateUpdate::Profile(Box::new(profile("web", 1, &spec))));
+    assert_eq!(state.index().references().into_keys().next(), Some(secret.clone()));
+    assert!(
+        state.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2.secret_errors.is_empty(),
+        "the Secret was not read yet"
+    );
+    let secret_update = |data| StateUpdate::Secret { namespace: "shop".into(), name: "keys".into(), data };
+    state.take_changed_profiles();
+    assert_eq!(state.index().secret("shop", "keys"), Err(SecretUnavailable::Unread));
+    apply(&mut state, secret_update(None));
+    assert_eq!(state.index().secret("shop", "keys"), Err(SecretUnavailable::Missing));
+    assert_eq!(state.take_changed_profiles(), BTreeSet::from([key("web")]));
+    let observed = state.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2;
+    assert_eq!(
+        observed.secret_errors[0].to_string(),
+        "spec.roles[dialect=ec2].secret.name: Secret shop/keys does not exist"
+    );
+    assert_eq!(observed.findings[0].reason, FindingReason::UserDataUnavailable);
+    let data = |keys: &[&str]| {
+        let value = |key: &&str| ((*key).to_owned(), Zeroizing::new(b"x".to_vec()));
+        Some(keys.iter().map(value).collect::<SecretData>())
+    };
+    apply(&mut state, secret_update(data(&["boot"])));
+    let observed = state.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2;
+    assert!(observed.findings.is_empty());
+    assert!(observed.secret_errors[0].message.contains("accessKeyId is missing"), "{:?}", observed.secret_errors);
+    apply(&mut state, secret_update(data(&["boot", "accessKeyId", "secretAccessKey"])));
+    assert!(state.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2.secret_errors.is_empty());
+    state.apply(StateUpdate::ReferenceDropped { object: secret, keys: BTreeSet::new() });
+    assert_eq!(state.index().secret("shop", "keys"), Err(SecretUnavailable::Unread));
+}
+
+#[test]
+fn credentials_of_an_unread_secret_are_retried_later() {
+    let mut state = new_state();
+    let role = ", roles: [{name: r, dialect: ec2, secret: {name: keys}}]";
+    apply(&mut state, StateUpdate::Profile(Box::new(profile("web", 1, role))));
+    let request = CredentialsRequest { pod: uid(), dialect: Dialect::Ec2, profile: None };
+    let credentials = |state: &OperatorState| {
+        let pod = state.pod_on_node("n1", &uid()).unwrap();
+        broker::credentials(state, pod, &request, Timestamp::UNIX_EPOCH)
+    };
+    assert_eq!(
+        credentials(&state),
+        Err(BrokerError::Behind),
+        "the agent retries and serves cached credentials meanwhile"
+    );
+    apply(&mut state, StateUpdate::Secret { namespace: "shop".into(), name: "keys".into(), data: None });
+    assert!(
+        matches!(credentials(&state), Ok(CredentialsResponse::Failed(failure)) if failure.message == "Secret shop/keys does not exist")
+    );
+}
+
+#[test]
+fn user_data_of_another_key_is_rejected() {
+    let mut state = new_state();
+    let user_data = ", userData: {secretKeyRef: {name: keys, key: new}}";
+    apply(&mut state, StateUpdate::Profile(Box::new(profile("web", 1, user_data))));
+    let data = [("old", "o"), ("new", "n")].map(|(key, text)| (key.to_owned(), Zeroizing::new(text.into())));
+    apply(&mut state, StateUpdate::Secret { namespace: "shop".into(), name: "keys".into(), data: Some(data.into()) });
+    let user_data = |key: &str| {
+        let key = KeyRef { name: "keys".into(), key: key.into() };
+        broker::user_data(&state, state.pod_on_node("n1", &uid()).unwrap(), &key)
+    };
+    assert_eq!(user_data("new").unwrap().data.expose(), "bg==");
+    assert_eq!(user_data("old"), Err(BrokerError::Behind));
+}
+
+#[test]
+fn pods_of_a_deleted_node_are_served_until_they_are_deleted() {
+    let mut state = new_state();
+    apply(&mut state, StateUpdate::Profile(Box::new(profile("web", 1, ""))));
+    state.apply(StateUpdate::Leadership(true));
+    assert!(report(&mut state, "n1", Report::default()));
+    apply(&mut state, StateUpdate::NodeDeleted("n1".into()));
+    let list = state.feed().list("n1");
+    assert_eq!(list.items.len(), 1);
+    apply(&mut state, StateUpdate::PodDeleted(uid()));
+    assert!(
+        state.feed().since("n1", &list.resource_version, 1).is_err(),
+        "an agent on a new node with the same name must list again"
+    );
+    assert!(state.feed().list("n1").items.is_empty() && state.reports.is_empty() && state.deleted_nodes.is_empty());
+}
+
+#[test]
+fn report_is_recorded_only_while_this_replica_is_the_leader() {
+    let mut state = new_state();
+    assert!(!report(&mut state, "n1", Report::default()));
+    state.apply(StateUpdate::Leadership(true));
+    assert!(report(&mut state, "n1", Report::default()));
+    assert_eq!(state.reports.len(), 1);
+    state.apply(StateUpdate::Leadership(false));
+    assert!(!report(&mut state, "n1", Report::default()), "a report after leadership was lost");
+    assert!(state.reports.is_empty());
+}
+
+#[test]
+fn new_leader_checks_all_profiles() {
+    let mut state = new_state();
+    apply(&mut state, StateUpdate::Profile(Box::new(profile("web", 1, ""))));
+    state.take_changed_profiles();
+    state.apply(StateUpdate::Leadership(true));
+    assert_eq!(state.take_changed_profiles(), BTreeSet::from([key("web")]));
+}
+
+#[test]
+fn written_status_is_the_previous_status_unless_the_profile_was_replaced() {
+    let mut state = new_state();
+    let profile = profile("web", 1, "");
+    let reference = profile.reference.clone();
+    apply(&mut state, StateUpdate::Profile(Box::new(profile)));
+    let mut write = |uid: &str, generation| {
+        let status = MetadataProfileStatus { observed_generation: Some(generation), ..Default::default() };
+        let profile = ProfileRef { uid: uid.into(), ..reference.clone() };
+        let (applied, _applied) = oneshot::channel();
+        state.apply(StateUpdate::StatusWritten { profile, status, applied });
+        let (_, status, _) = state.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap();
+        status.and_then(|status| status.observed_generation)
+    };
+    assert_eq!(write(&reference.uid, 1), Some(1));
+    assert_eq!(write("another", 2), Some(1));
+}

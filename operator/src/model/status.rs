@@ -1,0 +1,268 @@
+//! Computes the status of a profile. It is a pure function of the observed profile, the previous status and the time, so a
+//! status is written only if it changed.
+
+#[cfg(test)]
+mod tests;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use podmeta_crds::conditions::{ACCEPTED, CONFLICTED, CREDENTIALS_READY, PROGRAMMED};
+use podmeta_crds::field::FieldError;
+use podmeta_crds::metadataprofile::{LastValid, MAX_STATUS_PODS, MetadataProfileStatus};
+use podmeta_metadata::finding::{Finding, FindingReason};
+
+/// The maximum length of a condition's message, in bytes. The API server allows 32,768.
+const MAX_MESSAGE_BYTES: usize = 1024;
+
+/// What the status of a profile is made from.
+#[derive(Clone, Debug, Default)]
+pub struct ObservedProfile {
+    /// The generation of the spec.
+    pub generation: i64,
+    /// What is invalid in the spec. Its pods keep the last valid generation meanwhile.
+    pub errors: Vec<FieldError>,
+    /// The last valid generation, as the status keeps it.
+    pub last_valid: Option<LastValid>,
+    /// Whether there is a valid generation.
+    pub has_valid_generation: bool,
+    /// The findings of compiling the pods.
+    pub findings: Vec<Finding>,
+    /// The pods that use the profile.
+    pub pods: Vec<ObservedPod>,
+    /// Whether the profile has roles.
+    pub has_roles: bool,
+    /// The Secrets of roles that do not exist or do not hold valid credentials.
+    pub secret_errors: Vec<FieldError>,
+    /// Whether the agent of a node with such pods has not reported yet.
+    pub has_unreported_nodes: bool,
+}
+
+/// A pod that uses the profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedPod {
+    /// The pod's name.
+    pub name: String,
+    /// Whether the node agent has the newest compiled workload.
+    pub is_programmed: bool,
+    /// The result of the pod's last request for credentials.
+    pub credentials: CredentialsState,
+    /// Whether the pod sent requests without a session token in the last 24 hours.
+    pub is_tokenless: bool,
+}
+
+/// The result of a pod's last request for credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialsState {
+    /// The pod did not request credentials.
+    NotRequested,
+    /// The pod got credentials.
+    Issued,
+    /// The provider failed, with the profile field of the role.
+    Failed(FieldError),
+}
+
+/// Returns the next status. Conditions whose status did not change keep their transition time.
+#[must_use]
+pub fn next(
+    previous: Option<&MetadataProfileStatus>,
+    observed: &ObservedProfile,
+    now: Timestamp,
+) -> MetadataProfileStatus {
+    let conditions = [accepted(observed), programmed(observed), credentials_ready(observed), conflicted(observed)];
+    let before = |kind: &str| previous?.conditions.iter().find(|condition| condition.type_ == kind);
+    let condition = |new: NewCondition| {
+        let unchanged = before(new.kind).filter(|before| before.status == new.status.as_str());
+        Condition {
+            type_: new.kind.to_owned(),
+            status: new.status.as_str().to_owned(),
+            reason: new.reason,
+            message: truncate(new.message),
+            observed_generation: Some(observed.generation),
+            last_transition_time: unchanged.map_or(Time(now), |before| before.last_transition_time.clone()),
+        }
+    };
+    let programmed = observed.pods.iter().filter(|pod| pod.is_programmed).count();
+    MetadataProfileStatus {
+        observed_generation: Some(observed.generation),
+        conditions: conditions.into_iter().map(condition).collect(),
+        matched_pods: Some(to_i64(observed.pods.len())),
+        programmed_pods: Some(to_i64(programmed)),
+        tokenless_pods: Some(to_i64(observed.pods.iter().filter(|pod| pod.is_tokenless).count())),
+        pods: status_pods(observed),
+        last_valid: observed.last_valid.clone(),
+    }
+}
+
+/// Returns true if the only change is pods that became pending, for a generation that was fully programmed before.
+#[must_use]
+pub fn is_only_pending(previous: Option<&MetadataProfileStatus>, next: &MetadataProfileStatus) -> bool {
+    let Some(previous) = previous.filter(|previous| previous.observed_generation == next.observed_generation) else {
+        return false;
+    };
+    let condition = |status: &MetadataProfileStatus, kind: &str| {
+        let condition = status.conditions.iter().find(|condition| condition.type_ == kind);
+        condition.map(|condition| (condition.status.clone(), condition.reason.clone()))
+    };
+    let is_programmed =
+        |status| condition(status, PROGRAMMED).is_some_and(|(status, _)| status == ConditionStatus::True.as_str());
+    let others_unchanged =
+        [ACCEPTED, CREDENTIALS_READY, CONFLICTED].iter().all(|kind| condition(previous, kind) == condition(next, kind));
+    is_programmed(previous) && !is_programmed(next) && others_unchanged
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ConditionStatus {
+    True,
+    False,
+    Unknown,
+}
+
+impl ConditionStatus {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// A condition without its times.
+#[derive(Debug)]
+struct NewCondition {
+    kind: &'static str,
+    status: ConditionStatus,
+    reason: String,
+    message: String,
+}
+
+impl NewCondition {
+    fn new(kind: &'static str, status: ConditionStatus, reason: impl ToString, message: impl Into<String>) -> Self {
+        Self { kind, status, reason: reason.to_string(), message: message.into() }
+    }
+}
+
+fn accepted(observed: &ObservedProfile) -> NewCondition {
+    let condition = |status, reason: &str, message: String| NewCondition::new(ACCEPTED, status, reason, message);
+    if !observed.errors.is_empty() {
+        let errors = join(observed.errors.iter().map(ToString::to_string));
+        let effect = match (observed.has_valid_generation, &observed.last_valid) {
+            (true, Some(last)) => format!("pods keep the last valid generation, {}", last.generation),
+            (true, None) => "pods keep the last valid generation".to_owned(),
+            (false, _) => "there is no valid generation, so agents serve no metadata to its pods".to_owned(),
+        };
+        return condition(ConditionStatus::False, "Invalid", format!("{errors}; {effect}"));
+    }
+    let restrictions: Vec<&Finding> =
+        observed.findings.iter().filter(|finding| is_restriction(finding.reason)).collect();
+    match restrictions.iter().map(|finding| finding.reason).min() {
+        Some(first) => {
+            condition(ConditionStatus::False, &first.to_string(), join(restrictions.into_iter().map(format_finding)))
+        }
+        None => condition(ConditionStatus::True, "Accepted", "the spec is valid and no policy restricts it".to_owned()),
+    }
+}
+
+/// Says only which data the node agents have. Requests of pods reach them once routing exists.
+fn programmed(observed: &ObservedProfile) -> NewCondition {
+    let condition = |status, reason: &str, message: String| NewCondition::new(PROGRAMMED, status, reason, message);
+    let pending = observed.pods.iter().filter(|pod| !pod.is_programmed).count();
+    match (observed.pods.len(), pending) {
+        (0, _) => condition(ConditionStatus::True, "NoPods", "no pod uses this profile".to_owned()),
+        (all, 0) => condition(
+            ConditionStatus::True,
+            "Programmed",
+            format!("node agents have the data of all {all} pods; requests of pods are not routed to them yet"),
+        ),
+        (all, pending) => condition(
+            ConditionStatus::False,
+            "Pending",
+            format!("node agents do not have the data of {pending} of {all} pods yet"),
+        ),
+    }
+}
+
+fn credentials_ready(observed: &ObservedProfile) -> NewCondition {
+    let condition =
+        |status, reason: &str, message: String| NewCondition::new(CREDENTIALS_READY, status, reason, message);
+    if !observed.secret_errors.is_empty() {
+        let errors = join(observed.secret_errors.iter().map(ToString::to_string));
+        return condition(ConditionStatus::False, "SecretUnusable", errors);
+    }
+    let failures = observed.pods.iter().filter_map(|pod| match &pod.credentials {
+        CredentialsState::Failed(error) => Some(format!("pod {}: {error}", pod.name)),
+        CredentialsState::Issued | CredentialsState::NotRequested => None,
+    });
+    let failures = join(failures);
+    let any_issued = observed.pods.iter().any(|pod| pod.credentials == CredentialsState::Issued);
+    match (observed.has_roles, failures.is_empty(), any_issued) {
+        (false, _, _) => condition(ConditionStatus::True, "NoRoles", "the profile has no roles".to_owned()),
+        (true, false, _) => condition(ConditionStatus::False, "ProviderFailed", failures),
+        (true, true, true) => {
+            condition(ConditionStatus::True, "Given", "every pod that requested credentials got them".to_owned())
+        }
+        (true, true, false) => {
+            condition(ConditionStatus::Unknown, "NotAsked", "no pod has requested credentials yet".to_owned())
+        }
+    }
+}
+
+fn conflicted(observed: &ObservedProfile) -> NewCondition {
+    let conflicts = observed.findings.iter().filter(|finding| finding.reason == FindingReason::Conflicted);
+    let conflicts = join(conflicts.map(format_finding));
+    if conflicts.is_empty() {
+        let message = "no other profile with the same priority matches its pods";
+        NewCondition::new(CONFLICTED, ConditionStatus::False, "NoConflict", message)
+    } else {
+        NewCondition::new(CONFLICTED, ConditionStatus::True, "Conflicted", conflicts)
+    }
+}
+
+/// Returns true if a finding means that a part of the spec is not in effect.
+fn is_restriction(reason: FindingReason) -> bool {
+    match reason {
+        FindingReason::PolicyTightened
+        | FindingReason::PolicyForbids
+        | FindingReason::UserDataUnavailable
+        | FindingReason::ItemUnavailable
+        | FindingReason::ItemMisplaced
+        | FindingReason::InternalError => true,
+        // A conflict has its own condition. Most labels are not valid tag keys.
+        FindingReason::Conflicted | FindingReason::TagDropped => false,
+    }
+}
+
+fn format_finding(finding: &Finding) -> String {
+    format!("{}: {}", finding.field, finding.message)
+}
+
+/// Joins the lines in an order that does not depend on the order of the pods.
+fn join(lines: impl Iterator<Item = String>) -> String {
+    let mut lines: Vec<String> = lines.collect();
+    lines.sort_unstable();
+    lines.dedup();
+    lines.join("; ")
+}
+
+fn truncate(message: String) -> String {
+    if message.len() <= MAX_MESSAGE_BYTES {
+        return message;
+    }
+    let mut short: String = message.chars().take(MAX_MESSAGE_BYTES / 4 - 1).collect(); // a character has up to four bytes
+    short.push('…');
+    short
+}
+
+/// Returns the pods that are not programmed, then those without credentials.
+fn status_pods(observed: &ObservedProfile) -> Vec<String> {
+    let pending = observed.pods.iter().filter(|pod| !pod.is_programmed);
+    let failed = |pod: &&ObservedPod| pod.is_programmed && matches!(pod.credentials, CredentialsState::Failed(_));
+    let [mut pending, mut failed] = [pending.collect::<Vec<_>>(), observed.pods.iter().filter(failed).collect()];
+    pending.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    failed.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    pending.into_iter().chain(failed).take(MAX_STATUS_PODS).map(|pod| pod.name.clone()).collect()
+}
+
+fn to_i64(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

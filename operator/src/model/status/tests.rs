@@ -1,0 +1,184 @@
+use super::*;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_767_600_000 + second).unwrap()
+}
+
+fn pod(name: &str, programmed: bool, credentials: CredentialsState) -> ObservedPod {
+    ObservedPod { name: name.into(), is_programmed: programmed, credentials, is_tokenless: false }
+}
+
+fn field(field: &str, message: &str) -> FieldError {
+    FieldError { field: field.into(), message: message.into() }
+}
+
+fn finding(field: &str, reason: FindingReason, message: &str) -> Finding {
+    Finding { profile: None, field: field.into(), reason, message: message.into() }
+}
+
+/// Returns status, reason and message of a condition.
+fn condition<'s>(status: &'s MetadataProfileStatus, kind: &str) -> (&'s str, &'s str, &'s str) {
+    let found = status.conditions.iter().find(|condition| condition.type_ == kind).unwrap();
+    (&found.status, &found.reason, &found.message)
+}
+
+#[test]
+fn programmed_profile_has_good_conditions() {
+    let pods = vec![pod("a", true, CredentialsState::Issued), pod("b", true, CredentialsState::NotRequested)];
+    let observed = ObservedProfile { generation: 3, pods, has_roles: true, ..ObservedProfile::default() };
+    let status = next(None, &observed, at(0));
+    assert_eq!((status.observed_generation, status.matched_pods, status.programmed_pods), (Some(3), Some(2), Some(2)));
+    assert_eq!(condition(&status, ACCEPTED).0, "True");
+    assert_eq!(
+        condition(&status, PROGRAMMED),
+        ("True", "Programmed", "node agents have the data of all 2 pods; requests of pods are not routed to them yet")
+    );
+    assert_eq!(condition(&status, CREDENTIALS_READY).1, "Given");
+    assert_eq!(condition(&status, CONFLICTED).0, "False");
+    assert!(
+        status.pods.is_empty() && status.conditions.iter().all(|condition| condition.observed_generation == Some(3))
+    );
+}
+
+#[test]
+fn each_restriction_has_its_own_reason_and_names_the_field() {
+    let invalid =
+        ObservedProfile { errors: vec![field("spec.roles[0].name", "is missing")], ..ObservedProfile::default() };
+    let denied =
+        "spec.roles[0].name: is missing; there is no valid generation, so agents serve no metadata to its pods";
+    assert_eq!(condition(&next(None, &invalid, at(0)), ACCEPTED), ("False", "Invalid", denied));
+    let last_valid = Some(LastValid { generation: 2, spec: "{}".into() });
+    let status = next(None, &ObservedProfile { last_valid, has_valid_generation: true, ..invalid }, at(0));
+    let kept = "spec.roles[0].name: is missing; pods keep the last valid generation, 2";
+    assert_eq!(condition(&status, ACCEPTED), ("False", "Invalid", kept));
+    assert_eq!(status.last_valid.unwrap().generation, 2);
+    for (reason, name) in [
+        (FindingReason::PolicyTightened, "PolicyTightened"),
+        (FindingReason::PolicyForbids, "PolicyForbids"),
+        (FindingReason::UserDataUnavailable, "UserDataUnavailable"),
+        (FindingReason::ItemUnavailable, "ItemUnavailable"),
+        (FindingReason::ItemMisplaced, "ItemMisplaced"),
+        (FindingReason::InternalError, "InternalError"),
+    ] {
+        let observed =
+            ObservedProfile { findings: vec![finding("spec.x", reason, "message")], ..ObservedProfile::default() };
+        assert_eq!(condition(&next(None, &observed, at(0)), ACCEPTED), ("False", name, "spec.x: message"));
+    }
+    let dropped = ObservedProfile {
+        findings: vec![finding("spec.tags", FindingReason::TagDropped, "message")],
+        ..ObservedProfile::default()
+    };
+    assert_eq!(condition(&next(None, &dropped, at(0)), ACCEPTED).0, "True");
+}
+
+#[test]
+fn conflict_has_its_own_condition() {
+    let observed = ObservedProfile {
+        findings: vec![finding("spec.priority", FindingReason::Conflicted, "message")],
+        ..ObservedProfile::default()
+    };
+    let status = next(None, &observed, at(0));
+    assert_eq!(condition(&status, CONFLICTED), ("True", "Conflicted", "spec.priority: message"));
+    assert_eq!(condition(&status, ACCEPTED).0, "True");
+}
+
+#[test]
+fn credentials_ready_is_unknown_without_requests_and_false_after_a_failure() {
+    let with = |credentials: Vec<CredentialsState>| {
+        let pods = credentials.into_iter().map(|credentials| pod("a", true, credentials)).collect();
+        next(None, &ObservedProfile { pods, has_roles: true, ..ObservedProfile::default() }, at(0))
+    };
+    assert_eq!(condition(&with(vec![CredentialsState::NotRequested]), CREDENTIALS_READY).0, "Unknown");
+    let failed = CredentialsState::Failed(field("spec.roles[0].secret", "Secret keys does not exist"));
+    let status = with(vec![CredentialsState::Issued, failed]);
+    let message = "pod a: spec.roles[0].secret: Secret keys does not exist";
+    assert_eq!(condition(&status, CREDENTIALS_READY), ("False", "ProviderFailed", message));
+    assert_eq!(status.pods, ["a"]);
+    let none = next(None, &ObservedProfile::default(), at(0));
+    assert_eq!(condition(&none, CREDENTIALS_READY), ("True", "NoRoles", "the profile has no roles"));
+}
+
+#[test]
+fn only_conditions_that_flip_get_a_new_transition_time() {
+    let pending = ObservedProfile {
+        generation: 1,
+        pods: vec![pod("a", false, CredentialsState::NotRequested)],
+        ..ObservedProfile::default()
+    };
+    let first = next(None, &pending, at(0));
+    assert_eq!(next(Some(&first), &pending, at(5)), first, "no change");
+
+    let done = ObservedProfile {
+        generation: 2,
+        pods: vec![pod("a", true, CredentialsState::NotRequested)],
+        ..ObservedProfile::default()
+    };
+    let second = next(Some(&first), &done, at(9));
+    let time = |status: &MetadataProfileStatus, kind: &str| {
+        status.conditions.iter().find(|condition| condition.type_ == kind).unwrap().last_transition_time.0
+    };
+    assert_eq!((time(&second, PROGRAMMED), time(&second, ACCEPTED)), (at(9), at(0)));
+    assert_eq!(second.observed_generation, Some(2));
+}
+
+#[test]
+fn order_of_pods_does_not_change_the_status_and_the_list_is_bounded() {
+    let mut pods: Vec<_> =
+        (0..40).map(|number| pod(&format!("pod-{number:02}"), false, CredentialsState::NotRequested)).collect();
+    let findings = vec![
+        finding("spec.b", FindingReason::ItemUnavailable, "two"),
+        finding("spec.a", FindingReason::ItemUnavailable, "one"),
+    ];
+    let observed = ObservedProfile { pods: pods.clone(), findings: findings.clone(), ..ObservedProfile::default() };
+    let first = next(None, &observed, at(0));
+    pods.reverse();
+    let reversed =
+        ObservedProfile { pods, findings: findings.into_iter().rev().collect(), ..ObservedProfile::default() };
+    assert_eq!(next(Some(&first), &reversed, at(1)), first);
+    assert_eq!((first.pods.len(), first.pods[0].as_str()), (MAX_STATUS_PODS, "pod-00"));
+}
+
+#[test]
+fn pending_pods_are_named_before_those_without_credentials() {
+    let failed = || CredentialsState::Failed(field("spec.roles[dialect=ec2]", "no"));
+    let pods = vec![pod("a", true, failed()), pod("b", false, failed()), pod("c", true, CredentialsState::Issued)];
+    let finding = || finding("spec.a", FindingReason::ItemUnavailable, "one");
+    let observed = ObservedProfile { pods, findings: vec![finding(), finding()], ..ObservedProfile::default() };
+    let status = next(None, &observed, at(0));
+    assert_eq!(status.pods, ["b", "a"]);
+    assert_eq!(condition(&status, ACCEPTED).2, "spec.a: one");
+}
+
+#[test]
+fn long_message_is_truncated() {
+    let many = (0..200).map(|number| field(&format!("spec.metadata[{number}].path"), "is not one: …")).collect();
+    let status = next(None, &ObservedProfile { errors: many, ..ObservedProfile::default() }, at(0));
+    let message = condition(&status, ACCEPTED).2;
+    assert!(
+        message.len() <= MAX_MESSAGE_BYTES && message.ends_with('…') && message.starts_with("spec.metadata[0]"),
+        "{message}"
+    );
+}
+
+#[test]
+fn new_pod_of_a_programmed_generation_is_only_pending() {
+    let all = vec![pod("a", true, CredentialsState::NotRequested)];
+    let some = vec![pod("a", true, CredentialsState::NotRequested), pod("b", false, CredentialsState::NotRequested)];
+    let of = |generation, pods: &Vec<ObservedPod>| ObservedProfile {
+        generation,
+        pods: pods.clone(),
+        ..ObservedProfile::default()
+    };
+    let programmed = next(None, &of(1, &all), at(0));
+    assert!(is_only_pending(Some(&programmed), &next(Some(&programmed), &of(1, &some), at(1))));
+    assert!(!is_only_pending(Some(&programmed), &next(Some(&programmed), &of(2, &some), at(1))), "an edit");
+    assert!(!is_only_pending(None, &next(None, &of(1, &some), at(1))), "a new profile");
+    let conflict = ObservedProfile {
+        findings: vec![finding("spec.priority", FindingReason::Conflicted, "message")],
+        ..of(1, &some)
+    };
+    assert!(
+        !is_only_pending(Some(&programmed), &next(Some(&programmed), &conflict, at(1))),
+        "another condition changed"
+    );
+}

@@ -1,0 +1,150 @@
+//! The updates of [`OperatorState`](super::state::OperatorState). Every change of the state is one of these, sent through
+//! one channel to the reconcile task.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use podmeta_agent_api::calls::Report;
+use podmeta_crds::field::FieldError;
+use podmeta_crds::metadataprofile::MetadataProfileStatus;
+use podmeta_metadata::credentials::SecretData;
+use podmeta_metadata::facts::{NamespaceFacts, NodeFacts, PodFacts};
+use podmeta_metadata::names::PodUid;
+use podmeta_metadata::policy::Policy;
+use podmeta_metadata::profile::ProfileRef;
+use tokio::sync::oneshot;
+
+use super::compiled_pod::ProfileKey;
+use super::profile::ProfileObject;
+
+/// One change of the operator's state.
+#[derive(Debug)]
+pub enum StateUpdate {
+    /// A pod was added or modified. A pod without a node is handled as deleted.
+    Pod {
+        /// The pod.
+        facts: Box<PodFacts>,
+        /// The addresses in its status. Empty until the kubelet has reported them.
+        addresses: Vec<IpAddr>,
+    },
+    /// A pod was deleted.
+    PodDeleted(PodUid),
+    /// A namespace was added or modified.
+    Namespace(NamespaceFacts),
+    /// A namespace was deleted.
+    NamespaceDeleted(String),
+    /// A node was added or modified.
+    Node(NodeFacts),
+    /// A node was deleted.
+    NodeDeleted(String),
+    /// A policy was added or modified, valid or not.
+    Policy(Box<PolicyObject>),
+    /// A policy was deleted.
+    PolicyDeleted(String),
+    /// A profile was added or modified, valid or not.
+    Profile(Box<ProfileObject>),
+    /// A profile was deleted.
+    ProfileDeleted(ProfileKey),
+    /// A Secret was read.
+    Secret {
+        /// The Secret's namespace.
+        namespace: String,
+        /// The Secret's name.
+        name: String,
+        /// The data, or `None` if the Secret does not exist.
+        data: Option<SecretData>,
+    },
+    /// A ConfigMap was read.
+    ConfigMap {
+        /// The ConfigMap's namespace.
+        namespace: String,
+        /// The ConfigMap's name.
+        name: String,
+        /// The values of the keys that profiles refer to. A missing key does not exist.
+        values: BTreeMap<String, Bytes>,
+    },
+    /// No profile refers to an object, or to some keys of a ConfigMap, any more. Its watch has ended.
+    ReferenceDropped {
+        /// The Secret or ConfigMap.
+        object: ReferencedObject,
+        /// The keys of the ConfigMap. Empty for a Secret.
+        keys: BTreeSet<String>,
+    },
+    /// The initial list of a watch is complete.
+    ListComplete(WatchedKind),
+    /// This replica became the leader, or stopped being the leader.
+    Leadership(bool),
+    /// A node agent reported.
+    Report {
+        /// The agent's node.
+        node: String,
+        /// The report.
+        report: Report,
+        /// Receives `true` if the report was recorded, or `false` if this replica is not the leader.
+        recorded: oneshot::Sender<bool>,
+    },
+    /// The leader wrote the status of a profile.
+    StatusWritten {
+        /// The profile.
+        profile: ProfileRef,
+        /// The status that was written.
+        status: MetadataProfileStatus,
+        /// Is completed when the update is applied.
+        applied: oneshot::Sender<()>,
+    },
+}
+
+/// A `MetadataPolicy` as the API server holds it.
+#[derive(Debug)]
+pub struct PolicyObject {
+    /// The policy's name.
+    pub name: String,
+    /// The parsed spec, or what is invalid in it.
+    pub spec: Result<Policy, Vec<FieldError>>,
+}
+
+/// A Secret or ConfigMap that a profile refers to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ReferencedObject {
+    /// A Secret.
+    Secret {
+        /// The namespace.
+        namespace: String,
+        /// The name.
+        name: String,
+    },
+    /// A ConfigMap.
+    ConfigMap {
+        /// The namespace.
+        namespace: String,
+        /// The name.
+        name: String,
+    },
+}
+
+/// The objects that profiles refer to, with the keys of each ConfigMap.
+pub type References = BTreeMap<ReferencedObject, BTreeSet<String>>;
+
+/// What the operator watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WatchedKind {
+    /// Namespaces.
+    Namespaces,
+    /// Nodes.
+    Nodes,
+    /// Pods that are bound to a node.
+    Pods,
+    /// `MetadataPolicy` objects.
+    Policies,
+    /// `MetadataProfile` objects.
+    Profiles,
+    /// The Secrets and ConfigMaps that profiles refer to.
+    References,
+}
+
+impl WatchedKind {
+    /// All kinds. Agents are served only after all of them are listed: a partial state would take pods away from them.
+    pub const ALL: [Self; 6] =
+        [Self::Namespaces, Self::Nodes, Self::Pods, Self::Policies, Self::Profiles, Self::References];
+}
