@@ -96,6 +96,14 @@ fuzz: $(FUZZ) ## Fuzz TARGET (request, path, token, objects, cel or tag) for SEC
 $(FUZZ):
 	$(CARGO) install cargo-fuzz --version 0.13.2 --locked --root $(TOOLS)
 
+.PHONY: mutations
+mutations: ## Run every mutation of tests/mutations, report stale ones: about an hour
+	$(CARGO) run --quiet --package podmeta-tests --bin mutations
+
+.PHONY: conformance-page
+conformance-page: ## Write docs/conformance.md from the cases and the record of mutations
+	$(CARGO) run --quiet --package podmeta-tests --bin mutations -- --page
+
 .PHONY: crds
 crds: ## Write the CRDs again after their types changed
 	$(CARGO) run --quiet --package podmeta-crds --bin crdgen -- charts/podmeta/files/crds

@@ -25,7 +25,7 @@ pub(crate) use self::wire::pipe;
 
 /// A case and the file it came from.
 #[derive(Debug)]
-pub struct Found {
+pub struct CaseFile {
     /// The folder it is in.
     pub dialect: Dialect,
     /// The file's name without its extension.
@@ -34,7 +34,7 @@ pub struct Found {
     pub case: anyhow::Result<Case>,
 }
 
-impl Found {
+impl CaseFile {
     /// The case's folder and name.
     #[must_use]
     pub fn id(&self) -> String {
@@ -58,7 +58,7 @@ pub fn folder() -> PathBuf {
 ///
 /// # Errors
 /// If a folder or a file cannot be read. A file that is not a case is in the list.
-pub fn read_all(folder: &Path) -> anyhow::Result<Vec<Found>> {
+pub fn read_all(folder: &Path) -> anyhow::Result<Vec<CaseFile>> {
     let mut all = Vec::new();
     for dialect in Dialect::ALL {
         let place = folder.join(dialect.as_str());
@@ -66,7 +66,7 @@ pub fn read_all(folder: &Path) -> anyhow::Result<Vec<Found>> {
             let path = entry?.path();
             let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            all.push(Found { dialect, name, case: Case::read(&text) });
+            all.push(CaseFile { dialect, name, case: Case::read(&text) });
         }
     }
     all.sort_by(|a, b| (a.dialect, &a.name).cmp(&(b.dialect, &b.name)));
@@ -75,7 +75,7 @@ pub fn read_all(folder: &Path) -> anyhow::Result<Vec<Found>> {
 
 /// Plays cases, as many at once as there are processors. Gives the reports of those that failed, in order.
 #[must_use]
-pub fn play(folder: &Path, cases: &[Found]) -> Vec<Failure> {
+pub fn play(folder: &Path, cases: &[CaseFile]) -> Vec<Failure> {
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
     let work = || {

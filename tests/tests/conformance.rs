@@ -9,7 +9,7 @@ use podmeta_tests::conformance::{folder, play, read_all};
 const AT_LEAST: [(Dialect, usize); 2] = [(Dialect::Ec2, 250), (Dialect::Ecs, 120)];
 
 #[test]
-fn every_case_holds() {
+fn all_cases_pass() {
     let folder = folder();
     let cases = read_all(&folder).unwrap();
     let failures = play(&folder, &cases);
