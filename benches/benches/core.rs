@@ -7,7 +7,7 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use jiff::Timestamp;
-use podmeta_crds::objects::{File, Objects, load};
+use podmeta_crds::manifests::{LoadedObjects, ManifestFile, load};
 use podmeta_metadata::compile::{Outcome, Settings, Sources, compile};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::evaluate::{EdgeChecks, PodState, evaluate};
@@ -22,18 +22,18 @@ fn now() -> Timestamp {
     Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(1_767_601_320)
 }
 
-fn objects() -> Objects {
-    let (objects, problems) = load(&[File { name: "full.yaml".to_owned(), text: FULL.to_owned() }], now());
+fn objects() -> LoadedObjects {
+    let (objects, problems) = load(&[ManifestFile { name: "full.yaml".to_owned(), text: FULL.to_owned() }], now());
     assert!(problems.is_empty(), "{problems:?}");
     objects
 }
 
-fn compiled(objects: &Objects) -> Outcome {
+fn compiled(objects: &LoadedObjects) -> Outcome {
     let pod = objects.pods.first().expect("the example has a pod");
     compile(&pod.facts, &objects.profiles, &objects.policies, &Sources::new(), &Settings::default()).outcome
 }
 
-fn workload(objects: &Objects) -> Box<Workload> {
+fn workload(objects: &LoadedObjects) -> Box<Workload> {
     match compiled(objects) {
         Outcome::Served(workload) => workload,
         other => panic!("the example's pod is not served: {other:?}"),

@@ -1,23 +1,18 @@
-//! podmeta's custom resources, and the way from Kubernetes objects and YAML files to the core's validated types.
+//! podmeta's custom resources, and the conversion of Kubernetes objects to the validated types of `podmeta-metadata`.
 //!
-//! [`metadataprofile`] and [`metadatapolicy`] are what users write; [`profile`], [`policy`] and [`facts`] turn them and
-//! Kubernetes' own objects into the core's types, with every error at its field; [`objects`] reads files. No client, no
-//! socket and no clock: an API server is not needed to find out whether a profile is right.
+//! - `api`: the types of [`metadataprofile`] and [`metadatapolicy`], their schema, and the generated CRDs ([`crd`]).
+//! - `convert`: [`profile`], [`policy`] and [`facts`] convert objects. They report every error with its [`field`].
+//! - [`manifests`]: loads objects from YAML and JSON files, for the dev server.
+//!
+//! This crate has no client, no socket and no clock.
 
+mod api;
+mod convert;
 #[cfg(test)]
-mod accept;
-pub mod conditions;
-pub mod crd;
+mod documentation_tests;
+pub mod manifests;
 #[cfg(test)]
-mod docs;
-pub mod facts;
-pub mod field;
-pub mod labels;
-pub mod metadatapolicy;
-pub mod metadataprofile;
-mod names;
-pub mod objects;
-pub mod policy;
-pub mod profile;
-mod schema;
-pub mod yaml;
+mod validation_tests;
+
+pub use api::{conditions, crd, metadatapolicy, metadataprofile};
+pub use convert::{facts, field, json, policy, profile};

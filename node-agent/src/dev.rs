@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
-use podmeta_crds::objects::Problem;
+use podmeta_crds::manifests::ManifestError;
 use podmeta_service::admin::Admin;
 use podmeta_service::limits;
 use podmeta_service::signals::Signals;
@@ -80,7 +80,7 @@ pub fn main(args: Args) -> Result<ExitCode> {
     }
 }
 
-fn print_problems(problems: &[Problem]) {
+fn print_problems(problems: &[ManifestError]) {
     for problem in problems {
         eprintln!("error: {problem}");
     }

@@ -1,12 +1,12 @@
-//! Writes the definitions of both resources into a folder: `make crds`.
+//! Writes the CRDs to a directory. Usage: `crdgen DIRECTORY` (run by `make crds`).
 
 use std::error::Error;
 use std::path::Path;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let folder = std::env::args_os().nth(1).ok_or("the folder to write to is missing")?;
-    for published in podmeta_crds::crd::published()? {
-        std::fs::write(Path::new(&folder).join(published.file), published.yaml()?)?;
+    let directory = std::env::args_os().nth(1).ok_or("missing argument: the directory to write to")?;
+    for generated in podmeta_crds::crd::generate()? {
+        std::fs::write(Path::new(&directory).join(generated.file_name), generated.to_yaml()?)?;
     }
     Ok(())
 }

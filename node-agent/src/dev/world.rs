@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use podmeta_crds::objects::{self, Objects, Problem};
+use podmeta_crds::manifests::{self, LoadedObjects, ManifestError};
 use podmeta_metadata::compile::{Outcome, Settings, Sources, compile};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::finding::{Finding, FindingReason};
@@ -44,15 +44,16 @@ impl World {
     ///
     /// # Errors
     /// If anything in them is wrong: every problem, a line each.
-    pub fn read(texts: &[Text], seen: Timestamp, settings: &Settings) -> Result<Self, Vec<Problem>> {
-        let files = texts.iter().map(|text| objects::File { name: text.name.clone(), text: text.text.clone() });
-        let (objects, mut problems) = objects::load(&files.collect::<Vec<_>>(), seen);
-        problems.extend(objects::check_references(&objects));
+    pub fn read(texts: &[Text], seen: Timestamp, settings: &Settings) -> Result<Self, Vec<ManifestError>> {
+        let files =
+            texts.iter().map(|text| manifests::ManifestFile { name: text.name.clone(), text: text.text.clone() });
+        let (objects, mut problems) = manifests::load(&files.collect::<Vec<_>>(), seen);
+        problems.extend(manifests::check_references(&objects));
         if !problems.is_empty() {
             return Err(problems);
         }
         let mut world = Self { secrets: secrets(&objects), ..Self::default() };
-        world.notes.extend(objects.passed_over.iter().cloned());
+        world.notes.extend(objects.skipped.iter().cloned());
         let mut findings = Vec::new();
         for pod in &objects.pods {
             world.compile(&objects, pod, settings, &mut findings);
@@ -74,8 +75,8 @@ impl World {
 
     fn compile(
         &mut self,
-        objects: &Objects,
-        pod: &objects::KnownPod,
+        objects: &LoadedObjects,
+        pod: &manifests::LoadedPod,
         settings: &Settings,
         findings: &mut Vec<Finding>,
     ) {
@@ -114,7 +115,7 @@ impl DevPod {
 }
 
 /// A finding as a line, with the place that it is about.
-fn line(objects: &Objects, finding: &Finding) -> String {
+fn line(objects: &LoadedObjects, finding: &Finding) -> String {
     let what = format!("{}: {}", finding.reason, finding.message);
     let Some(profile) = &finding.profile else { return what };
     let (namespace, name) = (&profile.namespace, &profile.name);
@@ -125,7 +126,7 @@ fn line(objects: &Objects, finding: &Finding) -> String {
     }
 }
 
-fn selects_nothing(objects: &Objects, profile: &ProfileRef) -> String {
+fn selects_nothing(objects: &LoadedObjects, profile: &ProfileRef) -> String {
     let (namespace, name) = (&profile.namespace, &profile.name);
     let what = format!(
         "MetadataProfile {namespace}/{name}: spec.podSelector: selects no pod of namespace {namespace} in these files"
@@ -137,7 +138,7 @@ fn selects_nothing(objects: &Objects, profile: &ProfileRef) -> String {
 }
 
 /// The values of ConfigMaps that the profiles of a namespace name.
-fn sources(objects: &Objects, namespace: &str) -> Sources {
+fn sources(objects: &LoadedObjects, namespace: &str) -> Sources {
     let named = objects.profiles.iter().filter(|profile| profile.object.namespace == namespace);
     let keys = named.filter_map(Profile::config_map_key);
     let value =
@@ -146,7 +147,7 @@ fn sources(objects: &Objects, namespace: &str) -> Sources {
 }
 
 /// The Secrets that profiles name.
-fn secrets(objects: &Objects) -> Secrets {
+fn secrets(objects: &LoadedObjects) -> Secrets {
     let mut secrets = Secrets::new();
     for profile in &objects.profiles {
         for name in profile.secret_names() {

@@ -17,7 +17,7 @@ use kube::{Client, Resource, ResourceExt as _};
 use podmeta_crds::field::FieldError;
 use podmeta_crds::metadatapolicy::MetadataPolicy;
 use podmeta_crds::metadataprofile::MetadataProfile;
-use podmeta_crds::{facts, objects, policy};
+use podmeta_crds::{facts, json, policy};
 use podmeta_metadata::names::PodUid;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Sender;
@@ -110,7 +110,7 @@ fn pod_update(pod: &Pod) -> Option<StateUpdate> {
 
 fn policy_update(object: &DynamicObject) -> Option<StateUpdate> {
     let name = object.name_any();
-    let spec = objects::read::<MetadataPolicy>(&to_value(object)).map_err(|error| vec![error]);
+    let spec = json::deserialize::<MetadataPolicy>(&to_value(object)).map_err(|error| vec![error]);
     let spec = spec.and_then(|policy| policy::validate(&policy));
     if let Err(errors) = &spec {
         tracing::error!(

@@ -7,7 +7,7 @@
 use kube::api::ObjectMeta;
 use podmeta_crds::field::FieldError;
 use podmeta_crds::metadataprofile::{LastValid, MetadataProfile, MetadataProfileStatus};
-use podmeta_crds::{objects, profile};
+use podmeta_crds::{json, profile};
 use podmeta_metadata::profile::{Profile, ProfileRef};
 use serde_json::{Value, json};
 
@@ -52,14 +52,14 @@ pub fn read(metadata: &ObjectMeta, object: &Value) -> ProfileObject {
         generation: metadata.generation.unwrap_or_default(),
     };
     let status = object.get("status").and_then(|status| serde_json::from_value(status.clone()).ok());
-    let (errors, deny_all) = match objects::read::<MetadataProfile>(object) {
+    let (errors, deny_all) = match json::deserialize::<MetadataProfile>(object) {
         Ok(read) => match profile::validate(&read) {
             Ok(profile) => {
                 let spec = object.get("spec").map(to_ascii_json).unwrap_or_default();
                 let written = LastValid { generation: reference.generation, spec };
                 return ProfileObject { reference, spec: Ok(ValidSpec { profile, written }), status };
             }
-            Err(errors) => (errors, profile::shut(&read)),
+            Err(errors) => (errors, profile::deny_all(&read)),
         },
         Err(error) => (vec![error], None),
     };
@@ -73,7 +73,7 @@ fn last_valid(object: &Value) -> Option<ValidSpec> {
     let mut metadata = object.get("metadata")?.clone();
     metadata.as_object_mut()?.insert("generation".to_owned(), written.generation.into());
     let spec: Value = serde_json::from_str(&written.spec).ok()?;
-    let read = objects::read(&json!({"metadata": metadata, "spec": spec})).ok()?;
+    let read = json::deserialize(&json!({"metadata": metadata, "spec": spec})).ok()?;
     let profile = profile::validate(&read).ok()?;
     Some(ValidSpec { profile, written })
 }

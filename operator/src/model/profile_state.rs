@@ -1,7 +1,7 @@
 //! The state of one profile: which generation is in effect for its pods.
 
 use podmeta_crds::field::FieldError;
-use podmeta_crds::metadataprofile::{LastValid, MAX_SPEC, MetadataProfileStatus};
+use podmeta_crds::metadataprofile::{LastValid, MAX_LAST_VALID_BYTES, MetadataProfileStatus};
 use podmeta_metadata::profile::{Profile, ProfileRef};
 
 use super::profile::{InvalidSpec, ProfileObject, ValidSpec};
@@ -42,7 +42,7 @@ impl ProfileState {
     /// Returns the spec that the status keeps. A spec that this version cannot read is kept for a version that can.
     pub(super) fn last_valid(&self) -> Option<LastValid> {
         match &self.valid {
-            Some(valid) => Some(valid.written.clone()).filter(|written| written.spec.len() <= MAX_SPEC),
+            Some(valid) => Some(valid.written.clone()).filter(|written| written.spec.len() <= MAX_LAST_VALID_BYTES),
             None => self.status.as_ref()?.last_valid.clone(),
         }
     }

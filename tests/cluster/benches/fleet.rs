@@ -105,7 +105,7 @@ struct Heard {
 impl Fleet {
     async fn prepare(&self) -> Result<()> {
         let apply = PatchParams::apply("fleet").force();
-        for published in podmeta_crds::crd::published()? {
+        for published in podmeta_crds::crd::generate()? {
             let resource = ApiResource::erase::<CustomResourceDefinition>(&());
             let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
             let definition = published.definition;

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use jiff::Timestamp;
-use podmeta_crds::objects::{File, load};
+use podmeta_crds::manifests::{ManifestFile, load};
 use podmeta_metadata::cel::{Expression, Scope};
 use podmeta_metadata::compile::{Outcome, Settings, Sources, compile};
 use podmeta_metadata::dialect::Dialect;
@@ -169,7 +169,7 @@ pub fn token(input: &[u8]) {
 /// YAML of a cluster: it is read or refused with a place, and what is read compiles into trees whose names resolve.
 pub fn objects(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
-    let (objects, problems) = load(&[File { name: "fuzz.yaml".to_owned(), text: text.to_owned() }], now());
+    let (objects, problems) = load(&[ManifestFile { name: "fuzz.yaml".to_owned(), text: text.to_owned() }], now());
     for problem in &problems {
         let line = problem.to_string();
         assert!(line.starts_with("fuzz.yaml") && !line.contains('\n'), "a problem is one line with its file: {line:?}");
@@ -191,7 +191,7 @@ pub fn objects(input: &[u8]) {
 pub fn cel(input: &[u8]) {
     static FACTS: OnceLock<podmeta_metadata::facts::Facts> = OnceLock::new();
     let facts = FACTS.get_or_init(|| {
-        let (objects, _) = load(&[File { name: "objects".to_owned(), text: OBJECTS.to_owned() }], now());
+        let (objects, _) = load(&[ManifestFile { name: "objects".to_owned(), text: OBJECTS.to_owned() }], now());
         objects.pods.first().map(|pod| pod.facts.clone()).unwrap()
     });
     let Ok(text) = std::str::from_utf8(input) else { return };

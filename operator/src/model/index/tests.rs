@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use podmeta_crds::field::FieldError;
+use podmeta_crds::manifests::{LoadedObjects, ManifestFile, load};
 use podmeta_crds::metadataprofile::LastValid;
-use podmeta_crds::objects::{File, Objects, load};
 use podmeta_metadata::compile::Outcome;
 use podmeta_metadata::facts::Taint;
 use podmeta_metadata::finding::FindingReason;
@@ -44,15 +44,15 @@ fn policy(name: &str, spec: &str) -> String {
     )
 }
 
-fn objects(text: &str) -> Objects {
-    let file = File { name: "test.yaml".into(), text: format!("{NAMESPACES}{text}") };
+fn objects(text: &str) -> LoadedObjects {
+    let file = ManifestFile { name: "test.yaml".into(), text: format!("{NAMESPACES}{text}") };
     let (objects, problems) = load(&[file], Timestamp::UNIX_EPOCH);
     assert!(problems.is_empty(), "{problems:?}");
     objects
 }
 
 /// Returns one update for each object.
-fn updates(objects: &Objects) -> Vec<StateUpdate> {
+fn updates(objects: &LoadedObjects) -> Vec<StateUpdate> {
     let mut all = Vec::new();
     for pod in &objects.pods {
         let addresses = vec!["10.0.0.7".parse().unwrap()];
@@ -237,7 +237,7 @@ fn config_map_value_affects_the_pods_of_profiles_that_refer_to_it() {
         + &pod("shop", "db", "db")
         + &profile("web", "web", user_data)
         + &profile("db", "db", "");
-    let file = File { name: "test.yaml".into(), text: format!("{NAMESPACES}{text}") };
+    let file = ManifestFile { name: "test.yaml".into(), text: format!("{NAMESPACES}{text}") };
     let (objects, _) = load(&[file], Timestamp::UNIX_EPOCH);
     let mut index = Index::new(Settings::default());
     updates(&objects).into_iter().for_each(|update| apply(&mut index, update));

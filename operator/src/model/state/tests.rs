@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use podmeta_agent_api::calls::{CredentialsRequest, CredentialsResponse, PodReport, ProfileGeneration};
 use podmeta_crds::field::FieldError;
+use podmeta_crds::manifests::{ManifestFile, load};
 use podmeta_crds::metadataprofile::LastValid;
-use podmeta_crds::objects::{File, load};
 use podmeta_metadata::compile::Outcome;
 use podmeta_metadata::credentials::SecretData;
 use podmeta_metadata::dialect::Dialect;
@@ -40,7 +40,7 @@ fn profile(name: &str, generation: i64, more: &str) -> ProfileObject {
         "apiVersion: podmeta.dev/v1alpha1\nkind: MetadataProfile\nmetadata: {{namespace: shop, name: {name}, generation: {generation}}}\n\
          spec: {{dialects: [ec2], podSelector: {{matchLabels: {{app: web}}}}{more}}}\n"
     );
-    let (objects, problems) = load(&[File { name: "p.yaml".into(), text }], Timestamp::UNIX_EPOCH);
+    let (objects, problems) = load(&[ManifestFile { name: "p.yaml".into(), text }], Timestamp::UNIX_EPOCH);
     assert!(problems.is_empty(), "{problems:?}");
     let profile = objects.profiles[0].clone();
     let written = LastValid { generation, spec: "{}".into() };
@@ -55,7 +55,8 @@ fn invalid(name: &str, generation: i64) -> ProfileObject {
 }
 
 fn new_state() -> OperatorState {
-    let (objects, problems) = load(&[File { name: "o.yaml".into(), text: OBJECTS.into() }], Timestamp::UNIX_EPOCH);
+    let (objects, problems) =
+        load(&[ManifestFile { name: "o.yaml".into(), text: OBJECTS.into() }], Timestamp::UNIX_EPOCH);
     assert!(problems.is_empty(), "{problems:?}");
     let mut state = OperatorState::new(Settings::default(), "e1".parse().unwrap());
     for pod in objects.pods {

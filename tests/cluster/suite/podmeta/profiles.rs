@@ -17,7 +17,7 @@ async fn the_api_server_takes_the_definitions_and_refuses_what_their_rules_forbi
             (json!({"roles": [role("a"), role("b")]}), "spec.roles"),
             (
                 json!({"roles": [{"name": "a", "dialect": "ecs", "secret": {"name": "s"}}]}),
-                "must be a dialect that spec.dialects lists",
+                "must be a dialect listed in spec.dialects",
             ),
             (json!({"roles": [{"name": "a", "dialect": "ec2"}]}), "exactly one of secret"),
             (json!({"metadata": [{"dialect": "ec2", "path": "instance-id", "value": "i-1"}]}), "identifies the pod"),
@@ -28,9 +28,9 @@ async fn the_api_server_takes_the_definitions_and_refuses_what_their_rules_forbi
             (json!({"userData": {}}), "exactly one of inline"),
             (
                 json!({"dialects": ["ecs"], "metadataOptions": {"httpProtocolIpv6": "enabled"}}),
-                "enabled needs the dialect ec2",
+                "enabled requires ec2 in spec.dialects",
             ),
-            (json!({"allowedUsers": [1], "deniedUsers": [1]}), "must not be in allowedUsers too"),
+            (json!({"allowedUsers": [1], "deniedUsers": [1]}), "must not contain a user of allowedUsers"),
             (json!({"limits": {"requestsPerSecond": 10, "burst": 5}}), "must be at least requestsPerSecond"),
             (json!({"tags": {"static": [{"key": "a b", "value": "x"}]}}), "must contain letters, digits"),
         ] {

@@ -1,0 +1,13 @@
+//! The condition types of a `MetadataProfile`. They are part of the API, and so are their reasons.
+
+/// True if the spec is valid and no policy removed or changed a part. If False, the message names the part.
+pub const ACCEPTED: &str = "Accepted";
+
+/// True if the agents of all matched pods hold the latest generation, or the last valid one if the latest is invalid.
+pub const PROGRAMMED: &str = "Programmed";
+
+/// True if every pod that requested credentials got them. Unknown if no pod has requested credentials yet.
+pub const CREDENTIALS_READY: &str = "CredentialsReady";
+
+/// True if another profile of the same priority applies to a pod that this profile matches.
+pub const CONFLICTED: &str = "Conflicted";

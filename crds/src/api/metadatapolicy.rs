@@ -1,0 +1,159 @@
+//! `MetadataPolicy`: an administrator's restrictions on the profiles of many namespaces.
+
+#![allow(clippy::duplicated_attributes, reason = "printer columns share types and priorities")]
+
+use kube::CustomResource;
+use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::options::HttpTokens;
+use podmeta_metadata::policy::UnmatchedPods;
+use podmeta_metadata::profile::HostNetwork;
+use podmeta_metadata::role::ProviderKind;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+
+use super::dialect_rules::{self, DIALECT_COUNT};
+use super::label_selector::LabelSelector;
+use super::schema;
+
+/// Maximum number of patterns in a list.
+pub(crate) const MAX_PATTERNS: usize = 64;
+
+/// Desired state of a MetadataPolicy. An absent field restricts nothing.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "podmeta.dev",
+    version = "v1alpha1",
+    kind = "MetadataPolicy",
+    plural = "metadatapolicies",
+    shortname = "mdpol",
+    category = "podmeta",
+    derive = "PartialEq",
+    doc = "MetadataPolicy restricts the MetadataProfiles of the namespaces that it selects. If several policies apply, the strictest value of each field applies. A policy takes effect for requests that reach a podmeta node agent.",
+    printcolumn(
+        name = "Tokens",
+        type_ = "string",
+        json_path = ".spec.httpTokens",
+        description = "Value of spec.httpTokens."
+    ),
+    printcolumn(
+        name = "Hops",
+        type_ = "integer",
+        json_path = ".spec.maxHopLimit",
+        description = "Value of spec.maxHopLimit."
+    ),
+    printcolumn(
+        name = "Without Profile",
+        type_ = "string",
+        json_path = ".spec.withoutProfile",
+        description = "Value of spec.withoutProfile."
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Dialects",
+        type_ = "string",
+        json_path = ".spec.allowedDialects",
+        description = "Value of spec.allowedDialects.",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Providers",
+        type_ = "string",
+        json_path = ".spec.allowedProviders",
+        description = "Value of spec.allowedProviders.",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Host Network",
+        type_ = "string",
+        json_path = ".spec.allowedHostNetwork",
+        description = "Value of spec.allowedHostNetwork.",
+        priority = 1
+    )
+)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MetadataPolicySpec {
+    /// Label selector of the namespaces that the policy applies to. Default: all namespaces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelector>,
+    /// Session token requirement. `required` overrides `httpTokens: optional` of a profile. Default: the profile decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "http_tokens")]
+    pub http_tokens: Option<HttpTokens>,
+    /// Maximum hop limit, 1 to 64. A higher `httpPutResponseHopLimit` of a profile is reduced to it. Default: no maximum.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "hop_limit")]
+    pub max_hop_limit: Option<i64>,
+    /// Dialects that profiles may use. Default: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "dialects")]
+    pub allowed_dialects: Option<Vec<Dialect>>,
+    /// Credential providers that roles may use. `awsAssumeRole` is allowed only if it is listed. Default: all others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "providers")]
+    pub allowed_providers: Option<Vec<ProviderKind>>,
+    /// Patterns of role names that profiles may use. `*` matches any text and `?` one character; a pattern matches the
+    /// whole name. At most 64. Default: all names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "patterns")]
+    pub allowed_role_names: Option<Vec<String>>,
+    /// Patterns of role ARNs that profiles may use. `*` matches any text and `?` one character; a pattern matches the
+    /// whole ARN. At most 64. Default: all ARNs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "patterns")]
+    pub allowed_role_arns: Option<Vec<String>>,
+    /// Values of `hostNetwork` that profiles may use. `Node` is allowed only if it is listed. Default: `Deny` and `Pod`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "host_networks")]
+    pub allowed_host_network: Option<Vec<HostNetwork>>,
+    /// Response to pods that no profile matches. `Deny`: 403 on every path. `Facts`: a tree of the pod's own facts, with
+    /// session tokens required and no role. Default: `Deny`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "without_profile")]
+    pub without_profile: Option<WithoutProfileSpec>,
+}
+
+/// What pods get that no profile matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WithoutProfileSpec {
+    /// 403 on every path.
+    Deny,
+    /// A tree of the pod's own facts, with session tokens required and no role.
+    Facts,
+}
+
+impl From<WithoutProfileSpec> for UnmatchedPods {
+    fn from(spec: WithoutProfileSpec) -> Self {
+        match spec {
+            WithoutProfileSpec::Deny => Self::Deny,
+            WithoutProfileSpec::Facts => Self::Facts,
+        }
+    }
+}
+
+fn http_tokens(_: &mut SchemaGenerator) -> Schema {
+    schema::choice(&["required"])
+}
+
+fn hop_limit(_: &mut SchemaGenerator) -> Schema {
+    schema::integer(1..=64)
+}
+
+fn dialects(generator: &mut SchemaGenerator) -> Schema {
+    schema::set(dialect_rules::dialect(generator), DIALECT_COUNT)
+}
+
+fn providers(_: &mut SchemaGenerator) -> Schema {
+    schema::set(schema::choice(&["secret", "awsWebIdentity", "awsAssumeRole", "aliyunOidc"]), 4)
+}
+
+fn patterns(_: &mut SchemaGenerator) -> Schema {
+    schema::set(schema::ascii(1..=2048, "^[!-~]*$"), MAX_PATTERNS)
+}
+
+fn host_networks(_: &mut SchemaGenerator) -> Schema {
+    schema::set(schema::choice(&["Deny", "Node", "Pod"]), 3)
+}
+
+fn without_profile(_: &mut SchemaGenerator) -> Schema {
+    schema::choice(&["Deny", "Facts"])
+}

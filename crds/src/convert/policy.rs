@@ -1,0 +1,52 @@
+//! Converts a `MetadataPolicy` to a validated policy.
+
+use std::collections::BTreeSet;
+
+use podmeta_metadata::options::{HopLimit, HttpTokens};
+use podmeta_metadata::policy::{Glob, Policy};
+
+use super::field::{DUPLICATE, FieldError, FieldErrors, REQUIRED};
+use super::label_selector;
+use crate::metadatapolicy::{MAX_PATTERNS, MetadataPolicy, MetadataPolicySpec};
+
+/// Validates and converts a policy.
+///
+/// # Errors
+/// All invalid fields.
+pub fn validate(object: &MetadataPolicy) -> Result<Policy, Vec<FieldError>> {
+    let mut errors = FieldErrors::default();
+    let name = errors.record("metadata.name", object.metadata.name.clone().ok_or(REQUIRED));
+    let policy = convert_spec(&object.spec, &mut errors);
+    errors.finish(name.map(|name| Policy { name, ..policy }))
+}
+
+/// Converts the spec. The name of the result is empty.
+fn convert_spec(spec: &MetadataPolicySpec, errors: &mut FieldErrors) -> Policy {
+    if spec.http_tokens == Some(HttpTokens::Optional) {
+        errors.add("spec.httpTokens", "must be required or absent: a policy cannot make tokens optional");
+    }
+    Policy {
+        name: String::new(),
+        namespaces: label_selector::convert("spec.namespaceSelector", spec.namespace_selector.as_ref(), errors),
+        http_tokens: spec.http_tokens,
+        max_hop_limit: errors.convert_optional("spec.maxHopLimit", spec.max_hop_limit, HopLimit::try_from),
+        allowed_dialects: set("spec.allowedDialects", spec.allowed_dialects.as_deref(), errors),
+        allowed_providers: set("spec.allowedProviders", spec.allowed_providers.as_deref(), errors),
+        allowed_role_names: patterns("spec.allowedRoleNames", spec.allowed_role_names.as_deref(), errors),
+        allowed_role_arns: patterns("spec.allowedRoleArns", spec.allowed_role_arns.as_deref(), errors),
+        allowed_host_network: set("spec.allowedHostNetwork", spec.allowed_host_network.as_deref(), errors),
+        without_profile: spec.without_profile.map(Into::into),
+    }
+}
+
+fn set<T: Ord + Copy>(field: &str, list: Option<&[T]>, errors: &mut FieldErrors) -> Option<BTreeSet<T>> {
+    let list = list?;
+    errors.check_unique(field, list, DUPLICATE);
+    Some(list.iter().copied().collect())
+}
+
+fn patterns(field: &str, list: Option<&[String]>, errors: &mut FieldErrors) -> Option<Vec<Glob>> {
+    let list = list?;
+    errors.check_unique(field, list, DUPLICATE);
+    Some(errors.convert_list(field, MAX_PATTERNS, list, |pattern| Glob::try_from(pattern.as_str())))
+}

@@ -1,0 +1,38 @@
+//! Cases of `MetadataPolicy`.
+
+use super::{SpecCase, accepted, rejected, rejected_with};
+
+pub(in crate::validation_tests) fn policies() -> Vec<SpecCase> {
+    let selector = |text: &str| format!("namespaceSelector: {{matchExpressions: [{text}]}}");
+    vec![
+        accepted("empty spec", "{}"),
+        accepted(
+            "all fields",
+            "namespaceSelector: {matchLabels: {env: prod}}\nhttpTokens: required\nmaxHopLimit: 64\nallowedDialects: [ec2]\n\
+             allowedProviders: [secret, awsWebIdentity, awsAssumeRole, aliyunOidc]\nallowedRoleNames: ['team-*']\n\
+             allowedRoleArns: ['arn:aws:iam::*:role/?']\nallowedHostNetwork: [Node]\nwithoutProfile: Facts\n",
+        ),
+        accepted("empty lists", "allowedDialects: []\nallowedRoleNames: []"),
+        rejected_with(
+            "httpTokens optional",
+            "httpTokens: optional",
+            "unsupported",
+            "spec.httpTokens: must be required",
+        ),
+        rejected_with("hop limit 0", "maxHopLimit: 0", "out of range", "spec.maxHopLimit: must be 1 to 64, not 0"),
+        rejected_with("duplicate dialect", "allowedDialects: [ec2, ec2]", "duplicate", "duplicate value"),
+        rejected_with("unknown provider", "allowedProviders: [vault]", "unsupported", "unknown variant"),
+        rejected_with("unknown hostNetwork mode", "allowedHostNetwork: [node]", "unsupported", "unknown variant"),
+        rejected_with("unknown withoutProfile", "withoutProfile: Allow", "unsupported", "unknown variant"),
+        rejected_with(
+            "pattern with a space",
+            "allowedRoleNames: ['a b']",
+            "does not match",
+            "spec.allowedRoleNames[0]",
+        ),
+        rejected_with("empty pattern", "allowedRoleArns: ['']", "invalid length", "spec.allowedRoleArns[0]"),
+        rejected_with("duplicate pattern", "allowedRoleArns: [a, a]", "duplicate", "duplicate value"),
+        rejected("In without values", selector("{key: a, operator: In}"), "require values"),
+        rejected("Exists with values", selector("{key: a, operator: Exists, values: [x]}"), "must not have values"),
+    ]
+}
