@@ -55,7 +55,7 @@ clients: ## Real SDKs and cloud-init against the dev server; installs them outsi
 .PHONY: cluster
 cluster: ## Make a real Kubernetes of two nodes on this machine, as root; `make cluster-down` takes it away
 	$(CARGO) build --locked $(PROGRAMS)
-	tests/cluster/packages $(CLUSTER)
+	tests/cluster/install-packages $(CLUSTER)
 	$(CLUSTER) up
 	$(CLUSTER) load-image podmeta
 
@@ -67,11 +67,11 @@ cluster-down: ## Take that cluster away
 .PHONY: cluster-test
 cluster-test: ## Tests of the cluster, and on it, as root; a cluster whose tests failed is left for a look
 	$(CARGO) build --locked $(PROGRAMS)
-	tests/cluster/packages $(CLUSTER)
+	tests/cluster/install-packages $(CLUSTER)
 	$(CARGO) test --workspace --locked --test lifecycle
 	$(MAKE) cluster
-	$(CLUSTER) programs
-	env -u KUBECONFIG -u PODMETA_CLUSTER -u PODMETA_REAL_IMDS $(CARGO) test --workspace --locked --test suite
+	$(CLUSTER) build-programs
+	env -u KUBECONFIG -u PODMETA_CLUSTER -u PODMETA_IMDS_STUB $(CARGO) test --workspace --locked --test suite
 	$(CLUSTER) down
 
 .PHONY: bench
@@ -84,7 +84,7 @@ bench: ## Measure the agent beside a bare hyper server: 20 minutes on an idle ma
 fleet: ## Measure the operator with thousands of pods and hundreds of agents, as root: minutes on an idle machine
 	$(CARGO) build --release --locked --package podmeta-operator
 	$(CARGO) build --locked $(PROGRAMS)
-	tests/cluster/packages $(CLUSTER)
+	tests/cluster/install-packages $(CLUSTER)
 	$(CARGO) bench --locked --package podmeta-cluster --bench fleet -- $(PODS)
 
 .PHONY: fuzz

@@ -1,6 +1,6 @@
-//! Names and addresses of a cluster: everything that follows from its name and a node's number alone.
+//! Names and addresses of a cluster. They depend only on the cluster's name and on node numbers.
 //!
-//! All addresses but those of the link to the machine are inside network namespaces, so each cluster has the same.
+//! All addresses except those of the host link are inside network namespaces, so all clusters use the same ones.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -9,26 +9,27 @@ use std::str::FromStr;
 
 use anyhow::{Error, ensure};
 
-/// Where the API server, etcd and the real metadata service are, on the machine `control-plane`.
-pub const FABRIC: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(10, 200, 0, 1), Ipv6Addr::new(0xfd00, 0x200, 0, 0, 0, 0, 0, 1));
-/// The addresses of Services.
-pub const SERVICES: &str = "10.96.0.0/16,fd00:96::/112";
-/// The address of the Service `kubernetes`: the first of [`SERVICES`].
-pub const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
-/// The address of the cluster's DNS.
-pub const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
-/// The domain of the cluster's names.
-pub const DOMAIN: &str = "cluster.local";
-/// Who signs the tokens of ServiceAccounts.
-pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
-/// Where the clouds' metadata services are.
-pub const METADATA: [&str; 3] = ["169.254.169.254", "100.100.100.200", "fd00:ec2::254"];
-/// Where the real metadata service says who asked it, on the machine `control-plane`.
-pub const ASKED_PORT: u16 = 8980;
-/// As many as there are letters to name them with.
+/// Addresses of the machine `control-plane`: the API server, etcd and the nodes' gateway.
+pub const FABRIC_ADDRESSES: (Ipv4Addr, Ipv6Addr) =
+    (Ipv4Addr::new(10, 200, 0, 1), Ipv6Addr::new(0xfd00, 0x200, 0, 0, 0, 0, 0, 1));
+/// Address ranges of Services.
+pub const SERVICE_RANGES: &str = "10.96.0.0/16,fd00:96::/112";
+/// Address of the Service `kubernetes`: the first of [`SERVICE_RANGES`].
+pub const API_SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+/// Address of the cluster's DNS Service.
+pub const DNS_SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+/// DNS domain of the cluster.
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
+/// Issuer of ServiceAccount tokens.
+pub const TOKEN_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+/// Addresses of the cloud providers' metadata services: EC2 and ECS by IPv4, EC2 by IPv6.
+pub const METADATA_ADDRESSES: [&str; 3] = ["169.254.169.254", "100.100.100.200", "fd00:ec2::254"];
+/// Port on the machine `control-plane` where the IMDS stub serves its request counts.
+pub const IMDS_STUB_COUNTS_PORT: u16 = 8980;
+/// Maximum number of nodes: each has a letter as its name.
 pub const MAX_NODES: u8 = 26;
 
-/// The name of a cluster: at most 11 of `a-z`, `0-9` and `-`, because a network device is named after it.
+/// The name of a cluster: 1 to 11 of `a-z`, `0-9` and `-`. The limit is that of network device names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterName(String);
 
@@ -40,7 +41,7 @@ impl FromStr for ClusterName {
         let edges = !name.starts_with('-') && !name.ends_with('-');
         ensure!(
             (1..=11).contains(&name.len()) && name.bytes().all(allowed) && edges,
-            "a cluster's name has 1 to 11 of a-z, 0-9 and -, with no - at either end; {name:?} is not one"
+            "{name:?} is not a valid cluster name: use 1 to 11 of a-z, 0-9 and -, without - at the start or end"
         );
         Ok(Self(name.to_owned()))
     }
@@ -53,29 +54,29 @@ impl fmt::Display for ClusterName {
 }
 
 impl ClusterName {
-    /// Where the cluster's settings, keys and logs are kept, and etcd's data.
+    /// Returns the directory of the cluster's configuration, keys, logs and etcd data.
     #[must_use]
-    pub fn state(&self) -> PathBuf {
+    pub fn state_dir(&self) -> PathBuf {
         PathBuf::from("/var/lib/podmeta-cluster").join(&self.0)
     }
 
-    /// The machine's end of the link to the cluster.
+    /// Returns the name of the host's network device of the link to the cluster.
     #[must_use]
-    pub fn device(&self) -> String {
+    pub fn host_device(&self) -> String {
         format!("pm-{self}")
     }
 }
 
-/// One of the machines that a cluster is made of: a set of namespaces with an init of its own.
+/// The name of a machine. A machine is a set of namespaces with its own init process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Machine {
-    /// etcd, the API server, the controllers, the scheduler, and the network that nodes are plugged into.
+pub enum MachineName {
+    /// Runs etcd, the API server, the controllers, the scheduler, and the bridge that connects nodes.
     ControlPlane,
-    /// A kubelet and what it needs.
-    Node(Node),
+    /// Runs a kubelet, kube-proxy and containerd.
+    Node(NodeId),
 }
 
-impl fmt::Display for Machine {
+impl fmt::Display for MachineName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ControlPlane => formatter.write_str("control-plane"),
@@ -84,7 +85,7 @@ impl fmt::Display for Machine {
     }
 }
 
-impl FromStr for Machine {
+impl FromStr for MachineName {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self, Error> {
@@ -95,75 +96,81 @@ impl FromStr for Machine {
     }
 }
 
-/// A node, by its place: 0 is node `a`.
+/// The number of a node, from 0. It is displayed as a letter: 0 is node `a`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Node(u8);
+pub struct NodeId(u8);
 
-impl fmt::Display for Node {
+impl fmt::Display for NodeId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}", char::from(b'a' + self.0))
     }
 }
 
-impl FromStr for Node {
+impl FromStr for NodeId {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self, Error> {
         match name.as_bytes() {
             [letter @ b'a'..=b'z'] => Ok(Self(letter - b'a')),
-            _ => anyhow::bail!("a node is named by one letter, such as a; {name:?} is none"),
+            _ => anyhow::bail!("{name:?} is not a valid node: use one letter, such as a"),
         }
     }
 }
 
-impl Node {
-    /// The first `count` nodes.
+impl NodeId {
+    /// Returns the first `count` nodes, at most [`MAX_NODES`].
     pub fn first(count: u8) -> impl Iterator<Item = Self> {
         (0..count.min(MAX_NODES)).map(Self)
     }
 
-    /// The node's name in the cluster.
+    /// Returns the name of the Node object.
     #[must_use]
     pub fn name(self, cluster: &ClusterName) -> String {
         format!("{cluster}-{self}")
     }
 
-    /// The node's own addresses.
+    /// Returns the node's addresses.
     #[must_use]
     pub fn addresses(self) -> (Ipv4Addr, Ipv6Addr) {
         let number = 11 + self.0;
         (Ipv4Addr::new(10, 200, 0, number), Ipv6Addr::new(0xfd00, 0x200, 0, 0, 0, 0, 0, number.into()))
     }
 
-    /// The addresses of the node's pods: 510 of IPv4, so that 300 pods have room.
+    /// Returns the address ranges of the node's pods. The IPv4 range has 510 addresses, enough for 300 pods.
     #[must_use]
-    pub fn pods(self) -> (String, String) {
+    pub fn pod_ranges(self) -> (String, String) {
         (format!("10.244.{}.0/23", 2 * self.0), format!("fd00:244:0:{:x}::/64", self.0))
     }
 
-    /// The zone that the node says it is in.
+    /// Returns the value of the node's zone label.
     #[must_use]
     pub fn zone(self) -> String {
         format!("eu-central-1{}", char::from(b'a' + self.0 % 3))
     }
 }
 
-/// The link between the machine and a cluster: a /30 of the range for benchmarks (RFC 2544), one for each cluster.
+/// The link between the host and a cluster: one /30 of 198.18.0.0/16, which is reserved for benchmarks (RFC 2544).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostLink(pub u8);
 
 impl HostLink {
-    /// The machine's end.
+    /// Returns the host's address.
     #[must_use]
-    pub fn machine(self) -> Ipv4Addr {
+    pub fn host(self) -> Ipv4Addr {
         Ipv4Addr::new(198, 18, self.0, 1)
     }
 
-    /// The cluster's end, where the API server is.
+    /// Returns the cluster's address, where the API server listens.
     #[must_use]
     pub fn cluster(self) -> Ipv4Addr {
         Ipv4Addr::new(198, 18, self.0, 2)
     }
+}
+
+/// Returns an address as the host of a URL: IPv6 addresses in brackets.
+#[must_use]
+pub fn url_host(address: &str) -> String {
+    if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
 }
 
 #[cfg(test)]
@@ -171,8 +178,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cluster_s_name_fits_into_that_of_a_network_device() {
-        assert_eq!("podmeta".parse::<ClusterName>().unwrap().device(), "pm-podmeta");
+    fn cluster_name_too_long_for_a_network_device_is_rejected() {
+        assert_eq!("podmeta".parse::<ClusterName>().unwrap().host_device(), "pm-podmeta");
         assert!("a-name-of-11".parse::<ClusterName>().is_err(), "12 characters");
         for bad in ["", "-a", "a-", "A", "a_b", "a/b", ".."] {
             assert!(bad.parse::<ClusterName>().is_err(), "{bad}");
@@ -180,19 +187,19 @@ mod tests {
     }
 
     #[test]
-    fn machines_are_read_as_they_are_written() {
-        for machine in Node::first(MAX_NODES).map(Machine::Node).chain([Machine::ControlPlane]) {
-            assert_eq!(machine.to_string().parse::<Machine>().unwrap(), machine);
+    fn displayed_machine_name_parses_to_the_same_machine() {
+        for machine in NodeId::first(MAX_NODES).map(MachineName::Node).chain([MachineName::ControlPlane]) {
+            assert_eq!(machine.to_string().parse::<MachineName>().unwrap(), machine);
         }
-        assert!("aa".parse::<Machine>().is_err());
+        assert!("aa".parse::<MachineName>().is_err());
     }
 
     #[test]
-    fn no_two_nodes_share_an_address() {
+    fn addresses_of_nodes_are_unique() {
         let mut seen = std::collections::HashSet::new();
-        for node in Node::first(MAX_NODES) {
+        for node in NodeId::first(MAX_NODES) {
             assert!(seen.insert(node.addresses().0.to_string()));
-            assert!(seen.insert(node.pods().0) && seen.insert(node.pods().1));
+            assert!(seen.insert(node.pod_ranges().0) && seen.insert(node.pod_ranges().1));
         }
     }
 }

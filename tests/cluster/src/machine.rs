@@ -1,4 +1,8 @@
-//! A running machine: its init, commands inside it, and its services.
+//! A running machine: its init process, commands inside it, and its services.
+
+pub mod cgroups;
+pub mod init;
+pub mod processes;
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -9,188 +13,186 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::unistd::Pid;
 
-use crate::cgroups;
-use crate::init::READY;
-use crate::layout::{ClusterName, Machine};
-use crate::processes::{Mark, Process, until};
+use crate::layout::{ClusterName, MachineName};
+use init::READY_FILE;
+use processes::{ClusterProcess, ProcessTag, poll_until};
 
-const INIT: &str = "init";
+const INIT_SERVICE: &str = "init";
+/// The file name of this program, which is also the init program of machines.
 const PROGRAM: &str = "cluster";
+/// Timeout until a started machine is ready.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A program that a machine keeps running.
+/// A program that runs in the background on a machine.
 #[derive(Clone, Debug)]
-pub struct Service {
-    /// What it is called by, which is the name of its file too.
+pub struct MachineService {
+    /// The service's name, which is also the file name of its program.
     pub name: &'static str,
-    /// Where its program is.
+    /// The path of the program.
     pub program: PathBuf,
-    /// What it is started with.
+    /// The arguments of the program.
     pub arguments: Vec<String>,
 }
 
-/// A machine whose init runs.
+/// A machine whose init process runs.
 #[derive(Clone, Debug)]
-pub struct Running {
+pub struct RunningMachine {
     cluster: ClusterName,
-    machine: Machine,
+    name: MachineName,
     init: Pid,
 }
 
-impl Running {
-    /// The machine, if it runs.
+impl RunningMachine {
+    /// Returns the machine if it runs and is ready.
     ///
     /// # Errors
     /// If `/proc` cannot be read.
-    pub fn find(cluster: &ClusterName, machine: Machine) -> Result<Option<Self>> {
-        let Some(init) = Process::find(&Mark::new(cluster, machine, INIT), PROGRAM)? else { return Ok(None) };
-        let running = Self { cluster: cluster.clone(), machine, init: init.pid };
-        Ok(running.path(READY).exists().then_some(running))
+    pub fn find(cluster: &ClusterName, name: MachineName) -> Result<Option<Self>> {
+        let tag = ProcessTag::new(cluster, name, INIT_SERVICE);
+        let Some(init) = ClusterProcess::find(&tag, PROGRAM)? else { return Ok(None) };
+        let machine = Self { cluster: cluster.clone(), name, init: init.pid };
+        Ok(machine.path(READY_FILE).exists().then_some(machine))
     }
 
-    /// The machine, started if it does not run.
+    /// Returns the machine. Starts it if it does not run.
     ///
     /// # Errors
     /// If it is not ready after ten seconds.
-    pub fn start(cluster: &ClusterName, machine: Machine) -> Result<Self> {
-        if let Some(running) = Self::find(cluster, machine)? {
-            return Ok(running);
+    pub fn start(cluster: &ClusterName, name: MachineName) -> Result<Self> {
+        if let Some(machine) = Self::find(cluster, name)? {
+            return Ok(machine);
         }
-        // What is left of one that was killed while it was made, or since.
-        let mark = Mark::new(cluster, machine, INIT);
-        Process::with(&mark)?.iter().try_for_each(Process::kill)?;
-        cgroups::remove_machine(cluster, machine)?;
-        cgroups::make(cluster, machine)?;
-        let (variable, text) = mark.variable();
-        let log = log(cluster, machine, INIT)?;
-        let path = std::env::current_exe().context("cannot find this program")?;
-        let started = Command::new(path)
-            .args(["machine", "--name", &cluster.to_string(), &machine.to_string()])
-            .env(variable, text)
+        // Remove processes and cgroups of a machine that was killed.
+        let tag = ProcessTag::new(cluster, name, INIT_SERVICE);
+        ClusterProcess::with_tag(&tag)?.iter().try_for_each(ClusterProcess::kill)?;
+        cgroups::remove_machine(cluster, name)?;
+        cgroups::create(cluster, name)?;
+        let (variable, value) = tag.variable();
+        let log = open_log(cluster, name, INIT_SERVICE)?;
+        let program = std::env::current_exe().context("cannot find the path of this program")?;
+        let status = Command::new(program)
+            .args(["machine", "--name", &cluster.to_string(), &name.to_string()])
+            .env(variable, value)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .status()
-            .context("cannot start a machine")?;
-        let log = log_path(cluster, machine, INIT);
-        ensure!(started.success(), "machine {machine} cannot be made: {}", last_line(&log));
-        let ready = || Self::find(cluster, machine).is_ok_and(|running| running.is_some());
-        ensure!(until(Duration::from_secs(10), ready), "machine {machine} is not ready: {}", last_line(&log));
-        Self::find(cluster, machine)?.with_context(|| format!("machine {machine} ended"))
+            .with_context(|| format!("cannot start machine {name}"))?;
+        let log = log_path(cluster, name, INIT_SERVICE);
+        ensure!(status.success(), "cannot start machine {name}: {}", last_line(&log));
+        let is_ready = || Self::find(cluster, name).is_ok_and(|machine| machine.is_some());
+        ensure!(poll_until(START_TIMEOUT, is_ready), "machine {name} is not ready: {}", last_line(&log));
+        Self::find(cluster, name)?.with_context(|| format!("machine {name} ended after its start"))
     }
 
-    /// The process id of its init, which its namespaces go by.
+    /// Returns the process ID of the machine's init, in the host's PID namespace.
     #[must_use]
     pub fn init(&self) -> Pid {
         self.init
     }
 
-    /// A file of the machine, as the host sees it.
+    /// Returns the host's path of a file of the machine.
     #[must_use]
     pub fn path(&self, path: &str) -> PathBuf {
         Path::new("/proc").join(self.init.to_string()).join("root").join(path.trim_start_matches('/'))
     }
 
-    /// Its own folder in the cluster's state.
+    /// Returns the machine's state directory on the host.
     #[must_use]
-    pub fn state(&self) -> PathBuf {
-        state(&self.cluster, self.machine)
+    pub fn state_dir(&self) -> PathBuf {
+        state_dir(&self.cluster, self.name)
     }
 
-    /// A command to run inside the machine, with the services' cgroups.
+    /// Returns a command that runs inside the machine, in the cgroups of its services.
     ///
     /// # Errors
-    /// If the machine's cgroups cannot be found.
+    /// If the host has no cgroup hierarchies.
     pub fn command(&self, program: impl AsRef<Path>) -> Result<Command> {
-        // A shell moves itself into the cgroups, as the host sees them, before it enters the machine's namespaces.
+        // The shell moves itself into the cgroups before it enters the namespaces, because the paths are those of the host.
         let script = r#"while [ "$1" != -- ]; do echo 0 >"$1" || exit 1; shift; done; shift; exec nsenter "$@""#;
         let target = self.init.to_string();
         let mut command = Command::new("sh");
-        command.args(["-c", script, "sh"]).args(cgroups::service_files(&self.cluster, self.machine)?).arg("--");
+        command.args(["-c", script, "sh"]).args(cgroups::service_procs_files(&self.cluster, self.name)?).arg("--");
         command.args(["--target", &target, "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"]);
         command.arg(program.as_ref());
         Ok(command)
     }
 
-    /// Runs a shell script inside the machine, from a folder that is there, and returns what it printed.
+    /// Runs a shell script inside the machine, in its root directory. Returns stdout.
     ///
     /// # Errors
-    /// If it fails; the error holds what it wrote.
+    /// If the script fails. The error contains its output.
     pub fn sh(&self, script: &str) -> Result<String> {
         let mut command = self.command("/bin/sh")?;
-        let output = command.args(["-euc", script]).current_dir("/").output().context("cannot run a shell")?;
-        text(&output).with_context(|| format!("on machine {}", self.machine))
+        let output = command.args(["-euc", script]).current_dir("/").output().context("cannot run /bin/sh")?;
+        command_output(&output).with_context(|| format!("on machine {}", self.name))
     }
 
-    /// Starts a service, unless it runs.
+    /// Starts a service unless it runs.
     ///
     /// # Errors
-    /// If it cannot be started. That it ends soon is seen by whoever waits for what it does.
-    pub fn start_service(&self, service: &Service) -> Result<()> {
-        let mark = self.mark(service.name);
-        // A program that was killed may have left one on its way to become the service.
-        let on_its_way = |process: &Process| ["sh", "nsenter", "setsid"].contains(&process.program.as_str());
-        until(Duration::from_secs(5), || Process::with(&mark).is_ok_and(|all| !all.iter().any(on_its_way)));
-        if self.service(service.name)?.is_some() {
+    /// If the program cannot be started. A program that exits later causes no error here.
+    pub fn start_service(&self, service: &MachineService) -> Result<()> {
+        let tag = self.tag(service.name);
+        // An earlier `up` that was killed may have left a process that is about to become the service.
+        let is_launcher = |process: &ClusterProcess| ["sh", "nsenter", "setsid"].contains(&process.program.as_str());
+        poll_until(Duration::from_secs(5), || {
+            ClusterProcess::with_tag(&tag).is_ok_and(|processes| !processes.iter().any(is_launcher))
+        });
+        if self.find_service(service.name)?.is_some() {
             return Ok(());
         }
-        let (variable, value) = mark.variable();
-        let mut log = log(&self.cluster, self.machine, service.name)?;
+        let (variable, value) = tag.variable();
+        let mut log = open_log(&self.cluster, self.name, service.name)?;
         writeln!(log, "--- {} {}", service.program.display(), service.arguments.join(" "))?;
         let mut command = self.command("setsid")?;
         command.arg("--fork").arg(&service.program).args(&service.arguments);
-        command.env(variable, value).env("PATH", path()).current_dir("/");
+        command.env(variable, value).env("PATH", service_path()).current_dir("/");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let status = command.status().with_context(|| format!("cannot start {}", service.name))?;
-        ensure!(status.success(), "{} cannot be started on machine {}", service.name, self.machine);
+        ensure!(status.success(), "cannot start {} on machine {}: {status}", service.name, self.name);
         Ok(())
     }
 
-    /// The process of a service, if it runs.
-    ///
-    /// # Errors
-    /// If `/proc` cannot be read.
-    pub fn service(&self, name: &str) -> Result<Option<Process>> {
-        Process::find(&self.mark(name), name)
-    }
-
-    /// Kills a service, if it runs, and waits until it is gone.
+    /// Kills a service, if it runs, and waits until it has ended.
     ///
     /// # Errors
     /// If it does not end.
     pub fn kill_service(&self, name: &str) -> Result<()> {
-        self.service(name)?.map_or(Ok(()), |process| process.kill())
+        self.find_service(name)?.map_or(Ok(()), |process| process.kill())
     }
 
-    fn mark(&self, service: &str) -> Mark {
-        Mark::new(&self.cluster, self.machine, service)
+    fn find_service(&self, name: &str) -> Result<Option<ClusterProcess>> {
+        ClusterProcess::find(&self.tag(name), name)
+    }
+
+    fn tag(&self, service: &str) -> ProcessTag {
+        ProcessTag::new(&self.cluster, self.name, service)
     }
 }
 
-/// Where services look for programs: the folders of an administrator too.
-fn path() -> String {
-    let own = std::env::var("PATH").unwrap_or_default();
-    format!("{own}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+/// Returns the `PATH` of services: that of this process, and the directories of system programs.
+fn service_path() -> String {
+    let path = std::env::var("PATH").unwrap_or_default();
+    format!("{path}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 }
 
-/// A machine's own folder in the cluster's state.
-#[must_use]
-pub fn state(cluster: &ClusterName, machine: Machine) -> PathBuf {
-    cluster.state().join("machines").join(machine.to_string())
+/// Returns the state directory of a machine.
+pub(crate) fn state_dir(cluster: &ClusterName, machine: MachineName) -> PathBuf {
+    cluster.state_dir().join("machines").join(machine.to_string())
 }
 
-/// Where a service's output is kept.
-#[must_use]
-pub fn log_path(cluster: &ClusterName, machine: Machine, service: &str) -> PathBuf {
-    cluster.state().join("logs").join(machine.to_string()).join(format!("{service}.log"))
+fn log_path(cluster: &ClusterName, machine: MachineName, service: &str) -> PathBuf {
+    cluster.state_dir().join("logs").join(machine.to_string()).join(format!("{service}.log"))
 }
 
-fn log(cluster: &ClusterName, machine: Machine, service: &str) -> Result<File> {
+fn open_log(cluster: &ClusterName, machine: MachineName, service: &str) -> Result<File> {
     let path = log_path(cluster, machine, service);
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
     }
-    let open = File::options().create(true).append(true).open(&path);
-    open.with_context(|| format!("cannot write {}", path.display()))
+    let file = File::options().create(true).append(true).open(&path);
+    file.with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn last_line(log: &Path) -> String {
@@ -198,11 +200,11 @@ fn last_line(log: &Path) -> String {
     text.lines().next_back().map_or_else(|| format!("see {}", log.display()), str::to_owned)
 }
 
-/// What a command printed, or an error with what it complained about.
+/// Returns the stdout of a command.
 ///
 /// # Errors
-/// If it failed.
-pub fn text(output: &Output) -> Result<String> {
+/// If the command failed. The error contains its stderr and stdout.
+pub fn command_output(output: &Output) -> Result<String> {
     if !output.status.success() {
         bail!(
             "{}: {}{}",

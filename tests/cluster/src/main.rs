@@ -1,4 +1,4 @@
-//! `cluster`: makes a real Kubernetes for tests, and takes it away.
+//! `cluster`: creates and deletes Kubernetes clusters for tests.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -6,141 +6,145 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum as _};
-use podmeta_cluster::images::{self, Known};
-use podmeta_cluster::layout::{ClusterName, MAX_NODES, Machine, Node};
-use podmeta_cluster::machine::Running;
+use podmeta_cluster::commands::{down, lock, status, up};
+use podmeta_cluster::images::{TestImage, containerd};
+use podmeta_cluster::layout::{ClusterName, MAX_NODES, MachineName, NodeId};
+use podmeta_cluster::machine::{RunningMachine, init};
+use podmeta_cluster::network::{imds_stub, network_policy};
+use podmeta_cluster::prerequisites;
 use podmeta_cluster::programs::{COREDNS_MODULE, HELM_MODULE, KUBERNETES_MODULE};
-use podmeta_cluster::{down, init, lock, needs, network_policy, real_imds, status, up};
 
-/// A real Kubernetes for tests, made of namespaces on this machine. It needs root.
+/// Creates Kubernetes clusters for tests, from namespaces on this host. Needs root.
 #[derive(Parser)]
 #[command(name = "cluster", version)]
-struct Arguments {
+struct ClusterCli {
     #[command(subcommand)]
-    command: Command,
-    /// Which cluster: 1 to 11 of a-z, 0-9 and -. Clusters of different names run side by side.
+    command: ClusterCommand,
+    /// Name of the cluster: 1 to 11 of a-z, 0-9 and -. Clusters with different names can run at the same time.
     #[arg(long, global = true, default_value = "podmeta")]
     name: ClusterName,
 }
 
 #[derive(Subcommand)]
-enum Command {
-    /// Make a cluster, or what of it is missing.
+enum ClusterCommand {
+    /// Create a cluster, or start what does not run of an existing one.
     Up {
-        /// How many nodes.
+        /// Number of nodes.
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_NODES)))]
         nodes: u8,
     },
-    /// Take the cluster away, with everything in it.
+    /// Delete the cluster with all its data.
     Down,
-    /// Print what of the cluster runs.
+    /// Print the services, nodes and pods of the cluster.
     Status,
-    /// Import images into every node: pause, coredns, client, podmeta, or an OCI archive.
+    /// Import images into every node.
     LoadImage {
-        /// What to import.
+        /// pause, coredns, client, podmeta, or the path of an OCI image archive.
         #[arg(required = true)]
         images: Vec<String>,
     },
-    /// Print the Debian packages that a cluster needs and that are missing.
-    Missing,
-    /// Build kubectl, helm and everything else that is built from Go modules, and print the PATH to find them by.
-    Programs,
-    /// Put an image together, and print where its archive is.
-    Archive {
-        /// Which image.
-        image: Known,
+    /// Print the required Debian packages that are not installed.
+    MissingPackages,
+    /// Build all programs (Kubernetes, kubectl, helm, CoreDNS) and print a PATH that contains them.
+    BuildPrograms,
+    /// Build an image and print the path of its archive.
+    ImageArchive {
+        /// The image.
+        image: TestImage,
     },
-    /// Print where the administrator's kubeconfig is.
+    /// Print the path of the administrator's kubeconfig.
     Kubeconfig,
-    /// Run a shell, or a command, on a node (a, b, ...) or on control-plane.
+    /// Run a shell or a command on a node (a, b, ...) or on control-plane.
     Shell {
-        /// Which machine.
-        machine: Machine,
-        /// What to run.
+        /// The machine.
+        machine: MachineName,
+        /// The command.
         #[arg(last = true, default_value = "/bin/sh")]
         command: Vec<String>,
     },
     #[command(hide = true)]
-    Machine { machine: Machine },
+    Machine { machine: MachineName },
     #[command(hide = true)]
-    Init { machine: Machine },
+    Init { machine: MachineName },
     #[command(hide = true)]
-    RealImds,
+    ImdsStub,
     #[command(hide = true)]
     NetworkPolicies { kubeconfig: PathBuf, node: String },
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
+    match run(ClusterCli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("error: {why:#}");
+        Err(error) => {
+            eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(Arguments { command, name }: Arguments) -> Result<()> {
+fn run(ClusterCli { command, name }: ClusterCli) -> Result<()> {
     match command {
-        Command::Missing => {
-            println!("{}", needs::missing().join(" "));
+        ClusterCommand::MissingPackages => {
+            println!("{}", prerequisites::missing_packages().join(" "));
             Ok(())
         }
-        Command::Up { nodes } => up::up(&name, nodes),
-        Command::Down => down::down(&name),
-        Command::Status => needs::root().and_then(|()| status::status(&name)),
-        Command::LoadImage { images } => load(&name, &images),
-        Command::Programs => {
-            let folders = [KUBERNETES_MODULE, HELM_MODULE, COREDNS_MODULE].map(|module| module.build());
-            let folders =
-                folders.into_iter().map(|folder| Ok(folder?.display().to_string())).collect::<Result<Vec<_>>>()?;
-            println!("export PATH={}:$PATH", folders.join(":"));
+        ClusterCommand::Up { nodes } => up::up(&name, nodes),
+        ClusterCommand::Down => down::down(&name),
+        ClusterCommand::Status => prerequisites::require_root().and_then(|()| status::status(&name)),
+        ClusterCommand::LoadImage { images } => load_images(&name, &images),
+        ClusterCommand::BuildPrograms => {
+            let dirs = [KUBERNETES_MODULE, HELM_MODULE, COREDNS_MODULE].map(|module| module.build());
+            let dirs = dirs.into_iter().map(|dir| Ok(dir?.display().to_string())).collect::<Result<Vec<_>>>()?;
+            println!("export PATH={}:$PATH", dirs.join(":"));
             Ok(())
         }
-        Command::Archive { image } => {
+        ClusterCommand::ImageArchive { image } => {
             println!("{}", image.archive()?.display());
             Ok(())
         }
-        Command::Kubeconfig => {
-            println!("{}", name.state().join("kubeconfig").display());
+        ClusterCommand::Kubeconfig => {
+            println!("{}", name.state_dir().join("kubeconfig").display());
             Ok(())
         }
-        Command::Shell { machine, command } => shell(&name, machine, &command),
-        Command::Machine { machine } => init::unshare_machine(&name, machine),
-        Command::Init { machine } => init::run(&name, machine),
-        Command::RealImds => runtime()?.block_on(real_imds::serve()),
-        Command::NetworkPolicies { kubeconfig, node } => {
+        ClusterCommand::Shell { machine, command } => shell(&name, machine, &command),
+        ClusterCommand::Machine { machine } => init::unshare_machine(&name, machine),
+        ClusterCommand::Init { machine } => init::run(&name, machine),
+        ClusterCommand::ImdsStub => runtime()?.block_on(imds_stub::serve()),
+        ClusterCommand::NetworkPolicies { kubeconfig, node } => {
             runtime()?.block_on(network_policy::enforce(&kubeconfig, &node))
         }
     }
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot make a runtime")
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot create the tokio runtime")
 }
 
-fn load(cluster: &ClusterName, images: &[String]) -> Result<()> {
-    needs::root()?;
-    let _lock = lock::take()?;
-    let archives = images.iter().map(|image| match Known::from_str(image, false) {
+fn load_images(cluster: &ClusterName, images: &[String]) -> Result<()> {
+    prerequisites::require_root()?;
+    let _lock = lock::acquire()?;
+    let archives = images.iter().map(|image| match TestImage::from_str(image, false) {
         Ok(known) => known.archive(),
         Err(_) => Ok(PathBuf::from(image)),
     });
     let archives = archives.collect::<Result<Vec<_>>>()?;
-    let running = Node::first(MAX_NODES).filter_map(|node| Running::find(cluster, Machine::Node(node)).transpose());
-    let running = running.collect::<Result<Vec<_>>>()?;
-    anyhow::ensure!(!running.is_empty(), "cluster {cluster} has no nodes: make it with `cluster up --name {cluster}`");
-    for node in &running {
-        archives.iter().try_for_each(|archive| images::load(archive, node))?;
+    let find = |node| RunningMachine::find(cluster, MachineName::Node(node)).transpose();
+    let nodes = NodeId::first(MAX_NODES).filter_map(find).collect::<Result<Vec<_>>>()?;
+    anyhow::ensure!(
+        !nodes.is_empty(),
+        "no node of cluster {cluster} runs: start it with `cluster up --name {cluster}`"
+    );
+    for node in &nodes {
+        archives.iter().try_for_each(|archive| containerd::import(archive, node))?;
     }
     Ok(())
 }
 
-fn shell(cluster: &ClusterName, machine: Machine, command: &[String]) -> Result<()> {
-    needs::root()?;
-    let none =
-        || format!("machine {machine} of cluster {cluster} does not run: make it with `cluster up --name {cluster}`");
-    let running = Running::find(cluster, machine)?.with_context(none)?;
-    let (program, arguments) = command.split_first().context("there is nothing to run")?;
+fn shell(cluster: &ClusterName, machine: MachineName, command: &[String]) -> Result<()> {
+    prerequisites::require_root()?;
+    let running = RunningMachine::find(cluster, machine)?.with_context(|| {
+        format!("machine {machine} of cluster {cluster} does not run: start it with `cluster up --name {cluster}`")
+    })?;
+    let (program, arguments) = command.split_first().context("the command is empty")?;
     Err(running.command(program)?.args(arguments).current_dir("/").exec()).context("cannot run nsenter")
 }

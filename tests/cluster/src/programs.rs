@@ -1,5 +1,4 @@
-//! Builds the programs of Kubernetes, helm and CoreDNS from their published modules, once: a build is kept under the digest
-//! of what it was made of.
+//! Builds Kubernetes, helm and CoreDNS from their released Go modules. Builds are cached by a digest of their inputs.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -10,68 +9,75 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use aws_lc_rs::digest::{SHA256, digest};
 
-use crate::needs;
+use crate::prerequisites;
 
-/// The programs in the one binary of Kubernetes, which are its names.
-const KUBERNETES: [&str; 7] =
+/// Names of the programs in the Kubernetes binary. Each is a symbolic link to it.
+const KUBERNETES_PROGRAMS: [&str; 7] =
     ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"];
 
-/// A module below `go/`.
+/// A Go module below `go/`.
 #[derive(Clone, Copy, Debug)]
-pub struct Module {
+pub struct GoModule {
     name: &'static str,
     package: &'static str,
-    /// The module whose version is the program's.
-    versioned: &'static str,
-    names: &'static [&'static str],
+    /// The dependency whose version is that of the program.
+    versioned_dependency: &'static str,
+    /// Names of the programs in the binary.
+    programs: &'static [&'static str],
+    /// Duration of the build on two CPUs.
     minutes: u8,
 }
 
-/// etcd and everything of Kubernetes.
-pub const KUBERNETES_MODULE: Module =
-    Module { name: "kubernetes", package: ".", versioned: "k8s.io/kubernetes", names: &KUBERNETES, minutes: 5 };
+/// etcd and all Kubernetes programs, in one binary.
+pub const KUBERNETES_MODULE: GoModule = GoModule {
+    name: "kubernetes",
+    package: ".",
+    versioned_dependency: "k8s.io/kubernetes",
+    programs: &KUBERNETES_PROGRAMS,
+    minutes: 5,
+};
 /// helm.
-pub const HELM_MODULE: Module = Module {
+pub const HELM_MODULE: GoModule = GoModule {
     name: "helm",
     package: "helm.sh/helm/v4/cmd/helm",
-    versioned: "helm.sh/helm/v4",
-    names: &["helm"],
+    versioned_dependency: "helm.sh/helm/v4",
+    programs: &["helm"],
     minutes: 3,
 };
 /// CoreDNS.
-pub const COREDNS_MODULE: Module = Module {
+pub const COREDNS_MODULE: GoModule = GoModule {
     name: "coredns",
     package: "github.com/coredns/coredns",
-    versioned: "github.com/coredns/coredns",
-    names: &["coredns"],
+    versioned_dependency: "github.com/coredns/coredns",
+    programs: &["coredns"],
     minutes: 2,
 };
 
-impl Module {
-    /// The folder with the module's programs, built if need be.
+impl GoModule {
+    /// Returns the directory of the module's programs. Builds them if they are not cached.
     ///
     /// # Errors
     /// If Go is missing or the build fails.
     pub fn build(&self) -> Result<PathBuf> {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(self.name);
-        let go = needs::go()?;
+        let go = prerequisites::go_version()?;
         let version = self.version(&source)?;
-        let flags = flags(&version);
-        let inputs = [self.name, &go, &flags, &sources(&source)?].join("\0");
-        let cache = cache()?;
-        fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
-        let built = cache.join(format!("{}-{version}-{}", self.name, short_digest(inputs.as_bytes())));
+        let flags = linker_flags(&version);
+        let inputs = [self.name, &go, &flags, &read_sources(&source)?].join("\0");
+        let cache = cache_dir()?;
+        fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
+        let dir = cache.join(format!("{}-{version}-{}", self.name, short_digest(inputs.as_bytes())));
         let lock = File::create(cache.join(format!("{}.lock", self.name)))?;
-        lock.lock().context("cannot lock the cache of programs")?;
-        if built.exists() {
-            return Ok(built);
+        lock.lock().context("cannot lock the program cache")?;
+        if dir.exists() {
+            return Ok(dir);
         }
-        let new = built.with_extension("new");
+        let new = dir.with_extension("new");
         drop(fs::remove_dir_all(&new));
         fs::create_dir_all(&new)?;
         let started = Instant::now();
-        println!("building {} {version}: about {} minutes on two processors, once", self.name, self.minutes);
-        // A build does not outlive the program that wants it: the next one would begin it again beside it.
+        println!("building {} {version}: about {} minutes on two CPUs, the first time only", self.name, self.minutes);
+        // The kernel ends the build with this process. Otherwise the next command would run a second build.
         let status = Command::new("setpriv")
             .args([
                 "--pdeathsig",
@@ -91,29 +97,31 @@ impl Module {
             .env("CGO_ENABLED", "0")
             .status()
             .context("cannot run go")?;
-        ensure!(status.success(), "{} cannot be built: see above", self.name);
-        for name in self.names.iter().filter(|name| **name != self.name) {
+        ensure!(status.success(), "cannot build {}; see the errors above", self.name);
+        for name in self.programs.iter().filter(|name| **name != self.name) {
             symlink(self.name, new.join(name))?;
         }
-        fs::rename(&new, &built)?;
-        println!("built {} in {} s, kept in {}", self.name, started.elapsed().as_secs(), built.display());
-        Ok(built)
+        fs::rename(&new, &dir)?;
+        println!("built {} in {} s: {}", self.name, started.elapsed().as_secs(), dir.display());
+        Ok(dir)
     }
 
-    /// The version that the module's `go.mod` requires.
+    /// Returns the version of the program from `go.mod`.
     fn version(&self, source: &Path) -> Result<String> {
         let text =
             fs::read_to_string(source.join("go.mod")).with_context(|| format!("cannot read {}", source.display()))?;
         let required = text.lines().find_map(|line| {
             let mut words = line.trim().trim_start_matches("require ").split(' ');
-            (words.next() == Some(self.versioned)).then(|| words.next()).flatten()
+            (words.next() == Some(self.versioned_dependency)).then(|| words.next()).flatten()
         });
-        required.map(str::to_owned).with_context(|| format!("{} requires no {}", source.display(), self.versioned))
+        required
+            .map(str::to_owned)
+            .with_context(|| format!("{} does not require {}", source.display(), self.versioned_dependency))
     }
 }
 
-/// Kubernetes reports the version that the linker was given.
-fn flags(version: &str) -> String {
+/// Returns linker flags that set the version which Kubernetes reports.
+fn linker_flags(version: &str) -> String {
     let mut numbers = version.trim_start_matches('v').split('.');
     let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
     let mut flags = "-s -w".to_owned();
@@ -125,25 +133,25 @@ fn flags(version: &str) -> String {
     flags
 }
 
-fn sources(folder: &Path) -> Result<String> {
-    let mut files = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+fn read_sources(dir: &Path) -> Result<String> {
+    let mut files = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     files.sort();
     let text =
         files.iter().map(|file| fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display())));
     Ok(text.collect::<Result<Vec<_>>>()?.join("\0"))
 }
 
-/// Where what is built once is kept.
+/// Returns the cache directory: `podmeta/cluster` in `XDG_CACHE_HOME` or `~/.cache`.
 ///
 /// # Errors
-/// If there is no home.
-pub fn cache() -> Result<PathBuf> {
-    let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-    Ok(base.context("HOME is not set: there is no place for what is built once")?.join("podmeta").join("cluster"))
+/// If neither variable is set.
+pub fn cache_dir() -> Result<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+    Ok(base.context("cannot find the cache directory: HOME is not set")?.join("podmeta").join("cluster"))
 }
 
-/// Enough of a digest to tell two inputs apart.
+/// Returns the first 12 hex digits of the SHA-256 digest.
 #[must_use]
 pub fn short_digest(bytes: &[u8]) -> String {
     digest(&SHA256, bytes).as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
@@ -154,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_module_names_the_version_that_it_builds() {
+    fn go_mod_of_every_module_contains_the_program_version() {
         for module in [KUBERNETES_MODULE, HELM_MODULE, COREDNS_MODULE] {
             let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(module.name);
             assert!(module.version(&source).unwrap().starts_with('v'), "{}", module.name);

@@ -1,90 +1,106 @@
-//! What the tests of a cluster are written with.
+//! The test kit: runs a test in its own namespace, with helpers for clusters, nodes, pods and podmeta.
 
 mod cluster;
-mod dump;
-mod machine;
+mod control_plane;
+mod diagnostics;
+mod exec;
+mod manifests;
 mod namespace;
+mod node;
 mod podmeta;
+mod profile_status;
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use futures_util::FutureExt as _;
-use k8s_openapi::api::core::v1::Namespace as CoreNamespace;
+use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::json;
 use tokio::sync::RwLock;
 
-pub(crate) use cluster::Cluster;
-pub(crate) use namespace::{Namespace, Ran, addresses};
-pub(crate) use podmeta::{AGENT, Podmeta, condition};
+pub(crate) use cluster::TestCluster;
+pub(crate) use exec::ExecOutput;
+pub(crate) use manifests::{client_pod, pod_addresses, with_spec};
+pub(crate) use namespace::TestNamespace;
+pub(crate) use podmeta::{AGENT_ACCOUNT, AGENT_LABEL, OPERATOR_LABEL, Podmeta, QUERY_COMMAND};
+pub(crate) use profile_status::{find_condition, has_condition};
 
-/// Tests run beside one another, but for those that disturb what the others stand on.
-static DISTURBANCE: RwLock<()> = RwLock::const_new(());
+/// Tests run in parallel (read), except those that disturb others (write).
+static EXCLUSIVITY: RwLock<()> = RwLock::const_new(());
 
-/// Runs a test in a namespace of its own. If it fails, what is in the namespace is written down before it goes.
-pub(crate) async fn test(body: impl AsyncFnOnce(&Cluster, &Namespace) -> Result<()>) -> Result<()> {
-    let _beside = DISTURBANCE.read().await;
-    run(body).await
+/// Runs a test in its own namespace. If the test fails, writes pods, logs and events to files first.
+pub(crate) async fn cluster_test(body: impl AsyncFnOnce(&TestCluster, &TestNamespace) -> Result<()>) -> Result<()> {
+    let _shared = EXCLUSIVITY.read().await;
+    run_in_namespace(body).await
 }
 
-/// The same for a test that disturbs others: no other runs meanwhile.
-pub(crate) async fn disturbing_test(body: impl AsyncFnOnce(&Cluster, &Namespace) -> Result<()>) -> Result<()> {
-    let _alone = DISTURBANCE.write().await;
-    run(body).await
+/// Runs a test that disturbs others: no other test runs at the same time.
+pub(crate) async fn exclusive_cluster_test(
+    body: impl AsyncFnOnce(&TestCluster, &TestNamespace) -> Result<()>,
+) -> Result<()> {
+    let _exclusive = EXCLUSIVITY.write().await;
+    run_in_namespace(body).await
 }
 
-/// The same for a test of podmeta, which is installed once for all of them.
-pub(crate) async fn podmeta_test(body: impl AsyncFnOnce(&Podmeta, &Namespace) -> Result<()>) -> Result<()> {
-    test(async |cluster, namespace| body(&Podmeta::install(cluster).await?, namespace).await).await
+/// Runs a test of podmeta, which is installed once for all tests.
+pub(crate) async fn podmeta_test(body: impl AsyncFnOnce(&Podmeta, &TestNamespace) -> Result<()>) -> Result<()> {
+    cluster_test(async |cluster, namespace| body(&Podmeta::install(cluster).await?, namespace).await).await
 }
 
-/// The same for a test that takes away what others stand on.
-pub(crate) async fn disturbing_podmeta_test(body: impl AsyncFnOnce(&Podmeta, &Namespace) -> Result<()>) -> Result<()> {
-    disturbing_test(async |cluster, namespace| body(&Podmeta::install(cluster).await?, namespace).await).await
+/// Runs a test of podmeta that disturbs others: no other test runs at the same time.
+pub(crate) async fn exclusive_podmeta_test(
+    body: impl AsyncFnOnce(&Podmeta, &TestNamespace) -> Result<()>,
+) -> Result<()> {
+    exclusive_cluster_test(async |cluster, namespace| body(&Podmeta::install(cluster).await?, namespace).await).await
 }
 
-/// Asks until it is so, for something that no watch tells.
-pub(crate) async fn within<T>(patience: Duration, what: &str, so: impl AsyncFn() -> Result<T>) -> Result<T> {
-    let end = Instant::now() + patience;
+/// Polls `check` every 100 ms until it succeeds. After the timeout, returns its last error with the expectation.
+pub(crate) async fn eventually<T>(
+    timeout: Duration,
+    expectation: &str,
+    check: impl AsyncFn() -> Result<T>,
+) -> Result<T> {
+    let deadline = Instant::now() + timeout;
     loop {
-        let why = match so().await {
-            Ok(so) => return Ok(so),
-            Err(why) => why,
+        let error = match check().await {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
         };
-        if Instant::now() > end {
-            return Err(why.context(format!("not after {} s: {what}", patience.as_secs())));
+        if Instant::now() > deadline {
+            return Err(error.context(format!("timeout after {} s, expected: {expectation}", timeout.as_secs())));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-async fn run(body: impl AsyncFnOnce(&Cluster, &Namespace) -> Result<()>) -> Result<()> {
-    let (cluster, namespace) = set_up().await.context("the test cannot begin")?;
+async fn run_in_namespace(body: impl AsyncFnOnce(&TestCluster, &TestNamespace) -> Result<()>) -> Result<()> {
+    let (cluster, namespace) = set_up().await.context("cannot set up the test")?;
     let outcome = AssertUnwindSafe(body(&cluster, &namespace)).catch_unwind().await;
     if !matches!(outcome, Ok(Ok(()))) {
-        dump::write(&namespace).await;
+        diagnostics::write(&namespace).await;
     }
-    let all = Api::<CoreNamespace>::all(cluster.client.clone());
-    let deleted = all.delete(&namespace.name, &DeleteParams::background()).await;
+    let namespaces = Api::<Namespace>::all(cluster.client.clone());
+    let deleted = namespaces.delete(&namespace.name, &DeleteParams::background()).await;
     outcome.unwrap_or_else(|panic| resume_unwind(panic))?;
-    deleted.context("the namespace cannot be deleted").map(drop)
+    deleted.context("cannot delete the test namespace").map(drop)
 }
 
-async fn set_up() -> Result<(Cluster, Namespace)> {
-    let cluster = Cluster::connect().await?;
+async fn set_up() -> Result<(TestCluster, TestNamespace)> {
+    let cluster = TestCluster::connect().await?;
     let thread = std::thread::current();
     let test = thread.name().and_then(|name| name.rsplit("::").next()).unwrap_or("test").replace('_', "-");
     let prefix: String = test.chars().take(40).collect();
-    let wanted = json!({"metadata": {
+    let manifest = json!({"metadata": {
         "generateName": format!("{}-", prefix.trim_end_matches('-')), "labels": {"podmeta.test/suite": "podmeta"},
     }});
-    let all = Api::<CoreNamespace>::all(cluster.client.clone());
-    let made = all
-        .create(&PostParams::default(), &serde_json::from_value(wanted)?)
+    let namespaces = Api::<Namespace>::all(cluster.client.clone());
+    let created = namespaces
+        .create(&PostParams::default(), &serde_json::from_value(manifest)?)
         .await
-        .context("cannot make a namespace")?;
-    let namespace = Namespace { client: cluster.client.clone(), name: made.metadata.name.context("it has no name")? };
+        .context("cannot create the test namespace")?;
+    let name = created.metadata.name.context("the test namespace has no name")?;
+    let namespace = TestNamespace { client: cluster.client.clone(), name };
     Ok((cluster, namespace))
 }

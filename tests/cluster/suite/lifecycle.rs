@@ -1,4 +1,4 @@
-//! Clusters come and go without a trace, beside one another, and whenever the program that makes them is killed.
+//! Tests of `cluster up` and `cluster down`: interrupted commands, clusters side by side, and nothing left on the host.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,105 +7,107 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use podmeta_cluster::init::KERNEL_SETTINGS;
-use podmeta_cluster::machine::text;
-use podmeta_cluster::processes::{Process, until};
+use podmeta_cluster::machine::command_output;
+use podmeta_cluster::machine::init::KERNEL_SETTINGS;
+use podmeta_cluster::machine::processes::{ClusterProcess, poll_until};
+
+const CLUSTERS: [&str; 2] = ["life-1", "life-2"];
 
 #[test]
-fn clusters_run_side_by_side_survive_a_kill_of_their_program_and_leave_nothing() {
-    let mut machines = BTreeSet::new();
-    let before = listing(&machines).unwrap();
-    let outcome = live(&mut machines);
-    for name in ["life-1", "life-2"] {
-        if let Err(why) = cluster(&["down", "--name", name]) {
-            eprintln!("{why:#}");
+fn clusters_survive_killed_commands_and_leave_nothing_behind() {
+    let mut pid_namespaces = BTreeSet::new();
+    let before = host_state(&pid_namespaces).unwrap();
+    let outcome = run_lifecycle(&mut pid_namespaces);
+    for name in CLUSTERS {
+        if let Err(error) = cluster(&["down", "--name", name]) {
+            eprintln!("{error:#}");
         }
     }
     outcome.unwrap();
-    let same = until(Duration::from_secs(20), || listing(&machines).is_ok_and(|after| after == before));
-    let after = listing(&machines).unwrap();
-    let (new, gone): (Vec<_>, Vec<_>) = (after.difference(&before).collect(), before.difference(&after).collect());
-    assert!(same, "left behind: {new:#?}\ngone: {gone:#?}");
+    let clean = poll_until(Duration::from_secs(20), || host_state(&pid_namespaces).is_ok_and(|after| after == before));
+    let after = host_state(&pid_namespaces).unwrap();
+    let (added, removed): (Vec<_>, Vec<_>) = (after.difference(&before).collect(), before.difference(&after).collect());
+    assert!(clean, "left behind: {added:#?}\nremoved: {removed:#?}");
 }
 
-/// Takes two clusters through their lives, and notes the namespaces of their machines' processes.
-fn live(machines: &mut BTreeSet<PathBuf>) -> Result<()> {
-    // The first time everything is built, and there is nothing to kill yet.
+/// Creates, kills and deletes two clusters. Adds the PID namespaces of their machines to `pid_namespaces`.
+fn run_lifecycle(pid_namespaces: &mut BTreeSet<PathBuf>) -> Result<()> {
+    // The first `up` builds programs and images, so that later ones are killed while they create machines.
     cluster(&["up", "--name", "life-1", "--nodes", "1"])?;
     cluster(&["down", "--name", "life-1"])?;
-    // Killed while machines, network, control plane and nodes are made; each `up` goes on from there.
+    // Kill `up` while it creates machines, network, control plane and nodes. Each `up` continues from there.
     for milliseconds in [100, 400, 1_000, 2_000, 4_000, 8_000] {
-        let mut up = start(&["up", "--name", "life-1", "--nodes", "1"])?;
-        until(Duration::from_millis(milliseconds), || up_ended(&mut up));
-        up.kill().and_then(|()| up.wait()).context("cannot kill")?;
+        let mut up = spawn(&["up", "--name", "life-1", "--nodes", "1"])?;
+        poll_until(Duration::from_millis(milliseconds), || has_exited(&mut up));
+        up.kill().and_then(|()| up.wait()).context("cannot kill `cluster up`")?;
     }
     cluster(&["up", "--name", "life-1", "--nodes", "1"])?;
     cluster(&["up", "--name", "life-2", "--nodes", "1"])?;
-    for name in ["life-1", "life-2"] {
+    for name in CLUSTERS {
         let status = cluster(&["status", "--name", name])?;
         ensure!(status.contains(&format!("{name}-a")) && status.contains(" Ready "), "{name}: {status}");
     }
-    // One that is already up is up at once, and its pods are the same, and not restarted.
-    let first = probes()?;
+    // `up` of a running cluster changes nothing: the same pods, without restarts.
+    let first = probe_pods()?;
     cluster(&["up", "--name", "life-1", "--nodes", "1"])?;
-    ensure!(first.len() == 1 && first == probes()?, "other pods than {first:?}");
-    machines.extend(namespaces()?);
+    ensure!(first.len() == 1 && first == probe_pods()?, "the pods changed, before: {first:?}");
+    pid_namespaces.extend(machine_pid_namespaces()?);
 
-    // A machine that dies is made anew, with its node and pods.
-    let init = Process::of(&"life-1".parse()?)?.into_iter().find(|process| process.role() == "a/init");
-    init.context("node a has no init")?.kill()?;
-    cluster(&["up", "--name", "life-1", "--nodes", "1"]).context("after its node was killed")?;
-    ensure!(first != probes()?, "the pod of a node that died cannot be there");
-    machines.extend(namespaces()?);
+    // `up` creates a killed machine again, with its node and pods.
+    let init = ClusterProcess::all_of(&"life-1".parse()?)?.into_iter().find(|process| process.role() == "a/init");
+    init.context("node a has no init process")?.kill()?;
+    cluster(&["up", "--name", "life-1", "--nodes", "1"]).context("after node a was killed")?;
+    ensure!(first != probe_pods()?, "the pod of the killed node still exists");
+    pid_namespaces.extend(machine_pid_namespaces()?);
 
-    let mut down = start(&["down", "--name", "life-1"])?;
-    until(Duration::from_millis(50), || up_ended(&mut down));
-    down.kill().and_then(|()| down.wait()).context("cannot kill")?;
+    let mut down = spawn(&["down", "--name", "life-1"])?;
+    poll_until(Duration::from_millis(50), || has_exited(&mut down));
+    down.kill().and_then(|()| down.wait()).context("cannot kill `cluster down`")?;
     cluster(&["down", "--name", "life-1"])?;
-    cluster(&["down", "--name", "life-1"]).context("there is none any more, which is well")?;
-    ensure!(cluster(&["status", "--name", "life-1"]).is_err(), "there is none");
+    cluster(&["down", "--name", "life-1"]).context("`down` without a cluster")?;
+    ensure!(cluster(&["status", "--name", "life-1"]).is_err(), "`status` succeeds without a cluster");
     let other = cluster(&["status", "--name", "life-2"])?;
-    ensure!(other.contains(" Ready "), "the other cluster lives on: {other}");
+    ensure!(other.contains(" Ready "), "the other cluster is not ready: {other}");
     cluster(&["down", "--name", "life-2"]).map(drop)
 }
 
-/// Name and number of restarts of the pods that `up` probes the first cluster with.
-fn probes() -> Result<Vec<(String, String)>> {
+/// Returns name and restart count of the probe pods of the first cluster.
+fn probe_pods() -> Result<Vec<(String, String)>> {
     let status = cluster(&["status", "--name", "life-1"])?;
-    let fields =
-        status.lines().filter(|line| line.contains("probe-")).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let lines = status.lines().filter(|line| line.contains("probe-"));
+    let fields = lines.map(|line| line.split_whitespace().collect::<Vec<_>>());
     Ok(fields.filter_map(|fields| Some(((*fields.get(1)?).to_owned(), (*fields.get(4)?).to_owned()))).collect())
 }
 
-/// The namespaces of processes that the machines of both clusters are.
-fn namespaces() -> Result<Vec<PathBuf>> {
+/// Returns the PID namespaces of the machines of both clusters.
+fn machine_pid_namespaces() -> Result<Vec<PathBuf>> {
     let mut all = Vec::new();
-    for name in ["life-1", "life-2"] {
-        for init in Process::of(&name.parse()?)?.iter().filter(|process| process.role().ends_with("/init")) {
+    for name in CLUSTERS {
+        let processes = ClusterProcess::all_of(&name.parse()?)?;
+        for init in processes.iter().filter(|process| process.role().ends_with("/init")) {
             all.push(fs::read_link(format!("/proc/{}/ns/pid", init.pid))?);
         }
     }
     Ok(all)
 }
 
-fn up_ended(child: &mut Child) -> bool {
+fn has_exited(child: &mut Child) -> bool {
     child.try_wait().is_ok_and(|status| status.is_some())
 }
 
-fn start(arguments: &[&str]) -> Result<Child> {
+fn spawn(arguments: &[&str]) -> Result<Child> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cluster"));
-    command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("cannot start the program")
+    command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("cannot run cluster")
 }
 
 fn cluster(arguments: &[&str]) -> Result<String> {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_cluster")).args(arguments).output().context("cannot start the program")?;
-    text(&output).with_context(|| format!("cluster {}", arguments.join(" ")))
+    let output = Command::new(env!("CARGO_BIN_EXE_cluster")).args(arguments).output().context("cannot run cluster")?;
+    command_output(&output).with_context(|| format!("cluster {}", arguments.join(" ")))
 }
 
-/// What this machine has: processes of a cluster's programs or in a namespace of these, mounts, cgroups, links, routes,
-/// rules, settings and files.
-fn listing(machines: &BTreeSet<PathBuf>) -> Result<BTreeSet<String>> {
+/// Lists everything on the host that a cluster could leave behind: processes of its programs or in a PID namespace of its
+/// machines, mounts, cgroups, links, routes, rules, kernel settings and files.
+fn host_state(pid_namespaces: &BTreeSet<PathBuf>) -> Result<BTreeSet<String>> {
     let programs = [
         "cluster",
         "containerd",
@@ -127,7 +129,7 @@ fn listing(machines: &BTreeSet<PathBuf>) -> Result<BTreeSet<String>> {
         if programs.iter().any(|program| program.starts_with(command.trim()) && !command.trim().is_empty()) {
             all.insert(format!("process {} {}", entry.file_name().display(), command.trim()));
         }
-        if fs::read_link(entry.path().join("ns/pid")).is_ok_and(|namespace| machines.contains(&namespace)) {
+        if fs::read_link(entry.path().join("ns/pid")).is_ok_and(|namespace| pid_namespaces.contains(&namespace)) {
             all.insert(format!("process {} of a machine", entry.file_name().display()));
         }
     }
@@ -135,7 +137,7 @@ fn listing(machines: &BTreeSet<PathBuf>) -> Result<BTreeSet<String>> {
     for (setting, _) in KERNEL_SETTINGS {
         all.insert(format!("setting {setting} {}", fs::read_to_string(format!("/proc/sys/{setting}"))?.trim()));
     }
-    for (what, command) in [
+    for (kind, command) in [
         ("cgroup", "find /sys/fs/cgroup -type d -name 'podmeta-*'"),
         ("link", "ip -oneline link | cut -d: -f2"),
         ("address", "ip -oneline address | cut -d' ' -f2-8"),
@@ -147,7 +149,7 @@ fn listing(machines: &BTreeSet<PathBuf>) -> Result<BTreeSet<String>> {
         ),
     ] {
         let output = Command::new("sh").args(["-c", command]).output()?;
-        all.extend(text(&output)?.lines().map(|line| format!("{what} {}", line.trim())));
+        all.extend(command_output(&output)?.lines().map(|line| format!("{kind} {}", line.trim())));
     }
     Ok(all)
 }

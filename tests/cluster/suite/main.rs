@@ -1,9 +1,5 @@
-//! Tests on a real cluster: `make cluster-test`, or `KUBECONFIG=… cargo test --workspace --test suite`.
-
-mod kit;
+//! End-to-end tests on a real cluster: `make cluster-test`, or `KUBECONFIG=… cargo test --workspace --test suite`.
 
 mod cluster;
-mod images;
+mod kit;
 mod podmeta;
-mod real_imds;
-mod storm;

@@ -1,4 +1,4 @@
-//! podmeta as its users have it: the chart, installed by helm with this checkout's image.
+//! podmeta, installed with helm from the chart of this checkout and the image `podmeta.test/podmeta:dev`.
 
 use std::time::Duration;
 
@@ -6,37 +6,41 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use podmeta_cluster::machine::command_output;
 use podmeta_cluster::programs::HELM_MODULE;
 use podmeta_crds::metadatapolicy::MetadataPolicy;
-use podmeta_crds::metadataprofile::{MetadataProfile, MetadataProfileStatus};
+use podmeta_crds::metadataprofile::MetadataProfile;
 use serde_json::json;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
-use super::{Cluster, Namespace, Ran, within};
+use super::{ExecOutput, TestCluster, TestNamespace, eventually};
 
 /// The ServiceAccount of the node agents.
-pub(crate) const AGENT: &str = "podmeta-agent";
+pub(crate) const AGENT_ACCOUNT: &str = "podmeta-agent";
+/// Label selector of the node agents' pods.
+pub(crate) const AGENT_LABEL: &str = "app.kubernetes.io/component=agent";
+/// Label selector of the operator's pods.
+pub(crate) const OPERATOR_LABEL: &str = "app.kubernetes.io/component=operator";
+/// The command that queries an agent through its debug socket, in the agent's container.
+pub(crate) const QUERY_COMMAND: [&str; 2] = ["/podmeta-node-agent", "ask"];
+/// The namespace that podmeta is installed in.
+pub(super) const SYSTEM_NAMESPACE: &str = "podmeta-system";
 
-/// The chart of this checkout.
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/podmeta");
 
-/// Where podmeta is installed.
-pub(super) const SYSTEM: &str = "podmeta-system";
-
-/// Finds an agent's process on a node, from which it can be looked at without the API server.
-const FIND_AGENT: &str = r#"for process in /proc/[0-9]*; do
+/// Prints the process ID of the agent on a node, for access without the API server.
+const FIND_AGENT_SCRIPT: &str = r#"for process in /proc/[0-9]*; do
   case "$(tr '\0' ' ' 2>/dev/null < "$process/cmdline")" in
     "/podmeta-node-agent serve "*) echo "${process#/proc/}"; exit;;
   esac
 done
 exit 1"#;
 
-/// Lets tests come as far as the operator's port with what they stole, on clusters where policies are enforced.
-const OPEN: &str = "
+/// Allows pods of test namespaces to connect to the operator's port.
+const TEST_INGRESS_POLICY: &str = "
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: tests}
@@ -45,103 +49,117 @@ spec:
   ingress: [{from: [{namespaceSelector: {matchLabels: {podmeta.test/suite: podmeta}}}], ports: [{port: 8443}]}]
 ";
 
-/// Tests run in one process, and share what is installed.
+/// Set once podmeta is installed. All tests run in one process and share the installation.
 static INSTALLED: OnceCell<()> = OnceCell::const_new();
 
-/// podmeta, on a cluster.
+/// podmeta on the cluster under test.
 pub(crate) struct Podmeta {
-    /// The cluster.
-    pub(crate) cluster: Cluster,
-    /// Its own namespace.
-    pub(crate) system: Namespace,
+    /// The cluster under test.
+    pub(crate) cluster: TestCluster,
+    /// The namespace `podmeta-system`.
+    pub(crate) system: TestNamespace,
 }
 
 impl Podmeta {
-    /// podmeta, installed if this process has not done so yet. An earlier one goes first: its image may be an older one.
-    pub(crate) async fn install(cluster: &Cluster) -> Result<Self> {
-        let system = Namespace { client: cluster.client.clone(), name: SYSTEM.to_owned() };
+    /// Installs podmeta on the first call in this process. Uninstalls an earlier release first: its image may be older.
+    pub(crate) async fn install(cluster: &TestCluster) -> Result<Self> {
+        let system = TestNamespace { client: cluster.client.clone(), name: SYSTEM_NAMESPACE.to_owned() };
         INSTALLED
             .get_or_try_init(async || {
                 helm(cluster, &["uninstall", "podmeta", "--ignore-not-found", "--wait"]).await?;
                 let image = "image.repository=podmeta.test/podmeta,image.tag=dev,image.pullPolicy=Never";
-                let set = ["--set", image, "--set", "agent.askSocket=true", "--set", "agent.log=info\\,access=debug"];
+                let values =
+                    ["--set", image, "--set", "agent.askSocket=true", "--set", "agent.log=info\\,access=debug"];
                 let install = ["install", "podmeta", CHART, "--create-namespace", "--wait", "--timeout", "120s"];
-                helm(cluster, &[&install[..], &set].concat()).await?;
-                system.apply(OPEN).await
+                helm(cluster, &[&install[..], &values].concat()).await?;
+                system.apply(TEST_INGRESS_POLICY).await
             })
             .await?;
         Ok(Self { cluster: cluster.clone(), system })
     }
 
-    /// Takes away what lets tests come as far as the operator's port. [`Podmeta::open`] must follow, whatever happens between.
-    pub(crate) async fn close(&self) -> Result<()> {
-        self.system.api::<NetworkPolicy>().delete("tests", &DeleteParams::default()).await?;
-        Ok(())
-    }
-
-    /// Lets tests come as far as the operator's port.
-    pub(crate) async fn open(&self) -> Result<()> {
-        self.system.apply(OPEN).await
-    }
-
-    /// The process of the agent on a node, as the node counts.
-    pub(crate) async fn agent_process(&self, node: &str) -> Result<String> {
-        let process = self.cluster.node_named(node).sh(FIND_AGENT).await;
-        Ok(process.with_context(|| format!("no agent runs on {node}"))?.trim().to_owned())
-    }
-
-    /// The agent's pod on a node.
-    pub(crate) async fn agent_on(&self, node: &str) -> Result<String> {
-        let here = ListParams::default()
-            .labels("app.kubernetes.io/component=agent")
-            .fields(&format!("spec.nodeName={node},status.phase=Running"));
-        let agents = self.system.api::<Pod>().list(&here).await?;
-        let alive = agents.iter().find(|pod| pod.metadata.deletion_timestamp.is_none());
-        alive.map(|pod| pod.name_any()).with_context(|| format!("no agent runs on {node}"))
-    }
-
-    /// Asks the agent of a node as a pod: with arguments of `podmeta-node-agent ask`.
-    pub(crate) async fn ask(&self, node: &str, arguments: &[&str]) -> Result<Ran> {
-        let agent = self.agent_on(node).await?;
-        let command = [&["/podmeta-node-agent", "ask"], arguments].concat();
-        self.system.exec_in(&agent, "serve", &command).await
-    }
-
-    /// What a pod gets, once it gets it.
-    pub(crate) async fn answer(&self, node: &str, arguments: &[&str]) -> Result<String> {
-        within(Duration::from_secs(30), "the agent answers", async || {
-            let ran = self.ask(node, arguments).await?;
-            ensure!(ran.succeeded, "{arguments:?}: {}{}", ran.stderr, ran.stdout);
-            Ok(ran.stdout)
-        })
-        .await
-    }
-
-    /// The status of a profile, once it is so.
-    pub(crate) async fn status(
-        &self,
-        namespace: &Namespace,
-        profile: &str,
-        what: &str,
-        so: impl Fn(&MetadataProfileStatus) -> bool,
-    ) -> Result<MetadataProfileStatus> {
-        let profiles: Api<MetadataProfile> = namespace.api();
-        within(Duration::from_secs(40), what, async || {
-            let status = profiles.get(profile).await?.status.unwrap_or_default();
-            ensure!(so(&status), "MetadataProfile {profile} says: {}", serde_json::to_string(&status)?);
-            Ok(status)
-        })
-        .await
-    }
-
-    /// Upgrades to the same chart with other values, and waits until it runs.
+    /// Upgrades to the same chart with other values, and waits until the new pods are ready.
     pub(crate) async fn upgrade(&self, values: &[&str]) -> Result<()> {
         let upgrade = ["upgrade", "podmeta", CHART, "--reuse-values", "--wait", "--timeout", "120s"];
         helm(&self.cluster, &[&upgrade[..], values].concat()).await.map(drop)
     }
 
-    /// Changes how many replicas the operator has; does not wait until they are there.
-    pub(crate) async fn scale_operator(&self, replicas: u8) -> Result<()> {
+    /// Allows pods of test namespaces to connect to the operator.
+    pub(crate) async fn allow_test_ingress(&self) -> Result<()> {
+        self.system.apply(TEST_INGRESS_POLICY).await
+    }
+
+    /// Leaves only the chart's NetworkPolicies. The caller must call [`Podmeta::allow_test_ingress`] afterwards, also on
+    /// errors.
+    pub(crate) async fn deny_test_ingress(&self) -> Result<()> {
+        self.system.api::<NetworkPolicy>().delete("tests", &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    /// Returns the name of the agent's pod on a node.
+    pub(crate) async fn agent_on(&self, node: &str) -> Result<String> {
+        let params =
+            ListParams::default().labels(AGENT_LABEL).fields(&format!("spec.nodeName={node},status.phase=Running"));
+        let agents = self.system.api::<Pod>().list(&params).await?;
+        let active = agents.iter().find(|pod| pod.metadata.deletion_timestamp.is_none());
+        active.map(|pod| pod.name_any()).with_context(|| format!("no agent runs on node {node}"))
+    }
+
+    /// Returns the process ID of the agent on a node, in the node's PID namespace.
+    pub(crate) async fn agent_process(&self, node: &str) -> Result<String> {
+        let process = self.cluster.node_by_name(node).sh(FIND_AGENT_SCRIPT).await;
+        Ok(process.with_context(|| format!("no agent runs on node {node}"))?.trim().to_owned())
+    }
+
+    /// Queries the agent of a node through its debug socket, with arguments of the query command.
+    pub(crate) async fn query(&self, node: &str, arguments: &[&str]) -> Result<ExecOutput> {
+        let agent = self.agent_on(node).await?;
+        self.system.exec_in(&agent, "serve", &[&QUERY_COMMAND, arguments].concat()).await
+    }
+
+    /// Queries the agent of a node until it succeeds, for at most 30 seconds. Returns the response body.
+    pub(crate) async fn query_until_ok(&self, node: &str, arguments: &[&str]) -> Result<String> {
+        eventually(Duration::from_secs(30), "the agent returns 200", async || {
+            let output = self.query(node, arguments).await?;
+            ensure!(output.succeeded, "{arguments:?}: {}{}", output.stderr, output.stdout);
+            Ok(output.stdout)
+        })
+        .await
+    }
+
+    /// Lists podmeta's pods with a label.
+    pub(crate) async fn pods(&self, label: &str) -> Result<Vec<Pod>> {
+        Ok(self.system.api::<Pod>().list(&ListParams::default().labels(label)).await?.items)
+    }
+
+    /// Waits until both operator pods and the agent of each node are ready. Returns operator pods and agent pods.
+    pub(crate) async fn wait_until_ready(&self) -> Result<(Vec<Pod>, Vec<Pod>)> {
+        eventually(Duration::from_secs(90), "both operators and all agents are ready", async || {
+            let (operators, agents) = (self.pods(OPERATOR_LABEL).await?, self.pods(AGENT_LABEL).await?);
+            let ready = operators.iter().chain(&agents).filter(|pod| is_ready(pod)).count();
+            let (all, nodes) = (operators.len() + agents.len(), self.cluster.node_names().len());
+            ensure!(ready == all && all == 2 + nodes, "{ready} of {all} pods are ready");
+            Ok((operators, agents))
+        })
+        .await
+    }
+
+    /// Runs `body` while no operator pod exists. Restores two replicas afterwards, also on errors.
+    pub(crate) async fn without_operator(&self, body: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+        self.scale_operator(0).await?;
+        let stopped = eventually(Duration::from_secs(60), "no operator pod exists", async || {
+            ensure!(self.pods(OPERATOR_LABEL).await?.is_empty(), "an operator pod exists");
+            Ok(())
+        });
+        let result = match stopped.await {
+            Ok(()) => body().await,
+            Err(error) => Err(error),
+        };
+        self.scale_operator(2).await?;
+        result
+    }
+
+    async fn scale_operator(&self, replicas: u8) -> Result<()> {
         let scale = json!({"spec": {"replicas": replicas}});
         let deployments = self.system.api::<Deployment>();
         deployments.patch_scale("podmeta-operator", &PatchParams::default(), &Patch::Merge(&scale)).await?;
@@ -149,12 +167,12 @@ impl Podmeta {
     }
 
     /// Deletes a profile.
-    pub(crate) async fn delete_profile(&self, namespace: &Namespace, name: &str) -> Result<()> {
+    pub(crate) async fn delete_profile(&self, namespace: &TestNamespace, name: &str) -> Result<()> {
         namespace.api::<MetadataProfile>().delete(name, &DeleteParams::default()).await?;
         Ok(())
     }
 
-    /// Deletes a policy, which no namespace takes with it.
+    /// Deletes a policy. Policies are cluster-scoped, so they outlive the test namespace.
     pub(crate) async fn delete_policy(&self, name: &str) -> Result<()> {
         let policies: Api<MetadataPolicy> = Api::all(self.cluster.client.clone());
         policies.delete(name, &DeleteParams::default()).await?;
@@ -162,15 +180,16 @@ impl Podmeta {
     }
 }
 
-async fn helm(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
-    let program = tokio::task::spawn_blocking(|| HELM_MODULE.build()).await??.join("helm");
-    let mut helm = Command::new(program);
-    helm.arg("--kubeconfig").arg(&cluster.kubeconfig).args(["--namespace", SYSTEM]).args(arguments);
-    let output = helm.output().await.context("cannot run helm")?;
-    podmeta_cluster::machine::text(&output).with_context(|| format!("helm {}", arguments.join(" ")))
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+    let ready = conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    ready && pod.metadata.deletion_timestamp.is_none()
 }
 
-/// A condition of a status.
-pub(crate) fn condition<'s>(status: &'s MetadataProfileStatus, kind: &str) -> Option<&'s Condition> {
-    status.conditions.iter().find(|condition| condition.type_ == kind)
+async fn helm(cluster: &TestCluster, arguments: &[&str]) -> Result<String> {
+    let program = tokio::task::spawn_blocking(|| HELM_MODULE.build()).await??.join("helm");
+    let mut helm = Command::new(program);
+    helm.arg("--kubeconfig").arg(&cluster.kubeconfig).args(["--namespace", SYSTEM_NAMESPACE]).args(arguments);
+    let output = helm.output().await.context("cannot run helm")?;
+    command_output(&output).with_context(|| format!("helm {}", arguments.join(" ")))
 }

@@ -1,0 +1,7 @@
+//! The commands of the program `cluster`.
+
+pub mod down;
+pub mod lock;
+pub mod progress;
+pub mod status;
+pub mod up;

@@ -1,0 +1,198 @@
+//! Services of a node and their configuration: containerd with the bridge CNI plugin, kubelet, kube-proxy, and the
+//! enforcement of NetworkPolicies.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use super::control_plane::internal_url;
+use super::pki::{CertificateSubject, ClusterCa, write_private};
+use crate::images::PAUSE;
+use crate::layout::{CLUSTER_DOMAIN, ClusterName, DNS_SERVICE_ADDRESS, NodeId};
+use crate::machine::init::STATE_MOUNT;
+use crate::machine::{MachineService, RunningMachine};
+use crate::prerequisites::find_program;
+
+/// containerd's socket on a node.
+pub const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
+
+/// Writes certificates, kubeconfigs and configuration of a node's programs.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn configure(
+    cluster: &ClusterName,
+    node: NodeId,
+    machine: &RunningMachine,
+    ca: &ClusterCa,
+    plugins: &Path,
+) -> Result<()> {
+    let (dir, name, addresses) = (machine.state_dir(), node.name(cluster), node.addresses());
+    let addresses: [IpAddr; 2] = [addresses.0.into(), addresses.1.into()];
+    let user = format!("system:node:{name}");
+    let kubelet =
+        CertificateSubject { name: &user, group: Some("system:nodes"), dns_names: &[&name], addresses: &addresses };
+    ca.ensure_certificate(&dir.join("kubelet.pem"), &kubelet)?;
+    ca.ensure_kubeconfig(&dir.join("kubelet.kubeconfig"), &internal_url(), &kubelet)?;
+    let proxy = CertificateSubject { name: "system:kube-proxy", group: None, dns_names: &[], addresses: &[] };
+    ca.ensure_kubeconfig(&dir.join("kube-proxy.kubeconfig"), &internal_url(), &proxy)?;
+    let policies = CertificateSubject { name: "network-policies", group: None, dns_names: &[], addresses: &[] };
+    ca.ensure_kubeconfig(&dir.join("network-policies.kubeconfig"), &internal_url(), &policies)?;
+    write_private(&dir.join("ca.crt"), ca.certificate())?;
+    write_private(&dir.join("resolv.conf"), "# No upstream DNS: only names of the cluster resolve.\n")?;
+    write_private(&dir.join("containerd.toml"), &containerd_config())?;
+    write_private(&dir.join("kubelet.yaml"), &kubelet_config().to_string())?;
+    write_private(&dir.join("kube-proxy.yaml"), &kube_proxy_config(&name).to_string())?;
+    let conflist = machine.path("/etc/cni/net.d/10-bridge.conflist");
+    // Keep an existing file: podmeta may have added its plugin to it.
+    if !conflist.exists() {
+        write_private(&conflist, &cni_config(node).to_string())?;
+    }
+    link_plugins(plugins, &machine.path("/opt/cni/bin"))
+}
+
+/// Returns containerd, which must run before the kubelet starts.
+///
+/// # Errors
+/// If containerd is not installed.
+pub fn container_runtime() -> Result<MachineService> {
+    let program = find_program("containerd").context("containerd is not installed")?;
+    Ok(MachineService {
+        name: "containerd",
+        program,
+        arguments: vec![format!("--config={STATE_MOUNT}/containerd.toml")],
+    })
+}
+
+/// Returns kubelet, kube-proxy and this program, which enforces NetworkPolicies.
+///
+/// # Errors
+/// If the path of this program cannot be found.
+pub fn services(cluster: &ClusterName, node: NodeId, programs: &Path) -> Result<Vec<MachineService>> {
+    let (ipv4, ipv6) = node.addresses();
+    let labels = [
+        "topology.kubernetes.io/region=eu-central-1".to_owned(),
+        format!("topology.kubernetes.io/zone={}", node.zone()),
+        "node.kubernetes.io/instance-type=m7i.large".to_owned(),
+    ];
+    Ok(vec![
+        MachineService {
+            name: "kubelet",
+            program: programs.join("kubelet"),
+            arguments: vec![
+                format!("--config={STATE_MOUNT}/kubelet.yaml"),
+                format!("--kubeconfig={STATE_MOUNT}/kubelet.kubeconfig"),
+                format!("--hostname-override={}", node.name(cluster)),
+                format!("--node-ip={ipv4},{ipv6}"),
+                format!("--node-labels={}", labels.join(",")),
+            ],
+        },
+        MachineService {
+            name: "kube-proxy",
+            program: programs.join("kube-proxy"),
+            arguments: vec![format!("--config={STATE_MOUNT}/kube-proxy.yaml")],
+        },
+        MachineService {
+            name: "cluster",
+            program: std::env::current_exe().context("cannot find the path of this program")?,
+            arguments: vec![
+                "network-policies".to_owned(),
+                format!("{STATE_MOUNT}/network-policies.kubeconfig"),
+                node.name(cluster),
+            ],
+        },
+    ])
+}
+
+fn containerd_config() -> String {
+    format!(
+        r#"version = 2
+root = "/var/lib/containerd"
+state = "/run/containerd"
+
+[grpc]
+address = "{CONTAINERD_SOCKET}"
+
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{PAUSE}"
+# Both settings let containerd run without CAP_SYS_RESOURCE and without AppArmor.
+restrict_oom_score_adj = true
+disable_apparmor = true
+
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "/opt/cni/bin"
+conf_dir = "/etc/cni/net.d"
+"#
+    )
+}
+
+fn cni_config(node: NodeId) -> serde_json::Value {
+    let (ipv4, ipv6) = node.pod_ranges();
+    json!({"cniVersion": "1.0.0", "name": "bridge", "plugins": [{
+        "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
+        "ipam": {
+            "type": "host-local",
+            "dataDir": "/run/cni/networks",
+            "ranges": [[{"subnet": ipv4}], [{"subnet": ipv6}]],
+            "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
+        },
+    }]})
+}
+
+fn kubelet_config() -> serde_json::Value {
+    json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": true}, "x509": {"clientCAFile": format!("{STATE_MOUNT}/ca.crt")}},
+        "authorization": {"mode": "Webhook"},
+        "tlsCertFile": format!("{STATE_MOUNT}/kubelet.pem"),
+        "tlsPrivateKeyFile": format!("{STATE_MOUNT}/kubelet.pem"),
+        "containerRuntimeEndpoint": format!("unix://{CONTAINERD_SOCKET}"),
+        "cgroupDriver": "cgroupfs",
+        "failCgroupV1": false,
+        "enforceNodeAllocatable": [],
+        "failSwapOn": false,
+        "clusterDNS": [DNS_SERVICE_ADDRESS],
+        "clusterDomain": CLUSTER_DOMAIN,
+        "resolvConf": format!("{STATE_MOUNT}/resolv.conf"),
+        "maxPods": 300,
+        "kubeAPIQPS": 100,
+        "kubeAPIBurst": 200,
+        "eventRecordQPS": 0,
+        "serializeImagePulls": false,
+        // No garbage collection: there is no registry to pull an image from again, and the disk is shared with the host.
+        "imageGCHighThresholdPercent": 100,
+        "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+    })
+}
+
+fn kube_proxy_config(name: &str) -> serde_json::Value {
+    json!({
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "clientConnection": {"kubeconfig": format!("{STATE_MOUNT}/kube-proxy.kubeconfig")},
+        "hostnameOverride": name,
+        "mode": "nftables",
+        "detectLocalMode": "BridgeInterface",
+        "detectLocal": {"bridgeInterface": "cni0"},
+        // Keep the host's limits: a network namespace cannot change them.
+        "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+    })
+}
+
+/// Links the host's CNI plugins into the machine's plugin directory, where tests can install others.
+fn link_plugins(plugins: &Path, dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir)?;
+    for entry in fs::read_dir(plugins).with_context(|| format!("cannot read {}", plugins.display()))? {
+        let plugin = entry?;
+        let link = dir.join(plugin.file_name());
+        if link.symlink_metadata().is_err() {
+            symlink(plugin.path(), &link).with_context(|| format!("cannot create {}", link.display()))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! The network of a cluster: links between machines, NetworkPolicies, and the stub of the cloud metadata service.
+
+pub mod imds_stub;
+pub mod links;
+pub mod network_policy;

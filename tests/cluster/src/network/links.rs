@@ -1,0 +1,134 @@
+//! Links between machines. The nodes and the host each have a link to the fabric, a bridge on the machine `control-plane`.
+//! That machine is the nodes' gateway, and has the clouds' metadata addresses. All functions are idempotent.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::layout::{ClusterName, FABRIC_ADDRESSES, HostLink, METADATA_ADDRESSES, NodeId};
+use crate::machine::{RunningMachine, command_output};
+
+/// Name of the host link's device on the machine `control-plane`.
+const HOST_DEVICE: &str = "host";
+
+/// Creates the fabric on the machine `control-plane`, and its link to the host.
+///
+/// # Errors
+/// If a device cannot be created.
+pub fn set_up_fabric(cluster: &ClusterName, control_plane: &RunningMachine) -> Result<HostLink> {
+    let device = cluster.host_device();
+    let (ipv4, ipv6) = FABRIC_ADDRESSES;
+    let metadata = METADATA_ADDRESSES.map(|address| format!("ip address replace {address} dev lo nodad")).join("\n");
+    control_plane.sh(&format!(
+        "ip link set dev lo up
+         ip link show dev fabric >/dev/null 2>&1 || ip link add name fabric type bridge
+         ip address replace {ipv4}/24 dev fabric
+         ip address replace {ipv6}/64 dev fabric nodad
+         ip link set dev fabric up
+         {metadata}"
+    ))?;
+    let link = choose_host_link(&device)?;
+    if !has_device(control_plane, HOST_DEVICE)? {
+        remove(cluster)?; // the link of an earlier control plane
+        let pid = control_plane.init().to_string();
+        ip(&["link", "add", "dev", &device, "type", "veth", "peer", "name", HOST_DEVICE, "netns", &pid])?;
+    }
+    ip(&["address", "replace", &format!("{}/30", link.host()), "dev", &device])?;
+    ip(&["link", "set", "dev", &device, "up"])?;
+    control_plane
+        .sh(&format!("ip address replace {}/30 dev {HOST_DEVICE}; ip link set dev {HOST_DEVICE} up", link.cluster()))
+        .context("cannot configure the link to the host")?;
+    Ok(link)
+}
+
+/// Connects a node to the fabric, and adds routes to the pods of other nodes.
+///
+/// # Errors
+/// If a device or route cannot be created.
+pub fn connect_node(
+    node: NodeId,
+    machine: &RunningMachine,
+    control_plane: &RunningMachine,
+    all: &[NodeId],
+) -> Result<()> {
+    let port = format!("node-{node}");
+    if !has_device(machine, "eth0")? {
+        let (own, fabric) = (machine.init().to_string(), control_plane.init().to_string());
+        ip(&["link", "add", "dev", "eth0", "netns", &own, "type", "veth", "peer", "name", &port, "netns", &fabric])?;
+    }
+    let ((ipv4, ipv6), (pods4, pods6)) = (node.addresses(), node.pod_ranges());
+    control_plane.sh(&format!(
+        "ip link set dev {port} master fabric up
+         ip route replace {pods4} via {ipv4}
+         ip route replace {pods6} via {ipv6}"
+    ))?;
+    let routes = all.iter().filter(|other| **other != node).map(|other| {
+        let ((via4, via6), (pods4, pods6)) = (other.addresses(), other.pod_ranges());
+        format!("ip route replace {pods4} via {via4}; ip route replace {pods6} via {via6}\n")
+    });
+    let (gateway4, gateway6) = FABRIC_ADDRESSES;
+    machine.sh(&format!(
+        "ip link set dev lo up
+         echo 1 >/proc/sys/net/ipv4/ip_forward
+         echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
+         ip address replace {ipv4}/24 dev eth0
+         ip address replace {ipv6}/64 dev eth0 nodad
+         ip link set dev eth0 up
+         ip route replace default via {gateway4}
+         ip route replace default via {gateway6}
+         {}",
+        routes.collect::<String>()
+    ))?;
+    Ok(())
+}
+
+/// Removes the link between the host and a cluster.
+///
+/// # Errors
+/// If the device cannot be deleted.
+pub fn remove(cluster: &ClusterName) -> Result<()> {
+    let device = cluster.host_device();
+    match ip(&["link", "delete", "dev", &device]) {
+        // The kernel may have removed it with the other end.
+        Err(error) if device_exists(&device) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Returns the /30 of a cluster: that of its existing device, or the first that no device of the host uses.
+fn choose_host_link(device: &str) -> Result<HostLink> {
+    let links = (0..=u8::MAX).map(HostLink);
+    let used = addresses(None)?;
+    if device_exists(device) {
+        let own = addresses(Some(device))?;
+        if let Some(link) = links.clone().find(|link| own.contains(&format!(" {}/30 ", link.host()))) {
+            return Ok(link);
+        }
+    }
+    let free = |link: &HostLink| !used.contains(&format!(" {}/", link.host()));
+    links.clone().find(free).context("no free /30 in 198.18.0.0/16: delete clusters")
+}
+
+fn addresses(device: Option<&str>) -> Result<String> {
+    let mut command = Command::new("ip");
+    command.args(["-oneline", "address", "show"]);
+    if let Some(device) = device {
+        command.args(["dev", device]);
+    }
+    command_output(&command.output().context("cannot run ip")?)
+}
+
+fn device_exists(device: &str) -> bool {
+    fs::exists(format!("/sys/class/net/{device}")).unwrap_or(false)
+}
+
+fn has_device(machine: &RunningMachine, device: &str) -> Result<bool> {
+    let output = machine.command("ip")?.args(["link", "show", "dev", device]).output()?;
+    Ok(output.status.success())
+}
+
+fn ip(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("ip").args(arguments).output().context("cannot run ip: apt-get install iproute2")?;
+    command_output(&output).with_context(|| format!("ip {}", arguments.join(" "))).map(drop)
+}
