@@ -1,5 +1,6 @@
-// Every Kubernetes program of a test cluster in one binary, chosen by the name it is called by. The programs share almost
-// all of their packages, so one binary is built in a third of the time of seven and is a fifth of their size.
+// Command kubernetes is etcd and all Kubernetes programs in one binary. The name of the executable selects the program.
+//
+// The programs share most packages. One binary builds in a third of the time of seven, and has a fifth of their size.
 package main
 
 import (
@@ -21,7 +22,8 @@ import (
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
-var programs = map[string]func() *cobra.Command{
+// commands returns the command of each program, by the name of the executable.
+var commands = map[string]func() *cobra.Command{
 	"kube-apiserver":          apiserver.NewAPIServerCommand,
 	"kube-controller-manager": controllermanager.NewControllerManagerCommand,
 	"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
@@ -36,10 +38,10 @@ func main() {
 		etcdmain.Main(os.Args)
 		return
 	}
-	program, known := programs[name]
-	if !known {
-		fmt.Fprintf(os.Stderr, "%s: call this by the name of a program: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kube-proxy or kubectl\n", name)
+	newCommand, ok := commands[name]
+	if !ok {
+		fmt.Fprintf(os.Stderr, "%s: unknown program; run this binary through a link named etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kube-proxy or kubectl\n", name)
 		os.Exit(2)
 	}
-	os.Exit(cli.Run(program()))
+	os.Exit(cli.Run(newCommand()))
 }
