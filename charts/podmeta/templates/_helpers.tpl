@@ -10,7 +10,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
-{{- /* What selects the pods of one part; call with (list . "operator"). */ -}}
+{{- /* Selector labels of one component. Usage: include "podmeta.selector" (list . "operator") */ -}}
 {{- define "podmeta.selector" -}}
 app.kubernetes.io/name: podmeta
 app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
