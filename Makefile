@@ -53,19 +53,19 @@ clients: ## Real SDKs and cloud-init against the dev server; installs them outsi
 	tests/real-clients/run
 
 .PHONY: cluster
-cluster: ## Make a real Kubernetes of two nodes on this machine, as root; `make cluster-down` takes it away
+cluster: ## Create a Kubernetes cluster of two nodes on this host (root); `make cluster-down` deletes it
 	$(CARGO) build --locked $(PROGRAMS)
 	tests/cluster/install-packages $(CLUSTER)
 	$(CLUSTER) up
 	$(CLUSTER) load-image podmeta
 
 .PHONY: cluster-down
-cluster-down: ## Take that cluster away
+cluster-down: ## Delete the cluster of `make cluster`
 	$(CARGO) build --locked --quiet $(PROGRAMS)
 	$(CLUSTER) down
 
 .PHONY: cluster-test
-cluster-test: ## Tests of the cluster, and on it, as root; a cluster whose tests failed is left for a look
+cluster-test: ## Run the cluster tests (root); the cluster is kept if a test fails
 	$(CARGO) build --locked $(PROGRAMS)
 	tests/cluster/install-packages $(CLUSTER)
 	$(CARGO) test --workspace --locked --test lifecycle
@@ -81,7 +81,7 @@ bench: ## Measure the agent beside a bare hyper server: 20 minutes on an idle ma
 	$(CARGO) bench --locked --package podmeta-benches
 
 .PHONY: fleet
-fleet: ## Measure the operator with thousands of pods and hundreds of agents, as root: minutes on an idle machine
+fleet: ## Measure the operator with thousands of pods and hundreds of agents (root); needs an idle host
 	$(CARGO) build --release --locked --package podmeta-operator
 	$(CARGO) build --locked $(PROGRAMS)
 	tests/cluster/install-packages $(CLUSTER)
