@@ -52,9 +52,9 @@ impl Default for Settings {
 /// A compiled pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compiled {
-    /// What the pod is served.
+    /// Data that the pod is served.
     pub outcome: Outcome,
-    /// What to report on its profiles.
+    /// Findings to report on its profiles.
     pub findings: Vec<Finding>,
 }
 

@@ -37,13 +37,13 @@ pub struct Credentials {
     pub expiration: Timestamp,
 }
 
-/// Why a pod has no credentials. The pod gets it in the cloud's error document.
+/// Reason why a pod has no credentials. The pod gets it in the cloud's error document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct CredentialsFailure {
     /// A code in the style of the cloud.
     pub code: Cow<'static, str>,
-    /// What failed and what to change.
+    /// Failed step and the change to make.
     pub message: String,
     /// The time of the failure.
     pub at: Timestamp,

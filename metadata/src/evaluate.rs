@@ -31,10 +31,10 @@ pub enum PodState<'p> {
     },
 }
 
-/// An extra check of the request headers. The error says what is malformed.
+/// An extra check of the request headers. The error names the malformed part.
 pub type HeaderCheck = fn(&HeaderMap) -> Result<(), &'static str>;
 
-/// What the edge knows about a request beside its head.
+/// Context of a request that its head does not contain.
 #[derive(Clone, Copy)]
 pub struct EdgeChecks<'e> {
     /// True if the pod exceeds its rate limit.
@@ -45,7 +45,7 @@ pub struct EdgeChecks<'e> {
     pub process_owner: &'e dyn Fn() -> Option<u32>,
 }
 
-/// What a request that is not rejected gets.
+/// Result of a request that is not rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision<'t> {
     /// A new session token.

@@ -110,7 +110,7 @@ pub struct Toleration {
     /// The taint's effect. Absent: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effect: Option<String>,
-    /// How long a `NoExecute` taint is tolerated. Absent: for ever.
+    /// Seconds for which a `NoExecute` taint is tolerated. Absent: forever.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub toleration_seconds: Option<i64>,
 }

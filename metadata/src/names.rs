@@ -1,6 +1,6 @@
 //! Validated text types, such as UIDs, role names and ARNs.
 
-/// Why a value is not valid. The message follows the name of the field, such as `must be 1 to 64`.
+/// Error of an invalid value. The message follows the name of the field, such as `must be 1 to 64`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidValue(pub(crate) String);

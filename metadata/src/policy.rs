@@ -29,7 +29,7 @@ pub struct Policy {
     pub allowed_role_arns: Option<Vec<Glob>>,
     /// The allowed modes of hostNetwork pods.
     pub allowed_host_network: Option<BTreeSet<HostNetwork>>,
-    /// What a pod gets that no profile matches.
+    /// Metadata of a pod that no profile matches.
     pub without_profile: Option<UnmatchedPods>,
 }
 
@@ -52,7 +52,7 @@ impl Policy {
     }
 }
 
-/// What a pod gets that no profile matches.
+/// Metadata of a pod that no profile matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UnmatchedPods {
     /// 403 on every path.

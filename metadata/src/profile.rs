@@ -49,7 +49,7 @@ pub struct Profile {
     pub static_tags: Vec<StaticTag>,
     /// The roles, by dialect.
     pub roles: BTreeMap<Dialect, Role>,
-    /// What hostNetwork pods get.
+    /// Metadata mode of hostNetwork pods.
     pub host_network: HostNetwork,
     /// The users whose processes may send requests.
     pub users: ProcessUsers,
@@ -255,7 +255,7 @@ pub struct PublicKey {
     pub open_ssh_key: OpenSshKey,
 }
 
-/// What a hostNetwork pod gets.
+/// Metadata mode of a hostNetwork pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum HostNetwork {
     /// 403 on every path.

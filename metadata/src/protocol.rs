@@ -57,7 +57,7 @@ pub struct TokenHeaders {
     pub ttl: HeaderName,
 }
 
-/// What one dialect does differently from the others.
+/// Behaviour of one dialect that differs from the others.
 pub trait Protocol: Sync {
     /// Returns the kind of instance with its article, such as `an EC2 instance`.
     fn instance_kind(&self) -> &'static str;

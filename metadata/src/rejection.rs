@@ -5,7 +5,7 @@ use std::fmt;
 use crate::compile::DenialReason;
 use crate::session::TokenError;
 
-/// Why a request is rejected. Each dialect has its own status code and body for each reason.
+/// Reason why a request is rejected. Each dialect has its own status code and body for each reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rejection {
     /// The pod is denied on every path.

@@ -23,7 +23,7 @@ pub use key_file::KeyFileError;
 /// Maximum length of a token that is decoded, in bytes. Issued tokens have about 220.
 const MAX_TOKEN_BYTES: usize = 512;
 
-/// How long a replaced key verifies tokens: the maximum lifetime of a token.
+/// Duration for which a replaced key verifies tokens: the maximum lifetime of a token.
 const REPLACED_KEY_LIFETIME: SignedDuration = SignedDuration::from_hours(6);
 
 /// The bytes of a key. The caller provides them from a source of randomness.
@@ -65,7 +65,7 @@ struct VerifiedToken {
     claims: Claims,
 }
 
-/// Why a token is not valid. The client gets the same response for all reasons.
+/// Reason why a token is not valid. The client gets the same response for all reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// It is malformed, or signed with a key that the node does not have.

@@ -34,7 +34,7 @@ pub struct Signer {
     certificate: Certificate,
 }
 
-/// Why a key cannot be read, or signing failed.
+/// Error of a key that cannot be read, or of a failed signature.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
     /// The key is not an RSA key in PKCS #8.

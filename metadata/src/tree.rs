@@ -45,7 +45,7 @@ enum TreeNode {
     Directory { lines: Box<[(SinceVersion, Box<str>)]>, newest: SinceVersion, listing: Bytes },
 }
 
-/// What a tree has at a path.
+/// Content of a tree at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup<'t> {
     /// A leaf.

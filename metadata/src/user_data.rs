@@ -9,7 +9,7 @@ use crate::profile::KeyRef;
 /// Maximum size of user data, in bytes. Source: EC2 "Work with instance user data", 16 KB before encoding.
 pub const MAX_USER_DATA_BYTES: usize = 16 * 1024;
 
-/// Where a profile's user data comes from.
+/// Source of a profile's user data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserDataSource {
     /// The data itself, at most [`MAX_USER_DATA_BYTES`] long.

@@ -33,7 +33,7 @@ pub struct Workload {
     pub users: ProcessUsers,
     /// The properties of the instance, in all dialects.
     pub instance: Instance,
-    /// What differs between its dialects: one entry for each dialect that the pod has.
+    /// Data that differs between dialects: one entry for each dialect that the pod has.
     #[serde(flatten, with = "dialect_parts")]
     pub dialects: BTreeMap<Dialect, DialectPart>,
 }

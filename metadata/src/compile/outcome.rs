@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::profile::ProfileRef;
 use crate::workload::{Link, PodRef, Workload};
 
-/// What compiling one pod results in.
+/// Result of compiling one pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "camelCase")]
 pub enum Outcome {
@@ -49,7 +49,7 @@ impl Outcome {
     }
 }
 
-/// What a node agent serves for a pod.
+/// Data that a node agent serves for a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PodView {
     /// The trees of the workload, rendered with the pod's link.
@@ -63,12 +63,12 @@ pub enum PodView {
 pub struct Denied {
     /// The pod.
     pub pod: PodRef,
-    /// Why it is denied.
+    /// Reason for the denial.
     #[serde(flatten)]
     pub reason: DenialReason,
 }
 
-/// Why a pod is denied, and where to change it.
+/// Reason why a pod is denied, and the object to change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DenialReason {
     /// The reason, as one clause.

@@ -14,7 +14,7 @@ use crate::profile::{KeyRef, Network, PublicKey, UserDataSource};
 use crate::tree::{Lookup, SinceVersion, Tree};
 use crate::workload::{Link, Workload};
 
-/// How a listing differs from the items that exist.
+/// Returns the differences between a listing and the items that exist.
 #[derive(Clone, Copy, Debug)]
 enum Differs {
     /// The name is listed but does not exist.

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{Key, KeyBytes, Keyring};
 
-/// Why a key file cannot be used.
+/// Error of a key file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// It is not JSON of the expected form.

@@ -1,4 +1,4 @@
-//! Where items of a profile may be in the EC2 tree.
+//! Allowed paths of profile items in the EC2 tree.
 
 use crate::workload::Instance;
 

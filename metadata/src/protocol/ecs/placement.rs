@@ -1,4 +1,4 @@
-//! Where items of a profile may be in the ECS tree.
+//! Allowed paths of profile items in the ECS tree.
 
 use crate::workload::{DialectPart, Instance};
 
