@@ -3,6 +3,8 @@
 //! [`StateUpdate`](crate::model::update::StateUpdate)s.
 
 pub mod events;
+#[cfg(test)]
+pub(crate) mod fake_api_server;
 pub mod object;
 pub mod own_objects;
 pub mod references;

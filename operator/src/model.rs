@@ -1,5 +1,5 @@
 //! The operator's state, without I/O: what the cluster holds, the compiled pods, what each node agent gets, and what the
-//! status of each profile says. It knows no API server, no socket and no clock.
+//! status of each profile contains. It knows no API server, no socket and no clock.
 //!
 //! - [`update`]: every change of the state.
 //! - [`state`]: the state as a whole.

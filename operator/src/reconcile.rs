@@ -1,6 +1,8 @@
 //! The reconcile task: the only writer of [`OperatorState`]. It receives all [`StateUpdate`]s through one channel, compiles
 //! the affected pods, and wakes the watches of the node agents and the status writer.
 
+#[cfg(test)]
+pub(crate) mod fixture;
 mod shared;
 #[cfg(test)]
 mod tests;

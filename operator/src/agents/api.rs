@@ -3,6 +3,8 @@
 
 mod authentication;
 mod calls;
+#[cfg(test)]
+mod tests;
 mod violations;
 mod watch;
 

@@ -1,6 +1,9 @@
 //! The TLS listener of the agents' API. HTTP/2 pings detect dead agents. A connection on which no agent authenticates in
 //! time is closed.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +15,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use podmeta_agent_api::MAX_CONCURRENT_STREAMS;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio_rustls::{Accept, TlsAcceptor};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -110,12 +114,15 @@ fn tls_acceptor(certificate: Arc<ServingCertificate>) -> Result<TlsAcceptor> {
 /// No node agent authenticated on a connection in time.
 struct Unauthenticated;
 
-async fn connection(
-    handshake: Accept<TcpStream>,
+async fn connection<S>(
+    handshake: Accept<S>,
     address: IpAddr,
     router: Router,
     stop: CancellationToken,
-) -> Result<(), Unauthenticated> {
+) -> Result<(), Unauthenticated>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut stream = match tokio::time::timeout(READ_TIMEOUT, handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {

@@ -110,7 +110,7 @@ impl TokenReviewer {
         let _address_guard = address_lock.lock().await;
         let slot = self.review_slots.acquire().await;
         let _slot = slot.map_err(|closed| AuthError::Unavailable(closed.to_string()))?;
-        // Another request may have reviewed the same token meanwhile.
+        // Another request may have reviewed the same token while this one waited.
         if let Some(agent) = self.cached(&key) {
             return Ok(agent);
         }

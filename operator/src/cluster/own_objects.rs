@@ -29,7 +29,7 @@ pub type Data = BTreeMap<String, ByteString>;
 /// Repeats an attempt while the API server is unavailable: nodes can start before it does.
 ///
 /// # Errors
-/// If the API server answers with another error.
+/// If the API server returns another error.
 pub async fn retry_while_unavailable<T, F>(what: &str, attempt: impl Fn() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,

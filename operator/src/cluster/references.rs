@@ -1,6 +1,9 @@
 //! Watches of the Secrets and ConfigMaps that profiles refer to. Each is watched by its name while a profile refers to it.
 //! The operator never lists Secrets or ConfigMaps.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -171,7 +174,7 @@ where
         while !self.updates_tx.is_closed() {
             if let Err(error) = self.read_and_watch(&mut read_tx).await {
                 tracing::warn!(kind, namespace, name, error = %format_chain(&error), "cannot read an object that a profile refers to; retrying");
-                // The API server has answered. One object that it does not return must not delay all others.
+                // The API server is available. One object that it does not return must not delay all others.
                 if matches!(error, kube::Error::Api(_) | kube::Error::SerdeError(_)) {
                     complete(&mut read_tx);
                 }

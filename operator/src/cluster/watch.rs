@@ -33,7 +33,7 @@ use crate::model::update::{PolicyObject, StateUpdate, WatchedKind};
 const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(4);
 
-/// The timeout that a watch asks the API server for, in seconds. A dead connection is noticed five seconds later.
+/// The duration after which the API server ends a watch, in seconds. A dead connection is noticed five seconds later.
 pub const WATCH_TIMEOUT_SECONDS: u32 = 60;
 
 /// Watches namespaces. Returns when the receiver of updates is dropped.
@@ -241,3 +241,6 @@ fn apply<K: Resource, Key: Eq + Hash + Clone>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,9 @@
 //! needs kube 4, kubert 0.25 needs kube 1.1, kube-coordinate 2.0.0-rc.0 needs kube 2. A second kube would double the
 //! client and its TLS. The leader also publishes its address in the Lease, which these crates do not do.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use jiff::Timestamp;

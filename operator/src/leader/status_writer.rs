@@ -1,6 +1,8 @@
 //! Writes the status of profiles, and an event when a condition changes. Only the leader runs it.
 
 mod changes;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

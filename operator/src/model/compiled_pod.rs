@@ -31,7 +31,7 @@ impl CompiledPod {
     }
 }
 
-/// Identifies a profile, whatever its generation and UID.
+/// Identifies a profile, independent of its generation and UID.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProfileKey {
     /// The profile's namespace.

@@ -1,5 +1,5 @@
 //! The objects of the cluster and the compiled pods. A change marks the pods that it affects as pending. Pending pods are
-//! compiled together, once, however many changes affected them. The index knows no API server, agent or clock.
+//! compiled together, once, for any number of changes. The index knows no API server, agent or clock.
 //!
 //! [`Index::compile`] only reads the index, so other tasks can read it at the same time. [`Index::apply_compiled`] stores
 //! the result.
@@ -53,7 +53,7 @@ pub struct Index {
 /// Why the data of a Secret is not available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretUnavailable {
-    /// The API server has not answered yet.
+    /// The Secret was not read yet.
     Unread,
     /// The Secret does not exist.
     Missing,

@@ -19,7 +19,7 @@ const MAX_MESSAGE_BYTES: usize = 1024;
 pub struct ObservedProfile {
     /// The generation of the spec.
     pub generation: i64,
-    /// What is invalid in the spec. Its pods keep the last valid generation meanwhile.
+    /// What is invalid in the spec. Until it is valid, pods keep the last valid generation.
     pub errors: Vec<FieldError>,
     /// The last valid generation, as the status keeps it.
     pub last_valid: Option<LastValid>,
@@ -163,7 +163,7 @@ fn accepted(observed: &ObservedProfile) -> NewCondition {
     }
 }
 
-/// Says only which data the node agents have. Requests of pods reach them once routing exists.
+/// Reports only which data the node agents have. Requests of pods reach them once routing exists.
 fn programmed(observed: &ObservedProfile) -> NewCondition {
     let condition = |status, reason: &str, message: String| NewCondition::new(PROGRAMMED, status, reason, message);
     let pending = observed.pods.iter().filter(|pod| !pod.is_programmed).count();

@@ -1,5 +1,5 @@
 //! The certificate that the agents' API serves. It comes from the operator's own authority, kept in a Secret, or from files
-//! that somebody else renews. The certificates of the authorities are published in a ConfigMap.
+//! that are renewed outside the operator. The certificates of the authorities are published in a ConfigMap.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ const KEY_END: &str = "-----END PRIVATE KEY-----\n";
 pub enum CertificateSource {
     /// The operator's own authority.
     OwnAuthority,
-    /// Files that somebody else renews.
+    /// Files that are renewed outside the operator.
     Files {
         /// The certificate and its intermediate certificates.
         certificate: PathBuf,
@@ -61,6 +61,15 @@ pub struct CertificateLoader {
 /// The certificate that is served now.
 #[derive(Debug)]
 pub struct ServingCertificate(ArcSwap<CertifiedKey>);
+
+impl ServingCertificate {
+    /// Creates a certificate for tests.
+    #[cfg(test)]
+    pub(crate) fn from_material(material: &TlsMaterial) -> Result<Self> {
+        let key = certified_key(material.certificate.as_bytes(), material.key.as_bytes())?;
+        Ok(Self(ArcSwap::from_pointee(key)))
+    }
+}
 
 impl ResolvesServerCert for ServingCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {

@@ -255,11 +255,7 @@ fn credentials_of_an_unread_secret_are_retried_later() {
         let pod = state.pod_on_node("n1", &uid()).unwrap();
         broker::credentials(state, pod, &request, Timestamp::UNIX_EPOCH)
     };
-    assert_eq!(
-        credentials(&state),
-        Err(BrokerError::Behind),
-        "the agent retries and serves cached credentials meanwhile"
-    );
+    assert_eq!(credentials(&state), Err(BrokerError::Behind), "the agent retries and serves cached credentials");
     apply(&mut state, StateUpdate::Secret { namespace: "shop".into(), name: "keys".into(), data: None });
     assert!(
         matches!(credentials(&state), Ok(CredentialsResponse::Failed(failure)) if failure.message == "Secret shop/keys does not exist")
