@@ -83,8 +83,9 @@ impl Reconciler {
 
     /// Applies updates, then compiles one batch of pending pods. No pod is compiled before all kinds are listed.
     fn reconcile(&mut self, updates: Vec<StateUpdate>) {
+        let has_updates = !updates.is_empty();
         self.apply(updates);
-        if !self.unlisted.contains(&WatchedKind::Profiles) {
+        if has_updates && !self.unlisted.contains(&WatchedKind::Profiles) {
             self.shared.publish_references();
         }
         if !self.unlisted.is_empty() {
