@@ -12,6 +12,7 @@ use super::schema;
 /// The number of dialects.
 pub(super) const DIALECT_COUNT: usize = Dialect::ALL.len();
 
+/// All credential providers.
 const PROVIDERS: [ProviderKind; 4] =
     [ProviderKind::Secret, ProviderKind::AwsWebIdentity, ProviderKind::AwsAssumeRole, ProviderKind::AliyunOidc];
 
@@ -54,6 +55,12 @@ fn tag_key_condition(dialect: Dialect) -> (&'static str, &'static str) {
             "must be one path segment on ecs, and must not start with aliyun or acs:",
         ),
     }
+}
+
+/// Returns the schema of a set of providers.
+pub(super) fn providers(_: &mut SchemaGenerator) -> Schema {
+    let names = PROVIDERS.map(|provider| provider.to_string());
+    schema::set(schema::choice(&names.each_ref().map(String::as_str)), PROVIDERS.len())
 }
 
 /// Returns the rules that reject a role whose provider the dialect does not support.

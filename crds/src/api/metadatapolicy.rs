@@ -89,7 +89,7 @@ pub struct MetadataPolicySpec {
     pub allowed_dialects: Option<Vec<Dialect>>,
     /// Credential providers that roles may use. `awsAssumeRole` is allowed only if it is listed. Default: all others.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "providers")]
+    #[schemars(schema_with = "dialect_rules::providers")]
     pub allowed_providers: Option<Vec<ProviderKind>>,
     /// Patterns of role names that profiles may use. `*` matches any text and `?` one character; a pattern matches the
     /// whole name. At most 64. Default: all names.
@@ -140,10 +140,6 @@ fn hop_limit(_: &mut SchemaGenerator) -> Schema {
 
 fn dialects(generator: &mut SchemaGenerator) -> Schema {
     schema::set(dialect_rules::dialect(generator), DIALECT_COUNT)
-}
-
-fn providers(_: &mut SchemaGenerator) -> Schema {
-    schema::set(schema::choice(&["secret", "awsWebIdentity", "awsAssumeRole", "aliyunOidc"]), 4)
 }
 
 fn patterns(_: &mut SchemaGenerator) -> Schema {
