@@ -1,4 +1,4 @@
-# What a developer can do here. `make` lists it.
+# Development tasks. `make` lists the targets.
 
 CARGO ?= cargo
 TOOLS := target/tools
@@ -6,15 +6,15 @@ DENY  := $(TOOLS)/bin/cargo-deny
 FUZZ  := $(TOOLS)/bin/cargo-fuzz
 CLUSTER := target/debug/cluster
 
-# An error says what it is about. Where in the code it was made is sixty lines that hide it; a panic still tells.
+# Disables backtraces of errors. Panics still print one.
 export RUST_LIB_BACKTRACE := 0
 
-# What is built together has the same features of dependencies, so it is built once: the programs here, tests with
-# `--workspace` below.
+# Programs of the cluster tests. Building them in one command gives dependencies one feature set, so each is built once.
+# Tests use `--workspace` for the same reason.
 PROGRAMS := --package podmeta-cluster --package podmeta-node-agent --package podmeta-operator
 
 .PHONY: help
-help: ## List what there is to do
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: dev
@@ -22,26 +22,26 @@ dev: ## Serve examples/quickstart.yaml on loopback ports
 	$(CARGO) run --quiet --package podmeta-node-agent -- dev -f examples/quickstart.yaml
 
 .PHONY: test
-test: quick deny clients cluster-test ## Set up and pass every test: what CI runs
+test: quick deny clients cluster-test ## Run all tests, as CI does; sets up what they need
 
 .PHONY: quick
-quick: format lint unit ## Format, lint, unit and conformance tests: minutes, no network once built
+quick: format lint unit ## Check format, lint, run unit and conformance tests; takes minutes
 
 .PHONY: format
-format: ## Check the format of the code
+format: ## Check code formatting
 	$(CARGO) fmt --all --check
 
 .PHONY: lint
-lint: ## Clippy, with warnings as errors
+lint: ## Run clippy with warnings as errors
 	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
 	$(CARGO) clippy --workspace --test suite --test lifecycle --locked -- --deny warnings
 
 .PHONY: unit
-unit: ## Unit, property, conformance and dev server tests
+unit: ## Run unit, property, conformance and dev server tests
 	$(CARGO) test --workspace --locked
 
 .PHONY: deny
-deny: $(DENY) ## Licences, sources and bans of dependencies
+deny: $(DENY) ## Check licenses, sources and bans of dependencies
 	$(CARGO) fetch --quiet --locked
 	$(DENY) --offline check bans licenses sources
 
@@ -49,7 +49,7 @@ $(DENY):
 	$(CARGO) install cargo-deny --version 0.20.2 --locked --root $(TOOLS)
 
 .PHONY: clients
-clients: ## Real SDKs and cloud-init against the dev server; installs them outside the workspace
+clients: ## Test real SDKs and cloud-init against the dev server; installs them in ~/.cache
 	tests/real-clients/run
 
 .PHONY: cluster
@@ -75,7 +75,7 @@ cluster-test: ## Run the cluster tests (root); the cluster is kept if a test fai
 	$(CLUSTER) down
 
 .PHONY: bench
-bench: ## Measure the agent beside a bare hyper server: 20 minutes on an idle machine
+bench: ## Benchmark the agent against a plain hyper server; 20 minutes on an idle machine
 	$(CARGO) build --release --locked --package podmeta-node-agent --package podmeta-benches
 	target/release/podmeta-bench
 	$(CARGO) bench --locked --package podmeta-benches
@@ -88,7 +88,7 @@ fleet: ## Measure the operator with thousands of pods and hundreds of agents (ro
 	$(CARGO) bench --locked --package podmeta-cluster --bench fleet -- $(PODS)
 
 .PHONY: fuzz
-fuzz: $(FUZZ) ## Fuzz TARGET (request, path, token, objects, cel or tag) for SECONDS, an hour unless you say otherwise
+fuzz: $(FUZZ) ## Fuzz TARGET (request, path, token, objects, cel or tag) for SECONDS (default: 3600)
 	$(CARGO) run --quiet --package podmeta-tests --bin seeds -- fuzz/corpus
 	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(CARGO) fuzz run --sanitizer none $(TARGET) -- \
 		-max_total_time=$(or $(SECONDS),3600) -max_len=8192 -timeout=10
@@ -97,13 +97,13 @@ $(FUZZ):
 	$(CARGO) install cargo-fuzz --version 0.13.2 --locked --root $(TOOLS)
 
 .PHONY: mutations
-mutations: ## Run every mutation of tests/mutations, report stale ones: about an hour
+mutations: ## Run all mutations and report stale ones; takes about an hour
 	$(CARGO) run --quiet --package podmeta-tests --bin mutations
 
 .PHONY: conformance-page
-conformance-page: ## Write docs/conformance.md from the cases and the record of mutations
+conformance-page: ## Regenerate docs/conformance.md
 	$(CARGO) run --quiet --package podmeta-tests --bin mutations -- --page
 
 .PHONY: crds
-crds: ## Write the CRDs again after their types changed
+crds: ## Regenerate the CRDs from the Rust types
 	$(CARGO) run --quiet --package podmeta-crds --bin crdgen -- charts/podmeta/files/crds
