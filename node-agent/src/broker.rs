@@ -1,4 +1,4 @@
-//! Gets what an answer needs from outside the tree: credentials, data of Secrets, signatures.
+//! Gets what a response needs from outside the tree: credentials, data of Secrets, and signatures.
 
 mod files;
 pub mod operator;
@@ -15,34 +15,34 @@ use podmeta_metadata::role::Role;
 use podmeta_metadata::signature::SignedDocument;
 use podmeta_metadata::workload::{Link, PodRef, Workload};
 
-pub use files::{Files, Secrets};
-pub use operator::Operator;
+pub use files::{FileBroker, Secrets};
+pub use operator::OperatorBroker;
 
-/// Whom the edge asks. Calls to the operator are boxed: a connection has room for all that it may ever wait for, and most
-/// wait for none of this.
+/// The source of credentials, user data and signatures. Futures of the operator are boxed, because each connection
+/// reserves memory for its largest future and most never use one.
 pub enum Broker {
     /// The files of dev mode.
-    Files(Arc<Files>),
+    Files(Arc<FileBroker>),
     /// The operator.
-    Operator(Arc<Operator>),
+    Operator(Arc<OperatorBroker>),
 }
 
 impl Broker {
-    /// A pod's user data that is in a Secret.
+    /// Returns user data of a pod that is in a Secret.
     ///
     /// # Errors
-    /// If the Secret or the key is missing, or the data too long for user data.
+    /// If the Secret or key does not exist, or the value is too long for user data.
     pub async fn user_data(&self, pod: &PodRef, key: &KeyRef) -> Result<Bytes, String> {
         match self {
-            Self::Files(files) => files.secret(&pod.namespace, key),
+            Self::Files(files) => files.user_data(&pod.namespace, key),
             Self::Operator(operator) => Box::pin(operator.user_data(&pod.uid, key)).await,
         }
     }
 
-    /// Credentials of a pod's role.
+    /// Returns credentials of a pod's role.
     ///
     /// # Errors
-    /// If there are none; the failure is served in the cloud's own words.
+    /// If there are none. The pod gets the failure in the cloud's error document.
     pub async fn credentials(
         &self,
         workload: &Workload,
@@ -56,10 +56,10 @@ impl Broker {
         }
     }
 
-    /// A pod's identity document in all its forms.
+    /// Returns a pod's signed identity document in all its forms.
     ///
     /// # Errors
-    /// If the pod has none in that dialect, or it could not be signed.
+    /// If the dialect has no document, or it cannot be signed.
     pub async fn document(
         &self,
         workload: &Workload,

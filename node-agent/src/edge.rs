@@ -1,15 +1,17 @@
-//! The HTTP edge: pods in, answers out. It holds the published pods and judges every request anew, so that an edit or a
-//! deletion is felt on a connection that is kept. It knows nothing of where pods and connections come from.
+//! The HTTP edge: evaluates and serves requests of the published pods. Each request looks its pod up again, so that a
+//! change or deletion applies to open connections too. The edge does not know where pods and connections come from.
 
 mod access;
 mod connection;
-mod hop;
+mod hop_limit;
+mod idle_timeout;
 mod limit;
 pub mod metrics;
 mod owner;
-mod patience;
 mod pod;
 mod respond;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,76 +30,87 @@ use podmeta_metadata::response::{HttpResponse, ReasonPhrase};
 use podmeta_metadata::session::Keyring;
 
 use connection::Connection;
-pub use connection::{Arrival, Peer, Server};
-pub use hop::SetHopLimit;
-pub use pod::Pod;
+pub use connection::{Arrival, EdgeServer, SocketPair};
+pub use hop_limit::SetHopLimit;
+pub use pod::EdgePod;
 pub use podmeta_metadata::compile::PodView;
 
 use crate::broker::Broker;
-use metrics::Metrics;
+use metrics::EdgeMetrics;
 
-/// What the time is.
+/// Returns the current time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// Everything that requests share.
+/// The state that all requests share.
 pub struct Edge {
-    pods: ArcSwap<HashMap<PodUid, Arc<Pod>>>,
+    pods: ArcSwap<HashMap<PodUid, Arc<EdgePod>>>,
     keys: ArcSwap<Keyring>,
     broker: Broker,
-    /// What pods that are not known may hold open, all together.
-    strangers: limit::Connections,
+    /// Limits the open connections of all unknown pods together.
+    unknown_pod_connections: limit::ConnectionLimiter,
     clock: Clock,
-    metrics: Metrics,
+    metrics: EdgeMetrics,
 }
 
 impl Edge {
-    /// An edge that serves no pod yet.
+    /// Creates an edge without pods.
     #[must_use]
     pub fn new(keys: Keyring, broker: Broker, clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             pods: ArcSwap::default(),
             keys: ArcSwap::from_pointee(keys),
             broker,
-            strangers: limit::Connections::default(),
+            unknown_pod_connections: limit::ConnectionLimiter::default(),
             clock,
-            metrics: Metrics::default(),
+            metrics: EdgeMetrics::default(),
         })
     }
 
-    /// Replaces all pods at once. A pod that is still there keeps its counts of requests and connections, and what was
-    /// made for it if nothing of it changed.
+    /// Replaces all pods at once. A pod whose view is the same is kept. A pod whose view changed keeps its request rate and
+    /// connection counts.
     pub fn publish(&self, views: impl IntoIterator<Item = (PodUid, PodView)>) {
-        let old = self.pods.load();
+        let current = self.pods.load();
         let pods = views.into_iter().map(|(uid, view)| {
-            let pod = match old.get(&uid) {
-                Some(pod) if *pod.view() == view => Arc::clone(pod),
-                Some(pod) => Arc::new(pod.with(view)),
-                None => Arc::new(Pod::new(view)),
-            };
+            let pod = EdgePod::replacing(current.get(&uid), view);
             (uid, pod)
         });
         self.pods.store(Arc::new(pods.collect()));
     }
 
-    /// Replaces the session keys, after they were rotated or read again.
+    /// Replaces some pods at once, and removes those without a view. All other pods are kept. There must be one writer.
+    pub fn update(&self, changes: impl IntoIterator<Item = (PodUid, Option<PodView>)>) {
+        let mut pods = HashMap::clone(&self.pods.load());
+        for (uid, view) in changes {
+            match view {
+                Some(view) => {
+                    let pod = EdgePod::replacing(pods.get(&uid), view);
+                    pods.insert(uid, pod);
+                }
+                None => drop(pods.remove(&uid)),
+            }
+        }
+        self.pods.store(Arc::new(pods));
+    }
+
+    /// Replaces the session keys.
     pub fn set_keys(&self, keys: Keyring) {
         self.keys.store(Arc::new(keys));
     }
 
-    /// The counts of this edge.
+    /// Returns the metrics.
     #[must_use]
-    pub fn metrics(&self) -> &Metrics {
+    pub fn metrics(&self) -> &EdgeMetrics {
         &self.metrics
     }
 
-    /// The pod that a connection belongs to, if it is still there.
+    /// Returns a published pod, or `None` if the pod is unknown.
     #[must_use]
-    pub fn pod(&self, uid: &PodUid) -> Option<Arc<Pod>> {
+    pub fn pod(&self, uid: &PodUid) -> Option<Arc<EdgePod>> {
         self.pods.load().get(uid).map(Arc::clone)
     }
 }
 
-/// Handles one request. Its body is not read: neither cloud reads request bodies.
+/// Handles one request. Does not read its body: neither cloud's service does.
 async fn handle(edge: &Edge, connection: &Connection, head: &Parts) -> Response<Full<Bytes>> {
     let started = std::time::Instant::now();
     let arrival = &connection.arrival;
@@ -121,7 +134,8 @@ async fn handle(edge: &Edge, connection: &Connection, head: &Parts) -> Response<
             (Some(rejection), response)
         }
     };
-    let outcome = access::Outcome { response: &response, rejection: rejection.as_ref(), duration: started.elapsed() };
+    let outcome =
+        access::RequestOutcome { response: &response, rejection: rejection.as_ref(), duration: started.elapsed() };
     access::record(edge, connection, dialect, pod.as_deref(), &request, &outcome);
     let closes = pod.is_none() || rejection.as_ref().is_some_and(Rejection::closes_connection);
     into_response(response, closes)

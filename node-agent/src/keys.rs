@@ -1,136 +1,114 @@
-//! The file that session keys are kept in, so that tokens survive a restart and two processes may share them during an
-//! upgrade. It is readable by its owner alone, and replaced as a whole.
+//! The session key file. Tokens survive a restart, and two processes can share the keys during an upgrade.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use podmeta_metadata::session::{KeyBytes, KeyFileError, Keyring};
+use zeroize::Zeroizing;
 
-use crate::edge::Edge;
+use crate::private_file;
 
-/// How often session keys are read again, and rotated when they are due.
-const EVERY: Duration = Duration::from_secs(60);
+/// Interval at which session keys are read again, and rotated if they are due.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long a key makes tokens before the next one does.
-const KEY_LIFE: SignedDuration = SignedDuration::from_hours(24);
+/// Age at which the current key is replaced.
+const ROTATION_AGE: SignedDuration = SignedDuration::from_hours(24);
 
-/// The file of one node's session keys.
+/// The file of one node's session keys. Only its owner can read it.
 #[derive(Clone, Debug)]
 pub struct KeyFile {
     path: PathBuf,
 }
 
-/// Why there are no keys.
+/// An error of [`KeyFile::load`].
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file or its folder cannot be used.
+pub enum LoadKeysError {
+    /// The file or its directory cannot be read or written.
     #[error("cannot use {path}: {source}")]
-    File {
+    Io {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// The file does not hold keys.
-    #[error("{path} does not hold session keys ({source}); remove it to start with new ones, which ends all sessions")]
-    Keys {
+    /// The file does not contain session keys.
+    #[error("invalid session keys in {path}: {source}; remove the file to create new keys, which ends all sessions")]
+    Invalid {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         source: KeyFileError,
     },
-    /// There is no randomness.
-    #[error("the system gives no random bytes for a session key")]
+    /// The system's random number generator failed.
+    #[error("cannot get random bytes for a session key")]
     Random,
 }
 
 impl KeyFile {
-    /// The file at `path`; it need not be there yet.
+    /// Refers to the file at `path`, which may not exist yet.
     #[must_use]
     pub fn at(path: PathBuf) -> Self {
         Self { path }
     }
 
-    /// Reads the keys; makes the first one, and the next one once the current one is a day old. Other processes that
-    /// do the same wait meanwhile, so that all have the same keys.
+    /// Reads the keys. Creates the first key, and rotates the current key if it is 24 hours old. Blocks while another
+    /// process does the same, so that all processes have the same keys.
     ///
     /// # Errors
-    /// If the file cannot be read, written or understood.
-    pub fn load(&self, now: Timestamp) -> Result<Keyring, Error> {
-        let file = |source| Error::File { path: self.path.clone(), source };
-        if let Some(folder) = self.path.parent() {
-            private_folder(folder).map_err(file)?;
+    /// If the file cannot be read, parsed or written.
+    pub fn load(&self, now: Timestamp) -> Result<Keyring, LoadKeysError> {
+        let io_error = |source| LoadKeysError::Io { path: self.path.clone(), source };
+        if let Some(directory) = self.path.parent() {
+            private_file::create_dir(directory).map_err(io_error)?;
         }
-        let lock = options().write(true).create(true).truncate(false).open(self.path.with_extension("lock"));
-        let lock = lock.map_err(file)?;
-        lock.lock().map_err(file)?;
+        let lock =
+            private_file::options().write(true).create(true).truncate(false).open(self.path.with_extension("lock"));
+        let lock = lock.map_err(io_error)?;
+        lock.lock().map_err(io_error)?;
         let keys = match fs::read_to_string(&self.path) {
             Ok(text) => {
-                let keys = Keyring::from_json(&zeroize::Zeroizing::new(text));
-                Some(keys.map_err(|source| Error::Keys { path: self.path.clone(), source })?)
+                let keys = Keyring::from_json(&Zeroizing::new(text));
+                Some(keys.map_err(|source| LoadKeysError::Invalid { path: self.path.clone(), source })?)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(file(error)),
+            Err(error) => return Err(io_error(error)),
         };
         match keys {
-            Some(keys) if now.duration_since(keys.created()) < KEY_LIFE => Ok(keys),
-            Some(keys) => self.store(keys.rotated(random()?, now)),
-            None => self.store(Keyring::new(random()?, now)),
+            Some(keys) if now.duration_since(keys.created()) < ROTATION_AGE => Ok(keys),
+            Some(keys) => self.store(keys.rotated(random_key()?, now)),
+            None => self.store(Keyring::new(random_key()?, now)),
         }
     }
 
-    fn store(&self, keys: Keyring) -> Result<Keyring, Error> {
-        let text = keys.to_json().map_err(|error| Error::Keys { path: self.path.clone(), source: error.into() })?;
-        replace(&self.path, text.as_bytes()).map_err(|source| Error::File { path: self.path.clone(), source })?;
+    /// Reads the keys every 60 seconds, because another process may have rotated them, and passes them to `publish`.
+    pub async fn refresh(self, publish: impl Fn(Keyring)) -> Infallible {
+        let mut tick = tokio::time::interval(REFRESH_INTERVAL);
+        loop {
+            tick.tick().await;
+            match self.load(Timestamp::now()) {
+                Ok(keys) => publish(keys),
+                Err(error) => tracing::warn!(%error, "cannot refresh session keys; keeping the current ones"),
+            }
+        }
+    }
+
+    fn store(&self, keys: Keyring) -> Result<Keyring, LoadKeysError> {
+        let text = keys.to_json();
+        let text = text.map_err(|error| LoadKeysError::Invalid { path: self.path.clone(), source: error.into() })?;
+        let stored = private_file::replace(&self.path, text.as_bytes());
+        stored.map_err(|source| LoadKeysError::Io { path: self.path.clone(), source })?;
         Ok(keys)
     }
 }
 
-/// Reads the session keys again now and then: another process may have rotated them, or it is time to.
-pub async fn keep(file: KeyFile, edge: Arc<Edge>) {
-    let mut tick = tokio::time::interval(EVERY);
-    loop {
-        tick.tick().await;
-        match file.load(Timestamp::now()) {
-            Ok(keys) => edge.set_keys(keys),
-            Err(error) => tracing::warn!(%error, "session keys could not be read again; the ones at hand are used"),
-        }
-    }
-}
-
-fn random() -> Result<KeyBytes, Error> {
+fn random_key() -> Result<KeyBytes, LoadKeysError> {
     let mut bytes = KeyBytes::default();
-    aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| Error::Random)?;
+    aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| LoadKeysError::Random)?;
     Ok(bytes)
-}
-
-/// Replaces a file as a whole with one that only its owner can read.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension(format!("new-{}", std::process::id()));
-    let mut file = options().write(true).create(true).truncate(true).open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)
-}
-
-/// Makes a folder that only its owner can enter, and those above it.
-pub(crate) fn private_folder(folder: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
-}
-
-fn options() -> OpenOptions {
-    let mut options = File::options();
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
 }
 
 #[cfg(test)]
@@ -142,16 +120,16 @@ mod tests {
 
     use super::*;
 
-    /// A folder of the test's own, removed at its end.
-    struct Folder(PathBuf);
+    /// A directory that is removed on drop.
+    struct TestDir(PathBuf);
 
-    impl Folder {
+    impl TestDir {
         fn new(name: &str) -> Self {
             Self(std::env::temp_dir().join(format!("podmeta-keys-{name}-{}", std::process::id())))
         }
     }
 
-    impl Drop for Folder {
+    impl Drop for TestDir {
         fn drop(&mut self) {
             drop(fs::remove_dir_all(&self.0));
         }
@@ -162,9 +140,9 @@ mod tests {
     }
 
     #[test]
-    fn tokens_survive_a_restart_and_a_day_s_rotation() {
-        let folder = Folder::new("restart");
-        let file = KeyFile::at(folder.0.join("state").join("keys.json"));
+    fn token_stays_valid_after_restart_and_rotation() {
+        let directory = TestDir::new("restart");
+        let file = KeyFile::at(directory.0.join("state").join("keys.json"));
         let pod = PodUid::try_from("a").unwrap();
         let token = file.load(at(0)).unwrap().issue(&pod, Dialect::Ec2, TokenTtl::MAX, at(23)).unwrap();
         for hours in [23, 25] {
@@ -177,22 +155,22 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn nobody_but_the_owner_can_read_the_keys() {
+    fn key_file_is_readable_by_its_owner_only() {
         use std::os::unix::fs::PermissionsExt as _;
-        let folder = Folder::new("mode");
-        let file = KeyFile::at(folder.0.join("keys.json"));
+        let directory = TestDir::new("mode");
+        let file = KeyFile::at(directory.0.join("keys.json"));
         file.load(at(0)).unwrap();
         assert_eq!(fs::metadata(&file.path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::metadata(&folder.0).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(&directory.0).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[test]
-    fn a_file_that_holds_no_keys_is_not_overwritten() {
-        let folder = Folder::new("bad");
-        let file = KeyFile::at(folder.0.join("keys.json"));
-        fs::create_dir_all(&folder.0).unwrap();
+    fn invalid_key_file_is_an_error_and_is_kept() {
+        let directory = TestDir::new("bad");
+        let file = KeyFile::at(directory.0.join("keys.json"));
+        fs::create_dir_all(&directory.0).unwrap();
         fs::write(&file.path, "not keys").unwrap();
-        assert!(file.load(at(0)).unwrap_err().to_string().contains("remove it"));
+        assert!(file.load(at(0)).unwrap_err().to_string().contains("remove the file"));
         assert_eq!(fs::read_to_string(&file.path).unwrap(), "not keys");
     }
 }

@@ -1,13 +1,26 @@
-//! The node agent: the HTTP edge that answers pods, and the dev server that runs it on a laptop.
+//! The node agent: serves instance metadata to pods, on a node or on a laptop.
 //!
-//! [`edge`] judges and answers requests, and knows nothing of where pods come from; [`broker`] gets what an answer needs
-//! from outside the tree; [`keys`] keeps the session keys in a file; [`dev`] makes pods of YAML files; [`serve`] has them
-//! from the operator.
+//! Modules, from the lowest layer to the highest:
+//!
+//! - [`listener`]: the accept loop that all pod listeners and the debug socket share
+//! - [`keys`]: the session key file
+//! - [`operator_client`]: the HTTPS client of the operator's API
+//! - [`broker`]: credentials, user data and signatures, from files or from the operator
+//! - [`edge`]: evaluates and serves requests of the published pods
+//! - [`dev`]: the dev server, with pods of YAML files
+//! - [`serve`]: the agent of a node, with pods of the operator
+//! - [`debug`]: the debug socket of `serve` and its client
 
 pub mod broker;
+#[cfg(unix)]
+pub mod debug;
 pub mod dev;
 pub mod edge;
 pub mod keys;
+pub mod listener;
+mod log_throttle;
+pub mod operator_client;
+mod private_file;
 pub mod serve;
 #[cfg(target_os = "linux")]
 mod sys;

@@ -1,16 +1,17 @@
-//! `serve`: answers the pods of one node from what the operator says. It knows nothing of Kubernetes and changes nothing
-//! of the node.
+//! The agent of a node: serves the node's pods with the operator's data. It uses no Kubernetes API and changes nothing
+//! on the node.
 
-#[cfg(unix)]
-pub mod ask;
-pub mod client;
-pub mod node;
-pub mod sync;
+#[cfg(test)]
+mod fixture;
+mod node_state;
+mod state_file;
+mod sync;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use http::Uri;
@@ -20,88 +21,98 @@ use podmeta_service::limits;
 use podmeta_service::signals::Signals;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
+use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::broker::{Broker, Operator};
-use crate::edge::{Edge, Server};
-use crate::keys::{KeyFile, private_folder};
-use client::{Client, Place};
-use node::{Node, StateFile};
+use crate::broker::{Broker, OperatorBroker};
+#[cfg(unix)]
+use crate::debug;
+use crate::edge::{Edge, EdgeServer};
+use crate::keys::KeyFile;
+use crate::listener::Acceptor;
+use crate::operator_client::{OperatorClient, OperatorEndpoint};
+use crate::private_file;
 
-/// Where the socket for asking is, if there is one.
-const ASK_SOCKET: &str = "/run/podmeta/ask.sock";
+pub use node_state::NodeState;
+pub use state_file::{SavedState, StateFile};
 
-/// Answers the pods of this node, as the operator says. The chart runs it.
+/// Time that open connections get to finish when the agent stops.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves the pods of this node with the operator's data. The chart runs it.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
-    /// The operator's Service.
+pub struct ServeArgs {
+    /// URL of the operator's Service.
     #[arg(long, value_name = "URL")]
     pub operator: Uri,
 
-    /// The certificates of the operator's authorities, in PEM.
+    /// Certificates of the operator's CAs, in PEM.
     #[arg(long, default_value = "/etc/podmeta/operator-ca/ca.crt", value_name = "FILE")]
     pub operator_ca: PathBuf,
 
-    /// The agent's own ServiceAccount token, made for the operator.
+    /// ServiceAccount token of the agent, with the operator's audience.
     #[arg(long, default_value = "/var/run/secrets/podmeta.dev/token", value_name = "FILE")]
     pub token: PathBuf,
 
-    /// Where session keys and what the operator said are kept: a folder of this node that is in memory.
+    /// Directory for session keys and saved pods. Use a tmpfs of this node: the files contain secrets.
     #[arg(long, default_value = "/run/podmeta", value_name = "DIR")]
     pub state_dir: PathBuf,
 
-    /// Where health, readiness and metrics are served.
+    /// Address for health, readiness and metrics.
     #[arg(long, default_value = "[::]:8081", value_name = "ADDRESS")]
     pub admin_listen: SocketAddr,
 
-    /// A socket that `ask` asks pods through, for a look at what is served.
-    #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = ASK_SOCKET)]
-    pub ask_socket: Option<PathBuf>,
+    /// Debug socket for `podmeta-node-agent query`. Root on the node can query every pod through it. Off if not given.
+    #[cfg(unix)]
+    #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = debug::DEFAULT_PATH)]
+    pub debug_socket: Option<PathBuf>,
 
-    /// What is logged, such as info, or info,access=debug for a line a request.
+    /// Log filter, such as info, or info,access=debug to log each request.
     #[arg(long, default_value = "info", value_name = "FILTER")]
     pub log: String,
 }
 
-/// Runs `serve` until it is asked to end.
+/// Runs `serve` until it receives a termination signal.
 ///
 /// # Errors
-/// If it cannot begin.
-pub fn main(args: Args) -> Result<ExitCode> {
-    let filter = EnvFilter::try_new(&args.log).with_context(|| format!("--log {:?} is no filter", args.log))?;
+/// If the agent cannot start, or cannot save its state at the end.
+pub fn main(args: ServeArgs) -> Result<ExitCode> {
+    let filter =
+        EnvFilter::try_new(&args.log).with_context(|| format!("--log {:?} is not a valid filter", args.log))?;
     tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
     limits::raise_open_files();
     ensure!(
         args.operator.scheme_str() == Some("https") && args.operator.host().is_some(),
-        "--operator {} is not like https://podmeta-operator.podmeta-system.svc:8443",
+        "--operator {} is not a URL such as https://podmeta-operator.podmeta-system.svc:8443",
         args.operator
     );
-    private_folder(&args.state_dir).with_context(|| format!("cannot make {}", args.state_dir.display()))?;
-    // What the operator says is read on a thread of its own, so that a list of many pods holds up no request.
-    let following = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let answering = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let served = answering.block_on(serve(args, following.handle()));
-    following.shutdown_background();
-    served.map(|()| ExitCode::SUCCESS)
+    private_file::create_dir(&args.state_dir)
+        .with_context(|| format!("cannot create {} (--state-dir)", args.state_dir.display()))?;
+    // The operator's data is parsed in a runtime of its own, so that a list of many pods delays no request.
+    let sync_runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let edge_runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let result = edge_runtime.block_on(serve(args, sync_runtime.handle()));
+    sync_runtime.shutdown_background();
+    result.map(|()| ExitCode::SUCCESS)
 }
 
-async fn serve(args: Args, following: &tokio::runtime::Handle) -> Result<()> {
+async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle) -> Result<()> {
     let mut signals = Signals::listen()?;
-    let stop = CancellationToken::new();
+    let (stop, acceptor) = (CancellationToken::new(), Acceptor::default());
     let key_file = KeyFile::at(args.state_dir.join("session-keys.json"));
-    let file = StateFile::of(&args.state_dir);
-    let saved = file.read()?;
-    let begins_anew = saved.is_none();
-    let mut state = saved.unwrap_or_default();
+    let state_file = StateFile::in_dir(&args.state_dir);
+    let saved = state_file.read()?;
+    let restored = saved.is_some();
+    let mut saved = saved.unwrap_or_default();
 
-    let place = Place { url: args.operator, ca: args.operator_ca, token: args.token };
-    // Connections belong to the runtime that uses them: calls for pods are made by the one that answers.
-    let (calls, follows) = (Client::new(place.clone()), Client::new(place));
-    let broker = Operator::new(calls, std::mem::take(&mut state.kept));
-    let edge =
-        Edge::new(key_file.load(Timestamp::now())?, Broker::Operator(Arc::clone(&broker)), Arc::new(Timestamp::now));
-    let node = Node::new(Arc::clone(&edge), Arc::clone(&broker), state);
+    let endpoint = OperatorEndpoint { url: args.operator, ca: args.operator_ca, token: args.token };
+    // Connections belong to the runtime that uses them, so each runtime has its own client.
+    let (broker_client, sync_client) = (OperatorClient::new(endpoint.clone()), OperatorClient::new(endpoint));
+    let broker = OperatorBroker::new(broker_client, std::mem::take(&mut saved.kept));
+    let keys = key_file.load(Timestamp::now())?;
+    let edge = Edge::new(keys, Broker::Operator(Arc::clone(&broker)), Arc::new(Timestamp::now));
+    let node = NodeState::new(Arc::clone(&edge), Arc::clone(&broker), saved);
 
     let mut registry = Registry::default();
     edge.metrics().register(&mut registry);
@@ -109,21 +120,26 @@ async fn serve(args: Args, following: &tokio::runtime::Handle) -> Result<()> {
     let listener = TcpListener::bind(args.admin_listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {} (--admin-listen)", args.admin_listen))?;
     tokio::spawn(Arc::clone(&admin).serve(listener, stop.clone()));
-    if !begins_anew {
-        tracing::info!("what was served before is served again, until the operator says more");
+    if restored {
+        tracing::info!("serving saved state until the operator is reachable");
         admin.set_ready();
     }
-    tokio::spawn(crate::keys::keep(key_file, Arc::clone(&edge)));
-    following.spawn(sync::follow(Arc::clone(&follows), Arc::clone(&node), move || admin.set_ready()));
-    following.spawn(sync::report(follows, Arc::clone(&node), Arc::clone(&broker)));
-    following.spawn(sync::save(file.clone(), Arc::clone(&node), broker));
+    let published = Arc::clone(&edge);
+    tokio::spawn(key_file.refresh(move |keys| published.set_keys(keys)));
+    sync_runtime.spawn(sync::follow(Arc::clone(&sync_client), Arc::clone(&node), move || admin.set_ready()));
+    sync_runtime.spawn(sync::report(sync_client, Arc::clone(&node), Arc::clone(&broker)));
+    sync_runtime.spawn(sync::save(state_file.clone(), Arc::clone(&node), broker));
 
     #[cfg(unix)]
-    if let Some(path) = &args.ask_socket {
-        tracing::warn!(path = %path.display(), "pods can be asked for through a socket, by whoever is this agent's user on the node");
-        tokio::spawn(ask::serve(ask::bind(path)?, Server::new(Arc::clone(&edge), stop.clone()), Arc::clone(&node)));
+    if let Some(path) = &args.debug_socket {
+        let (listener, server) = (debug::bind(path)?, EdgeServer::new(Arc::clone(&edge), stop.clone()));
+        debug::serve(listener, &acceptor, stop.clone(), server, Arc::clone(&node))?;
+        tracing::warn!(path = %path.display(), "debug socket enabled: root on this node can query every pod of the node");
     }
-    let _asked = signals.next().await;
+    let _signal = signals.next().await;
     stop.cancel();
-    file.write(&node.state()).context("the state could not be saved")
+    if acceptor.drain(SHUTDOWN_TIMEOUT).await.is_err() {
+        tracing::warn!(timeout = ?SHUTDOWN_TIMEOUT, "closing connections that did not end in time");
+    }
+    state_file.write(&node.state()).context("cannot save the state")
 }

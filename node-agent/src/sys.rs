@@ -1,4 +1,4 @@
-//! The one place for system calls that have no safe wrapper: taking file descriptors out of a message.
+//! System calls without a safe wrapper: file descriptors in a message. The only unsafe code of the workspace.
 #![allow(unsafe_code)]
 
 use std::io::{self, IoSliceMut};
@@ -7,18 +7,21 @@ use std::os::unix::net::UnixStream;
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
-/// The most file descriptors in one message.
+/// Maximum number of file descriptors in one message.
 pub(crate) const MAX_FDS: usize = 8;
 
-/// Sends file descriptors, and one byte to carry them.
+/// Sends file descriptors in a message of one byte.
 pub(crate) fn send_fds(socket: &UnixStream, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let raw = fds.iter().map(|fd| fd.as_raw_fd()).collect::<Vec<_>>();
-    let carried = [ControlMessage::ScmRights(&raw)];
-    sendmsg::<()>(socket.as_raw_fd(), &[io::IoSlice::new(&[1])], &carried, MsgFlags::empty(), None)?;
+    let control = [ControlMessage::ScmRights(&raw)];
+    sendmsg::<()>(socket.as_raw_fd(), &[io::IoSlice::new(&[1])], &control, MsgFlags::empty(), None)?;
     Ok(())
 }
 
-/// Receives what [`send_fds`] sent. Every descriptor that arrives is owned by the result or closed.
+/// Receives the file descriptors of [`send_fds`].
+///
+/// # Errors
+/// If the peer has closed the socket.
 pub(crate) fn receive_fds(socket: &UnixStream) -> io::Result<Vec<OwnedFd>> {
     let mut byte = [0];
     let mut parts = [IoSliceMut::new(&mut byte)];
@@ -26,10 +29,10 @@ pub(crate) fn receive_fds(socket: &UnixStream) -> io::Result<Vec<OwnedFd>> {
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
     let mut fds = Vec::new();
-    for carried in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(raw) = carried {
-            // SAFETY: the kernel made these descriptors for this process when it delivered the message; nothing else
-            // in the process knows their numbers, so each gets exactly one owner here.
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = control {
+            // SAFETY: the kernel created these descriptors for this process when it delivered the message. No other code
+            // knows their numbers, so each one gets exactly one owner here.
             fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
         }
     }
@@ -47,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_descriptor_arrives_as_another_one_of_the_same_file() {
+    fn received_descriptor_refers_to_the_sent_file() {
         let (near, far) = UnixStream::pair().unwrap();
         let (mut write, read) = UnixStream::pair().unwrap();
         send_fds(&near, &[read.as_fd()]).unwrap();
@@ -61,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_is_gone_is_an_error() {
+    fn closed_peer_is_an_error() {
         let (near, far) = UnixStream::pair().unwrap();
         drop(near);
         assert!(receive_fds(&far).is_err());

@@ -10,8 +10,8 @@ use podmeta_metadata::options::TokenTtl;
 use podmeta_metadata::path::CanonicalPath;
 use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
 use podmeta_metadata::tree::{LeafValue, Lookup, SinceVersion, Tree};
-use podmeta_node_agent::dev::files::Text;
-use podmeta_node_agent::dev::world::World;
+use podmeta_node_agent::dev::DevState;
+use podmeta_node_agent::dev::InputFile;
 use podmeta_node_agent::edge::PodView;
 use proptest::prelude::*;
 
@@ -70,8 +70,8 @@ spec:
             if roles { role } else { "" }
         ));
     }
-    let texts = [Text { name: "pods.yaml".to_owned(), text }];
-    let world = World::read(&texts, at(0), &Settings::default());
+    let texts = [InputFile { name: "pods.yaml".to_owned(), text }];
+    let world = DevState::compile(&texts, at(0), &Settings::default());
     let world = world.unwrap_or_else(|problems| panic!("{problems:#?}\n{}", texts[0].text));
     let mut trees = Vec::new();
     for (name, pod) in &world.pods {

@@ -1,37 +1,39 @@
-//! The node agent's program: parse, run, return the error.
+//! The node agent's program.
 
 use std::process::ExitCode;
 
 use clap::Parser;
+#[cfg(unix)]
+use podmeta_node_agent::debug;
 use podmeta_node_agent::{dev, serve};
 
-/// Answers the metadata requests of pods as if each pod were an instance.
+/// Serves instance metadata to pods.
 #[derive(Parser)]
 #[command(version, about)]
 enum Args {
-    /// Serves pods from YAML files on loopback ports, without a cluster.
-    Dev(Box<dev::Args>),
-    /// Answers the pods of this node, as the operator says. The chart runs it.
-    Serve(Box<serve::Args>),
-    /// Asks the agent on this node as one of its pods, with a session token.
+    /// Serves pods of YAML files on loopback ports, without a cluster.
+    Dev(Box<dev::DevArgs>),
+    /// Serves the pods of this node with the operator's data. The chart runs it.
+    Serve(Box<serve::ServeArgs>),
+    /// Queries the agent on this node as one of its pods, through the debug socket.
     #[cfg(unix)]
-    Ask(serve::ask::Args),
-    /// Makes the namespace of `dev --pod`; not for people.
+    Query(debug::QueryArgs),
+    /// Creates the namespace of `dev --pod`. For internal use.
     #[cfg(target_os = "linux")]
     #[command(hide = true)]
-    InNamespace(dev::namespace::InNamespace),
+    InNamespace(dev::namespace::InNamespaceArgs),
 }
 
 fn main() -> ExitCode {
-    let ran = match Args::parse() {
+    let result = match Args::parse() {
         Args::Dev(args) => dev::main(*args),
         Args::Serve(args) => serve::main(*args),
         #[cfg(unix)]
-        Args::Ask(args) => serve::ask::main(&args),
+        Args::Query(args) => debug::query(&args),
         #[cfg(target_os = "linux")]
         Args::InNamespace(args) => args.run().map(|never| match never {}),
     };
-    ran.unwrap_or_else(|error| {
+    result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })

@@ -1,7 +1,7 @@
-//! The broker of dev mode: everything comes from the files. Providers that ask a cloud are the operator's, and answer with
-//! the cloud's error here.
+//! The broker of dev mode. Everything comes from files. Providers that call a cloud return an error here.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -17,15 +17,15 @@ use tokio::sync::Semaphore;
 /// Secrets by namespace and name.
 pub type Secrets = BTreeMap<(String, String), SecretData>;
 
-/// What files say.
-pub struct Files {
+/// The broker of dev mode.
+pub struct FileBroker {
     secrets: ArcSwap<Secrets>,
     signer: Arc<Signer>,
     signing: Semaphore,
 }
 
-impl Files {
-    /// A broker that signs with `signer` and knows no Secret yet.
+impl FileBroker {
+    /// Creates a broker without Secrets.
     #[must_use]
     pub fn new(signer: Signer) -> Arc<Self> {
         Arc::new(Self { secrets: ArcSwap::default(), signer: Arc::new(signer), signing: Semaphore::new(1) })
@@ -36,14 +36,12 @@ impl Files {
         self.secrets.store(Arc::new(secrets));
     }
 
-    /// User data in a Secret.
-    pub(super) fn secret(&self, namespace: &str, key: &KeyRef) -> Result<Bytes, String> {
+    pub(super) fn user_data(&self, namespace: &str, key: &KeyRef) -> Result<Bytes, String> {
         let secrets = self.secrets.load();
         let data = secrets.get(&(namespace.to_owned(), key.name.clone()));
         user_data::from_secret(namespace, key, data).map(Bytes::copy_from_slice)
     }
 
-    /// Credentials of a role.
     pub(super) fn credentials(
         &self,
         namespace: &str,
@@ -52,21 +50,20 @@ impl Files {
     ) -> Result<Credentials, CredentialsFailure> {
         let Provider::Secret { name } = &role.provider else {
             let kind = role.provider.kind();
-            let message =
-                format!("{kind} asks a cloud for credentials, which the dev server cannot; use a secret provider");
+            let message = format!("{kind} needs a call to a cloud, which the dev server does not make; use secret");
             return Err(CredentialsFailure::of_provider(message, now));
         };
         let secrets = self.secrets.load();
         from_role_secret(namespace, name, secrets.get(&(namespace.to_owned(), name.clone())), now)
     }
 
-    /// Signs a document, which takes milliseconds, away from the thread that answers. Signatures take turns, so that many
-    /// of them leave the other processors free; whoever asks for one waits for those that were asked before.
+    /// Signs a document in a blocking task, because it takes milliseconds. One document is signed at a time, so that many
+    /// signatures do not occupy all processors.
     pub(super) async fn sign(&self, document: String) -> Result<SignedDocument, String> {
-        let gone = |what: &dyn std::fmt::Display| format!("the identity document could not be signed: {what}");
-        let _turn = self.signing.acquire().await.map_err(|closed| gone(&closed))?;
+        let failed = |error: &dyn Display| format!("cannot sign the identity document: {error}");
+        let _permit = self.signing.acquire().await.map_err(|closed| failed(&closed))?;
         let signer = Arc::clone(&self.signer);
         let signed = tokio::task::spawn_blocking(move || signer.sign(&document)).await;
-        signed.map_err(|panicked| gone(&panicked))?.map_err(|error| gone(&error))
+        signed.map_err(|panicked| failed(&panicked))?.map_err(|error| failed(&error))
     }
 }

@@ -1,16 +1,20 @@
-//! The broker of a node: everything comes from the operator. Credentials are kept, so that a pod's requests cost the
-//! operator one call a minute, and are served to their end while it is away; so are signed documents, as long as they say
-//! what the pod is.
+//! The broker of a node. Everything comes from the operator. Credentials are cached, so that a pod causes at most one call
+//! per minute, and are served until they expire while the operator is unavailable. Signed documents are cached as long as
+//! they match the pod.
 
-mod slot;
+mod call;
+mod credentials_cache;
+mod saved;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::StatusCode;
 use jiff::Timestamp;
 use podmeta_agent_api::calls::{
     CREDENTIALS, CredentialsRequest, CredentialsResponse, DOCUMENT, DocumentRequest, ProfileGeneration, SECRETS,
@@ -23,84 +27,56 @@ use podmeta_metadata::profile::KeyRef;
 use podmeta_metadata::role::Role;
 use podmeta_metadata::signature::SignedDocument;
 use podmeta_metadata::workload::{Link, Workload};
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use self::slot::{Serve, Slot};
-use crate::serve::client::{Client, Error};
+use self::call::{call, call_until};
+use self::credentials_cache::{CacheState, CredentialsCache};
+use crate::operator_client::{OperatorClient, OperatorError};
 
-/// For how long user data is served without asking whether there is newer one.
-const FRESH: Duration = Duration::from_secs(60);
-/// How long a pod waits for the operator, and how often it is asked meanwhile if it cannot answer.
-const PATIENCE: Duration = Duration::from_secs(3);
-const RETRY: Duration = Duration::from_millis(400);
+pub use saved::{PodRecord, RoleCredentials, SavedBrokerState};
 
-/// What is asked of the operator, and what of it is kept.
-pub struct Operator {
-    client: Arc<Client>,
-    slots: Mutex<HashMap<(PodUid, Dialect), Arc<Slot>>>,
+/// Time for which user data is served without a call to the operator.
+const USER_DATA_FRESH: Duration = Duration::from_secs(60);
+
+/// The result of each pod's last credentials call, by dialect: the failure message, or `None` after a success.
+pub type CredentialsOutcomes = BTreeMap<PodUid, BTreeMap<Dialect, Option<String>>>;
+
+/// The broker of a node.
+pub struct OperatorBroker {
+    client: Arc<OperatorClient>,
+    credentials: Mutex<HashMap<(PodUid, Dialect), Arc<CredentialsCache>>>,
     documents: Mutex<HashMap<(PodUid, Dialect), SignedDocument>>,
-    user_data: Mutex<HashMap<PodUid, Data>>,
-    /// How each pod's last call for credentials went, for the next report.
-    outcomes: Mutex<BTreeMap<PodUid, BTreeMap<Dialect, Option<String>>>>,
-    /// How often there was something else to save, or another outcome to report.
+    user_data: Mutex<HashMap<PodUid, CachedUserData>>,
+    outcomes: Mutex<CredentialsOutcomes>,
+    /// The number of changes of the saved state or the outcomes.
     changes: watch::Sender<u64>,
 }
 
-/// User data from a Secret, as it was when it was asked for.
+/// User data of a Secret.
 #[derive(Clone)]
-struct Data {
+struct CachedUserData {
     key: KeyRef,
     bytes: Bytes,
-    asked: Instant,
+    fetched: Instant,
 }
 
-/// What is saved of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Saved {
-    /// Credentials.
-    pub credentials: Vec<Of<Given>>,
-    /// Documents that are for no audience.
-    pub documents: Vec<Of<SignedDocument>>,
-}
-
-/// Credentials, and the role that they are of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Given {
-    /// The role. With another one they are not served any more.
-    pub role: Role,
-    /// Its credentials.
-    pub credentials: Credentials,
-}
-
-/// Something of one pod in one dialect.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Of<T> {
-    /// The pod.
-    pub pod: PodUid,
-    /// The dialect.
-    pub dialect: Dialect,
-    /// What it is.
-    pub value: T,
-}
-
-impl Operator {
-    /// A broker that asks the operator, and has this from before.
+impl OperatorBroker {
+    /// Creates a broker with saved data.
     #[must_use]
-    pub fn new(client: Arc<Client>, saved: Saved) -> Arc<Self> {
-        let mut outcomes: BTreeMap<PodUid, BTreeMap<Dialect, Option<String>>> = BTreeMap::new();
+    pub fn new(client: Arc<OperatorClient>, saved: SavedBrokerState) -> Arc<Self> {
+        let mut outcomes = CredentialsOutcomes::new();
         for saved in &saved.credentials {
-            outcomes.entry(saved.pod.clone()).or_default().insert(saved.dialect, None); // there were some
+            outcomes.entry(saved.pod.clone()).or_default().insert(saved.dialect, None);
         }
-        let slot = |saved: Of<Given>| {
-            let Given { role, credentials } = saved.value;
-            ((saved.pod, saved.dialect), Arc::new(Slot::with(role, credentials)))
+        let cache = |saved: PodRecord<RoleCredentials>| {
+            let RoleCredentials { role, credentials } = saved.value;
+            ((saved.pod, saved.dialect), Arc::new(CredentialsCache::restored(role, credentials)))
         };
-        let document = |saved: Of<SignedDocument>| ((saved.pod, saved.dialect), saved.value);
+        let document = |saved: PodRecord<SignedDocument>| ((saved.pod, saved.dialect), saved.value);
         Arc::new(Self {
             client,
-            slots: Mutex::new(saved.credentials.into_iter().map(slot).collect()),
+            credentials: Mutex::new(saved.credentials.into_iter().map(cache).collect()),
             documents: Mutex::new(saved.documents.into_iter().map(document).collect()),
             user_data: Mutex::default(),
             outcomes: Mutex::new(outcomes),
@@ -108,73 +84,76 @@ impl Operator {
         })
     }
 
-    /// Hears when there is something else to save, or another outcome to report.
+    /// Subscribes to changes of the saved state and the outcomes.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    /// What is kept now.
+    /// Returns the data to save.
     #[must_use]
-    pub fn saved(&self) -> Saved {
-        let slots = lock(&self.slots);
-        let credentials = slots.iter().filter_map(|((pod, dialect), slot)| {
-            let value = Given { role: slot.role().clone(), credentials: slot.credentials()? };
-            Some(Of { pod: pod.clone(), dialect: *dialect, value })
+    pub fn saved_state(&self) -> SavedBrokerState {
+        let caches = lock(&self.credentials);
+        let credentials = caches.iter().filter_map(|((pod, dialect), cache)| {
+            let value = RoleCredentials { role: cache.role().clone(), credentials: cache.credentials()? };
+            Some(PodRecord { pod: pod.clone(), dialect: *dialect, value })
         });
         let credentials = credentials.collect();
-        drop(slots);
+        drop(caches);
         let documents = lock(&self.documents);
-        let document = |((pod, dialect), signed): (&(PodUid, Dialect), &SignedDocument)| Of {
+        let document = |((pod, dialect), signed): (&(PodUid, Dialect), &SignedDocument)| PodRecord {
             pod: pod.clone(),
             dialect: *dialect,
             value: signed.clone(),
         };
-        Saved { credentials, documents: documents.iter().map(document).collect() }
+        SavedBrokerState { credentials, documents: documents.iter().map(document).collect() }
     }
 
-    /// How each pod's last call went: why there were no credentials, or nothing.
+    /// Returns the result of each pod's last credentials call.
     #[must_use]
-    pub fn outcomes(&self) -> BTreeMap<PodUid, BTreeMap<Dialect, Option<String>>> {
+    pub fn outcomes(&self) -> CredentialsOutcomes {
         lock(&self.outcomes).clone()
     }
 
-    /// Forgets what is kept for pods that are gone, and for those whose roles may be others now.
-    pub fn retain(&self, same: impl Fn(&PodUid) -> bool) {
-        lock(&self.slots).retain(|(pod, _), _| same(pod));
-        lock(&self.documents).retain(|(pod, _), _| same(pod));
-        lock(&self.user_data).retain(|pod, _| same(pod));
-        lock(&self.outcomes).retain(|pod, _| same(pod));
-        self.changed();
+    /// Removes the data of all pods for which `keep` returns false.
+    pub fn retain(&self, keep: impl Fn(&PodUid) -> bool) {
+        lock(&self.credentials).retain(|(pod, _), _| keep(pod));
+        lock(&self.documents).retain(|(pod, _), _| keep(pod));
+        lock(&self.user_data).retain(|pod, _| keep(pod));
+        lock(&self.outcomes).retain(|pod, _| keep(pod));
+        self.notify();
     }
 
-    /// User data that is in a Secret: kept in memory for a minute, and for longer while the operator is away.
+    /// Returns user data of a Secret. It is cached for a minute, and while the operator is unavailable.
     pub(super) async fn user_data(&self, pod: &PodUid, key: &KeyRef) -> Result<Bytes, String> {
-        let kept = lock(&self.user_data).get(pod).filter(|kept| kept.key == *key).cloned();
-        if let Some(kept) = &kept
-            && kept.asked.elapsed() < FRESH
+        let cached = lock(&self.user_data).get(pod).filter(|cached| cached.key == *key).cloned();
+        if let Some(cached) = &cached
+            && cached.fetched.elapsed() < USER_DATA_FRESH
         {
-            return Ok(kept.bytes.clone());
+            return Ok(cached.bytes.clone());
         }
-        let asked = UserDataRequest { pod: pod.clone(), key: key.clone() };
-        match (self.call::<_, UserDataResponse>(SECRETS, &asked).await, kept) {
-            (Ok(given), _) => {
-                let bytes = base64::engine::general_purpose::STANDARD.decode(given.data.expose());
-                let bytes = Bytes::from(bytes.map_err(|_| "the operator's user data is no base64".to_owned())?);
-                let data = Data { key: asked.key, bytes: bytes.clone(), asked: Instant::now() };
-                lock(&self.user_data).insert(asked.pod, data);
+        let request = UserDataRequest { pod: pod.clone(), key: key.clone() };
+        match (call::<_, UserDataResponse>(&self.client, SECRETS, &request).await, cached) {
+            (Ok(response), _) => {
+                let bytes = STANDARD.decode(response.data.expose());
+                let bytes = Bytes::from(bytes.map_err(|_| "user data of the operator is not valid base64".to_owned())?);
+                let cached = CachedUserData { key: request.key, bytes: bytes.clone(), fetched: Instant::now() };
+                lock(&self.user_data).insert(request.pod, cached);
                 Ok(bytes)
             }
-            (Err(Error::Unreachable(_) | Error::TooLong | Error::Status(_)), Some(kept)) => Ok(kept.bytes),
+            (Err(OperatorError::Unreachable(_) | OperatorError::Timeout | OperatorError::Status(_)), Some(cached)) => {
+                Ok(cached.bytes)
+            }
             (Err(error), _) => {
-                lock(&self.user_data).remove(pod); // there is none any more, while the operator is away too
+                // A rejection is final: the value must not be served later, while the operator is unavailable.
+                lock(&self.user_data).remove(pod);
                 Err(error.to_string())
             }
         }
     }
 
-    /// The signed form of this text, which says what the pod is. While the operator is away it is one from before, if that
-    /// says the same.
+    /// Returns the signed form of a document without an audience. While the operator is unavailable, returns the cached
+    /// one if its text is the same.
     pub(super) async fn document(
         &self,
         pod: &PodUid,
@@ -183,23 +162,24 @@ impl Operator {
         text: &str,
     ) -> Result<SignedDocument, String> {
         let key = (pod.clone(), dialect);
-        let asked = DocumentRequest { pod: pod.clone(), dialect, audience: None, link: link.clone() };
-        match self.call_until(DOCUMENT, &asked, |signed: &SignedDocument| signed.document == text).await {
+        let request = DocumentRequest { pod: pod.clone(), dialect, audience: None, link: link.clone() };
+        let is_current = |signed: &SignedDocument| signed.document == text;
+        match call_until(&self.client, DOCUMENT, &request, is_current).await {
             Ok(signed) if signed.document == text => {
                 lock(&self.documents).insert(key, signed.clone());
-                self.changed();
+                self.notify();
                 Ok(signed)
             }
-            Ok(_) => Err("the operator knows the pod otherwise than this agent".to_owned()),
-            Err(error @ Error::Refused { .. }) => Err(error.to_string()),
+            Ok(_) => Err("the operator has another version of the pod than this agent; retry later".to_owned()),
+            Err(error @ OperatorError::Rejected { .. }) => Err(error.to_string()),
             Err(error) => {
-                let kept = lock(&self.documents).get(&key).filter(|kept| kept.document == text).cloned();
-                kept.ok_or_else(|| error.to_string())
+                let cached = lock(&self.documents).get(&key).filter(|cached| cached.document == text).cloned();
+                cached.ok_or_else(|| error.to_string())
             }
         }
     }
 
-    /// The pod's document, signed now, for an audience or for everybody.
+    /// Has the operator sign the pod's document now. The result is not cached.
     pub(super) async fn sign(
         &self,
         pod: &PodUid,
@@ -207,10 +187,11 @@ impl Operator {
         dialect: Dialect,
         audience: Option<String>,
     ) -> Result<SignedDocument, String> {
-        let asked = DocumentRequest { pod: pod.clone(), dialect, audience, link: link.clone() };
-        self.call(DOCUMENT, &asked).await.map_err(|error| error.to_string())
+        let request = DocumentRequest { pod: pod.clone(), dialect, audience, link: link.clone() };
+        call(&self.client, DOCUMENT, &request).await.map_err(|error| error.to_string())
     }
 
+    /// Returns credentials of a pod's role, from the cache if possible.
     pub(super) async fn credentials(
         self: &Arc<Self>,
         workload: &Workload,
@@ -221,91 +202,64 @@ impl Operator {
         let profile = workload.profile.as_ref();
         let profile =
             profile.map(|profile| ProfileGeneration { uid: profile.uid.clone(), generation: profile.generation });
-        let asked = CredentialsRequest { pod: workload.pod.uid.clone(), dialect, profile };
-        let slot = self.slot(&asked.pod, dialect, role);
-        match slot.serve(now, Instant::now()) {
-            Serve::Kept(answer) => answer,
-            Serve::Nothing => self.refresh(&asked, &slot, now).await,
-            Serve::Old(credentials, patience) => {
-                let operator = Arc::clone(self);
-                let refreshed = tokio::spawn(async move { operator.refresh(&asked, &slot, now).await });
-                // It goes on when nobody waits for it any more.
-                match tokio::time::timeout(patience, refreshed).await {
-                    Ok(Ok(answer)) => answer,
+        let request = CredentialsRequest { pod: workload.pod.uid.clone(), dialect, profile };
+        let cache = self.cache(&request.pod, dialect, role);
+        match cache.state(now, Instant::now()) {
+            CacheState::Fresh(result) => result,
+            CacheState::Missing => self.refresh(&request, &cache, now).await,
+            CacheState::Stale { credentials, max_wait } => {
+                let broker = Arc::clone(self);
+                // The refresh continues if the request stops waiting.
+                let refresh = tokio::spawn(async move { broker.refresh(&request, &cache, now).await });
+                match timeout(max_wait, refresh).await {
+                    Ok(Ok(result)) => result,
                     Ok(Err(_)) | Err(_) => Ok(credentials),
                 }
             }
         }
     }
 
-    /// What is kept for a pod's role. What there is of another role goes.
-    fn slot(&self, pod: &PodUid, dialect: Dialect, role: &Role) -> Arc<Slot> {
-        let mut slots = lock(&self.slots);
-        let slot = slots.entry((pod.clone(), dialect)).or_insert_with(|| Arc::new(Slot::of(role.clone())));
-        if slot.role() != role {
-            *slot = Arc::new(Slot::of(role.clone()));
+    /// Returns the cache of a pod's role. Replaces the cache of another role.
+    fn cache(&self, pod: &PodUid, dialect: Dialect, role: &Role) -> Arc<CredentialsCache> {
+        let mut caches = lock(&self.credentials);
+        let new = || Arc::new(CredentialsCache::new(role.clone()));
+        let cache = caches.entry((pod.clone(), dialect)).or_insert_with(new);
+        if cache.role() != role {
+            *cache = new();
         }
-        Arc::clone(slot)
+        Arc::clone(cache)
     }
 
-    /// Asks the operator; whoever asks for the same meanwhile has the same answer.
+    /// Calls the operator and updates the cache. Concurrent refreshes of one cache share one call.
     async fn refresh(
         &self,
-        asked: &CredentialsRequest,
-        slot: &Slot,
+        request: &CredentialsRequest,
+        cache: &CredentialsCache,
         now: Timestamp,
     ) -> Result<Credentials, CredentialsFailure> {
-        let began = Instant::now();
-        let _turn = slot.turn().await;
-        if let Some(answer) = slot.answered_since(began, now) {
-            return answer;
+        let started = Instant::now();
+        let _lock = cache.lock_refresh().await;
+        if let Some(result) = cache.refreshed_since(started, now) {
+            return result;
         }
-        let answer = match self.call(CREDENTIALS, asked).await {
-            Ok(CredentialsResponse::Given(credentials)) => slot.given(credentials, Instant::now()),
-            Ok(CredentialsResponse::Failed(failure)) => slot.failed(failure, Instant::now()),
+        let result = match call(&self.client, CREDENTIALS, request).await {
+            Ok(CredentialsResponse::Given(credentials)) => cache.store(credentials, Instant::now()),
+            Ok(CredentialsResponse::Failed(failure)) => cache.store_failure(failure, Instant::now()),
             Err(error) => {
-                let (pod, dialect) = (&asked.pod, asked.dialect);
-                tracing::warn!(%pod, %dialect, %error, "the operator could not be asked for credentials; those at hand are served to their end");
-                let message = "podmeta's operator cannot be asked for credentials now".to_owned();
-                slot.away(CredentialsFailure { code: "Failed".into(), message, at: now }, now, Instant::now())
+                let (pod, dialect) = (&request.pod, request.dialect);
+                tracing::warn!(%pod, %dialect, %error, "cannot get credentials from the operator; serving cached ones until they expire");
+                let message = "podmeta cannot reach its operator for credentials; retry later".to_owned();
+                let failure = CredentialsFailure { code: "Failed".into(), message, at: now };
+                cache.store_unavailable(failure, now, Instant::now())
             }
         };
-        let why = answer.as_ref().err().map(|failure| failure.message.clone());
-        lock(&self.outcomes).entry(asked.pod.clone()).or_default().insert(asked.dialect, why);
-        self.changed();
-        answer
+        let failure = result.as_ref().err().map(|failure| failure.message.clone());
+        lock(&self.outcomes).entry(request.pod.clone()).or_default().insert(request.dialect, failure);
+        self.notify();
+        result
     }
 
-    async fn call<A: Serialize + Sync, B: for<'de> Deserialize<'de>>(&self, path: &str, asked: &A) -> Result<B, Error> {
-        self.call_until(path, asked, |_| true).await
-    }
-
-    /// Asks as long as a pod may wait: the replica that was asked may just have ended, not have heard of the pod yet, or
-    /// know it as it was or will be in a moment.
-    async fn call_until<A: Serialize + Sync, B: for<'de> Deserialize<'de>>(
-        &self,
-        path: &str,
-        asked: &A,
-        is_current: impl Fn(&B) -> bool + Send,
-    ) -> Result<B, Error> {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let answer = tokio::time::timeout_at(end, self.client.call(path, asked)).await;
-            let answer = answer.unwrap_or(Err(Error::TooLong));
-            let passes = match &answer {
-                Ok(answer) => !is_current(answer),
-                Err(Error::Unreachable(_) | Error::Status(_)) => true,
-                Err(Error::Refused { status, .. }) => *status == StatusCode::FORBIDDEN,
-                Err(Error::File { .. } | Error::TooLong | Error::Gone | Error::Answer(_)) => false,
-            };
-            if !passes || Instant::now() + RETRY >= end {
-                return answer;
-            }
-            tokio::time::sleep(RETRY).await;
-        }
-    }
-
-    fn changed(&self) {
+    fn notify(&self) {
         self.changes.send_modify(|changes| *changes += 1);
     }
 }
@@ -314,71 +268,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl std::fmt::Debug for Operator {
+impl std::fmt::Debug for OperatorBroker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Operator(..)")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use podmeta_metadata::role::Provider;
-    use podmeta_metadata::secret::SecretString;
-
-    use super::*;
-    use crate::serve::client::Place;
-
-    fn away(saved: Saved) -> Arc<Operator> {
-        let nowhere = Place { url: "https://operator".parse().unwrap(), ca: "/none".into(), token: "/none".into() };
-        Operator::new(Client::new(nowhere), saved)
-    }
-
-    fn role(secret: &str) -> Role {
-        let provider = Provider::Secret { name: secret.to_owned() };
-        Role { name: "r".to_owned().try_into().unwrap(), provider }
-    }
-
-    #[test]
-    fn credentials_of_one_role_are_none_of_another() {
-        let pod: PodUid = "u1".try_into().unwrap();
-        let credentials = Credentials {
-            access_key_id: "AKIA".into(),
-            secret_access_key: SecretString::new("s".into()),
-            session_token: SecretString::new(String::new()),
-            last_updated: Timestamp::UNIX_EPOCH,
-            expiration: Timestamp::MAX,
-        };
-        let value = Given { role: role("one"), credentials: credentials.clone() };
-        let of = Of { pod: pod.clone(), dialect: Dialect::Ec2, value };
-        let operator = away(Saved { credentials: vec![of], ..Saved::default() });
-        assert_eq!(operator.slot(&pod, Dialect::Ec2, &role("one")).credentials(), Some(credentials));
-        assert_eq!(operator.slot(&pod, Dialect::Ec2, &role("two")).credentials(), None);
-        assert_eq!(operator.slot(&pod, Dialect::Ec2, &role("one")).credentials(), None, "nor later");
-        assert_eq!(operator.saved(), Saved::default());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn user_data_from_one_key_is_none_from_another() {
-        let pod: PodUid = "u1".try_into().unwrap();
-        let key = |key: &str| KeyRef { name: "boot".into(), key: key.into() };
-        let operator = away(Saved::default());
-        let asked = Instant::now();
-        lock(&operator.user_data).insert(pod.clone(), Data { key: key("a"), bytes: "a".into(), asked });
-        assert_eq!(operator.user_data(&pod, &key("a")).await, Ok("a".into()));
-        assert!(operator.user_data(&pod, &key("b")).await.is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn while_the_operator_is_away_a_document_from_before_is_served_if_it_says_what_the_pod_is() {
-        let pod: PodUid = "u1".try_into().unwrap();
-        let signed = SignedDocument { document: "one".into(), signature: "s".into(), pkcs7: "p".into() };
-        let document = Of { pod: pod.clone(), dialect: Dialect::Ec2, value: signed.clone() };
-        let operator = away(Saved { documents: vec![document], ..Saved::default() });
-        let link = Link::from_addresses(&pod, &[]);
-        let asked = async |dialect, text| operator.document(&pod, &link, dialect, text).await;
-        assert_eq!(asked(Dialect::Ec2, "one").await, Ok(signed));
-        assert!(asked(Dialect::Ec2, "other").await.is_err());
-        assert!(asked(Dialect::Ecs, "one").await.is_err());
-        assert!(operator.sign(&pod, &link, Dialect::Ec2, None).await.is_err());
+        f.write_str("OperatorBroker(..)")
     }
 }

@@ -1,9 +1,10 @@
-//! The sockets of the dev server: one for each pod and dialect, opened and closed as pods come and go.
+//! The listeners of the dev server: one for each pod and dialect, opened and closed as pods are added and removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use podmeta_metadata::dialect::Dialect;
@@ -13,138 +14,131 @@ use podmeta_metadata::request::Family;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use crate::dev::address::{Addresses, ports};
-use crate::dev::args::Listen;
+use crate::dev::address::ports;
+use crate::dev::args::ListenArg;
 use crate::dev::host;
-use crate::edge::{Arrival, Peer, Server};
+use crate::edge::{Arrival, EdgeServer, SocketPair};
+use crate::listener::{Acceptor, TcpConnection};
 
-/// How many connections may wait to be accepted: a pod's processes may all ask in the same moment. With tokio's 128 the
-/// rest are dropped, and come again a second later.
-const BACKLOG: i32 = 1024;
+/// A pod, as `NAMESPACE/NAME`, and a dialect.
+type ListenerKey = (String, Dialect);
 
-/// A socket that a pod should have.
-pub(super) type Wanted = BTreeMap<(String, Dialect), PodUid>;
+/// The listeners that should be open, and the UIDs of their pods.
+pub(super) type WantedListeners = BTreeMap<ListenerKey, PodUid>;
 
-/// A socket that is open, and the task that accepts from it.
-struct Socket {
+/// An open listener.
+struct PodListener {
     pod: PodUid,
     stop: CancellationToken,
-    accepting: JoinHandle<()>,
+    accept_loop: JoinHandle<()>,
 }
 
-/// The sockets that are open.
-pub(super) struct Listeners {
-    server: Server,
+/// All open listeners.
+pub(super) struct PodListeners {
+    server: EdgeServer,
     stop: CancellationToken,
-    tasks: TaskTracker,
-    chosen: Vec<Listen>,
-    open: BTreeMap<(String, Dialect), Socket>,
-    /// Every address that was ever given, so that a pod that comes back has it again.
-    addresses: Addresses,
+    acceptor: Acceptor,
+    listen_args: Vec<ListenArg>,
+    open: BTreeMap<ListenerKey, PodListener>,
+    /// All addresses that were assigned, so that a pod that is added again gets the same one.
+    addresses: BTreeMap<ListenerKey, SocketAddr>,
 }
 
-impl Listeners {
-    /// No socket yet. All of them close when `stop` is cancelled.
-    #[must_use]
-    pub(super) fn new(server: Server, stop: CancellationToken, chosen: Vec<Listen>) -> Self {
-        Self { server, stop, tasks: TaskTracker::new(), chosen, open: BTreeMap::new(), addresses: Addresses::new() }
+impl PodListeners {
+    /// Creates an empty set. All listeners close when `stop` is cancelled.
+    pub(super) fn new(server: EdgeServer, stop: CancellationToken, listen_args: Vec<ListenArg>) -> Self {
+        let (acceptor, open, addresses) = (Acceptor::default(), BTreeMap::new(), BTreeMap::new());
+        Self { server, stop, acceptor, listen_args, open, addresses }
     }
 
-    /// Opens the sockets that are wanted and are not open, and closes those that are not wanted any more.
+    /// Opens the wanted listeners and closes all others.
     ///
     /// # Errors
-    /// If a chosen address cannot be had, or no port is free.
-    pub(super) async fn set(&mut self, wanted: Wanted) -> Result<()> {
-        let unwanted = self.open.extract_if(.., |place, socket| wanted.get(place) != Some(&socket.pod));
-        for (_, socket) in unwanted.collect::<Vec<_>>() {
-            socket.stop.cancel();
-            // The port is free again once the task has ended.
-            drop(socket.accepting.await);
+    /// If an address of `--listen` cannot be bound, or no port is free.
+    pub(super) async fn set(&mut self, wanted: WantedListeners) -> Result<()> {
+        let unwanted = self.open.extract_if(.., |key, listener| wanted.get(key) != Some(&listener.pod));
+        for (_, listener) in unwanted.collect::<Vec<_>>() {
+            listener.stop.cancel();
+            // The port is free when the loop has ended.
+            drop(listener.accept_loop.await);
         }
-        for (place, uid) in wanted {
-            if self.open.contains_key(&place) {
+        for (key, pod) in wanted {
+            if self.open.contains_key(&key) {
                 continue;
             }
-            let listener = self.bind(&place).await?;
-            self.addresses.insert(place.clone(), listener.local_addr()?);
+            let listener = self.bind(&key).await?;
+            self.addresses.insert(key.clone(), listener.local_addr()?);
             let stop = self.stop.child_token();
-            let accepting = self.accept(listener, uid.clone(), place.1, "/proc/self/net".into(), stop.clone())?;
-            self.open.insert(place, Socket { pod: uid, stop, accepting });
+            let accept_loop = self.accept(listener, pod.clone(), key.1, "/proc/self/net".into(), stop.clone())?;
+            self.open.insert(key, PodListener { pod, stop, accept_loop });
         }
         Ok(())
     }
 
-    /// The address of an open socket.
-    #[must_use]
+    /// Returns the address of an open listener.
     pub(super) fn address(&self, pod: &str, dialect: Dialect) -> Option<SocketAddr> {
-        let place = (pod.to_owned(), dialect);
-        self.open.get(&place).and_then(|_| self.addresses.get(&place)).copied()
+        let key = (pod.to_owned(), dialect);
+        self.open.get(&key).and_then(|_| self.addresses.get(&key)).copied()
     }
 
-    async fn bind(&self, place: &(String, Dialect)) -> Result<TcpListener> {
-        let (pod, dialect) = place;
-        if let Some(listen) = self.chosen.iter().find(|listen| listen.pod == *pod && listen.dialect == *dialect) {
+    async fn bind(&self, key: &ListenerKey) -> Result<TcpListener> {
+        let (pod, dialect) = key;
+        if let Some(listen) = self.listen_args.iter().find(|listen| listen.pod == *pod && listen.dialect == *dialect) {
             let bound = TcpListener::bind(listen.address).await;
             return bound.with_context(|| format!("cannot listen on {} for {pod}/{dialect}", listen.address));
         }
-        let before = self.addresses.get(place).map(|address| address.port());
-        let taken = self.addresses.iter().filter(|(other, _)| *other != place).map(|(_, address)| address.port());
-        let taken = taken.collect::<BTreeSet<_>>();
-        for port in before.into_iter().chain(ports(pod, *dialect)).filter(|port| !taken.contains(port)) {
+        let earlier = self.addresses.get(key).map(|address| address.port());
+        let others = self.addresses.iter().filter(|(other, _)| *other != key).map(|(_, address)| address.port());
+        let others = others.collect::<BTreeSet<_>>();
+        for port in earlier.into_iter().chain(ports(pod, *dialect)).filter(|port| !others.contains(port)) {
             let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
             match TcpListener::bind(address).await {
                 Ok(listener) => return Ok(listener),
-                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
                 Err(error) => return Err(error).with_context(|| format!("cannot listen on {address}")),
             }
         }
-        anyhow::bail!("no loopback port is free for {pod}/{dialect}; choose one with --listen {pod}/{dialect}=ADDRESS")
+        anyhow::bail!("no loopback port is free for {pod}/{dialect}; set one with --listen {pod}/{dialect}=ADDRESS")
     }
 
-    /// Serves what a socket accepts as requests of one pod, until `stop` is cancelled.
+    /// Serves connections of a listener as a pod's, until `stop` is cancelled. `socket_tables` is the `/proc/…/net`
+    /// directory of the clients' network namespace.
     ///
     /// # Errors
-    /// If the kernel does not let as many connections wait.
+    /// If the listener cannot be used.
     pub(super) fn accept(
         &self,
         listener: TcpListener,
         pod: PodUid,
         dialect: Dialect,
-        sockets: PathBuf,
+        socket_tables: PathBuf,
         stop: CancellationToken,
     ) -> io::Result<JoinHandle<()>> {
-        socket2::SockRef::from(&listener).listen(BACKLOG)?;
-        let (server, tasks) = (self.server.clone(), self.tasks.clone());
-        Ok(self.tasks.spawn(async move {
-            while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-                let (stream, remote) = match accepted {
-                    Ok(accepted) => accepted,
-                    Err(error) => {
-                        tracing::warn!(%error, "a connection could not be accepted; raise the limit of open files if this goes on");
-                        // Without a free descriptor accept fails at once, again and again.
-                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                        continue;
-                    }
-                };
-                let Ok(local) = stream.local_addr() else { continue };
-                drop(stream.set_nodelay(true));
-                let family = if local.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 };
-                let peer = Some(Peer { remote, local, sockets: sockets.clone() });
-                // A loopback port stands for a service address, and browsers can reach it.
-                let header_check = local.ip().is_loopback().then_some(host::check as HeaderCheck);
-                let service = dialect.service_address(local.ip());
-                let arrival = Arrival { pod: pod.clone(), service, family, header_check, peer };
-                let server = server.clone();
-                tasks.spawn(async move { server.serve(stream, arrival).await });
-            }
-        }))
+        let server = self.server.clone();
+        self.acceptor.spawn(listener, None, stop, move |connection| {
+            let arrival = arrival(&connection, &pod, dialect, &socket_tables);
+            server.clone().serve(connection.stream, arrival)
+        })
     }
 
-    /// Waits until every connection has ended; all sockets must be stopped.
-    pub(super) async fn drained(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
+    /// Waits until all connections have ended. All listeners must have been stopped.
+    ///
+    /// # Errors
+    /// If it takes longer than `limit`.
+    pub(super) async fn drain(&self, limit: Duration) -> Result<(), tokio::time::error::Elapsed> {
+        self.acceptor.drain(limit).await
+    }
+}
+
+fn arrival(connection: &TcpConnection, pod: &PodUid, dialect: Dialect, socket_tables: &Path) -> Arrival {
+    let (remote, local) = (connection.remote, connection.local);
+    Arrival {
+        pod: pod.clone(),
+        service: dialect.service_address(local.ip()),
+        family: if local.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 },
+        // Browsers can reach a loopback port.
+        header_check: local.ip().is_loopback().then_some(host::check as HeaderCheck),
+        sockets: Some(SocketPair { remote, local, tables: socket_tables.to_path_buf() }),
     }
 }

@@ -1,7 +1,8 @@
-//! Runs a command that sees the real metadata addresses: in a user and network namespace of its own, whose loopback has
-//! them. The listeners are made there and passed out, so that the agent serves them from where it is.
+//! Runs a command in its own user and network namespace, whose loopback interface has the real service addresses. The
+//! listeners are created in the namespace and passed to the agent, which serves them from outside.
 //!
-//! The child is this program again ([`InNamespace`]), because only a process without threads may enter a user namespace.
+//! The child is this program again ([`InNamespaceArgs`]), because only a process with one thread may enter a user
+//! namespace.
 
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
@@ -17,10 +18,13 @@ use futures_util::TryStreamExt as _;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getgid, getuid};
 use podmeta_metadata::dialect::Dialect;
-use podmeta_metadata::request::Family;
 use rtnetlink::packet_route::address::AddressHeaderFlags;
 
+use crate::private_file;
 use crate::sys::{receive_fds, send_fds};
+
+/// Port of the metadata services.
+const SERVICE_PORT: u16 = 80;
 
 /// Returns the service addresses of all dialects, in the order in which their listeners are passed. IPv6 is last, because
 /// a kernel without IPv6 leaves it out.
@@ -31,34 +35,31 @@ fn services() -> Vec<(Dialect, IpAddr)> {
     services
 }
 
-/// A listener on one of the services' addresses.
-pub type Listening = (Dialect, Family, TcpListener);
-
-/// A command that waits in its namespace to be let go.
+/// A command that waits in its namespace to be started.
 #[derive(Debug)]
-pub struct Waiting {
-    /// The process that will become the command.
-    pub child: Child,
+pub(super) struct PreparedCommand {
+    /// The process that becomes the command.
+    pub(super) child: Child,
     socket: UnixStream,
-    /// What listens in the namespace.
-    pub listeners: Vec<Listening>,
+    /// The listeners on the service addresses of the namespace.
+    pub(super) listeners: Vec<(Dialect, TcpListener)>,
 }
 
-/// Starts a command in a namespace of its own; it does not run before [`Waiting::go`].
+/// Prepares a command in a namespace. It runs after [`PreparedCommand::start`].
 ///
 /// # Errors
-/// If the kernel gives no such namespace, or this program cannot be started again.
-pub fn prepare(command: &[OsString], environment: &[(&str, OsString)]) -> Result<Waiting> {
-    let folder = PrivateFolder::new()?;
-    let path = folder.0.join("socket");
+/// If the namespace cannot be created, or this program cannot be started again.
+pub(super) fn prepare(command: &[OsString], environment: &[(&str, OsString)]) -> Result<PreparedCommand> {
+    let directory = TempDir::new()?;
+    let path = directory.0.join("socket");
     let listener = UnixListener::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
     let program = std::env::current_exe().context("cannot find this program to start it again")?;
-    let mut again = Command::new(program);
-    again.arg("in-namespace").arg("--socket").arg(&path).arg("--").args(command);
-    again.envs(environment.iter().map(|(name, value)| (name, value)));
-    let mut child = again.spawn().context("cannot start this program again")?;
-    match accept(&listener, &mut child) {
-        Ok((socket, listeners)) => Ok(Waiting { child, socket, listeners }),
+    let mut child = Command::new(program);
+    child.arg("in-namespace").arg("--socket").arg(&path).arg("--").args(command);
+    child.envs(environment.iter().map(|(name, value)| (name, value)));
+    let mut child = child.spawn().context("cannot start this program again")?;
+    match receive_listeners(&listener, &mut child) {
+        Ok((socket, listeners)) => Ok(PreparedCommand { child, socket, listeners }),
         Err(error) => {
             drop(child.kill());
             drop(child.wait());
@@ -67,65 +68,60 @@ pub fn prepare(command: &[OsString], environment: &[(&str, OsString)]) -> Result
     }
 }
 
-/// Waits for the child to hand over its listeners, or to end.
-fn accept(listener: &UnixListener, child: &mut Child) -> Result<(UnixStream, Vec<Listening>)> {
+/// Waits until the child passes its listeners or exits.
+fn receive_listeners(listener: &UnixListener, child: &mut Child) -> Result<(UnixStream, Vec<(Dialect, TcpListener)>)> {
     listener.set_nonblocking(true)?;
     let socket = loop {
         match listener.accept() {
             Ok((socket, _)) => break socket,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error).context("cannot hear from the namespace"),
+            Err(error) => return Err(error).context("cannot accept the connection from the namespace"),
         }
         if child.try_wait()?.is_some() {
-            bail!("the namespace could not be made");
+            bail!("cannot create the namespace");
         }
         std::thread::sleep(std::time::Duration::from_millis(1));
     };
     socket.set_nonblocking(false)?;
-    let fds = receive_fds(&socket).context("the namespace could not be made")?;
-    let listeners = services().into_iter().zip(fds).map(|((dialect, address), fd)| {
-        let family = if address.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 };
-        (dialect, family, TcpListener::from(fd))
-    });
+    let fds = receive_fds(&socket).context("cannot create the namespace")?;
+    let listeners = services().into_iter().zip(fds).map(|((dialect, _), fd)| (dialect, TcpListener::from(fd)));
     Ok((socket, listeners.collect()))
 }
 
-impl Waiting {
-    /// Lets the command run.
+impl PreparedCommand {
+    /// Starts the command.
     ///
     /// # Errors
-    /// If the process is gone.
-    pub fn go(mut self) -> Result<Child> {
-        self.socket.write_all(&[1]).context("the command is gone")?;
+    /// If the process has exited.
+    pub(super) fn start(mut self) -> Result<Child> {
+        self.socket.write_all(&[1]).context("the command has exited before it was started")?;
         Ok(self.child)
     }
 }
 
-/// A folder that nobody else can enter, removed when it is dropped.
-struct PrivateFolder(PathBuf);
+/// A private directory that is removed on drop.
+struct TempDir(PathBuf);
 
-impl PrivateFolder {
+impl TempDir {
     fn new() -> Result<Self> {
         let mut random = [0; 8];
-        aws_lc_rs::rand::fill(&mut random).ok().context("the system gives no random bytes")?;
+        aws_lc_rs::rand::fill(&mut random).ok().context("cannot get random bytes")?;
         let path = std::env::temp_dir().join(format!("podmeta-{:016x}", u64::from_ne_bytes(random)));
-        let mut builder = std::fs::DirBuilder::new();
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        private_file::create_new_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self(path))
     }
 }
 
-impl Drop for PrivateFolder {
+impl Drop for TempDir {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.0));
     }
 }
 
-/// The child's side: makes the namespace, hands the listeners over, and becomes the command.
+/// The child process: creates the namespace, passes the listeners, and becomes the command.
 #[derive(Debug, clap::Args)]
-pub struct InNamespace {
-    /// Where to hand the listeners over.
+pub struct InNamespaceArgs {
+    /// Socket to pass the listeners through.
     #[arg(long)]
     socket: PathBuf,
     /// The command and its arguments.
@@ -133,29 +129,31 @@ pub struct InNamespace {
     command: Vec<OsString>,
 }
 
-/// What a function gives that does not come back.
+/// The type of a function that does not return.
 #[derive(Debug)]
 pub enum Never {}
 
-impl InNamespace {
+impl InNamespaceArgs {
     /// Becomes the command.
     ///
     /// # Errors
-    /// If any step on the way fails; the message says which.
+    /// If a step fails. The message names the step.
     pub fn run(self) -> Result<Never> {
-        let mut socket = UnixStream::connect(&self.socket).context("the agent is gone")?;
-        enter()?;
-        // Whatever ends the agent ends the command: nobody would answer it any more.
-        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM).context("cannot be tied to the agent")?;
+        const AGENT_EXITED: &str = "the agent has exited";
+        let mut socket = UnixStream::connect(&self.socket).context(AGENT_EXITED)?;
+        enter_namespace()?;
+        // The command ends with the agent, which serves it.
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)
+            .context("cannot set the parent death signal")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let addresses = runtime.block_on(give_addresses()).context("cannot give the namespace its addresses")?;
+        let addresses = runtime.block_on(add_addresses()).context("cannot add the service addresses")?;
         drop(runtime);
         let listeners = listen(&addresses)?;
         let fds = listeners.iter().map(|listener| listener.as_fd()).collect::<Vec<_>>();
-        send_fds(&socket, &fds).context("the agent is gone")?;
+        send_fds(&socket, &fds).context(AGENT_EXITED)?;
         drop(listeners);
         let mut byte = [0];
-        socket.read_exact(&mut byte).context("the agent is gone")?;
+        socket.read_exact(&mut byte).context(AGENT_EXITED)?;
         drop(socket);
         let (program, arguments) = self.command.split_first().context("there is no command")?;
         let error = Command::new(program).args(arguments).exec();
@@ -163,11 +161,11 @@ impl InNamespace {
     }
 }
 
-/// Enters a new user and network namespace, as the same user.
-fn enter() -> Result<()> {
+/// Enters a new user and network namespace as the same user.
+fn enter_namespace() -> Result<()> {
     let (user, group) = (getuid(), getgid());
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET).context(
-        "the kernel gives no user namespace; allow them (sysctl kernel.unprivileged_userns_clone=1, or \
+        "the kernel does not allow user namespaces; allow them (sysctl kernel.unprivileged_userns_clone=1, or \
          kernel.apparmor_restrict_unprivileged_userns=0), or use the loopback ports without --pod",
     )?;
     let write = |file: &str, text: String| std::fs::write(file, text).with_context(|| format!("cannot write {file}"));
@@ -176,32 +174,33 @@ fn enter() -> Result<()> {
     write("/proc/self/gid_map", format!("{group} {group} 1"))
 }
 
-/// Gives the loopback its own addresses, by being up, and the services': those that it has now.
-async fn give_addresses() -> Result<Vec<IpAddr>> {
+/// Sets the loopback interface up and adds the service addresses. Returns the addresses that were added.
+async fn add_addresses() -> Result<Vec<IpAddr>> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     tokio::spawn(connection);
     let loopback = handle.link().get().match_name("lo".to_owned()).execute().try_next().await?;
-    let index = loopback.context("there is no loopback")?.header.index;
+    let index = loopback.context("there is no loopback interface")?.header.index;
     handle.link().set(rtnetlink::LinkUnspec::new_with_index(index).up().build()).execute().await?;
-    let mut given = Vec::new();
+    let mut added = Vec::new();
     for (_, address) in services() {
-        let bits = if address.is_ipv4() { 32 } else { 128 };
-        let mut add = handle.address().add(index, address, bits);
-        // Usable at once, without asking the network for a double first.
+        let prefix_length = if address.is_ipv4() { 32 } else { 128 };
+        let mut add = handle.address().add(index, address, prefix_length);
+        // Without duplicate address detection the address is usable at once.
         add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
         match add.execute().await {
-            Ok(()) => given.push(address),
-            // A kernel without IPv6 still has the other two.
-            Err(error) if address.is_ipv6() => eprintln!("warning: no {address} for the command: {error}"),
+            Ok(()) => added.push(address),
+            // A kernel without IPv6 still has the IPv4 addresses.
+            Err(error) if address.is_ipv6() => eprintln!("warning: cannot add {address}: {error}"),
             Err(error) => return Err(error).with_context(|| format!("cannot add {address}")),
         }
     }
-    Ok(given)
+    Ok(added)
 }
 
 fn listen(addresses: &[IpAddr]) -> Result<Vec<TcpListener>> {
     let listen = |address: &IpAddr| {
-        TcpListener::bind(SocketAddr::new(*address, 80)).with_context(|| format!("cannot listen on {address}"))
+        let bound = TcpListener::bind(SocketAddr::new(*address, SERVICE_PORT));
+        bound.with_context(|| format!("cannot listen on {address}"))
     };
     addresses.iter().map(listen).collect()
 }

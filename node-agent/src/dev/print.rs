@@ -1,4 +1,4 @@
-//! What the dev server prints of what it serves: a table with commands to paste, or JSON.
+//! Prints the endpoints of the dev server: a table with example commands, or JSON.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use podmeta_metadata::options::HttpTokens;
 use podmeta_metadata::request::TOKEN_PATH;
 use serde::Serialize;
 
-/// One socket of one pod.
+/// The listener of one pod in one dialect.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Endpoint {
@@ -18,39 +18,37 @@ pub(super) struct Endpoint {
     pub pod: String,
     /// The dialect.
     pub dialect: Dialect,
-    /// Where it is answered.
+    /// The URL.
     pub url: String,
-    /// The profile; none for a pod that is denied or gets its facts by policy.
+    /// The profile. `None` for a pod that is denied or has no profile.
     pub profile: Option<String>,
-    /// Whether tokens are needed; absent for a pod that is denied.
+    /// Whether tokens are required. `None` for a pod that is denied.
     pub http_tokens: Option<HttpTokens>,
     /// The role.
     pub role: Option<String>,
-    /// Why it is denied, if it is.
+    /// The reason if the pod is denied.
     pub denied: Option<String>,
 }
 
-/// Everything that is served.
+/// All endpoints.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Report<'r> {
-    /// The sockets, by pod and dialect.
+pub(super) struct EndpointReport<'r> {
+    /// The endpoints, by pod and dialect.
     pub endpoints: Vec<Endpoint>,
-    /// Where health, readiness and metrics are.
+    /// The address for health, readiness and metrics.
     pub admin: SocketAddr,
-    /// The certificate that signed documents are verified with.
+    /// The certificate that verifies identity documents.
     pub certificate: &'r Path,
 }
 
-impl Report<'_> {
-    /// One line of JSON.
-    #[must_use]
+impl EndpointReport<'_> {
+    /// Formats the report as one line of JSON.
     pub(super) fn json(&self) -> String {
         serde_json::to_string(self).unwrap_or_else(|error| format!("{{\"error\":{:?}}}", error.to_string()))
     }
 
-    /// The table, commands for the first pod of each dialect, and the line that says all is ready.
-    #[must_use]
+    /// Formats the report as a table, example commands for the first pod of each dialect, and the `ready:` line.
     pub(super) fn table(&self) -> String {
         let mut rows = vec![["POD", "DIALECT", "URL", "PROFILE", "TOKENS", "ROLE"].map(str::to_owned)];
         rows.extend(self.endpoints.iter().map(row));
@@ -106,9 +104,9 @@ fn commands(endpoint: &Endpoint) -> String {
     let read = format!("curl -sf {url}/latest/meta-data/");
     let mut commands = match protocol.token_headers() {
         Some(headers) => {
-            // The clouds' documents write these names with an upper-case X.
-            let written = |name: &http::HeaderName| name.as_str().replacen('x', "X", 1);
-            let (token, ttl) = (written(&headers.token), written(&headers.ttl));
+            // The clouds' documentation writes these names with an upper-case X.
+            let display_name = |name: &http::HeaderName| name.as_str().replacen('x', "X", 1);
+            let (token, ttl) = (display_name(&headers.token), display_name(&headers.ttl));
             format!("TOKEN=$(curl -sfX PUT {url}{TOKEN_PATH} -H '{ttl}: 21600')\n{read} -H \"{token}: $TOKEN\"\n")
         }
         None => format!("{read}\n"),
@@ -119,15 +117,13 @@ fn commands(endpoint: &Endpoint) -> String {
     commands
 }
 
-/// `1 pod`, `2 pods`.
-#[must_use]
+/// Formats a count, such as `1 pod` or `2 pods`.
 pub(super) fn count(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
-/// Why a pod is denied, as a line.
-#[must_use]
-pub(super) fn denied(denied: &Denied) -> String {
+/// Formats why a pod is denied.
+pub(super) fn denied_note(denied: &Denied) -> String {
     format!("{} is denied on every path: {}", denied.pod, denied.reason)
 }
 
@@ -135,7 +131,7 @@ pub(super) fn denied(denied: &Denied) -> String {
 mod tests {
     use super::*;
 
-    fn report() -> Report<'static> {
+    fn report() -> EndpointReport<'static> {
         let endpoint = |pod: &str, dialect, url: &str, denied: Option<&str>| Endpoint {
             pod: pod.to_owned(),
             dialect,
@@ -145,7 +141,7 @@ mod tests {
             role: None,
             denied: denied.map(str::to_owned),
         };
-        Report {
+        EndpointReport {
             endpoints: vec![
                 endpoint("default/other", Dialect::Ec2, "http://127.0.0.1:20002", Some("no profile")),
                 endpoint("default/web", Dialect::Ec2, "http://127.0.0.1:20001", None),
@@ -157,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_commands_for_pods_that_are_answered_and_ends_with_the_ready_line() {
+    fn table_has_commands_for_served_pods_and_ends_with_the_ready_line() {
         let table = report().table();
         let lines = table.lines().collect::<Vec<_>>();
         assert_eq!(lines[0], "POD            DIALECT  URL                     PROFILE  TOKENS    ROLE");
@@ -175,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_one_line() {
+    fn json_report_is_one_line() {
         let json = report().json();
         assert!(!json.contains('\n'));
         let value = serde_json::from_str::<serde_json::Value>(&json).unwrap();

@@ -1,4 +1,4 @@
-//! One line and a few counts for each request. Neither ever holds a secret, nor a path as it was sent.
+//! Logs and counts requests. Neither logs nor metrics contain a secret or the path of a request.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use podmeta_metadata::response::HttpResponse;
 
 use crate::edge::Edge;
 use crate::edge::connection::Connection;
-use crate::edge::pod::Pod;
+use crate::edge::pod::EdgePod;
 
 /// The outcome of a request.
-pub(super) struct Outcome<'r> {
+pub(super) struct RequestOutcome<'r> {
     pub(super) response: &'r HttpResponse,
     pub(super) rejection: Option<&'r Rejection>,
     /// The time from the request head to the response, including waits.
@@ -21,28 +21,28 @@ pub(super) struct Outcome<'r> {
 }
 
 /// Counts a request and logs it. The log line of a rejection has the reason and what to change. Requests over the rate
-/// limit are logged by [`flood`], once a second.
+/// limit are logged by [`log_rate_limited`], once a second.
 pub(super) fn record(
     edge: &Edge,
     connection: &Connection,
     dialect: Dialect,
-    pod: Option<&Pod>,
+    pod: Option<&EdgePod>,
     request: &Request<'_>,
-    outcome: &Outcome<'_>,
+    outcome: &RequestOutcome<'_>,
 ) {
     let arrival = &connection.arrival;
     let class = PathClass::from_uri(request.uri);
     let (status, took, rejection) = (outcome.response.status().as_u16(), outcome.duration, outcome.rejection);
     let token_headers = dialect.protocol().token_headers();
     let token = token_headers.is_some_and(|headers| request.headers.contains_key(&headers.token));
-    edge.metrics.request(dialect, class, status, token, took);
+    edge.metrics.record_request(dialect, class, status, token, took);
     let name: &dyn Display = match pod {
         Some(pod) => pod.reference(),
         None => &arrival.pod,
     };
     let (dialect, path, reason) = (dialect.as_str(), class.as_str(), rejection.map(tracing::field::display));
     match (rejection, class) {
-        // What opens something else is worth a line on every node; the rest is for whoever looks into a pod's requests.
+        // Tokens and credentials are logged on every node. Other items are logged at debug level.
         (None, PathClass::Token | PathClass::Credentials) => {
             tracing::info!(target: "access", pod = %name, dialect, path, status, token, ?took, "served");
         }
@@ -57,7 +57,7 @@ pub(super) fn record(
 }
 
 /// Logs that a pod exceeds its rate limit.
-pub(super) fn flood(pod: &Pod) {
+pub(super) fn log_rate_limited(pod: &EdgePod) {
     let (pod, limits) = (pod.reference(), pod.limits());
     let (rate, burst) = (limits.requests_per_second, limits.burst);
     tracing::warn!(target: "access", %pod, rate, burst, "rejected: {}", Rejection::TooManyRequests);

@@ -1,6 +1,4 @@
-//! Serves one connection with hyper's own HTTP/1 builder, which has the limits that a hostile client meets: size and
-//! number of headers, and a pod's number of connections. There is no router: which paths there are is for the pod's tree
-//! to say.
+//! Serves one connection with hyper's HTTP/1 builder. Limits connections, the size of the head and the number of headers.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -20,90 +18,92 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::edge::hop::{Hops, Limited, SetHopLimit};
-use crate::edge::limit::{TooMany, share};
-use crate::edge::patience::Patient;
+use crate::edge::hop_limit::{HopLimitedStream, ResponseHopLimit, SetHopLimit};
+use crate::edge::idle_timeout::IdleTimeout;
+use crate::edge::limit::{LimitExceeded, connection_limit};
 use crate::edge::{Edge, handle};
 
-/// Where a connection comes from: that it arrived on this pod's link is the pod's whole identity.
+/// How a connection arrived. The pod is identified by the link or listener alone, never by a header.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// The pod whose link it came by.
+    /// The pod that the link or listener belongs to.
     pub pod: PodUid,
-    /// The service address that it was opened to, or that its listener stands for.
+    /// The service address that the client connected to, or that the listener stands for.
     pub service: IpAddr,
-    /// The address family of its socket.
+    /// The address family of the socket.
     pub family: Family,
-    /// A check of request headers that its listener demands.
+    /// An extra check of request headers for this listener.
     pub header_check: Option<HeaderCheck>,
-    /// How to find out whose process it is, where that can be found out.
-    pub peer: Option<Peer>,
+    /// How to find the owner of the client process. `None` if it cannot be found.
+    pub sockets: Option<SocketPair>,
 }
 
-/// The two ends of a connection, and the kernel's table of sockets at the pod's end.
+/// The two ends of a TCP connection, and the kernel's socket table of the pod's network namespace.
 #[derive(Clone, Debug)]
-pub struct Peer {
-    /// The pod's end.
+pub struct SocketPair {
+    /// The address of the client.
     pub remote: SocketAddr,
-    /// Our end.
+    /// The address of the agent.
     pub local: SocketAddr,
-    /// The folder that holds `tcp` and `tcp6`, such as `/proc/self/net`.
-    pub sockets: PathBuf,
+    /// The directory with the tables `tcp` and `tcp6`, such as `/proc/self/net`.
+    pub tables: PathBuf,
 }
 
-/// What the requests of one connection share.
+/// The state that all requests of one connection share.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) arrival: Arrival,
-    pub(super) hops: Arc<Hops>,
+    pub(super) hop_limit: Arc<ResponseHopLimit>,
     pub(super) session: LastToken,
 }
 
 /// Serves connections of one edge.
 #[derive(Clone)]
-pub struct Server {
+pub struct EdgeServer {
     edge: Arc<Edge>,
     stop: CancellationToken,
 }
 
-impl Server {
-    /// A server of `edge`. When `stop` is cancelled each connection finishes the request that it is at, and ends.
+impl EdgeServer {
+    /// Creates a server. After `stop` is cancelled, each connection ends with its current request.
     #[must_use]
     pub fn new(edge: Arc<Edge>, stop: CancellationToken) -> Self {
         Self { edge, stop }
     }
 
-    /// Serves a connection to its end.
-    pub async fn serve<I>(&self, io: I, arrival: Arrival)
+    /// Serves a connection until it ends. Closes it at once if the pod has too many connections.
+    pub async fn serve<I>(self, io: I, arrival: Arrival)
     where
         I: AsyncRead + AsyncWrite + SetHopLimit + Send + Unpin + 'static,
     {
-        // A pod that is not known yet is told so, in answer to its request.
+        // The connection of an unknown pod is served too, because its requests get 503.
         let pod = self.edge.pod(&arrival.pod);
         let (connections, limit) = match &pod {
             Some(pod) => (&pod.connections, pod.limits().connections),
-            None => (&self.edge.strangers, Limits::default().connections),
+            None => (&self.edge.unknown_pod_connections, Limits::default().connections),
         };
-        let limit = share(limit, self.edge.metrics().connections());
-        let _open = match connections.open(limit, Instant::now()) {
-            Ok(open) => open,
-            Err(TooMany { tell }) => {
-                self.edge.metrics().connection_refused();
-                if tell {
+        let limit = connection_limit(limit, self.edge.metrics().open_connections());
+        let _permit = match connections.open(limit, Instant::now()) {
+            Ok(permit) => permit,
+            Err(LimitExceeded { log }) => {
+                self.edge.metrics().count_rejected_connection();
+                if log {
                     let name = pod.as_ref().map_or_else(|| arrival.pod.to_string(), |pod| pod.reference().to_string());
                     tracing::warn!(
                         pod = name,
-                        "a connection was closed: the pod has as many as spec.limits.connections of its profile allows, or as the node bears"
+                        limit,
+                        "closing connection: the pod has spec.limits.connections of its profile open, or the node is at its connection limit"
                     );
                 }
                 return;
             }
         };
         drop(pod);
-        let _counted = self.edge.metrics().connection();
-        let hops = Arc::new(Hops::default());
-        let io = TokioIo::new(Patient::new(Limited::new(io, arrival.family, Arc::clone(&hops))));
-        let shared = (&self.edge, Connection { arrival, hops, session: LastToken::default() });
+        let _open = self.edge.metrics().open_connection();
+        let hop_limit = Arc::new(ResponseHopLimit::default());
+        let io = HopLimitedStream::new(io, arrival.family, Arc::clone(&hop_limit));
+        let io = TokioIo::new(IdleTimeout::new(io));
+        let shared = (&self.edge, Connection { arrival, hop_limit, session: LastToken::default() });
         let service = service_fn(async |request: http::Request<Incoming>| {
             let (edge, connection) = &shared;
             let (head, _body) = request.into_parts();
@@ -111,26 +111,26 @@ impl Server {
         });
         let connection = builder().serve_connection(io, service);
         let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
             () = self.stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
         };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a connection ended early");
+        if let Err(error) = result {
+            tracing::debug!(%error, "connection ended with an error");
         }
     }
 }
 
-/// Of a head, hyper itself takes 100 headers at most, and answers more with 431.
+/// Returns hyper's builder. It limits a head to 100 headers itself, and responds 431 to more.
 fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .max_header_size(MAX_HEAD_BYTES)
         .max_buf_size(2 * MAX_HEAD_BYTES)
-        .title_case_headers(true) // as both clouds write them
+        .title_case_headers(true) // as both clouds do
         .half_close(false);
     builder
 }

@@ -1,108 +1,97 @@
-//! What a pod may use: a rate of requests, and a number of connections. Time is an argument.
+//! The limits of a pod: request rate and open connections. Time is an argument.
 
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use podmeta_metadata::options::Limits;
 use tokio::time::Instant;
 
-/// The longest that a request waits for its turn. One that would wait longer waits as long and is refused then, so that
-/// who asks again at once cannot make us busy with refusals.
+use crate::log_throttle::LogThrottle;
+
+/// Longest time that a request waits for the rate limit. A request that is rejected waits as long, so that a client that
+/// retries in a loop cannot keep the agent busy.
 pub(super) const MAX_WAIT: Duration = Duration::from_millis(100);
 
-/// How often it is said that a pod asks too much, so that it does not fill the log.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+/// Open connections of all pods from which each pod is limited to [`MAX_CONNECTIONS_UNDER_PRESSURE`].
+const PRESSURE_THRESHOLD: i64 = 10_240;
+const MAX_CONNECTIONS_UNDER_PRESSURE: u32 = 16;
 
-/// How many connections all pods may hold before each has no more than a few.
-const CROWD: i64 = 10_240;
-/// How many those are.
-const FEW: u32 = 16;
-
-/// A token bucket (GCRA): the instant at which it will be full again says all there is to say. It reserves turns, so
-/// that requests that wait do not overtake one another.
-#[derive(Debug, Default)]
-pub(super) struct Bucket(Mutex<Level>);
-
-#[derive(Debug, Default)]
-struct Level {
-    full_at: Option<Instant>,
-    told: Told,
-}
-
-/// More was asked than the limits allow.
+/// A limit was exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TooMany {
-    /// Whether it is time to say so.
-    pub(super) tell: bool,
+pub(super) struct LimitExceeded {
+    /// True if it should be logged.
+    pub(super) log: bool,
 }
 
-impl Bucket {
-    /// Takes a turn: how long to wait for it. A turn that is refused is not taken.
-    pub(super) fn take(&self, limits: &Limits, now: Instant) -> Result<Duration, TooMany> {
+/// A token bucket (GCRA) that stores only the time at which it is full again. It reserves a slot for each request, so that
+/// waiting requests keep their order.
+#[derive(Debug, Default)]
+pub(super) struct RateLimiter(Mutex<BucketState>);
+
+#[derive(Debug, Default)]
+struct BucketState {
+    full_at: Option<Instant>,
+    throttle: LogThrottle,
+}
+
+impl RateLimiter {
+    /// Reserves a slot and returns how long to wait for it. A rejected request reserves none.
+    pub(super) fn reserve(&self, limits: &Limits, now: Instant) -> Result<Duration, LimitExceeded> {
         let interval = Duration::from_secs(1) / limits.requests_per_second.get();
         let burst = interval * limits.burst.get();
-        let mut level = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = level.full_at.unwrap_or(now).max(now) + interval;
+        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = bucket.full_at.unwrap_or(now).max(now) + interval;
         let wait = next.saturating_duration_since(now).saturating_sub(burst);
         if wait > MAX_WAIT {
-            return Err(TooMany { tell: level.told.tell(now) });
+            return Err(LimitExceeded { log: bucket.throttle.should_log(now) });
         }
-        level.full_at = Some(next);
+        bucket.full_at = Some(next);
         Ok(wait)
     }
 }
 
-/// The connections that a pod has open.
+/// Limits the open connections of a pod.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Connections(Arc<Mutex<Places>>);
+pub(super) struct ConnectionLimiter(Arc<Mutex<ConnectionCount>>);
 
 #[derive(Debug, Default)]
-struct Places {
-    taken: u32,
-    told: Told,
+struct ConnectionCount {
+    open: u32,
+    throttle: LogThrottle,
 }
 
-/// How many connections a pod may hold while all pods together hold `open`. A connection takes 16 KiB once its client has
-/// begun to send, so that all of them take 160 MiB at most, and 64 MiB more where 250 pods each have their few.
-pub(super) fn share(limit: NonZeroU32, open: i64) -> u32 {
-    if open < CROWD { limit.get() } else { limit.get().min(FEW) }
+/// Returns a pod's limit while all pods together have `open` connections.
+///
+/// A connection uses 16 KiB once its client has sent bytes. So all connections use at most 160 MiB, plus 64 MiB if each of
+/// 250 pods has its share.
+pub(super) fn connection_limit(limit: NonZeroU32, open: i64) -> u32 {
+    if open < PRESSURE_THRESHOLD { limit.get() } else { limit.get().min(MAX_CONNECTIONS_UNDER_PRESSURE) }
 }
 
-/// One of them; dropping it gives the place back.
+/// The permit of an open connection. The connection counts until the permit is dropped.
 #[derive(Debug)]
-pub(super) struct Open(Connections);
+pub(super) struct ConnectionPermit(ConnectionLimiter);
 
-impl Connections {
-    /// Takes a place, if the pod has less than `limit` connections open.
-    pub(super) fn open(&self, limit: u32, now: Instant) -> Result<Open, TooMany> {
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if places.taken >= limit {
-            return Err(TooMany { tell: places.told.tell(now) });
+impl ConnectionLimiter {
+    /// Returns a permit if fewer than `limit` connections are open.
+    pub(super) fn open(&self, limit: u32, now: Instant) -> Result<ConnectionPermit, LimitExceeded> {
+        let mut count = self.lock();
+        if count.open >= limit {
+            return Err(LimitExceeded { log: count.throttle.should_log(now) });
         }
-        places.taken += 1;
-        Ok(Open(self.clone()))
+        count.open += 1;
+        Ok(ConnectionPermit(self.clone()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ConnectionCount> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Open {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).taken -= 1;
-    }
-}
-
-/// When it was last said that a pod is at a limit.
-#[derive(Debug, Default)]
-struct Told(Option<Instant>);
-
-impl Told {
-    /// Whether it is time to say so; then it counts as said.
-    fn tell(&mut self, now: Instant) -> bool {
-        let tell = self.0.is_none_or(|told| now.saturating_duration_since(told) >= TELL_EVERY);
-        if tell {
-            self.0 = Some(now);
-        }
-        tell
+        self.0.lock().open -= 1;
     }
 }
 
@@ -116,56 +105,58 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_passes_at_once_then_the_rate_holds_then_requests_are_refused() {
-        let (bucket, limits, now) = (Bucket::default(), limits(100, 5), Instant::now());
+    fn requests_pass_up_to_the_burst_then_wait_then_are_rejected() {
+        let (limiter, limits, now) = (RateLimiter::default(), limits(100, 5), Instant::now());
         for _ in 0..5 {
-            assert_eq!(bucket.take(&limits, now), Ok(Duration::ZERO));
+            assert_eq!(limiter.reserve(&limits, now), Ok(Duration::ZERO));
         }
         // Ten more may wait, each 10 ms longer than the one before.
-        for turn in 1..=10 {
-            assert_eq!(bucket.take(&limits, now), Ok(Duration::from_millis(10 * turn)));
+        for number in 1..=10 {
+            assert_eq!(limiter.reserve(&limits, now), Ok(Duration::from_millis(10 * number)));
         }
-        assert_eq!(bucket.take(&limits, now), Err(TooMany { tell: true }));
-        assert_eq!(bucket.take(&limits, now), Err(TooMany { tell: false }), "a refused turn is not taken");
-        assert_eq!(bucket.take(&limits, now + Duration::from_millis(10)), Ok(MAX_WAIT));
+        assert_eq!(limiter.reserve(&limits, now), Err(LimitExceeded { log: true }));
+        assert_eq!(limiter.reserve(&limits, now), Err(LimitExceeded { log: false }));
+        let later = now + Duration::from_millis(10);
+        assert_eq!(limiter.reserve(&limits, later), Ok(MAX_WAIT), "rejected requests reserved no slot");
     }
 
     #[test]
-    fn that_a_pod_asks_too_much_is_said_once_a_second() {
-        let (bucket, limits, now) = (Bucket::default(), limits(100, 1), Instant::now());
-        let mut told = 0;
+    fn rejected_requests_are_logged_once_per_second() {
+        let (limiter, limits, now) = (RateLimiter::default(), limits(100, 1), Instant::now());
+        let mut logged = 0;
         for millisecond in 0..3500 {
-            let turn = bucket.take(&limits, now + Duration::from_millis(millisecond));
-            told += i32::from(turn == Err(TooMany { tell: true }));
+            let result = limiter.reserve(&limits, now + Duration::from_millis(millisecond));
+            logged += i32::from(result == Err(LimitExceeded { log: true }));
         }
-        assert_eq!(told, 4);
+        assert_eq!(logged, 4);
     }
 
     #[test]
-    fn a_pod_that_was_quiet_has_its_burst_back_and_no_more() {
-        let (bucket, limits, now) = (Bucket::default(), limits(100, 2), Instant::now());
+    fn idle_pod_regains_its_burst_and_no_more() {
+        let (limiter, limits, now) = (RateLimiter::default(), limits(100, 2), Instant::now());
         let later = now + Duration::from_secs(3600);
         for at in [now, now, later, later] {
-            assert_eq!(bucket.take(&limits, at), Ok(Duration::ZERO));
+            assert_eq!(limiter.reserve(&limits, at), Ok(Duration::ZERO));
         }
-        assert_ne!(bucket.take(&limits, later), Ok(Duration::ZERO));
+        assert_ne!(limiter.reserve(&limits, later), Ok(Duration::ZERO));
     }
 
     #[test]
-    fn in_a_crowd_a_pod_with_few_connections_may_open_more_and_one_with_many_may_not() {
+    fn connection_limit_is_lower_from_the_pressure_threshold_on() {
         let limit = NonZeroU32::new(256).unwrap();
-        assert_eq!((share(limit, CROWD - 1), share(limit, CROWD)), (256, FEW));
-        assert_eq!(share(NonZeroU32::new(3).unwrap(), CROWD), 3);
+        assert_eq!(connection_limit(limit, PRESSURE_THRESHOLD - 1), 256);
+        assert_eq!(connection_limit(limit, PRESSURE_THRESHOLD), MAX_CONNECTIONS_UNDER_PRESSURE);
+        assert_eq!(connection_limit(NonZeroU32::new(3).unwrap(), PRESSURE_THRESHOLD), 3);
     }
 
     #[test]
-    fn a_closed_connection_gives_its_place_back() {
-        let (connections, now) = (Connections::default(), Instant::now());
-        let (first, second) = (connections.open(2, now).unwrap(), connections.open(2, now).unwrap());
-        assert_eq!(connections.open(2, now).unwrap_err(), TooMany { tell: true });
-        assert_eq!(connections.open(2, now).unwrap_err(), TooMany { tell: false });
+    fn closed_connection_frees_its_permit() {
+        let (limiter, now) = (ConnectionLimiter::default(), Instant::now());
+        let (first, second) = (limiter.open(2, now).unwrap(), limiter.open(2, now).unwrap());
+        assert_eq!(limiter.open(2, now).unwrap_err(), LimitExceeded { log: true });
+        assert_eq!(limiter.open(2, now).unwrap_err(), LimitExceeded { log: false });
         drop(first);
-        assert!(connections.open(2, now).is_ok());
+        assert!(limiter.open(2, now).is_ok());
         drop(second);
     }
 }

@@ -1,4 +1,4 @@
-//! The edge's counts, in OpenMetrics. Labels are small enums, never a pod, a path or a text of somebody else's choosing.
+//! The metrics of the edge. Labels have few values: never a pod, a path or text of a client.
 
 use std::time::Duration;
 
@@ -13,30 +13,30 @@ use prometheus_client::registry::Registry;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
-    dialect: Word,
-    path: Word,
+    dialect: LabelText,
+    path: LabelText,
     status: u16,
-    token: Word,
+    token: LabelText,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DialectLabel {
-    dialect: Word,
+    dialect: LabelText,
 }
 
-/// A label's value: one of the program's own words.
+/// A label value that is a constant of the program.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Word(&'static str);
+struct LabelText(&'static str);
 
-impl EncodeLabelValue for Word {
+impl EncodeLabelValue for LabelText {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         self.0.encode(encoder)
     }
 }
 
-/// The counts of one edge.
+/// The metrics of one edge.
 #[derive(Debug)]
-pub struct Metrics {
+pub struct EdgeMetrics {
     requests: Family<RequestLabels, Counter>,
     duration: Histogram,
     tokens: Family<DialectLabel, Counter>,
@@ -46,7 +46,7 @@ pub struct Metrics {
     connections_refused: Counter,
 }
 
-impl Default for Metrics {
+impl Default for EdgeMetrics {
     fn default() -> Self {
         let buckets = [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.025, 0.1, 0.5, 2.0];
         Self {
@@ -61,61 +61,66 @@ impl Default for Metrics {
     }
 }
 
-/// A connection that is counted for as long as this lives.
+/// An open connection. It counts until it is dropped.
 #[derive(Debug)]
-pub(super) struct Counted(Gauge);
+pub(super) struct OpenConnection(Gauge);
 
-impl Drop for Counted {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
-impl Metrics {
-    /// Enters the counts in a registry, under `podmeta_agent_`.
+impl EdgeMetrics {
+    /// Registers the metrics with the prefix `podmeta_agent_`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("podmeta_agent");
-        registry.register("requests", "Metadata requests answered", self.requests.clone());
-        registry.register("request_duration_seconds", "Time from a whole head to the answer", self.duration.clone());
-        registry.register("tokens_issued", "Session tokens made", self.tokens.clone());
+        registry.register("requests", "Metadata requests", self.requests.clone());
+        registry.register(
+            "request_duration_seconds",
+            "Time from the complete request head to the response",
+            self.duration.clone(),
+        );
+        registry.register("tokens_issued", "Session tokens issued", self.tokens.clone());
         registry.register("tokenless_requests", "Items served without a session token", self.tokenless.clone());
-        let help = "Credentials that a provider could not give";
+        let help = "Requests for credentials that failed";
         registry.register("credentials_failed", help, self.credentials_failed.clone());
-        registry.register("connections", "Connections that are open", self.connections.clone());
-        let help = "Connections closed because the pod had too many";
+        registry.register("connections", "Open connections", self.connections.clone());
+        let help = "Connections closed because the pod was at its connection limit";
         registry.register("connections_refused", help, self.connections_refused.clone());
     }
 
-    pub(super) fn request(&self, dialect: Dialect, path: PathClass, status: u16, token: bool, took: Duration) {
-        let token = Word(if token { "yes" } else { "no" });
-        let labels = RequestLabels { dialect: Word(dialect.as_str()), path: Word(path.as_str()), status, token };
+    pub(super) fn record_request(&self, dialect: Dialect, path: PathClass, status: u16, token: bool, took: Duration) {
+        let token = LabelText(if token { "yes" } else { "no" });
+        let labels =
+            RequestLabels { dialect: LabelText(dialect.as_str()), path: LabelText(path.as_str()), status, token };
         self.requests.get_or_create(&labels).inc();
         self.duration.observe(took.as_secs_f64());
     }
 
-    pub(super) fn token(&self, dialect: Dialect) {
-        self.tokens.get_or_create(&DialectLabel { dialect: Word(dialect.as_str()) }).inc();
+    pub(super) fn count_token(&self, dialect: Dialect) {
+        self.tokens.get_or_create(&DialectLabel { dialect: LabelText(dialect.as_str()) }).inc();
     }
 
-    pub(super) fn tokenless(&self, dialect: Dialect) {
-        self.tokenless.get_or_create(&DialectLabel { dialect: Word(dialect.as_str()) }).inc();
+    pub(super) fn count_tokenless(&self, dialect: Dialect) {
+        self.tokenless.get_or_create(&DialectLabel { dialect: LabelText(dialect.as_str()) }).inc();
     }
 
-    pub(super) fn credentials_failed(&self, dialect: Dialect) {
-        self.credentials_failed.get_or_create(&DialectLabel { dialect: Word(dialect.as_str()) }).inc();
+    pub(super) fn count_credentials_failure(&self, dialect: Dialect) {
+        self.credentials_failed.get_or_create(&DialectLabel { dialect: LabelText(dialect.as_str()) }).inc();
     }
 
-    /// How many connections are open.
-    pub(super) fn connections(&self) -> i64 {
+    /// Returns the number of open connections.
+    pub(super) fn open_connections(&self) -> i64 {
         self.connections.get()
     }
 
-    pub(super) fn connection(&self) -> Counted {
+    pub(super) fn open_connection(&self) -> OpenConnection {
         self.connections.inc();
-        Counted(self.connections.clone())
+        OpenConnection(self.connections.clone())
     }
 
-    pub(super) fn connection_refused(&self) {
+    pub(super) fn count_rejected_connection(&self) {
         self.connections_refused.inc();
     }
 }

@@ -1,32 +1,32 @@
-//! Finds the user that owns the pod's end of a connection, in the kernel's table of sockets.
-//! Source: proc(5), `/proc/net/tcp`; addresses are in the machine's byte order, four bytes at a time.
+//! Finds the user that owns the client socket of a connection in the kernel's socket table.
+//! Source: proc(5), `/proc/net/tcp`. Addresses are in the machine's byte order, in words of four bytes.
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::edge::connection::Peer;
+use crate::edge::connection::SocketPair;
 
-/// The numeric user id; `None` where it cannot be found, and then nobody is let in who is not everybody.
-pub(super) fn of(peer: &Peer) -> Option<u32> {
-    let table = match peer.remote {
+/// Returns the user ID that owns the client socket, or `None` if it is not found.
+pub(super) fn user_of(sockets: &SocketPair) -> Option<u32> {
+    let table = match sockets.remote {
         SocketAddr::V4(_) => "tcp",
         SocketAddr::V6(_) => "tcp6",
     };
-    let text = std::fs::read_to_string(peer.sockets.join(table)).ok()?;
-    find(&text, peer.remote, peer.local)
+    let text = std::fs::read_to_string(sockets.tables.join(table)).ok()?;
+    find_user(&text, sockets.remote, sockets.local)
 }
 
-fn find(table: &str, remote: SocketAddr, local: SocketAddr) -> Option<u32> {
-    let (theirs, ours) = (written(remote), written(local));
+fn find_user(table: &str, remote: SocketAddr, local: SocketAddr) -> Option<u32> {
+    let (client, agent) = (table_form(remote), table_form(local));
     table.lines().skip(1).find_map(|line| {
         let mut fields = line.split_ascii_whitespace().skip(1);
-        let is_theirs = fields.next()? == theirs && fields.next()? == ours;
+        let is_client = fields.next()? == client && fields.next()? == agent;
         // state, queues, timer, retransmissions, user
-        if is_theirs { fields.nth(4)?.parse().ok() } else { None }
+        if is_client { fields.nth(4)?.parse().ok() } else { None }
     })
 }
 
-/// An address as the table writes it.
-fn written(address: SocketAddr) -> String {
+/// Returns an address in the form of the table.
+fn table_form(address: SocketAddr) -> String {
     let word = |bytes: &[u8; 4]| format!("{:08X}", u32::from_ne_bytes(*bytes));
     let ip = match address.ip() {
         IpAddr::V4(ip) => word(&ip.octets()),
@@ -48,23 +48,23 @@ mod tests {
 
     #[cfg(target_endian = "little")]
     #[test]
-    fn the_owner_is_that_of_the_far_end_not_of_ours() {
+    fn owner_of_the_client_socket_is_returned() {
         let (remote, local) = ("127.0.0.1:50000".parse().unwrap(), "127.0.0.1:8080".parse().unwrap());
-        assert_eq!(find(TABLE, remote, local), Some(1000));
-        assert_eq!(find(TABLE, "127.0.0.1:50001".parse().unwrap(), local), None);
-        assert_eq!(find("", remote, local), None);
+        assert_eq!(find_user(TABLE, remote, local), Some(1000));
+        assert_eq!(find_user(TABLE, "127.0.0.1:50001".parse().unwrap(), local), None);
+        assert_eq!(find_user("", remote, local), None);
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn the_kernel_s_own_table_is_understood() {
+    fn table_of_the_kernel_is_parsed() {
         let listener = std::net::TcpListener::bind("[::1]:0").unwrap();
-        let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let peer = Peer {
-            remote: near.local_addr().unwrap(),
-            local: near.peer_addr().unwrap(),
-            sockets: "/proc/self/net".into(),
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let sockets = SocketPair {
+            remote: client.local_addr().unwrap(),
+            local: client.peer_addr().unwrap(),
+            tables: "/proc/self/net".into(),
         };
-        assert_eq!(of(&peer), Some(nix::unistd::getuid().as_raw()));
+        assert_eq!(user_of(&sockets), Some(nix::unistd::getuid().as_raw()));
     }
 }

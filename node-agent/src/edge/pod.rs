@@ -14,17 +14,17 @@ use podmeta_metadata::tree::Tree;
 use podmeta_metadata::workload::PodRef;
 use tokio::sync::OnceCell;
 
-use crate::edge::limit::{Bucket, Connections};
+use crate::edge::limit::{ConnectionLimiter, RateLimiter};
 
 /// A published pod.
 #[derive(Debug)]
-pub struct Pod {
+pub struct EdgePod {
     view: PodView,
     trees: BTreeMap<Dialect, DialectTree>,
-    pub(super) bucket: Arc<Bucket>,
-    pub(super) connections: Connections,
+    pub(super) rate_limiter: Arc<RateLimiter>,
+    pub(super) connections: ConnectionLimiter,
     /// The last second in which a request without a session token was served; 0 if there was none.
-    pub(super) tokenless: Arc<AtomicI64>,
+    pub(super) last_tokenless: Arc<AtomicI64>,
 }
 
 /// The tree of a pod in one dialect, and what belongs to it.
@@ -37,8 +37,8 @@ pub(super) struct DialectTree {
     pub(super) signed: OnceCell<SignedDocument>,
 }
 
-impl Pod {
-    pub(super) fn new(view: PodView) -> Self {
+impl EdgePod {
+    fn new(view: PodView) -> Self {
         let tree = |dialect: Dialect| match &view {
             PodView::Served(workload, link) => Some(DialectTree {
                 tree: dialect.protocol().render(workload, link)?,
@@ -48,16 +48,30 @@ impl Pod {
             PodView::Denied(_) => None,
         };
         let trees = Dialect::ALL.into_iter().filter_map(|dialect| Some((dialect, tree(dialect)?))).collect();
-        let bucket = Arc::new(Bucket::default());
-        Self { trees, bucket, connections: Connections::default(), tokenless: Arc::default(), view }
+        Self {
+            trees,
+            rate_limiter: Arc::default(),
+            connections: ConnectionLimiter::default(),
+            last_tokenless: Arc::default(),
+            view,
+        }
     }
 
-    /// Returns the pod with another view and the same use of its limits.
-    pub(super) fn with(&self, view: PodView) -> Self {
+    /// Returns the pod that replaces `current`: `current` itself if its view is the same. Otherwise the new pod shares
+    /// the request rate and connection counts of `current`.
+    pub(super) fn replacing(current: Option<&Arc<Self>>, view: PodView) -> Arc<Self> {
+        match current {
+            Some(current) if current.view == view => Arc::clone(current),
+            Some(current) => Arc::new(current.with_view(view)),
+            None => Arc::new(Self::new(view)),
+        }
+    }
+
+    fn with_view(&self, view: PodView) -> Self {
         Self {
-            bucket: Arc::clone(&self.bucket),
+            rate_limiter: Arc::clone(&self.rate_limiter),
             connections: self.connections.clone(),
-            tokenless: Arc::clone(&self.tokenless),
+            last_tokenless: Arc::clone(&self.last_tokenless),
             ..Self::new(view)
         }
     }
@@ -88,8 +102,8 @@ impl Pod {
 
     /// Returns the last second in which a request without a session token was served.
     #[must_use]
-    pub fn tokenless(&self) -> Option<i64> {
-        Some(self.tokenless.load(Ordering::Relaxed)).filter(|second| *second != 0)
+    pub fn last_tokenless(&self) -> Option<i64> {
+        Some(self.last_tokenless.load(Ordering::Relaxed)).filter(|second| *second != 0)
     }
 
     /// Returns the pod as the evaluation of a request sees it.

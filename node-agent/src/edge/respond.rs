@@ -17,15 +17,15 @@ use podmeta_metadata::workload::{Link, Workload};
 use tokio::time::Instant;
 
 use crate::edge::connection::Connection;
-use crate::edge::limit::{MAX_WAIT, TooMany};
-use crate::edge::pod::{DialectTree, Pod};
+use crate::edge::limit::{LimitExceeded, MAX_WAIT};
+use crate::edge::pod::{DialectTree, EdgePod};
 use crate::edge::{Edge, access, owner};
 
 /// Responds to one request of a dialect. `pod` is `None` if the pod is not known.
 pub(super) async fn respond(
     edge: &Edge,
     dialect: Dialect,
-    pod: Option<&Pod>,
+    pod: Option<&EdgePod>,
     connection: &Connection,
     request: &Request<'_>,
 ) -> Result<HttpResponse, Rejection> {
@@ -36,17 +36,17 @@ pub(super) async fn respond(
     let now = (edge.clock)();
     match decide(edge, dialect, pod, connection, request, rate_limited, now)? {
         Decision::IssueToken { token, ttl, hop_limit } => {
-            connection.hops.limit(hop_limit);
-            edge.metrics.token(dialect);
+            connection.hop_limit.lower(hop_limit);
+            edge.metrics.count_token(dialect);
             Ok(dialect.protocol().token_response(token, ttl))
         }
         Decision::ServeItem { lookup, token_left, audience } => {
-            let served = pod.and_then(|pod| Served::new(edge, dialect, pod));
+            let served = pod.and_then(|pod| ServedPod::new(edge, dialect, pod));
             let served =
                 served.ok_or_else(|| Rejection::Unavailable("internal error: the pod has no tree".to_owned()))?;
             if token_left.is_none() {
-                edge.metrics.tokenless(dialect);
-                served.pod.tokenless.store(now.as_second(), Ordering::Relaxed);
+                edge.metrics.count_tokenless(dialect);
+                served.pod.last_tokenless.store(now.as_second(), Ordering::Relaxed);
             }
             let (body, kind, last_modified) = match lookup {
                 Lookup::Listing(listing) => (listing, ContentKind::Text, served.last_modified()),
@@ -61,30 +61,30 @@ pub(super) async fn respond(
 fn decide<'p>(
     edge: &Edge,
     dialect: Dialect,
-    pod: Option<&'p Pod>,
+    pod: Option<&'p EdgePod>,
     connection: &Connection,
     request: &Request<'_>,
     rate_limited: bool,
     now: Timestamp,
 ) -> Result<Decision<'p>, Rejection> {
     let arrival = &connection.arrival;
-    let process_owner = || arrival.peer.as_ref().and_then(owner::of);
+    let process_owner = || arrival.sockets.as_ref().and_then(owner::user_of);
     let checks = EdgeChecks { rate_limited, header_check: arrival.header_check, process_owner: &process_owner };
     let state = pod.map_or(PodState::Unknown, |pod| pod.state(dialect));
     evaluate(dialect, request, state, &checks, &edge.keys.load(), now)
 }
 
 /// Waits until the rate limit admits a request of the pod. Returns true if the request is rejected instead.
-async fn wait_for_rate_limit(pod: &Pod) -> bool {
-    match pod.bucket.take(&pod.limits(), Instant::now()) {
+async fn wait_for_rate_limit(pod: &EdgePod) -> bool {
+    match pod.rate_limiter.reserve(&pod.limits(), Instant::now()) {
         Ok(Duration::ZERO) => false,
         Ok(wait) => {
             tokio::time::sleep(wait).await;
             false
         }
-        Err(TooMany { tell }) => {
-            if tell {
-                access::flood(pod);
+        Err(LimitExceeded { log }) => {
+            if log {
+                access::log_rate_limited(pod);
             }
             tokio::time::sleep(MAX_WAIT).await;
             true
@@ -93,10 +93,10 @@ async fn wait_for_rate_limit(pod: &Pod) -> bool {
 }
 
 /// A pod that is served in a dialect.
-struct Served<'s> {
+struct ServedPod<'s> {
     edge: &'s Edge,
     dialect: Dialect,
-    pod: &'s Pod,
+    pod: &'s EdgePod,
     workload: &'s Workload,
     link: &'s Link,
     tree: &'s DialectTree,
@@ -105,8 +105,8 @@ struct Served<'s> {
 /// The body of an item, its kind, and its `Last-Modified` header.
 type Content = (Bytes, ContentKind, Option<HeaderValue>);
 
-impl<'s> Served<'s> {
-    fn new(edge: &'s Edge, dialect: Dialect, pod: &'s Pod) -> Option<Self> {
+impl<'s> ServedPod<'s> {
+    fn new(edge: &'s Edge, dialect: Dialect, pod: &'s EdgePod) -> Option<Self> {
         let PodView::Served(workload, link) = pod.view() else { return None };
         Some(Self { edge, dialect, pod, workload, link, tree: pod.tree(dialect)? })
     }
@@ -140,7 +140,7 @@ impl<'s> Served<'s> {
         let body = match credentials {
             Ok(credentials) => dialect.protocol().credentials_json(&credentials),
             Err(failure) => {
-                edge.metrics.credentials_failed(dialect);
+                edge.metrics.count_credentials_failure(dialect);
                 tracing::warn!(pod = %workload.pod, %dialect, role = %role.name, %failure, "cannot get credentials of the role; serving the cloud's error document");
                 dialect.protocol().failure_json(&failure)
             }

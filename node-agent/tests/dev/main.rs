@@ -1,17 +1,17 @@
-//! The dev server as a person runs it: the program, its files, its output and its sockets.
+//! Tests of the dev server's program: its files, output and sockets.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test that cannot go on fails"
+    reason = "a failed precondition fails the test"
 )]
 
 mod bad_input;
 #[cfg(target_os = "linux")]
+mod command;
+#[cfg(target_os = "linux")]
 mod hostile;
 mod serving;
 mod support;
-#[cfg(target_os = "linux")]
-mod whole_address;

@@ -1,137 +1,137 @@
-//! Pods on loopback ports: what is printed, what is served, and what a reload changes.
+//! Pods on loopback ports: output, responses and reloads.
 
-use crate::support::{Connection, Folder, Server, address, get, pod_and_profile, token};
+use crate::support::{ClientConnection, DevServerProcess, TempDir, endpoint_address, get, pod_and_profile, token};
 
 #[test]
-fn a_pod_is_served_where_the_report_says_and_at_the_same_port_the_next_time() {
-    let folder = Folder::new("ports");
-    folder.write("pods.yaml", &pod_and_profile(""));
-    let (server, first) = Server::start(&folder, &["-f", "pods.yaml"]);
-    let place = address(&first, "default/web", "ec2").unwrap();
-    assert_eq!(address(&first, "default/web", "ecs"), None);
-    let (status, id) = get(&place, "/latest/meta-data/instance-id");
+fn pod_has_the_same_port_after_a_restart() {
+    let directory = TempDir::new("ports");
+    directory.write("pods.yaml", &pod_and_profile(""));
+    let (server, first) = DevServerProcess::start(&directory, &["-f", "pods.yaml"]);
+    let address = endpoint_address(&first, "default/web", "ec2").unwrap();
+    assert_eq!(endpoint_address(&first, "default/web", "ecs"), None);
+    let (status, id) = get(&address, "/latest/meta-data/instance-id");
     assert_eq!(status, 200);
     assert_eq!(server.terminate(), Some(0));
-    let (server, second) = Server::start(&folder, &["-f", "pods.yaml"]);
-    assert_eq!(address(&second, "default/web", "ec2").unwrap(), place);
-    assert_eq!(get(&place, "/latest/meta-data/instance-id"), (200, id));
+    let (server, second) = DevServerProcess::start(&directory, &["-f", "pods.yaml"]);
+    assert_eq!(endpoint_address(&second, "default/web", "ec2").unwrap(), address);
+    assert_eq!(get(&address, "/latest/meta-data/instance-id"), (200, id));
     drop(server);
 }
 
 #[test]
-fn a_token_survives_a_restart_of_the_server() {
-    let folder = Folder::new("token");
-    folder.write("pods.yaml", &pod_and_profile(""));
-    let (server, report) = Server::start(&folder, &["-f", "pods.yaml"]);
-    let place = address(&report, "default/web", "ec2").unwrap();
-    let token = token(&place);
+fn token_stays_valid_after_a_restart() {
+    let directory = TempDir::new("token");
+    directory.write("pods.yaml", &pod_and_profile(""));
+    let (server, report) = DevServerProcess::start(&directory, &["-f", "pods.yaml"]);
+    let address = endpoint_address(&report, "default/web", "ec2").unwrap();
+    let token = token(&address);
     assert_eq!(server.terminate(), Some(0));
-    let (_server, _) = Server::start(&folder, &["-f", "pods.yaml"]);
-    let (status, _) = Connection::open(&place).ask("GET /latest/meta-data/", &[token]).unwrap();
+    let (_server, _) = DevServerProcess::start(&directory, &["-f", "pods.yaml"]);
+    let (status, _) = ClientConnection::open(&address).request("GET /latest/meta-data/", &[token]).unwrap();
     assert_eq!(status, 200);
 }
 
 #[test]
-fn an_edit_is_felt_on_a_kept_connection_and_a_mistake_changes_nothing() {
-    let folder = Folder::new("reload");
+fn edit_applies_to_open_connections_and_an_invalid_edit_changes_nothing() {
+    let directory = TempDir::new("reload");
     let item = |value: &str| pod_and_profile(&format!("  metadata: [{{dialect: ec2, path: a, value: {value}}}]\n"));
-    folder.write("pods.yaml", &item("one"));
-    let (server, report) = Server::start(&folder, &["-f", "."]);
-    let place = address(&report, "default/web", "ec2").unwrap();
-    let token = token(&place);
-    let mut kept = Connection::open(&place);
-    let mut ask = || kept.ask("GET /latest/meta-data/a", std::slice::from_ref(&token));
-    assert_eq!(ask().unwrap().1, "one");
+    directory.write("pods.yaml", &item("one"));
+    let (server, report) = DevServerProcess::start(&directory, &["-f", "."]);
+    let address = endpoint_address(&report, "default/web", "ec2").unwrap();
+    let token = token(&address);
+    let mut kept = ClientConnection::open(&address);
+    let mut get_item = || kept.request("GET /latest/meta-data/a", std::slice::from_ref(&token));
+    assert_eq!(get_item().unwrap().1, "one");
 
-    folder.write("pods.yaml", &item("two"));
-    server.says("reloaded: default/web changed");
-    assert_eq!(ask().unwrap().1, "two");
+    directory.write("pods.yaml", &item("two"));
+    server.wait_for_error_line("reloaded: default/web changed");
+    assert_eq!(get_item().unwrap().1, "two");
 
-    folder.write("pods.yaml", &pod_and_profile("  nonsense: true\n"));
-    server.says("spec.nonsense");
-    server.says("still serving what was read before");
-    assert_eq!(ask().unwrap().1, "two");
+    directory.write("pods.yaml", &pod_and_profile("  nonsense: true\n"));
+    server.wait_for_error_line("spec.nonsense");
+    server.wait_for_error_line("still serving what was read before");
+    assert_eq!(get_item().unwrap().1, "two");
 
-    folder.write("pods.yaml", &item("three"));
-    server.says("reloaded: default/web changed");
-    assert_eq!(ask().unwrap().1, "three");
+    directory.write("pods.yaml", &item("three"));
+    server.wait_for_error_line("reloaded: default/web changed");
+    assert_eq!(get_item().unwrap().1, "three");
 }
 
 #[test]
-fn a_pod_that_is_deleted_is_gone_from_its_port_and_from_kept_connections() {
-    let folder = Folder::new("delete");
+fn deleted_pod_closes_its_port_and_gets_503_on_open_connections() {
+    let directory = TempDir::new("delete");
     let other = pod_and_profile("").replace("name: web", "name: other").replace("app: web", "app: other");
-    folder.write("web.yaml", &pod_and_profile(""));
-    folder.write("other.yaml", &other);
-    let (server, report) = Server::start(&folder, &["-f", "."]);
-    let place = address(&report, "default/web", "ec2").unwrap();
-    let token = token(&place);
-    let mut kept = Connection::open(&place);
-    assert_eq!(kept.ask("GET /latest/", std::slice::from_ref(&token)).unwrap().0, 200);
-    folder.write("web.yaml", "");
-    server.says("reloaded: default/web is gone");
-    assert_eq!(address(&server.report(), "default/web", "ec2"), None);
-    assert!(std::net::TcpStream::connect(&place).is_err(), "the port is closed");
-    assert_eq!(kept.ask("GET /latest/", std::slice::from_ref(&token)).unwrap().0, 503);
-    assert_eq!(kept.ask("GET /latest/", std::slice::from_ref(&token)), None, "the connection is dead");
+    directory.write("web.yaml", &pod_and_profile(""));
+    directory.write("other.yaml", &other);
+    let (server, report) = DevServerProcess::start(&directory, &["-f", "."]);
+    let address = endpoint_address(&report, "default/web", "ec2").unwrap();
+    let token = token(&address);
+    let mut kept = ClientConnection::open(&address);
+    assert_eq!(kept.request("GET /latest/", std::slice::from_ref(&token)).unwrap().0, 200);
+    directory.write("web.yaml", "");
+    server.wait_for_error_line("reloaded: default/web removed");
+    assert_eq!(endpoint_address(&server.report(), "default/web", "ec2"), None);
+    assert!(std::net::TcpStream::connect(&address).is_err(), "the port is closed");
+    assert_eq!(kept.request("GET /latest/", std::slice::from_ref(&token)).unwrap().0, 503);
+    assert_eq!(kept.request("GET /latest/", std::slice::from_ref(&token)), None, "the connection is closed");
 }
 
 #[test]
-fn a_pod_without_a_profile_is_refused_on_every_path_and_the_terminal_says_why() {
-    let folder = Folder::new("denied");
-    folder.write(
+fn pod_without_a_profile_gets_403_and_the_reason_is_printed() {
+    let directory = TempDir::new("denied");
+    directory.write(
         "pods.yaml",
         "{apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {containers: [{name: a, image: a}]}}",
     );
-    let (server, report) = Server::start(&folder, &["-f", "pods.yaml"]);
-    server.says("default/web is denied on every path: no MetadataProfile matches it");
+    let (server, report) = DevServerProcess::start(&directory, &["-f", "pods.yaml"]);
+    server.wait_for_error_line("default/web is denied on every path: no MetadataProfile matches it");
     for dialect in ["ec2", "ecs"] {
-        let place = address(&report, "default/web", dialect).unwrap();
+        let address = endpoint_address(&report, "default/web", dialect).unwrap();
         let ttl = "X-aws-ec2-metadata-token-ttl-seconds: 60".to_owned();
-        assert_eq!(Connection::open(&place).ask("PUT /latest/api/token", &[ttl]).unwrap().0, 403);
-        assert_eq!(Connection::open(&place).ask("GET /", &[]).unwrap().0, 403);
+        assert_eq!(ClientConnection::open(&address).request("PUT /latest/api/token", &[ttl]).unwrap().0, 403);
+        assert_eq!(ClientConnection::open(&address).request("GET /", &[]).unwrap().0, 403);
     }
 }
 
 #[test]
-fn a_refused_request_says_why_and_what_to_change_and_no_line_holds_a_secret() {
-    let folder = Folder::new("why");
+fn rejection_is_logged_with_its_reason_and_no_line_contains_a_secret() {
+    let directory = TempDir::new("why");
     let secret = "---\n{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {accessKeyId: AKIAX, secretAccessKey: hunter2}}\n";
     let role = "  roles: [{name: r, dialect: ec2, secret: {name: s}}]\n";
-    folder.write("pods.yaml", &format!("{}{secret}", pod_and_profile(role)));
-    let (server, report) = Server::start(&folder, &["-f", "pods.yaml", "--log", "debug"]);
-    let place = address(&report, "default/web", "ec2").unwrap();
+    directory.write("pods.yaml", &format!("{}{secret}", pod_and_profile(role)));
+    let (server, report) = DevServerProcess::start(&directory, &["-f", "pods.yaml", "--log", "debug"]);
+    let address = endpoint_address(&report, "default/web", "ec2").unwrap();
     let ttl = "X-aws-ec2-metadata-token-ttl-seconds: 0".to_owned();
-    assert_eq!(Connection::open(&place).ask("PUT /latest/api/token", &[ttl]).unwrap().0, 400);
-    assert!(server.says("status=400").contains("not a number from 1 to 21600"));
-    let (status, keys) = get(&place, "/latest/meta-data/iam/security-credentials/r");
+    assert_eq!(ClientConnection::open(&address).request("PUT /latest/api/token", &[ttl]).unwrap().0, 400);
+    assert!(server.wait_for_error_line("status=400").contains("not a number from 1 to 21600"));
+    let (status, keys) = get(&address, "/latest/meta-data/iam/security-credentials/r");
     assert!(status == 200 && keys.contains("hunter2"), "{keys}");
-    let line = server.says("path=\"credentials\"");
+    let line = server.wait_for_error_line("path=\"credentials\"");
     assert!(line.contains("pod=default/web") && line.contains("token=true"), "{line}");
     assert!(!line.contains("hunter2") && !line.contains("security-credentials/r"), "{line}");
-    assert_eq!(Connection::open(&place).ask("GET /latest/meta-data/", &[]).unwrap().0, 401);
-    assert!(server.says("status=401").contains("httpTokens"));
+    assert_eq!(ClientConnection::open(&address).request("GET /latest/meta-data/", &[]).unwrap().0, 401);
+    assert!(server.wait_for_error_line("status=401").contains("httpTokens"));
 }
 
 #[test]
-fn an_address_can_be_chosen_and_over_ipv6_the_profile_must_allow_it() {
-    let folder = Folder::new("listen");
-    folder.write("pods.yaml", &pod_and_profile(""));
-    let (server, report) = Server::start(&folder, &["-f", "pods.yaml", "--listen", "web/ec2=[::1]:0"]);
-    let place = address(&report, "default/web", "ec2").unwrap();
-    assert!(place.starts_with("[::1]:"), "{place}");
-    assert_eq!(Connection::open(&place).ask("GET /latest/", &[]).unwrap().0, 403);
-    assert!(server.says("status=403").contains("httpProtocolIpv6"));
-    folder.write("pods.yaml", &pod_and_profile("  metadataOptions: {httpProtocolIpv6: enabled}\n"));
-    server.says("reloaded");
-    assert_eq!(get(&place, "/latest/").0, 200);
+fn listen_address_over_ipv6_needs_http_protocol_ipv6() {
+    let directory = TempDir::new("listen");
+    directory.write("pods.yaml", &pod_and_profile(""));
+    let (server, report) = DevServerProcess::start(&directory, &["-f", "pods.yaml", "--listen", "web/ec2=[::1]:0"]);
+    let address = endpoint_address(&report, "default/web", "ec2").unwrap();
+    assert!(address.starts_with("[::1]:"), "{address}");
+    assert_eq!(ClientConnection::open(&address).request("GET /latest/", &[]).unwrap().0, 403);
+    assert!(server.wait_for_error_line("status=403").contains("httpProtocolIpv6"));
+    directory.write("pods.yaml", &pod_and_profile("  metadataOptions: {httpProtocolIpv6: enabled}\n"));
+    server.wait_for_error_line("reloaded");
+    assert_eq!(get(&address, "/latest/").0, 200);
 }
 
 #[test]
-fn an_address_for_a_pod_that_is_not_there_is_refused_with_the_names_that_are() {
-    let folder = Folder::new("listen-nobody");
-    folder.write("pods.yaml", &pod_and_profile(""));
-    let output = folder.run(&["-f", "pods.yaml", "--listen", "nobody/ec2=127.0.0.1:0"]);
+fn listen_address_of_an_unknown_pod_is_an_error_with_the_known_ones() {
+    let directory = TempDir::new("listen-nobody");
+    directory.write("pods.yaml", &pod_and_profile(""));
+    let output = directory.run(&["-f", "pods.yaml", "--listen", "nobody/ec2=127.0.0.1:0"]);
     assert_eq!(output.status.code(), Some(1));
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(errors.contains("no default/nobody/ec2") && errors.contains("default/web/ec2"), "{errors}");
@@ -139,36 +139,37 @@ fn an_address_for_a_pod_that_is_not_there_is_refused_with_the_names_that_are() {
 
 #[test]
 fn a_web_page_that_has_its_name_point_here_gets_nothing() {
-    let folder = Folder::new("rebinding");
-    folder.write("pods.yaml", &pod_and_profile("  metadataOptions: {httpTokens: optional}\n"));
-    let (_server, report) = Server::start(&folder, &["-f", "pods.yaml"]);
-    let place = address(&report, "default/web", "ec2").unwrap();
-    let ask = |host: &str| {
+    let directory = TempDir::new("rebinding");
+    directory.write("pods.yaml", &pod_and_profile("  metadataOptions: {httpTokens: optional}\n"));
+    let (_server, report) = DevServerProcess::start(&directory, &["-f", "pods.yaml"]);
+    let address = endpoint_address(&report, "default/web", "ec2").unwrap();
+    let status_with_host = |host: &str| {
         use std::io::{Read as _, Write as _};
-        let mut stream = std::net::TcpStream::connect(&place).unwrap();
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
         write!(stream, "GET /latest/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        response.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
     };
-    assert_eq!(ask("evil.example:20000"), 400);
+    assert_eq!(status_with_host("evil.example:20000"), 400);
     for host in ["127.0.0.1:20000", "localhost:20000", "[::1]:20000", "169.254.169.254"] {
-        assert_eq!(ask(host), 200, "{host}");
+        assert_eq!(status_with_host(host), 200, "{host}");
     }
 }
 
 #[test]
-fn the_admin_port_has_health_readiness_and_metrics_and_nothing_of_a_pod() {
-    let folder = Folder::new("admin");
-    folder.write("pods.yaml", &pod_and_profile(""));
-    let (_server, report) = Server::start(&folder, &["-f", "pods.yaml"]);
-    let place = address(&report, "default/web", "ec2").unwrap();
-    get(&place, "/latest/meta-data/some-path-of-the-client-s-choosing");
-    let ask =
-        |path: &str| Connection::open(report["admin"].as_str().unwrap()).ask(&format!("GET {path}"), &[]).unwrap();
-    assert_eq!(ask("/healthz").0, 200);
-    assert_eq!(ask("/latest/meta-data/").0, 404);
-    let (status, metrics) = ask("/metrics");
+fn admin_port_serves_health_and_metrics_and_no_pod_data() {
+    let directory = TempDir::new("admin");
+    directory.write("pods.yaml", &pod_and_profile(""));
+    let (_server, report) = DevServerProcess::start(&directory, &["-f", "pods.yaml"]);
+    let address = endpoint_address(&report, "default/web", "ec2").unwrap();
+    get(&address, "/latest/meta-data/some-path-of-the-client-s-choosing");
+    let get_admin = |path: &str| {
+        ClientConnection::open(report["admin"].as_str().unwrap()).request(&format!("GET {path}"), &[]).unwrap()
+    };
+    assert_eq!(get_admin("/healthz").0, 200);
+    assert_eq!(get_admin("/latest/meta-data/").0, 404);
+    let (status, metrics) = get_admin("/metrics");
     assert_eq!(status, 200);
     let count = "podmeta_agent_requests_total{dialect=\"ec2\",path=\"meta-data\",status=\"404\",token=\"yes\"} 1";
     assert!(metrics.contains(count), "{metrics}");
@@ -178,38 +179,38 @@ fn the_admin_port_has_health_readiness_and_metrics_and_nothing_of_a_pod() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn only_users_who_may_ask_are_answered() {
-    let folder = Folder::new("users");
+fn process_of_a_user_that_is_not_allowed_gets_403() {
+    let directory = TempDir::new("users");
     let me = nix::unistd::getuid().as_raw();
-    let write = |users: &str| folder.write("pods.yaml", &pod_and_profile(users));
+    let write = |users: &str| directory.write("pods.yaml", &pod_and_profile(users));
     write(&format!("  deniedUsers: [{me}]\n"));
-    let (server, report) = Server::start(&folder, &["-f", "pods.yaml"]);
-    let place = address(&report, "default/web", "ec2").unwrap();
-    assert_eq!(Connection::open(&place).ask("GET /latest/", &[]).unwrap().0, 403);
-    assert!(server.says("status=403").contains("deniedUsers"));
+    let (server, report) = DevServerProcess::start(&directory, &["-f", "pods.yaml"]);
+    let address = endpoint_address(&report, "default/web", "ec2").unwrap();
+    assert_eq!(ClientConnection::open(&address).request("GET /latest/", &[]).unwrap().0, 403);
+    assert!(server.wait_for_error_line("status=403").contains("deniedUsers"));
     write(&format!("  allowedUsers: [{me}]\n"));
-    server.says("reloaded");
-    assert_eq!(get(&place, "/latest/").0, 200);
+    server.wait_for_error_line("reloaded");
+    assert_eq!(get(&address, "/latest/").0, 200);
     write(&format!("  allowedUsers: [{}]\n", me + 1));
-    server.says("reloaded");
-    assert_eq!(Connection::open(&place).ask("GET /latest/", &[]).unwrap().0, 403);
+    server.wait_for_error_line("reloaded");
+    assert_eq!(ClientConnection::open(&address).request("GET /latest/", &[]).unwrap().0, 403);
 }
 
 #[test]
-fn a_pod_has_as_many_connections_as_its_profile_allows() {
-    let folder = Folder::new("connections");
-    folder.write("pods.yaml", &pod_and_profile("  limits: {connections: 2}\n"));
-    let (server, report) = Server::start(&folder, &["-f", "pods.yaml"]);
-    let place = address(&report, "default/web", "ec2").unwrap();
-    let mut open = [Connection::open(&place), Connection::open(&place)];
+fn connection_over_the_limit_of_the_profile_is_closed() {
+    let directory = TempDir::new("connections");
+    directory.write("pods.yaml", &pod_and_profile("  limits: {connections: 2}\n"));
+    let (server, report) = DevServerProcess::start(&directory, &["-f", "pods.yaml"]);
+    let address = endpoint_address(&report, "default/web", "ec2").unwrap();
+    let mut open = [ClientConnection::open(&address), ClientConnection::open(&address)];
     for connection in &mut open {
-        assert_eq!(connection.ask("GET /latest/", &[]).unwrap().0, 401);
+        assert_eq!(connection.request("GET /latest/", &[]).unwrap().0, 401);
     }
-    assert_eq!(Connection::open(&place).ask("GET /latest/", &[]), None);
-    assert!(server.says("spec.limits.connections").contains("default/web"));
+    assert_eq!(ClientConnection::open(&address).request("GET /latest/", &[]), None);
+    assert!(server.wait_for_error_line("spec.limits.connections").contains("default/web"));
     let [first, mut second] = open;
     drop(first);
-    assert_eq!(second.ask("GET /latest/", &[]).unwrap().0, 401);
-    // The place is free once the server has seen the end of the first connection.
-    while Connection::open(&place).ask("GET /latest/", &[]).is_none() {}
+    assert_eq!(second.request("GET /latest/", &[]).unwrap().0, 401);
+    // The address is free once the server has seen the end of the first connection.
+    while ClientConnection::open(&address).request("GET /latest/", &[]).is_none() {}
 }

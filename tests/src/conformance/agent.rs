@@ -15,10 +15,10 @@ use podmeta_metadata::names::PodUid;
 use podmeta_metadata::request::Family;
 use podmeta_metadata::session::{KeyBytes, Keyring};
 use podmeta_metadata::signature::Signer;
-use podmeta_node_agent::broker::{Broker, Files};
-use podmeta_node_agent::dev::files::Text;
-use podmeta_node_agent::dev::world::World;
-use podmeta_node_agent::edge::{Arrival, Edge, Peer, Server};
+use podmeta_node_agent::broker::{Broker, FileBroker};
+use podmeta_node_agent::dev::DevState;
+use podmeta_node_agent::dev::InputFile;
+use podmeta_node_agent::edge::{Arrival, Edge, EdgeServer, SocketPair};
 use tokio_util::sync::CancellationToken;
 
 use super::case::Restart;
@@ -31,7 +31,7 @@ const START: i64 = 1_767_601_320;
 /// An agent.
 pub(super) struct Agent {
     edge: Arc<Edge>,
-    files: Arc<Files>,
+    files: Arc<FileBroker>,
     keys: Keyring,
     made_keys: u8,
     clock: Arc<AtomicI64>,
@@ -116,12 +116,13 @@ impl Agent {
             }
         };
         let (connection, edge_end) = pipe();
-        let server = Server::new(Arc::clone(&self.edge), CancellationToken::new());
+        let server = EdgeServer::new(Arc::clone(&self.edge), CancellationToken::new());
         let local = match family {
             Family::Ipv4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             Family::Ipv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
-        let arrival = Arrival { pod: uid, service: dialect.service_address(local), family, header_check: None, peer };
+        let arrival =
+            Arrival { pod: uid, service: dialect.service_address(local), family, header_check: None, sockets: peer };
         tokio::spawn(async move { server.serve(edge_end, arrival).await });
         Ok(connection)
     }
@@ -133,8 +134,8 @@ impl Agent {
 
     /// Gives the edge what the objects say, as `dev` does after a change of its files.
     fn publish(&mut self) -> anyhow::Result<()> {
-        let text = Text { name: "objects".to_owned(), text: self.objects.yaml() };
-        let mut world = match World::read(&[text], now(&self.clock)?, &Settings::default()) {
+        let text = InputFile { name: "objects".to_owned(), text: self.objects.yaml() };
+        let mut world = match DevState::compile(&[text], now(&self.clock)?, &Settings::default()) {
             Ok(world) => world,
             Err(problems) => {
                 let problems = problems.iter().map(|problem| format!("{problem:?}")).collect::<Vec<_>>();
@@ -153,10 +154,10 @@ fn now(clock: &AtomicI64) -> anyhow::Result<Timestamp> {
     Ok(Timestamp::from_second(clock.load(Ordering::Relaxed))?)
 }
 
-fn edge(keys: &Keyring, clock: &Arc<AtomicI64>) -> anyhow::Result<(Arc<Edge>, Arc<Files>)> {
+fn edge(keys: &Keyring, clock: &Arc<AtomicI64>) -> anyhow::Result<(Arc<Edge>, Arc<FileBroker>)> {
     let clock = Arc::clone(clock);
     let clock = Arc::new(move || now(&clock).unwrap_or_default());
-    let files = Files::new(signer()?);
+    let files = FileBroker::new(signer()?);
     Ok((Edge::new(keys.clone(), Broker::Files(Arc::clone(&files)), clock), files))
 }
 
@@ -184,7 +185,7 @@ struct SocketTable(PathBuf);
 
 impl SocketTable {
     /// The table that says that a connection is of a user's process, and the two ends of that connection.
-    fn with(user: u32) -> anyhow::Result<(Self, Peer)> {
+    fn with(user: u32) -> anyhow::Result<(Self, SocketPair)> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let table = Self(std::env::temp_dir().join(format!("podmeta-sockets-{}-{number}", std::process::id())));
@@ -199,7 +200,7 @@ impl SocketTable {
         );
         std::fs::write(table.0.join("tcp"), text)?;
         let (remote, local) = (SocketAddr::from((pod, 50_000)), SocketAddr::from((service, 80)));
-        let peer = Peer { remote, local, sockets: table.0.clone() };
+        let peer = SocketPair { remote, local, tables: table.0.clone() };
         Ok((table, peer))
     }
 }

@@ -19,10 +19,10 @@ use podmeta_metadata::request::{Family, Request, TOKEN_PATH};
 use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
 use podmeta_metadata::tree::{Lookup, SinceVersion, Tree, TreeBuilder};
 use podmeta_metadata::workload::{Link, Workload};
-use podmeta_node_agent::broker::{Broker, Files};
-use podmeta_node_agent::dev::files::Text;
-use podmeta_node_agent::dev::world::World;
-use podmeta_node_agent::edge::{Arrival, Edge, PodView, Server};
+use podmeta_node_agent::broker::{Broker, FileBroker};
+use podmeta_node_agent::dev::DevState;
+use podmeta_node_agent::dev::InputFile;
+use podmeta_node_agent::edge::{Arrival, Edge, EdgeServer, PodView};
 use tokio_util::sync::CancellationToken;
 
 use crate::conformance::{pipe, signer};
@@ -41,11 +41,11 @@ fn keys() -> Keyring {
     Keyring::new(KeyBytes::new([7; 32]), now())
 }
 
-fn world() -> &'static World {
-    static WORLD: OnceLock<World> = OnceLock::new();
+fn world() -> &'static DevState {
+    static WORLD: OnceLock<DevState> = OnceLock::new();
     WORLD.get_or_init(|| {
-        let text = Text { name: "objects".to_owned(), text: OBJECTS.to_owned() };
-        World::read(&[text], now(), &Settings::default()).unwrap()
+        let text = InputFile { name: "objects".to_owned(), text: OBJECTS.to_owned() };
+        DevState::compile(&[text], now(), &Settings::default()).unwrap()
     })
 }
 
@@ -92,16 +92,17 @@ fn answer(workload: &Workload, dialect: Dialect, bytes: &[u8]) -> Vec<u8> {
     static EDGE: OnceLock<Arc<Edge>> = OnceLock::new();
     let edge = EDGE.get_or_init(|| {
         let signer = signer().unwrap();
-        let edge = Edge::new(keys(), Broker::Files(Files::new(signer)), Arc::new(now));
+        let edge = Edge::new(keys(), Broker::Files(FileBroker::new(signer)), Arc::new(now));
         edge.publish(world().pods.values().map(|pod| (pod.uid.clone(), pod.view.clone())));
         edge
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.unwrap().block_on(async {
         let (connection, edge_end) = pipe();
-        let server = Server::new(Arc::clone(edge), CancellationToken::new());
+        let server = EdgeServer::new(Arc::clone(edge), CancellationToken::new());
         let pod = workload.pod.uid.clone();
-        let arrival = Arrival { pod, service: service(dialect), family: Family::Ipv4, header_check: None, peer: None };
+        let arrival =
+            Arrival { pod, service: service(dialect), family: Family::Ipv4, header_check: None, sockets: None };
         let served = tokio::spawn(async move { server.serve(edge_end, arrival).await });
         let answer = connection.until_closed(bytes).await;
         assert!(served.await.is_ok(), "the connection panicked");

@@ -13,8 +13,8 @@ use podmeta_metadata::request::{Request, TOKEN_PATH};
 use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
 use podmeta_metadata::tree::{Lookup, Tree};
 use podmeta_metadata::workload::{Link, Workload};
-use podmeta_node_agent::dev::files::Text;
-use podmeta_node_agent::dev::world::World;
+use podmeta_node_agent::dev::DevState;
+use podmeta_node_agent::dev::InputFile;
 use podmeta_node_agent::edge::PodView;
 
 /// The pods of one file.
@@ -41,8 +41,8 @@ fn now() -> Timestamp {
 impl Example {
     /// Reads a file; it must have no problem.
     pub(crate) fn read(name: &str, text: &str) -> Self {
-        let texts = [Text { name: name.to_owned(), text: text.to_owned() }];
-        let world = World::read(&texts, now(), &Settings::default());
+        let texts = [InputFile { name: name.to_owned(), text: text.to_owned() }];
+        let world = DevState::compile(&texts, now(), &Settings::default());
         let world = world.unwrap_or_else(|problems| panic!("{name} has problems: {problems:#?}"));
         let pods = world.pods.into_iter().filter_map(|(name, pod)| match pod.view {
             PodView::Served(workload, link) => Some(Pod::new(name, *workload, link)),

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use http_body_util::{BodyExt as _, Full};
 use podmeta_agent_api::{WORKLOADS, WatchChange, WatchEvent, WorkloadList};
 use podmeta_metadata::compile::Outcome;
-use podmeta_node_agent::serve::client::{Connections, connections};
+use podmeta_node_agent::operator_client::{HttpsClient, https_client};
 use tokio::sync::Notify;
 
 use super::SYSTEM_NAMESPACE;
@@ -48,7 +48,7 @@ impl AgentProgress {
 
 /// Lists and watches workloads like a node agent, and records the progress.
 pub(super) async fn run(token: String, bundle: Arc<String>, progress: Arc<AgentProgress>) -> Result<()> {
-    let http = connections(bundle.as_bytes(), &format!("podmeta-operator.{SYSTEM_NAMESPACE}.svc"))
+    let http = https_client(bundle.as_bytes(), &format!("podmeta-operator.{SYSTEM_NAMESPACE}.svc"))
         .map_err(anyhow::Error::msg)?;
     let list: WorkloadList = serde_json::from_slice(&get(&http, &token, WORKLOADS).await?.collect().await?.to_bytes())?;
     progress.listed.fetch_add(1, Ordering::Relaxed);
@@ -76,7 +76,7 @@ pub(super) async fn run(token: String, bundle: Arc<String>, progress: Arc<AgentP
 }
 
 /// Sends a GET request. Retries after one second if the operator is overloaded.
-async fn get(http: &Connections, token: &str, path: &str) -> Result<hyper::body::Incoming> {
+async fn get(http: &HttpsClient, token: &str, path: &str) -> Result<hyper::body::Incoming> {
     loop {
         let request = http::Request::get(format!("https://{OPERATOR_ADDRESS}{path}"))
             .header("authorization", format!("Bearer {token}"))

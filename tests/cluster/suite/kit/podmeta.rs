@@ -25,7 +25,7 @@ pub(crate) const AGENT_LABEL: &str = "app.kubernetes.io/component=agent";
 /// Label selector of the operator's pods.
 pub(crate) const OPERATOR_LABEL: &str = "app.kubernetes.io/component=operator";
 /// The command that queries an agent through its debug socket, in the agent's container.
-pub(crate) const QUERY_COMMAND: [&str; 2] = ["/podmeta-node-agent", "ask"];
+pub(crate) const QUERY_COMMAND: [&str; 2] = ["/podmeta-node-agent", "query"];
 /// The namespace that podmeta is installed in.
 pub(super) const SYSTEM_NAMESPACE: &str = "podmeta-system";
 
@@ -69,7 +69,7 @@ impl Podmeta {
                 helm(cluster, &["uninstall", "podmeta", "--ignore-not-found", "--wait"]).await?;
                 let image = "image.repository=podmeta.test/podmeta,image.tag=dev,image.pullPolicy=Never";
                 let values =
-                    ["--set", image, "--set", "agent.askSocket=true", "--set", "agent.log=info\\,access=debug"];
+                    ["--set", image, "--set", "agent.debugSocket=true", "--set", "agent.log=info\\,access=debug"];
                 let install = ["install", "podmeta", CHART, "--create-namespace", "--wait", "--timeout", "120s"];
                 helm(cluster, &[&install[..], &values].concat()).await?;
                 system.apply(TEST_INGRESS_POLICY).await

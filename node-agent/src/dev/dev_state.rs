@@ -1,4 +1,4 @@
-//! What the files say: every pod compiled into what it is served, and what the person who wrote them should know.
+//! The compiled pods of the input files, and notes about them.
 
 use std::collections::BTreeMap;
 
@@ -13,67 +13,67 @@ use zeroize::Zeroizing;
 
 use crate::broker::Secrets;
 use crate::dev::address::link;
-use crate::dev::files::Text;
+use crate::dev::input::InputFile;
 use crate::dev::print;
 use crate::edge::PodView;
 
-/// Everything that some files say.
+/// The compiled input files.
 #[derive(Debug, Default)]
-pub struct World {
+pub struct DevState {
     /// The pods, as `NAMESPACE/NAME`.
     pub pods: BTreeMap<String, DevPod>,
-    /// The Secrets.
+    /// The Secrets that profiles name.
     pub secrets: Secrets,
-    /// What a person should know, a line each.
+    /// Findings and other notes, one line each.
     pub notes: Vec<String>,
-    /// How many of the notes are about something that is wrong.
+    /// The number of notes that are warnings.
     pub warnings: usize,
 }
 
-/// One pod of the files.
+/// A pod of the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DevPod {
-    /// Its UID.
+    /// The UID.
     pub uid: PodUid,
-    /// What it gets.
+    /// What the pod is served.
     pub view: PodView,
 }
 
-impl World {
-    /// Reads the files.
+impl DevState {
+    /// Compiles files. Objects without a creation time get `now`.
     ///
     /// # Errors
-    /// If anything in them is wrong: every problem, a line each.
-    pub fn read(texts: &[Text], seen: Timestamp, settings: &Settings) -> Result<Self, Vec<ManifestError>> {
+    /// All errors in the files, one line each.
+    pub fn compile(files: &[InputFile], now: Timestamp, settings: &Settings) -> Result<Self, Vec<ManifestError>> {
         let files =
-            texts.iter().map(|text| manifests::ManifestFile { name: text.name.clone(), text: text.text.clone() });
-        let (objects, mut problems) = manifests::load(&files.collect::<Vec<_>>(), seen);
-        problems.extend(manifests::check_references(&objects));
-        if !problems.is_empty() {
-            return Err(problems);
+            files.iter().map(|file| manifests::ManifestFile { name: file.name.clone(), text: file.text.clone() });
+        let (objects, mut errors) = manifests::load(&files.collect::<Vec<_>>(), now);
+        errors.extend(manifests::check_references(&objects));
+        if !errors.is_empty() {
+            return Err(errors);
         }
-        let mut world = Self { secrets: secrets(&objects), ..Self::default() };
-        world.notes.extend(objects.skipped.iter().cloned());
+        let mut state = Self { secrets: named_secrets(&objects), ..Self::default() };
+        state.notes.extend(objects.skipped.iter().cloned());
         let mut findings = Vec::new();
         for pod in &objects.pods {
-            world.compile(&objects, pod, settings, &mut findings);
+            state.compile_pod(&objects, pod, settings, &mut findings);
         }
         for profile in &objects.profiles {
             if !objects.pods.iter().any(|pod| profile.matches(&pod.facts.pod)) {
-                world.warnings += 1;
-                world.notes.push(selects_nothing(&objects, &profile.object));
+                state.warnings += 1;
+                state.notes.push(unmatched_profile_note(&objects, &profile.object));
             }
         }
         for finding in &findings {
             if finding.reason != FindingReason::TagDropped {
-                world.warnings += 1;
+                state.warnings += 1;
             }
-            world.notes.push(line(&objects, finding));
+            state.notes.push(finding_note(&objects, finding));
         }
-        Ok(world)
+        Ok(state)
     }
 
-    fn compile(
+    fn compile_pod(
         &mut self,
         objects: &LoadedObjects,
         pod: &manifests::LoadedPod,
@@ -83,9 +83,14 @@ impl World {
         let facts = &pod.facts;
         let metadata = &facts.pod.metadata;
         let name = format!("{}/{}", metadata.namespace, metadata.name);
-        let compiled =
-            compile(facts, &objects.profiles, &objects.policies, &sources(objects, &metadata.namespace), settings);
-        // Pods of one profile mostly have the same findings.
+        let compiled = compile(
+            facts,
+            &objects.profiles,
+            &objects.policies,
+            &config_map_values(objects, &metadata.namespace),
+            settings,
+        );
+        // Pods of one profile usually have the same findings.
         findings
             .extend(compiled.findings.into_iter().filter(|finding| !findings.contains(finding)).collect::<Vec<_>>());
         match &compiled.outcome {
@@ -94,9 +99,9 @@ impl World {
                  in its profile and no --region"
             )),
             Outcome::Served(_) => {}
-            Outcome::Denied(denied) => self.notes.push(print::denied(denied)),
+            Outcome::Denied(denied) => self.notes.push(print::denied_note(denied)),
             Outcome::Node(pod) => {
-                self.notes.push(format!("{pod} is left to its node's own metadata service, and is not served here"));
+                self.notes.push(format!("{pod} uses its node's own metadata service and is not served here"));
             }
         }
         let Some(view) = compiled.outcome.into_view(|| link(&metadata.uid, &pod.addresses)) else { return };
@@ -105,7 +110,7 @@ impl World {
 }
 
 impl DevPod {
-    /// The dialects that the pod has a socket for: its own, or both if it is denied in both.
+    /// Returns the dialects that the pod has a listener for: its own, or all if it is denied.
     pub fn dialects(&self) -> impl Iterator<Item = Dialect> {
         Dialect::ALL.into_iter().filter(|dialect| match &self.view {
             PodView::Served(workload, _) => workload.part(*dialect).is_some(),
@@ -114,8 +119,8 @@ impl DevPod {
     }
 }
 
-/// A finding as a line, with the place that it is about.
-fn line(objects: &LoadedObjects, finding: &Finding) -> String {
+/// Formats a finding with its file and line.
+fn finding_note(objects: &LoadedObjects, finding: &Finding) -> String {
     let what = format!("{}: {}", finding.reason, finding.message);
     let Some(profile) = &finding.profile else { return what };
     let (namespace, name) = (&profile.namespace, &profile.name);
@@ -126,10 +131,10 @@ fn line(objects: &LoadedObjects, finding: &Finding) -> String {
     }
 }
 
-fn selects_nothing(objects: &LoadedObjects, profile: &ProfileRef) -> String {
+fn unmatched_profile_note(objects: &LoadedObjects, profile: &ProfileRef) -> String {
     let (namespace, name) = (&profile.namespace, &profile.name);
     let what = format!(
-        "MetadataProfile {namespace}/{name}: spec.podSelector: selects no pod of namespace {namespace} in these files"
+        "MetadataProfile {namespace}/{name}: spec.podSelector: selects no pod of namespace {namespace} in the files"
     );
     match objects.locate("MetadataProfile", namespace, name, "spec.podSelector") {
         Some(place) => format!("{place}: {what}"),
@@ -137,8 +142,8 @@ fn selects_nothing(objects: &LoadedObjects, profile: &ProfileRef) -> String {
     }
 }
 
-/// The values of ConfigMaps that the profiles of a namespace name.
-fn sources(objects: &LoadedObjects, namespace: &str) -> Sources {
+/// Returns the ConfigMap values that the profiles of a namespace name.
+fn config_map_values(objects: &LoadedObjects, namespace: &str) -> Sources {
     let named = objects.profiles.iter().filter(|profile| profile.object.namespace == namespace);
     let keys = named.filter_map(Profile::config_map_key);
     let value =
@@ -146,8 +151,8 @@ fn sources(objects: &LoadedObjects, namespace: &str) -> Sources {
     keys.filter_map(|key| Some((key.clone(), value(key)?))).collect()
 }
 
-/// The Secrets that profiles name.
-fn secrets(objects: &LoadedObjects) -> Secrets {
+/// Returns the Secrets that profiles name.
+fn named_secrets(objects: &LoadedObjects) -> Secrets {
     let mut secrets = Secrets::new();
     for profile in &objects.profiles {
         for name in profile.secret_names() {

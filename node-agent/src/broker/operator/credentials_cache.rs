@@ -1,0 +1,231 @@
+//! The cached credentials of one pod in one dialect, and when to refresh them. Time is an argument.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use podmeta_metadata::credentials::{Credentials, CredentialsFailure};
+use podmeta_metadata::role::Role;
+use tokio::time::Instant;
+
+/// Age up to which credentials are returned without a refresh.
+const FRESH_AGE: Duration = Duration::from_secs(60);
+
+/// Age from which a request waits for the refresh, because the Secret may have changed.
+const STALE_AGE: Duration = Duration::from_secs(300);
+
+/// Longest time that a request waits for the refresh of stale credentials.
+const MAX_STALE_WAIT: Duration = Duration::from_millis(300);
+
+/// Time for which a failure is returned without a new call.
+const FAILURE_AGE: Duration = Duration::from_secs(3);
+
+/// A pod's credentials in one dialect.
+#[derive(Debug)]
+pub(super) struct CredentialsCache {
+    role: Role,
+    entry: Mutex<CacheEntry>,
+    refresh: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct CacheEntry {
+    credentials: Option<Credentials>,
+    /// The last failure, returned while there are no credentials.
+    failure: Option<CredentialsFailure>,
+    /// The start of the last refresh.
+    requested: Option<Instant>,
+    /// The end of the last refresh.
+    refreshed: Option<Instant>,
+}
+
+/// What to do for a request.
+#[derive(Debug, PartialEq)]
+pub(super) enum CacheState {
+    /// Return this result.
+    Fresh(Result<Credentials, CredentialsFailure>),
+    /// Refresh. Return these credentials if the refresh takes longer than `max_wait`.
+    Stale { credentials: Credentials, max_wait: Duration },
+    /// Refresh and return the result.
+    Missing,
+}
+
+impl CredentialsCache {
+    /// Creates an empty cache.
+    pub(super) fn new(role: Role) -> Self {
+        Self { role, entry: Mutex::default(), refresh: tokio::sync::Mutex::default() }
+    }
+
+    /// Creates a cache with saved credentials of unknown age.
+    pub(super) fn restored(role: Role, credentials: Credentials) -> Self {
+        let entry = CacheEntry { credentials: Some(credentials), ..CacheEntry::default() };
+        Self { role, entry: Mutex::new(entry), refresh: tokio::sync::Mutex::default() }
+    }
+
+    /// Returns the role of the credentials.
+    pub(super) fn role(&self) -> &Role {
+        &self.role
+    }
+
+    pub(super) fn credentials(&self) -> Option<Credentials> {
+        self.lock().credentials.clone()
+    }
+
+    /// Returns what to do for a request. Of concurrent requests for stale credentials, only the first one refreshes.
+    pub(super) fn state(&self, now: Timestamp, instant: Instant) -> CacheState {
+        let mut entry = self.lock();
+        let age = entry.requested.map(|requested| instant.saturating_duration_since(requested));
+        match (entry.valid(now), age) {
+            (Some(credentials), Some(age)) if age < FRESH_AGE => CacheState::Fresh(Ok(credentials)),
+            (Some(credentials), age) => {
+                entry.requested = Some(instant);
+                let is_recent = age.is_some_and(|age| age < STALE_AGE);
+                let max_wait = if is_recent { Duration::ZERO } else { MAX_STALE_WAIT };
+                CacheState::Stale { credentials, max_wait }
+            }
+            (None, Some(age)) if age < FAILURE_AGE => {
+                entry.failure.clone().map_or(CacheState::Missing, |failure| CacheState::Fresh(Err(failure)))
+            }
+            (None, _) => CacheState::Missing,
+        }
+    }
+
+    /// Waits until no other refresh runs.
+    pub(super) async fn lock_refresh(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.refresh.lock().await
+    }
+
+    /// Returns the result of another refresh that ended at or after `started`.
+    pub(super) fn refreshed_since(
+        &self,
+        started: Instant,
+        now: Timestamp,
+    ) -> Option<Result<Credentials, CredentialsFailure>> {
+        let entry = self.lock();
+        entry.refreshed.filter(|refreshed| *refreshed >= started)?;
+        entry.valid(now).map(Ok).or_else(|| entry.failure.clone().map(Err))
+    }
+
+    /// Stores new credentials and returns them.
+    pub(super) fn store(&self, credentials: Credentials, instant: Instant) -> Result<Credentials, CredentialsFailure> {
+        let (requested, refreshed) = (Some(instant), Some(instant));
+        *self.lock() = CacheEntry { credentials: Some(credentials.clone()), failure: None, requested, refreshed };
+        Ok(credentials)
+    }
+
+    /// Stores a failure that the operator reported and returns it. Removes the credentials.
+    pub(super) fn store_failure(
+        &self,
+        failure: CredentialsFailure,
+        instant: Instant,
+    ) -> Result<Credentials, CredentialsFailure> {
+        let (requested, refreshed) = (Some(instant), Some(instant));
+        *self.lock() = CacheEntry { credentials: None, failure: Some(failure.clone()), requested, refreshed };
+        Err(failure)
+    }
+
+    /// Records that the operator is unavailable. Returns the credentials if they have not expired, else the failure.
+    pub(super) fn store_unavailable(
+        &self,
+        failure: CredentialsFailure,
+        now: Timestamp,
+        instant: Instant,
+    ) -> Result<Credentials, CredentialsFailure> {
+        let mut entry = self.lock();
+        (entry.requested, entry.refreshed) = (Some(instant), Some(instant));
+        match entry.valid(now) {
+            Some(credentials) => Ok(credentials),
+            None => {
+                entry.failure = Some(failure.clone());
+                Err(failure)
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, CacheEntry> {
+        self.entry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CacheEntry {
+    /// Returns the credentials if they have not expired.
+    fn valid(&self, now: Timestamp) -> Option<Credentials> {
+        self.credentials.clone().filter(|credentials| credentials.expiration > now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use podmeta_metadata::role::Provider;
+    use podmeta_metadata::secret::SecretString;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn credentials(id: &str, expiration: i64) -> Credentials {
+        Credentials {
+            access_key_id: id.to_owned(),
+            secret_access_key: SecretString::new("s".to_owned()),
+            session_token: SecretString::new(String::new()),
+            last_updated: at(0),
+            expiration: at(expiration),
+        }
+    }
+
+    fn role() -> Role {
+        let provider = Provider::Secret { name: "keys".to_owned() };
+        Role { name: "r".to_owned().try_into().unwrap(), provider }
+    }
+
+    fn failure(message: &str) -> CredentialsFailure {
+        CredentialsFailure { code: "Failed".into(), message: message.to_owned(), at: at(0) }
+    }
+
+    #[test]
+    fn credentials_are_fresh_for_a_minute_and_then_refreshed_by_one_request() {
+        let (cache, start) = (CredentialsCache::new(role()), Instant::now());
+        assert_eq!(cache.state(at(0), start), CacheState::Missing);
+        let one = cache.store(credentials("one", 1000), start).unwrap();
+        let fresh = CacheState::Fresh(Ok(one.clone()));
+        assert_eq!(cache.state(at(59), start + Duration::from_secs(59)), fresh);
+        let minute = start + FRESH_AGE;
+        let stale = CacheState::Stale { credentials: one, max_wait: Duration::ZERO };
+        assert_eq!(cache.state(at(60), minute), stale, "the first request refreshes without waiting");
+        assert_eq!(cache.state(at(60), minute), fresh, "a concurrent request does not");
+    }
+
+    #[test]
+    fn request_waits_for_the_refresh_of_restored_or_old_credentials() {
+        let cache = CredentialsCache::restored(role(), credentials("saved", 1000));
+        let waits = |state| matches!(state, CacheState::Stale { max_wait: MAX_STALE_WAIT, .. });
+        assert!(waits(cache.state(at(0), Instant::now())));
+        let (cache, start) = (CredentialsCache::new(role()), Instant::now());
+        drop(cache.store(credentials("one", 1000), start));
+        assert!(waits(cache.state(at(1), start + STALE_AGE)));
+    }
+
+    #[test]
+    fn credentials_are_kept_while_the_operator_is_unavailable_and_removed_on_a_failure() {
+        let (cache, start) = (CredentialsCache::new(role()), Instant::now());
+        let one = cache.store(credentials("one", 100), start).unwrap();
+        assert_eq!(cache.store_unavailable(failure("unavailable"), at(99), start), Ok(one));
+        let expired = cache.store_unavailable(failure("unavailable"), at(100), start);
+        assert_eq!(expired, Err(failure("unavailable")));
+        drop(cache.store(credentials("two", 1000), start));
+        assert_eq!(cache.store_failure(failure("no Secret"), start), Err(failure("no Secret")));
+        assert_eq!(cache.credentials(), None);
+        assert_eq!(cache.state(at(0), start), CacheState::Fresh(Err(failure("no Secret"))));
+        assert_eq!(cache.state(at(0), start + FAILURE_AGE), CacheState::Missing);
+    }
+
+    #[test]
+    fn waiting_refresh_uses_a_result_that_is_not_older_than_its_start() {
+        let (cache, start) = (CredentialsCache::new(role()), Instant::now());
+        let one = cache.store(credentials("one", 1000), start).unwrap();
+        assert_eq!(cache.refreshed_since(start, at(0)), Some(Ok(one)));
+        assert_eq!(cache.refreshed_since(start + Duration::from_secs(1), at(0)), None);
+    }
+}

@@ -1,0 +1,60 @@
+use podmeta_metadata::role::Provider;
+use podmeta_metadata::secret::SecretString;
+
+use super::*;
+use crate::operator_client::OperatorEndpoint;
+
+fn unreachable_broker(saved: SavedBrokerState) -> Arc<OperatorBroker> {
+    let url = "https://operator".parse().unwrap();
+    let endpoint = OperatorEndpoint { url, ca: "/none".into(), token: "/none".into() };
+    OperatorBroker::new(OperatorClient::new(endpoint), saved)
+}
+
+fn role(secret: &str) -> Role {
+    let provider = Provider::Secret { name: secret.to_owned() };
+    Role { name: "r".to_owned().try_into().unwrap(), provider }
+}
+
+#[test]
+fn credentials_of_one_role_are_not_returned_for_another() {
+    let pod: PodUid = "u1".try_into().unwrap();
+    let credentials = Credentials {
+        access_key_id: "AKIA".into(),
+        secret_access_key: SecretString::new("s".into()),
+        session_token: SecretString::new(String::new()),
+        last_updated: Timestamp::UNIX_EPOCH,
+        expiration: Timestamp::MAX,
+    };
+    let value = RoleCredentials { role: role("one"), credentials: credentials.clone() };
+    let record = PodRecord { pod: pod.clone(), dialect: Dialect::Ec2, value };
+    let broker = unreachable_broker(SavedBrokerState { credentials: vec![record], ..SavedBrokerState::default() });
+    assert_eq!(broker.cache(&pod, Dialect::Ec2, &role("one")).credentials(), Some(credentials));
+    assert_eq!(broker.cache(&pod, Dialect::Ec2, &role("two")).credentials(), None);
+    assert_eq!(broker.cache(&pod, Dialect::Ec2, &role("one")).credentials(), None, "the cache was replaced");
+    assert_eq!(broker.saved_state(), SavedBrokerState::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn user_data_of_one_key_is_not_returned_for_another() {
+    let pod: PodUid = "u1".try_into().unwrap();
+    let key = |key: &str| KeyRef { name: "boot".into(), key: key.into() };
+    let broker = unreachable_broker(SavedBrokerState::default());
+    let cached = CachedUserData { key: key("a"), bytes: "a".into(), fetched: Instant::now() };
+    lock(&broker.user_data).insert(pod.clone(), cached);
+    assert_eq!(broker.user_data(&pod, &key("a")).await, Ok("a".into()));
+    assert!(broker.user_data(&pod, &key("b")).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn cached_document_is_returned_without_the_operator_if_its_text_matches() {
+    let pod: PodUid = "u1".try_into().unwrap();
+    let signed = SignedDocument { document: "one".into(), signature: "s".into(), pkcs7: "p".into() };
+    let document = PodRecord { pod: pod.clone(), dialect: Dialect::Ec2, value: signed.clone() };
+    let broker = unreachable_broker(SavedBrokerState { documents: vec![document], ..SavedBrokerState::default() });
+    let link = Link::from_addresses(&pod, &[]);
+    let document = async |dialect, text| broker.document(&pod, &link, dialect, text).await;
+    assert_eq!(document(Dialect::Ec2, "one").await, Ok(signed));
+    assert!(document(Dialect::Ec2, "other").await.is_err());
+    assert!(document(Dialect::Ecs, "one").await.is_err());
+    assert!(broker.sign(&pod, &link, Dialect::Ec2, None).await.is_err());
+}

@@ -1,0 +1,94 @@
+//! The server of the debug socket. Its connections are evaluated like those of a pod's link.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use podmeta_metadata::names::PodUid;
+use podmeta_metadata::request::Family;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::debug::parse_dialect;
+use crate::edge::{Arrival, EdgeServer};
+use crate::listener::Acceptor;
+use crate::serve::NodeState;
+
+/// Longest first line in bytes: namespace, name and dialect.
+const MAX_LINE_BYTES: usize = 600;
+
+/// Timeout of the first line.
+const LINE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connections that may be open at once.
+const MAX_CONNECTIONS: usize = 64;
+
+/// Binds the socket with mode 0600. Replaces a socket that an earlier agent left behind.
+///
+/// # Errors
+/// If the socket cannot be created.
+pub fn bind(path: &Path) -> Result<UnixListener> {
+    let bind = || -> io::Result<UnixListener> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    };
+    bind().with_context(|| format!("cannot create socket {} (--debug-socket)", path.display()))
+}
+
+/// Serves the socket in tasks of `acceptor` until `stop` is cancelled.
+///
+/// # Errors
+/// If the listener cannot be used.
+pub fn serve(
+    listener: UnixListener,
+    acceptor: &Acceptor,
+    stop: CancellationToken,
+    server: EdgeServer,
+    node: Arc<NodeState>,
+) -> io::Result<()> {
+    let handle = move |stream| serve_connection(stream, server.clone(), Arc::clone(&node));
+    acceptor.spawn(listener, Some(MAX_CONNECTIONS), stop, handle).map(drop)
+}
+
+async fn serve_connection(mut stream: UnixStream, server: EdgeServer, node: Arc<NodeState>) {
+    let line = tokio::time::timeout(LINE_TIMEOUT, read_line(&mut stream)).await;
+    let Ok(Ok(line)) = line else { return };
+    match parse_arrival(&line, &node) {
+        Ok(arrival) => server.serve(stream, arrival).await,
+        Err(error) => tracing::warn!("closing debug connection: invalid first line {line:?}: {error:#}"),
+    }
+}
+
+/// Reads a line byte by byte, so that the request that follows stays in the socket.
+async fn read_line(stream: &mut UnixStream) -> Result<String> {
+    let mut line = Vec::new();
+    loop {
+        match stream.read_u8().await? {
+            b'\n' => return Ok(String::from_utf8(line)?),
+            byte => line.push(byte),
+        }
+        ensure!(line.len() <= MAX_LINE_BYTES, "the first line is too long");
+    }
+}
+
+fn parse_arrival(line: &str, node: &NodeState) -> Result<Arrival> {
+    let (pod, dialect) = line.split_once(' ').context("expected NAMESPACE/NAME DIALECT, such as shop/web ec2")?;
+    let dialect = parse_dialect(dialect)?;
+    let pod = match node.find(pod) {
+        Some(uid) => uid,
+        // Not the UID of any pod, so the request gets the response for an unknown pod.
+        None => PodUid::try_from(pod.replace('/', "-")).map_err(|error| anyhow::anyhow!("{error}"))?,
+    };
+    let service = dialect.service_address(Ipv4Addr::UNSPECIFIED.into());
+    Ok(Arrival { pod, service, family: Family::Ipv4, header_check: None, sockets: None })
+}

@@ -1,0 +1,76 @@
+//! Test data: denied pods, lists, events and a node state whose operator is unreachable.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use podmeta_agent_api::{WatchChange, WatchEvent, WorkloadItem, WorkloadList};
+use podmeta_metadata::compile::{DenialReason, Denied, Outcome};
+use podmeta_metadata::credentials::Credentials;
+use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::names::PodUid;
+use podmeta_metadata::role::{Provider, Role};
+use podmeta_metadata::secret::SecretString;
+use podmeta_metadata::session::{KeyBytes, Keyring};
+use podmeta_metadata::signature::SignedDocument;
+use podmeta_metadata::workload::PodRef;
+
+use crate::broker::operator::{PodRecord, RoleCredentials, SavedBrokerState};
+use crate::broker::{Broker, OperatorBroker};
+use crate::edge::Edge;
+use crate::operator_client::{OperatorClient, OperatorEndpoint};
+use crate::serve::{NodeState, SavedState};
+
+pub(super) fn pod_uid(name: &str) -> PodUid {
+    name.try_into().unwrap()
+}
+
+pub(super) fn denied_item(name: &str, reason: &str) -> WorkloadItem {
+    let pod = PodRef { namespace: "shop".into(), name: name.into(), uid: pod_uid(name) };
+    let reason = DenialReason::without_profile(reason);
+    WorkloadItem { outcome: Outcome::Denied(Denied { pod, reason }), addresses: Vec::new() }
+}
+
+pub(super) fn added(item: WorkloadItem) -> WatchChange {
+    WatchChange::Added { object: Box::new(item) }
+}
+
+pub(super) fn event(number: u64, change: WatchChange) -> WatchEvent {
+    WatchEvent { resource_version: format!("e1:{number}").parse().unwrap(), change }
+}
+
+pub(super) fn list(number: u64, items: Vec<WorkloadItem>) -> WorkloadList {
+    WorkloadList { resource_version: format!("e1:{number}").parse().unwrap(), items }
+}
+
+pub(super) fn saved_broker_state(pods: &[&str]) -> SavedBrokerState {
+    let record = |pod: &&str| PodRecord { pod: pod_uid(pod), dialect: Dialect::Ec2, value: role_credentials() };
+    let signed = || SignedDocument { document: "{}".into(), signature: "s".into(), pkcs7: "p".into() };
+    let document = |pod: &&str| PodRecord { pod: pod_uid(pod), dialect: Dialect::Ec2, value: signed() };
+    SavedBrokerState { credentials: pods.iter().map(record).collect(), documents: pods.iter().map(document).collect() }
+}
+
+fn role_credentials() -> RoleCredentials {
+    let role = Role { name: "r".to_owned().try_into().unwrap(), provider: Provider::Secret { name: "keys".into() } };
+    let credentials = Credentials {
+        access_key_id: "AKIA".into(),
+        secret_access_key: SecretString::new("hunter2".into()),
+        session_token: SecretString::new(String::new()),
+        last_updated: Timestamp::UNIX_EPOCH,
+        expiration: Timestamp::MAX,
+    };
+    RoleCredentials { role, credentials }
+}
+
+pub(super) fn unreachable_broker(saved: SavedBrokerState) -> Arc<OperatorBroker> {
+    let url = "https://operator".parse().unwrap();
+    let endpoint = OperatorEndpoint { url, ca: "/none".into(), token: "/none".into() };
+    OperatorBroker::new(OperatorClient::new(endpoint), saved)
+}
+
+pub(super) fn node_state(saved: SavedState) -> Arc<NodeState> {
+    let SavedState { resource_version, items, kept } = saved;
+    let broker = unreachable_broker(kept);
+    let keys = Keyring::new(KeyBytes::new([1; 32]), Timestamp::UNIX_EPOCH);
+    let edge = Edge::new(keys, Broker::Operator(Arc::clone(&broker)), Arc::new(|| Timestamp::UNIX_EPOCH));
+    NodeState::new(edge, broker, SavedState { resource_version, items, kept: SavedBrokerState::default() })
+}

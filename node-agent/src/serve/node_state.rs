@@ -1,0 +1,190 @@
+//! The pods of the node as of one resource version of the operator, published to the edge.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use podmeta_agent_api::calls::{PodReport, ProfileGeneration, Report};
+use podmeta_agent_api::{ResourceVersion, WatchChange, WatchEvent, WorkloadItem, WorkloadList};
+use podmeta_metadata::compile::Outcome;
+use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::names::PodUid;
+use podmeta_metadata::role::Role;
+use podmeta_metadata::workload::{Link, Workload};
+use tokio::sync::watch;
+
+use crate::broker::OperatorBroker;
+use crate::edge::Edge;
+use crate::serve::state_file::SavedState;
+
+/// How long after a request without a token a pod is reported as tokenless, in seconds.
+const TOKENLESS_WINDOW_SECONDS: i64 = 24 * 3600;
+
+/// The pods of the node. Items that a list or event does not change are kept, not copied.
+pub struct NodeState {
+    pods: Mutex<NodePods>,
+    edge: Arc<Edge>,
+    broker: Arc<OperatorBroker>,
+    /// The number of changes.
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct NodePods {
+    version: Option<ResourceVersion>,
+    items: BTreeMap<PodUid, Arc<WorkloadItem>>,
+}
+
+/// The earlier items of pods that may have changed. `None` for a pod that is new.
+type EarlierItems = BTreeMap<PodUid, Option<Arc<WorkloadItem>>>;
+
+impl NodeState {
+    /// Creates the state from saved pods and publishes them. `saved.kept` is not used here.
+    #[must_use]
+    pub fn new(edge: Arc<Edge>, broker: Arc<OperatorBroker>, saved: SavedState) -> Arc<Self> {
+        let items = saved.items.into_iter().map(|item| (uid(&item).clone(), item)).collect();
+        let pods = NodePods { version: saved.resource_version, items };
+        edge.publish(pods.items.iter().filter_map(|(uid, item)| Some((uid.clone(), view(uid, item)?))));
+        Arc::new(Self { pods: Mutex::new(pods), edge, broker, changes: watch::Sender::new(0) })
+    }
+
+    /// Returns the resource version to continue the watch from, or `None` if the pods must be listed.
+    #[must_use]
+    pub fn version(&self) -> Option<ResourceVersion> {
+        self.lock().version.clone()
+    }
+
+    /// Subscribes to changes of the pods.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Replaces all pods. Pods that are not in the list are removed.
+    pub fn apply_list(&self, list: WorkloadList) {
+        let mut pods = self.lock();
+        let before = std::mem::take(&mut pods.items);
+        let mut earlier: EarlierItems =
+            before.iter().map(|(uid, item)| (uid.clone(), Some(Arc::clone(item)))).collect();
+        for item in list.items {
+            let uid = uid(&item).clone();
+            earlier.entry(uid.clone()).or_default();
+            let item = reuse(before.get(&uid), item);
+            pods.items.insert(uid, item);
+        }
+        pods.version = Some(list.resource_version);
+        self.publish(&pods, &changed(earlier, &pods));
+    }
+
+    /// Applies events in order.
+    pub fn apply_events(&self, events: Vec<WatchEvent>) {
+        let mut pods = self.lock();
+        let mut earlier = EarlierItems::new();
+        for WatchEvent { resource_version, change } in events {
+            match change {
+                WatchChange::Added { object } | WatchChange::Modified { object } => {
+                    let uid = uid(&object).clone();
+                    let before = pods.items.get(&uid).cloned();
+                    let item = reuse(before.as_ref(), *object);
+                    pods.items.insert(uid.clone(), item);
+                    earlier.entry(uid).or_insert(before);
+                }
+                WatchChange::Deleted { uid } => {
+                    let before = pods.items.remove(&uid);
+                    earlier.entry(uid).or_insert(before);
+                }
+                WatchChange::Bookmark => {}
+            }
+            pods.version = Some(resource_version);
+        }
+        let changed = changed(earlier, &pods);
+        if !changed.is_empty() {
+            self.publish(&pods, &changed);
+        }
+    }
+
+    /// Forgets the resource version, so that the pods are listed next. The pods stay published.
+    pub fn request_list(&self) {
+        self.lock().version = None;
+    }
+
+    /// Returns the UID of the pod `NAMESPACE/NAME`.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<PodUid> {
+        let pods = self.lock();
+        let found = pods.items.iter().find(|(_, item)| item.outcome.pod().to_string() == name);
+        found.map(|(uid, _)| uid.clone())
+    }
+
+    /// Returns the state to save. It shares the items.
+    #[must_use]
+    pub fn state(&self) -> SavedState {
+        let pods = self.lock();
+        SavedState {
+            resource_version: pods.version.clone(),
+            items: pods.items.values().cloned().collect(),
+            kept: self.broker.saved_state(),
+        }
+    }
+
+    /// Returns the report for the leader at a time in seconds.
+    #[must_use]
+    pub fn report(&self, now: i64) -> Report {
+        let mut outcomes = self.broker.outcomes();
+        let report_pod = |(uid, item): (&PodUid, &Arc<WorkloadItem>)| {
+            let Outcome::Served(workload) = &item.outcome else { return None };
+            let profile = workload.profile.as_ref();
+            let profile =
+                profile.map(|profile| ProfileGeneration { uid: profile.uid.clone(), generation: profile.generation });
+            let last_tokenless = self.edge.pod(uid).and_then(|pod| pod.last_tokenless());
+            let tokenless = last_tokenless.is_some_and(|second| now - second < TOKENLESS_WINDOW_SECONDS);
+            let credentials = outcomes.remove(uid).unwrap_or_default();
+            Some((uid.clone(), PodReport { profile, credentials, tokenless }))
+        };
+        Report { pods: self.lock().items.iter().filter_map(report_pod).collect() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, NodePods> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes changed pods. Removes the broker's data of pods that are gone or whose roles changed.
+    fn publish(&self, pods: &NodePods, changed: &EarlierItems) {
+        self.broker.retain(|uid| match (pods.items.get(uid), changed.get(uid)) {
+            (None, _) => false,
+            (Some(now), Some(Some(before))) => roles(before) == roles(now),
+            (Some(_), Some(None) | None) => true,
+        });
+        let update = |uid: &PodUid| (uid.clone(), pods.items.get(uid).and_then(|item| view(uid, item)));
+        self.edge.update(changed.keys().map(update));
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+}
+
+/// Returns the earlier item if it is equal, so that its allocation is shared.
+fn reuse(before: Option<&Arc<WorkloadItem>>, item: WorkloadItem) -> Arc<WorkloadItem> {
+    match before {
+        Some(before) if **before == item => Arc::clone(before),
+        Some(_) | None => Arc::new(item),
+    }
+}
+
+/// Keeps the pods whose items differ now.
+fn changed(mut earlier: EarlierItems, pods: &NodePods) -> EarlierItems {
+    earlier.retain(|uid, before| before.as_deref() != pods.items.get(uid).map(|item| &**item));
+    earlier
+}
+
+fn view(uid: &PodUid, item: &WorkloadItem) -> Option<podmeta_metadata::compile::PodView> {
+    item.outcome.clone().into_view(|| Link::from_addresses(uid, &item.addresses))
+}
+
+fn roles(item: &WorkloadItem) -> BTreeMap<Dialect, &Role> {
+    item.outcome.workload().into_iter().flat_map(Workload::roles).collect()
+}
+
+fn uid(item: &WorkloadItem) -> &PodUid {
+    &item.outcome.pod().uid
+}

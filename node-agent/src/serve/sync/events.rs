@@ -1,0 +1,65 @@
+//! Decodes a watch stream: one JSON event per line, in frames of any size.
+
+use podmeta_agent_api::WatchEvent;
+
+use crate::operator_client::OperatorError;
+
+/// Longest line in bytes.
+const MAX_LINE_BYTES: usize = 1024 * 1024;
+
+/// Collects frames and returns the events of complete lines.
+#[derive(Debug, Default)]
+pub(super) struct EventDecoder {
+    incomplete: Vec<u8>,
+}
+
+impl EventDecoder {
+    /// Adds a frame. Returns the events of all lines that are complete now.
+    ///
+    /// # Errors
+    /// If a line is not an event or too long. The stream cannot be continued, because the event may be a deletion.
+    pub(super) fn push(&mut self, frame: &[u8]) -> Result<Vec<WatchEvent>, OperatorError> {
+        self.incomplete.extend_from_slice(frame);
+        let Some(end) = self.incomplete.iter().rposition(|byte| *byte == b'\n') else {
+            if self.incomplete.len() > MAX_LINE_BYTES {
+                return Err(OperatorError::InvalidResponse("a line of the watch is too long".to_owned()));
+            }
+            return Ok(Vec::new());
+        };
+        let lines = self.incomplete.drain(..=end).collect::<Vec<_>>();
+        let events = serde_json::Deserializer::from_slice(&lines).into_iter().collect::<Result<Vec<_>, _>>();
+        events.map_err(|error| OperatorError::InvalidResponse(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOOKMARKS: &[u8] =
+        b"{\"resourceVersion\":\"e1:1\",\"type\":\"BOOKMARK\"}\n{\"resourceVersion\":\"e1:2\",\"type\":\"BOOKMARK\"}\n";
+
+    #[test]
+    fn events_are_decoded_from_frames_of_any_size() {
+        for size in [1, 7, 50, BOOKMARKS.len()] {
+            let mut decoder = EventDecoder::default();
+            let events = BOOKMARKS.chunks(size).flat_map(|frame| decoder.push(frame).unwrap()).collect::<Vec<_>>();
+            let versions = events.iter().map(|event| event.resource_version.to_string()).collect::<Vec<_>>();
+            assert_eq!(versions, ["e1:1", "e1:2"], "frames of {size} bytes");
+        }
+    }
+
+    #[test]
+    fn line_that_is_not_an_event_is_an_error() {
+        for line in [&b"{\n"[..], b"{\"resourceVersion\":\"e1:1\",\"type\":\"OTHER\"}\n"] {
+            assert!(matches!(EventDecoder::default().push(line), Err(OperatorError::InvalidResponse(_))));
+        }
+    }
+
+    #[test]
+    fn line_longer_than_the_limit_is_an_error() {
+        let mut decoder = EventDecoder::default();
+        assert!(decoder.push(&vec![b' '; MAX_LINE_BYTES]).unwrap().is_empty());
+        assert!(decoder.push(b" ").is_err());
+    }
+}

@@ -1,0 +1,71 @@
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::*;
+use crate::broker::operator::SavedBrokerState;
+use crate::serve::SavedState;
+use crate::serve::fixture::{denied_item, list, node_state, unreachable_broker};
+use crate::serve::sync::mock::{Call, MockOperator, Response, not_leader, unavailable};
+
+fn start(responses: impl IntoIterator<Item = Response>) -> (Arc<NodeState>, UnboundedReceiver<Call>) {
+    let (api, calls) = MockOperator::new(responses);
+    let (node, broker) = (node_state(SavedState::default()), unreachable_broker(SavedBrokerState::default()));
+    tokio::spawn(report(api, Arc::clone(&node), broker));
+    (node, calls)
+}
+
+async fn expect(calls: &mut UnboundedReceiver<Call>, expected: &[&str]) -> Duration {
+    let mut time = Duration::ZERO;
+    for call in expected {
+        let (name, at) = calls.recv().await.unwrap();
+        assert_eq!(name, *call);
+        time = at;
+    }
+    time
+}
+
+#[tokio::test(start_paused = true)]
+async fn report_follows_the_redirect_to_the_leader_and_remembers_it() {
+    let (_node, mut calls) = start([not_leader("10.0.0.2:8443"), Response::ReportAccepted, Response::ReportAccepted]);
+    let first = expect(&mut calls, &["report service", "report 10.0.0.2:8443"]).await;
+    let next = expect(&mut calls, &["report 10.0.0.2:8443"]).await;
+    let interval = next - first;
+    assert!(interval >= REPORT_INTERVAL / 2 && interval <= REPORT_INTERVAL + 2 * BATCH_DELAY, "{interval:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn report_goes_to_any_replica_if_the_last_leader_is_unavailable() {
+    let (_node, mut calls) = start([
+        not_leader("10.0.0.2:8443"),
+        Response::ReportAccepted,
+        unavailable(),
+        not_leader("10.0.0.3:8443"),
+        Response::ReportAccepted,
+    ]);
+    expect(&mut calls, &["report service", "report 10.0.0.2:8443"]).await;
+    expect(&mut calls, &["report 10.0.0.2:8443", "report service", "report 10.0.0.3:8443"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_report_is_retried_after_a_short_delay() {
+    let (_node, mut calls) = start([unavailable()]);
+    let first = expect(&mut calls, &["report service"]).await;
+    let delay = expect(&mut calls, &["report service"]).await - first;
+    assert!(delay >= RETRY_DELAY / 2 && delay <= RETRY_DELAY + 2 * BATCH_DELAY, "{delay:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_is_reported_after_the_batch_delay() {
+    let (node, mut calls) = start([Response::ReportAccepted]);
+    let first = expect(&mut calls, &["report service"]).await;
+    node.apply_list(list(3, vec![denied_item("a", "one")]));
+    let delay = expect(&mut calls, &["report service"]).await - first;
+    assert!(delay <= 2 * BATCH_DELAY, "{delay:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn report_without_a_response_times_out() {
+    let (_node, mut calls) = start([]);
+    let first = expect(&mut calls, &["report service"]).await;
+    let delay = expect(&mut calls, &["report service"]).await - first;
+    assert!(delay >= REPORT_TIMEOUT + RETRY_DELAY / 2, "{delay:?}");
+}
