@@ -39,7 +39,7 @@ pub struct WorkloadList<I = WorkloadItem> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkloadItem {
-    /// What the pod is served, or that it is denied.
+    /// The workload to serve, or the reason why the pod is denied.
     #[serde(flatten)]
     pub outcome: Outcome,
     /// The pod's addresses in the API server, the primary one first. The result of the CNI plugin on the node takes

@@ -20,7 +20,7 @@ pub struct ResourceVersion {
     pub number: u64,
 }
 
-/// A text is not a valid resource version.
+/// Error for a text that is not a valid resource version or epoch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid resourceVersion {0:?}: list again and watch from the version of the list")]
 pub struct InvalidResourceVersion(String);

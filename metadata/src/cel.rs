@@ -91,7 +91,7 @@ impl Scope {
     /// Creates the variables. `node` is null if the pod has no node.
     ///
     /// # Errors
-    /// If a fact cannot be converted. It does not fail for these types.
+    /// If a fact cannot be converted (internal error).
     pub fn new(facts: &Facts) -> Result<Self, InvalidValue> {
         let mut context = Context::default();
         let mut add = |name: &'static str, value| -> Result<(), InvalidValue> {

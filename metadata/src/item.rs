@@ -35,9 +35,9 @@ text_type!(
 );
 
 impl ItemPath {
-    /// Returns the first segment.
+    /// Returns the first segment of the path.
     #[must_use]
-    pub fn first(&self) -> &str {
+    pub fn first_segment(&self) -> &str {
         self.as_str().split('/').next().unwrap_or_default()
     }
 
@@ -46,11 +46,9 @@ impl ItemPath {
     /// # Errors
     /// If the path is reserved, or is below a reserved path.
     pub fn check(&self, dialect: Dialect) -> Result<(), InvalidValue> {
-        let first = self.first();
+        let first = self.first_segment();
         if dialect.protocol().reserved_names().iter().any(|name| name.eq_ignore_ascii_case(first)) {
-            return Err(InvalidValue(format!(
-                "must not set {first}: it identifies the pod, or has a field of its own"
-            )));
+            return Err(InvalidValue(format!("must not set {first}: it identifies the pod, or another field sets it")));
         }
         if self.as_str().starts_with("network/interfaces/") {
             return Err(InvalidValue("must not set network/interfaces/: it identifies the pod".to_owned()));

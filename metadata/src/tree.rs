@@ -122,14 +122,14 @@ impl TreeBuilder {
         self.leaf(since, path, LeafValue::Text(Bytes::from(text.into())));
     }
 
-    /// Adds a leaf of text, if there is a text.
+    /// Adds a leaf of text if `text` is set.
     pub fn text_if(&mut self, since: SinceVersion, path: impl Into<String>, text: Option<impl Into<String>>) {
         if let Some(text) = text {
             self.text(since, path, text);
         }
     }
 
-    /// Adds a leaf of lines, if there are any.
+    /// Adds a leaf with one line for each element, unless `lines` is empty.
     pub fn lines_if<T: ToString>(&mut self, since: SinceVersion, path: impl Into<String>, lines: &[T]) {
         if !lines.is_empty() {
             let lines = lines.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -152,13 +152,13 @@ impl TreeBuilder {
         })
     }
 
-    /// Sets the line of a child in the listing of its parent, even if the child does not exist.
+    /// Sets the line that represents the child `path` in the listing of its parent. The child need not exist.
     pub fn line(&mut self, since: SinceVersion, path: impl Into<String>, line: impl Into<String>) {
         self.lines.insert(path.into(), (since, line.into()));
     }
 
-    /// Adds the items of a profile to every version. Skips those that would make a path both a leaf and a
-    /// directory.
+    /// Adds the items of a profile to every version. `link` has the addresses of `PodIp` and `PodIps` items. Skips items
+    /// that would make a path both a leaf and a directory.
     pub fn items(&mut self, part: &DialectPart, link: &Link) {
         for (path, value) in &part.items {
             let place = format!("meta-data/{path}");

@@ -7,7 +7,7 @@ use kube::Client;
 use podmeta_service::identity::IdentityKey;
 use zeroize::Zeroizing;
 
-use crate::cluster::own_objects::{Data, publish_config_map, retry_while_unavailable, update_tls_secret};
+use crate::cluster::own_objects::{OwnSecretData, publish_config_map, retry_while_unavailable, update_tls_secret};
 
 /// Loads the key, or creates it if the Secret does not exist or is empty. Retries while the API server is unavailable.
 ///
@@ -22,7 +22,7 @@ pub async fn load(client: &Client, namespace: &str, name: &str) -> Result<Identi
     .await
 }
 
-fn read_or_create(data: Option<Data>) -> Result<(Option<Data>, IdentityKey)> {
+fn read_or_create(data: Option<OwnSecretData>) -> Result<(Option<OwnSecretData>, IdentityKey)> {
     let text = |key: &str| data.as_ref().and_then(|data| String::from_utf8(data.get(key)?.0.clone()).ok());
     if let (Some(certificate), Some(key)) = (text("tls.crt"), text("tls.key")) {
         return Ok((None, IdentityKey { key: Zeroizing::new(key), certificate }));
@@ -34,7 +34,7 @@ fn read_or_create(data: Option<Data>) -> Result<(Option<Data>, IdentityKey)> {
     }
     let key = IdentityKey::generate("podmeta identity")?;
     let entry = |name: &str, text: &str| (name.to_owned(), ByteString(text.as_bytes().to_vec()));
-    let data = Data::from([entry("tls.crt", &key.certificate), entry("tls.key", &key.key)]);
+    let data = OwnSecretData::from([entry("tls.crt", &key.certificate), entry("tls.key", &key.key)]);
     Ok((Some(data), key))
 }
 
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn secret_without_a_key_is_not_overwritten() {
-        let data = Data::from([("other".to_owned(), ByteString(b"x".to_vec()))]);
+        let data = OwnSecretData::from([("other".to_owned(), ByteString(b"x".to_vec()))]);
         assert!(read_or_create(Some(data)).is_err());
     }
 }

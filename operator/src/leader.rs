@@ -1,4 +1,4 @@
-//! What only one replica does: [`lease`] elects the leader, [`status_writer`] writes the status of profiles and events.
+//! Tasks of the leader: [`lease`] elects the leader, [`status_writer`] writes the status of profiles and events.
 
 pub mod lease;
 pub mod status_writer;

@@ -1,5 +1,5 @@
-//! What the operator and the node agent share as processes: the admin port, signals, file limits, settings of the cluster,
-//! and the key that signs identity documents.
+//! Code that the operator and the node agent share: the admin port, signals, file limits, settings of the cluster, and
+//! the key that signs identity documents.
 
 pub mod admin;
 pub mod identity;

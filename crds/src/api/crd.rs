@@ -1,4 +1,4 @@
-//! The generated CRDs: what kube derives, without `nullable`.
+//! The generated CRDs. They are the CRDs that kube derives, without `nullable`.
 //!
 //! The API server drops a null value of a field that is not nullable. `has()` in a CEL rule is therefore true only for
 //! fields that have a value.

@@ -112,7 +112,7 @@ pub struct MetadataPolicySpec {
     pub without_profile: Option<WithoutProfileSpec>,
 }
 
-/// What pods get that no profile matches.
+/// Response to pods that no profile matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WithoutProfileSpec {
     /// 403 on every path.

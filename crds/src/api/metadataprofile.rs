@@ -45,7 +45,7 @@ pub(crate) const MAX_PUBLIC_KEYS: usize = 16;
 pub(crate) const MAX_SERVICE_ACCOUNTS: usize = 32;
 /// Maximum number of user IDs in each list.
 pub(crate) const MAX_USERS: usize = 64;
-/// The highest user ID. Linux reserves the next one: it means "unchanged".
+/// The highest user ID. Linux reserves 4294967295: as -1 it means "unchanged".
 pub(crate) const MAX_USER_ID: i64 = 4_294_967_294;
 
 /// Desired state of a MetadataProfile.

@@ -8,7 +8,7 @@ use std::fmt;
 pub struct FieldError {
     /// The path from the root of the object, such as `spec.roles[0].secret.name`.
     pub field: String,
-    /// What is wrong with the value, such as `must be 1 to 64`.
+    /// The error, such as `must be 1 to 64`.
     pub message: String,
 }
 

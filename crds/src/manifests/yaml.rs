@@ -37,7 +37,7 @@ pub(crate) struct FieldLines {
 pub(crate) struct YamlError {
     /// The line number. The first line is 1.
     pub(crate) line: usize,
-    /// What is wrong, on one line.
+    /// The error, on one line.
     pub(crate) message: String,
 }
 

@@ -5,18 +5,19 @@ use std::net::IpAddr;
 use crate::dialect::Dialect;
 use crate::request::Request;
 
-/// Which requests belong to a dialect.
+/// Rule that decides which requests belong to a dialect.
 #[derive(Clone, Copy, Debug)]
 pub struct Selection {
     /// The addresses of the metadata service.
     pub addresses: &'static [IpAddr],
-    /// Returns true if the head marks the request as one of this dialect. It matters where dialects share an address.
+    /// Returns true if the head marks the request as one of this dialect. It is used if dialects share an address.
     pub claims: fn(&Request<'_>) -> bool,
 }
 
 /// Returns the dialect of a request, or `None` if no dialect has the service address.
 ///
-/// If dialects share the address, the one whose head the request has is selected, else the first of [`Dialect::ALL`].
+/// If dialects share the address, the first one that claims the request is selected, or else the first of
+/// [`Dialect::ALL`].
 #[must_use]
 pub fn select(request: &Request<'_>) -> Option<Dialect> {
     let table = Dialect::ALL.into_iter().map(|dialect| (dialect, dialect.protocol().selection()));

@@ -32,7 +32,7 @@ use violations::ViolationReporter;
 /// The maximum size of a request body, in bytes. A report of 1,000 pods has about 200 KiB.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// What the handlers use.
+/// The dependencies of the handlers.
 pub struct Api {
     shared: Arc<SharedState>,
     updates_tx: mpsc::Sender<StateUpdate>,

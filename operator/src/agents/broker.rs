@@ -1,5 +1,5 @@
 //! Computes what an agent cannot compute itself: the credentials of a pod's role, user data from a Secret, and the text of
-//! the identity document. What a pod may get follows from the compiled pod, never from the agent's request.
+//! the identity document. The compiled pod decides what the pod may get. The agent's request does not.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -20,10 +20,10 @@ use crate::model::compiled_pod::CompiledPod;
 use crate::model::index::SecretUnavailable;
 use crate::model::state::OperatorState;
 
-/// Why a request is rejected.
+/// Error of a rejected request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BrokerError {
-    /// The pod has no such thing.
+    /// The pod has no such role, user data or document.
     #[error("the pod has no {0}")]
     NotConfigured(&'static str),
     /// The API server has other addresses for the pod.

@@ -62,7 +62,7 @@ struct CachedIdentity {
     review_again: Instant,
 }
 
-/// Why a request is not authenticated.
+/// Error of a request that is not authenticated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// The request has no token.

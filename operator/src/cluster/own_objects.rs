@@ -23,8 +23,8 @@ const RETRY_DELAY: Duration = Duration::from_secs(2);
 /// The maximum number of attempts to write a Secret that other replicas write at the same time.
 const MAX_WRITE_ATTEMPTS: usize = 5;
 
-/// The data of a Secret.
-pub type Data = BTreeMap<String, ByteString>;
+/// The data of a Secret that the operator owns.
+pub type OwnSecretData = BTreeMap<String, ByteString>;
 
 /// Repeats an attempt while the API server is unavailable: nodes can start before it does.
 ///
@@ -35,7 +35,7 @@ where
     F: Future<Output = Result<T>>,
 {
     let attempt = || async {
-        tokio::time::timeout(START_TIMEOUT, attempt()).await.context("the API server did not answer in time")?
+        tokio::time::timeout(START_TIMEOUT, attempt()).await.context("timeout of a request to the API server")?
     };
     let backoff = ConstantBuilder::default().with_delay(RETRY_DELAY).without_max_times();
     let log = |error: &anyhow::Error, _| tracing::warn!(error = format!("{error:#}"), "cannot load {what}; retrying");
@@ -60,7 +60,7 @@ pub async fn update_tls_secret<T>(
     client: &Client,
     namespace: &str,
     name: &str,
-    update: impl Fn(Option<Data>) -> Result<(Option<Data>, T)>,
+    update: impl Fn(Option<OwnSecretData>) -> Result<(Option<OwnSecretData>, T)>,
 ) -> Result<T> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let object = || format!("Secret {namespace}/{name}");

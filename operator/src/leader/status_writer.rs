@@ -64,7 +64,7 @@ enum Checked {
     Waiting,
 }
 
-/// What one term as leader remembers.
+/// State of one term as leader.
 struct Term {
     started: Instant,
     resynced: Instant,

@@ -11,9 +11,9 @@ use podmeta_metadata::profile::ProfileRef;
 /// A compiled pod.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CompiledPod {
-    /// What the pod's node agent gets.
+    /// The item that is sent to the pod's node agent.
     pub item: WorkloadItem,
-    /// What the status of profiles reports about the pod.
+    /// The findings about the pod, for the status of profiles.
     pub findings: Vec<Finding>,
 }
 

@@ -50,7 +50,7 @@ pub struct Index {
     changed_profiles: BTreeSet<ProfileKey>,
 }
 
-/// Why the data of a Secret is not available.
+/// Reason why the data of a Secret is not available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretUnavailable {
     /// The Secret was not read yet.

@@ -34,7 +34,7 @@ pub struct ValidSpec {
 /// An invalid spec.
 #[derive(Debug)]
 pub struct InvalidSpec {
-    /// What is invalid.
+    /// The invalid fields.
     pub errors: Vec<FieldError>,
     /// The last valid generation, if the status holds it.
     pub last_valid: Option<ValidSpec>,

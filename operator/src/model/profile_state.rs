@@ -10,7 +10,7 @@ use super::profile::{InvalidSpec, ProfileObject, ValidSpec};
 #[derive(Debug)]
 pub struct ProfileState {
     pub(super) reference: ProfileRef,
-    /// What is invalid in the newest generation.
+    /// The invalid fields of the newest generation.
     pub(super) errors: Vec<FieldError>,
     /// The newest valid generation.
     pub(super) valid: Option<ValidSpec>,

@@ -14,12 +14,12 @@ use podmeta_metadata::finding::{Finding, FindingReason};
 /// The maximum length of a condition's message, in bytes. The API server allows 32,768.
 const MAX_MESSAGE_BYTES: usize = 1024;
 
-/// What the status of a profile is made from.
+/// The inputs of the status of a profile.
 #[derive(Clone, Debug, Default)]
 pub struct ObservedProfile {
     /// The generation of the spec.
     pub generation: i64,
-    /// What is invalid in the spec. Until it is valid, pods keep the last valid generation.
+    /// The invalid fields of the spec. Until it is valid, pods keep the last valid generation.
     pub errors: Vec<FieldError>,
     /// The last valid generation, as the status keeps it.
     pub last_valid: Option<LastValid>,

@@ -126,7 +126,7 @@ pub enum ReferencedObject {
 /// The objects that profiles refer to, with the keys of each ConfigMap.
 pub type References = BTreeMap<ReferencedObject, BTreeSet<String>>;
 
-/// What the operator watches.
+/// The kinds of objects that the operator watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WatchedKind {
     /// Namespaces.

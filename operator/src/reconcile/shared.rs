@@ -18,7 +18,7 @@ pub struct SharedState {
     /// The time of the last change of each node that is watched.
     watches: Mutex<HashMap<String, watch::Sender<Instant>>>,
     status_queue: StatusQueue,
-    /// What profiles refer to, or `None` until all profiles are listed.
+    /// The objects that profiles refer to, or `None` until all profiles are listed.
     references: watch::Sender<Option<References>>,
     synced: watch::Sender<bool>,
     /// The metrics.

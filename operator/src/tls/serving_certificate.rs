@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::material::{TlsMaterial, renew};
-use crate::cluster::own_objects::{Data, publish_config_map, retry_while_unavailable, update_tls_secret};
+use crate::cluster::own_objects::{OwnSecretData, publish_config_map, retry_while_unavailable, update_tls_secret};
 
 /// The interval at which the certificate is checked and renewed. Also the timeout of one check.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
@@ -27,7 +27,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 const CERTIFICATE_END: &str = "-----END CERTIFICATE-----\n";
 const KEY_END: &str = "-----END PRIVATE KEY-----\n";
 
-/// Where the serving certificate comes from.
+/// Source of the serving certificate.
 #[derive(Clone, Debug)]
 pub enum CertificateSource {
     /// The operator's own authority.
@@ -48,7 +48,7 @@ pub enum CertificateSource {
 pub struct CertificateLoader {
     /// The API client.
     pub client: Client,
-    /// Where the certificate comes from.
+    /// Source of the certificate.
     pub source: CertificateSource,
     /// The operator's namespace.
     pub namespace: String,
@@ -125,7 +125,7 @@ impl CertificateLoader {
     }
 
     async fn renew_material(&self) -> Result<TlsMaterial> {
-        let update = |data: Option<Data>| {
+        let update = |data: Option<OwnSecretData>| {
             let current = data.as_ref().and_then(from_secret);
             let next = renew(current.as_ref(), &self.dns_name, Timestamp::now())?;
             let has_changed = current.as_ref() != Some(&next);
@@ -146,7 +146,7 @@ fn certified_key(certificate: &[u8], key: &[u8]) -> Result<CertifiedKey> {
     Ok(certified_key)
 }
 
-fn from_secret(data: &Data) -> Option<TlsMaterial> {
+fn from_secret(data: &OwnSecretData) -> Option<TlsMaterial> {
     let text = |key: &str| String::from_utf8(data.get(key)?.0.clone()).ok().map(Zeroizing::new);
     let split = |text: &str, end: &str| text.split_inclusive(end).map(str::to_owned).collect::<Vec<_>>();
     Some(TlsMaterial {
@@ -157,10 +157,10 @@ fn from_secret(data: &Data) -> Option<TlsMaterial> {
     })
 }
 
-fn to_secret(material: &TlsMaterial) -> Data {
+fn to_secret(material: &TlsMaterial) -> OwnSecretData {
     let keys = material.ca_keys.iter().fold(String::new(), |all, key| all + key);
     let entry = |key: &str, text: &str| (key.to_owned(), ByteString(text.as_bytes().to_vec()));
-    Data::from([
+    OwnSecretData::from([
         entry("ca.crt", &material.bundle()),
         entry("ca.key", &keys),
         entry("tls.crt", &material.certificate),

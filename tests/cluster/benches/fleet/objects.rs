@@ -33,10 +33,12 @@ impl FleetBench {
         for (namespace, account) in [(SYSTEM_NAMESPACE, "podmeta-agent"), (POD_NAMESPACE, "default")] {
             let metadata = ObjectMeta { name: Some(namespace.to_owned()), ..ObjectMeta::default() };
             let namespaces: Api<Namespace> = Api::all(self.client.clone());
-            created(namespaces.create(&PostParams::default(), &Namespace { metadata, ..Namespace::default() }).await)?;
+            accept_existing(
+                namespaces.create(&PostParams::default(), &Namespace { metadata, ..Namespace::default() }).await,
+            )?;
             let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
             let metadata = ObjectMeta { name: Some(account.to_owned()), ..ObjectMeta::default() };
-            created(
+            accept_existing(
                 accounts
                     .create(&PostParams::default(), &ServiceAccount { metadata, ..ServiceAccount::default() })
                     .await,
@@ -45,7 +47,7 @@ impl FleetBench {
         self.edit_profile(0).await.map(drop)
     }
 
-    /// Creates pods, and their nodes, until there are `pods`.
+    /// Creates pods and their nodes until `pods` pods exist.
     pub(super) async fn grow(&self, existing: usize, pods: usize) -> Result<()> {
         let (params, api): (PostParams, Api<Pod>) =
             (PostParams::default(), Api::namespaced(self.client.clone(), POD_NAMESPACE));
@@ -55,11 +57,13 @@ impl FleetBench {
             let labels =
                 json!({"topology.kubernetes.io/region": "eu-west-1", "topology.kubernetes.io/zone": "eu-west-1a"});
             let node = json!({"metadata": {"name": format!("fleet-{number}"), "labels": labels}});
-            created(nodes.create(&params, &serde_json::from_value(node)?).await)?;
-            created(agents.create(&params, &pod(&format!("agent-{number}"), number, "podmeta-agent")?).await)
+            accept_existing(nodes.create(&params, &serde_json::from_value(node)?).await)?;
+            accept_existing(agents.create(&params, &pod(&format!("agent-{number}"), number, "podmeta-agent")?).await)
         };
         let create_pod = async |number: usize| -> Result<()> {
-            created(api.create(&params, &pod(&format!("pod-{number}"), number / PODS_PER_NODE, "default")?).await)
+            accept_existing(
+                api.create(&params, &pod(&format!("pod-{number}"), number / PODS_PER_NODE, "default")?).await,
+            )
         };
         let (first, last) = (existing.div_ceil(PODS_PER_NODE), pods.div_ceil(PODS_PER_NODE));
         stream::iter((first..last).map(create_node))
@@ -116,7 +120,7 @@ impl FleetBench {
         Ok(u64::try_from(profiles.get("all").await?.metadata.generation.unwrap_or_default())?)
     }
 
-    /// Returns the number of requests that the API server has handled. It includes a few dozen of this program.
+    /// Returns the number of requests that the API server has handled, including a few dozen of this program.
     pub(super) async fn api_requests(&self) -> Result<u64> {
         let request = http::Request::get("/metrics").body(Vec::new())?;
         let text = self.client.request_text(request).await?;
@@ -135,8 +139,8 @@ fn pod(name: &str, node: usize, account: &str) -> Result<Pod> {
     }))?)
 }
 
-/// Accepts the result of a create request, also if the object exists.
-fn created<T>(result: Result<T, kube::Error>) -> Result<()> {
+/// Returns success also if the object of a create request exists.
+fn accept_existing<T>(result: Result<T, kube::Error>) -> Result<()> {
     match result {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),

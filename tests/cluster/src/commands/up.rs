@@ -34,7 +34,7 @@ struct ClusterMachines {
     nodes: Vec<(NodeId, RunningMachine)>,
 }
 
-/// Creates a cluster, or what is missing of it, and waits until pods on all nodes reach each other.
+/// Creates the missing parts of a cluster, and waits until pods on all nodes reach each other.
 ///
 /// # Errors
 /// If a step fails. The error names the directory with logs and events.
@@ -121,7 +121,7 @@ fn configure(cluster: &ClusterName, machines: &ClusterMachines, link: HostLink, 
 
 fn start_control_plane(machine: &RunningMachine, programs: &Path, link: HostLink, kubectl: &Kubectl) -> Result<()> {
     machine.start_service(&imds_stub()?)?;
-    start_services(machine, &control_plane::api_server(programs, link))?;
+    start_services(machine, &control_plane::etcd_and_api_server(programs, link))?;
     let is_ready = || kubectl.run(&["get", "--raw", "/readyz"]).is_ok();
     ensure!(poll_until(STEP_TIMEOUT, is_ready), "the API server is not ready after {} s", STEP_TIMEOUT.as_secs());
     start_services(machine, &control_plane::controllers(programs))?;

@@ -63,9 +63,9 @@ fn file_flag(flag: &str, file: &str) -> String {
     format!("--{flag}={STATE_MOUNT}/{file}")
 }
 
-/// Returns etcd and the API server.
+/// Returns the services etcd and API server.
 #[must_use]
-pub fn api_server(programs: &Path, link: HostLink) -> Vec<MachineService> {
+pub fn etcd_and_api_server(programs: &Path, link: HostLink) -> Vec<MachineService> {
     let serving = format!("api-server-{}.pem", link.0);
     vec![
         service(

@@ -77,7 +77,7 @@ pub fn run(cluster: &ClusterName, machine: MachineName) -> Result<()> {
 
 /// Mounts overlays over the host's `/etc`, `/opt` and `/var`, and a separate `/run`, `/proc` and `/sys`.
 ///
-/// What the machine writes is in a tmpfs: it is fast, and the kernel removes it with the machine.
+/// Files that the machine writes are in a tmpfs. It is fast, and the kernel removes it with the machine.
 fn mount_file_systems(cluster: &ClusterName, machine: MachineName) -> Result<()> {
     let hierarchies = cgroups::hierarchies()?;
     let state = state_dir(cluster, machine);
@@ -105,7 +105,7 @@ fn mount_file_systems(cluster: &ClusterName, machine: MachineName) -> Result<()>
     mount_new("sysfs", "/sys", "sysfs", "")?;
     mount_new("bpf", "/sys/fs/bpf", "bpf", "")?;
     mount_cgroups(&hierarchies)?;
-    // As on a real node, pods see mounts that other pods create with Bidirectional propagation.
+    // Pods see mounts that other pods create with Bidirectional propagation, as on a real node.
     set_propagation("/", MsFlags::MS_SHARED)
 }
 

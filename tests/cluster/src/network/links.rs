@@ -1,5 +1,6 @@
 //! Links between machines. The nodes and the host each have a link to the fabric, a bridge on the machine `control-plane`.
-//! That machine is the nodes' gateway, and has the clouds' metadata addresses. All functions are idempotent.
+//! The control plane machine is the gateway of the nodes. It has the clouds' metadata addresses. All functions are
+//! idempotent.
 
 use std::fs;
 use std::process::Command;

@@ -6,7 +6,7 @@ use crate::fixture::{Case, link, text};
 use crate::protocol::ecs::tree;
 
 #[test]
-fn lists_have_the_separators_of_their_item() {
+fn list_values_use_the_separator_of_their_item() {
     let (case, mut link) = (Case::full(), link());
     link.ipv4.push("10.0.1.24".parse().unwrap());
     link.ipv6.push("2001:db8:10::6".parse().unwrap());
@@ -71,7 +71,7 @@ fn hostname_is_the_pod_hostname() {
 }
 
 #[test]
-fn ec2_items_do_not_exist() {
+fn workload_without_ecs_has_no_tree() {
     let mut case = Case::full();
     case.profile_mut().dialects.remove(&Dialect::Ecs);
     assert_eq!(tree::render(&case.workload(), &link()), None);

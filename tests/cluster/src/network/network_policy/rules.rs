@@ -1,6 +1,6 @@
 //! Compiles the NetworkPolicies of a cluster into the nftables rules of one node.
 //!
-//! As the API defines: a selected pod can only receive, or send, what one of its policies allows. Other pods are not
+//! As the API defines, a selected pod can receive or send only what one of its policies allows. Other pods are not
 //! restricted. Replies, traffic of a pod to itself, and traffic between a pod and its own node are always allowed.
 //! Unlike in production network plugins, a new pod is not restricted until its status has its addresses.
 //! Source: <https://kubernetes.io/docs/concepts/services-networking/network-policies/>.
