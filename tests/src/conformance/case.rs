@@ -16,7 +16,7 @@ use super::expect::Expect;
 pub struct Case {
     /// The rule, as a sentence; the file has its name.
     pub rule: String,
-    /// Where the rule comes from, in short; `choice` where the sources say nothing.
+    /// Where the rule comes from, in short; `podmeta's choice` where the sources say nothing.
     pub source: String,
     /// The fixture of objects that are there at the start.
     #[serde(default = "standard")]
