@@ -1,4 +1,4 @@
-//! Compiles a pod's facts, its profiles and policies into the workload that it is served, and reports what did not apply.
+//! Compiles a pod's facts, its profiles and policies into the workload that it is served, and reports parts that did not apply.
 //! It knows no addresses, requests or time.
 
 mod compilation;

@@ -1,4 +1,4 @@
-//! The facts of a pod: what `fieldRef` and CEL can read.
+//! The facts of a pod. `fieldRef` and CEL can read them.
 //!
 //! They have the form of the Kubernetes objects that they come from, such as `pod.metadata.labels['app']`. They contain
 //! no environment variables, volumes or secrets.

@@ -1,10 +1,10 @@
-//! Findings: what compilation reports on a profile. They become conditions, events, or lines on the terminal.
+//! Findings of compilation about a profile. They become conditions, events, or lines on the terminal.
 
 use std::fmt;
 
 use crate::profile::ProfileRef;
 
-/// One finding: the field of the profile, and what is served instead.
+/// One finding: the field of the profile, and the effect on the served data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The profile.

@@ -98,12 +98,12 @@ impl Case {
 }
 
 impl Workload {
-    /// Returns what is specific to EC2.
+    /// Returns the EC2 part of the workload.
     pub(crate) fn ec2(&self) -> DialectPart {
         self.part(Dialect::Ec2).cloned().unwrap()
     }
 
-    /// Returns what is specific to ECS.
+    /// Returns the ECS part of the workload.
     pub(crate) fn ecs(&self) -> DialectPart {
         self.part(Dialect::Ecs).cloned().unwrap()
     }

@@ -188,7 +188,7 @@ impl<'p> EffectivePolicy<'p> {
             .then(|| "hostNetwork Node needs a MetadataPolicy that lists it in allowedHostNetwork".to_owned())
     }
 
-    /// Returns what a pod gets that no profile matches: `Facts` if a policy has it and no policy has `Deny`.
+    /// Returns the metadata of pods that no profile matches: `Facts` if a policy has it and no policy has `Deny`.
     #[must_use]
     pub fn without_profile(&self) -> UnmatchedPods {
         self.0.iter().filter_map(|policy| policy.without_profile).min().unwrap_or(UnmatchedPods::Deny)

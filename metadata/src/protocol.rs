@@ -70,7 +70,7 @@ pub trait Protocol: Sync {
         None
     }
 
-    /// Returns which requests belong to this dialect.
+    /// Returns the rule that selects the requests of this dialect.
     fn selection(&self) -> Selection;
 
     /// Returns the session token headers, or `None` if the dialect has no session tokens.
@@ -84,7 +84,7 @@ pub trait Protocol: Sync {
         Ok(())
     }
 
-    /// Returns what the tree has at the path of a request, given without its query.
+    /// Looks up the path of a request in the tree. The path has no query.
     fn look_up<'t>(&self, tree: &'t Tree, path: &str) -> Option<Lookup<'t>>;
 
     /// Returns the audience that a request names for a signed document.

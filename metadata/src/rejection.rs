@@ -18,7 +18,7 @@ pub enum Rejection {
     Ipv6Disabled,
     /// `allowedUsers` or `deniedUsers` exclude the owner of the client process.
     UserNotAllowed,
-    /// No client of either cloud sends such a head, and a proxy may read it differently.
+    /// The head is malformed: no client of either cloud sends it, and a proxy may parse it differently.
     Malformed(&'static str),
     /// The body is longer than [`MAX_BODY_BYTES`](crate::request::MAX_BODY_BYTES).
     BodyTooLong,
@@ -55,7 +55,7 @@ impl Rejection {
 }
 
 impl fmt::Display for Rejection {
-    /// Writes the reason and what to change, for the owner of the pod. It never contains a secret.
+    /// Writes the reason and the remedy, for the owner of the pod. It never contains a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::PodDenied(reason) => return write!(f, "the pod is denied: {reason}"),

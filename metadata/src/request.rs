@@ -27,7 +27,7 @@ pub enum Family {
     Ipv6,
 }
 
-/// The head of a request, and what its connection adds.
+/// The head of a request, and properties of its connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'r> {
     /// The method.

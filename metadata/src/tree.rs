@@ -62,7 +62,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Returns what a version has at a path.
+    /// Looks up a path in a version.
     #[must_use]
     pub fn get(&self, path: &str, version: SinceVersion) -> Option<Lookup<'_>> {
         let at = self.nodes.binary_search_by(|(name, _)| name.as_ref().cmp(path)).ok()?;

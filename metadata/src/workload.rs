@@ -39,7 +39,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Returns what is specific to a dialect, or `None` if the pod does not have the dialect.
+    /// Returns the part of a dialect, or `None` if the pod does not have the dialect.
     #[must_use]
     pub fn part(&self, dialect: Dialect) -> Option<&DialectPart> {
         self.dialects.get(&dialect)

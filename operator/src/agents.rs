@@ -2,7 +2,7 @@
 //!
 //! - [`listener`]: TLS and HTTP/2. [`connections`]: connection limits.
 //! - [`api`]: the request handlers. [`token_review`]: authenticates agents.
-//! - [`broker`]: what a pod may get: credentials, user data, its identity document.
+//! - [`broker`]: computes the credentials, user data and identity document of a pod.
 //! - [`keyed_locks`]: one request at a time for each node or address.
 
 pub mod api;

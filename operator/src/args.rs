@@ -7,7 +7,7 @@ use podmeta_service::settings::ClusterArgs;
 
 use crate::tls::serving_certificate::CertificateSource;
 
-/// Compiles MetadataProfiles into what each node's agent serves.
+/// Compiles MetadataProfiles into the workloads that node agents serve.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "podmeta-operator", version)]
 pub struct Args {

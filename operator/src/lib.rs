@@ -1,4 +1,4 @@
-//! The operator: compiles profiles and pods into what the node agents serve.
+//! The operator: compiles profiles and pods into the workloads that node agents serve.
 //!
 //! - [`cluster`]: reads the Kubernetes API and writes the operator's own objects.
 //! - [`model`]: the state, without I/O.

@@ -1,5 +1,5 @@
-//! The operator's state, without I/O: what the cluster holds, the compiled pods, what each node agent gets, and what the
-//! status of each profile contains. It knows no API server, no socket and no clock.
+//! The operator's state, without I/O: the objects of the cluster, the compiled pods, the feed of each node agent, and the
+//! inputs of the status of each profile. It knows no API server, no socket and no clock.
 //!
 //! - [`update`]: every change of the state.
 //! - [`state`]: the state as a whole.

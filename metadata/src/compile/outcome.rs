@@ -1,4 +1,4 @@
-//! The outcome of compiling one pod, and what a node agent serves for it.
+//! The outcome of compiling one pod, and the data that a node agent serves for it.
 
 use std::fmt;
 
@@ -30,7 +30,7 @@ impl Outcome {
         }
     }
 
-    /// Returns what is served, or `None` if the pod is not served.
+    /// Returns the workload, or `None` if the pod is not served.
     #[must_use]
     pub fn workload(&self) -> Option<&Workload> {
         match self {
@@ -39,7 +39,7 @@ impl Outcome {
         }
     }
 
-    /// Returns what a node agent serves for the pod, or `None` if it leaves the pod to the node's own service.
+    /// Returns the data that a node agent serves for the pod, or `None` if it leaves the pod to the node's own service.
     pub fn into_view(self, link: impl FnOnce() -> Link) -> Option<PodView> {
         match self {
             Self::Served(workload) => Some(PodView::Served(workload, link())),

@@ -1,4 +1,4 @@
-//! Computes what an agent cannot compute itself: the credentials of a pod's role, user data from a Secret, and the text of
+//! Computes data that an agent cannot compute itself: the credentials of a pod's role, user data from a Secret, and the text of
 //! the identity document. The compiled pod decides what the pod may get. The agent's request does not.
 
 use std::collections::BTreeSet;

@@ -50,7 +50,7 @@ impl Drop for ObjectWatch {
     }
 }
 
-/// Watches what profiles refer to. Returns when the reconcile task ends.
+/// Watches the objects that profiles refer to. Returns when the reconcile task ends.
 pub async fn run(shared: Arc<SharedState>, client: Client, updates_tx: Sender<StateUpdate>) {
     let mut references_rx = shared.references();
     let mut watches: HashMap<ReferencedObject, ObjectWatch> = HashMap::new();

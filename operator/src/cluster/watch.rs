@@ -154,7 +154,7 @@ where
 
 /// Converts objects of one kind into updates.
 struct Convert<KeyFn, SetFn, DeletedFn> {
-    /// Returns what identifies an object.
+    /// Returns the key of an object.
     key: KeyFn,
     /// Converts an object that was added or modified. `None`: the object is skipped.
     set: SetFn,

@@ -145,7 +145,7 @@ impl StatusWriter {
                 }
             }
         }
-        // Until the state holds what was written, the same status would be written again.
+        // Wait until the state holds the written statuses. Otherwise the same statuses would be written again.
         for applied in term.applied.drain(..) {
             let _stopped = applied.await;
         }

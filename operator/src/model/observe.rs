@@ -1,4 +1,4 @@
-//! Collects what the status of one profile is made from.
+//! Collects the inputs of the status of one profile.
 
 use jiff::Timestamp;
 use podmeta_agent_api::calls::PodReport;
@@ -19,7 +19,7 @@ use super::status::{CredentialsState, ObservedPod, ObservedProfile};
 const MAX_FINDINGS_PER_REASON: usize = 64;
 
 impl OperatorState {
-    /// Returns a profile, its last status and what its next status is made from, or `None` if the profile was deleted.
+    /// Returns a profile, its last status and the inputs of its next status, or `None` if the profile was deleted.
     #[must_use]
     pub fn observe(
         &self,

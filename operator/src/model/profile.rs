@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 pub struct ProfileObject {
     /// The profile and its generation.
     pub reference: ProfileRef,
-    /// The parsed spec, or what is invalid in it.
+    /// The parsed spec, or its invalid fields.
     pub spec: Result<ValidSpec, InvalidSpec>,
     /// The status.
     pub status: Option<MetadataProfileStatus>,

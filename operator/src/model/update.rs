@@ -100,7 +100,7 @@ pub enum StateUpdate {
 pub struct PolicyObject {
     /// The policy's name.
     pub name: String,
-    /// The parsed spec, or what is invalid in it.
+    /// The parsed spec, or its invalid fields.
     pub spec: Result<Policy, Vec<FieldError>>,
 }
 

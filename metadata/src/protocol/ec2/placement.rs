@@ -6,7 +6,7 @@ use crate::workload::Instance;
 pub(super) const RESERVED_NAMES: [&str; 9] =
     ["iam", "identity-credentials", "tags", "instance-id", "hostname", "local-hostname", "local-ipv4", "ipv6", "mac"];
 
-const ALWAYS: [&str; 13] = [
+const UNCONDITIONAL_PATHS: [&str; 13] = [
     "ami-id",
     "ami-launch-index",
     "ami-manifest-path",
@@ -42,5 +42,5 @@ pub(super) fn own_paths(instance: &Instance) -> Vec<String> {
     ];
     let present = optional.into_iter().filter(|(_, is_present)| *is_present).map(|(path, _)| path);
     let keys = (0..instance.public_keys.len()).map(|index| format!("public-keys/{index}/openssh-key"));
-    ALWAYS.into_iter().chain(present).map(str::to_owned).chain(keys).collect()
+    UNCONDITIONAL_PATHS.into_iter().chain(present).map(str::to_owned).chain(keys).collect()
 }

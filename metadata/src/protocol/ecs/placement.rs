@@ -6,7 +6,7 @@ use crate::workload::{DialectPart, Instance};
 pub(super) const RESERVED_NAMES: [&str; 8] =
     ["ram", "tags", "all", "instance-id", "serial-number", "hostname", "private-ipv4", "mac"];
 
-const ALWAYS: [&str; 8] = [
+const UNCONDITIONAL_PATHS: [&str; 8] = [
     "image-id",
     "instance/instance-name",
     "instance/virtualization-solution",
@@ -37,5 +37,5 @@ pub(super) fn own_paths(instance: &Instance, part: &DialectPart) -> Vec<String> 
     ];
     let present = optional.into_iter().filter(|(_, is_present)| *is_present).map(|(path, _)| path);
     let keys = instance.public_keys.iter().map(|key| format!("public-keys/{}/openssh-key", key.name));
-    ALWAYS.into_iter().chain(present).map(str::to_owned).chain(keys).collect()
+    UNCONDITIONAL_PATHS.into_iter().chain(present).map(str::to_owned).chain(keys).collect()
 }
