@@ -94,7 +94,7 @@ pub fn etcd_and_api_server(programs: &Path, link: HostLink) -> Vec<MachineServic
                 file_flag("tls-private-key-file", &serving),
                 file_flag("kubelet-client-certificate", "kubelet-client.pem"),
                 file_flag("kubelet-client-key", "kubelet-client.pem"),
-                file_flag("kubelet-certificate-ca", "ca.crt"),
+                file_flag("kubelet-certificate-authority", "ca.crt"),
                 "--kubelet-preferred-address-types=InternalIP".into(),
                 format!("--service-account-issuer={TOKEN_ISSUER}"),
                 file_flag("service-account-key-file", "service-accounts.pub"),
