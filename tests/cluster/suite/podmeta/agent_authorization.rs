@@ -102,8 +102,8 @@ async fn agent_token_for_pod_of_another_node_or_deleted_pod_gets_403() -> Result
             pods.push(namespace.start(name, &client_pod(name, "web", json!({"nodeName": node}))).await?);
         }
         podmeta.wait_until_programmed(namespace, "web", 3).await?;
-        let token = request_token(&podmeta.system, AGENT_ACCOUNT, Some(AUDIENCE), Some(&agent_pod(podmeta, a).await?));
-        let token = token.await?;
+        let agent = agent_pod(podmeta, a).await?;
+        let token = request_token(&podmeta.system, AGENT_ACCOUNT, Some(AUDIENCE), Some(&agent)).await?;
         let request_for = |pod: &Pod| json!({"pod": pod.uid(), "dialect": "ec2"}).to_string();
         let [on_a, on_b, deleted] = pods.as_slice() else { bail!("three pods were started") };
 
