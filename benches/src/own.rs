@@ -26,7 +26,7 @@ pub(crate) fn all(plan: &Plan, folder: &Folder) -> Result<()> {
         let mut took = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3)?;
         for line in std::fs::read_to_string(file.with_extension("log"))?.lines() {
             if let Some((_, text)) =
-                line.split_once("path=\"meta-data\"").and_then(|(_, line)| line.split_once("took="))
+                line.split_once("path=\"meta-data\"").and_then(|(_, line)| line.split_once("duration="))
             {
                 took.saturating_record(nanoseconds(text.split(' ').next().unwrap_or_default())?);
             }

@@ -4,6 +4,8 @@
 
 mod query;
 mod server;
+#[cfg(test)]
+mod tests;
 
 use anyhow::{Context as _, Result};
 use podmeta_metadata::dialect::Dialect;

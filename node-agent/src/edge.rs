@@ -29,7 +29,7 @@ use podmeta_metadata::request::Request;
 use podmeta_metadata::response::{HttpResponse, ReasonPhrase};
 use podmeta_metadata::session::Keyring;
 
-use connection::Connection;
+use connection::EdgeConnection;
 pub use connection::{Arrival, EdgeServer, SocketPair};
 pub use hop_limit::SetHopLimit;
 pub use pod::EdgePod;
@@ -66,8 +66,8 @@ impl Edge {
         })
     }
 
-    /// Replaces all pods at once. A pod whose view is the same is kept. A pod whose view changed keeps its request rate and
-    /// connection counts.
+    /// Replaces all pods at once. A pod whose view is the same is kept. A pod whose view changed keeps its request rate
+    /// and connection counts.
     pub fn publish(&self, views: impl IntoIterator<Item = (PodUid, PodView)>) {
         let current = self.pods.load();
         let pods = views.into_iter().map(|(uid, view)| {
@@ -111,7 +111,7 @@ impl Edge {
 }
 
 /// Handles one request. Does not read its body: neither cloud's service does.
-async fn handle(edge: &Edge, connection: &Connection, head: &Parts) -> Response<Full<Bytes>> {
+async fn handle(edge: &Edge, connection: &EdgeConnection, head: &Parts) -> Response<Full<Bytes>> {
     let started = std::time::Instant::now();
     let arrival = &connection.arrival;
     let request = Request {

@@ -23,8 +23,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::log_throttle::LogThrottle;
 
-/// Connections that the kernel queues until they are accepted. All processes of a pod may connect at once. The client of
-/// a connection over the backlog retries after one second.
+/// Connections that the kernel queues until they are accepted. All processes of a pod may connect at once. The client
+/// of a connection over the backlog retries after one second.
 const BACKLOG: i32 = 1024;
 
 /// First delay after an accept error. Without a free file descriptor, accept fails again immediately.

@@ -1,5 +1,5 @@
-//! The client of the operator's API: HTTPS with the operator's own CA and the agent's ServiceAccount token. Both files are
-//! read for each call, because both are rotated.
+//! The client of the operator's API: HTTPS with the operator's own CA and the agent's ServiceAccount token. Both files
+//! are read for each call, because both are rotated.
 
 mod https;
 #[cfg(test)]

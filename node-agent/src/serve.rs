@@ -2,7 +2,7 @@
 //! on the node.
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod node_state;
 mod state_file;
 mod sync;
@@ -109,7 +109,7 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle) -> Result<()> {
     let endpoint = OperatorEndpoint { url: args.operator, ca: args.operator_ca, token: args.token };
     // Connections belong to the runtime that uses them, so each runtime has its own client.
     let (broker_client, sync_client) = (OperatorClient::new(endpoint.clone()), OperatorClient::new(endpoint));
-    let broker = OperatorBroker::new(broker_client, std::mem::take(&mut saved.kept));
+    let broker = OperatorBroker::new(broker_client, std::mem::take(&mut saved.broker_state));
     let keys = key_file.load(Timestamp::now())?;
     let edge = Edge::new(keys, Broker::Operator(Arc::clone(&broker)), Arc::new(Timestamp::now));
     let node = NodeState::new(Arc::clone(&edge), Arc::clone(&broker), saved);

@@ -31,8 +31,8 @@ pub(crate) fn receive_fds(socket: &UnixStream) -> io::Result<Vec<OwnedFd>> {
     let mut fds = Vec::new();
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(raw) = control {
-            // SAFETY: the kernel created these descriptors for this process when it delivered the message. No other code
-            // knows their numbers, so each one gets exactly one owner here.
+            // SAFETY: the kernel created these descriptors for this process when it delivered the message. No other
+            // code knows their numbers, so each one gets exactly one owner here.
             fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
         }
     }

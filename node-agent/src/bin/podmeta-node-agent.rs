@@ -10,7 +10,7 @@ use podmeta_node_agent::{dev, serve};
 /// Serves instance metadata to pods.
 #[derive(Parser)]
 #[command(version, about)]
-enum Args {
+enum AgentCommand {
     /// Serves pods of YAML files on loopback ports, without a cluster.
     Dev(Box<dev::DevArgs>),
     /// Serves the pods of this node with the operator's data. The chart runs it.
@@ -25,13 +25,13 @@ enum Args {
 }
 
 fn main() -> ExitCode {
-    let result = match Args::parse() {
-        Args::Dev(args) => dev::main(*args),
-        Args::Serve(args) => serve::main(*args),
+    let result = match AgentCommand::parse() {
+        AgentCommand::Dev(args) => dev::main(*args),
+        AgentCommand::Serve(args) => serve::main(*args),
         #[cfg(unix)]
-        Args::Query(args) => debug::query(&args),
+        AgentCommand::Query(args) => debug::query(&args),
         #[cfg(target_os = "linux")]
-        Args::InNamespace(args) => args.run().map(|never| match never {}),
+        AgentCommand::InNamespace(args) => args.run().map(|never| match never {}),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

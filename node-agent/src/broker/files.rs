@@ -57,8 +57,8 @@ impl FileBroker {
         from_role_secret(namespace, name, secrets.get(&(namespace.to_owned(), name.clone())), now)
     }
 
-    /// Signs a document in a blocking task, because it takes milliseconds. One document is signed at a time, so that many
-    /// signatures do not occupy all processors.
+    /// Signs a document in a blocking task, because it takes milliseconds. One document is signed at a time, so that
+    /// many signatures do not occupy all processors.
     pub(super) async fn sign(&self, document: String) -> Result<SignedDocument, String> {
         let failed = |error: &dyn Display| format!("cannot sign the identity document: {error}");
         let _permit = self.signing.acquire().await.map_err(|closed| failed(&closed))?;

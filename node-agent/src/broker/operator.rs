@@ -1,6 +1,6 @@
-//! The broker of a node. Everything comes from the operator. Credentials are cached, so that a pod causes at most one call
-//! per minute, and are served until they expire while the operator is unavailable. Signed documents are cached as long as
-//! they match the pod.
+//! The broker of a node. Everything comes from the operator. Credentials are cached, so that a pod causes at most one
+//! call per minute, and are served until they expire while the operator is unavailable. Signed documents are cached as
+//! long as they match the pod.
 
 mod call;
 mod credentials_cache;

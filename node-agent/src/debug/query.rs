@@ -96,7 +96,7 @@ fn print(args: &QueryArgs, head: &Response<()>, body: &[u8]) -> Result<()> {
     Ok(out.flush()?)
 }
 
-async fn send(args: &QueryArgs, request: http::request::Builder) -> Result<(Response<()>, Bytes)> {
+pub(super) async fn send(args: &QueryArgs, request: http::request::Builder) -> Result<(Response<()>, Bytes)> {
     let stream = UnixStream::connect(&args.socket).await;
     let mut stream = stream.with_context(|| {
         format!("cannot connect to {}; the agent must run with --debug-socket", args.socket.display())

@@ -7,7 +7,8 @@ use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::workload::Link;
 
-/// The range of addresses for pods without one: 198.18.0.0/15. RFC 2544 reserves it for benchmarks, so no real pod uses it.
+/// The range of addresses for pods without one: 198.18.0.0/15. RFC 2544 reserves it for benchmarks, so no real pod uses
+/// it.
 const RANGE_START: u32 = u32::from_be_bytes([198, 18, 0, 0]);
 const RANGE_SIZE: u32 = 1 << 17;
 

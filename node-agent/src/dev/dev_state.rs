@@ -73,6 +73,7 @@ impl DevState {
         Ok(state)
     }
 
+    /// Compiles a pod and adds it with its notes. Adds its findings to `findings`.
     fn compile_pod(
         &mut self,
         objects: &LoadedObjects,
@@ -121,24 +122,25 @@ impl DevPod {
 
 /// Formats a finding with its file and line.
 fn finding_note(objects: &LoadedObjects, finding: &Finding) -> String {
-    let what = format!("{}: {}", finding.reason, finding.message);
-    let Some(profile) = &finding.profile else { return what };
+    let message = format!("{}: {}", finding.reason, finding.message);
+    let Some(profile) = &finding.profile else { return message };
     let (namespace, name) = (&profile.namespace, &profile.name);
-    let object = format!("MetadataProfile {namespace}/{name}: {}: {what}", finding.field);
+    let object = format!("MetadataProfile {namespace}/{name}: {}: {message}", finding.field);
     match objects.locate("MetadataProfile", namespace, name, &finding.field) {
-        Some(place) => format!("{place}: {object}"),
+        Some(location) => format!("{location}: {object}"),
         None => object,
     }
 }
 
+/// Formats that a profile selects no pod, with its file and line.
 fn unmatched_profile_note(objects: &LoadedObjects, profile: &ProfileRef) -> String {
     let (namespace, name) = (&profile.namespace, &profile.name);
-    let what = format!(
+    let message = format!(
         "MetadataProfile {namespace}/{name}: spec.podSelector: selects no pod of namespace {namespace} in the files"
     );
     match objects.locate("MetadataProfile", namespace, name, "spec.podSelector") {
-        Some(place) => format!("{place}: {what}"),
-        None => what,
+        Some(location) => format!("{location}: {message}"),
+        None => message,
     }
 }
 

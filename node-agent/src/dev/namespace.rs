@@ -26,8 +26,8 @@ use crate::sys::{receive_fds, send_fds};
 /// Port of the metadata services.
 const SERVICE_PORT: u16 = 80;
 
-/// Returns the service addresses of all dialects, in the order in which their listeners are passed. IPv6 is last, because
-/// a kernel without IPv6 leaves it out.
+/// Returns the service addresses of all dialects, in the order in which their listeners are passed. IPv6 is last,
+/// because a kernel without IPv6 leaves it out.
 fn services() -> Vec<(Dialect, IpAddr)> {
     let addresses = |dialect: Dialect| dialect.protocol().selection().addresses.iter().map(move |at| (dialect, *at));
     let mut services = Dialect::ALL.into_iter().flat_map(addresses).collect::<Vec<_>>();

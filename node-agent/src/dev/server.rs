@@ -70,7 +70,7 @@ impl DevServer {
             }
             match reload(read, &mut self.files, &self.args.cluster.settings()) {
                 Reload::Unchanged => {}
-                Reload::Invalid => eprintln!("still serving what was read before"),
+                Reload::Invalid => eprintln!("keeping the previous pods until the files are valid"),
                 Reload::Changed(new) => {
                     let changes = changes(&self.state, &new);
                     publish(&self.edge, &self.broker, &new);

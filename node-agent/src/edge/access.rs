@@ -9,7 +9,7 @@ use podmeta_metadata::request::{PathClass, Request};
 use podmeta_metadata::response::HttpResponse;
 
 use crate::edge::Edge;
-use crate::edge::connection::Connection;
+use crate::edge::connection::EdgeConnection;
 use crate::edge::pod::EdgePod;
 
 /// The outcome of a request.
@@ -24,7 +24,7 @@ pub(super) struct RequestOutcome<'r> {
 /// limit are logged by [`log_rate_limited`], once a second.
 pub(super) fn record(
     edge: &Edge,
-    connection: &Connection,
+    connection: &EdgeConnection,
     dialect: Dialect,
     pod: Option<&EdgePod>,
     request: &Request<'_>,
@@ -32,10 +32,10 @@ pub(super) fn record(
 ) {
     let arrival = &connection.arrival;
     let class = PathClass::from_uri(request.uri);
-    let (status, took, rejection) = (outcome.response.status().as_u16(), outcome.duration, outcome.rejection);
+    let (status, duration, rejection) = (outcome.response.status().as_u16(), outcome.duration, outcome.rejection);
     let token_headers = dialect.protocol().token_headers();
     let token = token_headers.is_some_and(|headers| request.headers.contains_key(&headers.token));
-    edge.metrics.record_request(dialect, class, status, token, took);
+    edge.metrics.record_request(dialect, class, status, token, duration);
     let name: &dyn Display = match pod {
         Some(pod) => pod.reference(),
         None => &arrival.pod,
@@ -44,14 +44,14 @@ pub(super) fn record(
     match (rejection, class) {
         // Tokens and credentials are logged on every node. Other items are logged at debug level.
         (None, PathClass::Token | PathClass::Credentials) => {
-            tracing::info!(target: "access", pod = %name, dialect, path, status, token, ?took, "served");
+            tracing::info!(target: "access", pod = %name, dialect, path, status, token, ?duration, "served");
         }
-        (None, _) => tracing::debug!(target: "access", pod = %name, dialect, path, status, token, ?took, "served"),
+        (None, _) => tracing::debug!(target: "access", pod = %name, dialect, path, status, token, ?duration, "served"),
         (Some(Rejection::NotFound | Rejection::TooManyRequests), _) => {
-            tracing::debug!(target: "access", pod = %name, dialect, path, status, token, ?took, reason, "rejected");
+            tracing::debug!(target: "access", pod = %name, dialect, path, status, token, ?duration, reason, "rejected");
         }
         (Some(_), _) => {
-            tracing::warn!(target: "access", pod = %name, dialect, path, status, token, ?took, reason, "rejected");
+            tracing::warn!(target: "access", pod = %name, dialect, path, status, token, ?duration, reason, "rejected");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Serves one connection with hyper's HTTP/1 builder. Limits connections, the size of the head and the number of headers.
+//! Serves one connection with hyper's HTTP/1 builder. Limits connections, the size of the head and the number of
+//! headers.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -51,7 +52,7 @@ pub struct SocketPair {
 
 /// The state that all requests of one connection share.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct EdgeConnection {
     pub(super) arrival: Arrival,
     pub(super) hop_limit: Arc<ResponseHopLimit>,
     pub(super) session: LastToken,
@@ -103,7 +104,7 @@ impl EdgeServer {
         let hop_limit = Arc::new(ResponseHopLimit::default());
         let io = HopLimitedStream::new(io, arrival.family, Arc::clone(&hop_limit));
         let io = TokioIo::new(IdleTimeout::new(io));
-        let shared = (&self.edge, Connection { arrival, hop_limit, session: LastToken::default() });
+        let shared = (&self.edge, EdgeConnection { arrival, hop_limit, session: LastToken::default() });
         let service = service_fn(async |request: http::Request<Incoming>| {
             let (edge, connection) = &shared;
             let (head, _body) = request.into_parts();

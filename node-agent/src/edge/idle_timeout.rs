@@ -1,7 +1,7 @@
 //! Closes a connection that makes no progress: idle, sending its head or body slowly, or not reading its response.
 //!
-//! The deadline is 20 s after the last write, or after the start. hyper's own header timeout sets a timer for each request;
-//! this one sets a timer once per connection and checks the deadline when it fires.
+//! The deadline is 20 s after the last write, or after the start. hyper's own header timeout sets a timer for each
+//! request; this one sets a timer once per connection and checks the deadline when it fires.
 
 use std::future::Future;
 use std::io;

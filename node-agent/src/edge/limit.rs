@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use crate::log_throttle::LogThrottle;
 
-/// Longest time that a request waits for the rate limit. A request that is rejected waits as long, so that a client that
-/// retries in a loop cannot keep the agent busy.
+/// Longest time that a request waits for the rate limit. A request that is rejected waits as long, so that a client
+/// that retries in a loop cannot keep the agent busy.
 pub(super) const MAX_WAIT: Duration = Duration::from_millis(100);
 
 /// Open connections of all pods from which each pod is limited to [`MAX_CONNECTIONS_UNDER_PRESSURE`].
@@ -24,8 +24,8 @@ pub(super) struct LimitExceeded {
     pub(super) log: bool,
 }
 
-/// A token bucket (GCRA) that stores only the time at which it is full again. It reserves a slot for each request, so that
-/// waiting requests keep their order.
+/// A token bucket (GCRA) that stores only the time at which it is full again. It reserves a slot for each request, so
+/// that waiting requests keep their order.
 #[derive(Debug, Default)]
 pub(super) struct RateLimiter(Mutex<BucketState>);
 
@@ -63,8 +63,8 @@ struct ConnectionCount {
 
 /// Returns a pod's limit while all pods together have `open` connections.
 ///
-/// A connection uses 16 KiB once its client has sent bytes. So all connections use at most 160 MiB, plus 64 MiB if each of
-/// 250 pods has its share.
+/// A connection uses 16 KiB once its client has sent bytes. So all connections use at most 160 MiB, plus 64 MiB if each
+/// of 250 pods has its share.
 pub(super) fn connection_limit(limit: NonZeroU32, open: i64) -> u32 {
     if open < PRESSURE_THRESHOLD { limit.get() } else { limit.get().min(MAX_CONNECTIONS_UNDER_PRESSURE) }
 }

@@ -90,12 +90,19 @@ impl EdgeMetrics {
         registry.register("connections_refused", help, self.connections_refused.clone());
     }
 
-    pub(super) fn record_request(&self, dialect: Dialect, path: PathClass, status: u16, token: bool, took: Duration) {
+    pub(super) fn record_request(
+        &self,
+        dialect: Dialect,
+        path: PathClass,
+        status: u16,
+        token: bool,
+        duration: Duration,
+    ) {
         let token = LabelText(if token { "yes" } else { "no" });
         let labels =
             RequestLabels { dialect: LabelText(dialect.as_str()), path: LabelText(path.as_str()), status, token };
         self.requests.get_or_create(&labels).inc();
-        self.duration.observe(took.as_secs_f64());
+        self.duration.observe(duration.as_secs_f64());
     }
 
     pub(super) fn count_token(&self, dialect: Dialect) {

@@ -1,4 +1,4 @@
-//! One pod as the edge serves it: its rendered trees, and its use of its limits.
+//! A published pod: its rendered trees and the state of its limits.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,11 +23,11 @@ pub struct EdgePod {
     trees: BTreeMap<Dialect, DialectTree>,
     pub(super) rate_limiter: Arc<RateLimiter>,
     pub(super) connections: ConnectionLimiter,
-    /// The last second in which a request without a session token was served; 0 if there was none.
+    /// The Unix time of the last request that was served without a session token. 0 if there was none.
     pub(super) last_tokenless: Arc<AtomicI64>,
 }
 
-/// The tree of a pod in one dialect, and what belongs to it.
+/// The tree of a pod in one dialect, with cached headers and signatures.
 #[derive(Debug)]
 pub(super) struct DialectTree {
     pub(super) tree: Tree,
@@ -76,7 +76,7 @@ impl EdgePod {
         }
     }
 
-    /// Returns what is served.
+    /// Returns what the pod is served.
     #[must_use]
     pub fn view(&self) -> &PodView {
         &self.view
@@ -100,7 +100,7 @@ impl EdgePod {
         }
     }
 
-    /// Returns the last second in which a request without a session token was served.
+    /// Returns the Unix time of the last request that was served without a session token.
     #[must_use]
     pub fn last_tokenless(&self) -> Option<i64> {
         Some(self.last_tokenless.load(Ordering::Relaxed)).filter(|second| *second != 0)
@@ -116,6 +116,7 @@ impl EdgePod {
         }
     }
 
+    /// Returns the tree of a dialect, or `None` if the pod does not have the dialect.
     pub(super) fn tree(&self, dialect: Dialect) -> Option<&DialectTree> {
         self.trees.get(&dialect)
     }

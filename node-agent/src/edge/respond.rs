@@ -1,4 +1,4 @@
-//! Responds to one request: applies the rate limit, evaluates the request, and gets what the tree does not hold.
+//! Responds to one request: applies the rate limit, evaluates the request, and gets data that is not in the tree.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,17 +16,17 @@ use podmeta_metadata::tree::{DocumentForm, LeafValue, Lookup};
 use podmeta_metadata::workload::{Link, Workload};
 use tokio::time::Instant;
 
-use crate::edge::connection::Connection;
+use crate::edge::connection::EdgeConnection;
 use crate::edge::limit::{LimitExceeded, MAX_WAIT};
 use crate::edge::pod::{DialectTree, EdgePod};
 use crate::edge::{Edge, access, owner};
 
-/// Responds to one request of a dialect. `pod` is `None` if the pod is not known.
+/// Returns the response to a request of a dialect. `pod` is `None` if the pod is unknown.
 pub(super) async fn respond(
     edge: &Edge,
     dialect: Dialect,
     pod: Option<&EdgePod>,
-    connection: &Connection,
+    connection: &EdgeConnection,
     request: &Request<'_>,
 ) -> Result<HttpResponse, Rejection> {
     let rate_limited = match pod {
@@ -62,7 +62,7 @@ fn decide<'p>(
     edge: &Edge,
     dialect: Dialect,
     pod: Option<&'p EdgePod>,
-    connection: &Connection,
+    connection: &EdgeConnection,
     request: &Request<'_>,
     rate_limited: bool,
     now: Timestamp,
@@ -111,10 +111,12 @@ impl<'s> ServedPod<'s> {
         Some(Self { edge, dialect, pod, workload, link, tree: pod.tree(dialect)? })
     }
 
+    /// Returns the `Last-Modified` header of the tree's items.
     fn last_modified(&self) -> Option<HeaderValue> {
         self.tree.last_modified.clone()
     }
 
+    /// Returns the content of a leaf. Calls the broker if the tree does not contain it.
     async fn leaf(&self, value: &LeafValue, audience: Option<String>) -> Result<Content, Rejection> {
         match value {
             LeafValue::Text(text) => Ok((text.clone(), ContentKind::Text, self.last_modified())),
@@ -132,6 +134,7 @@ impl<'s> ServedPod<'s> {
         }
     }
 
+    /// Returns the credentials of the pod's role, or the cloud's error document.
     async fn credentials(&self) -> Result<Content, Rejection> {
         let (edge, workload, dialect) = (self.edge, self.workload, self.dialect);
         let role = workload.role(dialect).ok_or(Rejection::NotFound)?;

@@ -1,6 +1,15 @@
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Mutex;
+
 use podmeta_metadata::compile::{DenialReason, Denied};
+use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::request::Family;
 use podmeta_metadata::session::KeyBytes;
 use podmeta_metadata::workload::PodRef;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::broker::OperatorBroker;
@@ -52,4 +61,45 @@ fn changed_pod_keeps_its_limits_in_use() {
     let _permit = edge.pod(&uid).unwrap().connections.open(1, now).unwrap();
     edge.update([denied("a", "two")].map(|(uid, view)| (uid, Some(view))));
     assert!(edge.pod(&uid).unwrap().connections.open(1, now).is_err());
+}
+
+/// A log that a test can read.
+#[derive(Clone, Default)]
+struct TestLog(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for TestLog {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn rejection_of_a_denied_pod_is_logged_with_its_reason() {
+    let log = TestLog::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let edge = edge();
+    let (pod, view) = denied("a", "two MetadataProfiles match it");
+    edge.publish([(pod.clone(), view)]);
+    let (mut client, server) = UnixStream::pair().unwrap();
+    let service = Dialect::Ec2.service_address(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let arrival = Arrival { pod, service, family: Family::Ipv4, header_check: None, sockets: None };
+    let serve = EdgeServer::new(edge, CancellationToken::new()).serve(server, arrival);
+    let request = async {
+        client.write_all(b"GET /latest/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut response = String::new();
+        client.read_to_string(&mut response).await.unwrap();
+        response
+    };
+    let ((), response) = tokio::join!(serve, request);
+    assert!(response.starts_with("HTTP/1.1 403 "), "{response}");
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(log.contains("shop/a") && log.contains("two MetadataProfiles match it"), "{log}");
 }

@@ -20,29 +20,29 @@ use crate::edge::Edge;
 use crate::operator_client::{OperatorClient, OperatorEndpoint};
 use crate::serve::{NodeState, SavedState};
 
-pub(super) fn pod_uid(name: &str) -> PodUid {
+pub(crate) fn pod_uid(name: &str) -> PodUid {
     name.try_into().unwrap()
 }
 
-pub(super) fn denied_item(name: &str, reason: &str) -> WorkloadItem {
+pub(crate) fn denied_item(name: &str, reason: &str) -> WorkloadItem {
     let pod = PodRef { namespace: "shop".into(), name: name.into(), uid: pod_uid(name) };
     let reason = DenialReason::without_profile(reason);
     WorkloadItem { outcome: Outcome::Denied(Denied { pod, reason }), addresses: Vec::new() }
 }
 
-pub(super) fn added(item: WorkloadItem) -> WatchChange {
+pub(crate) fn added(item: WorkloadItem) -> WatchChange {
     WatchChange::Added { object: Box::new(item) }
 }
 
-pub(super) fn event(number: u64, change: WatchChange) -> WatchEvent {
+pub(crate) fn event(number: u64, change: WatchChange) -> WatchEvent {
     WatchEvent { resource_version: format!("e1:{number}").parse().unwrap(), change }
 }
 
-pub(super) fn list(number: u64, items: Vec<WorkloadItem>) -> WorkloadList {
+pub(crate) fn list(number: u64, items: Vec<WorkloadItem>) -> WorkloadList {
     WorkloadList { resource_version: format!("e1:{number}").parse().unwrap(), items }
 }
 
-pub(super) fn saved_broker_state(pods: &[&str]) -> SavedBrokerState {
+pub(crate) fn saved_broker_state(pods: &[&str]) -> SavedBrokerState {
     let record = |pod: &&str| PodRecord { pod: pod_uid(pod), dialect: Dialect::Ec2, value: role_credentials() };
     let signed = || SignedDocument { document: "{}".into(), signature: "s".into(), pkcs7: "p".into() };
     let document = |pod: &&str| PodRecord { pod: pod_uid(pod), dialect: Dialect::Ec2, value: signed() };
@@ -61,16 +61,22 @@ fn role_credentials() -> RoleCredentials {
     RoleCredentials { role, credentials }
 }
 
-pub(super) fn unreachable_broker(saved: SavedBrokerState) -> Arc<OperatorBroker> {
+pub(crate) fn unreachable_broker(saved: SavedBrokerState) -> Arc<OperatorBroker> {
     let url = "https://operator".parse().unwrap();
     let endpoint = OperatorEndpoint { url, ca: "/none".into(), token: "/none".into() };
     OperatorBroker::new(OperatorClient::new(endpoint), saved)
 }
 
-pub(super) fn node_state(saved: SavedState) -> Arc<NodeState> {
-    let SavedState { resource_version, items, kept } = saved;
-    let broker = unreachable_broker(kept);
+/// Returns a node state with an edge of its own.
+pub(crate) fn node_state(saved: SavedState) -> Arc<NodeState> {
+    edge_and_node_state(saved).1
+}
+
+pub(crate) fn edge_and_node_state(saved: SavedState) -> (Arc<Edge>, Arc<NodeState>) {
+    let SavedState { resource_version, items, broker_state } = saved;
+    let broker = unreachable_broker(broker_state);
     let keys = Keyring::new(KeyBytes::new([1; 32]), Timestamp::UNIX_EPOCH);
     let edge = Edge::new(keys, Broker::Operator(Arc::clone(&broker)), Arc::new(|| Timestamp::UNIX_EPOCH));
-    NodeState::new(edge, broker, SavedState { resource_version, items, kept: SavedBrokerState::default() })
+    let saved = SavedState { resource_version, items, broker_state: SavedBrokerState::default() };
+    (Arc::clone(&edge), NodeState::new(edge, broker, saved))
 }

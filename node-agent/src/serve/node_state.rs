@@ -22,7 +22,7 @@ use crate::serve::state_file::SavedState;
 /// How long after a request without a token a pod is reported as tokenless, in seconds.
 const TOKENLESS_WINDOW_SECONDS: i64 = 24 * 3600;
 
-/// The pods of the node. Items that a list or event does not change are kept, not copied.
+/// The pods of the node. Items that a list or event does not change are shared, not copied.
 pub struct NodeState {
     pods: Mutex<NodePods>,
     edge: Arc<Edge>,
@@ -41,7 +41,7 @@ struct NodePods {
 type EarlierItems = BTreeMap<PodUid, Option<Arc<WorkloadItem>>>;
 
 impl NodeState {
-    /// Creates the state from saved pods and publishes them. `saved.kept` is not used here.
+    /// Creates the state from saved pods and publishes them. `saved.broker_state` is not used here.
     #[must_use]
     pub fn new(edge: Arc<Edge>, broker: Arc<OperatorBroker>, saved: SavedState) -> Arc<Self> {
         let items = saved.items.into_iter().map(|item| (uid(&item).clone(), item)).collect();
@@ -125,7 +125,7 @@ impl NodeState {
         SavedState {
             resource_version: pods.version.clone(),
             items: pods.items.values().cloned().collect(),
-            kept: self.broker.saved_state(),
+            broker_state: self.broker.saved_state(),
         }
     }
 

@@ -26,7 +26,8 @@ pub struct SavedState {
     /// The pods of the node.
     pub items: Vec<Arc<WorkloadItem>>,
     /// Credentials and documents of the pods.
-    pub kept: SavedBrokerState,
+    #[serde(rename = "kept")]
+    pub broker_state: SavedBrokerState,
 }
 
 impl StateFile {
@@ -82,14 +83,14 @@ mod tests {
         fs::create_dir_all(&directory).unwrap();
         let file = StateFile::in_dir(&directory);
         assert!(file.read().unwrap().is_none());
-        let node = node_state(SavedState { kept: saved_broker_state(&["a"]), ..SavedState::default() });
+        let node = node_state(SavedState { broker_state: saved_broker_state(&["a"]), ..SavedState::default() });
         node.apply_list(list(3, vec![denied_item("a", "one")]));
-        let state = SavedState { kept: saved_broker_state(&["a"]), ..node.state() };
+        let state = SavedState { broker_state: saved_broker_state(&["a"]), ..node.state() };
         file.write(&state).unwrap();
         assert_eq!(fs::metadata(&*file.path()).unwrap().permissions().mode() & 0o777, 0o600);
         let read = file.read().unwrap().unwrap();
         assert_eq!((read.items, read.resource_version), (state.items, state.resource_version));
-        assert_eq!(read.kept, state.kept);
+        assert_eq!(read.broker_state, state.broker_state);
         fs::write(&*file.path(), "{").unwrap();
         assert!(file.read().unwrap().is_none());
         fs::remove_dir_all(&directory).unwrap();

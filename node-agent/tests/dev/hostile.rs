@@ -1,5 +1,5 @@
-//! Hostile clients: each gets the cloud's response or a closed connection, the server uses little memory, and another pod
-//! is served meanwhile.
+//! Hostile clients: each gets the cloud's response or a closed connection, the server uses little memory, and another
+//! pod is served meanwhile.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -76,9 +76,9 @@ fn served_while(address: &str, action: impl FnOnce()) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let token = token(address);
-            let mut kept = ClientConnection::open(address);
+            let mut connection = ClientConnection::open(address);
             while !done.load(Ordering::Relaxed) {
-                match kept.request("GET /latest/meta-data/instance-id", std::slice::from_ref(&token)) {
+                match connection.request("GET /latest/meta-data/instance-id", std::slice::from_ref(&token)) {
                     Some((200, _)) => served.fetch_add(1, Ordering::Relaxed),
                     Some((429, _)) => 0, // the rate limit applies to this loop too
                     other => panic!("the other pod got {other:?}"),

@@ -39,17 +39,17 @@ fn edit_applies_to_open_connections_and_an_invalid_edit_changes_nothing() {
     let (server, report) = DevServerProcess::start(&directory, &["-f", "."]);
     let address = endpoint_address(&report, "default/web", "ec2").unwrap();
     let token = token(&address);
-    let mut kept = ClientConnection::open(&address);
-    let mut get_item = || kept.request("GET /latest/meta-data/a", std::slice::from_ref(&token));
+    let mut open = ClientConnection::open(&address);
+    let mut get_item = || open.request("GET /latest/meta-data/a", std::slice::from_ref(&token));
     assert_eq!(get_item().unwrap().1, "one");
 
     directory.write("pods.yaml", &item("two"));
     server.wait_for_error_line("reloaded: default/web changed");
     assert_eq!(get_item().unwrap().1, "two");
 
-    directory.write("pods.yaml", &pod_and_profile("  nonsense: true\n"));
-    server.wait_for_error_line("spec.nonsense");
-    server.wait_for_error_line("still serving what was read before");
+    directory.write("pods.yaml", &pod_and_profile("  unknown: true\n"));
+    server.wait_for_error_line("spec.unknown");
+    server.wait_for_error_line("keeping the previous pods");
     assert_eq!(get_item().unwrap().1, "two");
 
     directory.write("pods.yaml", &item("three"));
@@ -66,14 +66,14 @@ fn deleted_pod_closes_its_port_and_gets_503_on_open_connections() {
     let (server, report) = DevServerProcess::start(&directory, &["-f", "."]);
     let address = endpoint_address(&report, "default/web", "ec2").unwrap();
     let token = token(&address);
-    let mut kept = ClientConnection::open(&address);
-    assert_eq!(kept.request("GET /latest/", std::slice::from_ref(&token)).unwrap().0, 200);
+    let mut open = ClientConnection::open(&address);
+    assert_eq!(open.request("GET /latest/", std::slice::from_ref(&token)).unwrap().0, 200);
     directory.write("web.yaml", "");
     server.wait_for_error_line("reloaded: default/web removed");
     assert_eq!(endpoint_address(&server.report(), "default/web", "ec2"), None);
     assert!(std::net::TcpStream::connect(&address).is_err(), "the port is closed");
-    assert_eq!(kept.request("GET /latest/", std::slice::from_ref(&token)).unwrap().0, 503);
-    assert_eq!(kept.request("GET /latest/", std::slice::from_ref(&token)), None, "the connection is closed");
+    assert_eq!(open.request("GET /latest/", std::slice::from_ref(&token)).unwrap().0, 503);
+    assert_eq!(open.request("GET /latest/", std::slice::from_ref(&token)), None, "the connection is closed");
 }
 
 #[test]

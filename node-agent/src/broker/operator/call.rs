@@ -24,8 +24,8 @@ pub(super) async fn call<A: Serialize + Sync, B: for<'de> Deserialize<'de>>(
 }
 
 /// Calls the operator until `is_current` accepts the response, for at most 3 seconds. Retries temporary failures: a
-/// replica that is shutting down, or that does not know the pod or its latest version yet (403 or 5xx). Returns the last
-/// response.
+/// replica that is shutting down, or that does not know the pod or its latest version yet (403 or 5xx). Returns the
+/// last response.
 pub(super) async fn call_until<A: Serialize + Sync, B: for<'de> Deserialize<'de>>(
     client: &OperatorClient,
     path: &str,

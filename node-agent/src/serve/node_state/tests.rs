@@ -79,11 +79,11 @@ fn pod_that_is_added_and_deleted_in_one_frame_publishes_nothing() {
 #[test]
 fn credentials_and_documents_are_removed_with_their_pod() {
     let items = vec![Arc::new(denied_item("a", "one"))];
-    let node = node_state(SavedState { resource_version: None, items, kept: saved_broker_state(&["a", "b"]) });
+    let node = node_state(SavedState { resource_version: None, items, broker_state: saved_broker_state(&["a", "b"]) });
     let outcomes = node.broker.outcomes();
     assert_eq!(outcomes[&pod_uid("a")][&Dialect::Ec2], None, "saved credentials count as a success");
     node.apply_list(list(3, vec![denied_item("a", "one")]));
-    assert_eq!(node.state().kept, saved_broker_state(&["a"]));
+    assert_eq!(node.state().broker_state, saved_broker_state(&["a"]));
     node.apply_events(vec![event(4, WatchChange::Deleted { uid: pod_uid("a") })]);
-    assert_eq!(node.state().kept, SavedBrokerState::default());
+    assert_eq!(node.state().broker_state, SavedBrokerState::default());
 }

@@ -1,4 +1,5 @@
-//! An operator with scripted responses. It records each call with its time. A call without a response left never returns.
+//! An operator with scripted responses. It records each call with its time. A call without a response left never
+//! returns.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -19,7 +20,7 @@ use crate::operator_client::OperatorError;
 use crate::serve::sync::{OperatorApi, WatchBody};
 
 /// A scripted response.
-pub(super) enum Response {
+pub(super) enum MockResponse {
     List(WorkloadList),
     /// Frames of a watch that the operator ends after the last one.
     Watch(Vec<Bytes>),
@@ -35,23 +36,23 @@ pub(super) enum Response {
 pub(super) type Call = (String, Duration);
 
 pub(super) struct MockOperator {
-    responses: Mutex<VecDeque<Response>>,
+    responses: Mutex<VecDeque<MockResponse>>,
     started: Instant,
     calls: mpsc::UnboundedSender<Call>,
 }
 
 impl MockOperator {
-    pub(super) fn new(responses: impl IntoIterator<Item = Response>) -> (Arc<Self>, mpsc::UnboundedReceiver<Call>) {
+    pub(super) fn new(responses: impl IntoIterator<Item = MockResponse>) -> (Arc<Self>, mpsc::UnboundedReceiver<Call>) {
         let (calls_tx, calls_rx) = mpsc::unbounded_channel();
         let responses = Mutex::new(responses.into_iter().collect());
         (Arc::new(Self { responses, started: Instant::now(), calls: calls_tx }), calls_rx)
     }
 
-    async fn respond(&self, call: String) -> Result<Response, OperatorError> {
+    async fn respond(&self, call: String) -> Result<MockResponse, OperatorError> {
         drop(self.calls.send((call, self.started.elapsed())));
         let response = self.responses.lock().unwrap().pop_front();
         match response {
-            Some(Response::Error(error)) => Err(error),
+            Some(MockResponse::Error(error)) => Err(error),
             Some(response) => Ok(response),
             None => std::future::pending().await,
         }
@@ -61,7 +62,7 @@ impl MockOperator {
 impl OperatorApi for MockOperator {
     async fn list(&self) -> Result<WorkloadList, OperatorError> {
         match self.respond("list".to_owned()).await? {
-            Response::List(list) => Ok(list),
+            MockResponse::List(list) => Ok(list),
             _ => panic!("the next response is not a list"),
         }
     }
@@ -70,16 +71,16 @@ impl OperatorApi for MockOperator {
         let data = |frames: Vec<Bytes>| stream::iter(frames).map(|bytes| Ok(Frame::data(bytes)));
         let broken = || stream::iter([Err(OperatorError::Unreachable("connection reset".to_owned()))]);
         Ok(match self.respond(format!("watch {from}")).await? {
-            Response::Watch(frames) => StreamBody::new(data(frames)).boxed_unsync(),
-            Response::OpenWatch(frames) => StreamBody::new(data(frames).chain(stream::pending())).boxed_unsync(),
-            Response::BrokenWatch(frames) => StreamBody::new(data(frames).chain(broken())).boxed_unsync(),
+            MockResponse::Watch(frames) => StreamBody::new(data(frames)).boxed_unsync(),
+            MockResponse::OpenWatch(frames) => StreamBody::new(data(frames).chain(stream::pending())).boxed_unsync(),
+            MockResponse::BrokenWatch(frames) => StreamBody::new(data(frames).chain(broken())).boxed_unsync(),
             _ => panic!("the next response is not a watch"),
         })
     }
 
     async fn report(&self, replica: Option<&str>, _: &Report) -> Result<(), OperatorError> {
         match self.respond(format!("report {}", replica.unwrap_or("service"))).await? {
-            Response::ReportAccepted => Ok(()),
+            MockResponse::ReportAccepted => Ok(()),
             _ => panic!("the next response is not for a report"),
         }
     }
@@ -90,11 +91,11 @@ pub(super) fn frame(events: &[WatchEvent]) -> Bytes {
     events.iter().map(|event| serde_json::to_string(event).unwrap() + "\n").collect::<String>().into()
 }
 
-pub(super) fn unavailable() -> Response {
-    Response::Error(OperatorError::Status(StatusCode::SERVICE_UNAVAILABLE))
+pub(super) fn unavailable() -> MockResponse {
+    MockResponse::Error(OperatorError::Status(StatusCode::SERVICE_UNAVAILABLE))
 }
 
-pub(super) fn not_leader(leader: &str) -> Response {
+pub(super) fn not_leader(leader: &str) -> MockResponse {
     let (status, message) = (StatusCode::MISDIRECTED_REQUEST, "not the leader".to_owned());
-    Response::Error(OperatorError::Rejected { status, message, leader: Some(leader.to_owned()) })
+    MockResponse::Error(OperatorError::Rejected { status, message, leader: Some(leader.to_owned()) })
 }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::*;
 use crate::serve::SavedState;
 use crate::serve::fixture::{added, denied_item, event, list as workload_list, node_state, pod_uid};
-use crate::serve::sync::mock::{Call, MockOperator, Response, frame, unavailable};
+use crate::serve::sync::mock::{Call, MockOperator, MockResponse, frame, unavailable};
 
 /// A node that follows an operator with these responses.
 struct Follower {
@@ -17,7 +17,7 @@ struct Follower {
 }
 
 impl Follower {
-    fn start(responses: impl IntoIterator<Item = Response>) -> Self {
+    fn start(responses: impl IntoIterator<Item = MockResponse>) -> Self {
         let (api, calls) = MockOperator::new(responses);
         let (node, synced) = (node_state(SavedState::default()), Arc::new(AtomicUsize::new(0)));
         let counter = Arc::clone(&synced);
@@ -52,7 +52,7 @@ fn pods(names: &[&str]) -> Vec<WorkloadItem> {
 async fn list_is_followed_by_a_watch_from_its_version() {
     let added = frame(&[event(4, added(denied_item("b", "one")))]);
     let mut follower =
-        Follower::start([Response::List(workload_list(3, pods(&["a"]))), Response::OpenWatch(vec![added])]);
+        Follower::start([MockResponse::List(workload_list(3, pods(&["a"]))), MockResponse::OpenWatch(vec![added])]);
     follower.expect(&["list", "watch e1:3"]).await;
     let mut changes = follower.node.changes();
     while follower.pods() != ["a", "b"] {
@@ -64,8 +64,8 @@ async fn list_is_followed_by_a_watch_from_its_version() {
 #[tokio::test(start_paused = true)]
 async fn watch_continues_from_the_last_version_after_the_stream_ends_or_breaks() {
     let events = |number| vec![frame(&[event(number, WatchChange::Bookmark)])];
-    let list = Response::List(workload_list(3, pods(&["a"])));
-    let mut follower = Follower::start([list, Response::Watch(events(5)), Response::BrokenWatch(events(7))]);
+    let list = MockResponse::List(workload_list(3, pods(&["a"])));
+    let mut follower = Follower::start([list, MockResponse::Watch(events(5)), MockResponse::BrokenWatch(events(7))]);
     follower.expect(&["list", "watch e1:3", "watch e1:5", "watch e1:7"]).await;
     assert_eq!(follower.pods(), ["a"]);
 }
@@ -73,9 +73,9 @@ async fn watch_continues_from_the_last_version_after_the_stream_ends_or_breaks()
 #[tokio::test(start_paused = true)]
 async fn status_410_relists_and_watches_without_delay() {
     let mut follower = Follower::start([
-        Response::List(workload_list(3, pods(&["a"]))),
-        Response::Error(OperatorError::VersionExpired),
-        Response::List(workload_list(9, pods(&["b"]))),
+        MockResponse::List(workload_list(3, pods(&["a"]))),
+        MockResponse::Error(OperatorError::VersionExpired),
+        MockResponse::List(workload_list(9, pods(&["b"]))),
     ]);
     follower.expect(&["list", "watch e1:3", "list"]).await;
     assert_eq!(follower.next_call().await, ("watch e1:9".to_owned(), Duration::ZERO));
@@ -85,7 +85,8 @@ async fn status_410_relists_and_watches_without_delay() {
 #[tokio::test(start_paused = true)]
 async fn invalid_event_relists_and_keeps_the_pods() {
     let invalid = vec![Bytes::from("{}\n")];
-    let mut follower = Follower::start([Response::List(workload_list(3, pods(&["a"]))), Response::OpenWatch(invalid)]);
+    let mut follower =
+        Follower::start([MockResponse::List(workload_list(3, pods(&["a"]))), MockResponse::OpenWatch(invalid)]);
     follower.expect(&["list", "watch e1:3", "list"]).await;
     assert_eq!(follower.pods(), ["a"]);
     assert!(follower.node.find("shop/a").is_some());
@@ -94,7 +95,7 @@ async fn invalid_event_relists_and_keeps_the_pods() {
 #[tokio::test(start_paused = true)]
 async fn silent_watch_times_out() {
     let mut follower =
-        Follower::start([Response::List(workload_list(3, pods(&["a"]))), Response::OpenWatch(Vec::new())]);
+        Follower::start([MockResponse::List(workload_list(3, pods(&["a"]))), MockResponse::OpenWatch(Vec::new())]);
     follower.expect(&["list", "watch e1:3"]).await;
     let (call, at) = follower.next_call().await;
     assert_eq!(call, "watch e1:3");
@@ -121,7 +122,7 @@ async fn failed_lists_are_retried_with_doubling_delays_up_to_the_maximum() {
 async fn deleted_pod_is_removed_and_a_pod_that_was_never_listed_is_unknown() {
     let deleted = frame(&[event(4, WatchChange::Deleted { uid: pod_uid("a") })]);
     let mut follower =
-        Follower::start([Response::List(workload_list(3, pods(&["a"]))), Response::Watch(vec![deleted])]);
+        Follower::start([MockResponse::List(workload_list(3, pods(&["a"]))), MockResponse::Watch(vec![deleted])]);
     follower.expect(&["list", "watch e1:3", "watch e1:4"]).await;
     assert_eq!(follower.pods(), [""; 0]);
     assert_eq!((follower.node.find("shop/a"), follower.node.find("shop/b")), (None, None));

@@ -4,9 +4,9 @@ use super::*;
 use crate::broker::operator::SavedBrokerState;
 use crate::serve::SavedState;
 use crate::serve::fixture::{denied_item, list, node_state, unreachable_broker};
-use crate::serve::sync::mock::{Call, MockOperator, Response, not_leader, unavailable};
+use crate::serve::sync::mock::{Call, MockOperator, MockResponse, not_leader, unavailable};
 
-fn start(responses: impl IntoIterator<Item = Response>) -> (Arc<NodeState>, UnboundedReceiver<Call>) {
+fn start(responses: impl IntoIterator<Item = MockResponse>) -> (Arc<NodeState>, UnboundedReceiver<Call>) {
     let (api, calls) = MockOperator::new(responses);
     let (node, broker) = (node_state(SavedState::default()), unreachable_broker(SavedBrokerState::default()));
     tokio::spawn(report(api, Arc::clone(&node), broker));
@@ -25,7 +25,8 @@ async fn expect(calls: &mut UnboundedReceiver<Call>, expected: &[&str]) -> Durat
 
 #[tokio::test(start_paused = true)]
 async fn report_follows_the_redirect_to_the_leader_and_remembers_it() {
-    let (_node, mut calls) = start([not_leader("10.0.0.2:8443"), Response::ReportAccepted, Response::ReportAccepted]);
+    let (_node, mut calls) =
+        start([not_leader("10.0.0.2:8443"), MockResponse::ReportAccepted, MockResponse::ReportAccepted]);
     let first = expect(&mut calls, &["report service", "report 10.0.0.2:8443"]).await;
     let next = expect(&mut calls, &["report 10.0.0.2:8443"]).await;
     let interval = next - first;
@@ -36,10 +37,10 @@ async fn report_follows_the_redirect_to_the_leader_and_remembers_it() {
 async fn report_goes_to_any_replica_if_the_last_leader_is_unavailable() {
     let (_node, mut calls) = start([
         not_leader("10.0.0.2:8443"),
-        Response::ReportAccepted,
+        MockResponse::ReportAccepted,
         unavailable(),
         not_leader("10.0.0.3:8443"),
-        Response::ReportAccepted,
+        MockResponse::ReportAccepted,
     ]);
     expect(&mut calls, &["report service", "report 10.0.0.2:8443"]).await;
     expect(&mut calls, &["report 10.0.0.2:8443", "report service", "report 10.0.0.3:8443"]).await;
@@ -55,7 +56,7 @@ async fn failed_report_is_retried_after_a_short_delay() {
 
 #[tokio::test(start_paused = true)]
 async fn change_is_reported_after_the_batch_delay() {
-    let (node, mut calls) = start([Response::ReportAccepted]);
+    let (node, mut calls) = start([MockResponse::ReportAccepted]);
     let first = expect(&mut calls, &["report service"]).await;
     node.apply_list(list(3, vec![denied_item("a", "one")]));
     let delay = expect(&mut calls, &["report service"]).await - first;
