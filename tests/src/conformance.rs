@@ -1,8 +1,8 @@
-//! Conformance: each case is a file with one rule of a cloud's metadata service and the requests that show it. They are
-//! played against the agent's own edge, byte for byte, over a pipe in memory and a clock that only the cases move.
+//! Conformance tests. Each case is a file with one rule of a cloud's metadata service and the requests that verify it.
+//! Cases run against the edge of the node agent over an in-memory pipe, with a clock that the case controls.
 //!
-//! `cases/objects` has the Kubernetes objects that are there; `cases/ec2` and `cases/ecs` have the cases. The form of a
-//! case is [`case::Case`].
+//! `cases/objects` has the Kubernetes objects, `cases/ec2` and `cases/ecs` have the cases. [`case::Case`] defines the
+//! file format.
 
 mod agent;
 pub mod case;
@@ -23,46 +23,46 @@ pub(crate) use self::agent::signer;
 use self::case::Case;
 pub(crate) use self::wire::pipe;
 
-/// A case and the file it came from.
+/// A case and its file.
 #[derive(Debug)]
 pub struct CaseFile {
-    /// The folder it is in.
+    /// The dialect, from the directory of the file.
     pub dialect: Dialect,
-    /// The file's name without its extension.
+    /// The file name without extension.
     pub name: String,
-    /// The case, or why it cannot be read.
+    /// The case, or the parse error.
     pub case: anyhow::Result<Case>,
 }
 
 impl CaseFile {
-    /// The case's folder and name.
+    /// Returns the ID of the case: `dialect/name`.
     #[must_use]
     pub fn id(&self) -> String {
         format!("{}/{}", self.dialect, self.name)
     }
 
-    /// The file below `cases/`.
+    /// Returns the path of the file below `cases/`.
     #[must_use]
     pub fn file(&self) -> String {
         format!("{}.yaml", self.id())
     }
 }
 
-/// The folder of the cases.
+/// Returns the directory of the cases.
 #[must_use]
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("cases")
 }
 
-/// Reads all cases of `folder`, in the order of their names.
+/// Reads all cases of `folder`, sorted by dialect and name. A file that is not a valid case is part of the result.
 ///
 /// # Errors
-/// If a folder or a file cannot be read. A file that is not a case is in the list.
+/// Fails if a directory or a file cannot be read.
 pub fn read_all(folder: &Path) -> anyhow::Result<Vec<CaseFile>> {
     let mut all = Vec::new();
     for dialect in Dialect::ALL {
-        let place = folder.join(dialect.as_str());
-        for entry in std::fs::read_dir(&place).with_context(|| format!("cannot read {}", place.display()))? {
+        let directory = folder.join(dialect.as_str());
+        for entry in std::fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))? {
             let path = entry?.path();
             let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -73,27 +73,27 @@ pub fn read_all(folder: &Path) -> anyhow::Result<Vec<CaseFile>> {
     Ok(all)
 }
 
-/// Plays cases, as many at once as there are processors. Gives the reports of those that failed, in order.
+/// Runs cases on one thread per processor. Returns the failed cases, sorted by file.
 #[must_use]
-pub fn play(folder: &Path, cases: &[CaseFile]) -> Vec<Failure> {
+pub fn run_cases(folder: &Path, cases: &[CaseFile]) -> Vec<Failure> {
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
-    let work = || {
-        while let Some(found) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let played = match &found.case {
-                Ok(case) => std::panic::catch_unwind(|| run::play(folder, found.dialect, case))
-                    .unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked"))),
-                Err(error) => Err(anyhow::anyhow!("it is not a case: {error:#}")),
+    let worker = || {
+        while let Some(file) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let result = match &file.case {
+                Ok(case) => std::panic::catch_unwind(|| run::run_case(folder, file.dialect, case))
+                    .unwrap_or_else(|_| Err(anyhow::anyhow!("the case panicked"))),
+                Err(error) => Err(anyhow::anyhow!("invalid case: {error:#}")),
             };
-            if let Err(error) = played {
-                let failure = Failure { file: found.file(), report: format!("{error:#}") };
+            if let Err(error) = result {
+                let failure = Failure { file: file.file(), report: format!("{error:#}") };
                 failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(failure);
             }
         }
     };
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, std::num::NonZero::get) {
-            scope.spawn(work);
+            scope.spawn(worker);
         }
     });
     let mut failures = failures.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -101,11 +101,11 @@ pub fn play(folder: &Path, cases: &[CaseFile]) -> Vec<Failure> {
     failures
 }
 
-/// A case that failed.
+/// A failed case.
 #[derive(Debug)]
 pub struct Failure {
-    /// The case's file below `cases/`.
+    /// The path of the file below `cases/`.
     pub file: String,
-    /// The step, what was expected and what came.
+    /// The failed step with the expected and the actual result.
     pub report: String,
 }

@@ -1,4 +1,4 @@
-//! Fuzzing: what a [`target`] promises of any input, and the [`seed`]s that a fuzzer starts from.
+//! Fuzzing: the properties of each [`target`] and the [`seed`] inputs.
 
 pub mod seed;
 pub mod target;

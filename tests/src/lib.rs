@@ -1,5 +1,8 @@
-//! Tests of podmeta as a whole. [`conformance`] plays cases against the agent's edge without a socket; [`mutation`]
-//! breaks one rule at a time and sees which cases notice; [`fuzz`] has what may not happen whatever the input.
+//! Tests of podmeta across crates.
+//!
+//! - [`conformance`] runs cases against the edge of the node agent without sockets.
+//! - [`mutation`] changes one rule at a time in the source and reports which cases fail.
+//! - [`fuzz`] has the fuzz targets and their seeds.
 
 pub mod conformance;
 pub mod fuzz;

@@ -1,5 +1,5 @@
-//! Holds docs/coverage.md and the examples to each other: what a row promises is served for a pod of
-//! `examples/full.yaml`, what it says is absent is 404, and nothing is served that no row covers.
+//! Compares docs/coverage.md with the trees of `examples/full.yaml`. Every row of a served path must be served, every row
+//! of an absent path must return 404, and every served path must have a row.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
@@ -17,8 +17,8 @@ use podmeta_metadata::request::TOKEN_PATH;
 use podmeta_metadata::tree::Lookup;
 use serde_json::Value as Json;
 
-use crate::example::{Example, Pod};
-use crate::rows::{Names, Row, Source, fits, rows};
+use crate::example::{ExamplePod, ExamplePods};
+use crate::rows::{CoverageRow, PlaceholderNames, RowSource, path_matches, rows};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -28,22 +28,22 @@ fn read(file: &str) -> String {
     std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("cannot read {file}: {error}"))
 }
 
-fn full() -> Example {
-    Example::read("examples/full.yaml", &read("examples/full.yaml"))
+fn full() -> ExamplePods {
+    ExamplePods::read("examples/full.yaml", &read("examples/full.yaml"))
 }
 
-fn table(dialect: Dialect) -> Vec<Row> {
+fn table(dialect: Dialect) -> Vec<CoverageRow> {
     rows("docs/coverage.md", &read("docs/coverage.md"), dialect)
 }
 
-fn assert_none(faults: &[String]) {
-    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+fn assert_no_failures(failures: &[String]) {
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Whether a row's path is served as what its form says: a listing, or a leaf.
-fn is_served(pod: &Pod, dialect: Dialect, row: &Row, path: &str) -> bool {
+/// Returns true if `path` is served as a listing for a directory row, or as a leaf otherwise.
+fn is_served(pod: &ExamplePod, dialect: Dialect, row: &CoverageRow, path: &str) -> bool {
     if row.path == TOKEN_PATH {
-        return pod.makes_tokens(dialect);
+        return pod.issues_tokens(dialect);
     }
     match pod.get(dialect, path) {
         Some(Lookup::Listing(lines)) => row.is_directory() && !lines.is_empty(),
@@ -52,32 +52,32 @@ fn is_served(pod: &Pod, dialect: Dialect, row: &Row, path: &str) -> bool {
     }
 }
 
-/// The paths that a row stands for on a pod.
-fn paths(pod: &Pod, dialect: Dialect, row: &Row, names: &Names) -> Vec<String> {
+/// Expands the path of a row with the names that a pod lists.
+fn paths(pod: &ExamplePod, dialect: Dialect, row: &CoverageRow, names: &PlaceholderNames) -> Vec<String> {
     row.paths(names, |directory| pod.names(dialect, directory))
 }
 
-/// Every name that any row's placeholder stands for on any pod.
-fn names(example: &Example, dialect: Dialect, table: &[Row]) -> Names {
-    let mut names = Names::new();
+/// Returns the names that each placeholder has on any pod.
+fn names(example: &ExamplePods, dialect: Dialect, table: &[CoverageRow]) -> PlaceholderNames {
+    let mut names = PlaceholderNames::new();
     for pod in example.pods(dialect) {
         for row in table {
-            row.learn(&mut names, |directory| pod.names(dialect, directory));
+            row.collect_names(&mut names, |directory| pod.names(dialect, directory));
         }
     }
     names
 }
 
 #[test]
-fn every_row_is_served_as_it_says_or_absent_for_a_reason() {
+fn every_row_is_served_or_absent_as_documented() {
     let example = full();
     let bare = example.without_items();
     for dialect in Dialect::ALL {
         let table = table(dialect);
         let names = names(&example, dialect, &table);
-        let mut faults = Vec::new();
+        let mut failures = Vec::new();
         for row in &table {
-            let served = |example: &Example| {
+            let served = |example: &ExamplePods| {
                 example.pods(dialect).any(|pod| {
                     let paths = paths(pod, dialect, row, &names);
                     paths.iter().any(|path| is_served(pod, dialect, row, path))
@@ -90,50 +90,52 @@ fn every_row_is_served_as_it_says_or_absent_for_a_reason() {
                 })
             };
             match &row.source {
-                Source::Own(_) if served(&bare) => {}
-                Source::Own(_) => faults.push(row.fault("is not served by podmeta itself")),
-                Source::Item(_) if served(&bare) => faults.push(row.fault("is served without an item")),
-                Source::Item(_) if served(&example) => {}
-                Source::Item(_) => faults.push(row.fault("is no item of the example")),
-                Source::Absent(_) => faults.extend(anything().map(|path| row.fault(&format!("is served: {path}")))),
+                RowSource::Builtin(_) if served(&bare) => {}
+                RowSource::Builtin(_) => failures.push(row.failure("is not served without an item")),
+                RowSource::Item(_) if served(&bare) => failures.push(row.failure("is served without an item")),
+                RowSource::Item(_) if served(&example) => {}
+                RowSource::Item(_) => failures.push(row.failure("is not an item of the example")),
+                RowSource::Absent(_) => {
+                    failures.extend(anything().map(|path| row.failure(&format!("is served: {path}"))))
+                }
             }
-            let (Source::Own(why) | Source::Item(why) | Source::Absent(why)) = &row.source;
-            if why.trim().is_empty() {
-                faults.push(row.fault("does not say from where, or why not"));
+            let (RowSource::Builtin(reason) | RowSource::Item(reason) | RowSource::Absent(reason)) = &row.source;
+            if reason.trim().is_empty() {
+                failures.push(row.failure("has no source or reason"));
             }
         }
-        assert_none(&faults);
+        assert_no_failures(&failures);
     }
 }
 
 #[test]
-fn nothing_is_served_that_no_row_covers() {
+fn every_served_path_has_a_row() {
     let example = full();
     for dialect in Dialect::ALL {
         let table = table(dialect);
-        let covers = |path: &str| table.iter().any(|row| !row.is_absent() && fits(&row.path, path));
-        let mut faults = Vec::new();
+        let covers = |path: &str| table.iter().any(|row| !row.is_absent() && path_matches(&row.path, path));
+        let mut failures = Vec::new();
         for pod in example.pods(dialect) {
             for path in pod.tree(dialect).paths() {
                 let found = pod.get(dialect, &format!("/latest/{path}"));
                 let directory = if matches!(found, Some(Lookup::Listing(_))) && !path.is_empty() { "/" } else { "" };
                 let path = format!("/latest/{path}{directory}");
                 if !covers(&path) && !pod.has_item(dialect, &path) {
-                    faults.push(format!("{path} of {} has no row", pod.name));
+                    failures.push(format!("{path} of {} has no row", pod.name));
                 }
             }
             for version in pod.names(dialect, "/") {
                 if !covers(&format!("/{version}/")) {
-                    faults.push(format!("the version {version} has no row"));
+                    failures.push(format!("the version {version} has no row"));
                 }
             }
         }
-        assert_none(&faults);
+        assert_no_failures(&failures);
     }
 }
 
 #[test]
-fn no_path_has_two_rows() {
+fn every_path_has_one_row() {
     for dialect in Dialect::ALL {
         let table = table(dialect);
         let paths = table.iter().map(|row| &row.path).collect::<BTreeSet<_>>();
@@ -142,42 +144,42 @@ fn no_path_has_two_rows() {
     }
 }
 
-/// When a row shows: since its own date, and no earlier than the directories that it is in.
-fn shows_since<'r>(table: &'r [Row], row: &'r Row) -> &'r str {
+/// Returns the first version that serves a row: the latest date of the row and its parent directories.
+fn first_version<'r>(table: &'r [CoverageRow], row: &'r CoverageRow) -> &'r str {
     let above = table.iter().filter(|other| other.is_directory() && row.path.starts_with(&other.path));
-    // `1.0` is before every date in byte order.
+    // `1.0` sorts before every date.
     above.chain([row]).filter_map(|row| row.since.as_deref()).max().unwrap_or("1.0")
 }
 
 #[test]
-fn an_ec2_item_shows_since_the_version_of_its_row() {
+fn ec2_item_is_served_since_the_version_of_its_row() {
     let (table, example) = (table(Dialect::Ec2), full().without_items());
     let names = names(&example, Dialect::Ec2, &table);
-    let mut faults = Vec::new();
-    for row in table.iter().filter(|row| matches!(row.source, Source::Own(_))) {
+    let mut failures = Vec::new();
+    for row in table.iter().filter(|row| matches!(row.source, RowSource::Builtin(_))) {
         let Some(below) = row.path.strip_prefix("/latest/").filter(|below| !below.is_empty() && *below != "api/token")
         else {
             continue;
         };
-        let since = shows_since(&table, row);
+        let since = first_version(&table, row);
         for pod in example.pods(Dialect::Ec2) {
             let path =
                 paths(pod, Dialect::Ec2, row, &names).into_iter().find(|path| is_served(pod, Dialect::Ec2, row, path));
             let Some(path) = path else { continue };
             let below = if path == row.path { below } else { path.trim_start_matches("/latest/") };
             for version in ec2::version::PREFIXES {
-                // `latest` is after every date in byte order.
+                // `latest` sorts after every date.
                 if pod.get(Dialect::Ec2, &format!("/{version}/{below}")).is_some() != (version >= since) {
-                    faults.push(row.fault(&format!("is wrong in version {version}: it shows since {since}")));
+                    failures.push(row.failure(&format!("is wrong in version {version}: expected since {since}")));
                 }
             }
         }
     }
-    assert_none(&faults);
+    assert_no_failures(&failures);
 }
 
 #[test]
-fn every_ecs_row_is_the_same_in_both_versions() {
+fn ecs_row_is_equal_in_both_versions() {
     let (table, example) = (table(Dialect::Ecs), full());
     let names = names(&example, Dialect::Ecs, &table);
     let [dated, latest] = ecs::tree::PREFIXES;
@@ -193,17 +195,17 @@ fn every_ecs_row_is_the_same_in_both_versions() {
 }
 
 #[test]
-fn the_examples_have_no_problem_and_nothing_to_find() {
+fn examples_have_no_problems_and_no_findings() {
     for file in ["examples/quickstart.yaml", "examples/full.yaml"] {
-        let example = Example::read(file, &read(file));
-        assert_eq!(example.notes, [""; 0], "{file}");
+        let example = ExamplePods::read(file, &read(file));
+        assert_eq!(example.findings, [""; 0], "{file}");
     }
 }
 
 #[test]
-fn the_quickstart_is_one_pod_with_a_role_in_both_dialects() {
+fn quickstart_has_one_pod_with_a_role_in_both_dialects() {
     let file = "examples/quickstart.yaml";
-    let example = Example::read(file, &read(file));
+    let example = ExamplePods::read(file, &read(file));
     for dialect in Dialect::ALL {
         let [pod] = example.pods(dialect).collect::<Vec<_>>()[..] else { panic!("not one pod") };
         assert_eq!(pod.name, "default/web");
@@ -212,7 +214,7 @@ fn the_quickstart_is_one_pod_with_a_role_in_both_dialects() {
     }
 }
 
-/// The paths of all fields of a schema, below `field`.
+/// Appends the paths of all fields of a schema below `field`.
 fn fields(schema: &Json, field: &str, all: &mut Vec<String>) {
     if let Some(items) = schema.get("items") {
         return fields(items, field, all);
@@ -224,7 +226,7 @@ fn fields(schema: &Json, field: &str, all: &mut Vec<String>) {
     }
 }
 
-/// Whether an object has a field; of a list, any element may have it.
+/// Returns true if an object, or any element of a list, has a field.
 fn has(value: &Json, field: &[&str]) -> bool {
     match (value, field) {
         (Json::Array(items), _) => items.iter().any(|item| has(item, field)),
@@ -234,9 +236,9 @@ fn has(value: &Json, field: &[&str]) -> bool {
 }
 
 #[test]
-fn the_full_example_uses_every_field_of_both_resources() {
+fn full_example_uses_every_field_of_both_resources() {
     let objects: Vec<Json> = serde_saphyr::from_multiple(&read("examples/full.yaml")).unwrap();
-    let mut faults = Vec::new();
+    let mut failures = Vec::new();
     for (file, kind) in [("metadataprofiles.yaml", "MetadataProfile"), ("metadatapolicies.yaml", "MetadataPolicy")] {
         let definition: Json = serde_saphyr::from_str(&read(&format!("charts/podmeta/files/crds/{file}"))).unwrap();
         let schema = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").unwrap();
@@ -246,9 +248,9 @@ fn the_full_example_uses_every_field_of_both_resources() {
         for field in all {
             let path = field.split('.').collect::<Vec<_>>();
             if !objects.iter().any(|object| object["kind"] == kind && has(object, &path)) {
-                faults.push(format!("no {kind} has {field}"));
+                failures.push(format!("no {kind} of the example has the field {field}"));
             }
         }
     }
-    assert_none(&faults);
+    assert_no_failures(&failures);
 }

@@ -1,5 +1,5 @@
-//! Each fuzz target for a moment: every seed, every input that was ever found to break it (`found/TARGET`), and changed
-//! seeds. For longer, with a fuzzer that sees which code an input reaches: `make fuzz`.
+//! Short run of each fuzz target: every seed, every recorded failing input (`found/TARGET`) and mutated seeds.
+//! `make fuzz` runs a coverage-guided fuzzer.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
@@ -10,11 +10,11 @@ use proptest::arbitrary::any;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-/// How many changed seeds are tried.
-const CHANGED: u32 = 3000;
+/// Number of mutated inputs for each target.
+const MUTATED_INPUTS: u32 = 3000;
 
-/// Words that matter to some parser here.
-const WORDS: [&str; 24] = [
+/// Texts with a special meaning for one of the parsers.
+const DICTIONARY: [&str; 24] = [
     "\r\n",
     "\r",
     "\n",
@@ -41,21 +41,22 @@ const WORDS: [&str; 24] = [
     "\u{feff}",
 ];
 
-/// Tries every seed, every input that was found, and changed ones of both: bytes replaced, words put in, parts taken out, doubled, or taken from another seed.
+/// Runs `target` on every seed, every recorded failing input and mutations of both. A mutation replaces bytes, inserts a
+/// text of `DICTIONARY`, removes or duplicates a range, or copies a range of another seed.
 fn fuzz(name: &str, mut seeds: Vec<Vec<u8>>, target: fn(&[u8])) {
-    let found = Path::new(env!("CARGO_MANIFEST_DIR")).join("found").join(name);
-    if found.exists() {
-        seeds.extend(std::fs::read_dir(found).unwrap().map(|file| std::fs::read(file.unwrap().path()).unwrap()));
+    let regressions = Path::new(env!("CARGO_MANIFEST_DIR")).join("found").join(name);
+    if regressions.exists() {
+        seeds.extend(std::fs::read_dir(regressions).unwrap().map(|file| std::fs::read(file.unwrap().path()).unwrap()));
     }
     for seed in &seeds {
         target(seed);
     }
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    let (index, word) = (any::<proptest::sample::Index>(), proptest::sample::select(&WORDS[..]));
+    let (index, word) = (any::<proptest::sample::Index>(), proptest::sample::select(&DICTIONARY[..]));
     let change = (0..5_u8, index.clone(), index.clone(), word, proptest::num::u8::ANY);
     let input = (index.clone(), index, proptest::collection::vec(change, 1..6));
-    for _ in 0..CHANGED {
+    for _ in 0..MUTATED_INPUTS {
         let (seed, other, changes) = input.new_tree(&mut runner).unwrap().current();
         let (mut bytes, other) = (seeds[seed.index(seeds.len())].clone(), &seeds[other.index(seeds.len())]);
         for (kind, from, to, word, byte) in changes {
@@ -75,39 +76,39 @@ fn fuzz(name: &str, mut seeds: Vec<Vec<u8>>, target: fn(&[u8])) {
                 }
             }
         }
-        let shown = String::from_utf8_lossy(&bytes).into_owned();
+        let input_text = String::from_utf8_lossy(&bytes).into_owned();
         if std::panic::catch_unwind(|| target(&bytes)).is_err() {
-            panic!("the target fails on {shown:?}");
+            panic!("target panicked on {input_text:?}");
         }
     }
 }
 
 #[test]
-fn request() {
+fn request_target_accepts_seeds_and_mutations() {
     fuzz("request", seed::requests().unwrap(), target::request);
 }
 
 #[test]
-fn path() {
+fn path_target_accepts_seeds_and_mutations() {
     fuzz("path", seed::paths().unwrap(), target::path);
 }
 
 #[test]
-fn token() {
+fn token_target_accepts_seeds_and_mutations() {
     fuzz("token", seed::tokens(), target::token);
 }
 
 #[test]
-fn objects() {
+fn objects_target_accepts_seeds_and_mutations() {
     fuzz("objects", seed::objects().unwrap(), target::objects);
 }
 
 #[test]
-fn cel() {
+fn cel_target_accepts_seeds_and_mutations() {
     fuzz("cel", seed::expressions().unwrap(), target::cel);
 }
 
 #[test]
-fn tag() {
+fn tag_target_accepts_seeds_and_mutations() {
     fuzz("tag", seed::tags(), target::tag);
 }

@@ -1,4 +1,4 @@
-//! What holds for every pod, path and token.
+//! Property tests of trees, paths and tokens.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
@@ -15,17 +15,17 @@ use podmeta_node_agent::dev::InputFile;
 use podmeta_node_agent::edge::PodView;
 use proptest::prelude::*;
 
-const START: i64 = 1_767_600_000;
+const START_TIME: i64 = 1_767_600_000;
 
 fn at(seconds: i64) -> Timestamp {
-    Timestamp::from_second(START + seconds).unwrap()
+    Timestamp::from_second(START_TIME + seconds).unwrap()
 }
 
-/// Where a name that resolves is not listed, or one that is listed does not resolve: what a path begins with.
+/// Path prefixes for which listing and lookup differ.
 const EXCEPTIONS: [(Dialect, &str); 2] = [
-    // Listed with the name of the key, `0=my-key`; the path has the number alone.
+    // The listing has `0=my-key`, the path has only the number.
     (Dialect::Ec2, "meta-data/public-keys/0"),
-    // Answers, and is in no listing.
+    // Served but not listed.
     (Dialect::Ecs, "meta-data/all"),
 ];
 
@@ -33,7 +33,7 @@ fn is_exception(dialect: Dialect, path: &str) -> bool {
     EXCEPTIONS.iter().any(|(of, start)| *of == dialect && path.starts_with(start))
 }
 
-/// The trees of two pods; every value that a pod can choose holds its own name.
+/// Renders the trees of two pods. All configurable values of a pod contain the name of the pod.
 fn trees(labels: &[String], items: &[String], roles: bool) -> Vec<(String, Dialect, Tree)> {
     let mut text = "{apiVersion: v1, kind: Node, metadata: {name: node-1, labels: {topology.kubernetes.io/region: eu-west-1, topology.kubernetes.io/zone: eu-west-1a, node.kubernetes.io/instance-type: m7i.large}}}\n".to_owned();
     text.push_str(
@@ -71,10 +71,10 @@ spec:
         ));
     }
     let texts = [InputFile { name: "pods.yaml".to_owned(), text }];
-    let world = DevState::compile(&texts, at(0), &Settings::default());
-    let world = world.unwrap_or_else(|problems| panic!("{problems:#?}\n{}", texts[0].text));
+    let dev_state = DevState::compile(&texts, at(0), &Settings::default());
+    let dev_state = dev_state.unwrap_or_else(|problems| panic!("{problems:#?}\n{}", texts[0].text));
     let mut trees = Vec::new();
-    for (name, pod) in &world.pods {
+    for (name, pod) in &dev_state.pods {
         let PodView::Served(workload, link) = &pod.view else { panic!("{name} is denied") };
         for dialect in Dialect::ALL {
             trees.extend(dialect.protocol().render(workload, link).map(|tree| (name.clone(), dialect, tree)));
@@ -85,7 +85,7 @@ spec:
 
 fn label() -> impl Strategy<Value = String> {
     "([a-z]([a-z0-9-]{0,8}[a-z0-9])?/)?[a-z]([a-z0-9._-]{0,10}[a-z0-9])?"
-        .prop_filter("YAML has its own words", |label| {
+        .prop_filter("label is a YAML boolean or null", |label| {
             !matches!(label.as_str(), "y" | "n" | "yes" | "no" | "on" | "off" | "true" | "false" | "null")
         })
 }
@@ -94,7 +94,7 @@ fn item() -> impl Strategy<Value = String> {
     "x[a-z0-9._-]{0,6}(/[a-z0-9_-]{1,6}){0,3}"
 }
 
-/// Every name of the lines of a listing, as it stands in a path.
+/// Returns the names of a listing without trailing slashes.
 fn names(listing: &[u8]) -> Vec<String> {
     std::str::from_utf8(listing).unwrap().lines().map(|line| line.trim_end_matches('/').to_owned()).collect()
 }
@@ -107,12 +107,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_listed_name_resolves_and_every_name_that_resolves_is_listed(
+    fn listed_names_resolve_and_resolving_names_are_listed(
         labels in proptest::collection::btree_set(label(), 0..6),
         items in proptest::collection::btree_set(item(), 0..5),
         roles in any::<bool>(),
     ) {
-        let (labels, items) = (Vec::from_iter(labels), apart(items));
+        let (labels, items) = (Vec::from_iter(labels), without_nested(items));
         for (pod, dialect, tree) in trees(&labels, &items, roles) {
             for version in 0..=20 {
                 for path in tree.paths() {
@@ -121,12 +121,12 @@ proptest! {
                         for name in names(&listing) {
                             let child = join(path, &name);
                             prop_assert!(tree.get(&child, SinceVersion(version)).is_some() || is_exception(dialect, &child),
-                                "{pod} {dialect}: {path:?} lists {name:?}, which is not there in version {version}");
+                                "{pod} {dialect}: {path:?} lists {name:?}, which does not resolve in version {version}");
                         }
                     }
                     let Some((parent, name)) = path.rsplit_once('/').or((!path.is_empty()).then_some(("", path))) else { continue };
                     let Some(Lookup::Listing(listing)) = tree.get(parent, SinceVersion(version)) else {
-                        return Err(TestCaseError::fail(format!("{pod} {dialect}: {path} is in no directory")));
+                        return Err(TestCaseError::fail(format!("{pod} {dialect}: {path} has no parent listing")));
                     };
                     prop_assert!(names(&listing).iter().any(|listed| listed == name) || is_exception(dialect, path),
                         "{pod} {dialect}: {parent:?} does not list {name:?} in version {version}");
@@ -136,7 +136,7 @@ proptest! {
     }
 
     #[test]
-    fn no_path_of_a_pod_leads_to_what_is_another_s(
+    fn path_of_a_pod_never_returns_data_of_another_pod(
         labels in proptest::collection::btree_set(label(), 0..4),
         picks in proptest::collection::vec((any::<proptest::sample::Index>(), "(%2e%2e/|\\.\\./|/|%2f|omega/|alpha/|\\PC{1,3}){0,3}"), 1..40),
     ) {
@@ -154,19 +154,19 @@ proptest! {
                         Some(Lookup::Leaf(_)) | None => continue,
                     };
                     let body = String::from_utf8_lossy(&body).into_owned();
-                    prop_assert!(!body.contains(other), "{own} {dialect}: {raw} shows {body}");
+                    prop_assert!(!body.contains(other), "{own} {dialect}: {raw} returns {body}");
                 }
             }
         }
     }
 
     #[test]
-    fn a_token_opens_its_own_pod_dialect_key_and_time_and_nothing_else(
+    fn token_is_valid_only_for_its_pod_dialect_key_and_lifetime(
         pods in ("[a-z0-9-]{1,36}", "[a-z0-9-]{1,36}"),
         same in (any::<bool>(), any::<bool>(), any::<bool>()),
         (ttl, later) in (1..=21_600_i64, -100..30_000_i64),
         key in 1..=200_u8,
-        remembered in any::<bool>(),
+        cached in any::<bool>(),
     ) {
         let (same_pod, same_dialect, same_key) = same;
         prop_assume!(pods.0 != pods.1);
@@ -175,23 +175,23 @@ proptest! {
         let own = ring(key);
         let token = own.issue(&uid(&pods.0), Dialect::Ec2, TokenTtl::try_from(ttl).unwrap(), at(0)).unwrap();
         let last = LastToken::default();
-        if remembered {
+        if cached {
             prop_assert!(own.verify(token.as_bytes(), &last, &uid(&pods.0), Dialect::Ec2, at(0)).is_ok());
         }
-        let asked = if same_key { own } else { ring(key + 1) };
+        let verifier = if same_key { own } else { ring(key + 1) };
         let pod = uid(if same_pod { &pods.0 } else { &pods.1 });
         let dialect = if same_dialect { Dialect::Ec2 } else { Dialect::Ecs };
-        let verified = asked.verify(token.as_bytes(), &last, &pod, dialect, at(later));
-        let opens = same_pod && same_dialect && same_key && later < ttl;
-        prop_assert_eq!(verified.is_ok(), opens, "{:?}", verified);
+        let verified = verifier.verify(token.as_bytes(), &last, &pod, dialect, at(later));
+        let is_valid = same_pod && same_dialect && same_key && later < ttl;
+        prop_assert_eq!(verified.is_ok(), is_valid, "{:?}", verified);
         if let Ok(left) = verified {
             prop_assert_eq!(i64::from(left), (ttl - later).min(ttl));
         }
     }
 }
 
-/// Paths of which none lies below another.
-fn apart(paths: std::collections::BTreeSet<String>) -> Vec<String> {
+/// Removes paths that are below another path.
+fn without_nested(paths: std::collections::BTreeSet<String>) -> Vec<String> {
     let below = |path: &String| paths.iter().any(|other| path.starts_with(&format!("{other}/")));
     paths.iter().filter(|path| !below(path)).cloned().collect()
 }

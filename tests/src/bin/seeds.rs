@@ -1,4 +1,4 @@
-//! Writes what the fuzzer starts from: a file for each seed, below the folder that is named.
+//! Writes the seed corpus of the fuzz targets. Usage: `seeds DIRECTORY`.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use podmeta_tests::fuzz::seed;
 
 fn main() -> anyhow::Result<()> {
-    let folder = PathBuf::from(std::env::args_os().nth(1).context("name a folder")?);
+    let folder = PathBuf::from(std::env::args_os().nth(1).context("missing argument: output directory")?);
     for (target, seeds) in [
         ("request", seed::requests()?),
         ("path", seed::paths()?),

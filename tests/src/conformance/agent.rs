@@ -1,4 +1,4 @@
-//! The agent that a case talks to: the edge of the real one, over objects, keys and a clock that the case holds.
+//! The agent under test: the edge of the node agent with objects, keys and a clock that the case controls.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,91 +22,91 @@ use podmeta_node_agent::edge::{Arrival, Edge, EdgeServer, SocketPair};
 use tokio_util::sync::CancellationToken;
 
 use super::case::Restart;
-use super::objects::Objects;
-use super::wire::{Connection, pipe};
+use super::objects::CaseObjects;
+use super::wire::{PipeConnection, pipe};
 
-/// When every case starts: 2026-01-05T08:22:00Z.
-const START: i64 = 1_767_601_320;
+/// Start time of every case in Unix seconds: 2026-01-05T08:22:00Z.
+const START_TIME: i64 = 1_767_601_320;
 
-/// An agent.
-pub(super) struct Agent {
+/// A node agent without sockets and without an operator.
+pub(super) struct CaseAgent {
     edge: Arc<Edge>,
     files: Arc<FileBroker>,
     keys: Keyring,
-    made_keys: u8,
+    key_count: u8,
     clock: Arc<AtomicI64>,
-    objects: Objects,
-    /// The UID that each pod had last, so that a pod that is gone still has a link.
+    objects: CaseObjects,
+    /// Last UID of each pod, by name. Deleted pods stay, so that a case can connect on their links.
     uids: BTreeMap<String, PodUid>,
     tables: Vec<SocketTable>,
 }
 
-impl Agent {
-    /// An agent with these objects.
-    pub(super) fn start(objects: Objects) -> anyhow::Result<Self> {
-        let clock = Arc::new(AtomicI64::new(START));
+impl CaseAgent {
+    /// Starts an agent with these objects.
+    pub(super) fn start(objects: CaseObjects) -> anyhow::Result<Self> {
+        let clock = Arc::new(AtomicI64::new(START_TIME));
         let keys = Keyring::new(key_bytes(1), now(&clock)?);
         let (edge, files) = edge(&keys, &clock)?;
         let (uids, tables) = (BTreeMap::new(), Vec::new());
-        let mut agent = Self { edge, files, keys, made_keys: 1, clock, objects, uids, tables };
-        agent.publish()?;
+        let mut agent = Self { edge, files, keys, key_count: 1, clock, objects, uids, tables };
+        agent.compile_and_publish()?;
         Ok(agent)
     }
 
-    /// Changes the objects.
+    /// Applies patches to the objects.
     pub(super) fn change(&mut self, patches: &[serde_json::Value]) -> anyhow::Result<()> {
         self.objects.patch(patches)?;
-        self.publish()
+        self.compile_and_publish()
     }
 
-    /// Changes the objects in a way that must be refused with these words, and takes the change back.
-    pub(super) fn refuse(&mut self, patches: &[serde_json::Value], says: &str) -> anyhow::Result<()> {
+    /// Applies patches that must be rejected with a message that contains `says`, then reverts them.
+    pub(super) fn expect_rejection(&mut self, patches: &[serde_json::Value], says: &str) -> anyhow::Result<()> {
         let before = self.objects.clone();
         self.objects.patch(patches)?;
-        let refused = self.publish();
+        let result = self.compile_and_publish();
         self.objects = before;
-        match refused {
-            Ok(()) => bail!("it was not refused"),
-            Err(error) => ensure!(error.to_string().contains(says), "it was refused in other words: {error}"),
+        match result {
+            Ok(()) => bail!("the change was accepted"),
+            Err(error) => ensure!(error.to_string().contains(says), "wrong rejection message: {error}"),
         }
         Ok(())
     }
 
-    /// Starts anew, with the keys as a file has them or with new ones.
+    /// Restarts the agent with its saved keys or with new ones.
     pub(super) fn restart(&mut self, how: Restart) -> anyhow::Result<()> {
         self.keys = match how {
             Restart::SameKeys => Keyring::from_json(&self.keys.to_json()?)?,
             Restart::NewKeys => Keyring::new(self.next_key(), now(&self.clock)?),
         };
         (self.edge, self.files) = edge(&self.keys, &self.clock)?;
-        self.publish()
+        self.compile_and_publish()
     }
 
-    /// Replaces the session key.
-    pub(super) fn rotate(&mut self) -> anyhow::Result<()> {
+    /// Rotates the session key.
+    pub(super) fn rotate_key(&mut self) -> anyhow::Result<()> {
         let key = self.next_key();
         self.keys = self.keys.rotated(key, now(&self.clock)?);
         self.edge.set_keys(self.keys.clone());
         Ok(())
     }
 
-    /// Moves the clock. Forward, the time of connections and limits moves too.
-    pub(super) async fn wait(&self, seconds: i64) {
+    /// Moves the clock by `seconds`. A positive value also advances the tokio clock of timeouts and limits.
+    pub(super) async fn advance_clock(&self, seconds: i64) {
         self.clock.fetch_add(seconds, Ordering::Relaxed);
         if let Ok(seconds) = u64::try_from(seconds) {
             tokio::time::sleep(std::time::Duration::from_secs(seconds)).await;
         }
     }
 
-    /// A connection on the link of a pod.
+    /// Opens a connection on the link of a pod.
     pub(super) fn connect(
         &mut self,
         pod: &str,
         dialect: Dialect,
         family: Family,
         user: Option<u32>,
-    ) -> anyhow::Result<Connection> {
-        let uid = self.uids.get(pod).with_context(|| format!("there is no pod {pod}"))?.clone();
+    ) -> anyhow::Result<PipeConnection> {
+        let uid = self.uids.get(pod).with_context(|| format!("unknown pod {pod}"))?.clone();
         let peer = match user {
             None => None,
             Some(user) => {
@@ -128,24 +128,24 @@ impl Agent {
     }
 
     fn next_key(&mut self) -> KeyBytes {
-        self.made_keys += 1;
-        key_bytes(self.made_keys)
+        self.key_count += 1;
+        key_bytes(self.key_count)
     }
 
-    /// Gives the edge what the objects say, as `dev` does after a change of its files.
-    fn publish(&mut self) -> anyhow::Result<()> {
-        let text = InputFile { name: "objects".to_owned(), text: self.objects.yaml() };
-        let mut world = match DevState::compile(&[text], now(&self.clock)?, &Settings::default()) {
-            Ok(world) => world,
+    /// Compiles the objects and publishes the pods to the edge, as `dev` does after a file change.
+    fn compile_and_publish(&mut self) -> anyhow::Result<()> {
+        let file = InputFile { name: "objects".to_owned(), text: self.objects.yaml() };
+        let mut state = match DevState::compile(&[file], now(&self.clock)?, &Settings::default()) {
+            Ok(state) => state,
             Err(problems) => {
                 let problems = problems.iter().map(|problem| format!("{problem:?}")).collect::<Vec<_>>();
-                bail!("the objects are wrong: {}", problems.join("; "));
+                bail!("invalid objects: {}", problems.join("; "));
             }
         };
-        world.secrets.retain(|key, _| !self.objects.is_lost(key));
-        self.uids.extend(world.pods.iter().map(|(name, pod)| (name.clone(), pod.uid.clone())));
-        self.files.set_secrets(world.secrets);
-        self.edge.publish(world.pods.into_values().map(|pod| (pod.uid, pod.view)));
+        state.secrets.retain(|key, _| !self.objects.is_deleted(key));
+        self.uids.extend(state.pods.iter().map(|(name, pod)| (name.clone(), pod.uid.clone())));
+        self.files.set_secrets(state.secrets);
+        self.edge.publish(state.pods.into_values().map(|pod| (pod.uid, pod.view)));
         Ok(())
     }
 }
@@ -165,10 +165,10 @@ fn key_bytes(number: u8) -> KeyBytes {
     KeyBytes::new([number; 32])
 }
 
-/// A signer; the key is made once, because making one takes long.
+/// Returns a signer. The RSA key is generated once per process because generation is slow.
 ///
 /// # Errors
-/// If no key can be made.
+/// Fails if the key cannot be generated.
 pub(crate) fn signer() -> anyhow::Result<Signer> {
     static KEY: OnceLock<Option<(Vec<u8>, Vec<u8>)>> = OnceLock::new();
     let made = KEY.get_or_init(|| {
@@ -176,27 +176,27 @@ pub(crate) fn signer() -> anyhow::Result<Signer> {
         let certificate = rcgen::CertificateParams::default().self_signed(&key).ok()?;
         Some((key.serialize_der(), certificate.der().to_vec()))
     });
-    let (key, certificate) = made.as_ref().context("no key could be made")?;
+    let (key, certificate) = made.as_ref().context("cannot generate the signing key")?;
     Ok(Signer::new(key, certificate)?)
 }
 
-/// A folder with a kernel's table of sockets, removed at the end.
+/// A temporary directory with a copy of `/proc/net/tcp`. Dropping it removes the directory.
 struct SocketTable(PathBuf);
 
 impl SocketTable {
-    /// The table that says that a connection is of a user's process, and the two ends of that connection.
+    /// Creates a table with one connection of a process of `user`. Returns it with the addresses of the connection.
     fn with(user: u32) -> anyhow::Result<(Self, SocketPair)> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let table = Self(std::env::temp_dir().join(format!("podmeta-sockets-{}-{number}", std::process::id())));
         std::fs::create_dir_all(&table.0)?;
-        // Addresses are in the machine's byte order.
-        let written = |address: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(address));
+        // The kernel writes addresses in native byte order.
+        let encode = |address: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(address));
         let (pod, service) = ([10, 0, 1, 23], [169, 254, 169, 254]);
-        let (theirs, ours) = (written(pod), written(service));
+        let (pod_hex, service_hex) = (encode(pod), encode(service));
         let text = format!(
             "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
-             0: {theirs}:C350 {ours}:0050 01 00000000:00000000 00:00000000 00000000 {user:>5} 0 2 1 0 20 4 30 10 -1\n"
+             0: {pod_hex}:C350 {service_hex}:0050 01 00000000:00000000 00:00000000 00000000 {user:>5} 0 2 1 0 20 4 30 10 -1\n"
         );
         std::fs::write(table.0.join("tcp"), text)?;
         let (remote, local) = (SocketAddr::from((pod, 50_000)), SocketAddr::from((service, 80)));

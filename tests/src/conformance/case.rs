@@ -1,7 +1,7 @@
-//! A case as its file has it: one rule of a cloud's metadata service, and the requests that show it.
+//! The file format of a case: one rule of a cloud's metadata service and the requests that verify it.
 //!
-//! Texts of requests (`send`, `headers`, `raw`) are bytes: every character is one byte, so `\xFF` is the byte 255.
-//! `${name}` in them, and in what is expected, is a value that an earlier step saved.
+//! In request texts (`send`, `headers`, `raw`), every character is one byte: `\xFF` is the byte 255.
+//! `${name}` in request texts and expectations is replaced by a value that an earlier step saved.
 
 use anyhow::{Context as _, ensure};
 use podmeta_metadata::dialect::Dialect;
@@ -14,20 +14,20 @@ use super::expect::Expect;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Case {
-    /// The rule, as a sentence; the file has its name.
+    /// The rule, as a sentence. The file name is derived from it.
     pub rule: String,
-    /// Where the rule comes from, in short; `podmeta's choice` where the sources say nothing.
+    /// The source of the rule, or `podmeta's choice` if no source defines it.
     pub source: String,
-    /// The fixture of objects that are there at the start.
+    /// The fixture with the initial objects.
     #[serde(default = "standard")]
     pub objects: String,
-    /// What is different from the fixture: merge patches (RFC 7396) by kind, namespace and name.
+    /// Merge patches (RFC 7396) of the fixture, by kind, namespace and name.
     #[serde(default)]
     pub patch: Vec<serde_json::Value>,
-    /// The pod that asks, as `namespace/name`.
+    /// The pod that sends the requests, as `namespace/name`.
     #[serde(default = "web")]
     pub pod: String,
-    /// What is done, in order.
+    /// The steps, in order.
     pub steps: Vec<Step>,
 }
 
@@ -39,55 +39,55 @@ fn web() -> String {
     "default/web".to_owned()
 }
 
-/// One step: an action, how the request travels, and what must come of it.
+/// One step: an action, how to send the request, and the expected response.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Step {
-    // What is done: exactly one of these.
-    /// Gets a token, which must work.
+    // The action. Exactly one of these is set.
+    /// Requests a token. The request must succeed.
     pub token: Option<TokenStep>,
-    /// A request line without its version.
+    /// Sends a request, given by its request line without the version.
     pub send: Option<String>,
-    /// The exact bytes of one or more requests.
+    /// Sends the exact bytes of one or more requests.
     pub raw: Option<String>,
-    /// Asks for a directory and for all that it lists, and so on down; each must be there.
+    /// Requests a directory and everything that it lists, recursively. Each request must return 200.
     pub crawl: Option<String>,
-    /// Makes a bad token of a good one.
+    /// Creates an invalid token from a valid one.
     pub forge: Option<Forge>,
-    /// Moves the clock: `90s`, `6h`, or back with a minus sign.
+    /// Moves the clock: `90s`, `6h`, or backwards with a minus sign.
     pub wait: Option<String>,
-    /// Patches the objects, as when a cluster changes.
+    /// Patches the objects.
     pub change: Option<Vec<serde_json::Value>>,
-    /// Patches the objects in a way that must be refused; what was there stays.
-    pub refuse: Option<Refused>,
-    /// Starts the agent anew.
+    /// Patches the objects in a way that must be rejected. The objects do not change.
+    pub refuse: Option<RejectedChange>,
+    /// Restarts the agent.
     pub restart: Option<Restart>,
-    /// Replaces the session key.
+    /// Rotates the session key.
     #[serde(default)]
     pub rotate: bool,
 
-    // How a request travels.
-    /// The pod on whose link it is sent, if not the case's.
+    // How to send the request.
+    /// The pod that sends the request. Default: the pod of the case.
     pub pod: Option<String>,
-    /// The dialect whose address it is sent to, if not the case's.
+    /// The dialect whose service address is used. Default: the dialect of the case.
     pub dialect: Option<Dialect>,
-    /// The kind of address it is sent to.
+    /// The address family.
     #[serde(default)]
-    pub over: Over,
-    /// The user that owns the sending process.
+    pub over: AddressFamily,
+    /// The user ID of the sending process.
     pub user: Option<u32>,
-    /// The connection it is sent on: one that a former step opened under this name, or a new one that is kept.
+    /// The name of a kept connection. It is opened on first use.
     pub on: Option<String>,
-    /// The name of a token, which is sent in the dialect's header.
+    /// The name of the token to send in the dialect's token header.
     pub with: Option<String>,
-    /// Headers, each as `Name: value`. `Host` is the dialect's address unless it is here.
+    /// Headers, each as `Name: value`. `Host` defaults to the dialect's IPv4 address.
     #[serde(default)]
     pub headers: Vec<String>,
-    /// How often it is sent.
+    /// The number of times to send the request.
     #[serde(default = "once")]
     pub times: u32,
 
-    /// What must come back.
+    /// The expected response.
     pub expect: Option<Expect>,
 }
 
@@ -95,14 +95,14 @@ fn once() -> u32 {
     1
 }
 
-/// Gets a token.
+/// A token request.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenStep {
-    /// The name it is saved under.
+    /// The name of the saved token.
     #[serde(rename = "as")]
     pub name: String,
-    /// The life it is asked for, in seconds.
+    /// The requested TTL in seconds.
     #[serde(default = "six_hours")]
     pub ttl: u32,
 }
@@ -111,61 +111,61 @@ fn six_hours() -> u32 {
     21_600
 }
 
-/// Makes a bad token of a good one.
+/// Creates an invalid token from a valid one.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Forge {
-    /// The name of the good one.
+    /// The name of the valid token.
     pub token: String,
-    /// The name that the bad one is saved under.
+    /// The name of the saved invalid token.
     #[serde(rename = "as")]
     pub name: String,
-    /// What is done to it.
+    /// The kind of forgery.
     pub by: Forgery,
 }
 
-/// What can be done to a token by one who has no key.
+/// Changes to a token that are possible without the signing key.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Forgery {
-    /// The last character is cut off.
+    /// Removes the last character.
     Cut,
-    /// One bit of the signature is flipped.
+    /// Flips one bit of the signature.
     FlipSignature,
-    /// The claims name another pod, under the old signature.
+    /// Replaces the pod in the claims and keeps the signature.
     OtherPod,
-    /// The claims end an hour later, under the old signature.
+    /// Moves the expiry one hour later and keeps the signature.
     LongerLife,
-    /// The header says that there is no signature, and there is none.
+    /// Sets the algorithm to `none` and removes the signature.
     AlgNone,
-    /// More base64 than any token is long.
+    /// Replaces the token by 4096 letters, longer than any token.
     TooLong,
 }
 
-/// A change that must be refused.
+/// A change of the objects that must be rejected.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Refused {
+pub struct RejectedChange {
     /// The patches.
     pub change: Vec<serde_json::Value>,
-    /// What the refusal must say.
+    /// A text that the rejection message must contain.
     pub says: String,
 }
 
-/// How the agent starts anew.
+/// How the agent restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Restart {
-    /// With the keys of its file.
+    /// With the saved keys.
     SameKeys,
-    /// Its file is gone, so it makes new ones.
+    /// With new keys, as after a loss of the key file.
     NewKeys,
 }
 
-/// The kind of address that a request is sent to.
+/// The address family of a request.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Over {
+pub enum AddressFamily {
     /// IPv4.
     #[default]
     Ipv4,
@@ -173,56 +173,55 @@ pub enum Over {
     Ipv6,
 }
 
-impl From<Over> for Family {
-    fn from(over: Over) -> Self {
+impl From<AddressFamily> for Family {
+    fn from(over: AddressFamily) -> Self {
         match over {
-            Over::Ipv4 => Self::Ipv4,
-            Over::Ipv6 => Self::Ipv6,
+            AddressFamily::Ipv4 => Self::Ipv4,
+            AddressFamily::Ipv6 => Self::Ipv6,
         }
     }
 }
 
-/// What a step does.
+/// The action of a step.
 #[derive(Clone, Copy, Debug)]
 pub enum Action<'s> {
-    /// Gets a token.
+    /// Requests a token.
     Token(&'s TokenStep),
     /// Sends a request.
     Send(&'s str),
     /// Sends bytes.
     Raw(&'s str),
-    /// Walks a tree.
+    /// Requests a directory recursively.
     Crawl(&'s str),
-    /// Makes a bad token.
+    /// Creates an invalid token.
     Forge(&'s Forge),
     /// Moves the clock.
     Wait(&'s str),
-    /// Changes the objects.
+    /// Patches the objects.
     Change(&'s [serde_json::Value]),
-    /// Changes the objects in a way that must be refused.
-    Refuse(&'s Refused),
-    /// Starts the agent anew.
+    /// Patches the objects in a way that must be rejected.
+    RejectChange(&'s RejectedChange),
+    /// Restarts the agent.
     Restart(Restart),
-    /// Replaces the session key.
+    /// Rotates the session key.
     Rotate,
 }
 
 impl Case {
-    /// Reads a case.
+    /// Parses a case.
     ///
     /// # Errors
-    /// If the text is not a case, or a step does nothing, or several things at once.
+    /// Fails if the text is not a case or a step does not have exactly one action.
     pub fn read(text: &str) -> anyhow::Result<Self> {
         let case: Self = serde_saphyr::from_str(text)?;
-        ensure!(!case.steps.is_empty(), "it has no step");
+        ensure!(!case.steps.is_empty(), "the case has no steps");
         for (at, step) in case.steps.iter().enumerate() {
             step.action().with_context(|| format!("step {}", at + 1))?;
         }
         Ok(case)
     }
 
-    /// The name that the case's file must have, without its extension: the rule in lower case, with one hyphen for
-    /// whatever stands between words.
+    /// Returns the required file name without extension: the words of the rule in lower case, joined by hyphens.
     #[must_use]
     pub fn name(&self) -> String {
         let words = self.rule.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
@@ -231,10 +230,10 @@ impl Case {
 }
 
 impl Step {
-    /// What the step does.
+    /// Returns the action of the step.
     ///
     /// # Errors
-    /// If that is nothing, or several things, or nothing is expected of a request.
+    /// Fails if the step does not have exactly one action, or `expect` is set without a request or missing for one.
     pub fn action(&self) -> anyhow::Result<Action<'_>> {
         let actions = [
             self.token.as_ref().map(Action::Token),
@@ -244,16 +243,19 @@ impl Step {
             self.forge.as_ref().map(Action::Forge),
             self.wait.as_deref().map(Action::Wait),
             self.change.as_deref().map(Action::Change),
-            self.refuse.as_ref().map(Action::Refuse),
+            self.refuse.as_ref().map(Action::RejectChange),
             self.restart.map(Action::Restart),
             self.rotate.then_some(Action::Rotate),
         ];
         let mut actions = actions.into_iter().flatten();
         let (Some(action), None) = (actions.next(), actions.next()) else {
-            anyhow::bail!("it does nothing, or several things");
+            anyhow::bail!("the step must have exactly one action");
         };
-        let asks = matches!(action, Action::Send(_) | Action::Raw(_));
-        ensure!(asks == self.expect.is_some(), "a request, and nothing else, has an expect");
+        let sends_request = matches!(action, Action::Send(_) | Action::Raw(_));
+        ensure!(
+            sends_request == self.expect.is_some(),
+            "`expect` is required for `send` and `raw`, and not allowed for other actions"
+        );
         Ok(action)
     }
 }
@@ -263,7 +265,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_field_or_a_step_without_an_action_is_an_error() {
+    fn unknown_field_or_step_without_action_is_an_error() {
         let case = |steps: &str| Case::read(&format!("rule: A rule\nsource: doc\nsteps:\n{steps}\n"));
         assert!(case("- {send: GET /, expect: {status: 200}}").is_ok());
         assert!(case("- {send: GET /, expect: {status: [200, 400], closed: true}}").is_ok());
@@ -281,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_named_after_its_rule() {
+    fn file_name_is_derived_from_rule() {
         let case = Case::read("rule: A GET (HEAD too) gets 404, not 40x\nsource: doc\nsteps: [{wait: 1s}]\n").unwrap();
         assert_eq!(case.name(), "a-get-head-too-gets-404-not-40x");
     }

@@ -1,4 +1,4 @@
-//! What must come back, held against what came.
+//! Expected responses and their comparison with actual ones.
 
 use std::collections::BTreeMap;
 
@@ -9,69 +9,69 @@ use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::saved::Saved;
-use super::wire::{Exchange, Response};
+use super::saved::SavedValues;
+use super::wire::{Exchange, WireResponse};
 
-/// What must come back. What is absent is not looked at.
+/// The expected response. Absent fields are not compared.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Expect {
-    /// The status of each response: a number, or several where several requests are in `raw`. None at all: `[]`.
+    /// The status of each response: a number, or a list if `raw` has several requests. `[]` expects no response.
     pub status: Statuses,
     /// The reason phrase.
     pub reason: Option<String>,
     /// The whole body.
     pub body: Option<String>,
-    /// The whole body, in hexadecimal digits.
+    /// The whole body as hexadecimal digits.
     pub body_hex: Option<String>,
-    /// The body's length.
+    /// The length of the body in bytes.
     pub length: Option<usize>,
-    /// A regular expression for the whole body.
+    /// A regular expression that must match the whole body.
     pub body_matches: Option<String>,
-    /// What the body must hold.
+    /// A text that the body must contain.
     pub body_contains: Option<String>,
-    /// What the body must not hold.
+    /// A text that the body must not contain.
     pub body_lacks: Option<String>,
-    /// What the body, decoded from base64 in lines, must hold.
+    /// A text that the body must contain after base64 decoding. Line breaks are ignored.
     pub decoded_contains: Option<String>,
-    /// The entries of a listing, all of them in order, with a line feed between them and none at the end.
+    /// All lines of a listing in order. The last line has no line feed.
     pub lines: Option<Vec<String>>,
-    /// Lines that must be among those of the body.
+    /// Lines that the body must have.
     #[serde(default)]
     pub has_lines: Vec<String>,
-    /// Lines that must not be among those of the body.
+    /// Lines that the body must not have.
     #[serde(default)]
     pub lacks_lines: Vec<String>,
-    /// Members that the body's JSON must have, at least.
+    /// Members that the JSON body must have. Additional members are allowed.
     pub json: Option<serde_json::Value>,
-    /// Headers and their values; `/…/` is a regular expression.
+    /// Required headers and their values. `/…/` is a regular expression.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
-    /// Headers that must not be there.
+    /// Headers that must be absent.
     #[serde(default)]
     pub absent: Vec<String>,
-    /// What the head must hold, as it was written.
+    /// A text that the raw response head must contain.
     pub head_contains: Option<String>,
-    /// Whether the connection was closed by the agent after the last response.
+    /// True if the agent must close the connection after the last response.
     pub closed: Option<bool>,
-    /// The hop limit that was set on the connection before the first byte of the response; `0` if none was set.
+    /// The hop limit set on the connection before the first byte of the response, or `0` if none was set.
     pub hop_limit: Option<u8>,
-    /// Saves the body under a name.
+    /// The name under which the body is saved.
     pub save: Option<String>,
 }
 
-/// One status or several.
+/// One or more status codes.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub enum Statuses {
-    /// That of the one response.
+    /// The status of a single response.
     One(u16),
-    /// Those of all responses on the connection, in order.
+    /// The statuses of all responses, in order.
     All(Vec<u16>),
 }
 
 impl Statuses {
-    /// All of them.
+    /// Returns all statuses.
     #[must_use]
     pub fn all(&self) -> &[u16] {
         match self {
@@ -81,7 +81,7 @@ impl Statuses {
     }
 }
 
-/// What is different, a line each.
+/// Differences between expected and actual response, one per line.
 #[derive(Debug, Default)]
 pub(super) struct Differences(Vec<String>);
 
@@ -90,14 +90,14 @@ impl Differences {
         self.0.push(format!("{what}: got {got:?}, expected {expected:?}"));
     }
 
-    /// An error that has them all, if there are any.
+    /// Returns an error with all differences, if any.
     pub(super) fn into_result(self) -> anyhow::Result<()> {
         if self.0.is_empty() { Ok(()) } else { Err(anyhow::anyhow!("\n      {}", self.0.join("\n      "))) }
     }
 }
 
-/// Holds an exchange against what is expected; bodies and headers are those of the last response.
-pub(super) fn compare(exchange: &Exchange, expect: &Expect, saved: &Saved) -> anyhow::Result<()> {
+/// Compares an exchange with the expectation. Body and headers are those of the last response.
+pub(super) fn compare(exchange: &Exchange, expect: &Expect, saved: &SavedValues) -> anyhow::Result<()> {
     let mut differences = Differences::default();
     let statuses = exchange.responses.iter().map(|response| response.status).collect::<Vec<_>>();
     if statuses != expect.status.all() {
@@ -113,7 +113,12 @@ pub(super) fn compare(exchange: &Exchange, expect: &Expect, saved: &Saved) -> an
     differences.into_result()
 }
 
-fn head(response: &Response, expect: &Expect, saved: &Saved, differences: &mut Differences) -> anyhow::Result<()> {
+fn head(
+    response: &WireResponse,
+    expect: &Expect,
+    saved: &SavedValues,
+    differences: &mut Differences,
+) -> anyhow::Result<()> {
     if let Some(reason) = &expect.reason
         && *reason != response.reason
     {
@@ -121,11 +126,11 @@ fn head(response: &Response, expect: &Expect, saved: &Saved, differences: &mut D
     }
     for (name, value) in &expect.headers {
         let (got, value) = (response.header(&name.to_ascii_lowercase()), saved.fill(value)?);
-        let fits = match value.strip_prefix('/').and_then(|value| value.strip_suffix('/')) {
+        let matches = match value.strip_prefix('/').and_then(|value| value.strip_suffix('/')) {
             Some(pattern) => whole(pattern)?.is_match(got.unwrap_or_default()),
             None => got == Some(value.as_str()),
         };
-        if !fits {
+        if !matches {
             differences.add(name, got, value);
         }
     }
@@ -147,7 +152,12 @@ fn head(response: &Response, expect: &Expect, saved: &Saved, differences: &mut D
     Ok(())
 }
 
-fn body(response: &Response, expect: &Expect, saved: &Saved, differences: &mut Differences) -> anyhow::Result<()> {
+fn body(
+    response: &WireResponse,
+    expect: &Expect,
+    saved: &SavedValues,
+    differences: &mut Differences,
+) -> anyhow::Result<()> {
     let bytes = response.body.as_slice();
     let text = String::from_utf8_lossy(bytes);
     if let Some(body) = &expect.body {
@@ -173,11 +183,11 @@ fn body(response: &Response, expect: &Expect, saved: &Saved, differences: &mut D
             differences.add("body", &text, pattern);
         }
     }
-    for (part, is_there) in [(&expect.body_contains, true), (&expect.body_lacks, false)] {
+    for (part, must_contain) in [(&expect.body_contains, true), (&expect.body_lacks, false)] {
         let Some(part) = part else { continue };
         let part = saved.fill(part)?;
-        if text.contains(&part) != is_there {
-            differences.add(if is_there { "body without" } else { "body with" }, &text, part);
+        if text.contains(&part) != must_contain {
+            differences.add(if must_contain { "body without" } else { "body with" }, &text, part);
         }
     }
     if let Some(part) = &expect.decoded_contains {
@@ -197,7 +207,7 @@ fn body(response: &Response, expect: &Expect, saved: &Saved, differences: &mut D
     Ok(())
 }
 
-fn listing(text: &str, expect: &Expect, saved: &Saved, differences: &mut Differences) -> anyhow::Result<()> {
+fn listing(text: &str, expect: &Expect, saved: &SavedValues, differences: &mut Differences) -> anyhow::Result<()> {
     let lines = text.split('\n').collect::<Vec<_>>();
     if let Some(expected) = &expect.lines {
         let expected = expected.iter().map(|line| saved.fill(line)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -205,22 +215,22 @@ fn listing(text: &str, expect: &Expect, saved: &Saved, differences: &mut Differe
             differences.add("lines", &lines, expected);
         }
     }
-    for (some, are_there) in [(&expect.has_lines, true), (&expect.lacks_lines, false)] {
+    for (some, must_contain) in [(&expect.has_lines, true), (&expect.lacks_lines, false)] {
         for line in some {
-            if lines.contains(&saved.fill(line)?.as_str()) != are_there {
-                differences.add(if are_there { "lines without" } else { "lines with" }, &lines, line);
+            if lines.contains(&saved.fill(line)?.as_str()) != must_contain {
+                differences.add(if must_contain { "lines without" } else { "lines with" }, &lines, line);
             }
         }
     }
     Ok(())
 }
 
-/// A pattern for a whole text.
+/// Compiles a regular expression that must match a whole text.
 fn whole(pattern: &str) -> anyhow::Result<Regex> {
     Regex::new(&format!("(?s)^(?:{pattern})$")).with_context(|| pattern.to_owned())
 }
 
-/// Whether `got` has all that `expected` has: objects may have more members.
+/// Returns true if `got` equals `expected`, except for additional members of objects.
 fn includes(got: &Value, expected: &Value) -> bool {
     match (got, expected) {
         (Value::Object(got), Value::Object(expected)) => {

@@ -1,4 +1,4 @@
-//! The Kubernetes objects of a case: a fixture, and the patches that make it another.
+//! The Kubernetes objects of a case: a fixture and patches.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -6,44 +6,44 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-/// The objects that are there.
+/// The Kubernetes objects that the agent of a case sees.
 #[derive(Clone, Debug)]
-pub(super) struct Objects {
+pub(super) struct CaseObjects {
     all: Vec<Value>,
-    /// Secrets that were deleted, by namespace and name. Files may not refer to what is not there, a cluster may: they
-    /// stay in the files, and nobody gives them out.
-    lost: BTreeSet<(String, String)>,
+    /// Deleted Secrets, by namespace and name. The manifest loader rejects references to missing Secrets, a cluster
+    /// does not. Deleted Secrets therefore stay in the manifests, but the broker does not return them.
+    deleted: BTreeSet<(String, String)>,
 }
 
-impl Objects {
+impl CaseObjects {
     /// Reads `objects/NAME.yaml`.
     pub(super) fn read(folder: &Path, name: &str) -> anyhow::Result<Self> {
         let path = folder.join("objects").join(format!("{name}.yaml"));
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let all = serde_saphyr::from_multiple(&text).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(Self { all, lost: BTreeSet::new() })
+        Ok(Self { all, deleted: BTreeSet::new() })
     }
 
-    /// Applies patches: each changes the object of its kind, namespace and name, or is a new one; one that says
-    /// `$patch: delete` takes the object away.
+    /// Applies merge patches. A patch changes the object with the same kind, namespace and name, or adds a new object.
+    /// `$patch: delete` deletes the object.
     pub(super) fn patch(&mut self, patches: &[Value]) -> anyhow::Result<()> {
         for patch in patches {
             let (kind, namespace, name) = key(patch);
             let secret = (kind == "Secret").then(|| (namespace.to_owned(), name.to_owned()));
             let at = self.all.iter().position(|object| key(object) == key(patch));
             match (at, patch.get("$patch").and_then(Value::as_str)) {
-                (Some(_), Some("delete")) if secret.is_some() => self.lost.extend(secret),
+                (Some(_), Some("delete")) if secret.is_some() => self.deleted.extend(secret),
                 (Some(at), Some("delete")) => drop(self.all.remove(at)),
-                (_, Some(_)) => bail!("there is no object to delete like {patch}"),
+                (_, Some(_)) => bail!("no object to delete matches {patch}"),
                 (Some(at), None) => {
-                    merge(self.all.get_mut(at).context("it was found")?, patch);
-                    self.lost.retain(|lost| Some(lost) != secret.as_ref());
+                    merge(self.all.get_mut(at).context("object index is out of range")?, patch);
+                    self.deleted.retain(|deleted| Some(deleted) != secret.as_ref());
                 }
                 (None, None) => {
                     let mut object = Value::Null;
                     merge(&mut object, patch);
                     if object.get("apiVersion").is_none() {
-                        bail!("there is no object to patch like {patch}");
+                        bail!("no object to patch matches {patch}");
                     }
                     self.all.push(object);
                 }
@@ -52,18 +52,18 @@ impl Objects {
         Ok(())
     }
 
-    /// Whether a Secret, given by namespace and name, was deleted.
-    pub(super) fn is_lost(&self, secret: &(String, String)) -> bool {
-        self.lost.contains(secret)
+    /// Returns true if the Secret, given by namespace and name, was deleted.
+    pub(super) fn is_deleted(&self, secret: &(String, String)) -> bool {
+        self.deleted.contains(secret)
     }
 
-    /// The objects as a file has them.
+    /// Returns the objects as a multi-document YAML file.
     pub(super) fn yaml(&self) -> String {
         self.all.iter().map(|object| format!("---\n{object}\n")).collect() // JSON is YAML
     }
 }
 
-/// Kind, namespace and name. Objects without a namespace are in `default`, as kubectl has it.
+/// Returns kind, namespace and name. The namespace defaults to `default`, as in kubectl.
 fn key(object: &Value) -> (&str, &str, &str) {
     let text = |path: &str| object.pointer(path).and_then(Value::as_str);
     (
@@ -73,7 +73,7 @@ fn key(object: &Value) -> (&str, &str, &str) {
     )
 }
 
-/// A JSON merge patch (RFC 7396).
+/// Applies a JSON merge patch (RFC 7396).
 fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
@@ -99,10 +99,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_patch_changes_adds_and_deletes() {
+    fn patch_changes_adds_and_deletes_objects() {
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "labels": {"x": "1", "y": "2"}}});
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "default"}});
-        let mut objects = Objects { all: vec![pod, secret], lost: BTreeSet::new() };
+        let mut objects = CaseObjects { all: vec![pod, secret], deleted: BTreeSet::new() };
         let same = json!({"kind": "Pod", "metadata": {"name": "a", "namespace": "default", "labels": {"x": null}}});
         objects.patch(&[same]).unwrap();
         assert_eq!(objects.all[0].pointer("/metadata/labels"), Some(&json!({"y": "2"})));
@@ -115,8 +115,8 @@ mod tests {
         assert!(objects.patch(&[delete]).is_err());
         let of_secret = ("default".to_owned(), "s".to_owned());
         objects.patch(&[json!({"$patch": "delete", "kind": "Secret", "metadata": {"name": "s"}})]).unwrap();
-        assert!(objects.is_lost(&of_secret));
+        assert!(objects.is_deleted(&of_secret));
         objects.patch(&[json!({"kind": "Secret", "metadata": {"name": "s"}, "stringData": {"a": "b"}})]).unwrap();
-        assert!(!objects.is_lost(&of_secret));
+        assert!(!objects.is_deleted(&of_secret));
     }
 }

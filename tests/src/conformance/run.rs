@@ -1,4 +1,4 @@
-//! Plays one case: each step in turn, against one agent.
+//! Runs the steps of one case in order against one agent.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,34 +8,37 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use podmeta_metadata::dialect::Dialect;
 
-use super::agent::Agent;
+use super::agent::CaseAgent;
 use super::case::{Action, Case, Forgery, Step, TokenStep};
 use super::expect::{Expect, compare};
-use super::objects::Objects;
-use super::saved::Saved;
-use super::wire::{Connection, Exchange};
+use super::objects::CaseObjects;
+use super::saved::SavedValues;
+use super::wire::{Exchange, PipeConnection};
 
-/// More than any tree lists: a walk ends.
-const MOST_ITEMS: usize = 500;
+/// Maximum number of items of a crawl. Ends a crawl of a tree that lists itself.
+const MAX_ITEMS: usize = 500;
 
-/// Plays a case; the error says which step failed, and how.
-pub(super) fn play(folder: &Path, dialect: Dialect, case: &Case) -> anyhow::Result<()> {
+/// Runs a case.
+///
+/// # Errors
+/// Returns the number of the failed step and the difference.
+pub(super) fn run_case(folder: &Path, dialect: Dialect, case: &Case) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     runtime.block_on(async {
-        let mut objects = Objects::read(folder, &case.objects)?;
-        let saved = Saved::texts();
+        let mut objects = CaseObjects::read(folder, &case.objects)?;
+        let saved = SavedValues::predefined();
         objects.patch(&saved.fill_all(&case.patch)?)?;
-        let agent = Agent::start(objects)?;
-        let mut run = Run { case, dialect, agent, saved, connections: BTreeMap::new() };
+        let agent = CaseAgent::start(objects)?;
+        let mut run = CaseRunner { case, dialect, agent, saved, connections: BTreeMap::new() };
         for (at, step) in case.steps.iter().enumerate() {
-            let played = run.step(step).await;
-            played.with_context(|| format!("step {} ({})", at + 1, describe(step)))?;
+            let result = run.step(step).await;
+            result.with_context(|| format!("step {} ({})", at + 1, describe(step)))?;
         }
         Ok(())
     })
 }
 
-/// A step in a few words.
+/// Returns a short description of a step for error messages.
 fn describe(step: &Step) -> String {
     match step.action() {
         Ok(Action::Send(line)) => line.to_owned(),
@@ -45,25 +48,25 @@ fn describe(step: &Step) -> String {
     }
 }
 
-struct Run<'c> {
+struct CaseRunner<'c> {
     case: &'c Case,
     dialect: Dialect,
-    agent: Agent,
-    saved: Saved,
-    connections: BTreeMap<String, Connection>,
+    agent: CaseAgent,
+    saved: SavedValues,
+    connections: BTreeMap<String, PipeConnection>,
 }
 
-impl Run<'_> {
+impl CaseRunner<'_> {
     async fn step(&mut self, step: &Step) -> anyhow::Result<()> {
         match step.action()? {
             Action::Token(token) => self.token(step, token).await,
             Action::Send(line) => {
                 let bytes = self.request(step, line)?;
-                self.ask(step, &bytes).await
+                self.send_and_compare(step, &bytes).await
             }
             Action::Raw(text) => {
                 let bytes = self.saved.bytes(text)?;
-                self.ask(step, &bytes).await
+                self.send_and_compare(step, &bytes).await
             }
             Action::Crawl(directory) => self.crawl(step, directory).await,
             Action::Forge(forge) => {
@@ -72,21 +75,23 @@ impl Run<'_> {
                 Ok(())
             }
             Action::Wait(text) => {
-                self.agent.wait(seconds(text)?).await;
+                self.agent.advance_clock(seconds(text)?).await;
                 Ok(())
             }
             Action::Change(patches) => self.agent.change(&self.saved.fill_all(patches)?),
-            Action::Refuse(refused) => self.agent.refuse(&self.saved.fill_all(&refused.change)?, &refused.says),
+            Action::RejectChange(rejected) => {
+                self.agent.expect_rejection(&self.saved.fill_all(&rejected.change)?, &rejected.says)
+            }
             Action::Restart(how) => self.agent.restart(how),
-            Action::Rotate => self.agent.rotate(),
+            Action::Rotate => self.agent.rotate_key(),
         }
     }
 
-    async fn ask(&mut self, step: &Step, bytes: &[u8]) -> anyhow::Result<()> {
-        let expect = step.expect.as_ref().context("nothing is expected")?;
+    async fn send_and_compare(&mut self, step: &Step, bytes: &[u8]) -> anyhow::Result<()> {
+        let expect = step.expect.as_ref().context("the step has no `expect`")?;
         for time in 1..=step.times {
             let exchange = self.exchange(step, bytes, expect.status.all().len()).await?;
-            compare(&exchange, expect, &self.saved).with_context(|| format!("time {time}"))?;
+            compare(&exchange, expect, &self.saved).with_context(|| format!("request {time}"))?;
             self.save(expect, &exchange);
         }
         Ok(())
@@ -104,20 +109,20 @@ impl Run<'_> {
         let ttl = token.ttl;
         let request = format!("PUT /latest/api/token HTTP/1.1\r\nHost: {host}\r\n{header}-ttl-seconds: {ttl}\r\n\r\n");
         let exchange = self.exchange(step, request.as_bytes(), 1).await?;
-        let response = exchange.responses.first().context("no token came")?;
-        ensure!(response.status == 200, "no token came, but {}", response.status);
+        let response = exchange.responses.first().context("no response to the token request")?;
+        ensure!(response.status == 200, "token request: got status {}, expected 200", response.status);
         self.saved.save(&token.name, response.body.clone());
         Ok(())
     }
 
-    /// Walks everything that a directory lists.
+    /// Requests every path that a directory lists, recursively.
     async fn crawl(&mut self, step: &Step, directory: &str) -> anyhow::Result<()> {
         let (mut directories, mut items) = (vec![directory.to_owned()], 0);
         while let Some(directory) = directories.pop() {
             let listing = self.get(step, &directory).await?;
             for line in listing.split('\n') {
-                ensure!(!line.is_empty(), "{directory} lists a name that is empty");
-                ensure!(items < MOST_ITEMS, "there are more than {MOST_ITEMS} items");
+                ensure!(!line.is_empty(), "{directory} lists an empty name");
+                ensure!(items < MAX_ITEMS, "the tree has more than {MAX_ITEMS} items");
                 let below = match line.split_once('=') {
                     Some((index, _)) if index.bytes().all(|byte| byte.is_ascii_digit()) => format!("{index}/"),
                     _ => line.to_owned(),
@@ -131,7 +136,7 @@ impl Run<'_> {
                 }
             }
         }
-        ensure!(items > 1, "only {items} items are listed");
+        ensure!(items > 1, "only {items} items are listed, expected at least 2");
         Ok(())
     }
 
@@ -139,11 +144,11 @@ impl Run<'_> {
         let bytes = self.request(step, &format!("GET {path}"))?;
         let exchange = self.exchange(step, &bytes, 1).await?;
         let response = exchange.responses.first().with_context(|| format!("{path}: no response"))?;
-        ensure!(response.status == 200, "{path}: {}", response.status);
+        ensure!(response.status == 200, "{path}: got status {}, expected 200", response.status);
         Ok(String::from_utf8_lossy(&response.body).into_owned())
     }
 
-    /// The bytes of a request that is given by its first line.
+    /// Builds a request from its request line without version.
     fn request(&self, step: &Step, line: &str) -> anyhow::Result<Vec<u8>> {
         let mut text = format!("{line} HTTP/1.1\r\n");
         if !step.headers.iter().any(|header| header.starts_with("Host:")) {
@@ -187,7 +192,7 @@ fn host(dialect: Dialect) -> &'static str {
     }
 }
 
-/// The header of a token, as the clouds' documents write it.
+/// Returns the token header with the capitalization of the cloud's documentation.
 fn token_header(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Ec2 => "X-aws-ec2-metadata-token",
@@ -195,19 +200,19 @@ fn token_header(dialect: Dialect) -> &'static str {
     }
 }
 
-/// `90s`, `15m` or `6h`, as seconds; negative with a minus sign.
+/// Parses a duration such as `90s`, `15m`, `6h` or `-15m` into seconds.
 fn seconds(text: &str) -> anyhow::Result<i64> {
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).context("no time")?;
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).context("the duration is empty")?;
     let unit = match unit {
         "s" => 1,
         "m" => 60,
         "h" => 3600,
-        _ => bail!("{text} is no time, such as 90s, 15m or 6h"),
+        _ => bail!("invalid duration {text}: expected a form such as 90s, 15m or 6h"),
     };
     Ok(number.parse::<i64>()? * unit)
 }
 
-/// A token that one without the key could make of a good one.
+/// Creates an invalid token from a valid one without the signing key.
 fn forged(good: &str, by: Forgery) -> anyhow::Result<String> {
     let parts = good.split('.').collect::<Vec<_>>();
     let [head, claims, signature] = parts.as_slice() else { bail!("the token does not have three parts") };
@@ -220,7 +225,7 @@ fn forged(good: &str, by: Forgery) -> anyhow::Result<String> {
         Forgery::Cut => good.get(..good.len() - 1).context("the token is empty")?.to_owned(),
         Forgery::FlipSignature => {
             let mut bytes = URL_SAFE_NO_PAD.decode(signature)?;
-            *bytes.first_mut().context("there is no signature")? ^= 1;
+            *bytes.first_mut().context("the token has no signature")? ^= 1;
             format!("{head}.{claims}.{}", URL_SAFE_NO_PAD.encode(bytes))
         }
         Forgery::OtherPod => changed("sub", &|sub| *sub = "0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e1001".into())?,
@@ -235,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_has_a_unit_and_may_go_back() {
+    fn duration_with_unit_and_sign_is_parsed() {
         assert_eq!(seconds("90s").unwrap(), 90);
         assert_eq!(seconds("-15m").unwrap(), -900);
         assert_eq!(seconds("6h").unwrap(), 21_600);

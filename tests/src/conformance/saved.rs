@@ -1,17 +1,17 @@
-//! Values that a case saved under names, and texts that use them.
+//! Named values that a case saves and the substitution of `${name}` in texts.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-/// Saved values, by name.
+/// Saved values by name.
 #[derive(Debug, Default)]
-pub(super) struct Saved(BTreeMap<String, Vec<u8>>);
+pub(super) struct SavedValues(BTreeMap<String, Vec<u8>>);
 
-impl Saved {
-    /// The texts that every case has: `long` is 100 kB of letters, `kilobyte` 1024 of them, `many` 100 headers.
-    pub(super) fn texts() -> Self {
+impl SavedValues {
+    /// Returns the predefined values: `long` (100 kB of letters), `kilobyte` (1024 letters), `many` (100 headers).
+    pub(super) fn predefined() -> Self {
         let mut texts = Self::default();
         texts.save("long", vec![b'a'; 100_000]);
         texts.save("kilobyte", vec![b'a'; 1024]);
@@ -25,10 +25,10 @@ impl Saved {
     }
 
     pub(super) fn get(&self, name: &str) -> anyhow::Result<&[u8]> {
-        self.0.get(name).map(Vec::as_slice).with_context(|| format!("nothing was saved as {name}"))
+        self.0.get(name).map(Vec::as_slice).with_context(|| format!("no saved value named {name}"))
     }
 
-    /// A text with each `${name}` replaced.
+    /// Replaces each `${name}` in a text.
     pub(super) fn fill(&self, text: &str) -> anyhow::Result<String> {
         let mut filled = String::new();
         let mut rest = text;
@@ -41,12 +41,12 @@ impl Saved {
         Ok(filled + rest)
     }
 
-    /// JSON values with each `${name}` in their texts replaced.
+    /// Replaces each `${name}` in the strings of JSON values.
     pub(super) fn fill_all(&self, values: &[Value]) -> anyhow::Result<Vec<Value>> {
         values.iter().map(|value| self.fill_value(value)).collect()
     }
 
-    /// A JSON value with each `${name}` in its texts replaced.
+    /// Replaces each `${name}` in the strings of a JSON value.
     pub(super) fn fill_value(&self, value: &Value) -> anyhow::Result<Value> {
         Ok(match value {
             Value::String(text) => Value::String(self.fill(text)?),
@@ -59,10 +59,13 @@ impl Saved {
         })
     }
 
-    /// A text with each `${name}` replaced, as bytes of which each character is one byte.
+    /// Replaces each `${name}` and converts each character to one byte.
+    ///
+    /// # Errors
+    /// Fails on a character above U+00FF.
     pub(super) fn bytes(&self, text: &str) -> anyhow::Result<Vec<u8>> {
         let filled = self.fill(text)?;
-        ensure!(filled.chars().all(|c| u32::from(c) < 256), "{text:?} has a character that is no byte");
+        ensure!(filled.chars().all(|c| u32::from(c) < 256), "{text:?} has a character above U+00FF");
         Ok(filled.chars().filter_map(|c| u8::try_from(u32::from(c)).ok()).collect())
     }
 }
@@ -72,8 +75,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_saved_value_stands_for_its_name() {
-        let mut saved = Saved::default();
+    fn saved_value_replaces_its_name() {
+        let mut saved = SavedValues::default();
         saved.save("t", b"abc".to_vec());
         assert_eq!(saved.fill("x ${t}${t} y").unwrap(), "x abcabc y");
         assert_eq!(saved.bytes("\u{ff}${t}").unwrap(), b"\xffabc");

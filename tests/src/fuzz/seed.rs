@@ -1,4 +1,4 @@
-//! The inputs that a fuzzer starts from: the requests and objects of the conformance cases, and the examples.
+//! Seed inputs of the fuzz targets, from the conformance cases and the examples.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result};
 use super::target::{OBJECTS, TOKEN};
 use crate::conformance::{folder, read_all};
 
-/// Requests: what the cases send, with a token where they have one.
+/// Returns the requests of the conformance cases. Requests given by a request line get a token.
 ///
 /// # Errors
-/// If the cases cannot be read.
+/// Fails if the cases cannot be read.
 pub fn requests() -> Result<Vec<Vec<u8>>> {
     let mut seeds = Vec::new();
     for found in read_all(&folder())? {
@@ -34,10 +34,10 @@ pub fn requests() -> Result<Vec<Vec<u8>>> {
     Ok(seeds)
 }
 
-/// Paths: those of the requests.
+/// Returns the paths of [`requests`].
 ///
 /// # Errors
-/// If the cases cannot be read.
+/// Fails if the cases cannot be read.
 pub fn paths() -> Result<Vec<Vec<u8>>> {
     let path = |request: Vec<u8>| request.split(|byte| *byte == b' ').nth(1).map(<[u8]>::to_vec);
     let mut paths = requests()?.into_iter().filter_map(path).collect::<Vec<_>>();
@@ -46,7 +46,7 @@ pub fn paths() -> Result<Vec<Vec<u8>>> {
     Ok(paths)
 }
 
-/// Tokens: a good one, and what looks like one.
+/// Returns a valid token and invalid ones.
 #[must_use]
 pub fn tokens() -> Vec<Vec<u8>> {
     let none = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.e30.";
@@ -54,10 +54,10 @@ pub fn tokens() -> Vec<Vec<u8>> {
     texts.iter().map(|text| text.as_bytes().to_vec()).chain([format!("{TOKEN}{TOKEN}").into_bytes()]).collect()
 }
 
-/// Objects of a cluster: each document of the cases' and of the examples, and all of each file.
+/// Returns the manifests of the cases and the examples: each file and each of its documents.
 ///
 /// # Errors
-/// If an example cannot be read.
+/// Fails if an example cannot be read.
 pub fn objects() -> Result<Vec<Vec<u8>>> {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let mut files = vec![OBJECTS.to_owned()];
@@ -68,10 +68,10 @@ pub fn objects() -> Result<Vec<Vec<u8>>> {
     Ok(files.into_iter().chain(documents).map(String::into_bytes).collect())
 }
 
-/// CEL expressions: those of the examples, of the cases and of the documentation, and what is near a limit.
+/// Returns CEL expressions of the examples, the cases and the documentation, and some close to a limit.
 ///
 /// # Errors
-/// If an example cannot be read.
+/// Fails if an example cannot be read.
 pub fn expressions() -> Result<Vec<Vec<u8>>> {
     let mut expressions = [
         "pod.metadata.name",
@@ -99,7 +99,7 @@ pub fn expressions() -> Result<Vec<Vec<u8>>> {
     Ok(expressions.into_iter().map(String::into_bytes).collect())
 }
 
-/// Keys of tags.
+/// Returns tag keys.
 #[must_use]
 pub fn tags() -> Vec<Vec<u8>> {
     let texts =

@@ -1,4 +1,4 @@
-//! What may not happen, whatever the input. Each target panics if it does.
+//! Fuzz targets. Each target checks properties that must be true for every input, and panics on a violation.
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a target fails by panicking")]
 
@@ -30,7 +30,7 @@ use crate::conformance::{pipe, signer};
 /// The objects of the conformance cases.
 pub(super) const OBJECTS: &str = include_str!("../../cases/objects/standard.yaml");
 
-/// Stands in an input of [`request`] and [`token`] for a token that the pod was given.
+/// Placeholder in inputs of [`request`] and [`token`] for a valid token of the pod.
 pub const TOKEN: &str = "${token}";
 
 fn now() -> Timestamp {
@@ -41,23 +41,23 @@ fn keys() -> Keyring {
     Keyring::new(KeyBytes::new([7; 32]), now())
 }
 
-fn world() -> &'static DevState {
-    static WORLD: OnceLock<DevState> = OnceLock::new();
-    WORLD.get_or_init(|| {
+fn dev_state() -> &'static DevState {
+    static DEV_STATE: OnceLock<DevState> = OnceLock::new();
+    DEV_STATE.get_or_init(|| {
         let text = InputFile { name: "objects".to_owned(), text: OBJECTS.to_owned() };
         DevState::compile(&[text], now(), &Settings::default()).unwrap()
     })
 }
 
-/// A pod of the conformance cases that is served.
+/// Returns a served pod of the conformance cases.
 fn pod(name: &str) -> (&'static Workload, &'static Link) {
-    match world().pods.get(name).map(|pod| &pod.view) {
+    match dev_state().pods.get(name).map(|pod| &pod.view) {
         Some(PodView::Served(workload, link)) => (workload, link),
         other => panic!("{name} is not served: {other:?}"),
     }
 }
 
-/// The IPv4 service address of a dialect.
+/// Returns the IPv4 service address of a dialect.
 fn service(dialect: Dialect) -> IpAddr {
     dialect.service_address(Ipv4Addr::UNSPECIFIED.into())
 }
@@ -66,34 +66,37 @@ fn token_of(workload: &Workload, dialect: Dialect) -> String {
     keys().issue(&workload.pod.uid, dialect, TokenTtl::MAX, now()).unwrap()
 }
 
-/// The bytes of a connection: whatever they are, the edge answers in HTTP or not at all, nothing of the pod to who has no
-/// token, and nothing of another pod to anybody.
+/// Sends the input as the bytes of a connection. The edge must return HTTP or nothing. It must not return data of the
+/// pod without a token, and never data of another pod.
 pub fn request(input: &[u8]) {
     let (web, _) = pod("default/web");
     let (other, other_link) = pod("default/other");
     for dialect in Dialect::ALL {
         let token = token_of(web, dialect);
         let bytes = replace(input, TOKEN, &token);
-        let answer = answer(web, dialect, &bytes);
-        let text = String::from_utf8_lossy(&answer);
-        assert!(text.is_empty() || text.starts_with("HTTP/1."), "this is no answer: {text}");
+        let received = responses_to(web, dialect, &bytes);
+        let text = String::from_utf8_lossy(&received);
+        assert!(text.is_empty() || text.starts_with("HTTP/1."), "not an HTTP response: {text}");
         for secret in [other.pod.uid.as_str(), &other_link.mac.to_string()] {
-            assert!(!text.contains(secret), "another pod's {secret} in {text}");
+            assert!(!text.contains(secret), "response contains {secret} of another pod: {text}");
         }
         if !contains(&bytes, token.as_bytes()) {
             let own = web.part(dialect).unwrap().instance_id.as_str();
-            assert!(!text.contains("instance-id") && !text.contains(own), "without a token: {text}");
+            assert!(
+                !text.contains("instance-id") && !text.contains(own),
+                "response contains metadata without a token: {text}"
+            );
         }
     }
 }
 
-/// Everything that the edge answers to some bytes.
-fn answer(workload: &Workload, dialect: Dialect, bytes: &[u8]) -> Vec<u8> {
+/// Returns everything that the edge sends in response to `bytes`.
+fn responses_to(workload: &Workload, dialect: Dialect, bytes: &[u8]) -> Vec<u8> {
     static EDGE: OnceLock<Arc<Edge>> = OnceLock::new();
     let edge = EDGE.get_or_init(|| {
         let signer = signer().unwrap();
         let edge = Edge::new(keys(), Broker::Files(FileBroker::new(signer)), Arc::new(now));
-        edge.publish(world().pods.values().map(|pod| (pod.uid.clone(), pod.view.clone())));
+        edge.publish(dev_state().pods.values().map(|pod| (pod.uid.clone(), pod.view.clone())));
         edge
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
@@ -104,40 +107,44 @@ fn answer(workload: &Workload, dialect: Dialect, bytes: &[u8]) -> Vec<u8> {
         let arrival =
             Arrival { pod, service: service(dialect), family: Family::Ipv4, header_check: None, sockets: None };
         let served = tokio::spawn(async move { server.serve(edge_end, arrival).await });
-        let answer = connection.until_closed(bytes).await;
-        assert!(served.await.is_ok(), "the connection panicked");
-        answer
+        let received = connection.until_closed(bytes).await;
+        assert!(served.await.is_ok(), "the connection task panicked");
+        received
     })
 }
 
-/// A path: its canonical form, spelled out, is its own canonical form, and leads to the same decision.
+/// Parses the input as a path. The canonical form, percent-encoded, must lead to the same decision.
 pub fn path(input: &[u8]) {
     let Ok(uri) = Uri::try_from(input) else { return };
     if uri.authority().is_some() || !uri.path().starts_with('/') {
-        return; // refused before it is looked up
+        return; // rejected before the lookup
     }
     let (web, link) = pod("default/web");
     for dialect in Dialect::ALL {
         let tree = dialect.protocol().render(web, link);
-        let decision = judge(web, tree.as_ref(), dialect, &uri);
+        let decision = decide(web, tree.as_ref(), dialect, &uri);
         let Some(canonical) = CanonicalPath::parse(uri.path()) else {
-            assert!(decision.is_err(), "{uri} has no canonical path, and was served");
+            assert!(decision.is_err(), "{uri} has no canonical path, but was served");
             continue;
         };
         let (first, rest) = canonical.split_first();
         assert!(!first.contains('/') && !rest.contains("//") && !rest.starts_with('/') && !rest.ends_with('/'));
         let encode = |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
-        let spelled = format!("/{first}/{rest}").split('/').map(encode).collect::<Vec<_>>().join("/");
+        let encoded_path = format!("/{first}/{rest}").split('/').map(encode).collect::<Vec<_>>().join("/");
         let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-        let again = format!("{spelled}{query}").parse::<Uri>().unwrap();
-        if spelled != TOKEN_PATH && uri.path() != TOKEN_PATH {
-            assert_eq!(judge(web, tree.as_ref(), dialect, &again), decision, "{uri} is {spelled}");
+        let again = format!("{encoded_path}{query}").parse::<Uri>().unwrap();
+        if encoded_path != TOKEN_PATH && uri.path() != TOKEN_PATH {
+            assert_eq!(
+                decide(web, tree.as_ref(), dialect, &again),
+                decision,
+                "{uri} and {encoded_path} lead to different decisions"
+            );
         }
     }
 }
 
-/// What a request with a good token is answered, as text.
-fn judge(workload: &Workload, tree: Option<&Tree>, dialect: Dialect, uri: &Uri) -> Result<String, Rejection> {
+/// Returns the decision for a request with a valid token, formatted as text.
+fn decide(workload: &Workload, tree: Option<&Tree>, dialect: Dialect, uri: &Uri) -> Result<String, Rejection> {
     let mut headers = HeaderMap::new();
     headers.insert(http::header::HOST, HeaderValue::from_static("169.254.169.254"));
     let token = HeaderValue::try_from(token_of(workload, dialect)).unwrap();
@@ -152,10 +159,10 @@ fn judge(workload: &Workload, tree: Option<&Tree>, dialect: Dialect, uri: &Uri) 
     };
     let edge = EdgeChecks { rate_limited: false, header_check: None, process_owner: &|| None };
     let state = PodState::Served { workload, tree };
-    evaluate(dialect, &request, state, &edge, &keys(), now()).map(|answer| format!("{answer:?}"))
+    evaluate(dialect, &request, state, &edge, &keys(), now()).map(|decision| format!("{decision:?}"))
 }
 
-/// A token: it opens nothing unless it is one that was given.
+/// Verifies the input as a token. Only the issued token may be accepted.
 pub fn token(input: &[u8]) {
     let (web, _) = pod("default/web");
     let given = token_of(web, Dialect::Ec2);
@@ -164,16 +171,20 @@ pub fn token(input: &[u8]) {
     let verify = |sent: &[u8]| keys().verify(sent, &last, &web.pod.uid, Dialect::Ec2, now());
     assert_eq!(verify(&sent).is_ok(), sent == given.as_bytes(), "{:?}", String::from_utf8_lossy(&sent));
     assert!(verify(given.as_bytes()).is_ok());
-    assert_eq!(verify(&sent).is_ok(), sent == given.as_bytes(), "{:?} again", String::from_utf8_lossy(&sent));
+    assert_eq!(verify(&sent).is_ok(), sent == given.as_bytes(), "second check of {:?}", String::from_utf8_lossy(&sent));
 }
 
-/// YAML of a cluster: it is read or refused with a place, and what is read compiles into trees whose names resolve.
+/// Loads the input as manifests. Problems must name the file in one line. Paths of the compiled trees must not contain
+/// control characters that split a listing.
 pub fn objects(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let (objects, problems) = load(&[ManifestFile { name: "fuzz.yaml".to_owned(), text: text.to_owned() }], now());
     for problem in &problems {
         let line = problem.to_string();
-        assert!(line.starts_with("fuzz.yaml") && !line.contains('\n'), "a problem is one line with its file: {line:?}");
+        assert!(
+            line.starts_with("fuzz.yaml") && !line.contains('\n'),
+            "problem is not one line with the file name: {line:?}"
+        );
     }
     let link = pod("default/web").1;
     for pod in &objects.pods {
@@ -181,14 +192,14 @@ pub fn objects(input: &[u8]) {
         if let Outcome::Served(workload) = compiled.outcome {
             for tree in Dialect::ALL.into_iter().filter_map(|dialect| dialect.protocol().render(&workload, link)) {
                 for path in tree.paths() {
-                    assert!(!path.contains(['\n', '\r', '\0']), "{path:?} splits a listing");
+                    assert!(!path.contains(['\n', '\r', '\0']), "path {path:?} splits a listing");
                 }
             }
         }
     }
 }
 
-/// A CEL expression over the facts of a pod: it compiles or is refused, and has a value or says why not.
+/// Compiles and evaluates the input as a CEL expression over the facts of a pod. Errors must have a message.
 pub fn cel(input: &[u8]) {
     static FACTS: OnceLock<podmeta_metadata::facts::Facts> = OnceLock::new();
     let facts = FACTS.get_or_init(|| {
@@ -200,12 +211,12 @@ pub fn cel(input: &[u8]) {
         let scope = Scope::new(facts).unwrap();
         match expression.evaluate(&scope) {
             Ok(_) => {}
-            Err(why) => assert!(!why.to_string().is_empty(), "{text:?} fails without a reason"),
+            Err(error) => assert!(!error.to_string().is_empty(), "evaluation of {text:?} fails without a message"),
         }
     }
 }
 
-/// A tag's key: one that a dialect allows is one line of a listing, and found under its own name.
+/// Checks the input as a tag key. An allowed key must be one line of the listing, and its path must resolve.
 pub fn tag(input: &[u8]) {
     let Ok(key) = std::str::from_utf8(input) else { return };
     for dialect in Dialect::ALL {
@@ -217,13 +228,13 @@ pub fn tag(input: &[u8]) {
         let tree = tree.build();
         let listing = match tree.get("tags", SinceVersion(0)) {
             Some(Lookup::Listing(listing)) => listing,
-            other => panic!("the key {key:?} breaks its directory: {other:?}"),
+            other => panic!("key {key:?} breaks the tags directory: {other:?}"),
         };
-        assert_eq!(listing, key.as_bytes(), "the key {key:?} is not listed as itself");
+        assert_eq!(listing, key.as_bytes(), "listing of key {key:?} differs from the key");
         let encoded = percent_encoding::utf8_percent_encode(key, percent_encoding::NON_ALPHANUMERIC).to_string();
         let path = format!("/latest/tags/{encoded}");
-        let canonical = CanonicalPath::parse(&path).unwrap_or_else(|| panic!("the key {key:?} has no path"));
-        assert!(tree.get(canonical.split_first().1, SinceVersion(0)).is_some(), "the key {key:?} is not found");
+        let canonical = CanonicalPath::parse(&path).unwrap_or_else(|| panic!("key {key:?} has no canonical path"));
+        assert!(tree.get(canonical.split_first().1, SinceVersion(0)).is_some(), "path of key {key:?} does not resolve");
     }
 }
 

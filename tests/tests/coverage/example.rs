@@ -1,4 +1,4 @@
-//! The pods of an example, as the dev server serves them, asked as clients ask.
+//! The pods of an example file, compiled as in the dev server and queried with session tokens.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -17,15 +17,15 @@ use podmeta_node_agent::dev::DevState;
 use podmeta_node_agent::dev::InputFile;
 use podmeta_node_agent::edge::PodView;
 
-/// The pods of one file.
-pub(crate) struct Example {
-    pods: Vec<Pod>,
-    /// What reading it brought to light.
-    pub(crate) notes: Vec<String>,
+/// The pods of one example file.
+pub(crate) struct ExamplePods {
+    pods: Vec<ExamplePod>,
+    /// Findings of the file.
+    pub(crate) findings: Vec<String>,
 }
 
-/// One pod.
-pub(crate) struct Pod {
+/// A served pod with its trees and a token for each dialect.
+pub(crate) struct ExamplePod {
     pub(crate) name: String,
     pub(crate) workload: Workload,
     link: Link,
@@ -38,38 +38,38 @@ fn now() -> Timestamp {
     Timestamp::from_second(1_767_600_000).unwrap()
 }
 
-impl Example {
-    /// Reads a file; it must have no problem.
+impl ExamplePods {
+    /// Reads a file. Panics if the file has problems.
     pub(crate) fn read(name: &str, text: &str) -> Self {
         let texts = [InputFile { name: name.to_owned(), text: text.to_owned() }];
-        let world = DevState::compile(&texts, now(), &Settings::default());
-        let world = world.unwrap_or_else(|problems| panic!("{name} has problems: {problems:#?}"));
-        let pods = world.pods.into_iter().filter_map(|(name, pod)| match pod.view {
-            PodView::Served(workload, link) => Some(Pod::new(name, *workload, link)),
+        let dev_state = DevState::compile(&texts, now(), &Settings::default());
+        let dev_state = dev_state.unwrap_or_else(|problems| panic!("{name} has problems: {problems:#?}"));
+        let pods = dev_state.pods.into_iter().filter_map(|(name, pod)| match pod.view {
+            PodView::Served(workload, link) => Some(ExamplePod::new(name, *workload, link)),
             PodView::Denied(_) => None,
         });
-        Self { pods: pods.collect(), notes: world.notes }
+        Self { pods: pods.collect(), findings: dev_state.notes }
     }
 
-    /// The same pods without the items of their profiles.
+    /// Returns the same pods without the metadata items of their profiles.
     pub(crate) fn without_items(&self) -> Self {
         let pods = self.pods.iter().map(|pod| {
             let mut workload = pod.workload.clone();
             for part in workload.dialects.values_mut() {
                 part.items.clear();
             }
-            Pod::new(pod.name.clone(), workload, pod.link.clone())
+            ExamplePod::new(pod.name.clone(), workload, pod.link.clone())
         });
-        Self { pods: pods.collect(), notes: Vec::new() }
+        Self { pods: pods.collect(), findings: Vec::new() }
     }
 
-    /// The pods that are answered in a dialect.
-    pub(crate) fn pods(&self, dialect: Dialect) -> impl Iterator<Item = &Pod> {
+    /// Returns the pods that have a dialect.
+    pub(crate) fn pods(&self, dialect: Dialect) -> impl Iterator<Item = &ExamplePod> {
         self.pods.iter().filter(move |pod| pod.workload.part(dialect).is_some())
     }
 }
 
-impl Pod {
+impl ExamplePod {
     fn new(name: String, workload: Workload, link: Link) -> Self {
         let tree = |dialect: Dialect| Some((dialect, dialect.protocol().render(&workload, &link)?));
         let trees = Dialect::ALL.into_iter().filter_map(tree).collect();
@@ -83,8 +83,8 @@ impl Pod {
         &self.trees[&dialect]
     }
 
-    /// Whether its token opens its tree.
-    pub(crate) fn makes_tokens(&self, dialect: Dialect) -> bool {
+    /// Returns true if the pod has a valid token.
+    pub(crate) fn issues_tokens(&self, dialect: Dialect) -> bool {
         let token = self.token(dialect).unwrap_or_default();
         self.keys.verify(token.as_bytes(), &LastToken::default(), &self.workload.pod.uid, dialect, now()).is_ok()
     }
@@ -96,24 +96,24 @@ impl Pod {
 
     fn new_token(&self, dialect: Dialect) -> Option<String> {
         let header = dialect.protocol().token_headers().unwrap().ttl.clone();
-        match self.ask(dialect, &Method::PUT, TOKEN_PATH, (header, "21600")) {
+        match self.send(dialect, &Method::PUT, TOKEN_PATH, (header, "21600")) {
             Ok(Decision::IssueToken { token, .. }) => Some(token),
             Ok(Decision::ServeItem { .. }) | Err(_) => None,
         }
     }
 
-    /// What a GET with a token finds; `None` if it is 404.
+    /// Sends a GET with a token. Returns `None` on 404.
     pub(crate) fn get(&self, dialect: Dialect, path: &str) -> Option<Lookup<'_>> {
         let token = self.token(dialect).unwrap_or_else(|| panic!("{} gets no token", self.name));
         let header = dialect.protocol().token_headers().unwrap().token.clone();
-        match self.ask(dialect, &Method::GET, path, (header, token)) {
+        match self.send(dialect, &Method::GET, path, (header, token)) {
             Ok(Decision::ServeItem { lookup, .. }) => Some(lookup),
             Err(Rejection::NotFound) => None,
             other => panic!("GET {path} as {}: {other:?}", self.name),
         }
     }
 
-    fn ask(
+    fn send(
         &self,
         dialect: Dialect,
         method: &Method,
@@ -139,7 +139,7 @@ impl Pod {
         evaluate(dialect, &request, state, &edge, &self.keys, now())
     }
 
-    /// The names that a directory lists, as they stand in a path; none if there is no such directory.
+    /// Returns the names that a directory lists, in the form used in paths. Empty if the directory does not exist.
     pub(crate) fn names(&self, dialect: Dialect, directory: &str) -> Vec<String> {
         let Some(Lookup::Listing(lines)) = self.get(dialect, directory) else { return Vec::new() };
         let numbered = dialect == Dialect::Ec2 && directory.trim_end_matches('/').ends_with("/public-keys");
@@ -150,7 +150,7 @@ impl Pod {
         std::str::from_utf8(&lines).unwrap().lines().map(name).collect()
     }
 
-    /// Whether a path is an item of the pod's profile, or a directory above one.
+    /// Returns true if a path is a metadata item of the pod's profile or one of its parent directories.
     pub(crate) fn has_item(&self, dialect: Dialect, path: &str) -> bool {
         let items = &self.workload.part(dialect).unwrap().items;
         items.iter().any(|(item, _)| {
