@@ -1,4 +1,4 @@
-//! The parts of a request, and of a change, one by one: what the core takes for each.
+//! Micro-benchmarks of the core: tokens, evaluation of a request, compilation and rendering of a pod.
 
 #![allow(clippy::expect_used, clippy::panic, missing_docs, reason = "a benchmark that cannot go on fails")]
 
@@ -48,15 +48,15 @@ fn benches(criterion: &mut Criterion) {
     let objects = objects();
     let workload = workload(&objects);
     let (pod, keys) = (&workload.pod.uid, Keyring::new(KeyBytes::new([7; 32]), now()));
-    let mint = || keys.issue(pod, Dialect::Ec2, TokenTtl::MAX, now()).expect("a token can be made");
-    let token = mint();
+    let issue = || keys.issue(pod, Dialect::Ec2, TokenTtl::MAX, now()).expect("token is issued");
+    let token = issue();
 
-    criterion.bench_function("token: make", |bench| bench.iter(mint));
-    criterion.bench_function("token: check on a new connection", |bench| {
+    criterion.bench_function("token: issue", |bench| bench.iter(issue));
+    criterion.bench_function("token: verify, first on a connection", |bench| {
         bench.iter(|| keys.verify(black_box(token.as_bytes()), &LastToken::default(), pod, Dialect::Ec2, now()));
     });
     let last = LastToken::default();
-    criterion.bench_function("token: check where it was checked before", |bench| {
+    criterion.bench_function("token: verify, cached on the connection", |bench| {
         bench.iter(|| keys.verify(black_box(token.as_bytes()), &last, pod, Dialect::Ec2, now()));
     });
 
@@ -67,7 +67,7 @@ fn benches(criterion: &mut Criterion) {
     headers.insert(http::header::HOST, HeaderValue::from_static("169.254.169.254"));
     headers.insert(
         &ec2.token_headers().expect("EC2 has session tokens").token,
-        HeaderValue::try_from(&token).expect("a token is a header's value"),
+        HeaderValue::try_from(&token).expect("token is a valid header value"),
     );
     let request = Request {
         method: &Method::GET,
@@ -77,14 +77,14 @@ fn benches(criterion: &mut Criterion) {
         service: Dialect::Ec2.service_address([0, 0, 0, 0].into()),
         session: &last,
     };
-    criterion.bench_function("request: judge and look up", |bench| {
+    criterion.bench_function("request: evaluate and look up", |bench| {
         let edge = EdgeChecks { rate_limited: false, header_check: None, process_owner: &|| None };
         let state = PodState::Served { workload: &workload, tree: tree.as_ref() };
         bench.iter(|| evaluate(Dialect::Ec2, black_box(&request), state, &edge, &keys, now()).is_ok());
     });
 
     criterion.bench_function("pod: compile", |bench| bench.iter(|| compiled(black_box(&objects))));
-    criterion.bench_function("pod: render its EC2 tree", |bench| {
+    criterion.bench_function("pod: render EC2 tree", |bench| {
         bench.iter(|| ec2.render(black_box(&workload), &link()));
     });
 }

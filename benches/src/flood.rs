@@ -1,103 +1,109 @@
-//! What a pod that floods does to another: 250 pods, one of them asks as fast as it can on 64 connections, and another
-//! asks 200 times a second. The same is done to the floor, where nothing holds the flood.
+//! Effect of a flood by one pod on another pod. Of 250 pods, one sends requests as fast as possible on 64 connections, and
+//! another sends 200 requests per second. The baseline, which has no limits, gets the same load.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::Plan;
-use crate::figures::Spread;
-use crate::load::{Load, load};
-use crate::pods::{Folder, Limits};
-use crate::process::Server;
-use crate::throughput::OURS;
-use crate::work::{Work, record, token};
+use crate::RunOptions;
+use crate::load::{LoadResult, load};
+use crate::manifests::{PodLimits, WorkDir};
+use crate::process::ServerProcess;
+use crate::requests::{RequestKind, record, token};
+use crate::statistics::Spread;
+use crate::throughput::AGENT_ARRANGEMENT;
 
 const PODS: usize = 250;
 const CONNECTIONS: usize = 64;
-const PACE: Duration = Duration::from_millis(5);
-/// The flood is on for this long before the other pod is measured: until its limit holds it, it has a burst.
-const BURST: Duration = Duration::from_secs(1);
+const REQUEST_INTERVAL: Duration = Duration::from_millis(5);
+/// Duration of the flood before the measurement. The flooding pod uses up its burst in this time.
+const WARM_UP: Duration = Duration::from_secs(1);
 
-/// The flood's requests and the other pod's, at one server.
-struct Scene {
+/// A server with the addresses and tokens of the flooding and the measured pod.
+struct FloodScenario {
     name: &'static str,
-    server: Server,
-    flooding: (SocketAddr, String),
-    asking: (SocketAddr, String),
+    server: ServerProcess,
+    flooding_pod: (SocketAddr, String),
+    measured_pod: (SocketAddr, String),
 }
 
-/// Prints it.
-pub(crate) fn all(plan: &Plan, folder: &Folder) -> Result<()> {
+/// Runs all scenarios and prints the table.
+pub(crate) fn all(options: &RunOptions, work_dir: &WorkDir) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let agent = |limits| {
-        let server = Server::agent(&folder.pods(PODS, limits)?, &["--log", &plan.log])?;
-        let pod = |index: usize| server.addresses.get(index).copied().context("there are too few pods");
-        let flooding = (pod(0)?, runtime.block_on(token(pod(0)?))?);
-        let asking = (pod(PODS - 1)?, runtime.block_on(token(pod(PODS - 1)?))?);
-        anyhow::Ok((server, flooding, asking))
+        let server = ServerProcess::agent(&work_dir.pods(PODS, limits)?, &["--log", &options.log])?;
+        let pod = |index: usize| server.addresses.get(index).copied().context("too few pods");
+        let flooding_pod = (pod(0)?, runtime.block_on(token(pod(0)?))?);
+        let measured_pod = (pod(PODS - 1)?, runtime.block_on(token(pod(PODS - 1)?))?);
+        anyhow::Ok((server, flooding_pod, measured_pod))
     };
-    let (limited, flooding, asking) = agent(Limits::Default)?;
-    let (_, answers) = runtime.block_on(record(asking.0))?;
-    let floor = Server::floor(&answers, OURS)?;
-    let place = (floor.address()?, asking.1.clone());
-    let mut scenes = vec![
-        Scene { name: "floor", flooding: place.clone(), asking: place, server: floor },
-        Scene { name: "**agent**, default limits", server: limited, flooding, asking },
+    let (limited, flooding_pod, measured_pod) = agent(PodLimits::Default)?;
+    let (_, responses) = runtime.block_on(record(measured_pod.0))?;
+    let baseline = ServerProcess::baseline(&responses, AGENT_ARRANGEMENT)?;
+    let baseline_pod = (baseline.address()?, measured_pod.1.clone());
+    let mut scenarios = vec![
+        FloodScenario {
+            name: "baseline",
+            flooding_pod: baseline_pod.clone(),
+            measured_pod: baseline_pod,
+            server: baseline,
+        },
+        FloodScenario { name: "**agent**, default limits", server: limited, flooding_pod, measured_pod },
     ];
-    let (server, flooding, asking) = agent(Limits::High)?;
-    scenes.push(Scene { name: "agent, limits that nothing reaches", server, flooding, asking });
+    let (server, flooding_pod, measured_pod) = agent(PodLimits::High)?;
+    scenarios.push(FloodScenario { name: "agent, limits never reached", server, flooding_pod, measured_pod });
 
-    println!("\n## A pod that floods, and another\n");
-    println!("{PODS} pods; one floods on {CONNECTIONS} connections while another asks 200 times a second.\n");
+    println!("\n## Flood by one pod, latency of another\n");
+    println!("{PODS} pods. One floods on {CONNECTIONS} connections while another sends 200 requests per second.\n");
     println!(
-        "| server | p99 µs in quiet | p99 µs in the flood | ratio | flood's answers/s | of them refused | server's CPU, cores |"
+        "| server | p99 µs before | p99 µs during the flood | ratio | flood responses/s | of them rejected | server CPU, cores |"
     );
     println!("| --- | --- | --- | --- | --- | --- | --- |");
-    let mut rounds = scenes.iter().map(|_| Vec::new()).collect::<Vec<_>>();
-    for _ in 0..plan.rounds {
-        for (scene, rounds) in scenes.iter().zip(&mut rounds) {
-            rounds.push(scene.round(plan.time)?);
+    let mut rounds = scenarios.iter().map(|_| Vec::new()).collect::<Vec<_>>();
+    for _ in 0..options.rounds {
+        for (scenario, rounds) in scenarios.iter().zip(&mut rounds) {
+            rounds.push(scenario.round(options.time)?);
         }
     }
-    for (scene, rounds) in scenes.iter().zip(&rounds) {
-        let median = |of: fn(&Round) -> f64| Spread::of(rounds.iter().map(of)).median;
-        let (quiet, flooded) = (median(|round| round.quiet), median(|round| round.flooded));
+    for (scenario, rounds) in scenarios.iter().zip(&rounds) {
+        let median = |of: fn(&FloodRound) -> f64| Spread::of(rounds.iter().map(of)).median;
+        let (p99_before, p99_during) = (median(|round| round.p99_before), median(|round| round.p99_during));
         println!(
-            "| {} | {quiet:.0} | {flooded:.0} | {:.2} | {:.0} | {:.0} % | {:.2} |",
-            scene.name,
-            flooded / quiet,
+            "| {} | {p99_before:.0} | {p99_during:.0} | {:.2} | {:.0} | {:.0} % | {:.2} |",
+            scenario.name,
+            p99_during / p99_before,
             median(|round| round.flood),
-            median(|round| round.refused) * 100.0,
+            median(|round| round.rejected) * 100.0,
             median(|round| round.cores),
         );
     }
     Ok(())
 }
 
-/// What one round showed.
-struct Round {
-    quiet: f64,
-    flooded: f64,
+/// Result of one round.
+struct FloodRound {
+    p99_before: f64,
+    p99_during: f64,
     flood: f64,
-    refused: f64,
+    rejected: f64,
     cores: f64,
 }
 
-impl Scene {
+impl FloodScenario {
     #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-    fn round(&self, time: Duration) -> Result<Round> {
-        let ask = || load(self.asking.0, &Work::Leaf.shape(&self.asking.1), 1, time, PACE);
-        let quiet = ask()?.quantile(0.99);
+    fn round(&self, time: Duration) -> Result<FloodRound> {
+        let load_measured_pod =
+            || load(self.measured_pod.0, &RequestKind::Leaf.pattern(&self.measured_pod.1), 1, time, REQUEST_INTERVAL);
+        let p99_before = load_measured_pod()?.quantile(0.99);
         let before = self.server.processor_time()?;
-        let (address, shape) = (self.flooding.0, Work::Leaf.shape(&self.flooding.1));
-        let flood = std::thread::spawn(move || load(address, &shape, CONNECTIONS, BURST + time, Duration::ZERO));
-        std::thread::sleep(BURST);
-        let flooded = ask()?.quantile(0.99);
-        let flood: Load = flood.join().ok().context("the flood panicked")??;
-        let cores = self.server.processor_time()?.saturating_sub(before).as_secs_f64() / flood.took.as_secs_f64();
-        let refused = flood.refused as f64 / flood.latencies.len().max(1) as f64;
-        Ok(Round { quiet, flooded, flood: flood.per_second(), refused, cores })
+        let (address, pattern) = (self.flooding_pod.0, RequestKind::Leaf.pattern(&self.flooding_pod.1));
+        let flood = std::thread::spawn(move || load(address, &pattern, CONNECTIONS, WARM_UP + time, Duration::ZERO));
+        std::thread::sleep(WARM_UP);
+        let p99_during = load_measured_pod()?.quantile(0.99);
+        let flood: LoadResult = flood.join().ok().context("the flood thread panicked")??;
+        let cores = self.server.processor_time()?.saturating_sub(before).as_secs_f64() / flood.elapsed.as_secs_f64();
+        let rejected = flood.rejected as f64 / flood.latencies.len().max(1) as f64;
+        Ok(FloodRound { p99_before, p99_during, flood: flood.per_second(), rejected, cores })
     }
 }

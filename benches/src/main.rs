@@ -1,41 +1,41 @@
-//! What podmeta costs: the dev agent and a bare hyper server that returns the same bytes, loaded in turns.
+//! Benchmarks of the dev agent against a baseline: a bare hyper server that returns the same bytes. Both are loaded in turn.
 
-mod figures;
+mod attack;
+mod baseline;
 mod flood;
-mod floor;
-mod hostile;
 mod load;
+mod manifests;
 mod memory;
-mod own;
-mod pods;
+mod own_code;
 mod process;
+mod requests;
+mod statistics;
 mod throughput;
-mod work;
 
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::floor::Arrangement;
-use crate::pods::Folder;
+use crate::baseline::ThreadArrangement;
+use crate::manifests::WorkDir;
 
-/// Measures the agent beside a bare hyper server, and prints tables.
+/// Benchmark the dev agent against a bare hyper server and print tables
 #[derive(Debug, Parser)]
 struct Args {
-    /// How often each measurement is repeated, in turns with the others. Fewer than five say little.
+    /// Number of rounds of each measurement. Fewer than five give unreliable medians
     #[arg(long, default_value_t = 5)]
     rounds: usize,
 
-    /// How many seconds each of them takes. With less than five a server against itself seems up to a fifth slower.
+    /// Duration of one measurement in seconds. Below five, results of the same server differ by up to 20 %
     #[arg(long, default_value_t = 5)]
     seconds: u64,
 
-    /// Measures one part only.
+    /// Run only these benchmarks
     #[arg(long, value_enum)]
-    only: Vec<Part>,
+    only: Vec<Benchmark>,
 
-    /// What the agent logs; each request has a line at `info`, as by default.
+    /// Log filter of the agent. At `info` it logs each request
     #[arg(long, default_value = "info")]
     log: String,
 
@@ -45,34 +45,34 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serves as the floor; not for people.
+    /// Run the baseline server (internal)
     #[command(hide = true)]
-    Floor {
-        /// How connections are spread over threads.
-        arrangement: Arrangement,
+    Baseline {
+        /// Distribution of connections over threads
+        arrangement: ThreadArrangement,
     },
 }
 
-/// A part of what is measured.
+/// A benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Part {
-    /// The floor against itself, on one connection, in each arrangement of threads.
+enum Benchmark {
+    /// The agent and the baseline in each thread arrangement
     Arrangements,
-    /// Requests a second, latency and processor time.
+    /// Requests per second, latency and processor time
     Throughput,
-    /// What our own code takes of a request.
-    Own,
-    /// Resident memory.
+    /// Time in podmeta's own code
+    OwnCode,
+    /// Resident memory
     Memory,
-    /// What one pod's flood does to another.
+    /// Effect of a flood by one pod on another
     Flood,
-    /// What clients that mean harm do to another pod.
-    Hostile,
+    /// Effect of attacks on another pod
+    Attacks,
 }
 
-/// How long to measure.
+/// Rounds and duration of the measurements, and the agent's log filter.
 #[derive(Clone, Debug)]
-struct Plan {
+struct RunOptions {
     rounds: usize,
     time: Duration,
     log: String,
@@ -80,29 +80,29 @@ struct Plan {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    if let Some(Command::Floor { arrangement }) = args.command {
-        return floor::main(arrangement);
+    if let Some(Command::Baseline { arrangement }) = args.command {
+        return baseline::main(arrangement);
     }
-    let plan = Plan { rounds: args.rounds, time: Duration::from_secs(args.seconds), log: args.log };
-    let folder = Folder::make()?;
+    let options = RunOptions { rounds: args.rounds, time: Duration::from_secs(args.seconds), log: args.log };
+    let work_dir = WorkDir::create()?;
     let wanted = |part| args.only.is_empty() || args.only.contains(&part);
-    if wanted(Part::Arrangements) {
-        throughput::arrangements(&plan, &folder)?;
+    if wanted(Benchmark::Arrangements) {
+        throughput::arrangements(&options, &work_dir)?;
     }
-    if wanted(Part::Throughput) {
-        throughput::all(&plan, &folder)?;
+    if wanted(Benchmark::Throughput) {
+        throughput::all(&options, &work_dir)?;
     }
-    if wanted(Part::Own) {
-        own::all(&plan, &folder)?;
+    if wanted(Benchmark::OwnCode) {
+        own_code::all(&options, &work_dir)?;
     }
-    if wanted(Part::Memory) {
-        memory::all(&folder)?;
+    if wanted(Benchmark::Memory) {
+        memory::all(&work_dir)?;
     }
-    if wanted(Part::Flood) {
-        flood::all(&plan, &folder)?;
+    if wanted(Benchmark::Flood) {
+        flood::all(&options, &work_dir)?;
     }
-    if wanted(Part::Hostile) {
-        hostile::all(&plan, &folder)?;
+    if wanted(Benchmark::Attacks) {
+        attack::all(&options, &work_dir)?;
     }
     Ok(())
 }

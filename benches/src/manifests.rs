@@ -1,55 +1,55 @@
-//! The pods that are served: alike, each with a role of its own cloud and the tags, items and user data of a usual one.
+//! Manifests for the agent: a number of identical pods with a role, and a profile.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Result;
 
-/// How much a pod may ask.
+/// Request limits in the profile.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Limits {
-    /// So much that nothing here reaches it.
+pub(crate) enum PodLimits {
+    /// Higher than any load of these benchmarks.
     High,
-    /// What a profile has that does not say.
+    /// The defaults of a profile.
     Default,
 }
 
-/// A folder of this run, removed at its end.
+/// A temporary directory. Dropping it removes the directory.
 #[derive(Debug)]
-pub(crate) struct Folder(PathBuf);
+pub(crate) struct WorkDir(PathBuf);
 
-impl Folder {
-    /// A new folder.
+impl WorkDir {
+    /// Creates the directory.
     ///
     /// # Errors
-    /// If it cannot be made.
-    pub(crate) fn make() -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("podmeta-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&folder)?;
-        Ok(Self(folder))
+    /// Fails if the directory cannot be created.
+    pub(crate) fn create() -> Result<Self> {
+        let work_dir = std::env::temp_dir().join(format!("podmeta-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&work_dir)?;
+        Ok(Self(work_dir))
     }
 
-    /// Writes a file of `number` pods.
+    /// Writes a manifest file with `number` pods.
     ///
     /// # Errors
-    /// If it cannot be written.
-    pub(crate) fn pods(&self, number: usize, limits: Limits) -> Result<PathBuf> {
+    /// Fails if the file cannot be written.
+    pub(crate) fn pods(&self, number: usize, limits: PodLimits) -> Result<PathBuf> {
         let path = self.0.join(format!("pods-{number}-{limits:?}.yaml"));
         std::fs::write(&path, yaml(number, limits))?;
         Ok(path)
     }
 }
 
-impl Drop for Folder {
+impl Drop for WorkDir {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.0));
     }
 }
 
-fn yaml(number: usize, limits: Limits) -> String {
+fn yaml(number: usize, limits: PodLimits) -> String {
     let limits = match limits {
-        Limits::High => "{requestsPerSecond: 100000, burst: 200000, connections: 4096}",
-        Limits::Default => "{}",
+        PodLimits::High => "{requestsPerSecond: 100000, burst: 200000, connections: 4096}",
+        PodLimits::Default => "{}",
     };
     let mut text = format!(
         "apiVersion: v1
@@ -79,7 +79,7 @@ spec:
   roles:
     - {{name: web-role, dialect: ec2, secret: {{name: keys}}}}
 ",
-        "IQoJb3JpZ2luX2VjEXAMPLE".repeat(40) // as long as those of STS
+        "IQoJb3JpZ2luX2VjEXAMPLE".repeat(40) // the length of an STS session token
     );
     for pod in 0..number {
         // Writing to a String does not fail.

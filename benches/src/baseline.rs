@@ -1,5 +1,5 @@
-//! The floor: a bare hyper server that returns an answer as it was recorded, by path. Nothing that serves HTTP with hyper
-//! can be faster than this by much.
+//! The baseline: a bare hyper server that returns a recorded response for each path. A server that uses hyper cannot be
+//! much faster.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -19,21 +19,21 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 
-/// How connections are spread over threads.
+/// Distribution of connections over threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Arrangement {
-    /// One thread that does all.
+pub(crate) enum ThreadArrangement {
+    /// One thread.
     CurrentThread,
-    /// Tokio's own scheduler with one worker.
+    /// tokio's multi-thread scheduler with one worker thread.
     OneWorker,
-    /// Tokio's own scheduler with two workers that take work from each other.
+    /// tokio's multi-thread scheduler with two worker threads and work stealing.
     TwoWorkers,
-    /// Two threads that share nothing; the kernel gives each connection to one of them (`SO_REUSEPORT`).
+    /// Two threads with a runtime and a listener each. The kernel distributes connections (`SO_REUSEPORT`).
     ReusePort,
 }
 
-impl Arrangement {
-    /// The name on the command line.
+impl ThreadArrangement {
+    /// Returns the name on the command line.
     #[must_use]
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -45,50 +45,48 @@ impl Arrangement {
     }
 }
 
-/// An answer as it was recorded.
+/// A recorded response with status 200.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Recorded {
-    /// The path that gets it.
+pub(crate) struct RecordedResponse {
+    /// Request path.
     pub(crate) path: String,
-    /// Its headers.
     pub(crate) headers: Vec<(String, String)>,
-    /// Its body.
     pub(crate) body: String,
 }
 
-type Answers = Arc<HashMap<String, (HeaderMap, Bytes)>>;
+type RecordedResponses = Arc<HashMap<String, (HeaderMap, Bytes)>>;
 
-/// Serves the answers that stand as JSON on standard input, prints its address, and ends when it is killed.
+/// Reads recorded responses as JSON from standard input, prints its address, and serves until it is killed.
 ///
 /// # Errors
-/// If it cannot listen, or what it is given are no answers.
-pub(crate) fn main(arrangement: Arrangement) -> Result<()> {
-    let recorded: Vec<Recorded> = serde_json::from_reader(std::io::stdin().lock())?;
-    let mut answers = HashMap::new();
-    for answer in recorded {
+/// Fails if the input is invalid or the listener cannot be opened.
+pub(crate) fn main(arrangement: ThreadArrangement) -> Result<()> {
+    let recorded: Vec<RecordedResponse> = serde_json::from_reader(std::io::stdin().lock())?;
+    let mut responses = HashMap::new();
+    for response in recorded {
         let mut headers = HeaderMap::new();
-        for (name, value) in &answer.headers {
+        for (name, value) in &response.headers {
             headers.insert(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
         }
-        answers.insert(answer.path, (headers, Bytes::from(answer.body)));
+        responses.insert(response.path, (headers, Bytes::from(response.body)));
     }
-    let answers = Arc::new(answers);
+    let responses = Arc::new(responses);
     let listener = listener(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     let address = listener.local_addr()?;
     println!("{address}");
     let multi = |workers| tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
     let current = || tokio::runtime::Builder::new_current_thread().enable_all().build();
     match arrangement {
-        Arrangement::CurrentThread => current()?.block_on(serve(listener, answers)),
-        // Spawned, so that it runs on a worker and not on the thread that waits for it.
-        Arrangement::OneWorker => multi(1)?.block_on(async { tokio::spawn(serve(listener, answers)).await? }),
-        Arrangement::TwoWorkers => multi(2)?.block_on(async { tokio::spawn(serve(listener, answers)).await? }),
-        Arrangement::ReusePort => {
-            let (second, others) = (self::listener(address)?, Arc::clone(&answers));
+        ThreadArrangement::CurrentThread => current()?.block_on(serve(listener, responses)),
+        // Spawned, because `block_on` runs its future on the calling thread, not on a worker.
+        ThreadArrangement::OneWorker => multi(1)?.block_on(async { tokio::spawn(serve(listener, responses)).await? }),
+        ThreadArrangement::TwoWorkers => multi(2)?.block_on(async { tokio::spawn(serve(listener, responses)).await? }),
+        ThreadArrangement::ReusePort => {
+            let (second, others) = (self::listener(address)?, Arc::clone(&responses));
             let runtime = current()?;
             let thread = std::thread::spawn(move || runtime.block_on(serve(second, others)));
-            current()?.block_on(serve(listener, answers))?;
-            thread.join().ok().context("a thread of the floor panicked")?
+            current()?.block_on(serve(listener, responses))?;
+            thread.join().ok().context("a thread of the baseline panicked")?
         }
     }
 }
@@ -103,24 +101,24 @@ fn listener(address: SocketAddr) -> Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-async fn serve(listener: std::net::TcpListener, answers: Answers) -> Result<()> {
+async fn serve(listener: std::net::TcpListener, responses: RecordedResponses) -> Result<()> {
     let listener = TcpListener::from_std(listener)?;
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        let answers = Arc::clone(&answers);
+        let responses = Arc::clone(&responses);
         let service = service_fn(move |request: Request<Incoming>| {
-            let answer = answer(&answers, &request);
-            async move { Ok::<_, Infallible>(answer) }
+            let response = response(&responses, &request);
+            async move { Ok::<_, Infallible>(response) }
         });
         let connection = http1::Builder::new().title_case_headers(true).serve_connection(TokioIo::new(stream), service);
         tokio::spawn(async move { drop(connection.await) });
     }
 }
 
-fn answer(answers: &Answers, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn response(responses: &RecordedResponses, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
-    match answers.get(request.uri().path()) {
+    match responses.get(request.uri().path()) {
         Some((headers, body)) => {
             *response.headers_mut() = headers.clone();
             *response.body_mut() = Full::new(body.clone());

@@ -1,47 +1,48 @@
-//! What our own code takes of a request: from a whole head to the answer's parts, as the agent's log says it.
+//! Time that podmeta's own code takes for a request: from the complete request head to the response, as logged by the
+//! agent.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use hdrhistogram::Histogram;
 
-use crate::Plan;
+use crate::RunOptions;
 use crate::load::load;
-use crate::pods::{Folder, Limits};
-use crate::process::Server;
-use crate::work::{Work, token};
+use crate::manifests::{PodLimits, WorkDir};
+use crate::process::ServerProcess;
+use crate::requests::{RequestKind, token};
 
-/// Prints it, of one connection and of 16.
-pub(crate) fn all(plan: &Plan, folder: &Folder) -> Result<()> {
-    println!("\n## Our own code, of a leaf GET\n");
+/// Measures one and 16 connections and prints the table.
+pub(crate) fn all(options: &RunOptions, work_dir: &WorkDir) -> Result<()> {
+    println!("\n## podmeta's own code, leaf GET\n");
     println!("| connections | requests | p50 µs | p99 µs |");
     println!("| --- | --- | --- | --- |");
     for connections in [1, 16] {
-        let file = folder.pods(1, Limits::High)?;
-        let agent = Server::agent(&file, &["--log", "debug"])?;
+        let file = work_dir.pods(1, PodLimits::High)?;
+        let agent = ServerProcess::agent(&file, &["--log", "debug"])?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let token = runtime.block_on(token(agent.address()?))?;
-        load(agent.address()?, &Work::Leaf.shape(&token), connections, plan.time, Duration::ZERO)?;
+        load(agent.address()?, &RequestKind::Leaf.pattern(&token), connections, options.time, Duration::ZERO)?;
         drop(agent);
-        let mut took = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3)?;
+        let mut elapsed = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3)?;
         for line in std::fs::read_to_string(file.with_extension("log"))?.lines() {
             if let Some((_, text)) =
                 line.split_once("path=\"meta-data\"").and_then(|(_, line)| line.split_once("duration="))
             {
-                took.saturating_record(nanoseconds(text.split(' ').next().unwrap_or_default())?);
+                elapsed.saturating_record(nanoseconds(text.split(' ').next().unwrap_or_default())?);
             }
         }
         #[allow(clippy::cast_precision_loss, reason = "far below 2^52 ns")]
-        let quantile = |quantile| took.value_at_quantile(quantile) as f64 / 1000.0;
-        println!("| {connections} | {} | {:.2} | {:.2} |", took.len(), quantile(0.5), quantile(0.99));
+        let quantile = |quantile| elapsed.value_at_quantile(quantile) as f64 / 1000.0;
+        println!("| {connections} | {} | {:.2} | {:.2} |", elapsed.len(), quantile(0.5), quantile(0.99));
     }
     Ok(())
 }
 
-/// Reads a duration as the log writes it, such as `1.25µs`.
+/// Parses a duration of the log, such as `1.25µs`.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "durations are short and not negative")]
 fn nanoseconds(text: &str) -> Result<u64> {
-    let at = text.find(|letter: char| letter.is_alphabetic()).with_context(|| format!("{text:?} is no duration"))?;
+    let at = text.find(|letter: char| letter.is_alphabetic()).with_context(|| format!("{text:?} is not a duration"))?;
     let (number, unit) = text.split_at(at);
     let factor = match unit {
         "ns" => 1.0,
@@ -58,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_is_read_with_its_unit() {
+    fn duration_is_parsed_with_its_unit() {
         assert_eq!(nanoseconds("850ns").unwrap(), 850);
         assert_eq!(nanoseconds("1.25µs").unwrap(), 1250);
         assert_eq!(nanoseconds("2ms").unwrap(), 2_000_000);
