@@ -2,8 +2,8 @@
 
 CARGO ?= cargo
 TOOLS := target/tools
-DENY  := $(TOOLS)/bin/cargo-deny
-FUZZ  := $(TOOLS)/bin/cargo-fuzz
+DENY := $(TOOLS)/bin/cargo-deny
+FUZZ := $(TOOLS)/bin/cargo-fuzz
 CLUSTER := target/debug/cluster
 
 # Disables backtraces of errors. Panics still print one.
@@ -13,22 +13,36 @@ export RUST_LIB_BACKTRACE := 0
 # Tests use `--workspace` for the same reason.
 PROGRAMS := --package podmeta-cluster --package podmeta-node-agent --package podmeta-operator
 
+.DEFAULT_GOAL := help
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##@ Develop
 
 .PHONY: dev
-dev: ## Serve examples/quickstart.yaml on loopback ports
+dev: ## Run the dev server with examples/quickstart.yaml on loopback ports
 	$(CARGO) run --quiet --package podmeta-node-agent -- dev -f examples/quickstart.yaml
 
-.PHONY: test
-test: quick deny clients cluster-test ## Run all tests, as CI does; sets up what they need
+.PHONY: crds
+crds: ## Generate the CRDs of the chart from their Rust types
+	$(CARGO) run --quiet --package podmeta-crds --bin crdgen -- charts/podmeta/files/crds
+
+.PHONY: conformance-page
+conformance-page: ## Generate docs/conformance.md from the conformance cases
+	$(CARGO) run --quiet --package podmeta-tests --bin mutations -- --page
+
+##@ Test
 
 .PHONY: quick
-quick: format lint unit ## Check format, lint, run unit and conformance tests; takes minutes
+quick: format lint unit ## Check format and lints, run all tests that need no cluster (under 10 minutes)
+
+.PHONY: test
+test: quick deny clients cluster-test ## Run all tests, as CI does (root, about 40 minutes)
 
 .PHONY: format
-format: ## Check code formatting
+format: ## Check the format of the Rust code
 	$(CARGO) fmt --all --check
 
 .PHONY: lint
@@ -49,11 +63,13 @@ $(DENY):
 	$(CARGO) install cargo-deny --version 0.20.2 --locked --root $(TOOLS)
 
 .PHONY: clients
-clients: ## Test real SDKs and cloud-init against the dev server; installs them in ~/.cache
+clients: ## Run real SDKs and cloud-init against the dev server; installs them in ~/.cache
 	tests/real-clients/run
 
+##@ Test on a cluster (root)
+
 .PHONY: cluster
-cluster: ## Create a Kubernetes cluster of two nodes on this host (root); `make cluster-down` deletes it
+cluster: ## Create a Kubernetes cluster of two nodes on this host
 	$(CARGO) build --locked $(PROGRAMS)
 	tests/cluster/install-packages $(CLUSTER)
 	$(CLUSTER) up
@@ -65,7 +81,7 @@ cluster-down: ## Delete the cluster of `make cluster`
 	$(CLUSTER) down
 
 .PHONY: cluster-test
-cluster-test: ## Run the cluster tests (root); the cluster is kept if a test fails
+cluster-test: ## Run the cluster tests; keeps the cluster if a test fails
 	$(CARGO) build --locked $(PROGRAMS)
 	tests/cluster/install-packages $(CLUSTER)
 	$(CARGO) test --workspace --locked --test lifecycle
@@ -74,36 +90,30 @@ cluster-test: ## Run the cluster tests (root); the cluster is kept if a test fai
 	env -u KUBECONFIG -u PODMETA_CLUSTER -u PODMETA_IMDS_STUB $(CARGO) test --workspace --locked --test suite
 	$(CLUSTER) down
 
+##@ Benchmark, fuzz, mutate
+
 .PHONY: bench
-bench: ## Benchmark the agent against a plain hyper server; 20 minutes on an idle machine
+bench: ## Compare the agent with a bare hyper server (about 20 minutes on an idle machine)
 	$(CARGO) build --release --locked --package podmeta-node-agent --package podmeta-benches
 	target/release/podmeta-bench
 	$(CARGO) bench --locked --package podmeta-benches
 
 .PHONY: fleet
-fleet: ## Measure the operator with thousands of pods and hundreds of agents (root); needs an idle host
+fleet: ## Measure the operator with PODS pods and hundreds of agents (root)
 	$(CARGO) build --release --locked --package podmeta-operator
 	$(CARGO) build --locked $(PROGRAMS)
 	tests/cluster/install-packages $(CLUSTER)
 	$(CARGO) bench --locked --package podmeta-cluster --bench fleet -- $(PODS)
 
+.PHONY: mutations
+mutations: ## Run the recorded mutations and report stale ones; ONLY=TEXT selects by name (about an hour for all)
+	$(CARGO) run --quiet --package podmeta-tests --bin mutations -- $(if $(ONLY),--only "$(ONLY)")
+
 .PHONY: fuzz
-fuzz: $(FUZZ) ## Fuzz TARGET (request, path, token, objects, cel or tag) for SECONDS (default: 3600)
+fuzz: $(FUZZ) ## Fuzz TARGET (request, path, token, objects, cel or tag) for SECONDS (default 3600)
 	$(CARGO) run --quiet --package podmeta-tests --bin seeds -- fuzz/corpus
 	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(CARGO) fuzz run --sanitizer none $(TARGET) -- \
 		-max_total_time=$(or $(SECONDS),3600) -max_len=8192 -timeout=10
 
 $(FUZZ):
 	$(CARGO) install cargo-fuzz --version 0.13.2 --locked --root $(TOOLS)
-
-.PHONY: mutations
-mutations: ## Run all mutations and report stale ones; takes about an hour
-	$(CARGO) run --quiet --package podmeta-tests --bin mutations
-
-.PHONY: conformance-page
-conformance-page: ## Regenerate docs/conformance.md
-	$(CARGO) run --quiet --package podmeta-tests --bin mutations -- --page
-
-.PHONY: crds
-crds: ## Regenerate the CRDs from the Rust types
-	$(CARGO) run --quiet --package podmeta-crds --bin crdgen -- charts/podmeta/files/crds

@@ -1,4 +1,4 @@
-"""alibabacloud-credentials (Python): credentials. Region and instance id by plain requests, for the SDK has no call for them."""
+"""alibabacloud-credentials (Python): credentials. The SDK does not read the region and instance ID; plain requests do."""
 
 import re
 import sys
@@ -22,18 +22,18 @@ def metadata(path):
     ttl = {"X-aliyun-ecs-metadata-token-ttl-seconds": "60"}
     token = requests.put(f"{SERVICE}/api/token", headers=ttl, timeout=5)
     token.raise_for_status()
-    answer = requests.get(f"{SERVICE}/{path}", headers={"X-aliyun-ecs-metadata-token": token.text}, timeout=5)
-    answer.raise_for_status()
-    return answer.text
+    response = requests.get(f"{SERVICE}/{path}", headers={"X-aliyun-ecs-metadata-token": token.text}, timeout=5)
+    response.raise_for_status()
+    return response.text
 
 
 def roleless():
     for name, options in [("", {}), (", IMDSv1 disabled", {"disable_imds_v1": True})]:
-        with check(f"says that there are no credentials{name}"):
+        with check(f"pod without a role has no credentials{name}"):
             try:
                 got = credentials(**options)
             except CredentialException as error:
-                # With IMDSv1 it asks again without a token, and reports what that is answered: 403.
+                # With IMDSv1 allowed, the SDK retries without a token and reports the status of the retry: 403.
                 equal(error.message[-3:], "404" if options else "403")
             else:
                 raise AssertionError(f"got {got}")
@@ -55,7 +55,7 @@ def full():
     with check("region and zone by plain requests"):
         equal(metadata("meta-data/region-id"), environ["REGION"])
         equal(metadata("meta-data/zone-id"), environ["ZONE"])
-    with check("instance id by plain requests"):
+    with check("instance ID by plain requests"):
         matches(metadata("meta-data/instance-id"), re.compile("i-[0-9a-z]{20}"))
 
 

@@ -1,4 +1,4 @@
-// @alicloud/credentials (JavaScript): credentials. Region and instance id by plain requests, for the SDK has no call for them.
+// @alicloud/credentials (JavaScript): credentials. The SDK does not read the region and instance ID; plain requests do.
 "use strict";
 
 const assert = require("node:assert/strict");
@@ -15,21 +15,21 @@ async function credentials(options) {
   assert.equal(got.securityToken, env.ECS_SECURITY_TOKEN);
 }
 
-async function ask(path, options) {
-  const answer = await fetch(`${SERVICE}/${path}`, { signal: AbortSignal.timeout(5000), ...options });
-  assert.equal(answer.status, 200, `${path} answered ${answer.status}`);
-  return answer.text();
+async function send(path, options) {
+  const response = await fetch(`${SERVICE}/${path}`, { signal: AbortSignal.timeout(5000), ...options });
+  assert.equal(response.status, 200, `${path} returned ${response.status}`);
+  return response.text();
 }
 
 async function metadata(path) {
-  const token = await ask("api/token", { method: "PUT", headers: { "X-aliyun-ecs-metadata-token-ttl-seconds": "60" } });
-  return ask(path, { headers: { "X-aliyun-ecs-metadata-token": token } });
+  const token = await send("api/token", { method: "PUT", headers: { "X-aliyun-ecs-metadata-token-ttl-seconds": "60" } });
+  return send(path, { headers: { "X-aliyun-ecs-metadata-token": token } });
 }
 
 async function roleless() {
-  // With IMDSv1 it asks again without a token, and reports what that is answered: 403.
-  await check("says that there are no credentials", () => assert.rejects(() => credentials({}), /403/));
-  await check("says that there are no credentials, IMDSv1 disabled", () =>
+  // With IMDSv1 allowed, the SDK retries without a token and reports the status of the retry: 403.
+  await check("pod without a role has no credentials", () => assert.rejects(() => credentials({}), /403/));
+  await check("pod without a role has no credentials, IMDSv1 disabled", () =>
     assert.rejects(() => credentials({ disableIMDSv1: true }), /404/));
 }
 
@@ -43,7 +43,7 @@ async function full() {
     assert.equal(await metadata("meta-data/region-id"), env.REGION);
     assert.equal(await metadata("meta-data/zone-id"), env.ZONE);
   });
-  await check("instance id by plain requests", async () =>
+  await check("instance ID by plain requests", async () =>
     assert.match(await metadata("meta-data/instance-id"), /^i-[0-9a-z]{20}$/));
 }
 

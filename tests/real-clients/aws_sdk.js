@@ -1,4 +1,4 @@
-// AWS SDK for JavaScript v3: credentials by fromInstanceMetadata, the rest by MetadataService.
+// AWS SDK for JavaScript v3: credentials by fromInstanceMetadata. Region, instance ID and role by MetadataService.
 "use strict";
 
 const assert = require("node:assert/strict");
@@ -18,7 +18,7 @@ async function credentials(options) {
 
 async function roleless() {
   for (const ec2MetadataV1Disabled of [false, true]) {
-    await check(`says that there are no credentials${ec2MetadataV1Disabled ? ", IMDSv1 disabled" : ""}`, () =>
+    await check(`pod without a role has no credentials${ec2MetadataV1Disabled ? ", IMDSv1 disabled" : ""}`, () =>
       assert.rejects(() => credentials({ ec2MetadataV1Disabled }), { statusCode: 404 }));
   }
 }
@@ -30,7 +30,7 @@ async function full() {
   const service = new MetadataService({ ec2MetadataV1Disabled: true, httpOptions: { timeout: 1000 } });
   await check("region", async () =>
     assert.equal(await service.request("/latest/meta-data/placement/region", {}), env.REGION));
-  await check("instance id", async () =>
+  await check("instance ID", async () =>
     assert.match(await service.request("/latest/meta-data/instance-id", {}), /^i-[0-9a-f]{17}$/));
   await check("role", async () =>
     assert.equal(await service.request("/latest/meta-data/iam/security-credentials/", {}), env.EC2_ROLE));

@@ -1,4 +1,4 @@
-"""boto3: credentials by its default chain, role, region and instance id by botocore's metadata fetchers."""
+"""boto3: credentials by its default chain. Role, region and instance ID by botocore's metadata fetchers."""
 
 import re
 import sys
@@ -29,13 +29,13 @@ class InstanceIdFetcher(IMDSFetcher):
 
 
 def roleless():
-    with check("says that there are no credentials"):
+    with check("pod without a role has no credentials"):
         equal(boto3.Session().get_credentials(), None)
         try:
             boto3.client("sts", region_name=environ["REGION"]).get_caller_identity()
         except NoCredentialsError:
             return
-        raise AssertionError("a call went out without credentials")
+        raise AssertionError("the call was sent without credentials")
 
 
 def full():
@@ -52,7 +52,7 @@ def full():
         equal(InstanceMetadataRegionFetcher(config=CONFIG).retrieve_region(), environ["REGION"])
     with check("region by IMDSRegionProvider"):
         equal(IMDSRegionProvider(Session()).provide(), environ["REGION"])
-    with check("instance id by IMDSFetcher"):
+    with check("instance ID by IMDSFetcher"):
         fetcher = InstanceIdFetcher(config=CONFIG)
         equal(fetcher.get_base_url(), ENDPOINTS[sys.argv[1]])
         matches(fetcher.retrieve(), re.compile("i-[0-9a-f]{17}"))

@@ -1,7 +1,7 @@
-// The convention of every client here: one line `ok NAME` or `FAIL NAME: why` for each check, exit code 0 at the end.
+// Output format of all clients: one line `ok NAME` or `FAIL NAME: reason` per check, and exit code 0 at the end.
 "use strict";
 
-// Node ends with this code when a promise that never settles is all that is left.
+// Exit code of Node.js if only promises that never settle are left.
 process.exitCode = 1;
 
 async function check(name, probe) {

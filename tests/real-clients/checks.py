@@ -1,4 +1,4 @@
-"""The convention of every client here: one line `ok NAME` or `FAIL NAME: why` for each check, exit code 0 at the end."""
+"""Output format of all clients: one line `ok NAME` or `FAIL NAME: reason` per check, and exit code 0 at the end."""
 
 from contextlib import contextmanager
 
@@ -8,17 +8,17 @@ def check(name):
     try:
         yield
     except Exception as error:
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        print(f"FAIL {name}: {why}", flush=True)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"FAIL {name}: {reason}", flush=True)
     else:
         print(f"ok {name}", flush=True)
 
 
-def equal(got, wanted):
-    if got != wanted:
-        raise AssertionError(f"got {got!r}, wanted {wanted!r}")
+def equal(got, expected):
+    if got != expected:
+        raise AssertionError(f"got {got!r}, expected {expected!r}")
 
 
 def matches(got, pattern):
     if not pattern.fullmatch(got):
-        raise AssertionError(f"got {got!r}, wanted {pattern.pattern}")
+        raise AssertionError(f"got {got!r}, expected {pattern.pattern}")

@@ -1,6 +1,6 @@
-"""cloud-init as Debian ships it: the crawls of DataSourceEc2 and DataSourceAliYun, unchanged.
+"""cloud-init from the Debian package, unmodified: the crawls of DataSourceEc2 and DataSourceAliYun.
 
-Arguments: the data source (ec2, aliyun) and the pod's httpTokens (required, optional).
+Arguments: data source (ec2, aliyun) and httpTokens of the pod (required, optional).
 """
 
 import logging
@@ -17,12 +17,12 @@ from cloudinit.sources.DataSourceEc2 import DataSourceEc2
 from checks import check, equal, matches
 
 USER_DATA = b"#!/bin/sh\necho hello\n"
-# The data source for Alibaba asks for a token since 23.1.
-ALIYUN_KNOWS_TOKENS = tuple(int(part) for part in version.version_string().split(".")[:2]) >= (23, 1)
+# DataSourceAliYun sends tokens since 23.1.
+ALIYUN_SENDS_TOKENS = tuple(int(part) for part in version.version_string().split(".")[:2]) >= (23, 1)
 
 
-class Log(logging.Handler):
-    """cloud-init's own log: it names every URL that is opened, counts the attempts, and warns of what it gives up."""
+class LogRecorder(logging.Handler):
+    """Records the requested URLs, the retried URLs and the warnings of cloud-init's log."""
 
     def __init__(self):
         super().__init__()
@@ -40,13 +40,13 @@ class Log(logging.Handler):
 
 
 def crawl(source, cloud):
-    """The data source and whether its crawl found it; its patience is set as an image would, in its configuration."""
-    patience = {"max_wait": 1, "timeout": 2, "retries": 0}
+    """Returns the data source and whether its crawl succeeded. Timeouts are set in the configuration, as in an image."""
+    timeouts = {"max_wait": 1, "timeout": 2, "retries": 0}
     with tempfile.TemporaryDirectory() as folder:
         paths = Paths({"cloud_dir": folder, "run_dir": folder})
-        found = source({"datasource": {source.dsname: patience}}, None, paths)
-    found._cloud_name = cloud  # What it finds in DMI on the real machine.
-    return found, found._get_data()
+        instance = source({"datasource": {source.dsname: timeouts}}, None, paths)
+    instance._cloud_name = cloud  # On a real instance, read from DMI.
+    return instance, instance._get_data()
 
 
 def ec2(log):
@@ -56,7 +56,7 @@ def ec2(log):
             raise AssertionError(f"dropped all metadata, retried {log.retried[:1]}: {log.warnings}")
         equal(source._crawled_metadata["_metadata_api_version"], "2021-03-23")
         equal(log.retried, [])
-    with check("instance id"):
+    with check("instance ID"):
         matches(source.metadata["instance-id"], re.compile("i-[0-9a-f]{17}"))
         equal(source.get_instance_id(), source.metadata["instance-id"])
     with check("region and zone"):
@@ -74,15 +74,15 @@ def ec2(log):
         equal(source.identity["accountId"], environ["ACCOUNT"])
         equal(source.identity["instanceId"], source.metadata["instance-id"])
         equal(source.identity["privateIp"], source.metadata["local-ipv4"])
-    with check("asks for no credentials"):
+    with check("does not request credentials"):
         equal(source.metadata["iam"]["info"]["Code"], "Success")
-        no_credentials(source, log)
+        assert_no_credentials(source, log)
 
 
 def aliyun(log, tokens):
     source, complete = crawl(DataSourceAliYun, "aliyun")
-    if tokens == "required" and not ALIYUN_KNOWS_TOKENS:
-        with check("gets nothing without a token"):
+    if tokens == "required" and not ALIYUN_SENDS_TOKENS:
+        with check("has no metadata without a token"):
             equal((complete, source.metadata, source.userdata_raw), (False, {}, None))
             equal(set(log.opened), {"http://100.100.100.200/2016-01-01/meta-data/instance-id"})
         return
@@ -90,7 +90,7 @@ def aliyun(log, tokens):
         if not complete or not source.metadata:
             raise AssertionError(f"dropped all metadata, retried {log.retried[:1]}: {log.warnings}")
         equal(log.retried, [])
-    with check("instance id"):
+    with check("instance ID"):
         matches(source.get_instance_id(), re.compile("i-[0-9a-z]{20}"))
     with check("hostname"):
         hostname = source.get_hostname()
@@ -99,19 +99,19 @@ def aliyun(log, tokens):
         equal(source.get_public_ssh_keys(), [environ["PUBLIC_KEY"]])
     with check("user-data"):
         equal(source.userdata_raw, USER_DATA)
-    with check("asks for no credentials"):
-        # Since 25.1 it reads the tree as one document first; credentials are not in it.
+    with check("does not request credentials"):
+        # Since 25.1 it requests the tree as one document first. The document has no credentials.
         equal(any(url.endswith(("/meta-data/ram/", "/meta-data/all")) for url in log.opened), True)
-        no_credentials(source, log)
+        assert_no_credentials(source, log)
 
 
-def no_credentials(source, log):
+def assert_no_credentials(source, log):
     equal([url for url in log.opened if "security-credentials" in url], [])
     secrets = [name for name in environ if re.fullmatch("EC[2S]_.*(KEY_ID|KEY|SECRET|TOKEN)", name)]
     equal([name for name in secrets if environ[name] in repr(source._crawled_metadata)], [])
 
 
-LOG = Log()
+LOG = LogRecorder()
 logging.getLogger().addHandler(LOG)
 logging.getLogger().setLevel(logging.DEBUG)
 ec2(LOG) if sys.argv[1] == "ec2" else aliyun(LOG, sys.argv[2])

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The signatures of the identity documents, verified as the two clouds tell their users to: curl, then openssl with the
-# published certificate, here the one of PODMETA_IDENTITY_CERTIFICATE. Runs in a folder that it may write to.
+# Verifies the signatures of the identity documents with curl and openssl, as documented by both clouds. The certificate is
+# PODMETA_IDENTITY_CERTIFICATE. Writes files to the current directory.
 set -euo pipefail
 
 ec2=http://169.254.169.254/latest
@@ -8,12 +8,12 @@ ecs=http://100.100.100.200/latest
 certificate=$PODMETA_IDENTITY_CERTIFICATE
 identity=dynamic/instance-identity
 
-# check NAME COMMAND...: one line, as every client here prints it.
+# check NAME COMMAND...: runs COMMAND and prints one result line.
 check() {
-  local name=$1 why status
+  local name=$1 reason status
   shift
   set +e
-  why=$(
+  reason=$(
     set -e
     "$@" 2>&1
   )
@@ -22,18 +22,18 @@ check() {
   if ((status == 0)); then
     printf 'ok %s\n' "$name"
   else
-    printf 'FAIL %s: %s\n' "$name" "$(tr '\n' ' ' <<<"$why")"
+    printf 'FAIL %s: %s\n' "$name" "$(tr '\n' ' ' <<<"$reason")"
   fi
 }
 
-refuses() {
+must_fail() {
   if "$@" >/dev/null 2>&1; then
-    echo "was accepted: $*"
+    echo "succeeded, but must fail: $*"
     return 1
   fi
 }
 
-# fetch CLOUD PATH FILE, with a token of its own.
+# fetch CLOUD PATH FILE: requests a token, then PATH.
 fetch() {
   local token
   if [[ $1 == ec2 ]]; then
@@ -45,12 +45,12 @@ fetch() {
   fi
 }
 
-# armour LABEL FILE: between BEGIN and END lines, as the recipes make it.
-armour() {
+# armor LABEL FILE: adds BEGIN and END lines, as in the clouds' instructions.
+armor() {
   { echo "-----BEGIN $1-----" && cat "$2" && echo && echo "-----END $1-----"; } >"$2.pem"
 }
 
-# verify ITEM DOCUMENT: the signature holds over the document, and the content inside is its exact bytes.
+# verify ITEM DOCUMENT: verifies the signature of DOCUMENT and that the signed content equals DOCUMENT.
 verify() {
   openssl smime -verify -in "$1.pem" -inform PEM -content "$2" -certfile "$certificate" -noverify >/dev/null
   openssl smime -verify -in "$1.pem" -inform PEM -certfile "$certificate" -noverify >"$1.content"
@@ -62,21 +62,21 @@ ec2_signature() {
   base64 -d signature >signature.bin
   openssl x509 -pubkey -noout -in "$certificate" >key.pem
   openssl dgst -sha256 -verify key.pem -signature signature.bin ec2.document
-  refuses openssl dgst -sha256 -verify key.pem -signature signature.bin changed.document
+  must_fail openssl dgst -sha256 -verify key.pem -signature signature.bin changed.document
 }
 
 ec2_item() {
   fetch ec2 "$identity/$1" "$1"
-  armour PKCS7 "$1"
+  armor PKCS7 "$1"
   verify "$1" ec2.document
-  refuses openssl smime -verify -in "$1.pem" -inform PEM -content changed.document -certfile "$certificate" -noverify
-  refuses openssl smime -verify -in "$1.pem" -inform PEM -content ec2.document -certfile other.pem -noverify
+  must_fail openssl smime -verify -in "$1.pem" -inform PEM -content changed.document -certfile "$certificate" -noverify
+  must_fail openssl smime -verify -in "$1.pem" -inform PEM -content ec2.document -certfile other.pem -noverify
 }
 
 # ecs_item QUERY DOCUMENT
 ecs_item() {
   fetch ecs "$identity/pkcs7$1" ecs-pkcs7
-  armour CERTIFICATE ecs-pkcs7
+  armor CERTIFICATE ecs-pkcs7
   verify ecs-pkcs7 "$2"
 }
 

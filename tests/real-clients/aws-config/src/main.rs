@@ -1,5 +1,5 @@
-//! aws-config (Rust): credentials, region and instance id from EC2's metadata service.
-//! Prints `ok NAME` or `FAIL NAME: why` for each check.
+//! aws-config (Rust): credentials, region and instance ID from EC2's metadata service.
+//! Prints `ok NAME` or `FAIL NAME: reason` for each check.
 
 use aws_config::imds::{Client, credentials::ImdsCredentialsProvider, region::ImdsRegionProvider};
 use aws_credential_types::provider::{ProvideCredentials, error::CredentialsError};
@@ -12,12 +12,12 @@ type Check = Result<(), Box<dyn Error>>;
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     match args().nth(1).as_deref() {
-        Some("roleless") => report("says that there are no credentials", no_role().await),
+        Some("roleless") => report("pod without a role has no credentials", no_role().await),
         _ => {
             report("credentials, role discovered", discovered_role().await);
             report("credentials, role given", given_role().await);
             report("region", region().await);
-            report("instance id", instance_id().await);
+            report("instance ID", instance_id().await);
         }
     }
 }
@@ -47,11 +47,11 @@ async fn instance_id() -> Check {
     let id: &str = id.as_ref();
     match id.strip_prefix("i-") {
         Some(hex) if hex.len() == 17 && hex.bytes().all(|b| b.is_ascii_hexdigit()) => Ok(()),
-        _ => Err(format!("{id:?} is no EC2 instance id").into()),
+        _ => Err(format!("{id:?} is not an EC2 instance ID").into()),
     }
 }
 
-/// A pod without a role is no error: the provider steps aside for the next one in the chain.
+/// Without a role, the provider must return `CredentialsNotLoaded`, so that the chain tries the next provider.
 async fn no_role() -> Check {
     match ImdsCredentialsProvider::builder().build().provide_credentials().await {
         Err(CredentialsError::CredentialsNotLoaded(_)) => Ok(()),
@@ -59,19 +59,19 @@ async fn no_role() -> Check {
     }
 }
 
-fn equal<T: PartialEq + Debug>(got: T, wanted: T) -> Check {
-    if got == wanted { Ok(()) } else { Err(format!("got {got:?}, wanted {wanted:?}").into()) }
+fn equal<T: PartialEq + Debug>(got: T, expected: T) -> Check {
+    if got == expected { Ok(()) } else { Err(format!("got {got:?}, expected {expected:?}").into()) }
 }
 
-fn report(name: &str, outcome: Check) {
-    match outcome {
+fn report(name: &str, result: Check) {
+    match result {
         Ok(()) => println!("ok {name}"),
-        Err(why) => println!("FAIL {name}: {}", chain(&*why)),
+        Err(error) => println!("FAIL {name}: {}", error_chain(&*error)),
     }
 }
 
-/// An error with all its causes on one line.
-fn chain(error: &dyn Error) -> String {
+/// Formats an error and its sources on one line.
+fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
