@@ -6,12 +6,13 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use futures_util::TryStreamExt as _;
@@ -25,6 +26,9 @@ use crate::sys::{receive_fds, send_fds};
 
 /// Port of the metadata services.
 const SERVICE_PORT: u16 = 80;
+
+/// Timeout of the kernel for adding the route to a service address.
+const ROUTE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Returns the service addresses of all dialects, in the order in which their listeners are passed. IPv6 is last,
 /// because a kernel without IPv6 leaves it out.
@@ -80,7 +84,7 @@ fn receive_listeners(listener: &UnixListener, child: &mut Child) -> Result<(Unix
         if child.try_wait()?.is_some() {
             bail!("cannot create the namespace");
         }
-        std::thread::sleep(std::time::Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(1));
     };
     socket.set_nonblocking(false)?;
     let fds = receive_fds(&socket).context("cannot create the namespace")?;
@@ -148,6 +152,7 @@ impl InNamespaceArgs {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let addresses = runtime.block_on(add_addresses()).context("cannot add the service addresses")?;
         drop(runtime);
+        wait_for_routes(&addresses)?;
         let listeners = listen(&addresses)?;
         let fds = listeners.iter().map(|listener| listener.as_fd()).collect::<Vec<_>>();
         send_fds(&socket, &fds).context(AGENT_EXITED)?;
@@ -195,6 +200,27 @@ async fn add_addresses() -> Result<Vec<IpAddr>> {
         }
     }
     Ok(added)
+}
+
+/// Waits until every address has a route. The kernel adds the route of an IPv6 address some time after the address; a
+/// command that connects before that gets `ENETUNREACH`.
+fn wait_for_routes(addresses: &[IpAddr]) -> Result<()> {
+    let started = Instant::now();
+    for address in addresses {
+        // Connecting a UDP socket only looks up the route.
+        while let Err(error) = connect_udp(*address) {
+            if started.elapsed() > ROUTE_TIMEOUT {
+                return Err(error).with_context(|| format!("there is no route to {address}"));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Ok(())
+}
+
+fn connect_udp(address: IpAddr) -> io::Result<()> {
+    let local: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    UdpSocket::bind((local, 0))?.connect((address, SERVICE_PORT))
 }
 
 fn listen(addresses: &[IpAddr]) -> Result<Vec<TcpListener>> {
