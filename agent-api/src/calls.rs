@@ -94,7 +94,7 @@ pub struct PodReport {
     /// The result of the pod's last request for credentials in each dialect: `None` if it succeeded, or the error.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub credentials: BTreeMap<Dialect, Option<String>>,
-    /// Whether the pod sent requests without a session token in the last 24 hours.
+    /// True if the pod sent requests without a session token in the last 24 hours.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tokenless: bool,
 }

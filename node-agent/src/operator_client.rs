@@ -39,7 +39,7 @@ pub struct OperatorClient {
     https: Mutex<Option<(Vec<u8>, HttpsClient)>>,
 }
 
-/// Why a call failed.
+/// Error of a failed call.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
     /// The CA or token file cannot be used.
@@ -47,7 +47,7 @@ pub enum OperatorError {
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Reason why it cannot be used.
         reason: String,
     },
     /// The connection failed.

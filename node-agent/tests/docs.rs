@@ -59,7 +59,7 @@ impl Drop for WorkingDirectory {
 /// A dev server that a `sh serve` block started.
 struct Server {
     child: Child,
-    /// What it printed, up to the ready line.
+    /// Output of the server, up to the ready line.
     output: String,
 }
 
@@ -148,7 +148,7 @@ fn with_documented_ports(text: &str, documented: &Ports, actual: &Ports) -> Stri
     text
 }
 
-/// Whether a line has the documented form.
+/// Returns true if a line has the documented form.
 fn matches(documented: &str, line: &str) -> bool {
     let mut parts = documented.split('…');
     let Some(mut rest) = parts.next().and_then(|start| line.strip_prefix(start)) else { return false };

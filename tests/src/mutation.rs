@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mutation {
-    /// What the mutated source does. Unique.
+    /// Behaviour of the mutated source. Unique.
     pub name: String,
     /// The changes of the source.
     pub edits: Vec<Edit>,
@@ -110,7 +110,7 @@ impl LastRun {
     }
 }
 
-/// Why a mutation cannot be applied to the source.
+/// Error of a mutation that cannot be applied to the source.
 #[derive(Debug)]
 pub struct StaleEdit {
     /// Name of the mutation.
@@ -119,7 +119,7 @@ pub struct StaleEdit {
     pub file: PathBuf,
     /// The text to replace.
     pub find: String,
-    /// What is wrong.
+    /// Problem of the edit.
     pub problem: String,
 }
 

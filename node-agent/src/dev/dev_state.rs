@@ -35,7 +35,7 @@ pub struct DevState {
 pub struct DevPod {
     /// The UID.
     pub uid: PodUid,
-    /// What the pod is served.
+    /// Data that the pod is served.
     pub view: PodView,
 }
 

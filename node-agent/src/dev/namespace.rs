@@ -27,8 +27,11 @@ use crate::sys::{receive_fds, send_fds};
 /// Port of the metadata services.
 const SERVICE_PORT: u16 = 80;
 
-/// Timeout of the kernel for adding the route to a service address.
+/// Maximum wait for the kernel to add the route to a service address.
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Interval between two checks of the child, or of a route.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Returns the service addresses of all dialects, in the order in which their listeners are passed. IPv6 is last,
 /// because a kernel without IPv6 leaves it out.
@@ -84,7 +87,7 @@ fn receive_listeners(listener: &UnixListener, child: &mut Child) -> Result<(Unix
         if child.try_wait()?.is_some() {
             bail!("cannot create the namespace");
         }
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(POLL_INTERVAL);
     };
     socket.set_nonblocking(false)?;
     let fds = receive_fds(&socket).context("cannot create the namespace")?;
@@ -212,7 +215,7 @@ fn wait_for_routes(addresses: &[IpAddr]) -> Result<()> {
             if started.elapsed() > ROUTE_TIMEOUT {
                 return Err(error).with_context(|| format!("there is no route to {address}"));
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
     Ok(())

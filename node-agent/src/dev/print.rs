@@ -22,7 +22,7 @@ pub(super) struct Endpoint {
     pub url: String,
     /// The profile. `None` for a pod that is denied or has no profile.
     pub profile: Option<String>,
-    /// Whether tokens are required. `None` for a pod that is denied.
+    /// Token mode. `None` for a pod that is denied.
     pub http_tokens: Option<HttpTokens>,
     /// The role.
     pub role: Option<String>,

@@ -24,7 +24,7 @@ use crate::edge::idle_timeout::IdleTimeout;
 use crate::edge::limit::{LimitExceeded, connection_limit};
 use crate::edge::{Edge, handle};
 
-/// How a connection arrived. The pod is identified by the link or listener alone, never by a header.
+/// Origin of a connection. The pod is identified by the link or listener alone, never by a header.
 #[derive(Clone, Debug)]
 pub struct Arrival {
     /// The pod that the link or listener belongs to.
@@ -35,7 +35,7 @@ pub struct Arrival {
     pub family: Family,
     /// An extra check of request headers for this listener.
     pub header_check: Option<HeaderCheck>,
-    /// How to find the owner of the client process. `None` if it cannot be found.
+    /// Sockets by which the owner of the client process is found. `None` if it cannot be found.
     pub sockets: Option<SocketPair>,
 }
 

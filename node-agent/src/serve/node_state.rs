@@ -19,7 +19,7 @@ use crate::broker::OperatorBroker;
 use crate::edge::Edge;
 use crate::serve::state_file::SavedState;
 
-/// How long after a request without a token a pod is reported as tokenless, in seconds.
+/// Seconds after a request without a token during which a pod is reported as tokenless.
 const TOKENLESS_WINDOW_SECONDS: i64 = 24 * 3600;
 
 /// The pods of the node. Items that a list or event does not change are shared, not copied.

@@ -41,7 +41,7 @@ pub struct AgentIdentity {
     pub node: String,
     /// The agent's own pod.
     pub pod: PodUid,
-    /// When the token expires.
+    /// Time at which the token expires.
     pub expires: Instant,
 }
 
@@ -58,7 +58,7 @@ pub struct TokenReviewer {
 /// A reviewed token.
 struct CachedIdentity {
     agent: AgentIdentity,
-    /// When the token must be reviewed again.
+    /// Time at which the token must be reviewed again.
     review_again: Instant,
 }
 

@@ -52,7 +52,7 @@ pub struct LeaderElector {
 /// The current leader, as this replica knows it.
 #[derive(Clone, Debug)]
 pub struct Leadership {
-    /// Whether this replica is the leader.
+    /// True if this replica is the leader.
     pub is_leader: watch::Receiver<bool>,
     /// The address of the leader, or `None` if it is not known.
     pub address: watch::Receiver<Option<String>>,

@@ -70,7 +70,7 @@ struct Term {
     resynced: Instant,
     /// The profiles to check again.
     retry: BTreeSet<ProfileKey>,
-    /// When a profile became pending for new pods only.
+    /// Time at which a profile became pending for new pods only.
     pending_since: HashMap<ProfileKey, Instant>,
     /// Completed when the state holds the written statuses.
     applied: Vec<oneshot::Receiver<()>>,

@@ -23,17 +23,17 @@ pub struct ObservedProfile {
     pub errors: Vec<FieldError>,
     /// The last valid generation, as the status keeps it.
     pub last_valid: Option<LastValid>,
-    /// Whether there is a valid generation.
+    /// True if there is a valid generation.
     pub has_valid_generation: bool,
     /// The findings of compiling the pods.
     pub findings: Vec<Finding>,
     /// The pods that use the profile.
     pub pods: Vec<ObservedPod>,
-    /// Whether the profile has roles.
+    /// True if the profile has roles.
     pub has_roles: bool,
     /// The Secrets of roles that do not exist or do not hold valid credentials.
     pub secret_errors: Vec<FieldError>,
-    /// Whether the agent of a node with such pods has not reported yet.
+    /// True if the agent of a node with such pods has not reported yet.
     pub has_unreported_nodes: bool,
 }
 
@@ -42,11 +42,11 @@ pub struct ObservedProfile {
 pub struct ObservedPod {
     /// The pod's name.
     pub name: String,
-    /// Whether the node agent has the newest compiled workload.
+    /// True if the node agent has the newest compiled workload.
     pub is_programmed: bool,
     /// The result of the pod's last request for credentials.
     pub credentials: CredentialsState,
-    /// Whether the pod sent requests without a session token in the last 24 hours.
+    /// True if the pod sent requests without a session token in the last 24 hours.
     pub is_tokenless: bool,
 }
 

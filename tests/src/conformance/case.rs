@@ -152,7 +152,7 @@ pub struct RejectedChange {
     pub says: String,
 }
 
-/// How the agent restarts.
+/// Kind of a restart of the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Restart {

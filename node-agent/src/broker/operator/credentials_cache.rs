@@ -39,7 +39,7 @@ struct CacheEntry {
     refreshed: Option<Instant>,
 }
 
-/// What to do for a request.
+/// Action for a request for credentials.
 #[derive(Debug, PartialEq)]
 pub(super) enum CacheState {
     /// Return this result.

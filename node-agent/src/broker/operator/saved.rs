@@ -1,4 +1,4 @@
-//! What the broker saves in the agent's state file.
+//! Data of the broker that the agent's state file keeps.
 
 use podmeta_metadata::credentials::Credentials;
 use podmeta_metadata::dialect::Dialect;

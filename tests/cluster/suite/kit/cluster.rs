@@ -23,7 +23,7 @@ pub(crate) struct TestCluster {
     config: Config,
     /// The administrator's kubeconfig file.
     pub(crate) kubeconfig: PathBuf,
-    /// How tests run commands on nodes.
+    /// Access of the tests to the nodes.
     pub(super) access: NodeAccess,
     /// Sorted names of the schedulable nodes. Node `a` of a test is the first.
     pub(super) nodes: Vec<String>,

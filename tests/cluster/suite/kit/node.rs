@@ -14,7 +14,7 @@ use podmeta_cluster::machine::{MachineService, RunningMachine, command_output};
 use podmeta_cluster::programs::KUBERNETES_MODULE;
 use tokio::process::Command;
 
-/// How tests run commands on nodes.
+/// Way in which tests run commands on nodes.
 #[derive(Clone, Debug)]
 pub(crate) enum NodeAccess {
     /// Nodes are namespaces of this host, created by `cluster up` for the named cluster.
