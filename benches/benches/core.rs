@@ -48,7 +48,7 @@ fn benches(criterion: &mut Criterion) {
     let objects = objects();
     let workload = workload(&objects);
     let (pod, keys) = (&workload.pod.uid, Keyring::new(KeyBytes::new([7; 32]), now()));
-    let issue = || keys.issue(pod, Dialect::Ec2, TokenTtl::MAX, now()).expect("token is issued");
+    let issue = || keys.issue(pod, Dialect::Ec2, TokenTtl::MAX, [7; 16], now()).expect("token is issued");
     let token = issue();
 
     criterion.bench_function("token: issue", |bench| bench.iter(issue));
@@ -78,7 +78,7 @@ fn benches(criterion: &mut Criterion) {
         session: &last,
     };
     criterion.bench_function("request: evaluate and look up", |bench| {
-        let edge = EdgeChecks { rate_limited: false, header_check: None, process_owner: &|| None };
+        let edge = EdgeChecks { rate_limited: false, header_check: None, process_owner: &|| None, nonce: &|| None };
         let state = PodState::Served { workload: &workload, tree: tree.as_ref() };
         bench.iter(|| evaluate(Dialect::Ec2, black_box(&request), state, &edge, &keys, now()).is_ok());
     });

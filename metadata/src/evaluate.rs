@@ -9,7 +9,7 @@ use crate::options::{HopLimit, HttpEndpoint, HttpProtocolIpv6, HttpTokens, Token
 use crate::protocol::{Protocol, TokenHeaders};
 use crate::rejection::Rejection;
 use crate::request::{Request, TOKEN_PATH};
-use crate::session::Keyring;
+use crate::session::{Keyring, Nonce};
 use crate::tree::{LeafValue, Lookup, Tree};
 use crate::workload::Workload;
 
@@ -43,6 +43,8 @@ pub struct EdgeChecks<'e> {
     pub header_check: Option<HeaderCheck>,
     /// Returns the user ID of the client process, or `None` if it is not found. Called only if the pod restricts users.
     pub process_owner: &'e dyn Fn() -> Option<u32>,
+    /// Returns random bytes for a new token, or `None` if there are none. Called only if a token is issued.
+    pub nonce: &'e dyn Fn() -> Option<Nonce>,
 }
 
 /// Result of a request that is not rejected.
@@ -115,7 +117,7 @@ pub fn evaluate<'p>(
     if let Some(headers) = token_headers
         && request.uri.path() == TOKEN_PATH
     {
-        return issue_token(dialect, headers, request, workload, keys, now);
+        return issue_token(dialect, headers, request, workload, edge, keys, now);
     }
     protocol.check_before_token(request)?;
     let token_left = match token_headers {
@@ -143,6 +145,7 @@ fn issue_token<'p>(
     headers: &TokenHeaders,
     request: &Request<'_>,
     workload: &Workload,
+    edge: &EdgeChecks<'_>,
     keys: &Keyring,
     now: Timestamp,
 ) -> Result<Decision<'p>, Rejection> {
@@ -154,10 +157,10 @@ fn issue_token<'p>(
     }
     let requested = single(request.headers, &headers.ttl).ok().flatten().and_then(TokenTtl::parse);
     let ttl = requested.ok_or(Rejection::BadTtl)?.min(workload.options.max_token_ttl_seconds);
-    match keys.issue(&workload.pod.uid, dialect, ttl, now) {
-        Ok(token) => Ok(Decision::IssueToken { token, ttl, hop_limit: workload.options.http_put_response_hop_limit }),
-        Err(error) => Err(Rejection::Unavailable(format!("internal error: cannot sign the session token: {error}"))),
-    }
+    let failed = |cause| Rejection::Unavailable(format!("cannot issue a session token: {cause}; retry later"));
+    let nonce = (edge.nonce)().ok_or_else(|| failed("the system has no random bytes".to_owned()))?;
+    let token = keys.issue(&workload.pod.uid, dialect, ttl, nonce, now).map_err(|error| failed(error.to_string()))?;
+    Ok(Decision::IssueToken { token, ttl, hop_limit: workload.options.http_put_response_hop_limit })
 }
 
 /// Returns the remaining lifetime of the token in seconds, or `None` if there is no token and none is required.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use podmeta_metadata::session::{KeyBytes, KeyFileError, Keyring};
+use podmeta_metadata::session::{KeyBytes, KeyFileError, Keyring, Nonce};
 use zeroize::Zeroizing;
 
 use crate::private_file;
@@ -111,6 +111,13 @@ fn random_key() -> Result<KeyBytes, LoadKeysError> {
     Ok(bytes)
 }
 
+/// Returns random bytes for a session token, or `None` if the system's random number generator fails.
+pub(crate) fn random_nonce() -> Option<Nonce> {
+    let mut bytes = Nonce::default();
+    aws_lc_rs::rand::fill(&mut bytes).ok()?;
+    Some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use podmeta_metadata::dialect::Dialect;
@@ -144,7 +151,8 @@ mod tests {
         let directory = TestDir::new("restart");
         let file = KeyFile::at(directory.0.join("state").join("keys.json"));
         let pod = PodUid::try_from("a").unwrap();
-        let token = file.load(at(0)).unwrap().issue(&pod, Dialect::Ec2, TokenTtl::MAX, at(23)).unwrap();
+        let keys = file.load(at(0)).unwrap();
+        let token = keys.issue(&pod, Dialect::Ec2, TokenTtl::MAX, [1; 16], at(23)).unwrap();
         for hours in [23, 25] {
             let keys = file.load(at(hours)).unwrap();
             let verified = keys.verify(token.as_bytes(), &LastToken::default(), &pod, Dialect::Ec2, at(hours));

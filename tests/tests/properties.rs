@@ -8,7 +8,7 @@ use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::options::TokenTtl;
 use podmeta_metadata::path::CanonicalPath;
-use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
+use podmeta_metadata::session::{KeyBytes, Keyring, LastToken, TOKEN_LENGTH};
 use podmeta_metadata::tree::{LeafValue, Lookup, SinceVersion, Tree};
 use podmeta_node_agent::dev::DevState;
 use podmeta_node_agent::dev::InputFile;
@@ -166,6 +166,7 @@ proptest! {
         same in (any::<bool>(), any::<bool>(), any::<bool>()),
         (ttl, later) in (1..=21_600_i64, -100..30_000_i64),
         key in 1..=200_u8,
+        nonce in any::<[u8; 16]>(),
         cached in any::<bool>(),
     ) {
         let (same_pod, same_dialect, same_key) = same;
@@ -173,7 +174,8 @@ proptest! {
         let uid = |text: &str| PodUid::try_from(text).unwrap();
         let ring = |byte| Keyring::new(KeyBytes::new([byte; 32]), at(0));
         let own = ring(key);
-        let token = own.issue(&uid(&pods.0), Dialect::Ec2, TokenTtl::try_from(ttl).unwrap(), at(0)).unwrap();
+        let token = own.issue(&uid(&pods.0), Dialect::Ec2, TokenTtl::try_from(ttl).unwrap(), nonce, at(0)).unwrap();
+        prop_assert_eq!(token.len(), TOKEN_LENGTH);
         let last = LastToken::default();
         if cached {
             prop_assert!(own.verify(token.as_bytes(), &last, &uid(&pods.0), Dialect::Ec2, at(0)).is_ok());

@@ -20,6 +20,7 @@ struct Attempt {
     path: &'static str,
     headers: Vec<(&'static str, &'static str)>,
     has_token: bool,
+    nonce: Option<Nonce>,
 }
 
 impl Attempt {
@@ -35,6 +36,7 @@ impl Attempt {
             path: "/latest/meta-data/instance-id",
             headers: vec![("host", "169.254.169.254")],
             has_token: true,
+            nonce: Some([7; 16]),
         }
     }
 
@@ -48,7 +50,7 @@ impl Attempt {
             headers.append(*name, HeaderValue::from_static(value));
         }
         if self.has_token {
-            let token = keys.issue(&workload.pod.uid, Dialect::Ec2, TokenTtl::MAX, now).unwrap();
+            let token = keys.issue(&workload.pod.uid, Dialect::Ec2, TokenTtl::MAX, [7; 16], now).unwrap();
             headers.insert("x-aws-ec2-metadata-token", HeaderValue::try_from(token).unwrap());
         }
         let request = Request {
@@ -60,8 +62,12 @@ impl Attempt {
             session: &LastToken::default(),
         };
         let owner = || self.owner;
-        let edge =
-            EdgeChecks { rate_limited: self.rate_limited, header_check: self.header_check, process_owner: &owner };
+        let edge = EdgeChecks {
+            rate_limited: self.rate_limited,
+            header_check: self.header_check,
+            process_owner: &owner,
+            nonce: &|| self.nonce,
+        };
         let state = (self.pod)(PodState::Served { workload: &workload, tree: tree.as_ref() });
         evaluate(Dialect::Ec2, &request, state, &edge, &keys, now).err()
     }
@@ -121,7 +127,8 @@ fn denied_pod_is_rejected_after_the_rate_limit_with_its_reason() {
     };
     let keys = Keyring::new(KeyBytes::new([7; 32]), now);
     let reject = |rate_limited| {
-        let edge = EdgeChecks { rate_limited, header_check: Some(|_| Err("test")), process_owner: &|| None };
+        let edge =
+            EdgeChecks { rate_limited, header_check: Some(|_| Err("test")), process_owner: &|| None, nonce: &|| None };
         evaluate(Dialect::Ec2, &request, PodState::Denied(&reason), &edge, &keys, now).unwrap_err()
     };
     assert_eq!(reject(false), Rejection::PodDenied(reason.clone()));
@@ -136,5 +143,15 @@ fn process_owner_is_looked_up_only_for_restricted_users() {
     attempt.case.profile_mut().users = ProcessUsers { allowed: vec![USER], denied: vec![] };
     assert_eq!(attempt.rejection(), Some(Rejection::UserNotAllowed));
     attempt.owner = Some(USER);
+    assert_eq!(attempt.rejection(), None);
+}
+
+#[test]
+fn token_request_without_random_bytes_is_unavailable() {
+    let mut attempt = Attempt::new();
+    (attempt.method, attempt.path, attempt.nonce) = (Method::PUT, TOKEN_PATH, None);
+    attempt.headers.push(("x-aws-ec2-metadata-token-ttl-seconds", "60"));
+    assert!(matches!(attempt.rejection(), Some(Rejection::Unavailable(_))));
+    attempt.nonce = Some([7; 16]);
     assert_eq!(attempt.rejection(), None);
 }

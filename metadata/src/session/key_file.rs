@@ -52,8 +52,9 @@ impl Keyring {
     /// If the text is malformed or has no key.
     pub fn from_json(text: &str) -> Result<Self, KeyFileError> {
         let stored: Vec<StoredKey> = serde_json::from_str(text)?;
-        let keys = stored.into_iter().map(|key| Key::try_from(key).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
-        if keys.is_empty() { Err(KeyFileError::Empty) } else { Ok(Self { keys }) }
+        let mut keys = stored.into_iter().map(|key| Key::try_from(key).map(Arc::new));
+        let current = keys.next().ok_or(KeyFileError::Empty)??;
+        Ok(Self { current, replaced: keys.collect::<Result<_, _>>()? })
     }
 
     /// Returns the keyring as JSON. The text is secret.
@@ -61,7 +62,7 @@ impl Keyring {
     /// # Errors
     /// If serialization fails. It does not fail for this form.
     pub fn to_json(&self) -> Result<Zeroizing<String>, serde_json::Error> {
-        let stored = self.keys.iter().map(|key| StoredKey {
+        let stored = self.keys().map(|key| StoredKey {
             bytes: Zeroizing::new(STANDARD.encode(*key.bytes)),
             created: key.created,
             replaced: key.replaced,

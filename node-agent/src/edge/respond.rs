@@ -20,6 +20,7 @@ use crate::edge::connection::EdgeConnection;
 use crate::edge::limit::{LimitExceeded, MAX_WAIT};
 use crate::edge::pod::{DialectTree, EdgePod};
 use crate::edge::{Edge, access, owner};
+use crate::keys;
 
 /// Returns the response to a request of a dialect. `pod` is `None` if the pod is unknown.
 pub(super) async fn respond(
@@ -69,7 +70,12 @@ fn decide<'p>(
 ) -> Result<Decision<'p>, Rejection> {
     let arrival = &connection.arrival;
     let process_owner = || arrival.sockets.as_ref().and_then(owner::user_of);
-    let checks = EdgeChecks { rate_limited, header_check: arrival.header_check, process_owner: &process_owner };
+    let checks = EdgeChecks {
+        rate_limited,
+        header_check: arrival.header_check,
+        process_owner: &process_owner,
+        nonce: &keys::random_nonce,
+    };
     let state = pod.map_or(PodState::Unknown, |pod| pod.state(dialect));
     evaluate(dialect, request, state, &checks, &edge.keys.load(), now)
 }

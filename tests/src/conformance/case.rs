@@ -130,14 +130,12 @@ pub struct Forge {
 pub enum Forgery {
     /// Removes the last character.
     Cut,
-    /// Flips one bit of the signature.
-    FlipSignature,
-    /// Replaces the pod in the claims and keeps the signature.
-    OtherPod,
-    /// Moves the expiry one hour later and keeps the signature.
+    /// Flips one bit of the MAC.
+    FlipMac,
+    /// Moves the expiry one hour later and keeps the MAC.
     LongerLife,
-    /// Sets the algorithm to `none` and removes the signature.
-    AlgNone,
+    /// Replaces the token by a JWT, the form of tokens of earlier releases.
+    Jwt,
     /// Replaces the token by 4096 letters, longer than any token.
     TooLong,
 }

@@ -212,25 +212,26 @@ fn seconds(text: &str) -> anyhow::Result<i64> {
     Ok(number.parse::<i64>()? * unit)
 }
 
-/// Creates an invalid token from a valid one without the signing key.
+/// Creates an invalid token from a valid one without the signing key. `podmeta_metadata::session` describes the layout.
 fn forged(good: &str, by: Forgery) -> anyhow::Result<String> {
-    let parts = good.split('.').collect::<Vec<_>>();
-    let [head, claims, signature] = parts.as_slice() else { bail!("the token does not have three parts") };
-    let changed = |name: &str, change: &dyn Fn(&mut serde_json::Value)| -> anyhow::Result<String> {
-        let mut json = serde_json::from_slice::<serde_json::Value>(&URL_SAFE_NO_PAD.decode(claims)?)?;
-        change(json.get_mut(name).context("the token has no such claim")?);
-        Ok(format!("{head}.{}.{signature}", URL_SAFE_NO_PAD.encode(json.to_string())))
-    };
+    let mut bytes = URL_SAFE_NO_PAD.decode(good)?;
     Ok(match by {
         Forgery::Cut => good.get(..good.len() - 1).context("the token is empty")?.to_owned(),
-        Forgery::FlipSignature => {
-            let mut bytes = URL_SAFE_NO_PAD.decode(signature)?;
-            *bytes.first_mut().context("the token has no signature")? ^= 1;
-            format!("{head}.{claims}.{}", URL_SAFE_NO_PAD.encode(bytes))
+        Forgery::FlipMac => {
+            *bytes.last_mut().context("the token is empty")? ^= 1;
+            URL_SAFE_NO_PAD.encode(bytes)
         }
-        Forgery::OtherPod => changed("sub", &|sub| *sub = "0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e1001".into())?,
-        Forgery::LongerLife => changed("exp", &|exp| *exp = (exp.as_i64().unwrap_or_default() + 3600).into())?,
-        Forgery::AlgNone => format!("{}.{claims}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#)),
+        Forgery::LongerLife => {
+            let expiry = bytes.get_mut(4..8).context("the token has no expiry")?;
+            let later = u32::from_be_bytes(<[u8; 4]>::try_from(&*expiry)?) + 3600;
+            expiry.copy_from_slice(&later.to_be_bytes());
+            URL_SAFE_NO_PAD.encode(bytes)
+        }
+        Forgery::Jwt => {
+            let parts = [r#"{"alg":"HS256","typ":"JWT"}"#, r#"{"sub":"a","aud":"ec2","iat":0,"exp":4294967295}"#];
+            let [head, claims] = parts.map(|part| URL_SAFE_NO_PAD.encode(part));
+            format!("{head}.{claims}.{}", URL_SAFE_NO_PAD.encode([0; 32]))
+        }
         Forgery::TooLong => "a".repeat(4096),
     })
 }

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use podmeta_metadata::session::TOKEN_LENGTH;
+
 use super::target::{OBJECTS, TOKEN};
 use crate::conformance::{folder, read_all};
 
@@ -49,9 +51,10 @@ pub fn paths() -> Result<Vec<Vec<u8>>> {
 /// Returns a valid token and invalid ones.
 #[must_use]
 pub fn tokens() -> Vec<Vec<u8>> {
-    let none = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.e30.";
-    let texts = [TOKEN, none, "..", "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6IjAwIn0.e30.AAAA", ""];
-    texts.iter().map(|text| text.as_bytes().to_vec()).chain([format!("{TOKEN}{TOKEN}").into_bytes()]).collect()
+    let zeros = "A".repeat(TOKEN_LENGTH);
+    let jwt = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6IjAwIn0.e30.AAAA";
+    let (twice, padded) = (format!("{TOKEN}{TOKEN}"), format!("{TOKEN}="));
+    [TOKEN, &zeros, jwt, "", &twice, &padded].map(|text| text.as_bytes().to_vec()).to_vec()
 }
 
 /// Returns the manifests of the cases and the examples: each file and each of its documents.

@@ -63,7 +63,7 @@ fn service(dialect: Dialect) -> IpAddr {
 }
 
 fn token_of(workload: &Workload, dialect: Dialect) -> String {
-    keys().issue(&workload.pod.uid, dialect, TokenTtl::MAX, now()).unwrap()
+    keys().issue(&workload.pod.uid, dialect, TokenTtl::MAX, [7; 16], now()).unwrap()
 }
 
 /// Sends the input as the bytes of a connection. The edge must return HTTP or nothing. It must not return data of the
@@ -157,7 +157,8 @@ fn decide(workload: &Workload, tree: Option<&Tree>, dialect: Dialect, uri: &Uri)
         service: service(dialect),
         session: &LastToken::default(),
     };
-    let edge = EdgeChecks { rate_limited: false, header_check: None, process_owner: &|| None };
+    let edge =
+        EdgeChecks { rate_limited: false, header_check: None, process_owner: &|| None, nonce: &|| Some([7; 16]) };
     let state = PodState::Served { workload, tree };
     evaluate(dialect, &request, state, &edge, &keys(), now()).map(|decision| format!("{decision:?}"))
 }

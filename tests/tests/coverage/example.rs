@@ -134,7 +134,8 @@ impl ExamplePod {
             session: &session,
         };
         let user = self.workload.users.allowed.first().copied().or(Some(1000));
-        let edge = EdgeChecks { rate_limited: false, header_check: None, process_owner: &|| user };
+        let nonce = || Some([7; 16]);
+        let edge = EdgeChecks { rate_limited: false, header_check: None, process_owner: &|| user, nonce: &nonce };
         let state = PodState::Served { workload: &self.workload, tree: self.trees.get(&dialect) };
         evaluate(dialect, &request, state, &edge, &self.keys, now())
     }
