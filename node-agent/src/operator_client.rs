@@ -1,11 +1,14 @@
 //! The client of the operator's API: HTTPS with the operator's own CA and the agent's ServiceAccount token. Both files
-//! are read for each call, because both are rotated.
+//! are read for each call, because both are rotated. New connections are limited in their rate.
 
+mod connect_limiter;
 mod https;
+#[cfg(test)]
+pub(crate) mod test_operator;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -14,8 +17,14 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use podmeta_agent_api::calls::CallError;
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+#[cfg(test)]
+use connect_limiter::CONNECT_BURST;
+use connect_limiter::ConnectLimiter;
+use https::limited_https_client;
 pub use https::{HttpsClient, https_client};
 
 /// Longest response in bytes: a list of 1,000 pods with 16 KiB of user data each.
@@ -35,8 +44,23 @@ pub struct OperatorEndpoint {
 /// A client of the operator. Its connections belong to the runtime that calls it.
 pub struct OperatorClient {
     endpoint: OperatorEndpoint,
-    /// The HTTPS client, and the CA file that it was built with.
-    https: Mutex<Option<(Vec<u8>, HttpsClient)>>,
+    connect_limiter: ConnectLimiter,
+    https: Mutex<CurrentHttps>,
+}
+
+/// The HTTPS client that calls use.
+#[derive(Default)]
+struct CurrentHttps {
+    /// The client, and the CA file that it was built with. `None` after its connections were dropped.
+    client: Option<(Vec<u8>, HttpsClient)>,
+    /// The number of clients before this one.
+    number: u64,
+}
+
+/// The files of the endpoint.
+struct EndpointFiles {
+    ca: Vec<u8>,
+    authorization: HeaderValue,
 }
 
 /// Error of a failed call.
@@ -81,7 +105,7 @@ impl OperatorClient {
     /// Creates a client. It connects on the first call.
     #[must_use]
     pub fn new(endpoint: OperatorEndpoint) -> Arc<Self> {
-        Arc::new(Self { endpoint, https: Mutex::new(None) })
+        Arc::new(Self { endpoint, connect_limiter: ConnectLimiter::default(), https: Mutex::default() })
     }
 
     /// Posts a request to the Service and parses the response.
@@ -144,14 +168,15 @@ impl OperatorClient {
         path: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, OperatorError> {
-        let https = self.https_client()?;
+        let files = self.endpoint.read_files().await?;
+        let (https, number) = self.https_client(files.ca)?;
         let service = self.endpoint.url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
         let uri = Uri::builder().scheme("https").authority(replica.unwrap_or(service)).path_and_query(path).build();
         let uri = uri.map_err(|error| OperatorError::Unreachable(error.to_string()))?;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = uri;
-        request.headers_mut().insert(header::AUTHORIZATION, self.authorization()?);
+        request.headers_mut().insert(header::AUTHORIZATION, files.authorization);
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let response = https.request(request).await;
         let response = response.map_err(|error| OperatorError::Unreachable(with_sources(&error)))?;
@@ -165,43 +190,65 @@ impl OperatorClient {
                 Err(OperatorError::Rejected { status, message, leader })
             }
             status => {
-                // Drop the connection: a new one may lead to another replica.
-                *self.lock_https() = None;
+                self.change_replica(number);
                 Err(OperatorError::Status(status))
             }
         }
     }
 
-    fn lock_https(&self) -> MutexGuard<'_, Option<(Vec<u8>, HttpsClient)>> {
+    fn lock_https(&self) -> MutexGuard<'_, CurrentHttps> {
         self.https.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn authorization(&self) -> Result<HeaderValue, OperatorError> {
-        let path = &self.endpoint.token;
-        let file_error = |reason: String| OperatorError::File { path: path.clone(), reason };
-        let token = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| file_error(error.to_string()))?);
-        let mut value = HeaderValue::from_str(&Zeroizing::new(format!("Bearer {}", token.trim())))
-            .map_err(|_| file_error("it does not contain a token".to_owned()))?;
-        value.set_sensitive(true);
-        Ok(value)
+    /// Drops the connections of the client with this number: a new one may lead to another replica. Keeps them if a new
+    /// connection would have to wait.
+    fn change_replica(&self, number: u64) {
+        let mut current = self.lock_https();
+        if current.number == number && current.client.is_some() && self.connect_limiter.is_free(Instant::now()) {
+            *current = CurrentHttps { client: None, number: number + 1 };
+        }
     }
 
-    /// Returns the HTTPS client. Builds a new one if the CA file has changed.
-    fn https_client(&self) -> Result<HttpsClient, OperatorError> {
-        let path = &self.endpoint.ca;
-        let file_error = |reason: String| OperatorError::File { path: path.clone(), reason };
-        let pem = std::fs::read(path).map_err(|error| file_error(error.to_string()))?;
+    /// Returns the HTTPS client and its number. Builds a new one if the CA file has changed.
+    fn https_client(&self, ca: Vec<u8>) -> Result<(HttpsClient, u64), OperatorError> {
         let mut current = self.lock_https();
-        if let Some((built_with, https)) = &*current
-            && *built_with == pem
+        if let Some((built_with, https)) = &current.client
+            && *built_with == ca
         {
-            return Ok(https.clone());
+            return Ok((https.clone(), current.number));
         }
         let host = self.endpoint.url.host().unwrap_or_default();
-        let https = https_client(&pem, host).map_err(file_error)?;
-        *current = Some((pem, https.clone()));
-        Ok(https)
+        let https = limited_https_client(&ca, host, self.connect_limiter.clone());
+        let https = https.map_err(|reason| OperatorError::File { path: self.endpoint.ca.clone(), reason })?;
+        let number = current.number + 1;
+        *current = CurrentHttps { client: Some((ca, https.clone())), number };
+        Ok((https, number))
     }
+}
+
+impl OperatorEndpoint {
+    /// Reads the files on a blocking thread.
+    async fn read_files(&self) -> Result<EndpointFiles, OperatorError> {
+        let (ca, token) = (self.ca.clone(), self.token.clone());
+        let read = spawn_blocking(move || {
+            let pem = std::fs::read(&ca).map_err(|error| file_error(&ca, error.to_string()))?;
+            Ok(EndpointFiles { ca: pem, authorization: read_authorization(&token)? })
+        });
+        read.await.unwrap_or_else(|error| Err(file_error(&self.token, error.to_string())))
+    }
+}
+
+fn read_authorization(path: &Path) -> Result<HeaderValue, OperatorError> {
+    let token = std::fs::read_to_string(path).map_err(|error| file_error(path, error.to_string()))?;
+    let token = Zeroizing::new(token);
+    let mut value = HeaderValue::from_str(&Zeroizing::new(format!("Bearer {}", token.trim())))
+        .map_err(|_| file_error(path, "it does not contain a token".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn file_error(path: &Path, reason: String) -> OperatorError {
+    OperatorError::File { path: path.to_owned(), reason }
 }
 
 async fn read_body(response: Response<Incoming>) -> Result<Zeroizing<Vec<u8>>, OperatorError> {

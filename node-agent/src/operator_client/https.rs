@@ -14,6 +14,8 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
 
+use crate::operator_client::connect_limiter::{ConnectLimiter, LimitedConnector};
+
 /// Timeout of a TCP connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -21,13 +23,18 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// An HTTPS client with a connection pool.
-pub type HttpsClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+pub type HttpsClient = Client<HttpsConnector<LimitedConnector>, Full<Bytes>>;
 
 /// Builds a client that accepts servers with a certificate of one of these CAs for `host`, whatever address they have.
 ///
 /// # Errors
 /// If `pem` contains no valid certificate or `host` is not a valid server name.
 pub fn https_client(pem: &[u8], host: &str) -> Result<HttpsClient, String> {
+    limited_https_client(pem, host, ConnectLimiter::default())
+}
+
+/// Builds a client like [`https_client`] that shares the limit of new connections.
+pub(super) fn limited_https_client(pem: &[u8], host: &str, limiter: ConnectLimiter) -> Result<HttpsClient, String> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         roots.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
@@ -56,6 +63,6 @@ pub fn https_client(pem: &[u8], host: &str) -> Result<HttpsClient, String> {
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .http2_keep_alive_timeout(KEEP_ALIVE_INTERVAL)
         .http2_keep_alive_while_idle(true)
-        .build(connector.wrap_connector(tcp));
+        .build(connector.wrap_connector(LimitedConnector { tcp, limiter }));
     Ok(client)
 }

@@ -1,119 +1,96 @@
-use std::convert::Infallible;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::{CancellationToken, DropGuard};
-
+use super::test_operator::TestOperator;
 use super::*;
 
-/// Replicas behind one address: each new connection gets the next status of a cycle.
-struct Replicas {
-    client: Arc<OperatorClient>,
-    connections: Arc<AtomicUsize>,
-    directory: PathBuf,
-    _stop: DropGuard,
-}
-
-impl Replicas {
-    async fn start(name: &str, cycle: &'static [(StatusCode, &'static str)]) -> Self {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(["operator".to_owned()]).unwrap().self_signed(&key).unwrap();
-        let directory = std::env::temp_dir().join(format!("podmeta-client-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        std::fs::write(directory.join("ca.crt"), certificate.pem()).unwrap();
-        std::fs::write(directory.join("token"), "t").unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("https://operator:{}", listener.local_addr().unwrap().port()).parse().unwrap();
-        let endpoint = OperatorEndpoint { url, ca: directory.join("ca.crt"), token: directory.join("token") };
-
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let key = rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let config = config.unwrap().with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key);
-        let mut config = config.unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let (connections, stop) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
-        let serve = serve(listener, TlsAcceptor::from(Arc::new(config)), Arc::clone(&connections), cycle);
-        tokio::spawn(stop.clone().run_until_cancelled_owned(serve));
-        let client = OperatorClient::new(endpoint);
-        Self { client, connections, directory, _stop: stop.drop_guard() }
-    }
-
-    /// Posts to a replica by address, so that no name is resolved.
-    async fn post(&self) -> Result<(), OperatorError> {
-        let port = self.client.endpoint.url.port_u16().unwrap();
-        self.client.post(Some(&format!("127.0.0.1:{port}")), "/", &()).await
-    }
-}
-
-impl Drop for Replicas {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.directory));
-    }
-}
-
-async fn serve(
-    listener: TcpListener,
-    tls: TlsAcceptor,
-    connections: Arc<AtomicUsize>,
-    cycle: &'static [(StatusCode, &'static str)],
-) {
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        let number = connections.fetch_add(1, Ordering::Relaxed);
+/// Starts replicas behind one address: each new connection gets the next response of a cycle.
+async fn start_replicas(name: &str, cycle: &'static [(StatusCode, &'static str)]) -> TestOperator {
+    let respond = |number: usize| {
         let (status, body) = cycle[number % cycle.len()];
-        let tls = tls.clone();
-        tokio::spawn(async move {
-            let Ok(stream) = tls.accept(stream).await else { return };
-            let respond = service_fn(move |_| {
-                let mut response = Response::new(Full::<Bytes>::from(body));
-                *response.status_mut() = status;
-                std::future::ready(Ok::<_, Infallible>(response))
-            });
-            drop(http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), respond).await);
-        });
-    }
+        (status, body.to_owned())
+    };
+    TestOperator::start(name, move |call| std::future::ready(respond(call.connection))).await
+}
+
+async fn post(operator: &TestOperator) -> Result<(), OperatorError> {
+    operator.client.post(None, "/", &()).await
 }
 
 #[tokio::test]
 async fn connection_to_a_replica_that_returns_5xx_is_dropped() {
     let cycle = &[(StatusCode::SERVICE_UNAVAILABLE, ""), (StatusCode::NO_CONTENT, "")];
-    let replicas = Replicas::start("unavailable", cycle).await;
-    assert!(matches!(replicas.post().await, Err(OperatorError::Status(StatusCode::SERVICE_UNAVAILABLE))));
+    let replicas = start_replicas("unavailable", cycle).await;
+    assert!(matches!(post(&replicas).await, Err(OperatorError::Status(StatusCode::SERVICE_UNAVAILABLE))));
     for _ in 0..3 {
-        replicas.post().await.unwrap();
+        post(&replicas).await.unwrap();
     }
-    assert_eq!(replicas.connections.load(Ordering::Relaxed), 2, "the connection to the second replica is kept");
+    assert_eq!(replicas.connections(), 2, "the connection to the second replica is kept");
+}
+
+#[tokio::test]
+async fn replicas_that_all_return_5xx_get_a_burst_of_connections_and_no_more() {
+    let replicas = start_replicas("all-unavailable", &[(StatusCode::SERVICE_UNAVAILABLE, "")]).await;
+    let started = Instant::now();
+    for _ in 0..50 {
+        assert!(matches!(post(&replicas).await, Err(OperatorError::Status(_))));
+    }
+    let (connections, seconds) = (replicas.connections(), started.elapsed().as_secs());
+    let allowed = usize::try_from(seconds).unwrap() + 1 + CONNECT_BURST as usize;
+    assert!((2..=allowed).contains(&connections), "{connections} connections in {seconds} s");
+}
+
+#[tokio::test]
+async fn late_5xx_of_a_dropped_connection_keeps_the_new_one() {
+    let replicas = start_replicas("late", &[(StatusCode::NO_CONTENT, "")]).await;
+    let client = &replicas.client;
+    let number = || client.https_client(std::fs::read(replicas.directory.join("ca.crt")).unwrap()).unwrap().1;
+    let first = number();
+    client.change_replica(first);
+    let second = number();
+    client.change_replica(first);
+    assert_eq!(number(), second);
+    client.change_replica(second);
+    assert_ne!(number(), second);
 }
 
 #[tokio::test]
 async fn status_410_is_version_expired_and_421_names_the_leader() {
     const NOT_LEADER: (StatusCode, &str) =
         (StatusCode::MISDIRECTED_REQUEST, r#"{"message":"not the leader","leader":"10.0.0.2:8443"}"#);
-    let replicas = Replicas::start("misdirected", &[NOT_LEADER]).await;
-    let error = replicas.post().await.unwrap_err();
+    let replicas = start_replicas("misdirected", &[NOT_LEADER]).await;
+    let error = post(&replicas).await.unwrap_err();
     assert!(matches!(error, OperatorError::Rejected { leader: Some(leader), .. } if leader == "10.0.0.2:8443"));
-    let replicas = Replicas::start("gone", &[(StatusCode::GONE, "")]).await;
-    assert!(matches!(replicas.post().await, Err(OperatorError::VersionExpired)));
+    let replicas = start_replicas("gone", &[(StatusCode::GONE, "")]).await;
+    assert!(matches!(post(&replicas).await, Err(OperatorError::VersionExpired)));
 }
 
 #[tokio::test]
 async fn server_with_a_certificate_of_another_ca_is_unreachable() {
-    let replicas = Replicas::start("other-ca", &[(StatusCode::NO_CONTENT, "")]).await;
+    let replicas = start_replicas("other-ca", &[(StatusCode::NO_CONTENT, "")]).await;
     let key = rcgen::KeyPair::generate().unwrap();
-    let other = rcgen::CertificateParams::new(["operator".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let other = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
     std::fs::write(replicas.directory.join("ca.crt"), other.pem()).unwrap();
-    assert!(matches!(replicas.post().await, Err(OperatorError::Unreachable(_))));
+    assert!(matches!(post(&replicas).await, Err(OperatorError::Unreachable(_))));
 }
 
 #[tokio::test]
 async fn missing_token_file_is_an_error_that_names_the_file() {
-    let replicas = Replicas::start("no-token", &[(StatusCode::NO_CONTENT, "")]).await;
+    let replicas = start_replicas("no-token", &[(StatusCode::NO_CONTENT, "")]).await;
     std::fs::remove_file(replicas.directory.join("token")).unwrap();
-    let error = replicas.post().await.unwrap_err();
+    let error = post(&replicas).await.unwrap_err();
     assert!(error.to_string().contains("token"), "{error}");
+}
+
+/// A named pipe blocks its reader until another process writes to it.
+#[cfg(unix)]
+#[tokio::test]
+async fn token_file_that_blocks_its_reader_does_not_block_the_runtime() {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let replicas = start_replicas("blocked-token", &[(StatusCode::NO_CONTENT, "")]).await;
+    let token = replicas.directory.join("token");
+    std::fs::remove_file(&token).unwrap();
+    nix::unistd::mkfifo(&token, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let called = tokio::time::timeout(std::time::Duration::from_millis(100), post(&replicas)).await;
+    assert!(called.is_err(), "the call waits for the token");
+    // Ends the blocked read, because the runtime waits for it.
+    let writer = std::fs::File::options().write(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits()).open(&token);
+    drop(writer);
 }
