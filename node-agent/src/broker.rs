@@ -70,10 +70,9 @@ impl Broker {
         let text = dialect.protocol().document(workload, link, audience.as_deref());
         let text = text.ok_or(Rejection::NotFound)?;
         let pod = &workload.pod.uid;
-        let signed = match (self, audience) {
-            (Self::Files(files), _) => files.sign(text).await,
-            (Self::Operator(operator), None) => Box::pin(operator.document(pod, link, dialect, &text)).await,
-            (Self::Operator(operator), audience) => Box::pin(operator.sign(pod, link, dialect, audience)).await,
+        let signed = match self {
+            Self::Files(files) => files.sign(text).await,
+            Self::Operator(operator) => Box::pin(operator.document(pod, link, dialect, audience, text)).await,
         };
         signed.map_err(Rejection::Unavailable)
     }

@@ -3,53 +3,75 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use podmeta_metadata::names::PodUid;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::lane::Lane;
 use crate::operator_client::{OperatorClient, OperatorError};
 
-/// Longest time that a request waits for the operator.
+/// Longest time that a request waits for the operator, including the wait for other calls.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Delay between two attempts.
 const RETRY_DELAY: Duration = Duration::from_millis(400);
 
-/// Calls the operator. See [`call_until`].
-pub(super) async fn call<A: Serialize + Sync, B: for<'de> Deserialize<'de>>(
-    client: &OperatorClient,
-    path: &str,
-    request: &A,
-) -> Result<B, OperatorError> {
-    call_until(client, path, request, |_| true).await
+/// Error of a failed call.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CallError {
+    /// The pod has too many calls of this kind in its queue. No call was made.
+    #[error("the pod has too many calls to the operator in flight; retry later")]
+    QueueFull,
+    /// The call failed.
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
 }
 
-/// Calls the operator until `is_current` accepts the response, for at most 3 seconds. Retries temporary failures: a
-/// replica that is shutting down, or that does not know the pod or its latest version yet (403 or 5xx). Returns the
-/// last response.
-pub(super) async fn call_until<A: Serialize + Sync, B: for<'de> Deserialize<'de>>(
-    client: &OperatorClient,
-    path: &str,
-    request: &A,
-    is_current: impl Fn(&B) -> bool + Send,
-) -> Result<B, OperatorError> {
-    let deadline = Instant::now() + CALL_TIMEOUT;
-    loop {
-        let response = timeout_at(deadline, client.call(path, request)).await;
-        let response = response.unwrap_or(Err(OperatorError::Timeout));
-        let is_temporary = match &response {
-            Ok(response) => !is_current(response),
-            Err(OperatorError::Unreachable(_) | OperatorError::Status(_)) => true,
-            Err(OperatorError::Rejected { status, .. }) => *status == StatusCode::FORBIDDEN,
-            Err(
-                OperatorError::File { .. }
-                | OperatorError::Timeout
-                | OperatorError::VersionExpired
-                | OperatorError::InvalidResponse(_),
-            ) => false,
+/// A call for a pod in a lane.
+pub(super) struct Call<'c, A> {
+    pub(super) client: &'c OperatorClient,
+    pub(super) lane: &'c Lane,
+    pub(super) pod: &'c PodUid,
+    pub(super) path: &'static str,
+    pub(super) request: &'c A,
+}
+
+impl<A: Serialize + Sync> Call<'_, A> {
+    /// Calls the operator. See [`Self::send_until`].
+    pub(super) async fn send<B: for<'de> Deserialize<'de>>(&self) -> Result<B, CallError> {
+        self.send_until(|_| true).await
+    }
+
+    /// Calls the operator until `is_current` accepts the response, for at most 3 seconds. Retries temporary failures: a
+    /// replica that is shutting down, or that does not know the pod or its latest version yet (403 or 5xx). Returns the
+    /// last response.
+    pub(super) async fn send_until<B: for<'de> Deserialize<'de>>(
+        &self,
+        is_current: impl Fn(&B) -> bool + Send,
+    ) -> Result<B, CallError> {
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let queued = self.lane.queue(self.pod).ok_or(CallError::QueueFull)?;
+        let Ok(_started) = timeout_at(deadline, queued.start()).await else {
+            return Err(OperatorError::Timeout.into());
         };
-        if !is_temporary || Instant::now() + RETRY_DELAY >= deadline {
-            return response;
+        loop {
+            let attempt = self.lane.attempt(self.client.call(self.path, self.request));
+            let response = timeout_at(deadline, attempt).await.unwrap_or(Err(OperatorError::Timeout));
+            let is_temporary = match &response {
+                Ok(response) => !is_current(response),
+                Err(OperatorError::Unreachable(_) | OperatorError::Status(_)) => true,
+                Err(OperatorError::Rejected { status, .. }) => *status == StatusCode::FORBIDDEN,
+                Err(
+                    OperatorError::File { .. }
+                    | OperatorError::Timeout
+                    | OperatorError::VersionExpired
+                    | OperatorError::InvalidResponse(_),
+                ) => false,
+            };
+            if !is_temporary || Instant::now() + RETRY_DELAY >= deadline {
+                return Ok(response?);
+            }
+            sleep(RETRY_DELAY).await;
         }
-        sleep(RETRY_DELAY).await;
     }
 }

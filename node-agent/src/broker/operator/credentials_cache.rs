@@ -8,6 +8,9 @@ use podmeta_metadata::credentials::{Credentials, CredentialsFailure};
 use podmeta_metadata::role::Role;
 use tokio::time::Instant;
 
+use super::FAILURE_AGE;
+use super::single_flight::SingleFlight;
+
 /// Age up to which credentials are returned without a refresh.
 const FRESH_AGE: Duration = Duration::from_secs(60);
 
@@ -17,15 +20,12 @@ const STALE_AGE: Duration = Duration::from_secs(300);
 /// Longest time that a request waits for the refresh of stale credentials.
 const MAX_STALE_WAIT: Duration = Duration::from_millis(300);
 
-/// Time for which a failure is returned without a new call.
-const FAILURE_AGE: Duration = Duration::from_secs(3);
-
 /// A pod's credentials in one dialect.
 #[derive(Debug)]
 pub(super) struct CredentialsCache {
     role: Role,
     entry: Mutex<CacheEntry>,
-    refresh: tokio::sync::Mutex<()>,
+    calls: SingleFlight<(), Result<Credentials, CredentialsFailure>>,
 }
 
 #[derive(Debug, Default)]
@@ -33,10 +33,8 @@ struct CacheEntry {
     credentials: Option<Credentials>,
     /// The last failure, returned while there are no credentials.
     failure: Option<CredentialsFailure>,
-    /// The start of the last refresh.
+    /// The start of the last refresh, or its end if it has ended.
     requested: Option<Instant>,
-    /// The end of the last refresh.
-    refreshed: Option<Instant>,
 }
 
 /// Action for a request for credentials.
@@ -53,13 +51,13 @@ pub(super) enum CacheState {
 impl CredentialsCache {
     /// Creates an empty cache.
     pub(super) fn new(role: Role) -> Self {
-        Self { role, entry: Mutex::default(), refresh: tokio::sync::Mutex::default() }
+        Self { role, entry: Mutex::default(), calls: SingleFlight::default() }
     }
 
     /// Creates a cache with saved credentials of unknown age.
     pub(super) fn restored(role: Role, credentials: Credentials) -> Self {
         let entry = CacheEntry { credentials: Some(credentials), ..CacheEntry::default() };
-        Self { role, entry: Mutex::new(entry), refresh: tokio::sync::Mutex::default() }
+        Self { role, entry: Mutex::new(entry), calls: SingleFlight::default() }
     }
 
     /// Returns the role of the credentials.
@@ -90,26 +88,14 @@ impl CredentialsCache {
         }
     }
 
-    /// Waits until no other refresh runs.
-    pub(super) async fn lock_refresh(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.refresh.lock().await
-    }
-
-    /// Returns the result of another refresh that ended at or after `started`.
-    pub(super) fn refreshed_since(
-        &self,
-        started: Instant,
-        now: Timestamp,
-    ) -> Option<Result<Credentials, CredentialsFailure>> {
-        let entry = self.lock();
-        entry.refreshed.filter(|refreshed| *refreshed >= started)?;
-        entry.valid(now).map(Ok).or_else(|| entry.failure.clone().map(Err))
+    /// Returns the refresh in flight.
+    pub(super) fn calls(&self) -> &SingleFlight<(), Result<Credentials, CredentialsFailure>> {
+        &self.calls
     }
 
     /// Stores new credentials and returns them.
     pub(super) fn store(&self, credentials: Credentials, instant: Instant) -> Result<Credentials, CredentialsFailure> {
-        let (requested, refreshed) = (Some(instant), Some(instant));
-        *self.lock() = CacheEntry { credentials: Some(credentials.clone()), failure: None, requested, refreshed };
+        *self.lock() = CacheEntry { credentials: Some(credentials.clone()), failure: None, requested: Some(instant) };
         Ok(credentials)
     }
 
@@ -119,8 +105,7 @@ impl CredentialsCache {
         failure: CredentialsFailure,
         instant: Instant,
     ) -> Result<Credentials, CredentialsFailure> {
-        let (requested, refreshed) = (Some(instant), Some(instant));
-        *self.lock() = CacheEntry { credentials: None, failure: Some(failure.clone()), requested, refreshed };
+        *self.lock() = CacheEntry { credentials: None, failure: Some(failure.clone()), requested: Some(instant) };
         Err(failure)
     }
 
@@ -132,7 +117,7 @@ impl CredentialsCache {
         instant: Instant,
     ) -> Result<Credentials, CredentialsFailure> {
         let mut entry = self.lock();
-        (entry.requested, entry.refreshed) = (Some(instant), Some(instant));
+        entry.requested = Some(instant);
         match entry.valid(now) {
             Some(credentials) => Ok(credentials),
             None => {
@@ -219,13 +204,5 @@ mod tests {
         assert_eq!(cache.credentials(), None);
         assert_eq!(cache.state(at(0), start), CacheState::Fresh(Err(failure("no Secret"))));
         assert_eq!(cache.state(at(0), start + FAILURE_AGE), CacheState::Missing);
-    }
-
-    #[test]
-    fn waiting_refresh_uses_a_result_that_is_not_older_than_its_start() {
-        let (cache, start) = (CredentialsCache::new(role()), Instant::now());
-        let one = cache.store(credentials("one", 1000), start).unwrap();
-        assert_eq!(cache.refreshed_since(start, at(0)), Some(Ok(one)));
-        assert_eq!(cache.refreshed_since(start + Duration::from_secs(1), at(0)), None);
     }
 }

@@ -1,10 +1,14 @@
+mod isolation;
+
 use podmeta_metadata::role::Provider;
 use podmeta_metadata::secret::SecretString;
+use podmeta_metadata::signature::SignedDocument;
+use podmeta_metadata::workload::Link;
 
 use super::*;
 use crate::operator_client::OperatorEndpoint;
 
-fn unreachable_broker(saved: SavedBrokerState) -> Arc<OperatorBroker> {
+pub(super) fn unreachable_broker(saved: SavedBrokerState) -> Arc<OperatorBroker> {
     let url = "https://operator".parse().unwrap();
     let endpoint = OperatorEndpoint { url, ca: "/none".into(), token: "/none".into() };
     OperatorBroker::new(OperatorClient::new(endpoint), saved)
@@ -35,26 +39,15 @@ fn credentials_of_one_role_are_not_returned_for_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn user_data_of_one_key_is_not_returned_for_another() {
-    let pod: PodUid = "u1".try_into().unwrap();
-    let key = |key: &str| KeyRef { name: "boot".into(), key: key.into() };
-    let broker = unreachable_broker(SavedBrokerState::default());
-    let cached = CachedUserData { key: key("a"), bytes: "a".into(), fetched: Instant::now() };
-    lock(&broker.user_data).insert(pod.clone(), cached);
-    assert_eq!(broker.user_data(&pod, &key("a")).await, Ok("a".into()));
-    assert!(broker.user_data(&pod, &key("b")).await.is_err());
-}
-
-#[tokio::test(start_paused = true)]
 async fn cached_document_is_returned_without_the_operator_if_its_text_matches() {
     let pod: PodUid = "u1".try_into().unwrap();
     let signed = SignedDocument { document: "one".into(), signature: "s".into(), pkcs7: "p".into() };
     let document = PodRecord { pod: pod.clone(), dialect: Dialect::Ec2, value: signed.clone() };
     let broker = unreachable_broker(SavedBrokerState { documents: vec![document], ..SavedBrokerState::default() });
     let link = Link::from_addresses(&pod, &[]);
-    let document = async |dialect, text| broker.document(&pod, &link, dialect, text).await;
+    let document = async |dialect, text: &str| broker.document(&pod, &link, dialect, None, text.to_owned()).await;
     assert_eq!(document(Dialect::Ec2, "one").await, Ok(signed));
     assert!(document(Dialect::Ec2, "other").await.is_err());
     assert!(document(Dialect::Ecs, "one").await.is_err());
-    assert!(broker.sign(&pod, &link, Dialect::Ec2, None).await.is_err());
+    assert!(broker.document(&pod, &link, Dialect::Ec2, Some("a".into()), "one".into()).await.is_err());
 }
