@@ -50,7 +50,8 @@ pub struct Step {
     pub send: Option<String>,
     /// Sends the exact bytes of one or more requests.
     pub raw: Option<String>,
-    /// Requests a directory and everything that it lists, recursively. Each request must return 200.
+    /// Requests a directory and everything that it lists, recursively. Each request must return 200 and at most 65,535
+    /// bytes.
     pub crawl: Option<String>,
     /// Creates an invalid token from a valid one.
     pub forge: Option<Forge>,

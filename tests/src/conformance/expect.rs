@@ -26,6 +26,10 @@ pub struct Expect {
     pub body_hex: Option<String>,
     /// The length of the body in bytes.
     pub length: Option<usize>,
+    /// The maximum length of the body in bytes.
+    pub max_length: Option<usize>,
+    /// The maximum length of the status line and the headers in bytes.
+    pub max_head: Option<usize>,
     /// A regular expression that must match the whole body.
     pub body_matches: Option<String>,
     /// A text that the body must contain.
@@ -144,6 +148,11 @@ fn head(
     {
         differences.add("head", &response.head, part);
     }
+    if let Some(most) = expect.max_head
+        && response.head.len() > most
+    {
+        differences.add("length of the head", response.head.len(), format!("at most {most}"));
+    }
     if let Some(hops) = expect.hop_limit
         && hops != response.hop_limit
     {
@@ -176,6 +185,11 @@ fn body(
         && length != bytes.len()
     {
         differences.add("length", bytes.len(), length);
+    }
+    if let Some(most) = expect.max_length
+        && bytes.len() > most
+    {
+        differences.add("length", bytes.len(), format!("at most {most}"));
     }
     if let Some(pattern) = &expect.body_matches {
         let pattern = saved.fill(pattern)?;

@@ -18,6 +18,10 @@ use super::wire::{Exchange, PipeConnection};
 /// Maximum number of items of a crawl. Ends a crawl of a tree that lists itself.
 const MAX_ITEMS: usize = 500;
 
+/// Maximum length of an item or listing of a crawl, in bytes. Source: aws-c-auth, source/aws_imds_client.c,
+/// `IMDS_RESPONSE_SIZE_LIMIT`.
+const MAX_ITEM_BYTES: usize = 65_535;
+
 /// Runs a case.
 ///
 /// # Errors
@@ -145,6 +149,8 @@ impl CaseRunner<'_> {
         let exchange = self.exchange(step, &bytes, 1).await?;
         let response = exchange.responses.first().with_context(|| format!("{path}: no response"))?;
         ensure!(response.status == 200, "{path}: got status {}, expected 200", response.status);
+        let length = response.body.len();
+        ensure!(length <= MAX_ITEM_BYTES, "{path}: {length} bytes, more than {MAX_ITEM_BYTES}");
         Ok(String::from_utf8_lossy(&response.body).into_owned())
     }
 
