@@ -10,7 +10,7 @@ use crate::rejection::Rejection;
 use crate::session::LastToken;
 
 /// Maximum length of a request head, in bytes; a longer one gets 431.
-pub const MAX_HEAD_BYTES: usize = 16 * 1024;
+pub const MAX_HEAD_BYTES: usize = 8 * 1024;
 
 /// Maximum length of a request body, in bytes; a longer one gets 413. Neither cloud reads request bodies.
 pub const MAX_BODY_BYTES: u64 = 1024;

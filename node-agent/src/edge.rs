@@ -6,6 +6,8 @@ mod connection;
 mod hop_limit;
 mod idle_timeout;
 mod limit;
+mod memory;
+mod metered;
 pub mod metrics;
 mod owner;
 mod pod;
@@ -32,6 +34,7 @@ use podmeta_metadata::session::Keyring;
 use connection::EdgeConnection;
 pub use connection::{Arrival, EdgeServer, SocketPair};
 pub use hop_limit::SetHopLimit;
+pub use metered::ResetOnClose;
 pub use pod::EdgePod;
 pub use podmeta_metadata::compile::PodView;
 
@@ -48,6 +51,8 @@ pub struct Edge {
     broker: Broker,
     /// Limits the open connections of all unknown pods together.
     unknown_pod_connections: limit::ConnectionLimiter,
+    /// Limits the memory of all connections.
+    memory: memory::MemoryBudget,
     clock: Clock,
     metrics: EdgeMetrics,
 }
@@ -61,6 +66,7 @@ impl Edge {
             keys: ArcSwap::from_pointee(keys),
             broker,
             unknown_pod_connections: limit::ConnectionLimiter::default(),
+            memory: memory::MemoryBudget::default(),
             clock,
             metrics: EdgeMetrics::default(),
         })

@@ -27,6 +27,14 @@ use crate::log_throttle::LogThrottle;
 /// of a connection over the backlog retries after one second.
 const BACKLOG: i32 = 1024;
 
+/// Size of the send buffer and of the receive buffer of a TCP connection. Linux doubles it for its own overhead. Without
+/// a limit the kernel keeps up to 4 MiB for a client that does not read. The longest response is about 16 KiB.
+const SOCKET_BUFFER_BYTES: usize = 16 * 1024;
+
+/// Time after which the kernel drops sent bytes that the client has not acknowledged, also of a closed connection.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// First delay after an accept error. Without a free file descriptor, accept fails again immediately.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(50);
 
@@ -38,11 +46,11 @@ pub trait Listener: Send + Sync + 'static {
     /// An accepted connection.
     type Connection: Send + 'static;
 
-    /// Sets how many connections the kernel queues until they are accepted.
+    /// Sets how many connections the kernel queues until they are accepted, and limits the kernel's memory of each.
     ///
     /// # Errors
-    /// If the kernel rejects the value.
-    fn set_backlog(&self, backlog: i32) -> io::Result<()>;
+    /// If the kernel rejects a value.
+    fn configure(&self, backlog: i32) -> io::Result<()>;
 
     /// Accepts the next connection. Cancel-safe.
     fn accept(&self) -> impl Future<Output = io::Result<Self::Connection>> + Send;
@@ -62,8 +70,14 @@ pub struct TcpConnection {
 impl Listener for TcpListener {
     type Connection = TcpConnection;
 
-    fn set_backlog(&self, backlog: i32) -> io::Result<()> {
-        socket2::SockRef::from(self).listen(backlog)
+    /// Accepted sockets inherit the options.
+    fn configure(&self, backlog: i32) -> io::Result<()> {
+        let socket = socket2::SockRef::from(self);
+        socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
+        socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIMEOUT))?;
+        socket.listen(backlog)
     }
 
     async fn accept(&self) -> io::Result<Self::Connection> {
@@ -80,7 +94,7 @@ impl Listener for TcpListener {
 impl Listener for UnixListener {
     type Connection = UnixStream;
 
-    fn set_backlog(&self, backlog: i32) -> io::Result<()> {
+    fn configure(&self, backlog: i32) -> io::Result<()> {
         socket2::SockRef::from(self).listen(backlog)
     }
 
@@ -109,7 +123,7 @@ impl Acceptor {
     /// connection at once while `max_connections` of this listener are open; `None` leaves the limit to `handle`.
     ///
     /// # Errors
-    /// If the backlog cannot be set.
+    /// If the options of the listener cannot be set.
     pub fn spawn<L, H, F>(
         &self,
         listener: L,
@@ -122,7 +136,7 @@ impl Acceptor {
         H: Fn(L::Connection) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        listener.set_backlog(BACKLOG)?;
+        listener.configure(BACKLOG)?;
         let permits = max_connections.map(|max| Arc::new(Semaphore::new(max)));
         let connections = self.tasks.clone();
         Ok(self.tasks.spawn(async move {

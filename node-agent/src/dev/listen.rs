@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -70,7 +71,8 @@ impl PodListeners {
             let listener = self.bind(&key).await?;
             self.addresses.insert(key.clone(), listener.local_addr()?);
             let stop = self.stop.child_token();
-            let accept_loop = self.accept(listener, pod.clone(), key.1, "/proc/self/net".into(), stop.clone())?;
+            let accept_loop =
+                self.accept(listener, pod.clone(), key.1, Path::new("/proc/self/net").into(), stop.clone())?;
             self.open.insert(key, PodListener { pod, stop, accept_loop });
         }
         Ok(())
@@ -112,7 +114,7 @@ impl PodListeners {
         listener: TcpListener,
         pod: PodUid,
         dialect: Dialect,
-        socket_tables: PathBuf,
+        socket_tables: Arc<Path>,
         stop: CancellationToken,
     ) -> io::Result<JoinHandle<()>> {
         let server = self.server.clone();
@@ -131,7 +133,7 @@ impl PodListeners {
     }
 }
 
-fn arrival(connection: &TcpConnection, pod: &PodUid, dialect: Dialect, socket_tables: &Path) -> Arrival {
+fn arrival(connection: &TcpConnection, pod: &PodUid, dialect: Dialect, socket_tables: &Arc<Path>) -> Arrival {
     let (remote, local) = (connection.remote, connection.local);
     Arrival {
         pod: pod.clone(),
@@ -139,6 +141,6 @@ fn arrival(connection: &TcpConnection, pod: &PodUid, dialect: Dialect, socket_ta
         family: if local.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 },
         // Browsers can reach a loopback port.
         header_check: local.ip().is_loopback().then_some(host::check as HeaderCheck),
-        sockets: Some(SocketPair { remote, local, tables: socket_tables.to_path_buf() }),
+        sockets: Some(SocketPair { remote, local, tables: Arc::clone(socket_tables) }),
     }
 }

@@ -1,6 +1,7 @@
 //! Runs the command of `dev --pod NAME -- COMMAND` as a pod.
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode, ExitStatus};
 use std::sync::Arc;
 
@@ -48,11 +49,11 @@ async fn run(
 ) -> Result<ExitCode> {
     let environment = [(CERTIFICATE_VARIABLE, state_dir.certificate().into())];
     let prepared = crate::dev::namespace::prepare(command, &environment)?;
-    let socket_tables = std::path::PathBuf::from(format!("/proc/{}/net", prepared.child.id()));
+    let socket_tables = Arc::<Path>::from(PathBuf::from(format!("/proc/{}/net", prepared.child.id())));
     for (dialect, listener) in &prepared.listeners {
         tracing::debug!(%dialect, address = ?listener.local_addr().ok(), "listening in the namespace");
         let listener = crate::listener::adopt(listener.try_clone()?)?;
-        listeners.accept(listener, pod.uid.clone(), *dialect, socket_tables.clone(), stop.clone())?;
+        listeners.accept(listener, pod.uid.clone(), *dialect, Arc::clone(&socket_tables), stop.clone())?;
     }
     let signals = Signals::listen()?;
     wait(prepared.start()?, signals).await

@@ -1,9 +1,9 @@
-//! Serves one connection with hyper's HTTP/1 builder. Limits connections, the size of the head and the number of
-//! headers.
+//! Serves one connection with hyper's HTTP/1 builder. Limits connections, their memory, the size of the head and the
+//! number of headers.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::edge::hop_limit::{HopLimitedStream, ResponseHopLimit, SetHopLimit};
 use crate::edge::idle_timeout::IdleTimeout;
-use crate::edge::limit::{LimitExceeded, connection_limit};
-use crate::edge::{Edge, handle};
+use crate::edge::limit::LimitExceeded;
+use crate::edge::metered::{MeteredStream, ResetOnClose};
+use crate::edge::{Edge, EdgePod, handle};
 
 /// Origin of a connection. The pod is identified by the link or listener alone, never by a header.
 #[derive(Clone, Debug)]
@@ -47,7 +48,7 @@ pub struct SocketPair {
     /// The address of the agent.
     pub local: SocketAddr,
     /// The directory with the tables `tcp` and `tcp6`, such as `/proc/self/net`.
-    pub tables: PathBuf,
+    pub tables: Arc<Path>,
 }
 
 /// The state that all requests of one connection share.
@@ -75,7 +76,7 @@ impl EdgeServer {
     /// Serves a connection until it ends. Closes it at once if the pod has too many connections.
     pub async fn serve<I>(self, io: I, arrival: Arrival)
     where
-        I: AsyncRead + AsyncWrite + SetHopLimit + Send + Unpin + 'static,
+        I: AsyncRead + AsyncWrite + SetHopLimit + ResetOnClose + Send + Unpin + 'static,
     {
         // The connection of an unknown pod is served too, because its requests get 503.
         let pod = self.edge.pod(&arrival.pod);
@@ -83,27 +84,28 @@ impl EdgeServer {
             Some(pod) => (&pod.connections, pod.limits().connections),
             None => (&self.edge.unknown_pod_connections, Limits::default().connections),
         };
-        let limit = connection_limit(limit, self.edge.metrics().open_connections());
-        let _permit = match connections.open(limit, Instant::now()) {
+        let _permit = match connections.open(limit.get(), Instant::now()) {
             Ok(permit) => permit,
             Err(LimitExceeded { log }) => {
                 self.edge.metrics().count_rejected_connection();
                 if log {
-                    let name = pod.as_ref().map_or_else(|| arrival.pod.to_string(), |pod| pod.reference().to_string());
+                    let name = pod_name(pod.as_deref(), &arrival);
                     tracing::warn!(
                         pod = name,
                         limit,
-                        "closing connection: the pod has spec.limits.connections of its profile open, or the node is at its connection limit"
+                        "closing connection: the pod has spec.limits.connections of its profile open"
                     );
                 }
                 return;
             }
         };
-        drop(pod);
         let _open = self.edge.metrics().open_connection();
+        let charge = self.edge.memory.open(connections.key());
+        let eviction = Arc::clone(charge.eviction());
+        drop(pod);
         let hop_limit = Arc::new(ResponseHopLimit::default());
         let io = HopLimitedStream::new(io, arrival.family, Arc::clone(&hop_limit));
-        let io = TokioIo::new(IdleTimeout::new(io));
+        let io = TokioIo::new(IdleTimeout::new(MeteredStream::new(io, charge)));
         let shared = (&self.edge, EdgeConnection { arrival, hop_limit, session: LastToken::default() });
         let service = service_fn(async |request: http::Request<Incoming>| {
             let (edge, connection) = &shared;
@@ -119,18 +121,41 @@ impl EdgeServer {
                 connection.await
             }
         };
+        if eviction.is_evicted() {
+            let (edge, EdgeConnection { arrival, .. }) = &shared;
+            record_eviction(edge, arrival);
+        }
         if let Err(error) = result {
             tracing::debug!(%error, "connection ended with an error");
         }
     }
 }
 
-/// Returns hyper's builder. It limits a head to 100 headers itself, and responds 431 to more.
+/// Counts the eviction of a connection, and logs it once a second for each pod.
+fn record_eviction(edge: &Edge, arrival: &Arrival) {
+    edge.metrics().count_evicted_connection();
+    let pod = edge.pod(&arrival.pod);
+    let connections = pod.as_ref().map_or(&edge.unknown_pod_connections, |pod| &pod.connections);
+    if connections.should_log_eviction(Instant::now()) {
+        tracing::warn!(
+            pod = pod_name(pod.as_deref(), arrival),
+            "closing connection: the pod's connections, or those of all pods, are over their memory budget"
+        );
+    }
+}
+
+/// Returns the namespace and name of a pod, or the UID of an unknown one.
+fn pod_name(pod: Option<&EdgePod>, arrival: &Arrival) -> String {
+    pod.map_or_else(|| arrival.pod.to_string(), |pod| pod.reference().to_string())
+}
+
+/// Returns hyper's builder. It limits a head to 100 headers itself, and responds 431 to more. The read buffer has room
+/// for one head: 8 KiB is hyper's minimum.
 fn builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .max_header_size(MAX_HEAD_BYTES)
-        .max_buf_size(2 * MAX_HEAD_BYTES)
+        .max_buf_size(MAX_HEAD_BYTES)
         .title_case_headers(true) // as both clouds do
         .half_close(false);
     builder

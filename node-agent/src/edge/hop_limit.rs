@@ -12,6 +12,8 @@ use podmeta_metadata::request::Family;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::edge::metered::ResetOnClose;
+
 /// A stream whose packets can be limited to a number of hops.
 pub trait SetHopLimit {
     /// Limits all later packets, including retransmissions and the FIN.
@@ -74,6 +76,12 @@ impl<I: SetHopLimit> HopLimitedStream<I> {
     }
 }
 
+impl<I: ResetOnClose> ResetOnClose for HopLimitedStream<I> {
+    fn reset_on_close(&self) {
+        self.io.reset_on_close();
+    }
+}
+
 impl<I: AsyncRead + Unpin> AsyncRead for HopLimitedStream<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buf)
@@ -84,6 +92,19 @@ impl<I: AsyncWrite + SetHopLimit + Unpin> AsyncWrite for HopLimitedStream<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.apply_hop_limit()?;
         Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.apply_hop_limit()?;
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -127,7 +148,7 @@ mod tests {
             assert_eq!(socket_limit(&stream), default, "a response without a token keeps the default");
             for (wanted, expected) in [(3, 3), (1, 1), (64, 1)] {
                 hop_limit.lower(HopLimit::try_from(wanted).unwrap());
-                stream.write_all(b"x").await.unwrap();
+                stream.write_vectored(&[io::IoSlice::new(b"x")]).await.unwrap();
                 assert_eq!(socket_limit(&stream), expected, "after a token with hop limit {wanted}");
             }
             drop(stream);

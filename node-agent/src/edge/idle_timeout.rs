@@ -28,6 +28,14 @@ impl<I> IdleTimeout<I> {
         Self { io, last_write: now, timer: Box::pin(sleep_until(now + IDLE_TIMEOUT)) }
     }
 
+    /// Moves the deadline after a write that is not pending.
+    fn record_write(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.last_write = Instant::now();
+        }
+        self.poll_or_timeout(cx, written)
+    }
+
     /// Returns an error if `polled` is pending after the deadline.
     fn poll_or_timeout<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         while polled.is_pending() && self.timer.as_mut().poll(cx).is_ready() {
@@ -51,10 +59,20 @@ impl<I: AsyncRead + Unpin> AsyncRead for IdleTimeout<I> {
 impl<I: AsyncWrite + Unpin> AsyncWrite for IdleTimeout<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
-        if written.is_ready() {
-            self.last_write = Instant::now();
-        }
-        self.poll_or_timeout(cx, written)
+        self.record_write(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.record_write(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -106,9 +124,11 @@ mod tests {
         let (mut stream, started) = (IdleTimeout::new(near), Instant::now());
         for _ in 0..5 {
             tokio::time::sleep(IDLE_TIMEOUT / 2).await;
-            stream.write_all(b"response").await.unwrap();
+            stream.write_all(b"resp").await.unwrap();
+            tokio::time::sleep(IDLE_TIMEOUT / 2).await;
+            stream.write_vectored(&[io::IoSlice::new(b"onse")]).await.unwrap();
         }
         stream.read_u8().await.unwrap_err();
-        assert_eq!(started.elapsed(), IDLE_TIMEOUT * 7 / 2);
+        assert_eq!(started.elapsed(), IDLE_TIMEOUT * 6);
     }
 }

@@ -1,6 +1,5 @@
 //! The limits of a pod: request rate and open connections. Time is an argument.
 
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,10 +11,6 @@ use crate::log_throttle::LogThrottle;
 /// Longest time that a request waits for the rate limit. A request that is rejected waits as long, so that a client
 /// that retries in a loop cannot keep the agent busy.
 pub(super) const MAX_WAIT: Duration = Duration::from_millis(100);
-
-/// Open connections of all pods from which each pod is limited to [`MAX_CONNECTIONS_UNDER_PRESSURE`].
-const PRESSURE_THRESHOLD: i64 = 10_240;
-const MAX_CONNECTIONS_UNDER_PRESSURE: u32 = 16;
 
 /// A limit was exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,15 +54,12 @@ pub(super) struct ConnectionLimiter(Arc<Mutex<ConnectionCount>>);
 struct ConnectionCount {
     open: u32,
     throttle: LogThrottle,
+    eviction_throttle: LogThrottle,
 }
 
-/// Returns a pod's limit while all pods together have `open` connections.
-///
-/// A connection uses 16 KiB once its client has sent bytes. So all connections use at most 160 MiB, plus 64 MiB if each
-/// of 250 pods has its share.
-pub(super) fn connection_limit(limit: NonZeroU32, open: i64) -> u32 {
-    if open < PRESSURE_THRESHOLD { limit.get() } else { limit.get().min(MAX_CONNECTIONS_UNDER_PRESSURE) }
-}
+/// Identifies a pod, or all unknown pods together, while one of its connections is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PodKey(pub(super) usize);
 
 /// The permit of an open connection. The connection counts until the permit is dropped.
 #[derive(Debug)]
@@ -84,6 +76,16 @@ impl ConnectionLimiter {
         Ok(ConnectionPermit(self.clone()))
     }
 
+    /// Returns the key of the limiter's pod: the address of the shared count.
+    pub(super) fn key(&self) -> PodKey {
+        PodKey(Arc::as_ptr(&self.0).addr())
+    }
+
+    /// Returns true if the eviction of a connection should be logged.
+    pub(super) fn should_log_eviction(&self, now: Instant) -> bool {
+        self.lock().eviction_throttle.should_log(now)
+    }
+
     fn lock(&self) -> MutexGuard<'_, ConnectionCount> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -97,6 +99,8 @@ impl Drop for ConnectionPermit {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
 
     fn limits(rate: u32, burst: u32) -> Limits {
@@ -139,14 +143,6 @@ mod tests {
             assert_eq!(limiter.reserve(&limits, at), Ok(Duration::ZERO));
         }
         assert_ne!(limiter.reserve(&limits, later), Ok(Duration::ZERO));
-    }
-
-    #[test]
-    fn connection_limit_is_lower_from_the_pressure_threshold_on() {
-        let limit = NonZeroU32::new(256).unwrap();
-        assert_eq!(connection_limit(limit, PRESSURE_THRESHOLD - 1), 256);
-        assert_eq!(connection_limit(limit, PRESSURE_THRESHOLD), MAX_CONNECTIONS_UNDER_PRESSURE);
-        assert_eq!(connection_limit(NonZeroU32::new(3).unwrap(), PRESSURE_THRESHOLD), 3);
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub struct EdgeMetrics {
     credentials_failed: Family<DialectLabel, Counter>,
     connections: Gauge,
     connections_refused: Counter,
+    connections_evicted: Counter,
 }
 
 impl Default for EdgeMetrics {
@@ -57,6 +58,7 @@ impl Default for EdgeMetrics {
             credentials_failed: Family::default(),
             connections: Gauge::default(),
             connections_refused: Counter::default(),
+            connections_evicted: Counter::default(),
         }
     }
 }
@@ -88,6 +90,8 @@ impl EdgeMetrics {
         registry.register("connections", "Open connections", self.connections.clone());
         let help = "Connections closed because the pod was at its connection limit";
         registry.register("connections_refused", help, self.connections_refused.clone());
+        let help = "Connections closed because the pod or the agent was over its memory budget for connections";
+        registry.register("connections_evicted", help, self.connections_evicted.clone());
     }
 
     pub(super) fn record_request(
@@ -117,11 +121,6 @@ impl EdgeMetrics {
         self.credentials_failed.get_or_create(&DialectLabel { dialect: LabelText(dialect.as_str()) }).inc();
     }
 
-    /// Returns the number of open connections.
-    pub(super) fn open_connections(&self) -> i64 {
-        self.connections.get()
-    }
-
     pub(super) fn open_connection(&self) -> OpenConnection {
         self.connections.inc();
         OpenConnection(self.connections.clone())
@@ -129,5 +128,9 @@ impl EdgeMetrics {
 
     pub(super) fn count_rejected_connection(&self) {
         self.connections_refused.inc();
+    }
+
+    pub(super) fn count_evicted_connection(&self) {
+        self.connections_evicted.inc();
     }
 }

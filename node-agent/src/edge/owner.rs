@@ -63,7 +63,7 @@ mod tests {
         let sockets = SocketPair {
             remote: client.local_addr().unwrap(),
             local: client.peer_addr().unwrap(),
-            tables: "/proc/self/net".into(),
+            tables: std::path::Path::new("/proc/self/net").into(),
         };
         assert_eq!(user_of(&sockets), Some(nix::unistd::getuid().as_raw()));
     }

@@ -18,7 +18,7 @@ impl ScriptedListener {
 impl Listener for ScriptedListener {
     type Connection = u32;
 
-    fn set_backlog(&self, _: i32) -> io::Result<()> {
+    fn configure(&self, _: i32) -> io::Result<()> {
         Ok(())
     }
 
@@ -102,6 +102,20 @@ async fn drain_waits_for_open_connections_up_to_the_limit() {
     assert!(acceptor.drain(limit).await.is_err(), "the connection is still open");
     end.cancel();
     assert!(acceptor.drain(limit).await.is_ok());
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn kernel_memory_of_an_accepted_connection_is_limited() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.configure(BACKLOG).unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap());
+    let (_client, server) = tokio::join!(client, Listener::accept(&listener));
+    let server = server.unwrap();
+    let socket = socket2::SockRef::from(&server.stream);
+    assert_eq!(socket.send_buffer_size().unwrap(), 2 * SOCKET_BUFFER_BYTES);
+    assert_eq!(socket.recv_buffer_size().unwrap(), 2 * SOCKET_BUFFER_BYTES);
+    assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED_TIMEOUT));
 }
 
 #[tokio::test]

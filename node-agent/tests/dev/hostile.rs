@@ -13,13 +13,21 @@ const TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Starts a server with these pods. Each has the default limits.
 fn server(directory: &TempDir, pods: &[&str]) -> (DevServerProcess, Vec<String>) {
-    let mut text = "
+    let (server, _, addresses) = server_with(directory, pods, "");
+    (server, addresses)
+}
+
+/// Starts a server with these pods and more fields in the `spec` of their profile. Returns it, its first report, and the
+/// address of each pod.
+fn server_with(directory: &TempDir, pods: &[&str], spec: &str) -> (DevServerProcess, serde_json::Value, Vec<String>) {
+    let mut text = format!(
+        "
 apiVersion: podmeta.dev/v1alpha1
 kind: MetadataProfile
-metadata: {name: all}
-spec: {podSelector: {matchLabels: {app: web}}, dialects: [ec2]}
+metadata: {{name: all}}
+spec: {{podSelector: {{matchLabels: {{app: web}}}}, dialects: [ec2], {spec}}}
 "
-    .to_owned();
+    );
     for pod in pods {
         text.push_str(&format!(
             "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: {pod}, labels: {{app: web}}}}, spec: {{containers: [{{name: a, image: a}}]}}}}\n"
@@ -28,7 +36,16 @@ spec: {podSelector: {matchLabels: {app: web}}, dialects: [ec2]}
     directory.write("pods.yaml", &text);
     let (server, report) = DevServerProcess::start(directory, &["-f", "pods.yaml", "--log", "error"]);
     let addresses = pods.iter().map(|pod| endpoint_address(&report, &format!("default/{pod}"), "ec2").unwrap());
-    (server, addresses.collect())
+    let addresses = addresses.collect();
+    (server, report, addresses)
+}
+
+/// Returns the value of a counter of the agent.
+fn counter(report: &serde_json::Value, name: &str) -> u64 {
+    let admin = report["admin"].as_str().unwrap();
+    let (_, text) = ClientConnection::open(admin).request("GET /metrics", &[]).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
 }
 
 /// Sends bytes on a new connection and reads until the server closes it.
@@ -221,6 +238,70 @@ fn slow_and_idle_connections_are_closed_while_another_pod_is_served() {
     let more = server.resident_kib().saturating_sub(before);
     assert!(more < 16 * 1024, "250 such connections took {more} KiB");
     assert_eq!(get(&addresses[0], "/latest/meta-data/mac").0, 200, "the pod has its connections back");
+}
+
+#[test]
+fn unread_responses_use_little_memory_while_another_pod_is_served() {
+    const CONNECTIONS: usize = 300;
+    let directory = TempDir::new("hostile-unread");
+    raise_file_limit();
+    let user_data = "x".repeat(16 * 1024);
+    let spec = format!(
+        "userData: {{inline: {user_data}}}, limits: {{requestsPerSecond: 2000, burst: 2000, connections: 1000}}"
+    );
+    let (server, report, addresses) = server_with(&directory, &["web", "other"], &spec);
+    let token = token(&addresses[0]);
+    let request = format!("GET /latest/user-data HTTP/1.1\r\nHost: 127.0.0.1\r\n{token}\r\n\r\n");
+    let pipelined = request.repeat(6);
+    let before = server.resident_kib();
+    served_while(&addresses[1], || {
+        let mut clients = (0..CONNECTIONS)
+            .map(|_| {
+                let mut stream = open(&addresses[0]);
+                socket2::SockRef::from(&stream).set_recv_buffer_size(4096).unwrap();
+                stream.write_all(pipelined.as_bytes()).unwrap();
+                stream
+            })
+            .collect::<Vec<_>>();
+        let started = std::time::Instant::now();
+        while counter(&report, "podmeta_agent_connections_evicted_total") == 0 {
+            assert!(started.elapsed() < TIMEOUT / 4, "{CONNECTIONS} connections are not over the pod's budget");
+        }
+        let more = server.resident_kib().saturating_sub(before);
+        assert!(more < CONNECTIONS as u64 * 24, "{CONNECTIONS} unread responses took {more} KiB");
+        let complete = 6 * (user_data.len() as u64);
+        let read = clients.iter_mut().filter_map(|stream| {
+            let mut received = Vec::new();
+            stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            let _timeout_or_reset = stream.read_to_end(&mut received);
+            (received.len() as u64 > complete).then_some(String::from_utf8(received).unwrap())
+        });
+        let response = read.take(1).next().expect("a connection within the budget gets all responses");
+        assert_eq!((response.matches("HTTP/1.1 200").count(), response.matches(&user_data).count()), (6, 6));
+    });
+}
+
+#[test]
+fn partial_heads_use_at_most_20_kib_each_while_another_pod_is_served() {
+    const CONNECTIONS: u64 = 1000;
+    let directory = TempDir::new("hostile-heads-memory");
+    raise_file_limit();
+    let (server, report, addresses) = server_with(&directory, &["web", "other"], "limits: {connections: 1024}");
+    let before = server.resident_kib();
+    let head = format!("GET /latest/ HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: {}", "x".repeat(7 * 1024));
+    served_while(&addresses[1], || {
+        let mut clients = (0..CONNECTIONS).map(|_| open(&addresses[0])).collect::<Vec<_>>();
+        for part in head.as_bytes().chunks(1024) {
+            for stream in &mut clients {
+                stream.write_all(part).unwrap();
+            }
+        }
+        // A response on a later connection shows that all heads have been read.
+        assert_eq!(get(&addresses[0], "/latest/").0, 200);
+        let more = server.resident_kib().saturating_sub(before);
+        assert!(more < CONNECTIONS * 20, "{CONNECTIONS} partial heads took {more} KiB");
+        assert_eq!(counter(&report, "podmeta_agent_connections_evicted_total"), 0);
+    });
 }
 
 #[test]

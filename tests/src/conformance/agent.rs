@@ -200,7 +200,7 @@ impl SocketTable {
         );
         std::fs::write(table.0.join("tcp"), text)?;
         let (remote, local) = (SocketAddr::from((pod, 50_000)), SocketAddr::from((service, 80)));
-        let peer = SocketPair { remote, local, tables: table.0.clone() };
+        let peer = SocketPair { remote, local, tables: table.0.as_path().into() };
         Ok((table, peer))
     }
 }

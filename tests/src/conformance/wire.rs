@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use podmeta_metadata::request::Family;
-use podmeta_node_agent::edge::SetHopLimit;
+use podmeta_node_agent::edge::{ResetOnClose, SetHopLimit};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use tokio::time::timeout;
 
@@ -166,6 +166,10 @@ impl SetHopLimit for EdgeEnd {
         self.hop_limits.0.lock().unwrap_or_else(PoisonError::into_inner).push((written, hop_limit));
         Ok(())
     }
+}
+
+impl ResetOnClose for EdgeEnd {
+    fn reset_on_close(&self) {}
 }
 
 impl AsyncRead for EdgeEnd {

@@ -1,0 +1,275 @@
+//! Byte budgets for the memory of connections: one for each pod, one for the agent. Each connection is charged for its
+//! state. Over the pod's budget, a connection of the pod is evicted: one with an unread response, else the oldest. Over
+//! the agent's budget, the pod with the largest charge loses connections first, so a pod that uses little keeps its own.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use futures_util::task::AtomicWaker;
+
+use crate::edge::limit::PodKey;
+
+/// Bytes that the connections of one pod may be charged. It suffices for 1,228 connections with a partial head.
+const POD_BUDGET: usize = 24 * 1024 * 1024;
+
+/// Bytes that all connections may be charged. With the rest of the agent it is below half of the chart's limit of
+/// 256 MiB.
+const AGENT_BUDGET: usize = 96 * 1024 * 1024;
+
+/// State of a connection that determines its charge. A charge is an upper bound of user and kernel memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BufferState {
+    /// The client has sent nothing.
+    Idle,
+    /// The client has sent bytes: hyper holds a read buffer of 8 KiB and a write buffer of 8 KiB.
+    Receiving,
+    /// The client does not read its response: both socket buffers may be full too.
+    Unread,
+}
+
+impl BufferState {
+    /// Returns the charge in bytes.
+    pub(super) const fn bytes(self) -> usize {
+        match self {
+            Self::Idle => 9 * 1024,
+            Self::Receiving => 20 * 1024,
+            Self::Unread => 96 * 1024,
+        }
+    }
+}
+
+/// The charges of all connections.
+#[derive(Clone, Debug, Default)]
+pub(super) struct MemoryBudget(Arc<Mutex<Charges>>);
+
+#[derive(Debug, Default)]
+struct Charges {
+    total: usize,
+    pods: HashMap<PodKey, PodCharges>,
+    next_id: u64,
+}
+
+#[derive(Debug, Default)]
+struct PodCharges {
+    total: usize,
+    /// By connection ID. IDs increase, so the oldest connection is first.
+    connections: BTreeMap<u64, Charge>,
+}
+
+#[derive(Debug)]
+struct Charge {
+    state: BufferState,
+    eviction: Arc<Eviction>,
+}
+
+/// Tells a connection that it is evicted.
+#[derive(Debug, Default)]
+pub(super) struct Eviction {
+    evicted: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Eviction {
+    /// Returns true if the connection must be closed.
+    pub(super) fn is_evicted(&self) -> bool {
+        self.evicted.load(Ordering::Acquire)
+    }
+
+    fn evict(&self) {
+        self.evicted.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
+/// The charge of one connection. Dropping it frees the charge.
+#[derive(Debug)]
+pub(super) struct ConnectionCharge {
+    budget: MemoryBudget,
+    pod: PodKey,
+    id: u64,
+    state: BufferState,
+    eviction: Arc<Eviction>,
+}
+
+impl MemoryBudget {
+    /// Charges a new connection of a pod.
+    pub(super) fn open(&self, pod: PodKey) -> ConnectionCharge {
+        let (state, eviction) = (BufferState::Idle, Arc::<Eviction>::default());
+        let mut charges = self.lock();
+        let id = charges.next_id;
+        charges.next_id += 1;
+        charges.total += state.bytes();
+        let of_pod = charges.pods.entry(pod).or_default();
+        of_pod.total += state.bytes();
+        of_pod.connections.insert(id, Charge { state, eviction: Arc::clone(&eviction) });
+        charges.evict(pod);
+        drop(charges);
+        ConnectionCharge { budget: self.clone(), pod, id, state, eviction }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Charges> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Charges {
+    /// Evicts connections until the charges of `pod` and of the agent are within their budgets.
+    fn evict(&mut self, pod: PodKey) {
+        while self.pods.get(&pod).is_some_and(|charges| charges.total > POD_BUDGET) {
+            self.evict_one(pod);
+        }
+        while self.total > AGENT_BUDGET {
+            let largest = self.pods.iter().max_by_key(|(_, charges)| charges.total);
+            let Some(pod) = largest.map(|(pod, _)| *pod) else { return };
+            self.evict_one(pod);
+        }
+    }
+
+    /// Evicts a connection of the pod: the oldest one with an unread response, else the oldest one.
+    fn evict_one(&mut self, pod: PodKey) {
+        let Some(PodCharges { connections, .. }) = self.pods.get(&pod) else { return };
+        let unread = connections.iter().find(|(_, charge)| charge.state == BufferState::Unread);
+        if let Some(id) = unread.or_else(|| connections.iter().next()).map(|(id, _)| *id)
+            && let Some(charge) = self.remove(pod, id)
+        {
+            charge.eviction.evict();
+        }
+    }
+
+    fn remove(&mut self, pod: PodKey, id: u64) -> Option<Charge> {
+        let charges = self.pods.get_mut(&pod)?;
+        let charge = charges.connections.remove(&id)?;
+        charges.total -= charge.state.bytes();
+        self.total -= charge.state.bytes();
+        if charges.connections.is_empty() {
+            self.pods.remove(&pod);
+        }
+        Some(charge)
+    }
+
+    /// Changes the state of a connection. Returns false if it was evicted.
+    fn set(&mut self, pod: PodKey, id: u64, state: BufferState) -> bool {
+        let Some(charges) = self.pods.get_mut(&pod) else { return false };
+        let Some(charge) = charges.connections.get_mut(&id) else { return false };
+        let old = std::mem::replace(&mut charge.state, state);
+        charges.total = charges.total - old.bytes() + state.bytes();
+        self.total = self.total - old.bytes() + state.bytes();
+        self.evict(pod);
+        self.pods.get(&pod).is_some_and(|charges| charges.connections.contains_key(&id))
+    }
+}
+
+impl ConnectionCharge {
+    /// Returns the state that is charged.
+    pub(super) fn state(&self) -> BufferState {
+        self.state
+    }
+
+    /// Charges another state.
+    ///
+    /// # Errors
+    /// If the connection was evicted, now or before. It must be closed.
+    pub(super) fn set(&mut self, state: BufferState) -> io::Result<()> {
+        self.state = state;
+        let kept = self.budget.lock().set(self.pod, self.id, state);
+        if kept { Ok(()) } else { Err(io::ErrorKind::OutOfMemory.into()) }
+    }
+
+    /// Returns the eviction of the connection.
+    pub(super) fn eviction(&self) -> &Arc<Eviction> {
+        &self.eviction
+    }
+
+    /// Returns `polled`, or an error if it is pending and the connection was evicted. A later eviction wakes the task.
+    pub(super) fn poll_or_evicted<T>(&self, cx: &Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_pending() {
+            self.eviction.waker.register(cx.waker());
+            if self.eviction.is_evicted() {
+                return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+            }
+        }
+        polled
+    }
+}
+
+impl Drop for ConnectionCharge {
+    fn drop(&mut self) {
+        drop(self.budget.lock().remove(self.pod, self.id)); // `None` if it was evicted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Opens a connection of a pod. Any two different keys are different pods.
+    fn open(budget: &MemoryBudget, pod: usize) -> ConnectionCharge {
+        budget.open(PodKey(pod))
+    }
+
+    fn evicted(connections: &[ConnectionCharge]) -> usize {
+        connections.iter().filter(|charge| charge.eviction.is_evicted()).count()
+    }
+
+    #[test]
+    fn pod_over_its_budget_loses_connections_with_unread_responses() {
+        let budget = MemoryBudget::default();
+        let mut other = open(&budget, 2);
+        other.set(BufferState::Unread).unwrap();
+        let mut idle = (0..10).map(|_| open(&budget, 1)).collect::<Vec<_>>();
+        let mut unread = (0..POD_BUDGET / BufferState::Unread.bytes()).map(|_| open(&budget, 1)).collect::<Vec<_>>();
+        for charge in &mut unread {
+            charge.set(BufferState::Unread).unwrap();
+        }
+        assert_eq!((evicted(&idle), evicted(&unread)), (0, 1), "the idle ones are over the budget together with these");
+        assert!(unread[0].eviction.is_evicted() && !other.eviction.is_evicted());
+        assert!(budget.lock().pods[&PodKey(1)].total <= POD_BUDGET);
+        for charge in &mut idle {
+            charge.set(BufferState::Receiving).unwrap();
+        }
+    }
+
+    #[test]
+    fn agent_over_its_budget_evicts_from_the_largest_pod() {
+        let budget = MemoryBudget::default();
+        let small = (0..10).map(|_| open(&budget, 0)).collect::<Vec<_>>();
+        let of_pod = POD_BUDGET / BufferState::Idle.bytes();
+        let large = (0..5 * of_pod).map(|number| open(&budget, 1 + number / of_pod)).collect::<Vec<_>>();
+        assert!(budget.lock().total <= AGENT_BUDGET);
+        assert!(evicted(&large) >= of_pod - 1, "five pods want five quarters of the budget");
+        let late = open(&budget, 6);
+        assert!(evicted(&small) == 0 && !late.eviction.is_evicted(), "small pods keep and get connections");
+    }
+
+    #[test]
+    fn closed_and_evicted_connections_free_their_charge_once() {
+        let budget = MemoryBudget::default();
+        let connections = (0..3000).map(|_| open(&budget, 1)).collect::<Vec<_>>();
+        assert!(connections[0].eviction.is_evicted(), "the oldest is evicted first");
+        assert!(!connections.last().unwrap().eviction.is_evicted());
+        drop(connections);
+        let charges = budget.lock();
+        assert_eq!((charges.total, charges.pods.len()), (0, 0));
+    }
+
+    #[test]
+    fn evicted_connection_cannot_change_its_charge() {
+        let budget = MemoryBudget::default();
+        let mut first = open(&budget, 1);
+        let _others = (0..3000).map(|_| open(&budget, 1)).collect::<Vec<_>>();
+        assert_eq!(first.set(BufferState::Receiving).unwrap_err().kind(), io::ErrorKind::OutOfMemory);
+    }
+
+    #[tokio::test]
+    async fn eviction_wakes_a_pending_connection() {
+        let budget = MemoryBudget::default();
+        let first = open(&budget, 1);
+        let pending = std::future::poll_fn(|cx| first.poll_or_evicted::<()>(cx, Poll::Pending));
+        let evict = async { (0..3000).map(|_| open(&budget, 1)).collect::<Vec<_>>() };
+        let (result, _others) = tokio::join!(pending, evict);
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::OutOfMemory);
+    }
+}

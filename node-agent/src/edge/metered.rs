@@ -1,0 +1,193 @@
+//! Charges a connection for the memory of its buffers, and frees the kernel's part when the connection ends.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::edge::memory::{BufferState, ConnectionCharge};
+
+/// Responses up to this size are sent from one buffer, which is faster than a vectored write.
+const MAX_COPIED_BYTES: usize = 1024;
+
+/// A stream that can drop bytes that the client has not received.
+pub trait ResetOnClose {
+    /// Makes closing send a reset and drop all unsent bytes. Otherwise the kernel keeps them for a client that does not
+    /// read.
+    fn reset_on_close(&self);
+}
+
+impl ResetOnClose for TcpStream {
+    fn reset_on_close(&self) {
+        // It fails only if the connection has already ended.
+        drop(socket2::SockRef::from(self).set_linger(Some(std::time::Duration::ZERO)));
+    }
+}
+
+/// Does nothing, because the kernel frees the unread bytes of a closed Unix socket with its other end.
+#[cfg(unix)]
+impl ResetOnClose for tokio::net::UnixStream {
+    fn reset_on_close(&self) {}
+}
+
+/// A stream that is charged for its buffers. It fails if the connection is evicted.
+pub(super) struct MeteredStream<I: ResetOnClose> {
+    io: I,
+    charge: ConnectionCharge,
+}
+
+impl<I: ResetOnClose> MeteredStream<I> {
+    pub(super) fn new(io: I, charge: ConnectionCharge) -> Self {
+        Self { io, charge }
+    }
+
+    /// Charges the state after a write.
+    fn charge_write(&mut self, cx: &Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let is_unread = self.charge.state() == BufferState::Unread;
+        match &written {
+            Poll::Pending if !is_unread => self.charge.set(BufferState::Unread)?,
+            Poll::Ready(Ok(_)) if is_unread => self.charge.set(BufferState::Receiving)?,
+            Poll::Pending | Poll::Ready(_) => {}
+        }
+        self.charge.poll_or_evicted(cx, written)
+    }
+}
+
+impl<I: ResetOnClose> Drop for MeteredStream<I> {
+    fn drop(&mut self) {
+        if self.charge.state() == BufferState::Unread {
+            self.io.reset_on_close();
+        }
+    }
+}
+
+impl<I: AsyncRead + ResetOnClose + Unpin> AsyncRead for MeteredStream<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        if self.charge.state() == BufferState::Idle && !buf.filled().is_empty() {
+            self.charge.set(BufferState::Receiving)?;
+        }
+        self.charge.poll_or_evicted(cx, read)
+    }
+}
+
+impl<I: AsyncWrite + ResetOnClose + Unpin> AsyncWrite for MeteredStream<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.charge_write(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut copied = [0; MAX_COPIED_BYTES];
+        let written = match copy(bufs, &mut copied) {
+            Some(bytes) => Pin::new(&mut self.io).poll_write(cx, bytes),
+            None => Pin::new(&mut self.io).poll_write_vectored(cx, bufs),
+        };
+        self.charge_write(cx, written)
+    }
+
+    /// Returns true even for a stream without vectored writes: hyper then keeps a reference to the body instead of a
+    /// copy.
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Copies all buffers into one, or returns `None` if they do not fit.
+fn copy<'c>(bufs: &[io::IoSlice<'_>], copied: &'c mut [u8; MAX_COPIED_BYTES]) -> Option<&'c [u8]> {
+    let mut end = 0;
+    for buf in bufs {
+        copied.get_mut(end..end + buf.len())?.copy_from_slice(buf);
+        end += buf.len();
+    }
+    copied.get(..end)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::edge::limit::ConnectionLimiter;
+    use crate::edge::memory::MemoryBudget;
+
+    async fn pair() -> (MeteredStream<TcpStream>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, server) = tokio::join!(client, listener.accept());
+        let charge = MemoryBudget::default().open(ConnectionLimiter::default().key());
+        (MeteredStream::new(server.unwrap().0, charge), client.unwrap())
+    }
+
+    /// Writes until the client's window is full. Returns the number of bytes.
+    async fn fill(stream: &mut MeteredStream<TcpStream>) -> usize {
+        let (chunk, mut written) = ([7; 4096], 0);
+        std::future::poll_fn(|cx| {
+            let bufs = [io::IoSlice::new(&chunk[..100]), io::IoSlice::new(&chunk)];
+            while let Poll::Ready(length) = Pin::new(&mut *stream).poll_write_vectored(cx, &bufs) {
+                written += length.unwrap();
+            }
+            Poll::Ready(written)
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn connection_is_charged_for_its_head_and_for_an_unread_response() {
+        let (mut server, mut client) = pair().await;
+        assert_eq!(server.charge.state(), BufferState::Idle);
+        client.write_all(b"GET").await.unwrap();
+        server.read_exact(&mut [0; 3]).await.unwrap();
+        assert_eq!(server.charge.state(), BufferState::Receiving);
+        let written = fill(&mut server).await;
+        assert_eq!(server.charge.state(), BufferState::Unread);
+        let (mut received, write) = (vec![0; written + 1], server.write_all(b"7"));
+        let (read, written) = tokio::join!(client.read_exact(&mut received), write);
+        assert!(read.is_ok() && written.is_ok());
+        assert_eq!(server.charge.state(), BufferState::Receiving, "the client reads again");
+    }
+
+    #[tokio::test]
+    async fn closing_drops_bytes_that_the_client_does_not_read() {
+        let (mut server, mut client) = pair().await;
+        fill(&mut server).await;
+        drop(server);
+        let error = client.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn closing_keeps_a_response_that_was_written_completely() {
+        let (mut server, mut client) = pair().await;
+        server.write_all(b"response").await.unwrap();
+        drop(server);
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, b"response");
+    }
+
+    #[test]
+    fn short_buffers_are_copied_into_one() {
+        let mut copied = [0; MAX_COPIED_BYTES];
+        let bufs = [io::IoSlice::new(b"head"), io::IoSlice::new(b"body")];
+        assert_eq!(copy(&bufs, &mut copied), Some(&b"headbody"[..]));
+        let (most, more) = (vec![1; MAX_COPIED_BYTES - 4], vec![1; MAX_COPIED_BYTES - 3]);
+        assert!(copy(&[io::IoSlice::new(b"head"), io::IoSlice::new(&most)], &mut copied).is_some());
+        assert!(copy(&[io::IoSlice::new(b"head"), io::IoSlice::new(&more)], &mut copied).is_none());
+    }
+}
