@@ -72,7 +72,7 @@ pub fn compile<P: Borrow<Profile>>(
     let Some(profile) = select_profile(facts, profiles, &mut findings) else {
         return Compiled { outcome: without_profile(facts, &rules, settings), findings };
     };
-    let outcome = Compilation { facts, profile, rules, sources, settings, findings: &mut findings }.run();
+    let outcome = Compilation { facts, profile, rules, sources, settings, findings: &mut findings, scope: None }.run();
     Compiled { outcome, findings }
 }
 

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::cel::Scope;
 use crate::compile::instance::{instance, part};
 use crate::compile::{DenialReason, Denied, Outcome, Settings, Sources, pod_ref};
 use crate::dialect::Dialect;
 use crate::facts::Facts;
 use crate::finding::{Finding, FindingReason};
+use crate::names::InvalidValue;
 use crate::options::{HttpEndpoint, HttpTokens, MetadataOptions};
 use crate::policy::EffectivePolicy;
 use crate::profile::{HostNetwork, Profile};
@@ -22,6 +24,8 @@ pub(super) struct Compilation<'a> {
     pub(super) sources: &'a Sources,
     pub(super) settings: &'a Settings,
     pub(super) findings: &'a mut Vec<Finding>,
+    /// The variables of expressions. Created for the first expression.
+    pub(super) scope: Option<Result<Scope, InvalidValue>>,
 }
 
 impl Compilation<'_> {

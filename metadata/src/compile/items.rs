@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::cel::Scope;
+use crate::cel::{Expression, Scope};
 use crate::compile::compilation::Compilation;
 use crate::compile::instance::field_value;
 use crate::dialect::Dialect;
@@ -19,20 +19,12 @@ impl Compilation<'_> {
     /// Returns the items of a dialect that have a value.
     pub(super) fn items(&mut self, dialect: Dialect) -> Vec<(ItemPath, ItemValue)> {
         let mut items = Vec::new();
-        let mut scope = None;
         let mut left = MAX_ITEMS_BYTES;
         for (index, item) in self.profile.items.iter().enumerate().filter(|(_, item)| item.dialect == dialect) {
             let value = match &item.source {
                 ItemSource::Value(text) => Ok(Some(ItemValue::Text(text.clone()))),
                 ItemSource::Field(field) => field_value(self.facts, field),
-                ItemSource::Expression(expression) => {
-                    scope.get_or_insert_with(|| Scope::new(self.facts)).as_ref().map_err(Clone::clone).and_then(
-                        |scope| match expression.evaluate(scope)? {
-                            Some(text) => ItemText::try_from(text).map(|text| Some(ItemValue::Text(text))),
-                            None => Ok(None),
-                        },
-                    )
-                }
+                ItemSource::Expression(expression) => self.evaluate(expression),
             };
             match value.and_then(|value| check_size(value, &mut left)) {
                 Ok(Some(value)) => items.push((item.path.clone(), value)),
@@ -45,6 +37,13 @@ impl Compilation<'_> {
             }
         }
         items
+    }
+
+    /// Evaluates an expression. All expressions of the pod share one scope, which bounds their cost.
+    fn evaluate(&mut self, expression: &Expression) -> Result<Option<ItemValue>, InvalidValue> {
+        let scope = self.scope.get_or_insert_with(|| Scope::new(self.facts)).as_mut().map_err(|error| error.clone())?;
+        let text = expression.evaluate(scope)?.map(ItemText::try_from).transpose()?;
+        Ok(text.map(ItemValue::Text))
     }
 
     /// Removes items whose path is a directory of the tree, or is below a leaf of it.

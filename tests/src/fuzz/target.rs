@@ -209,8 +209,8 @@ pub fn cel(input: &[u8]) {
     });
     let Ok(text) = std::str::from_utf8(input) else { return };
     if let Ok(expression) = Expression::compile(text) {
-        let scope = Scope::new(facts).unwrap();
-        match expression.evaluate(&scope) {
+        let mut scope = Scope::new(facts).unwrap();
+        match expression.evaluate(&mut scope) {
             Ok(_) => {}
             Err(error) => assert!(!error.to_string().is_empty(), "evaluation of {text:?} fails without a message"),
         }

@@ -182,3 +182,36 @@ fn items_over_the_size_limit_are_left_out_with_a_finding() {
     assert_eq!((findings[0].field.as_str(), findings[0].reason), ("spec.metadata[8]", FindingReason::ItemUnavailable));
     assert!(findings[0].message.contains("32768 bytes together"), "{}", findings[0].message);
 }
+
+#[test]
+fn expression_over_the_cost_limit_is_left_out_alone() {
+    let copies = format!("string(size([{}]))", ["pod"; 200].join(","));
+    let mut case =
+        with(vec![expression("pod.metadata.name"), expression(&copies), expression("pod.metadata.namespace")]);
+    for index in 0..64 {
+        case.facts.pod.metadata.labels.insert(format!("label-{index}"), "value".repeat(10));
+    }
+    assert_eq!(values(&case), [text("web"), text("shop")]);
+    let findings = case.compile().findings;
+    assert_eq!(findings.len(), 1);
+    assert_eq!((&*findings[0].field, findings[0].reason), ("spec.metadata[1]", FindingReason::ItemUnavailable));
+    assert!(
+        findings[0].message.contains("of the limit of 4000000 for all expressions of a pod"),
+        "{}",
+        findings[0].message
+    );
+}
+
+#[test]
+fn dialects_share_the_cost_limit_of_a_pod() {
+    let costly = format!("size([{}])", ["pod"; 20].join(","));
+    let cost =
+        Expression::compile(&costly).unwrap().cost(&crate::cel::Scope::new(&with(vec![]).facts).unwrap()).unwrap();
+    let half = usize::try_from(crate::cel::MAX_COST / cost).unwrap() * 2 / 3;
+    let items = |dialect| (0..half).map(move |_| (dialect, costly.clone()));
+    let source = |(dialect, source): (Dialect, String)| Item { dialect, ..expression(&source) };
+    let case = with(items.clone()(Dialect::Ec2).chain(items(Dialect::Ecs)).map(source).collect());
+    let findings = case.findings();
+    let left_out = findings.iter().filter(|(_, reason)| *reason == FindingReason::ItemUnavailable).count();
+    assert!(left_out > 0 && left_out < half, "{left_out} of {half}");
+}
