@@ -11,6 +11,7 @@ use podmeta_crds::manifests::{LoadedObjects, ManifestFile, load};
 use podmeta_metadata::compile::{Outcome, Settings, Sources, compile};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::evaluate::{EdgeChecks, PodState, evaluate};
+use podmeta_metadata::host::HostRule;
 use podmeta_metadata::options::TokenTtl;
 use podmeta_metadata::request::Request;
 use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
@@ -78,7 +79,8 @@ fn benches(criterion: &mut Criterion) {
         session: &last,
     };
     criterion.bench_function("request: evaluate and look up", |bench| {
-        let edge = EdgeChecks { rate_limited: false, header_check: None, process_owner: &|| None, nonce: &|| None };
+        let edge =
+            EdgeChecks { rate_limited: false, host_rule: HostRule::PodLink, process_owner: &|| None, nonce: &|| None };
         let state = PodState::Served { workload: &workload, tree: tree.as_ref() };
         bench.iter(|| evaluate(Dialect::Ec2, black_box(&request), state, &edge, &keys, now()).is_ok());
     });

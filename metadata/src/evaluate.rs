@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use crate::compile::DenialReason;
 use crate::dialect::Dialect;
+use crate::host::HostRule;
 use crate::options::{HopLimit, HttpEndpoint, HttpProtocolIpv6, HttpTokens, TokenTtl};
 use crate::protocol::{Protocol, TokenHeaders};
 use crate::rejection::Rejection;
@@ -31,16 +32,13 @@ pub enum PodState<'p> {
     },
 }
 
-/// An extra check of the request headers. The error names the malformed part.
-pub type HeaderCheck = fn(&HeaderMap) -> Result<(), &'static str>;
-
 /// Context of a request that its head does not contain.
 #[derive(Clone, Copy)]
 pub struct EdgeChecks<'e> {
     /// True if the pod exceeds its rate limit.
     pub rate_limited: bool,
-    /// A check that the listener of the connection demands.
-    pub header_check: Option<HeaderCheck>,
+    /// The hosts that the listener of the connection serves.
+    pub host_rule: HostRule,
     /// Returns the user ID of the client process, or `None` if it is not found. Called only if the pod restricts users.
     pub process_owner: &'e dyn Fn() -> Option<u32>,
     /// Returns random bytes for a new token, or `None` if there are none. Called only if a token is issued.
@@ -75,10 +73,10 @@ pub enum Decision<'t> {
 /// 1. pod unknown (503)
 /// 2. rate limit (429)
 /// 3. pod denied (403)
-/// 4. header check of the listener (400)
+/// 4. `Host` (400)
 /// 5. owner of the client process (403)
 /// 6. dialect, endpoint or IPv6 off (403)
-/// 7. request head (400, 413)
+/// 7. rest of the request head (400, 413)
 /// 8. token path: method, proxy, TTL
 /// 9. checks of the dialect that precede the token check
 /// 10. session token
@@ -103,9 +101,7 @@ pub fn evaluate<'p>(
         PodState::Denied(reason) => return Err(Rejection::PodDenied(reason.clone())),
         PodState::Served { workload, tree } => (workload, tree),
     };
-    if let Some(check) = edge.header_check {
-        check(request.headers).map_err(Rejection::Malformed)?;
-    }
+    edge.host_rule.check(request.headers, request.version).map_err(Rejection::Malformed)?;
     if !workload.users.is_unrestricted() && !workload.users.admits((edge.process_owner)()) {
         return Err(Rejection::UserNotAllowed);
     }

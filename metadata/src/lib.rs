@@ -14,6 +14,7 @@ pub mod facts;
 pub mod finding;
 #[cfg(test)]
 mod fixture;
+pub mod host;
 mod identity;
 pub mod item;
 pub mod names;

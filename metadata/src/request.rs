@@ -1,10 +1,9 @@
 //! The head of a request, the checks on it that are the same for all dialects, and the class of its path.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Uri, Version};
 
 use crate::rejection::Rejection;
 use crate::session::LastToken;
@@ -45,8 +44,8 @@ pub struct Request<'r> {
 }
 
 impl Request<'_> {
-    /// Rejects a head that the HTTP library accepts but that a proxy could read differently: a Transfer-Encoding,
-    /// a Host that is missing, repeated or not an authority, an absolute target, CONNECT.
+    /// Rejects a head that the HTTP library accepts but that a proxy could read differently: a Transfer-Encoding, an
+    /// absolute target, CONNECT. [`HostRule`](crate::host::HostRule) checks the Host.
     ///
     /// # Errors
     /// [`Rejection::Malformed`], or [`Rejection::BodyTooLong`] if the body is too long.
@@ -60,25 +59,11 @@ impl Request<'_> {
         if self.headers.contains_key(TRANSFER_ENCODING) {
             return Err(Rejection::Malformed("it has a Transfer-Encoding"));
         }
-        let mut hosts = self.headers.get_all(HOST).iter();
-        match (hosts.next(), hosts.next()) {
-            (Some(host), None) if is_authority(host) => Ok(()),
-            (Some(_), None) => Err(Rejection::Malformed("its Host is not an authority")),
-            (Some(_), Some(_)) => Err(Rejection::Malformed("it has more than one Host")),
-            (None, _) if self.version < Version::HTTP_11 => Ok(()),
-            (None, _) => Err(Rejection::Malformed("it has no Host")),
-        }?;
         match self.headers.get(CONTENT_LENGTH).map(|length| length.to_str().map(str::parse::<u64>)) {
             None | Some(Ok(Ok(0..=MAX_BODY_BYTES))) => Ok(()),
             Some(_) => Err(Rejection::BodyTooLong),
         }
     }
-}
-
-/// Returns true if a Host is an authority. Most are IPv4 addresses, which are cheaper to parse.
-fn is_authority(host: &HeaderValue) -> bool {
-    let is_ipv4 = host.to_str().is_ok_and(|host| host.parse::<Ipv4Addr>().is_ok());
-    is_ipv4 || Authority::try_from(host.as_bytes()).is_ok()
 }
 
 /// The class of a request path, as logs and metrics show it.

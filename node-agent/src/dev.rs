@@ -3,7 +3,6 @@
 mod address;
 mod args;
 mod dev_state;
-mod host;
 mod input;
 mod listen;
 #[cfg(target_os = "linux")]

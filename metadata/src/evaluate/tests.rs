@@ -13,7 +13,7 @@ struct Attempt {
     case: Case,
     pod: fn(PodState<'_>) -> PodState<'_>,
     rate_limited: bool,
-    header_check: Option<HeaderCheck>,
+    host_rule: HostRule,
     owner: Option<u32>,
     service: &'static str,
     method: Method,
@@ -29,7 +29,7 @@ impl Attempt {
             case: Case::new(),
             pod: |pod| pod,
             rate_limited: false,
-            header_check: None,
+            host_rule: HostRule::PodLink,
             owner: Some(USER),
             service: "169.254.169.254",
             method: Method::GET,
@@ -64,7 +64,7 @@ impl Attempt {
         let owner = || self.owner;
         let edge = EdgeChecks {
             rate_limited: self.rate_limited,
-            header_check: self.header_check,
+            host_rule: self.host_rule,
             process_owner: &owner,
             nonce: &|| self.nonce,
         };
@@ -94,8 +94,8 @@ fn checks_run_in_the_documented_order() {
     assert_eq!(attempt.rejection(), Some(Rejection::TokenPathMethod));
     attempt.headers.push(("content-length", "100000"));
     assert_eq!(attempt.rejection(), Some(Rejection::BodyTooLong));
-    attempt.headers.retain(|(name, _)| *name != HOST);
-    assert_eq!(attempt.rejection(), Some(Rejection::Malformed("it has no Host")));
+    attempt.headers.push(("transfer-encoding", "chunked"));
+    assert_eq!(attempt.rejection(), Some(Rejection::Malformed("it has a Transfer-Encoding")));
     attempt.service = "fd00:ec2::254";
     assert_eq!(attempt.rejection(), Some(Rejection::Ipv6Disabled));
     attempt.case.profile_mut().options.http_endpoint = HttpEndpoint::Disabled;
@@ -104,8 +104,10 @@ fn checks_run_in_the_documented_order() {
     assert_eq!(attempt.rejection(), Some(Rejection::DialectOff));
     attempt.case.profile_mut().users = ProcessUsers { allowed: vec![1], denied: vec![] };
     assert_eq!(attempt.rejection(), Some(Rejection::UserNotAllowed));
-    attempt.header_check = Some(|_| Err("test"));
-    assert_eq!(attempt.rejection(), Some(Rejection::Malformed("test")));
+    attempt.headers.retain(|(name, _)| *name != HOST);
+    assert_eq!(attempt.rejection(), Some(Rejection::UserNotAllowed));
+    attempt.host_rule = HostRule::Loopback;
+    assert_eq!(attempt.rejection(), Some(Rejection::Malformed("it has no Host")));
     attempt.rate_limited = true;
     assert_eq!(attempt.rejection(), Some(Rejection::TooManyRequests));
     attempt.pod = |_| PodState::Unknown;
@@ -127,8 +129,7 @@ fn denied_pod_is_rejected_after_the_rate_limit_with_its_reason() {
     };
     let keys = Keyring::new(KeyBytes::new([7; 32]), now);
     let reject = |rate_limited| {
-        let edge =
-            EdgeChecks { rate_limited, header_check: Some(|_| Err("test")), process_owner: &|| None, nonce: &|| None };
+        let edge = EdgeChecks { rate_limited, host_rule: HostRule::Loopback, process_owner: &|| None, nonce: &|| None };
         evaluate(Dialect::Ec2, &request, PodState::Denied(&reason), &edge, &keys, now).unwrap_err()
     };
     assert_eq!(reject(false), Rejection::PodDenied(reason.clone()));

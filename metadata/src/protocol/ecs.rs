@@ -148,13 +148,20 @@ impl Protocol for Ecs {
     }
 }
 
-/// Returns the value of `audience` in a query, URL-decoded once. An empty or repeated one counts as absent.
+/// Returns the value of `audience` in a query, URL-decoded once. An empty one counts as absent.
+///
+/// # Errors
+/// If there are two, or if the value is too long or not UTF-8.
 fn audience(query: Option<&str>) -> Result<Option<String>, Rejection> {
-    let pairs = query.unwrap_or_default().split('&');
-    let mut audiences = pairs.filter_map(|pair| pair.strip_prefix("audience=")).filter(|text| !text.is_empty());
-    let (Some(audience), None) = (audiences.next(), audiences.next()) else { return Ok(None) };
+    let pairs = query.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let mut audiences = pairs.filter(|(name, _)| percent_decode_str(name).eq(b"audience".iter().copied()));
+    let (Some((_, audience)), second) = (audiences.next(), audiences.next()) else { return Ok(None) };
+    if second.is_some() {
+        return Err(Rejection::Malformed("it has more than one audience"));
+    }
     let spaced = audience.replace('+', " ");
     match percent_decode_str(&spaced).decode_utf8() {
+        Ok(text) if text.is_empty() => Ok(None),
         Ok(text) if text.len() <= document::MAX_AUDIENCE_BYTES => Ok(Some(text.into_owned())),
         Ok(_) => Err(Rejection::Malformed("its audience is longer than 1024 bytes")),
         Err(_) => Err(Rejection::Malformed("its audience is not UTF-8")),

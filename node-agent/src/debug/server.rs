@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use podmeta_metadata::host::HostRule;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::request::Family;
 use tokio::io::AsyncReadExt as _;
@@ -90,5 +91,5 @@ fn parse_arrival(line: &str, node: &NodeState) -> Result<Arrival> {
         None => PodUid::try_from(pod.replace('/', "-")).map_err(|error| anyhow::anyhow!("{error}"))?,
     };
     let service = dialect.service_address(Ipv4Addr::UNSPECIFIED.into());
-    Ok(Arrival { pod, service, family: Family::Ipv4, header_check: None, sockets: None })
+    Ok(Arrival { pod, service, family: Family::Ipv4, host_rule: HostRule::PodLink, sockets: None })
 }

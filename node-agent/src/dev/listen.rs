@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use podmeta_metadata::dialect::Dialect;
-use podmeta_metadata::evaluate::HeaderCheck;
+use podmeta_metadata::host::HostRule;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::request::Family;
 use tokio::net::TcpListener;
@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dev::address::ports;
 use crate::dev::args::ListenArg;
-use crate::dev::host;
 use crate::edge::{Arrival, EdgeServer, SocketPair};
 use crate::listener::{Acceptor, TcpConnection};
 
@@ -139,8 +138,7 @@ fn arrival(connection: &TcpConnection, pod: &PodUid, dialect: Dialect, socket_ta
         pod: pod.clone(),
         service: dialect.service_address(local.ip()),
         family: if local.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 },
-        // Browsers can reach a loopback port.
-        header_check: local.ip().is_loopback().then_some(host::check as HeaderCheck),
+        host_rule: if local.ip().is_loopback() { HostRule::Loopback } else { HostRule::PodLink },
         sockets: Some(SocketPair { remote, local, tables: Arc::clone(socket_tables) }),
     }
 }

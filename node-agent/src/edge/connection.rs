@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use podmeta_metadata::evaluate::HeaderCheck;
+use podmeta_metadata::host::HostRule;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::options::Limits;
 use podmeta_metadata::request::{Family, MAX_HEAD_BYTES};
@@ -34,8 +34,8 @@ pub struct Arrival {
     pub service: IpAddr,
     /// The address family of the socket.
     pub family: Family,
-    /// An extra check of request headers for this listener.
-    pub header_check: Option<HeaderCheck>,
+    /// The hosts that this listener serves.
+    pub host_rule: HostRule,
     /// Sockets by which the owner of the client process is found. `None` if it cannot be found.
     pub sockets: Option<SocketPair>,
 }

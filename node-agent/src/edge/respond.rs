@@ -72,7 +72,7 @@ fn decide<'p>(
     let process_owner = || arrival.sockets.as_ref().and_then(owner::user_of);
     let checks = EdgeChecks {
         rate_limited,
-        header_check: arrival.header_check,
+        host_rule: arrival.host_rule,
         process_owner: &process_owner,
         nonce: &keys::random_nonce,
     };

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use podmeta_metadata::compile::{DenialReason, Denied};
 use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::host::HostRule;
 use podmeta_metadata::request::Family;
 use podmeta_metadata::session::KeyBytes;
 use podmeta_metadata::workload::PodRef;
@@ -90,10 +91,10 @@ async fn rejection_of_a_denied_pod_is_logged_with_its_reason() {
     edge.publish([(pod.clone(), view)]);
     let (mut client, server) = UnixStream::pair().unwrap();
     let service = Dialect::Ec2.service_address(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let arrival = Arrival { pod, service, family: Family::Ipv4, header_check: None, sockets: None };
+    let arrival = Arrival { pod, service, family: Family::Ipv4, host_rule: HostRule::PodLink, sockets: None };
     let serve = EdgeServer::new(edge, CancellationToken::new()).serve(server, arrival);
     let request = async {
-        client.write_all(b"GET /latest/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        client.write_all(b"GET /latest/ HTTP/1.1\r\nHost: 169.254.169.254\r\nConnection: close\r\n\r\n").await.unwrap();
         let mut response = String::new();
         client.read_to_string(&mut response).await.unwrap();
         response

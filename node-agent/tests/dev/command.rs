@@ -5,12 +5,16 @@ use crate::support::{TempDir, pod_and_profile};
 /// Sends a request with bash only.
 const REQUEST: &str = r#"
 exec 3<>"/dev/tcp/$1/80" || exit 9
-printf 'GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n' "$2" >&3
+printf 'GET %s HTTP/1.1\r\n%sConnection: close\r\n\r\n' "$2" "$3" >&3
 cat <&3
 "#;
 
 fn request(directory: &TempDir, address: &str, path: &str) -> std::process::Output {
-    directory.run(&["-f", "pods.yaml", "--pod", "web", "--", "bash", "-c", REQUEST, "bash", address, path])
+    request_with(directory, address, path, &format!("Host: {address}\r\n"))
+}
+
+fn request_with(directory: &TempDir, address: &str, path: &str, headers: &str) -> std::process::Output {
+    directory.run(&["-f", "pods.yaml", "--pod", "web", "--", "bash", "-c", REQUEST, "bash", address, path, headers])
 }
 
 #[test]
@@ -30,6 +34,24 @@ fn command_gets_the_pods_responses_at_the_service_addresses() {
             response.starts_with("HTTP/1.1 200 OK\r\n") && response.ends_with(expected),
             "{address}: {response}{errors}"
         );
+    }
+}
+
+#[test]
+fn link_of_a_pod_serves_heads_of_shipped_clients_and_rejects_other_names() {
+    let directory = TempDir::new("link-hosts");
+    directory.write("pods.yaml", &pod_and_profile("  metadataOptions: {httpTokens: optional}\n"));
+    for (headers, status) in [
+        ("", "200"),
+        ("Host:\r\n", "200"),
+        ("Host: fd00:ec2::254\r\n", "200"),
+        ("Host: instance-data\r\n", "200"),
+        ("Host: rebind.example\r\n", "400"),
+        ("Host: localhost\r\n", "400"),
+    ] {
+        let output = request_with(&directory, "169.254.169.254", "/latest/", headers);
+        let response = String::from_utf8(output.stdout).unwrap();
+        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{headers:?}: {response}");
     }
 }
 

@@ -151,7 +151,9 @@ fn a_web_page_that_has_its_name_point_here_gets_nothing() {
         stream.read_to_string(&mut response).unwrap();
         response.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
     };
-    assert_eq!(status_with_host("evil.example:20000"), 400);
+    for host in ["evil.example:20000", "", "instance-data", "user@localhost"] {
+        assert_eq!(status_with_host(host), 400, "{host}");
+    }
     for host in ["127.0.0.1:20000", "localhost:20000", "[::1]:20000", "169.254.169.254"] {
         assert_eq!(status_with_host(host), 200, "{host}");
     }

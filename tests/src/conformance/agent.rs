@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use jiff::Timestamp;
 use podmeta_metadata::compile::Settings;
 use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::host::HostRule;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::request::Family;
 use podmeta_metadata::session::{KeyBytes, Keyring};
@@ -121,8 +122,13 @@ impl CaseAgent {
             Family::Ipv4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             Family::Ipv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
-        let arrival =
-            Arrival { pod: uid, service: dialect.service_address(local), family, header_check: None, sockets: peer };
+        let arrival = Arrival {
+            pod: uid,
+            service: dialect.service_address(local),
+            family,
+            host_rule: HostRule::PodLink,
+            sockets: peer,
+        };
         tokio::spawn(async move { server.serve(edge_end, arrival).await });
         Ok(connection)
     }

@@ -12,6 +12,7 @@ use podmeta_metadata::cel::{Expression, Scope};
 use podmeta_metadata::compile::{Outcome, Settings, Sources, compile};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::evaluate::{EdgeChecks, PodState, evaluate};
+use podmeta_metadata::host::HostRule;
 use podmeta_metadata::options::TokenTtl;
 use podmeta_metadata::path::CanonicalPath;
 use podmeta_metadata::rejection::Rejection;
@@ -104,8 +105,13 @@ fn responses_to(workload: &Workload, dialect: Dialect, bytes: &[u8]) -> Vec<u8> 
         let (connection, edge_end) = pipe();
         let server = EdgeServer::new(Arc::clone(edge), CancellationToken::new());
         let pod = workload.pod.uid.clone();
-        let arrival =
-            Arrival { pod, service: service(dialect), family: Family::Ipv4, header_check: None, sockets: None };
+        let arrival = Arrival {
+            pod,
+            service: service(dialect),
+            family: Family::Ipv4,
+            host_rule: HostRule::PodLink,
+            sockets: None,
+        };
         let served = tokio::spawn(async move { server.serve(edge_end, arrival).await });
         let received = connection.until_closed(bytes).await;
         assert!(served.await.is_ok(), "the connection task panicked");
@@ -157,8 +163,12 @@ fn decide(workload: &Workload, tree: Option<&Tree>, dialect: Dialect, uri: &Uri)
         service: service(dialect),
         session: &LastToken::default(),
     };
-    let edge =
-        EdgeChecks { rate_limited: false, header_check: None, process_owner: &|| None, nonce: &|| Some([7; 16]) };
+    let edge = EdgeChecks {
+        rate_limited: false,
+        host_rule: HostRule::PodLink,
+        process_owner: &|| None,
+        nonce: &|| Some([7; 16]),
+    };
     let state = PodState::Served { workload, tree };
     evaluate(dialect, &request, state, &edge, &keys(), now()).map(|decision| format!("{decision:?}"))
 }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use podmeta_metadata::compile::Settings;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::evaluate::{Decision, EdgeChecks, PodState, evaluate};
+use podmeta_metadata::host::HostRule;
 use podmeta_metadata::rejection::Rejection;
 use podmeta_metadata::request::{Request, TOKEN_PATH};
 use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
@@ -135,7 +136,8 @@ impl ExamplePod {
         };
         let user = self.workload.users.allowed.first().copied().or(Some(1000));
         let nonce = || Some([7; 16]);
-        let edge = EdgeChecks { rate_limited: false, header_check: None, process_owner: &|| user, nonce: &nonce };
+        let edge =
+            EdgeChecks { rate_limited: false, host_rule: HostRule::PodLink, process_owner: &|| user, nonce: &nonce };
         let state = PodState::Served { workload: &self.workload, tree: self.trees.get(&dialect) };
         evaluate(dialect, &request, state, &edge, &self.keys, now())
     }
