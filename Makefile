@@ -39,7 +39,7 @@ conformance-page: ## Generate docs/conformance.md from the conformance cases
 quick: format lint unit ## Check format and lints, run all tests that need no cluster (under 10 minutes)
 
 .PHONY: test
-test: quick deny clients cluster-test ## Run all tests, as CI does (root, about 40 minutes)
+test: quick deny clients link-test cluster-test ## Run all tests, as CI does (root, about 40 minutes)
 
 .PHONY: format
 format: ## Check the format of the Rust code
@@ -48,7 +48,7 @@ format: ## Check the format of the Rust code
 .PHONY: lint
 lint: ## Run clippy with warnings as errors
 	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
-	$(CARGO) clippy --workspace --test suite --test lifecycle --locked -- --deny warnings
+	$(CARGO) clippy --workspace --test suite --test lifecycle --test namespaces --locked -- --deny warnings
 
 .PHONY: unit
 unit: ## Run unit, property, conformance and dev server tests
@@ -65,6 +65,12 @@ $(DENY):
 .PHONY: clients
 clients: ## Run real SDKs and cloud-init against the dev server; installs them in ~/.cache
 	tests/real-clients/run
+
+.PHONY: link-test
+link-test: ## Test links, guards and the CNI plugin in network namespaces (root)
+	$(CARGO) build --locked $(PROGRAMS)
+	tests/cluster/install-packages $(CLUSTER)
+	$(CARGO) test --workspace --locked --test namespaces
 
 ##@ Test on a cluster (root)
 

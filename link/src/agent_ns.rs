@@ -1,0 +1,131 @@
+//! The agent namespace: a pinned network namespace that owns the service addresses. All links end in it.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use nix::fcntl::{Flock, FlockArg};
+use rtnetlink::packet_route::address::AddressHeaderFlags;
+
+use crate::netns::Netns;
+use crate::route_socket::{RouteSocket, unless_exists};
+use crate::service;
+
+/// Default path of the pinned namespace.
+pub const PINNED_PATH: &str = "/run/netns/podmeta";
+
+/// Interface index of the loopback interface. Source: the kernel creates it first in each namespace.
+const LOOPBACK: u32 = 1;
+
+/// Settings of the namespace, under `/proc/sys/net`. `default` holds for interfaces that are created later.
+const SETTINGS: [(&str, &str); 12] = [
+    // A packet with the address of another link is dropped.
+    ("ipv4/conf/all/rp_filter", "1"),
+    ("ipv4/conf/default/rp_filter", "1"),
+    ("ipv4/conf/all/accept_redirects", "0"),
+    ("ipv4/conf/default/accept_redirects", "0"),
+    ("ipv4/ip_forward", "0"),
+    ("ipv6/conf/all/forwarding", "0"),
+    ("ipv6/conf/default/accept_ra", "0"),
+    ("ipv6/conf/all/accept_redirects", "0"),
+    ("ipv6/conf/default/accept_redirects", "0"),
+    // Connections in the accept queue of a closed listener move to the next process's listener.
+    ("ipv4/tcp_migrate_req", "1"),
+    // An agent without capabilities may listen on port 80.
+    ("ipv4/ip_unprivileged_port_start", "80"),
+    ("ipv6/conf/all/accept_ra", "0"),
+];
+
+/// Opens the agent namespace. Creates, pins and configures it if it is missing. Idempotent.
+///
+/// # Errors
+/// If the namespace cannot be created or configured. The message names the step.
+pub async fn ensure(path: &Path) -> Result<Netns> {
+    let netns = match Netns::open(path) {
+        Ok(netns) => netns,
+        Err(_) => create(path)?,
+    };
+    netns.run(write_settings).context("cannot write the settings of the agent namespace")?;
+    let route = RouteSocket::open(&netns).context("cannot open a netlink socket in the agent namespace")?;
+    route.set_up(LOOPBACK).await.context("cannot set the loopback interface of the agent namespace up")?;
+    for address in service::addresses() {
+        if address.is_ipv6() && !has_ipv6(&netns)? {
+            continue;
+        }
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        let mut request = route.address().add(LOOPBACK, address, length);
+        if address.is_ipv6() {
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
+        unless_exists(request.execute().await)
+            .with_context(|| format!("cannot add {address} to the agent namespace"))?;
+    }
+    Ok(netns)
+}
+
+/// Removes the pin of the agent namespace. The namespace ends with its last process and socket, and all links with it.
+///
+/// # Errors
+/// If the file cannot be unmounted or removed.
+pub fn remove(path: &Path) -> Result<()> {
+    match nix::mount::umount2(path, nix::mount::MntFlags::MNT_DETACH) {
+        Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
+        Err(errno) => return Err(errno).with_context(|| format!("cannot unmount {}", path.display())),
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Creates and pins the namespace. A leftover file, such as one from before a reboot, is replaced. A lock on the
+/// directory lets one process at a time do this.
+fn create(path: &Path) -> Result<Netns> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    let lock = File::open(directory).map(|directory| Flock::lock(directory, FlockArg::LockExclusive));
+    let _lock = lock
+        .and_then(|locked| locked.map_err(|(_, errno)| errno.into()))
+        .with_context(|| format!("cannot lock {}", directory.display()))?;
+    if let Ok(netns) = Netns::open(path) {
+        return Ok(netns);
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot remove {}, which is not a namespace", path.display()));
+        }
+        _ => {}
+    }
+    let netns = Netns::create().context("cannot create a network namespace")?;
+    netns.pin(path).with_context(|| format!("cannot pin the agent namespace at {}", path.display()))?;
+    Ok(netns)
+}
+
+/// Writes the settings of the calling thread's namespace. Settings of IPv6 are skipped if the kernel has no IPv6.
+fn write_settings() -> io::Result<()> {
+    for (name, value) in SETTINGS {
+        let path = Path::new("/proc/sys/net").join(name);
+        match std::fs::read_to_string(&path) {
+            Ok(current) if current.trim() == value => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound && name.starts_with("ipv6/") => {}
+            _ => std::fs::write(&path, value)
+                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?,
+        }
+    }
+    Ok(())
+}
+
+/// Returns true if new interfaces of the namespace have IPv6.
+///
+/// # Errors
+/// If the namespace cannot be entered.
+pub(crate) fn has_ipv6(netns: &Netns) -> io::Result<bool> {
+    netns.run(|| match std::fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6") {
+        Ok(disabled) => Ok(disabled.trim() == "0"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    })
+}

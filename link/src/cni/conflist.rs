@@ -1,0 +1,183 @@
+//! The CNI configuration of podmeta: the first configuration of the node, with our plugin at its end. Pure.
+//!
+//! Container runtimes use the first valid file of the directory, in order of names. Ours is a file of its own that sorts
+//! first. The files of others are never written: two programs that edit one file never stop.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde_json::{Map, Value, json};
+
+use super::request::{OnFailure, Source};
+use crate::range::LinkRange;
+
+/// Name of our file.
+pub const FILE_NAME: &str = "00-podmeta.conflist";
+
+/// Type of our plugin: the name of its program.
+pub const PLUGIN_TYPE: &str = "podmeta-cni";
+
+/// A configuration file of the directory.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Path of the file.
+    pub path: std::path::PathBuf,
+    /// Its content.
+    pub content: Vec<u8>,
+}
+
+/// Settings of our plugin.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    /// The range of the links' addresses.
+    pub link_range: LinkRange,
+    /// What happens if a link cannot be made.
+    pub on_failure: OnFailure,
+}
+
+/// Reason why a node has no configuration of ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConflistError {
+    /// Another file sorts before ours, so the runtime uses that one.
+    #[error("the CNI configuration {0} sorts before {FILE_NAME}, so the runtime does not use podmeta: rename it")]
+    SortsBefore(String),
+    /// No other file is a valid configuration.
+    #[error("the node has no valid CNI configuration yet")]
+    NoSource,
+}
+
+/// Returns our configuration, made from the first valid one of the others.
+///
+/// # Errors
+/// If there is none, or if one sorts before ours.
+pub fn render(files: &[File], settings: Settings) -> Result<String, ConflistError> {
+    let name = |file: &File| file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut others = files.iter().filter(|file| is_config(&name(file)) && name(file) != FILE_NAME).collect::<Vec<_>>();
+    others.sort_by_key(|file| name(file));
+    let mut valid = others.into_iter().filter_map(|file| Some((file, parse(file)?)));
+    let (file, mut list) = valid.next().ok_or(ConflistError::NoSource)?;
+    if name(file).as_str() < FILE_NAME {
+        return Err(ConflistError::SortsBefore(name(file)));
+    }
+    if let Some(plugins) = list.get_mut("plugins").and_then(Value::as_array_mut) {
+        plugins.retain(|plugin| plugin.get("type").and_then(Value::as_str) != Some(PLUGIN_TYPE));
+        plugins.push(plugin(file, settings));
+    }
+    Ok(format!("{:#}\n", Value::Object(list)))
+}
+
+/// Returns the entry of our plugin.
+fn plugin(file: &File, settings: Settings) -> Value {
+    let source = Source { file: file.path.clone(), sha256: sha256(&file.content) };
+    let on_failure = match settings.on_failure {
+        OnFailure::Fail => "fail",
+        OnFailure::Start => "start",
+    };
+    json!({
+        "type": PLUGIN_TYPE,
+        "linkRange": settings.link_range.to_string(),
+        "onFailure": on_failure,
+        "source": source,
+    })
+}
+
+/// Returns true for the names that container runtimes read.
+/// Source: `ConfFiles` in containernetworking/cni libcni/conf.go.
+fn is_config(name: &str) -> bool {
+    [".conf", ".conflist", ".json"].iter().any(|extension| name.ends_with(extension))
+}
+
+/// Parses a file as a list of plugins. A `.conf` file has one plugin. Returns `None` if it is not valid.
+fn parse(file: &File) -> Option<Map<String, Value>> {
+    let Value::Object(config) = serde_json::from_slice(&file.content).ok()? else { return None };
+    config.get("name")?.as_str().filter(|name| !name.is_empty())?;
+    if file.path.extension()? == "conflist" {
+        let plugins = config.get("plugins")?.as_array()?;
+        let is_valid = |plugin: &Value| plugin.get("type").is_some_and(Value::is_string);
+        return (!plugins.is_empty() && plugins.iter().all(is_valid)).then_some(config);
+    }
+    config.get("type")?.as_str()?;
+    let mut list = Map::new();
+    for key in ["cniVersion", "name", "disableCheck"] {
+        if let Some(value) = config.get(key) {
+            list.insert(key.to_owned(), value.clone());
+        }
+    }
+    list.insert("plugins".to_owned(), json!([config]));
+    Some(list)
+}
+
+/// Returns the SHA-256 of a file's content, in hexadecimal.
+pub(super) fn sha256(content: &[u8]) -> String {
+    digest(&SHA256, content).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &str = r#"{"cniVersion":"1.0.0","name":"pods","disableCheck":true,
+        "plugins":[{"type":"bridge","bridge":"cni0"},{"type":"portmap"}]}"#;
+
+    fn file(name: &str, content: &str) -> File {
+        File { path: format!("/etc/cni/net.d/{name}").into(), content: content.into() }
+    }
+
+    fn render_json(files: &[File]) -> Value {
+        serde_json::from_str(&render(files, Settings::default()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn list_keeps_every_field_and_ends_with_our_plugin() {
+        let list = render_json(&[file("10-bridge.conflist", LIST)]);
+        assert_eq!(
+            (&list["name"], &list["cniVersion"], &list["disableCheck"]),
+            (&json!("pods"), &json!("1.0.0"), &json!(true))
+        );
+        assert_eq!(list["plugins"][0], json!({"type": "bridge", "bridge": "cni0"}));
+        assert_eq!(list["plugins"][1], json!({"type": "portmap"}));
+        let ours = &list["plugins"][2];
+        assert_eq!((&ours["type"], &ours["onFailure"]), (&json!("podmeta-cni"), &json!("fail")));
+        assert_eq!(ours["source"]["file"], "/etc/cni/net.d/10-bridge.conflist");
+        assert_eq!(ours["source"]["sha256"], sha256(LIST.as_bytes()));
+    }
+
+    #[test]
+    fn single_plugin_becomes_a_list() {
+        let conf = r#"{"cniVersion":"0.3.1","name":"pods","type":"ptp","ipam":{}}"#;
+        let list = render_json(&[file("10-ptp.conf", conf)]);
+        assert_eq!((&list["name"], &list["cniVersion"]), (&json!("pods"), &json!("0.3.1")));
+        assert_eq!(list["plugins"][0]["type"], "ptp");
+        assert_eq!(list["plugins"][1]["type"], "podmeta-cni");
+    }
+
+    #[test]
+    fn first_valid_file_is_the_source() {
+        let files = [
+            file("30-later.conflist", r#"{"name":"later","plugins":[{"type":"x"}]}"#),
+            file("20-pods.conflist", LIST),
+            file("10-invalid.conflist", "{"),
+            file("11-empty.conflist", r#"{"name":"empty","plugins":[]}"#),
+            file("12-backup.conflist.bak", LIST),
+            file(FILE_NAME, r#"{"name":"ours","plugins":[{"type":"podmeta-cni"}]}"#),
+        ];
+        assert_eq!(render_json(&files)["name"], "pods");
+    }
+
+    #[test]
+    fn entry_of_ours_in_the_source_is_not_repeated() {
+        let list = r#"{"name":"pods","plugins":[{"type":"bridge"},{"type":"podmeta-cni"}]}"#;
+        assert_eq!(render_json(&[file("10-x.conflist", list)])["plugins"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn file_that_sorts_before_ours_is_an_error() {
+        let error = render(&[file("00-multus.conf", r#"{"name":"m","type":"multus"}"#)], Settings::default());
+        assert_eq!(error, Err(ConflistError::SortsBefore("00-multus.conf".to_owned())));
+    }
+
+    #[test]
+    fn directory_without_valid_configuration_is_an_error() {
+        for files in [vec![], vec![file("10-x.conflist", "{}")], vec![file(FILE_NAME, LIST)]] {
+            assert_eq!(render(&files, Settings::default()), Err(ConflistError::NoSource));
+        }
+    }
+}

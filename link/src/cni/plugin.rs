@@ -1,0 +1,125 @@
+//! Runs a request of the container runtime.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use futures_util::TryStreamExt as _;
+use podmeta_metadata::workload::MacAddress;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressScope};
+use rtnetlink::packet_route::link::LinkAttribute;
+use serde_json::json;
+
+use super::VERSIONS;
+use super::conflist::sha256;
+use super::error::{CniError, Code};
+use super::request::{Attachment, Command, Config, OnFailure};
+use crate::alias::Alias;
+use crate::netns::Netns;
+use crate::pod_link::Outcome;
+use crate::route_socket::RouteSocket;
+use crate::{agent_ns, guard, pod_link};
+
+/// Runs a request and returns the text for standard output. `agent` is the path of the pinned agent namespace.
+///
+/// # Errors
+/// If the guards or the link cannot be made. The error names pod, cause and remedy.
+pub async fn run(command: Command, agent: &Path) -> Result<String, CniError> {
+    match command {
+        Command::Add(attachment) => {
+            let result = match is_current(&attachment.config) {
+                Ok(()) => add(&attachment, agent).await,
+                Err(error) => return Err(error),
+            };
+            match result {
+                Err(error) if attachment.config.on_failure == OnFailure::Fail => Err(link_error(&attachment, &error)),
+                _ => Ok(previous_result(attachment.config)),
+            }
+        }
+        Command::Check(attachment) => match check(&attachment, agent).await {
+            Ok(()) => Ok(String::new()),
+            Err(error) => Err(link_error(&attachment, &error)),
+        },
+        Command::PassThrough(config) => Ok(previous_result(config)),
+        Command::Del | Command::Gc => Ok(String::new()),
+        Command::Status => match ensure_node(agent).await {
+            Ok(_) => Ok(String::new()),
+            Err(error) => {
+                Err(CniError::new(Code::Link, "podmeta cannot make links on this node", format!("{error:#}")))
+            }
+        },
+        Command::Version => Ok(json!({"cniVersion": VERSIONS.last(), "supportedVersions": VERSIONS}).to_string()),
+    }
+}
+
+fn previous_result(config: Config) -> String {
+    config.prev_result.map_or_else(String::new, |result| result.get().to_owned())
+}
+
+fn link_error(attachment: &Attachment, error: &anyhow::Error) -> CniError {
+    let message = format!("podmeta cannot make the metadata link of pod {}", attachment.pod_name);
+    CniError::new(Code::Link, &message, format!("{error:#}"))
+}
+
+/// Checks that the configuration of the other plugins is still the one that ours was made from.
+fn is_current(config: &Config) -> Result<(), CniError> {
+    let Some(source) = &config.source else { return Ok(()) };
+    match std::fs::read(&source.file) {
+        Ok(content) if sha256(&content) == source.sha256 => Ok(()),
+        _ => {
+            let details = format!("{} has changed; podmeta updates its own configuration", source.file.display());
+            Err(CniError::new(Code::TryAgainLater, "the CNI configuration is out of date: try again", details))
+        }
+    }
+}
+
+/// Asserts the guards and the agent namespace. The guards come first.
+async fn ensure_node(agent: &Path) -> Result<Netns> {
+    let host = Netns::current().context("cannot open the node's network namespace")?;
+    guard::ensure(&host).await?;
+    agent_ns::ensure(agent).await
+}
+
+async fn add(attachment: &Attachment, agent: &Path) -> Result<Outcome> {
+    let agent = ensure_node(agent).await?;
+    let (pod, alias) = pod(attachment).await?;
+    pod_link::ensure(&agent, &pod, &alias, attachment.config.link_range).await
+}
+
+async fn check(attachment: &Attachment, agent: &Path) -> Result<()> {
+    let agent = Netns::open(agent).context("the agent namespace does not exist")?;
+    let (pod, alias) = pod(attachment).await?;
+    if !pod_link::is_complete(&agent, &pod, &alias).await? {
+        bail!("the link is missing or incomplete: the link daemon repairs it");
+    }
+    Ok(())
+}
+
+/// Opens the pod's namespace and returns the alias of its link. MAC and addresses are those of the primary interface.
+async fn pod(attachment: &Attachment) -> Result<(Netns, Alias)> {
+    let path = &attachment.netns;
+    let pod = Netns::open(path).with_context(|| format!("cannot open the pod's namespace {}", path.display()))?;
+    let socket = RouteSocket::open(&pod).context("cannot open a netlink socket in the pod's namespace")?;
+    let link = socket.find_link(&attachment.interface).await.context("cannot read the pod's interfaces")?;
+    let link = link.with_context(|| format!("the pod has no interface {}", attachment.interface))?;
+    let mac = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok().map(MacAddress),
+        _ => None,
+    });
+    let addresses = socket.address().get().set_link_index_filter(link.header.index).execute();
+    let addresses = addresses.try_collect::<Vec<_>>().await.context("cannot read the pod's addresses")?;
+    let global = addresses.iter().filter(|message| message.header.scope == AddressScope::Universe);
+    let global = global.flat_map(|message| &message.attributes).filter_map(|attribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    });
+    let global = global.collect::<Vec<_>>();
+    let alias = Alias {
+        pod: attachment.pod.clone(),
+        sandbox: attachment.sandbox.clone(),
+        mac,
+        ipv4: global.iter().find_map(|address| if let IpAddr::V4(address) = address { Some(*address) } else { None }),
+        ipv6: global.iter().find_map(|address| if let IpAddr::V6(address) = address { Some(*address) } else { None }),
+    };
+    Ok((pod, alias))
+}

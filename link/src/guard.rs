@@ -1,0 +1,37 @@
+//! Guards of the node: forwarded traffic to the service addresses never leaves the node. Each guard holds alone, and
+//! neither has a list of pods. Traffic of the node's own processes passes.
+
+pub mod nft;
+pub mod rules;
+
+use anyhow::{Context as _, Result};
+
+use crate::netns::Netns;
+
+/// Number of objects that were missing and have been added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repairs {
+    /// Routing rules.
+    pub rules: usize,
+    /// Tables of nftables.
+    pub tables: usize,
+}
+
+/// Adds the parts of both guards that are missing in a namespace, the routing rules first. Idempotent.
+///
+/// # Errors
+/// If the kernel rejects a part. The message names the guard.
+pub async fn ensure(host: &Netns) -> Result<Repairs> {
+    let rules = rules::ensure(host).await.context("cannot add the routing rules that guard the metadata services")?;
+    let tables = nft::ensure(host).context("cannot add the nftables table that guards the metadata services")?;
+    Ok(Repairs { rules, tables })
+}
+
+/// Removes both guards from a namespace.
+///
+/// # Errors
+/// If the kernel rejects a removal. The message names the guard.
+pub async fn remove(host: &Netns) -> Result<()> {
+    nft::remove(host).context("cannot remove the nftables table that guards the metadata services")?;
+    rules::remove(host).await.context("cannot remove the routing rules that guard the metadata services")
+}

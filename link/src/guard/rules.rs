@@ -1,0 +1,215 @@
+//! Guard 1: routing rules that prohibit forwarded TCP traffic to port 80 of the service addresses.
+//!
+//! ```text
+//! 90: from all to ADDRESS iif lo goto 92                      traffic of the node itself
+//! 91: from all to ADDRESS ipproto tcp dport 80 prohibit       everything else
+//! 92: from all nop
+//! ```
+
+use std::net::IpAddr;
+
+use anyhow::Result;
+use futures_util::TryStreamExt as _;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::IpProtocol;
+use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange};
+use rtnetlink::{Error, IpVersion};
+
+use crate::agent_ns::has_ipv6;
+use crate::netns::Netns;
+use crate::route_socket::{RouteSocket, errno, is_exists};
+use crate::service::{self, SERVICE_PORT};
+
+/// Priority of the rules that let the node's own traffic pass.
+const PASS_PRIORITY: u32 = 90;
+
+/// Priority of the rules that prohibit.
+const PROHIBIT_PRIORITY: u32 = 91;
+
+/// Priority of the rule that ends the pass.
+const END_PRIORITY: u32 = 92;
+
+/// Name of the loopback interface. As input interface of a rule it stands for traffic of the node itself.
+const LOOPBACK: &str = "lo";
+
+/// A rule of the guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    /// Lets traffic of the node itself to an address pass the next rule.
+    Pass(IpAddr),
+    /// Prohibits TCP traffic to port 80 of an address.
+    Prohibit(IpAddr),
+    /// Ends the pass, without effect.
+    End,
+}
+
+/// Adds the rules that are missing and returns their number.
+pub(super) async fn ensure(host: &Netns) -> Result<usize> {
+    let route = RouteSocket::open(host)?;
+    let mut added = 0;
+    for family in families(host)? {
+        let found = dump(&route, family).await?;
+        for rule in missing(family, &found) {
+            match add(&route, family, rule).await {
+                Ok(()) => added += 1,
+                Err(error) if is_exists(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(added)
+}
+
+/// Removes all rules of the guard, near-duplicates included.
+pub(super) async fn remove(host: &Netns) -> Result<()> {
+    let route = RouteSocket::open(host)?;
+    for family in families(host)? {
+        for message in dump(&route, family).await?.into_iter().filter(|message| parse(message).is_some()) {
+            match route.rule().del(message).execute().await {
+                Err(error) if errno(&error) != Some(nix::libc::ENOENT) => return Err(error.into()),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns the families that the namespace has.
+fn families(host: &Netns) -> Result<Vec<AddressFamily>> {
+    let mut families = vec![AddressFamily::Inet];
+    if has_ipv6(host)? {
+        families.push(AddressFamily::Inet6);
+    }
+    Ok(families)
+}
+
+/// Returns the rules that the guard needs but the kernel lacks, in the order in which they are to be added: a rule that
+/// prohibits comes after the one that lets the node pass.
+fn missing(family: AddressFamily, found: &[RuleMessage]) -> Vec<Rule> {
+    let mut addresses = service::addresses();
+    addresses.retain(|address| address.is_ipv6() == (family == AddressFamily::Inet6));
+    let pass = addresses.iter().copied().map(Rule::Pass);
+    let prohibit = addresses.iter().copied().map(Rule::Prohibit);
+    let found = found.iter().filter_map(parse).collect::<Vec<_>>();
+    std::iter::once(Rule::End).chain(pass).chain(prohibit).filter(|rule| !found.contains(rule)).collect()
+}
+
+/// Returns all rules of a family.
+async fn dump(route: &RouteSocket, family: AddressFamily) -> Result<Vec<RuleMessage>, Error> {
+    let version = if family == AddressFamily::Inet6 { IpVersion::V6 } else { IpVersion::V4 };
+    route.rule().get(version).execute().try_collect().await
+}
+
+async fn add(route: &RouteSocket, family: AddressFamily, rule: Rule) -> Result<(), Error> {
+    let mut request = route.rule().add();
+    *request.message_mut() = message(family, rule);
+    request.execute().await
+}
+
+/// Returns the netlink message of a rule.
+fn message(family: AddressFamily, rule: Rule) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = family;
+    let (priority, action, address) = match rule {
+        Rule::Pass(address) => (PASS_PRIORITY, RuleAction::Goto, Some(address)),
+        Rule::Prohibit(address) => (PROHIBIT_PRIORITY, RuleAction::Prohibit, Some(address)),
+        Rule::End => (END_PRIORITY, RuleAction::Nop, None),
+    };
+    message.header.action = action;
+    message.attributes.push(RuleAttribute::Priority(priority));
+    if let Some(address) = address {
+        message.header.dst_len = if address.is_ipv4() { 32 } else { 128 };
+        message.attributes.push(RuleAttribute::Destination(address));
+    }
+    match rule {
+        Rule::Pass(_) => {
+            message.attributes.push(RuleAttribute::Iifname(LOOPBACK.to_owned()));
+            message.attributes.push(RuleAttribute::Goto(END_PRIORITY));
+        }
+        Rule::Prohibit(_) => {
+            let port = RulePortRange { start: SERVICE_PORT, end: SERVICE_PORT };
+            message.attributes.push(RuleAttribute::IpProtocol(IpProtocol::Tcp));
+            message.attributes.push(RuleAttribute::DestinationPortRange(port));
+        }
+        Rule::End => {}
+    }
+    message
+}
+
+/// Returns the rule of the guard that a message of the kernel is, or `None` for any other rule.
+fn parse(found: &RuleMessage) -> Option<Rule> {
+    let destination = found.attributes.iter().find_map(|attribute| match attribute {
+        RuleAttribute::Destination(address) => Some(*address),
+        _ => None,
+    });
+    let candidates = match destination {
+        Some(address) => vec![Rule::Pass(address), Rule::Prohibit(address)],
+        None => vec![Rule::End],
+    };
+    candidates.into_iter().find(|rule| {
+        let wanted = message(found.header.family, *rule);
+        found.header.action == wanted.header.action
+            && found.header.dst_len == wanted.header.dst_len
+            && wanted.attributes.iter().all(|attribute| found.attributes.contains(attribute))
+            && found.attributes.iter().filter(|attribute| is_selector(attribute)).count()
+                == wanted.attributes.iter().filter(|attribute| is_selector(attribute)).count()
+    })
+}
+
+/// Returns true for attributes that limit which packets match. The kernel adds others, such as the table.
+fn is_selector(attribute: &RuleAttribute) -> bool {
+    !matches!(
+        attribute,
+        RuleAttribute::Table(_)
+            | RuleAttribute::SuppressPrefixLen(_)
+            | RuleAttribute::SuppressIfGroup(_)
+            | RuleAttribute::Protocol(_)
+            | RuleAttribute::Other(_)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(family: AddressFamily) -> Vec<RuleMessage> {
+        missing(family, &[]).into_iter().map(|rule| message(family, rule)).collect()
+    }
+
+    #[test]
+    fn each_address_needs_a_pass_and_a_prohibition() {
+        assert_eq!(missing(AddressFamily::Inet, &[]).len(), 1 + 2 * service::ipv4().len());
+        assert_eq!(missing(AddressFamily::Inet6, &[]).len(), 1 + 2 * service::ipv6().len());
+    }
+
+    #[test]
+    fn node_passes_before_anything_is_prohibited() {
+        let rules = missing(AddressFamily::Inet, &[]);
+        let first_prohibition = rules.iter().position(|rule| matches!(rule, Rule::Prohibit(_))).unwrap();
+        let last_pass = rules.iter().rposition(|rule| matches!(rule, Rule::Pass(_))).unwrap();
+        assert!(last_pass < first_prohibition);
+    }
+
+    #[test]
+    fn complete_guard_misses_nothing() {
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            assert_eq!(missing(family, &all(family)), []);
+        }
+    }
+
+    #[test]
+    fn removed_rule_is_missing() {
+        let mut found = all(AddressFamily::Inet);
+        let removed = parse(&found.remove(3)).unwrap();
+        assert_eq!(missing(AddressFamily::Inet, &found), [removed]);
+    }
+
+    #[test]
+    fn near_duplicate_with_another_selector_does_not_count() {
+        let mut found = all(AddressFamily::Inet);
+        for message in &mut found {
+            message.attributes.push(RuleAttribute::FwMark(7));
+        }
+        assert_eq!(missing(AddressFamily::Inet, &found).len(), found.len());
+    }
+}

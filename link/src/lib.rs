@@ -1,0 +1,18 @@
+//! The private link of each pod to the node agent, and the guards that keep pods from the node's own metadata service.
+//! Linux only: on other systems the crate is empty.
+//!
+//! A link is a veth pair. Its pod end, `imds0`, has routes to the service addresses. Its agent end is in the agent
+//! namespace, which owns these addresses. The alias of the agent end names the pod ([`alias`]); the kernel keeps this
+//! state, no file does.
+#![cfg(target_os = "linux")]
+
+pub mod agent_ns;
+pub mod alias;
+pub mod cni;
+
+pub mod guard;
+pub mod netns;
+pub mod pod_link;
+pub mod range;
+mod route_socket;
+pub mod service;

@@ -1,0 +1,75 @@
+//! The link of one pod: makes it, repairs it, and finds it.
+
+mod found;
+mod make;
+mod plan;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::alias::Alias;
+use crate::netns::Netns;
+use crate::range::LinkRange;
+
+pub use plan::Conflict;
+
+/// Name of the link's end in the pod.
+pub const POD_INTERFACE: &str = "imds0";
+
+/// MAC address of all agent ends. Locally administered.
+const AGENT_MAC: [u8; 6] = [0x02, 0x1d, 0x01, 0, 0, 0];
+
+/// MAC address of all pod ends. Locally administered.
+const POD_MAC: [u8; 6] = [0x02, 0x1d, 0x02, 0, 0, 0];
+
+/// Result of [`ensure`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The link was complete.
+    Kept,
+    /// The link was made. An incomplete one was removed first.
+    Made,
+}
+
+/// Makes the link of a pod, unless it is complete. Idempotent. The pod cannot send before its end is set up, which is the
+/// last step: until then the kernel already knows whose link it is.
+///
+/// # Errors
+/// If the pod uses the host's or the agent namespace, if something else in the pod uses a service address
+/// ([`Conflict`]), or if the kernel rejects a step. The message names the step.
+pub async fn ensure(agent: &Netns, pod: &Netns, alias: &Alias, range: LinkRange) -> Result<Outcome> {
+    if pod.id()? == agent.id()? || pod.id()? == Netns::current()?.id()? {
+        bail!("the pod has no network namespace of its own");
+    }
+    let sockets = make::Sockets::open(agent, pod)?;
+    let peer = peer_name(alias);
+    let found = found::read(&sockets, &peer).await.context("cannot read the links and routes of the pod")?;
+    match plan::plan(&found, alias)? {
+        plan::Plan::Keep => Ok(Outcome::Kept),
+        plan::Plan::Make { remove_pod_end, remove_agent_end } => {
+            for (socket, interface) in [(&sockets.pod, remove_pod_end), (&sockets.agent, remove_agent_end)] {
+                if let Some(interface) = interface {
+                    make::remove(socket, interface).await?;
+                }
+            }
+            make::make(&sockets, pod, alias, &peer, range).await?;
+            Ok(Outcome::Made)
+        }
+    }
+}
+
+/// Returns true if a pod has a complete link with this alias.
+///
+/// # Errors
+/// If the state of the kernel cannot be read, or if something else in the pod uses a service address.
+pub async fn is_complete(agent: &Netns, pod: &Netns, alias: &Alias) -> Result<bool> {
+    let sockets = make::Sockets::open(agent, pod)?;
+    let found =
+        found::read(&sockets, &peer_name(alias)).await.context("cannot read the links and routes of the pod")?;
+    Ok(plan::plan(&found, alias)? == plan::Plan::Keep)
+}
+
+/// Returns the name of a link's agent end: the start of the sandbox ID. An interface name has at most 15 bytes.
+fn peer_name(alias: &Alias) -> String {
+    let id = alias.sandbox.as_str();
+    format!("m{}", id.get(..14).unwrap_or(id))
+}

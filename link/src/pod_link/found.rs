@@ -1,0 +1,127 @@
+//! Reads the state of the kernel around a pod's link.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use futures_util::TryStreamExt as _;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::{Error, RouteMessageBuilder};
+
+use super::POD_INTERFACE;
+use super::make::Sockets;
+use super::plan::{AgentEnd, Foreign, Found, PodEnd};
+use crate::route_socket::RouteSocket;
+use crate::service;
+
+/// Reads both ends of a link, and what else in the pod uses a service address.
+pub(super) async fn read(sockets: &Sockets, peer: &str) -> Result<Found, Error> {
+    let pod = sockets.pod.find_link(POD_INTERFACE).await?;
+    let pod_index = pod.as_ref().map(|link| link.header.index);
+    let routes = routes(&sockets.pod).await?;
+    let services = service::addresses();
+    let mut foreign = Vec::new();
+    let mut own_families = BTreeSet::new();
+    for (interface, address) in addresses(&sockets.pod).await? {
+        if services.contains(&address) {
+            foreign.push(Foreign::Address(address));
+        } else if Some(interface) == pod_index {
+            own_families.insert(address.is_ipv6());
+        }
+    }
+    let to_services = routes.iter().filter(|(destination, _)| services.contains(destination));
+    let (own, others): (Vec<_>, Vec<_>) =
+        to_services.partition(|(_, interface)| interface.is_some() && *interface == pod_index);
+    foreign.extend(others.into_iter().map(|(destination, _)| Foreign::Route(destination)));
+    let is_routed = |address: &IpAddr| own.iter().any(|(destination, _)| destination == address);
+    let routes_are_complete =
+        services.iter().filter(|address| own_families.contains(&address.is_ipv6())).all(is_routed);
+    let pod_end = pod.map(|link| PodEnd {
+        index: link.header.index,
+        peer: peer_index(&link),
+        is_veth: is_veth(&link),
+        is_complete: is_up(&link) && own_families.contains(&false) && routes_are_complete,
+    });
+    let agent_end = sockets.agent.find_link(peer).await?;
+    let agent_end = match agent_end {
+        Some(link) => {
+            let index = link.header.index;
+            let has_route = self::routes(&sockets.agent).await?.iter().any(|(_, interface)| *interface == Some(index));
+            Some(AgentEnd { index, alias: alias(&link), is_complete: is_up(&link) && has_route })
+        }
+        None => None,
+    };
+    Ok(Found { pod_end, agent_end, foreign })
+}
+
+/// Returns the addresses of all interfaces, with the index of the interface.
+async fn addresses(socket: &RouteSocket) -> Result<Vec<(u32, IpAddr)>, Error> {
+    let messages = socket.address().get().execute().try_collect::<Vec<_>>().await?;
+    let address = |attributes: &[AddressAttribute]| {
+        let find = |attribute: &AddressAttribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        };
+        attributes.iter().find_map(find)
+    };
+    let messages = messages.into_iter();
+    Ok(messages.filter_map(|message| Some((message.header.index, address(&message.attributes)?))).collect())
+}
+
+/// Returns destination and output interface of all routes to one address, local ones excepted.
+async fn routes(socket: &RouteSocket) -> Result<Vec<(IpAddr, Option<u32>)>, Error> {
+    let mut routes = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut request = RouteMessageBuilder::<IpAddr>::new().build();
+        request.header.address_family = family;
+        let found = socket.route().get(request).execute().try_collect::<Vec<_>>().await?;
+        routes.extend(found.iter().filter_map(host_route));
+    }
+    Ok(routes)
+}
+
+/// Returns destination and output interface of a unicast route to one address.
+fn host_route(route: &RouteMessage) -> Option<(IpAddr, Option<u32>)> {
+    use rtnetlink::packet_route::route::RouteType::{BlackHole, Prohibit, Unicast, Unreachable};
+    if !matches!(route.header.kind, Unicast | BlackHole | Prohibit | Unreachable) {
+        return None;
+    }
+    let destination = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
+        _ => None,
+    })?;
+    let is_host = route.header.destination_prefix_length == if destination.is_ipv4() { 32 } else { 128 };
+    let interface = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    });
+    is_host.then_some((destination, interface))
+}
+
+fn is_up(link: &LinkMessage) -> bool {
+    link.header.flags.contains(LinkFlags::Up)
+}
+
+fn is_veth(link: &LinkMessage) -> bool {
+    let is_veth = |info: &LinkInfo| matches!(info, LinkInfo::Kind(InfoKind::Veth));
+    link.attributes
+        .iter()
+        .any(|attribute| matches!(attribute, LinkAttribute::LinkInfo(info) if info.iter().any(is_veth)))
+}
+
+fn peer_index(link: &LinkMessage) -> Option<u32> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Link(index) => Some(*index),
+        _ => None,
+    })
+}
+
+fn alias(link: &LinkMessage) -> Option<String> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfAlias(alias) => Some(alias.clone()),
+        _ => None,
+    })
+}

@@ -1,0 +1,98 @@
+//! The plugin as the container runtime runs it, but in a node's namespace of the test's own.
+
+use podmeta_link::cni::plugin;
+use podmeta_link::cni::request::Command;
+use podmeta_link::netns::Netns;
+use podmeta_link::service;
+
+use crate::kit::{Agent, pod, request, run};
+
+const RESULT: &str = r#"{"cniVersion":"1.0.0","interfaces":[{"name":"eth0"}],  "ips":[],"x":1}"#;
+
+/// Runs the plugin with the node's namespace as its own.
+fn plugin(agent: &Agent, node: &Netns, command: &str, pod: &std::path::Path, extra: &str) -> Result<String, String> {
+    let pod = pod.display().to_string();
+    let variable = |name: &str| {
+        let value = match name {
+            "CNI_COMMAND" => command,
+            "CNI_CONTAINERID" => "sandbox0",
+            "CNI_NETNS" => &pod,
+            "CNI_IFNAME" => "eth0",
+            "CNI_ARGS" => "IgnoreUnknown=1;K8S_POD_UID=uid-0;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web",
+            _ => return None,
+        };
+        Some(value.to_owned())
+    };
+    let config = format!(r#"{{"cniVersion":"1.0.0","name":"n","type":"podmeta-cni"{extra},"prevResult":{RESULT}}}"#);
+    let command = Command::parse(variable, &config).map_err(|error| error.to_string())?;
+    let result = node.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(runtime.block_on(plugin::run(command, &agent.path)))
+    });
+    result.unwrap().map_err(|error| error.to_string())
+}
+
+/// Creates a pod with a primary interface, pinned in the agent's directory.
+fn pinned_pod(agent: &Agent) -> (Netns, PinnedPath) {
+    let pod = pod();
+    run(&pod, "ip link add eth0 address 02:42:ac:11:00:02 type veth peer name peer0");
+    run(&pod, "ip addr add 10.244.1.7/24 dev eth0");
+    run(&pod, "ip addr add fd00:244::7/64 dev eth0 nodad");
+    run(&pod, "ip link set eth0 up");
+    let path = agent.path.with_file_name("pod");
+    pod.pin(&path).unwrap();
+    (pod, PinnedPath(path))
+}
+
+/// Path of a pinned namespace, unmounted on drop.
+struct PinnedPath(std::path::PathBuf);
+
+impl Drop for PinnedPath {
+    fn drop(&mut self) {
+        podmeta_link::agent_ns::remove(&self.0).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn add_makes_guards_and_link_and_returns_the_result_unchanged() {
+    let agent = Agent::new().await;
+    agent.serve();
+    let node = pod();
+    let (pod, path) = pinned_pod(&agent);
+    assert_eq!(plugin(&agent, &node, "ADD", &path.0, ""), Ok(RESULT.to_owned()));
+    let links = run(&agent.netns, "ip -o link show type veth");
+    assert!(links.contains("uid=uid-0 sandbox=sandbox0 mac=02:42:ac:11:00:02 ip=10.244.1.7,fd00:244::7"), "{links}");
+    for address in service::addresses() {
+        assert!(request(&pod, address).is_ok(), "{address}");
+    }
+    assert!(run(&node, "nft list ruleset").contains("169.254.169.254"));
+    assert!(run(&node, "ip rule").contains("prohibit"));
+    assert_eq!(plugin(&agent, &node, "CHECK", &path.0, ""), Ok(String::new()));
+    run(&pod, "ip link del imds0");
+    assert!(plugin(&agent, &node, "CHECK", &path.0, "").is_err());
+    assert_eq!(plugin(&agent, &node, "ADD", &path.0, ""), Ok(RESULT.to_owned()));
+    assert_eq!(plugin(&agent, &node, "DEL", &path.0, ""), Ok(String::new()));
+}
+
+#[tokio::test]
+async fn failure_names_pod_and_cause_and_does_not_stop_a_pod_that_may_start() {
+    let agent = Agent::new().await;
+    let node = pod();
+    let (pod, path) = pinned_pod(&agent);
+    run(&pod, "ip addr add 169.254.169.254/32 dev lo");
+    let error = plugin(&agent, &node, "ADD", &path.0, "").unwrap_err();
+    assert!(error.contains("shop/web") && error.contains("the pod has the address 169.254.169.254 itself"), "{error}");
+    assert_eq!(plugin(&agent, &node, "ADD", &path.0, r#","onFailure":"start""#), Ok(RESULT.to_owned()));
+}
+
+#[tokio::test]
+async fn changed_source_configuration_is_tried_again() {
+    let agent = Agent::new().await;
+    let node = pod();
+    let (_pod, path) = pinned_pod(&agent);
+    let source = agent.path.with_file_name("10-pods.conflist");
+    std::fs::write(&source, "changed").unwrap();
+    let extra = format!(r#","source":{{"file":"{}","sha256":"00"}}"#, source.display());
+    let error = plugin(&agent, &node, "ADD", &path.0, &extra).unwrap_err();
+    assert!(error.contains("try again") && error.contains("10-pods.conflist"), "{error}");
+}

@@ -1,0 +1,108 @@
+//! Namespaces, commands in them, and connections between them.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use podmeta_link::agent_ns;
+use podmeta_link::alias::{Alias, SandboxId};
+use podmeta_link::netns::Netns;
+use podmeta_link::service::SERVICE_PORT;
+use podmeta_metadata::names::PodUid;
+use socket2::{Domain, SockRef, Socket, Type};
+
+/// Timeout of one connection. A dropped packet ends a test after this time.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An agent namespace at a path of its own, removed on drop.
+pub(crate) struct Agent {
+    pub(crate) netns: Netns,
+    pub(crate) path: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl Agent {
+    pub(crate) async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("podmeta");
+        let netns = agent_ns::ensure(&path).await.unwrap();
+        Self { netns, path, _directory: directory }
+    }
+
+    /// Accepts one connection at a time on all service addresses and returns the index of the interface it came by.
+    pub(crate) fn serve(&self) {
+        let listener = self.netns.run(|| listener(SocketAddr::from((Ipv6Addr::UNSPECIFIED, SERVICE_PORT)))).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let interface = SockRef::from(&stream).multicast_if_v6().unwrap();
+                drop(stream.write_all(interface.to_string().as_bytes()));
+            }
+        });
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        agent_ns::remove(&self.path).unwrap();
+    }
+}
+
+/// Listens on an address. An IPv6 listener serves IPv4 too.
+pub(crate) fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1024)?;
+    Ok(socket.into())
+}
+
+/// Connects from a namespace and reads until the server closes the connection.
+pub(crate) fn request(from: &Netns, address: IpAddr) -> io::Result<String> {
+    from.run(|| {
+        let mut stream = TcpStream::connect_timeout(&(address, SERVICE_PORT).into(), CONNECT_TIMEOUT)?;
+        stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    })
+}
+
+/// Runs a command line in a namespace.
+pub(crate) fn run(netns: &Netns, line: &str) -> String {
+    let mut words = line.split_whitespace();
+    let output = netns.run(|| Command::new(words.next().unwrap()).args(words).output()).unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Creates a pod's namespace. Its IPv6 addresses are usable at once, without duplicate address detection.
+pub(crate) fn pod() -> Netns {
+    let pod = Netns::create().unwrap();
+    run(&pod, "sysctl -qw net.ipv6.conf.default.accept_dad=0");
+    run(&pod, "ip link set lo up");
+    pod
+}
+
+/// Returns the alias of pod `n`.
+pub(crate) fn alias(n: usize) -> Alias {
+    Alias {
+        pod: PodUid::try_from(format!("uid-{n}")).unwrap(),
+        sandbox: SandboxId::try_from(format!("sandbox{n}").as_str()).unwrap(),
+        mac: None,
+        ipv4: None,
+        ipv6: None,
+    }
+}
+
+/// Returns the index of the interface whose alias names pod `n`.
+pub(crate) fn interface_of(agent: &Agent, n: usize) -> String {
+    let links = run(&agent.netns, "ip -o link show");
+    let line = links.lines().find(|line| line.contains(&format!("uid=uid-{n} "))).unwrap();
+    line.split(':').next().unwrap().to_owned()
+}

@@ -1,0 +1,152 @@
+//! Links of pods.
+
+use std::collections::HashSet;
+use std::io::ErrorKind;
+
+use podmeta_link::pod_link::{self, Conflict, Outcome};
+use podmeta_link::range::LinkRange;
+use podmeta_link::service;
+
+use crate::kit::{Agent, alias, interface_of, pod, request, run};
+
+#[tokio::test]
+async fn each_pod_reaches_all_service_addresses_by_its_own_interface() {
+    let agent = Agent::new().await;
+    agent.serve();
+    let pods = [pod(), pod()];
+    for (n, pod) in pods.iter().enumerate() {
+        let outcome = pod_link::ensure(&agent.netns, pod, &alias(n), LinkRange::default()).await.unwrap();
+        assert_eq!(outcome, Outcome::Made);
+    }
+    for (n, pod) in pods.iter().enumerate() {
+        for address in service::addresses() {
+            assert_eq!(request(pod, address).unwrap(), interface_of(&agent, n), "pod {n}, {address}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn connection_is_refused_while_no_agent_listens() {
+    let agent = Agent::new().await;
+    let pod = pod();
+    pod_link::ensure(&agent.netns, &pod, &alias(0), LinkRange::default()).await.unwrap();
+    for address in service::addresses() {
+        assert_eq!(request(&pod, address).unwrap_err().kind(), ErrorKind::ConnectionRefused, "{address}");
+    }
+}
+
+#[tokio::test]
+async fn complete_link_is_kept() {
+    let agent = Agent::new().await;
+    let pod = pod();
+    pod_link::ensure(&agent.netns, &pod, &alias(0), LinkRange::default()).await.unwrap();
+    let before = interface_of(&agent, 0);
+    let outcome = pod_link::ensure(&agent.netns, &pod, &alias(0), LinkRange::default()).await.unwrap();
+    assert_eq!((outcome, interface_of(&agent, 0)), (Outcome::Kept, before));
+}
+
+#[tokio::test]
+async fn damaged_link_is_made_again() {
+    let damage = [
+        "ip route del 169.254.169.254",
+        "ip -6 route del fd00:ec2::254",
+        "ip link set imds0 down",
+        "ip link del imds0",
+        "ip addr flush dev imds0",
+    ];
+    let agent = Agent::new().await;
+    agent.serve();
+    let pod = pod();
+    pod_link::ensure(&agent.netns, &pod, &alias(0), LinkRange::default()).await.unwrap();
+    for command in damage {
+        run(&pod, command);
+        assert!(!pod_link::is_complete(&agent.netns, &pod, &alias(0)).await.unwrap(), "{command}");
+        let outcome = pod_link::ensure(&agent.netns, &pod, &alias(0), LinkRange::default()).await.unwrap();
+        assert_eq!(outcome, Outcome::Made, "{command}");
+        for address in service::addresses() {
+            assert_eq!(request(&pod, address).unwrap(), interface_of(&agent, 0), "{command}, {address}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn link_of_an_older_sandbox_in_the_same_namespace_is_replaced() {
+    let agent = Agent::new().await;
+    let pod = pod();
+    pod_link::ensure(&agent.netns, &pod, &alias(0), LinkRange::default()).await.unwrap();
+    let outcome = pod_link::ensure(&agent.netns, &pod, &alias(1), LinkRange::default()).await.unwrap();
+    assert_eq!(outcome, Outcome::Made);
+    let links = run(&agent.netns, "ip -o link show type veth");
+    assert!(links.lines().count() == 1 && links.contains("uid=uid-1 "), "{links}");
+}
+
+#[tokio::test]
+async fn foreign_address_or_route_in_the_pod_is_an_error_and_is_kept() {
+    let agent = Agent::new().await;
+    let with_address = pod();
+    run(&with_address, "ip addr add 169.254.169.254/32 dev lo");
+    let error = pod_link::ensure(&agent.netns, &with_address, &alias(0), LinkRange::default()).await.unwrap_err();
+    assert!(matches!(error.downcast_ref(), Some(Conflict::Address(_))), "{error:#}");
+    assert!(run(&with_address, "ip addr show dev lo").contains("169.254.169.254"));
+    let with_route = pod();
+    run(&with_route, "ip route add 100.100.100.200 dev lo");
+    let error = pod_link::ensure(&agent.netns, &with_route, &alias(1), LinkRange::default()).await.unwrap_err();
+    assert!(matches!(error.downcast_ref(), Some(Conflict::Route(_))), "{error:#}");
+    assert!(run(&with_route, "ip route").contains("100.100.100.200 dev lo"));
+}
+
+#[tokio::test]
+async fn pod_without_a_namespace_of_its_own_gets_no_link() {
+    let agent = Agent::new().await;
+    let host = podmeta_link::netns::Netns::current().unwrap();
+    assert!(pod_link::ensure(&agent.netns, &host, &alias(0), LinkRange::default()).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn links_made_at_once_have_different_addresses() {
+    let agent = std::sync::Arc::new(Agent::new().await);
+    let range = "10.99.0.0/24".parse::<LinkRange>().unwrap();
+    let tasks = (0..40).map(|n| {
+        let agent = std::sync::Arc::clone(&agent);
+        tokio::spawn(async move {
+            let pod = pod();
+            pod_link::ensure(&agent.netns, &pod, &alias(n), range).await.unwrap();
+            pod
+        })
+    });
+    let mut addresses = HashSet::new();
+    for task in tasks.collect::<Vec<_>>() {
+        let pod = task.await.unwrap();
+        let text = run(&pod, "ip -o -4 addr show dev imds0");
+        addresses.insert(text.split_whitespace().nth(3).unwrap().to_owned());
+    }
+    assert_eq!(addresses.len(), 40);
+}
+
+#[tokio::test]
+async fn link_disappears_with_the_pods_namespace() {
+    let agent = Agent::new().await;
+    let pod = pod();
+    pod_link::ensure(&agent.netns, &pod, &alias(0), LinkRange::default()).await.unwrap();
+    drop(pod);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while !run(&agent.netns, "ip -o link show type veth").is_empty() {
+        assert!(std::time::Instant::now() < deadline, "the link is still there");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn neighbours_link_address_as_source_gets_no_response() {
+    let agent = Agent::new().await;
+    agent.serve();
+    let pods = [pod(), pod()];
+    for (n, pod) in pods.iter().enumerate() {
+        pod_link::ensure(&agent.netns, pod, &alias(n), LinkRange::default()).await.unwrap();
+    }
+    let address = run(&pods[0], "ip -o -4 addr show dev imds0").split_whitespace().nth(3).unwrap().to_owned();
+    let address = address.trim_end_matches("/32");
+    run(&pods[1], &format!("ip addr add {address}/32 dev imds0"));
+    run(&pods[1], &format!("ip route replace 169.254.169.254/32 dev imds0 src {address}"));
+    assert!(request(&pods[1], "169.254.169.254".parse().unwrap()).is_err());
+}
