@@ -20,6 +20,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use podmeta_crds::manifests::ManifestError;
 use podmeta_service::limits;
+use podmeta_service::log::{self, LogGuard};
 
 pub use args::{DevArgs, ListenArg, Output};
 pub use dev_state::{DevPod, DevState};
@@ -50,7 +51,7 @@ pub fn main(args: DevArgs) -> Result<ExitCode> {
         println!("checked: {}, {}", print::count(state.pods.len(), "pod"), print::count(state.warnings, "warning"));
         return Ok(if state.warnings == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    init_log(&args);
+    let _log = init_log(&args);
     limits::raise_open_files();
     let state_dir = StateDir::open(args.state_dir.clone())?;
     let keys = state_dir.key_file().load(Timestamp::now())?;
@@ -78,15 +79,17 @@ fn print_notes(state: &DevState) {
     }
 }
 
-fn init_log(args: &DevArgs) {
+fn init_log(args: &DevArgs) -> LogGuard {
     let level = args.log.unwrap_or(if args.pod.is_some() { tracing::Level::WARN } else { tracing::Level::DEBUG });
+    let (writer, guard) = log::queues(std::io::stderr);
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_target(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .compact()
         .init();
+    guard
 }
 
 fn publish(edge: &Edge, broker: &FileBroker, state: &DevState) {

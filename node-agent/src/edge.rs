@@ -16,7 +16,7 @@ mod respond;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -30,6 +30,7 @@ use podmeta_metadata::rejection::Rejection;
 use podmeta_metadata::request::Request;
 use podmeta_metadata::response::{HttpResponse, ReasonPhrase};
 use podmeta_metadata::session::Keyring;
+use podmeta_service::log_throttle::LogThrottle;
 
 use connection::EdgeConnection;
 pub use connection::{Arrival, EdgeServer, SocketPair};
@@ -53,6 +54,8 @@ pub struct Edge {
     unknown_pod_connections: limit::ConnectionLimiter,
     /// Limits the memory of all connections.
     memory: memory::MemoryBudget,
+    /// Limits the log lines of rejections of all unknown pods together.
+    unknown_pod_rejection_log: Mutex<LogThrottle>,
     clock: Clock,
     metrics: EdgeMetrics,
 }
@@ -67,6 +70,7 @@ impl Edge {
             broker,
             unknown_pod_connections: limit::ConnectionLimiter::default(),
             memory: memory::MemoryBudget::default(),
+            unknown_pod_rejection_log: Mutex::default(),
             clock,
             metrics: EdgeMetrics::default(),
         })

@@ -1,6 +1,7 @@
 //! The session key file. Tokens survive a restart, and two processes can share the keys during an upgrade.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -89,10 +90,18 @@ impl KeyFile {
         let mut tick = tokio::time::interval(REFRESH_INTERVAL);
         loop {
             tick.tick().await;
-            match self.load(Timestamp::now()) {
-                Ok(keys) => publish(keys),
-                Err(error) => tracing::warn!(%error, "cannot refresh session keys; keeping the current ones"),
-            }
+            let file = self.clone();
+            // On a blocking thread, because another process may hold the lock.
+            let loaded = tokio::task::spawn_blocking(move || file.load(Timestamp::now())).await;
+            let error: Box<dyn Error> = match loaded {
+                Ok(Ok(keys)) => {
+                    publish(keys);
+                    continue;
+                }
+                Ok(Err(error)) => error.into(),
+                Err(panicked) => panicked.into(),
+            };
+            tracing::warn!(%error, "cannot refresh session keys; keeping the current ones");
         }
     }
 
@@ -180,5 +189,25 @@ mod tests {
         fs::write(&file.path, "not keys").unwrap();
         assert!(file.load(at(0)).unwrap_err().to_string().contains("remove the file"));
         assert_eq!(fs::read_to_string(&file.path).unwrap(), "not keys");
+    }
+
+    #[tokio::test]
+    async fn refresh_that_waits_for_another_process_does_not_block_the_runtime() {
+        let directory = TestDir::new("lock");
+        let file = KeyFile::at(directory.0.join("keys.json"));
+        file.load(at(0)).unwrap();
+        let lock = fs::File::open(directory.0.join("keys.lock")).unwrap();
+        lock.lock().unwrap();
+        let (done_tx, done_rx) = std::sync::mpsc::channel::<()>();
+        // Ends the wait of a blocked runtime, so that the test fails instead of hanging.
+        let unlocking = std::thread::spawn(move || {
+            let in_time = done_rx.recv_timeout(Duration::from_secs(5)).is_ok();
+            drop(lock);
+            in_time
+        });
+        let published = |_| panic!("the keys are read while they are locked");
+        assert!(tokio::time::timeout(Duration::from_millis(50), file.refresh(published)).await.is_err());
+        let _sent = done_tx.send(());
+        assert!(unlocking.join().unwrap());
     }
 }

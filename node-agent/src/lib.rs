@@ -2,7 +2,6 @@
 //!
 //! Modules, from the lowest layer to the highest:
 //!
-//! - [`listener`]: the accept loop that all pod listeners and the debug socket share
 //! - [`keys`]: the session key file
 //! - [`operator_client`]: the HTTPS client of the operator's API
 //! - [`broker`]: credentials, user data and signatures, from files or from the operator
@@ -17,8 +16,6 @@ pub mod debug;
 pub mod dev;
 pub mod edge;
 pub mod keys;
-pub mod listener;
-mod log_throttle;
 pub mod operator_client;
 mod private_file;
 pub mod serve;

@@ -18,6 +18,7 @@ use http::Uri;
 use jiff::Timestamp;
 use podmeta_service::admin::Admin;
 use podmeta_service::limits;
+use podmeta_service::log::{self, LogGuard};
 use podmeta_service::signals::Signals;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -30,9 +31,9 @@ use crate::broker::{Broker, OperatorBroker};
 use crate::debug;
 use crate::edge::{Edge, EdgeServer};
 use crate::keys::KeyFile;
-use crate::listener::Acceptor;
 use crate::operator_client::{OperatorClient, OperatorEndpoint};
 use crate::private_file;
+use podmeta_service::listener::Acceptor;
 
 pub use node_state::NodeState;
 pub use state_file::{SavedState, StateFile};
@@ -80,7 +81,7 @@ pub struct ServeArgs {
 pub fn main(args: ServeArgs) -> Result<ExitCode> {
     let filter =
         EnvFilter::try_new(&args.log).with_context(|| format!("--log {:?} is not a valid filter", args.log))?;
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
+    let log = log::init(filter);
     limits::raise_open_files();
     ensure!(
         args.operator.scheme_str() == Some("https") && args.operator.host().is_some(),
@@ -92,12 +93,12 @@ pub fn main(args: ServeArgs) -> Result<ExitCode> {
     // The operator's data is parsed in a runtime of its own, so that a list of many pods delays no request.
     let sync_runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let edge_runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let result = edge_runtime.block_on(serve(args, sync_runtime.handle()));
+    let result = edge_runtime.block_on(serve(args, sync_runtime.handle(), &log));
     sync_runtime.shutdown_background();
     result.map(|()| ExitCode::SUCCESS)
 }
 
-async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle) -> Result<()> {
+async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) -> Result<()> {
     let mut signals = Signals::listen()?;
     let (stop, acceptor) = (CancellationToken::new(), Acceptor::default());
     let key_file = KeyFile::at(args.state_dir.join("session-keys.json"));
@@ -116,10 +117,11 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle) -> Result<()> {
 
     let mut registry = Registry::default();
     edge.metrics().register(&mut registry);
+    registry.sub_registry_with_prefix("podmeta_agent").register_collector(Box::new(log.dropped_lines()));
     let admin = Admin::new(registry);
     let listener = TcpListener::bind(args.admin_listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {} (--admin-listen)", args.admin_listen))?;
-    tokio::spawn(Arc::clone(&admin).serve(listener, stop.clone()));
+    admin.serve(listener, &Acceptor::default(), stop.clone())?;
     if restored {
         tracing::info!("serving saved state until the operator is reachable");
         admin.set_ready();

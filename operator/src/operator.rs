@@ -11,6 +11,8 @@ use podmeta_agent_api::Epoch;
 use podmeta_metadata::signature::Signer;
 use podmeta_service::admin::Admin;
 use podmeta_service::limits;
+use podmeta_service::listener::Acceptor;
+use podmeta_service::log::{self, LogGuard};
 use podmeta_service::signals::Signals;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -49,12 +51,12 @@ pub fn main(args: Args) -> Result<()> {
     // parse, and that can be a Secret.
     let filter = EnvFilter::try_new(format!("kube_client::client=off,{}", args.log));
     let filter = filter.with_context(|| format!("--log {:?} is not a valid filter", args.log))?;
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
+    let log = log::init(filter);
     limits::raise_open_files();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(args))
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(args, &log))
 }
 
-async fn run(args: Args) -> Result<()> {
+async fn run(args: Args, log: &LogGuard) -> Result<()> {
     let mut signals = Signals::listen()?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
@@ -66,10 +68,11 @@ async fn run(args: Args) -> Result<()> {
     let metrics = Metrics::default();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
+    registry.sub_registry_with_prefix("podmeta_operator").register_collector(Box::new(log.dropped_lines()));
     let admin = Admin::new(registry);
     let listener = TcpListener::bind(args.admin_listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {} (--admin-listen)", args.admin_listen))?;
-    tasks.spawn(admin.clone().serve(listener, stop.clone()));
+    admin.serve(listener, &Acceptor::default(), stop.clone())?;
 
     let (certificate, signer) = tokio::select! {
         keys = load_keys(&args, &client, &tasks, &stop) => keys?,

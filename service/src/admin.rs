@@ -1,5 +1,9 @@
 //! The admin port: health, readiness and metrics. It serves no data of pods.
 
+#[cfg(test)]
+mod tests;
+
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,14 +16,27 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+use crate::connections::{ConnectionLimits, ConnectionRegistry};
+use crate::listener::{Acceptor, TcpConnection};
+
+/// The limits of open connections. Probes and a metrics collector use a few of each address.
+const CONNECTION_LIMITS: ConnectionLimits = ConnectionLimits { total: 256, per_address: 8 };
 
 /// The timeout of reading the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The delay after a failed accept.
-const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+/// The time after which a connection ends with its current request.
+const CONNECTION_AGE: Duration = Duration::from_secs(60);
+
+/// The timeout of the last request of a connection.
+const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The buffer of a connection for reading, in bytes. A longer head is rejected.
+const MAX_BUFFER: usize = 16 * 1024;
 
 /// The state behind the admin port.
 #[derive(Debug)]
@@ -49,22 +66,28 @@ impl Admin {
             .route("/metrics", get(move || async move { metrics.metrics() }))
     }
 
-    /// Serves the routes until `stop` is cancelled.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
-        let router = self.router();
-        while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-            let Ok((stream, _)) = accepted else {
-                // Without a free file descriptor, accept fails immediately again.
-                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
-                continue;
-            };
-            let service = TowerToHyperService::new(router.clone());
-            let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            let stop = stop.clone();
-            tokio::spawn(async move { stop.run_until_cancelled(connection).await });
-        }
+    /// Serves the routes in tasks of `acceptor` until `stop` is cancelled.
+    ///
+    /// # Errors
+    /// If the listener cannot be used.
+    pub fn serve(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        acceptor: &Acceptor,
+        stop: CancellationToken,
+    ) -> io::Result<()> {
+        let (router, registry) = (self.router(), ConnectionRegistry::new(CONNECTION_LIMITS));
+        let stopped = stop.clone();
+        let handle = move |connection: TcpConnection| {
+            let guard = registry.register(connection.remote.ip());
+            let serve = stopped.clone().run_until_cancelled_owned(serve_connection(connection.stream, router.clone()));
+            async move {
+                if guard.is_some() {
+                    serve.await;
+                }
+            }
+        };
+        acceptor.spawn(listener, None, stop, handle).map(drop)
     }
 
     fn readiness(&self) -> impl IntoResponse + use<> {
@@ -84,5 +107,16 @@ impl Admin {
             }
             Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], String::new()),
         }
+    }
+}
+
+async fn serve_connection(stream: TcpStream, router: Router) {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_BUFFER);
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    if timeout(CONNECTION_AGE, connection.as_mut()).await.is_err() {
+        connection.as_mut().graceful_shutdown();
+        let _closed = timeout(LAST_REQUEST_TIMEOUT, connection).await;
     }
 }

@@ -1,8 +1,12 @@
-//! Code that the operator and the node agent share: the admin port, signals, file limits, settings of the cluster, and
-//! the key that signs identity documents.
+//! Code that the operator and the node agent share: the accept loop, the admin port, the log, signals, process limits,
+//! settings of the cluster, and the key that signs identity documents.
 
 pub mod admin;
+pub mod connections;
 pub mod identity;
 pub mod limits;
+pub mod listener;
+pub mod log;
+pub mod log_throttle;
 pub mod settings;
 pub mod signals;

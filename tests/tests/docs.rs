@@ -209,6 +209,8 @@ fn documented_log_messages_are_those_of_the_code() {
 #[test]
 fn documented_metrics_are_those_of_the_code() {
     let registered = Regex::new(r#"register(_with_unit)?\(\s*"([a-z_]+)""#).unwrap();
+    let collected = Regex::new(r#"encode_descriptor\("([a-z_]+)""#).unwrap();
+    let shared = sources("service/src");
     for (heading, prefix, directory) in
         [("Operator", "podmeta_operator_", "operator/src"), ("Node agent", "podmeta_agent_", "node-agent/src")]
     {
@@ -217,6 +219,7 @@ fn documented_metrics_are_those_of_the_code() {
             let unit = if found.get(1).is_some() { "_seconds" } else { "" };
             format!("{prefix}{}{unit}", &found[2])
         });
+        let names = names.chain(collected.captures_iter(&shared).map(|found| format!("{prefix}{}", &found[1])));
         let rows = page("docs/metrics.md").rows(heading);
         let documented = rows.iter().flat_map(|row| code(&row[0])).filter(|name| name.starts_with("podmeta_"));
         let documented = documented.map(|name| name.strip_suffix("_total").unwrap_or(name).to_owned());

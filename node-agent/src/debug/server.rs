@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::debug::parse_dialect;
 use crate::edge::{Arrival, EdgeServer};
-use crate::listener::Acceptor;
 use crate::serve::NodeState;
+use podmeta_service::listener::Acceptor;
 
 /// Longest first line in bytes: namespace, name and dialect.
 const MAX_LINE_BYTES: usize = 600;

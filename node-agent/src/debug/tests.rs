@@ -10,9 +10,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::query::send;
 use super::*;
 use crate::edge::EdgeServer;
-use crate::listener::Acceptor;
 use crate::serve::SavedState;
 use crate::serve::fixture::{denied_item, edge_and_node_state, list};
+use podmeta_service::listener::Acceptor;
 
 /// A debug socket of a node with the denied pod `shop/web`.
 struct DebugSocket {

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::dev::address::ports;
 use crate::dev::args::ListenArg;
 use crate::edge::{Arrival, EdgeServer, SocketPair};
-use crate::listener::{Acceptor, TcpConnection};
+use podmeta_service::listener::{Acceptor, TcpConnection};
 
 /// A pod, as `NAMESPACE/NAME`, and a dialect.
 type ListenerKey = (String, Dialect);

@@ -52,7 +52,7 @@ async fn run(
     let socket_tables = Arc::<Path>::from(PathBuf::from(format!("/proc/{}/net", prepared.child.id())));
     for (dialect, listener) in &prepared.listeners {
         tracing::debug!(%dialect, address = ?listener.local_addr().ok(), "listening in the namespace");
-        let listener = crate::listener::adopt(listener.try_clone()?)?;
+        let listener = podmeta_service::listener::adopt(listener.try_clone()?)?;
         listeners.accept(listener, pod.uid.clone(), *dialect, Arc::clone(&socket_tables), stop.clone())?;
     }
     let signals = Signals::listen()?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use podmeta_service::admin::Admin;
+use podmeta_service::listener::Acceptor;
 use podmeta_service::signals::Signals;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -115,7 +116,7 @@ impl DevServer {
         let listener = TcpListener::bind(address).await;
         let listener = listener.with_context(|| format!("cannot listen on {address} (--admin-listen)"))?;
         let address = listener.local_addr()?;
-        tokio::spawn(Arc::clone(&admin).serve(listener, stop.clone()));
+        admin.serve(listener, &Acceptor::default(), stop.clone())?;
         Ok((admin, address))
     }
 

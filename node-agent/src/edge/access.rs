@@ -1,12 +1,14 @@
 //! Logs and counts requests. Neither logs nor metrics contain a secret or the path of a request.
 
 use std::fmt::Display;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::rejection::Rejection;
 use podmeta_metadata::request::{PathClass, Request};
 use podmeta_metadata::response::HttpResponse;
+use tokio::time::Instant;
 
 use crate::edge::Edge;
 use crate::edge::connection::EdgeConnection;
@@ -20,8 +22,9 @@ pub(super) struct RequestOutcome<'r> {
     pub(super) duration: Duration,
 }
 
-/// Counts a request and logs it. The log line of a rejection has the reason and what to change. Requests over the rate
-/// limit are logged by [`log_rate_limited`], once a second.
+/// Counts a request and logs it. The log line of a rejection has the reason and what to change. Rejections of a pod are
+/// logged once a second, with the number of lines that were suppressed; at debug level, each one is logged. Requests over
+/// the rate limit are logged by [`log_rate_limited`], once a second.
 pub(super) fn record(
     edge: &Edge,
     connection: &EdgeConnection,
@@ -50,10 +53,22 @@ pub(super) fn record(
         (Some(Rejection::NotFound | Rejection::TooManyRequests), _) => {
             tracing::debug!(target: "access", pod = %name, dialect, path, status, token, ?duration, reason, "rejected");
         }
-        (Some(_), _) => {
-            tracing::warn!(target: "access", pod = %name, dialect, path, status, token, ?duration, reason, "rejected");
-        }
+        (Some(_), _) => match admit_rejection(edge, pod) {
+            Some(suppressed) => {
+                tracing::warn!(target: "access", pod = %name, dialect, path, status, token, ?duration, reason, suppressed, "rejected");
+            }
+            None => {
+                tracing::debug!(target: "access", pod = %name, dialect, path, status, token, ?duration, reason, "rejected");
+            }
+        },
     }
+}
+
+/// Returns the number of suppressed lines if a rejection or failure of the pod may be logged now. One line of a pod is
+/// logged per second. `pod` is `None` for all unknown pods.
+pub(super) fn admit_rejection(edge: &Edge, pod: Option<&EdgePod>) -> Option<u64> {
+    let throttle = pod.map_or(&edge.unknown_pod_rejection_log, |pod| &*pod.rejection_log);
+    throttle.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now())
 }
 
 /// Logs that a pod exceeds its rate limit.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use podmeta_metadata::options::Limits;
 use tokio::time::Instant;
 
-use crate::log_throttle::LogThrottle;
+use podmeta_service::log_throttle::LogThrottle;
 
 /// Longest time that a request waits for the rate limit. A request that is rejected waits as long, so that a client
 /// that retries in a loop cannot keep the agent busy.

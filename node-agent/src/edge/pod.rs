@@ -1,8 +1,8 @@
 //! A published pod: its rendered trees and the state of its limits.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use http::HeaderValue;
 use podmeta_metadata::compile::PodView;
@@ -12,6 +12,7 @@ use podmeta_metadata::options::Limits;
 use podmeta_metadata::signature::SignedDocument;
 use podmeta_metadata::tree::Tree;
 use podmeta_metadata::workload::PodRef;
+use podmeta_service::log_throttle::LogThrottle;
 use tokio::sync::OnceCell;
 
 use crate::edge::limit::{ConnectionLimiter, RateLimiter};
@@ -23,6 +24,8 @@ pub struct EdgePod {
     trees: BTreeMap<Dialect, DialectTree>,
     pub(super) rate_limiter: Arc<RateLimiter>,
     pub(super) connections: ConnectionLimiter,
+    /// Limits the log lines of rejections and failures.
+    pub(super) rejection_log: Arc<Mutex<LogThrottle>>,
     /// The Unix time of the last request that was served without a session token. 0 if there was none.
     pub(super) last_tokenless: Arc<AtomicI64>,
 }
@@ -52,6 +55,7 @@ impl EdgePod {
             trees,
             rate_limiter: Arc::default(),
             connections: ConnectionLimiter::default(),
+            rejection_log: Arc::default(),
             last_tokenless: Arc::default(),
             view,
         }
@@ -71,6 +75,7 @@ impl EdgePod {
         Self {
             rate_limiter: Arc::clone(&self.rate_limiter),
             connections: self.connections.clone(),
+            rejection_log: Arc::clone(&self.rejection_log),
             last_tokenless: Arc::clone(&self.last_tokenless),
             ..Self::new(view)
         }

@@ -150,7 +150,9 @@ impl<'s> ServedPod<'s> {
             Ok(credentials) => dialect.protocol().credentials_json(&credentials),
             Err(failure) => {
                 edge.metrics.count_credentials_failure(dialect);
-                tracing::warn!(pod = %workload.pod, %dialect, role = %role.name, %failure, "cannot get credentials of the role; serving the cloud's error document");
+                if let Some(suppressed) = access::admit_rejection(edge, Some(self.pod)) {
+                    tracing::warn!(pod = %workload.pod, %dialect, role = %role.name, %failure, suppressed, "cannot get credentials of the role; serving the cloud's error document");
+                }
                 dialect.protocol().failure_json(&failure)
             }
         };

@@ -79,9 +79,9 @@ impl io::Write for TestLog {
     }
 }
 
+/// Sends requests of a denied pod on one connection. Returns the responses and the log at level info.
 #[cfg(unix)]
-#[tokio::test]
-async fn rejection_of_a_denied_pod_is_logged_with_its_reason() {
+async fn requests_of_a_denied_pod(count: usize) -> (String, String) {
     let log = TestLog::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
@@ -94,13 +94,31 @@ async fn rejection_of_a_denied_pod_is_logged_with_its_reason() {
     let arrival = Arrival { pod, service, family: Family::Ipv4, host_rule: HostRule::PodLink, sockets: None };
     let serve = EdgeServer::new(edge, CancellationToken::new()).serve(server, arrival);
     let request = async {
+        for _ in 1..count {
+            client.write_all(b"GET /latest/ HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n").await.unwrap();
+        }
         client.write_all(b"GET /latest/ HTTP/1.1\r\nHost: 169.254.169.254\r\nConnection: close\r\n\r\n").await.unwrap();
         let mut response = String::new();
         client.read_to_string(&mut response).await.unwrap();
         response
     };
     let ((), response) = tokio::join!(serve, request);
-    assert!(response.starts_with("HTTP/1.1 403 "), "{response}");
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    (response, log)
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn rejection_of_a_denied_pod_is_logged_with_its_reason() {
+    let (response, log) = requests_of_a_denied_pod(1).await;
+    assert!(response.starts_with("HTTP/1.1 403 "), "{response}");
     assert!(log.contains("shop/a") && log.contains("two MetadataProfiles match it"), "{log}");
+}
+
+#[cfg(unix)]
+#[tokio::test(start_paused = true)]
+async fn many_rejections_of_a_pod_are_one_log_line_a_second() {
+    let (response, log) = requests_of_a_denied_pod(240).await;
+    assert_eq!(response.matches("HTTP/1.1 403 ").count(), 240);
+    assert_eq!(log.lines().count(), 1, "{log}");
 }

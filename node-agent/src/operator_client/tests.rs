@@ -79,18 +79,23 @@ async fn missing_token_file_is_an_error_that_names_the_file() {
     assert!(error.to_string().contains("token"), "{error}");
 }
 
-/// A named pipe blocks its reader until another process writes to it.
+/// A named pipe blocks its reader until another process opens it for writing.
 #[cfg(unix)]
 #[tokio::test]
 async fn token_file_that_blocks_its_reader_does_not_block_the_runtime() {
-    use std::os::unix::fs::OpenOptionsExt as _;
+    use std::time::Duration;
     let replicas = start_replicas("blocked-token", &[(StatusCode::NO_CONTENT, "")]).await;
     let token = replicas.directory.join("token");
     std::fs::remove_file(&token).unwrap();
     nix::unistd::mkfifo(&token, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let called = tokio::time::timeout(std::time::Duration::from_millis(100), post(&replicas)).await;
-    assert!(called.is_err(), "the call waits for the token");
-    // Ends the blocked read, because the runtime waits for it.
-    let writer = std::fs::File::options().write(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits()).open(&token);
-    drop(writer);
+    let (done_tx, done_rx) = std::sync::mpsc::channel::<()>();
+    // Ends the wait of a blocked runtime, so that the test fails instead of hanging.
+    let unblocking = std::thread::spawn(move || {
+        let in_time = done_rx.recv_timeout(Duration::from_secs(5)).is_ok();
+        drop(std::fs::File::options().write(true).open(&token));
+        in_time
+    });
+    assert!(tokio::time::timeout(Duration::from_millis(100), post(&replicas)).await.is_err());
+    let _sent = done_tx.send(());
+    assert!(unblocking.join().unwrap());
 }

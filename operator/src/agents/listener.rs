@@ -5,7 +5,7 @@
 mod tests;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -15,13 +15,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use podmeta_agent_api::MAX_CONCURRENT_STREAMS;
+use podmeta_service::connections::ConnectionRegistry;
+use podmeta_service::listener::{Acceptor, TcpConnection};
+use podmeta_service::log_throttle::LogThrottle;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_rustls::{Accept, TlsAcceptor};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use super::connections::{ConnectionRegistry, PeerConnection};
+use super::connections::{CONNECTION_LIMITS, PeerConnection};
 use crate::metrics::{Metrics, RejectedReason};
 use crate::tls::serving_certificate::ServingCertificate;
 
@@ -46,8 +49,9 @@ const RECEIVE_WINDOW: u32 = 65_535;
 /// The maximum time that connections have to end when the operator stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The delay after a failed accept. Without a free file descriptor, accept fails immediately again.
-const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+/// The time for which a connection counts after it ended without an authenticated request. With the limit of one address,
+/// an unknown client can start 4 handshakes a second.
+const UNAUTHENTICATED_DELAY: Duration = Duration::from_secs(8);
 
 /// Opens the listener.
 ///
@@ -68,39 +72,40 @@ pub async fn serve(
     metrics: Metrics,
     stop: CancellationToken,
 ) -> Result<()> {
-    let acceptor = tls_acceptor(certificate)?;
-    let (registry, tasks) = (ConnectionRegistry::default(), TaskTracker::new());
-    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-        match accepted {
-            Ok((stream, peer)) => {
-                let Some(guard) = registry.register(peer.ip()) else {
-                    metrics.count_rejected(RejectedReason::Connection);
-                    tracing::debug!(%peer, "closing connection: too many connections");
-                    continue;
-                };
-                // Without it, responses are only slower.
-                let _ = stream.set_nodelay(true);
-                let connection = connection(acceptor.accept(stream), peer.ip(), router.clone(), stop.clone());
-                let metrics = metrics.clone();
-                tasks.spawn(async move {
-                    if let Err(Unauthenticated) = connection.await {
-                        metrics.count_rejected(RejectedReason::Connection);
-                        tracing::debug!(%peer, "closing connection: no node agent authenticated in time");
-                    }
-                    drop(guard);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection; retrying: check the limit of open files");
-                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+    let (acceptor, tls) = (Acceptor::default(), tls_acceptor(certificate)?);
+    let registry = ConnectionRegistry::new(CONNECTION_LIMITS);
+    let (stopped, log) = (stop.clone(), Arc::new(Mutex::new(LogThrottle::default())));
+    let handle = move |connection: TcpConnection| {
+        let (peer, guard) = (connection.remote, registry.register(connection.remote.ip()));
+        let handshake = tls.accept(connection.stream);
+        let (router, stop, metrics, log) = (router.clone(), stopped.clone(), metrics.clone(), Arc::clone(&log));
+        async move {
+            let Some(_guard) = guard else {
+                metrics.count_rejected(RejectedReason::Connection);
+                log_rejection(&log, peer, "too many connections of its address or of all addresses");
+                return;
+            };
+            if let Err(Unauthenticated(reason)) = serve_connection(handshake, peer.ip(), router, stop.clone()).await {
+                metrics.count_rejected(RejectedReason::Connection);
+                log_rejection(&log, peer, reason);
+                let _stopped = stop.run_until_cancelled(tokio::time::sleep(UNAUTHENTICATED_DELAY)).await;
             }
         }
-    }
-    tasks.close();
-    if tokio::time::timeout(DRAIN_TIMEOUT, tasks.wait()).await.is_err() {
+    };
+    let accepting = acceptor.spawn(listener, None, stop, handle).context("cannot use the agents' listener")?;
+    accepting.await.context("internal error: the accept loop has panicked")?;
+    if acceptor.drain(DRAIN_TIMEOUT).await.is_err() {
         tracing::info!("connections of agents did not end in time; closing them");
     }
     Ok(())
+}
+
+/// Logs a closed connection. Unknown clients cause one line a second at most.
+fn log_rejection(log: &Mutex<LogThrottle>, peer: SocketAddr, reason: &str) {
+    let admitted = log.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now());
+    if let Some(suppressed) = admitted {
+        tracing::info!(%peer, reason, suppressed, "closing connection: no node agent authenticated on it");
+    }
 }
 
 fn tls_acceptor(certificate: Arc<ServingCertificate>) -> Result<TlsAcceptor> {
@@ -111,10 +116,11 @@ fn tls_acceptor(certificate: Arc<ServingCertificate>) -> Result<TlsAcceptor> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// No node agent authenticated on a connection in time.
-struct Unauthenticated;
+/// A connection ended without an authenticated request. Contains the reason.
+#[derive(Debug)]
+struct Unauthenticated(&'static str);
 
-async fn connection<S>(
+async fn serve_connection<S>(
     handshake: Accept<S>,
     address: IpAddr,
     router: Router,
@@ -127,9 +133,9 @@ where
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!(%address, %error, "TLS handshake failed");
-            return Ok(());
+            return Err(Unauthenticated("the TLS handshake failed"));
         }
-        Err(_) => return Err(Unauthenticated),
+        Err(_) => return Err(Unauthenticated("the TLS handshake timed out")),
     };
     stream.get_mut().1.set_buffer_limit(Some(MAX_SEND_BUFFER));
     let peer = PeerConnection::new(address);
@@ -148,7 +154,7 @@ where
     };
     let result = tokio::select! {
         result = served.as_mut() => result,
-        () = authentication_timeout => return Err(Unauthenticated),
+        () = authentication_timeout => return Err(Unauthenticated("no authenticated request in time")),
         () = stop.cancelled() => {
             served.as_mut().graceful_shutdown();
             served.await
@@ -157,7 +163,7 @@ where
     if let Err(error) = result {
         tracing::debug!(%address, error = %error, "connection of an agent failed");
     }
-    Ok(())
+    if peer.is_authenticated() { Ok(()) } else { Err(Unauthenticated("it ended without an authenticated request")) }
 }
 
 fn connection_builder() -> auto::Builder<TokioExecutor> {

@@ -19,7 +19,7 @@ fn start(router: Router) -> (TlsMaterial, DuplexStream, tokio::task::JoinHandle<
     let material = renew(None, NAME, Timestamp::now()).unwrap();
     let acceptor = tls_acceptor(Arc::new(ServingCertificate::from_material(&material).unwrap())).unwrap();
     let (client, server) = tokio::io::duplex(64 * 1024);
-    let connection = connection(acceptor.accept(server), [10, 0, 0, 1].into(), router, CancellationToken::new());
+    let connection = serve_connection(acceptor.accept(server), [10, 0, 0, 1].into(), router, CancellationToken::new());
     (material, client, tokio::spawn(async { connection.await.is_ok() }))
 }
 

@@ -1,7 +1,5 @@
-//! The accept loop that all listeners of pods and the debug socket share: backlog, connection limit, error backoff and
-//! graceful shutdown. A listener may be bound here or passed in as a file descriptor.
-//!
-//! The admin port has its own loop in the `service` crate, which the operator uses too.
+//! The accept loop that all listeners of both programs share: backlog, connection limit, error backoff and graceful
+//! shutdown. A listener may be bound elsewhere or passed in as a file descriptor.
 
 #[cfg(test)]
 mod tests;
