@@ -1,5 +1,7 @@
 //! The agent namespace: a pinned network namespace that owns the service addresses. All links end in it.
 
+mod filter;
+
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -47,6 +49,7 @@ pub async fn ensure(path: &Path) -> Result<Netns> {
         Err(_) => create(path)?,
     };
     netns.run(write_settings).context("cannot write the settings of the agent namespace")?;
+    filter::ensure(&netns).context("cannot write the filter of the agent namespace")?;
     let route = RouteSocket::open(&netns).context("cannot open a netlink socket in the agent namespace")?;
     route.set_up(LOOPBACK).await.context("cannot set the loopback interface of the agent namespace up")?;
     for address in service::addresses() {

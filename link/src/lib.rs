@@ -12,6 +12,7 @@ pub mod cni;
 
 pub mod guard;
 pub mod netns;
+mod nft;
 pub mod pod_link;
 pub mod range;
 mod route_socket;

@@ -4,7 +4,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use podmeta_link::agent_ns;
 use podmeta_link::alias::{Alias, SandboxId};
@@ -29,6 +29,13 @@ impl Agent {
         let path = directory.path().join("podmeta");
         let netns = agent_ns::ensure(&path).await.unwrap();
         Self { netns, path, _directory: directory }
+    }
+
+    /// Returns the number of packets that the limit of new connections has dropped.
+    pub(crate) fn dropped_connections(&self) -> u64 {
+        let rules = run(&self.netns, "nft list chain inet podmeta_agent arriving");
+        let rule = rules.lines().find(|line| line.contains("@rates")).unwrap();
+        rule.split("packets ").last().unwrap().split(' ').next().unwrap().parse().unwrap()
     }
 
     /// Accepts one connection at a time on all service addresses and returns the index of the interface it came by.
@@ -71,6 +78,29 @@ pub(crate) fn request(from: &Netns, address: IpAddr) -> io::Result<String> {
         stream.read_to_string(&mut text)?;
         Ok(text)
     })
+}
+
+/// Starts this many connections at once.
+pub(crate) fn connect_many(from: &Netns, address: IpAddr, count: usize) -> Vec<Socket> {
+    let address = SocketAddr::from((address, SERVICE_PORT));
+    let connect = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        match socket.connect(&address.into()) {
+            Err(error) if error.raw_os_error() != Some(nix::libc::EINPROGRESS) => Err(error),
+            _ => Ok(socket),
+        }
+    };
+    from.run(|| std::iter::repeat_with(connect).take(count).collect()).unwrap()
+}
+
+/// Waits until a condition is met. Other tasks of the test run meanwhile.
+pub(crate) async fn wait_until(condition: &str, is_met: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_met() {
+        assert!(Instant::now() < deadline, "{condition}: not within 10 s");
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Runs a command line in a namespace.

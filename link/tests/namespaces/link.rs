@@ -7,7 +7,7 @@ use podmeta_link::pod_link::{self, Conflict, Outcome};
 use podmeta_link::range::LinkRange;
 use podmeta_link::service;
 
-use crate::kit::{Agent, alias, interface_of, pod, request, run};
+use crate::kit::{Agent, alias, connect_many, interface_of, pod, request, run, wait_until};
 
 #[tokio::test]
 async fn each_pod_reaches_all_service_addresses_by_its_own_interface() {
@@ -129,11 +129,7 @@ async fn link_disappears_with_the_pods_namespace() {
     let pod = pod();
     pod_link::ensure(&agent.netns, &pod, &alias(0), LinkRange::default()).await.unwrap();
     drop(pod);
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
-    while !run(&agent.netns, "ip -o link show type veth").is_empty() {
-        assert!(std::time::Instant::now() < deadline, "the link is still there");
-        tokio::task::yield_now().await;
-    }
+    wait_until("the link is gone", || run(&agent.netns, "ip -o link show type veth").is_empty()).await;
 }
 
 #[tokio::test]
@@ -144,9 +140,41 @@ async fn neighbours_link_address_as_source_gets_no_response() {
     for (n, pod) in pods.iter().enumerate() {
         pod_link::ensure(&agent.netns, pod, &alias(n), LinkRange::default()).await.unwrap();
     }
-    let address = run(&pods[0], "ip -o -4 addr show dev imds0").split_whitespace().nth(3).unwrap().to_owned();
-    let address = address.trim_end_matches("/32");
-    run(&pods[1], &format!("ip addr add {address}/32 dev imds0"));
-    run(&pods[1], &format!("ip route replace 169.254.169.254/32 dev imds0 src {address}"));
-    assert!(request(&pods[1], "169.254.169.254".parse().unwrap()).is_err());
+    for (family, service, length, flags) in [("-4", "169.254.169.254", 32, ""), ("-6", "fd00:ec2::254", 128, "nodad")] {
+        let addresses = run(&pods[0], &format!("ip -o {family} addr show dev imds0 scope global"));
+        let victim = addresses.split_whitespace().nth(3).unwrap().split('/').next().unwrap();
+        run(&pods[1], &format!("ip {family} addr add {victim}/{length} dev imds0 {flags}"));
+        run(&pods[1], &format!("ip {family} route replace {service}/{length} dev imds0 src {victim}"));
+        assert!(request(&pods[1], service.parse().unwrap()).is_err(), "{service}");
+        assert_eq!(request(&pods[0], service.parse().unwrap()).unwrap(), interface_of(&agent, 0), "{service}");
+    }
+}
+
+#[tokio::test]
+async fn burst_of_a_thousand_connections_loses_none() {
+    let agent = Agent::new().await;
+    agent.serve();
+    for (n, address) in service::addresses().into_iter().enumerate() {
+        let pod = pod();
+        pod_link::ensure(&agent.netns, &pod, &alias(n), LinkRange::default()).await.unwrap();
+        let sockets = connect_many(&pod, address, 1000);
+        wait_until("all are connected", || sockets.iter().all(|socket| socket.peer_addr().is_ok())).await;
+        assert_eq!(agent.dropped_connections(), 0, "{address}");
+    }
+}
+
+#[tokio::test]
+async fn flood_of_new_connections_is_limited_and_a_neighbour_connects() {
+    let agent = Agent::new().await;
+    agent.serve();
+    let pods = [pod(), pod()];
+    for (n, pod) in pods.iter().enumerate() {
+        pod_link::ensure(&agent.netns, pod, &alias(n), LinkRange::default()).await.unwrap();
+    }
+    let address = service::addresses()[0];
+    let _flood = connect_many(&pods[0], address, 6000);
+    assert!(agent.dropped_connections() > 0);
+    for _ in 0..50 {
+        assert_eq!(request(&pods[1], address).unwrap(), interface_of(&agent, 1));
+    }
 }

@@ -1,0 +1,135 @@
+//! Expressions of rules. The attributes have the order in which the kernel returns them.
+//!
+//! Source of the numbers: linux/netfilter/nf_tables.h.
+
+use netlink_packet_core::{DefaultNla, Emitable as _, NLA_F_NESTED};
+use netlink_packet_netfilter::nftables::{
+    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, Meta, MetaKey, Operator, Payload,
+    Register, Verdict, VerdictAttribute,
+};
+
+use super::RateSet;
+
+/// Base of a payload expression.
+#[derive(Clone, Copy)]
+pub(crate) enum Header {
+    Network = 1,
+    Transport = 2,
+}
+
+/// Value of `meta nfproto` for IPv4.
+pub(crate) const NFPROTO_IPV4: u8 = 2;
+
+/// Value of `meta nfproto` for IPv6.
+pub(crate) const NFPROTO_IPV6: u8 = 10;
+
+/// Value of `meta l4proto` for TCP.
+pub(crate) const IPPROTO_TCP: u8 = 6;
+
+/// Type of set keys that are interface indexes, for `nft list`. Source: `TYPE_IFINDEX` in nftables.
+pub(super) const INTERFACE_TYPE: u32 = 20;
+
+/// Verdict that drops a packet. Source: `NF_DROP` in linux/netfilter.h.
+const NF_DROP: u32 = 0;
+
+/// Loads a property of the packet.
+pub(crate) fn meta(key: MetaKey) -> Expressions {
+    Expressions::Meta(vec![Meta::Key(key), Meta::DestinationRegister(Register::Reg1)])
+}
+
+/// Loads bytes of the packet.
+pub(crate) fn payload(header: Header, offset: u32, length: u32) -> Expressions {
+    Expressions::Payload(vec![
+        Payload::DestinationRegister(Register::Reg1),
+        Payload::Base(header as u32),
+        Payload::Offset(offset),
+        Payload::Len(length),
+    ])
+}
+
+/// Continues if what was loaded equals a value.
+pub(crate) fn equal(value: impl Into<Vec<u8>>) -> Expressions {
+    compare(Operator::Equal, value.into())
+}
+
+/// Continues if what was loaded differs from a value.
+pub(crate) fn not_equal(value: impl Into<Vec<u8>>) -> Expressions {
+    compare(Operator::NotEqual, value.into())
+}
+
+fn compare(operator: Operator, value: Vec<u8>) -> Expressions {
+    Expressions::Cmp(vec![
+        Cmp::SourceRegister(Register::Reg1),
+        Cmp::Op(operator),
+        Cmp::Data(DataAttribute::Value(value)),
+    ])
+}
+
+/// Keeps some bits of the byte that was loaded.
+pub(crate) fn mask(bits: u8) -> Expressions {
+    Expressions::Bitwise(vec![
+        Bitwise::SourceRegister(Register::Reg1),
+        Bitwise::DestinationRegister(Register::Reg1),
+        Bitwise::Length(1),
+        Bitwise::Op(0),
+        Bitwise::Mask(DataAttribute::Value(vec![bits])),
+        Bitwise::Xor(DataAttribute::Value(vec![0])),
+    ])
+}
+
+/// Loads 1 if the route to the source address leads to the interface that the packet arrived on, else 0.
+pub(crate) fn source_is_routed_to_interface() -> Expressions {
+    const RESULT_OIF: u32 = 1;
+    const FLAGS_SADDR_IIF_PRESENT: u32 = 1 | 1 << 3 | 1 << 5;
+    other("fib", vec![number(1, Register::Reg1.into()), number(2, RESULT_OIF), number(3, FLAGS_SADDR_IIF_PRESENT)])
+}
+
+/// Continues if the interface in the register has more than this many packets a second. `burst` packets may exceed it.
+pub(crate) fn over_rate(set: RateSet, rate: u64, burst: u32) -> Expressions {
+    const UPDATE: u32 = 1;
+    const INVERTED: u32 = 1;
+    const PACKETS: u32 = 0;
+    const SECOND: u64 = 1;
+    let limit =
+        other("limit", vec![long(1, rate), long(2, SECOND), number(3, burst), number(4, PACKETS), number(5, INVERTED)]);
+    let limit = [ExpressionAttribute::Name("limit".to_owned()), ExpressionAttribute::Data(limit)];
+    let mut nested = vec![0; limit.as_slice().buffer_len()];
+    limit.as_slice().emit(&mut nested);
+    let mut name = set.name.as_bytes().to_vec();
+    name.push(0);
+    other(
+        "dynset",
+        vec![
+            DefaultNla::new(1, name),
+            number(2, set.id),
+            number(3, UPDATE),
+            number(4, Register::Reg1.into()),
+            DefaultNla::new(7 | NLA_F_NESTED, nested),
+        ],
+    )
+}
+
+/// Counts packets and bytes.
+pub(crate) fn counter() -> Expressions {
+    other("counter", Vec::new())
+}
+
+/// Drops the packet.
+pub(crate) fn drop_packet() -> Expressions {
+    Expressions::Immediate(vec![
+        Immediate::DestinationRegister(Register::Verdict),
+        Immediate::Data(DataAttribute::Verdict(vec![VerdictAttribute::Code(Verdict::Other(NF_DROP))])),
+    ])
+}
+
+fn other(expression_type: &str, attributes: Vec<DefaultNla>) -> Expressions {
+    Expressions::Other { expression_type: expression_type.to_owned(), attributes }
+}
+
+fn number(kind: u16, value: u32) -> DefaultNla {
+    DefaultNla::new(kind, value.to_be_bytes().to_vec())
+}
+
+fn long(kind: u16, value: u64) -> DefaultNla {
+    DefaultNla::new(kind, value.to_be_bytes().to_vec())
+}

@@ -1,0 +1,118 @@
+//! Messages of nftables over a netfilter socket.
+
+use std::io;
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_netfilter::nftables::{NfTablesMessage, RuleMessage};
+use netlink_packet_netfilter::none::ControlMessage;
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use netlink_sys::{Socket, SocketAddr};
+
+use crate::netns::Netns;
+
+/// Subsystem of nftables in the control messages of a batch. Source: `NFNL_SUBSYS_NFTABLES` in linux/netfilter/nfnetlink.h.
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+
+/// Length of a netlink header in bytes.
+const HEADER_LENGTH: usize = 16;
+
+/// Opens a netfilter socket in a namespace.
+pub(super) fn open(netns: &Netns) -> io::Result<Socket> {
+    netns.run(|| {
+        let mut socket = Socket::new(NETLINK_NETFILTER)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(socket)
+    })
+}
+
+/// Returns a message of the family `inet`.
+pub(super) fn message(message: NfTablesMessage, flags: u16) -> NetlinkMessage<NetfilterMessage> {
+    let header = NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0);
+    let mut message = NetlinkMessage::from(NetfilterMessage::new(header, message));
+    message.header.flags = NLM_F_REQUEST | flags;
+    message
+}
+
+fn control(message: ControlMessage) -> NetlinkMessage<NetfilterMessage> {
+    let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NFNL_SUBSYS_NFTABLES);
+    let mut message = NetlinkMessage::from(NetfilterMessage::new(header, message));
+    message.header.flags = NLM_F_REQUEST;
+    message
+}
+
+/// Returns the rules that a request asks for. A missing table has none.
+pub(super) fn dump_rules(
+    socket: &Socket,
+    mut request: NetlinkMessage<NetfilterMessage>,
+) -> io::Result<Vec<RuleMessage>> {
+    send(socket, std::slice::from_mut(&mut request))?;
+    let mut rules = Vec::new();
+    loop {
+        let (bytes, _) = socket.recv_from_full()?;
+        for message in messages(&bytes) {
+            match message?.payload {
+                NetlinkPayload::Done(_) => return Ok(rules),
+                NetlinkPayload::Error(error) if error.code.is_some() => {
+                    return match error.to_io() {
+                        error if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+                        error => Err(error),
+                    };
+                }
+                NetlinkPayload::InnerMessage(NetfilterMessage {
+                    inner: NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)),
+                    ..
+                }) => rules.push(rule),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Sends changes as one transaction and waits for the result: the kernel applies all of them or none.
+pub(super) fn commit(socket: &Socket, changes: Vec<NetlinkMessage<NetfilterMessage>>) -> io::Result<()> {
+    let mut batch = vec![control(ControlMessage::BatchBegin)];
+    batch.extend(changes);
+    // The response to the last change arrives after the commit.
+    if let Some(last) = batch.last_mut() {
+        last.header.flags |= NLM_F_ACK;
+    }
+    batch.push(control(ControlMessage::BatchEnd));
+    send(socket, &mut batch)?;
+    let (bytes, _) = socket.recv_from_full()?;
+    for message in messages(&bytes) {
+        if let NetlinkPayload::Error(error) = message?.payload
+            && error.code.is_some()
+        {
+            return Err(error.to_io());
+        }
+    }
+    Ok(())
+}
+
+/// Sends messages in one datagram.
+fn send(socket: &Socket, batch: &mut [NetlinkMessage<NetfilterMessage>]) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    for (message, sequence) in batch.iter_mut().zip(1_u32..) {
+        message.header.sequence_number = sequence;
+        message.finalize();
+        let mut part = vec![0; message.buffer_len()];
+        message.serialize(&mut part);
+        bytes.extend(part);
+    }
+    socket.send(&bytes, 0).map(drop)
+}
+
+/// Iterates over the messages of a datagram.
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = io::Result<NetlinkMessage<NetfilterMessage>>> {
+    std::iter::from_fn(move || {
+        let length = u32::from_ne_bytes(*bytes.first_chunk::<4>()?);
+        let length =
+            usize::try_from(length).ok().filter(|length| *length >= HEADER_LENGTH && *length <= bytes.len())?;
+        let (message, rest) = bytes.split_at(length);
+        // Messages are aligned to four bytes.
+        bytes = rest.get(length.next_multiple_of(4) - length..).unwrap_or_default();
+        Some(NetlinkMessage::deserialize(message).map_err(io::Error::other))
+    })
+}
