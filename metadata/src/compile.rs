@@ -21,9 +21,9 @@ use crate::facts::Facts;
 use crate::finding::{Finding, FindingReason};
 use crate::names::AccountId;
 use crate::options::{Limits, MetadataOptions, ProcessUsers};
-use crate::policy::{EffectivePolicy, Policy, UnmatchedPods};
+use crate::policy::{EffectivePolicy, Policy, StaticPods, UnmatchedPods};
 use crate::profile::{InstanceSpec, KeyRef, Profile};
-use crate::workload::{PodRef, Workload};
+use crate::workload::{IdentityDocuments, PodRef, Workload};
 
 pub use outcome::{DenialReason, Denied, Outcome, PodView};
 
@@ -107,28 +107,39 @@ fn select_profile<'p, P: Borrow<Profile>>(
 
 fn pod_ref(facts: &Facts) -> PodRef {
     let metadata = &facts.pod.metadata;
-    PodRef { namespace: metadata.namespace.clone(), name: metadata.name.clone(), uid: metadata.uid.clone() }
+    let uid = facts.pod.runtime_uid().clone();
+    PodRef { namespace: metadata.namespace.clone(), name: metadata.name.clone(), uid }
 }
 
+/// Compiles a pod that no profile matches.
 fn without_profile(facts: &Facts, rules: &EffectivePolicy<'_>, settings: &Settings) -> Outcome {
     let denied =
         |message: &str| Outcome::Denied(Denied { pod: pod_ref(facts), reason: DenialReason::without_profile(message) });
+    let documents = if facts.pod.is_mirror() {
+        match rules.static_pods() {
+            StaticPods::Deny => {
+                return denied("it is a static pod, and no MetadataPolicy with staticPods Facts applies");
+            }
+            StaticPods::Facts => IdentityDocuments::Absent,
+        }
+    } else {
+        match rules.without_profile() {
+            UnmatchedPods::Deny => return denied("no MetadataProfile matches it"),
+            UnmatchedPods::Facts => IdentityDocuments::Signed,
+        }
+    };
     if facts.pod.spec.host_network {
         return denied("no MetadataProfile matches this hostNetwork pod");
     }
-    match rules.without_profile() {
-        UnmatchedPods::Deny => denied("no MetadataProfile matches it"),
-        UnmatchedPods::Facts => {
-            let dialects = Dialect::ALL.into_iter().filter(|dialect| rules.forbids_dialect(*dialect).is_none());
-            Outcome::Served(Box::new(Workload {
-                pod: pod_ref(facts),
-                profile: None,
-                options: MetadataOptions::default(),
-                limits: Limits::default(),
-                users: ProcessUsers::default(),
-                instance: instance(facts, &InstanceSpec::default(), settings),
-                dialects: dialects.map(|dialect| (dialect, part(facts, None, dialect, None, settings))).collect(),
-            }))
-        }
-    }
+    let dialects = Dialect::ALL.into_iter().filter(|dialect| rules.forbids_dialect(*dialect).is_none());
+    Outcome::Served(Box::new(Workload {
+        pod: pod_ref(facts),
+        profile: None,
+        options: MetadataOptions::default(),
+        limits: Limits::default(),
+        users: ProcessUsers::default(),
+        documents,
+        instance: instance(facts, &InstanceSpec::default(), settings),
+        dialects: dialects.map(|dialect| (dialect, part(facts, None, dialect, None, settings))).collect(),
+    }))
 }

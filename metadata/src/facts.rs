@@ -29,12 +29,28 @@ pub struct Facts {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodFacts {
+    /// The creator of the object. Items and expressions do not see it.
+    #[serde(skip)]
+    pub origin: PodOrigin,
     /// From `metadata`.
     pub metadata: PodMetadata,
     /// From `spec`.
     pub spec: PodSpec,
     /// From `status`.
     pub status: PodStatus,
+}
+
+/// The creator of a pod object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PodOrigin {
+    /// A client of the API server.
+    #[default]
+    Client,
+    /// The kubelet of a node, for a static pod. It may have chosen any namespace, name and labels.
+    Mirror {
+        /// The UID of the static pod in the container runtime, or `None` if the object does not name a valid one.
+        static_uid: Option<PodUid>,
+    },
 }
 
 /// From a pod's `metadata`.
@@ -80,8 +96,9 @@ pub struct PodSpec {
     /// The node that the pod is bound to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
-    /// The ServiceAccount of the pod.
-    pub service_account_name: String,
+    /// The ServiceAccount of the pod. Mirror pods have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_account_name: Option<String>,
     /// `spec.hostname`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
@@ -212,6 +229,21 @@ impl NodeFacts {
 }
 
 impl PodFacts {
+    /// Returns true if the pod is the mirror of a static pod.
+    #[must_use]
+    pub fn is_mirror(&self) -> bool {
+        matches!(self.origin, PodOrigin::Mirror { .. })
+    }
+
+    /// Returns the UID that the container runtime knows: that of the static pod if the pod is a mirror.
+    #[must_use]
+    pub fn runtime_uid(&self) -> &PodUid {
+        match &self.origin {
+            PodOrigin::Mirror { static_uid: Some(uid) } => uid,
+            PodOrigin::Mirror { static_uid: None } | PodOrigin::Client => &self.metadata.uid,
+        }
+    }
+
     /// Returns how long the pod tolerates a taint, in seconds: 0 if not at all, `None` if for ever.
     #[must_use]
     pub fn tolerated_seconds(&self, taint: &Taint) -> Option<i64> {
@@ -254,6 +286,7 @@ pub(crate) mod tests {
     pub(crate) fn facts(namespace: &str, name: &str) -> Facts {
         Facts {
             pod: PodFacts {
+                origin: PodOrigin::Client,
                 metadata: PodMetadata {
                     name: name.to_owned(),
                     namespace: namespace.to_owned(),
@@ -265,7 +298,7 @@ pub(crate) mod tests {
                     controller: None,
                 },
                 spec: PodSpec {
-                    service_account_name: "default".to_owned(),
+                    service_account_name: Some("default".to_owned()),
                     image: "registry.example/app:1".to_owned(),
                     ..PodSpec::default()
                 },

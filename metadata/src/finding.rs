@@ -26,6 +26,8 @@ pub enum FindingReason {
     PolicyTightened,
     /// A policy does not allow a role, dialect or mode. It is left out.
     PolicyForbids,
+    /// A role needs a ServiceAccount token, and the pod has no ServiceAccount. It is left out.
+    RoleUnavailable,
     /// The user data is missing or too long. None is served.
     UserDataUnavailable,
     /// An item has no valid value. It is left out.

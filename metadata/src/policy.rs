@@ -6,6 +6,7 @@ use crate::options::{HopLimit, HttpTokens};
 use crate::profile::HostNetwork;
 use crate::role::{Provider, ProviderKind, Role};
 use crate::selector::Selector;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// A validated policy. An absent field restricts nothing.
@@ -31,6 +32,8 @@ pub struct Policy {
     pub allowed_host_network: Option<BTreeSet<HostNetwork>>,
     /// Metadata of a pod that no profile matches.
     pub without_profile: Option<UnmatchedPods>,
+    /// Metadata of static pods.
+    pub static_pods: Option<StaticPods>,
 }
 
 impl Policy {
@@ -48,6 +51,7 @@ impl Policy {
             allowed_role_arns: Some(Vec::new()),
             allowed_host_network: Some(BTreeSet::from([HostNetwork::Deny])),
             without_profile: Some(UnmatchedPods::Deny),
+            static_pods: Some(StaticPods::Deny),
         }
     }
 }
@@ -58,6 +62,15 @@ pub enum UnmatchedPods {
     /// 403 on every path.
     Deny,
     /// The tree of its facts. Tokens are required, and it has no role.
+    Facts,
+}
+
+/// Metadata of static pods. No profile matches them: the API server knows only what a kubelet says about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum StaticPods {
+    /// 403 on every path.
+    Deny,
+    /// The tree of its facts. Tokens are required, and it has no role and no identity document.
     Facts,
 }
 
@@ -192,6 +205,12 @@ impl<'p> EffectivePolicy<'p> {
     #[must_use]
     pub fn without_profile(&self) -> UnmatchedPods {
         self.0.iter().filter_map(|policy| policy.without_profile).min().unwrap_or(UnmatchedPods::Deny)
+    }
+
+    /// Returns the metadata of static pods: `Facts` if a policy has it and no policy has `Deny`.
+    #[must_use]
+    pub fn static_pods(&self) -> StaticPods {
+        self.0.iter().filter_map(|policy| policy.static_pods).min().unwrap_or(StaticPods::Deny)
     }
 }
 

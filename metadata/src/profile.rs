@@ -82,12 +82,14 @@ impl Profile {
         }
     }
 
-    /// Returns true if the profile matches this pod.
+    /// Returns true if the profile matches this pod. No profile matches a mirror pod: a kubelet chose its namespace and labels.
     #[must_use]
     pub fn matches(&self, pod: &PodFacts) -> bool {
-        self.object.namespace == pod.metadata.namespace
+        let runs_as = pod.spec.service_account_name.as_ref();
+        !pod.is_mirror()
+            && self.object.namespace == pod.metadata.namespace
             && self.pods.matches(&pod.metadata.labels)
-            && (self.service_accounts.is_empty() || self.service_accounts.contains(&pod.spec.service_account_name))
+            && (self.service_accounts.is_empty() || runs_as.is_some_and(|name| self.service_accounts.contains(name)))
     }
 
     /// Iterates over the names of the Secrets that the profile refers to. A name may occur more than once.

@@ -118,7 +118,7 @@ pub trait Protocol: Sync {
     /// Renders the tree of a pod. Returns `None` if the pod has no such dialect.
     fn render(&self, workload: &Workload, link: &Link) -> Option<Tree>;
 
-    /// Returns the text of the identity document that is signed. Returns `None` if the pod has no such dialect.
+    /// Returns the text of the identity document that is signed. Returns `None` if the pod has none in this dialect.
     fn document(&self, workload: &Workload, link: &Link, audience: Option<&str>) -> Option<String>;
 
     /// Returns the paths of podmeta's own leaves below `meta-data/`, without those at or below a reserved path.

@@ -111,6 +111,15 @@ impl Provider {
         }
     }
 
+    /// Returns true if the credentials are exchanged for a token of the pod's ServiceAccount.
+    #[must_use]
+    pub fn needs_service_account(&self) -> bool {
+        match self {
+            Self::AwsWebIdentity { .. } | Self::AliyunOidc { .. } => true,
+            Self::Secret { .. } | Self::AwsAssumeRole { .. } => false,
+        }
+    }
+
     /// Returns the ARN of the role to assume.
     #[must_use]
     pub fn arn(&self) -> Option<&RoleArn> {

@@ -31,6 +31,9 @@ pub struct Workload {
     pub limits: Limits,
     /// The users whose processes may send requests.
     pub users: ProcessUsers,
+    /// The identity documents.
+    #[serde(default)]
+    pub documents: IdentityDocuments,
     /// The properties of the instance, in all dialects.
     pub instance: Instance,
     /// Data that differs between dialects: one entry for each dialect that the pod has.
@@ -45,6 +48,15 @@ impl Workload {
         self.dialects.get(&dialect)
     }
 
+    /// Returns the part of a dialect, or `None` if the pod has no identity document in the dialect.
+    #[must_use]
+    pub fn documented_part(&self, dialect: Dialect) -> Option<&DialectPart> {
+        match self.documents {
+            IdentityDocuments::Signed => self.part(dialect),
+            IdentityDocuments::Absent => None,
+        }
+    }
+
     /// Returns the role of a dialect.
     #[must_use]
     pub fn role(&self, dialect: Dialect) -> Option<&Role> {
@@ -55,6 +67,17 @@ impl Workload {
     pub fn roles(&self) -> impl Iterator<Item = (Dialect, &Role)> {
         self.dialects.iter().filter_map(|(dialect, part)| Some((*dialect, part.role.as_ref()?)))
     }
+}
+
+/// The identity documents of a pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum IdentityDocuments {
+    /// Every dialect has its documents, signed by the operator.
+    #[default]
+    Signed,
+    /// The pod has none: the operator cannot vouch for its facts.
+    Absent,
 }
 
 /// A reference to a pod.

@@ -12,7 +12,7 @@ use podmeta_metadata::compile::{Compiled, Settings, Sources, compile};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::facts::{
     Facts, NamespaceFacts, NamespaceMetadata, NodeFacts, NodeMetadata, NodeSpec, NodeStatus, PodFacts, PodMetadata,
-    PodSpec, PodStatus, Taint, Toleration,
+    PodOrigin, PodSpec, PodStatus, Taint, Toleration,
 };
 use podmeta_metadata::finding::FindingReason;
 use podmeta_metadata::item::{Item, ItemPath, ItemSource};
@@ -146,6 +146,7 @@ fn facts(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, Strin
     let taint = Taint { key: "k".into(), value: "v".into(), effect: "e".into(), time_added: Timestamp::UNIX_EPOCH };
     Facts {
         pod: PodFacts {
+            origin: PodOrigin::Client,
             metadata: PodMetadata {
                 name: "web-0".into(),
                 namespace: "shop".into(),

@@ -5,7 +5,7 @@
 use kube::CustomResource;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::options::HttpTokens;
-use podmeta_metadata::policy::UnmatchedPods;
+use podmeta_metadata::policy::{StaticPods, UnmatchedPods};
 use podmeta_metadata::profile::HostNetwork;
 use podmeta_metadata::role::ProviderKind;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -110,6 +110,12 @@ pub struct MetadataPolicySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "without_profile")]
     pub without_profile: Option<WithoutProfileSpec>,
+    /// Response to static pods, which no profile matches: a kubelet chooses their namespace and labels. `Deny`: 403 on
+    /// every path. `Facts`: a tree of the pod's own facts, with session tokens required, no role and no identity document.
+    /// Default: `Deny`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "static_pods")]
+    pub static_pods: Option<StaticPods>,
 }
 
 /// Response to pods that no profile matches.
@@ -151,5 +157,9 @@ fn host_networks(_: &mut SchemaGenerator) -> Schema {
 }
 
 fn without_profile(_: &mut SchemaGenerator) -> Schema {
+    schema::choice(&["Deny", "Facts"])
+}
+
+fn static_pods(_: &mut SchemaGenerator) -> Schema {
     schema::choice(&["Deny", "Facts"])
 }

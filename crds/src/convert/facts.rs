@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{self, Namespace, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use podmeta_metadata::facts::{
     Controller, NamespaceFacts, NamespaceMetadata, NodeFacts, NodeMetadata, NodeSpec, NodeStatus, PodFacts,
-    PodMetadata, PodSpec, PodStatus, Taint, Toleration,
+    PodMetadata, PodOrigin, PodSpec, PodStatus, Taint, Toleration,
 };
 use podmeta_metadata::item::MAX_VALUE_BYTES;
 use podmeta_metadata::names::PodUid;
@@ -20,6 +20,9 @@ use crate::api::names;
 const LAST_APPLIED_ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Maximum number of annotations of an object that are kept: the first ones in the order of their keys.
 const MAX_ANNOTATIONS: usize = 256;
+/// The annotation of a mirror pod: the UID of the static pod.
+/// Source: kubelet, `pkg/kubelet/types/pod_update.go` and `pkg/kubelet/config/common.go`.
+pub(crate) const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// The taint of a cordoned node.
 const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
 
@@ -32,6 +35,7 @@ pub fn pod(pod: &Pod) -> Result<PodFacts, Vec<FieldError>> {
     check_pod(pod, &mut errors);
     let metadata = pod_metadata(&pod.metadata, &mut errors);
     let facts = metadata.map(|metadata| PodFacts {
+        origin: origin(&pod.metadata),
         metadata,
         spec: pod.spec.as_ref().map(pod_spec).unwrap_or_default(),
         status: PodStatus { disruption_target: disruption_target(pod) },
@@ -118,17 +122,28 @@ fn pod_metadata(metadata: &ObjectMeta, errors: &mut FieldErrors) -> Option<PodMe
     })
 }
 
+/// Returns the creator of a pod. A kubelet may create only pods with the mirror annotation and its own node as controller.
+/// Source: `NodeRestriction` admission plugin. Each of the two makes a pod a mirror pod here, so none can be forgotten.
+fn origin(metadata: &ObjectMeta) -> PodOrigin {
+    let annotation = metadata.annotations.iter().flatten().find(|(key, _)| *key == MIRROR_ANNOTATION);
+    let mut owners = metadata.owner_references.iter().flatten();
+    let is_of_node = owners.any(|owner| owner.kind == "Node" && owner.controller == Some(true));
+    match annotation {
+        Some((_, uid)) => PodOrigin::Mirror { static_uid: PodUid::try_from(uid.as_str()).ok() },
+        None if is_of_node => PodOrigin::Mirror { static_uid: None },
+        None => PodOrigin::Client,
+    }
+}
+
 fn controller(metadata: &ObjectMeta) -> Option<Controller> {
     let owner = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
     Some(Controller { kind: owner.kind.clone(), name: owner.name.clone(), uid: owner.uid.clone() })
 }
 
 fn pod_spec(spec: &v1::PodSpec) -> PodSpec {
-    let account = spec.service_account_name.as_deref().filter(|name| !name.is_empty());
     PodSpec {
         node_name: spec.node_name.clone().filter(|name| !name.is_empty()),
-        // The default of the API server's admission.
-        service_account_name: account.unwrap_or("default").to_owned(),
+        service_account_name: spec.service_account_name.clone().filter(|name| !name.is_empty()),
         hostname: spec.hostname.clone().filter(|name| !name.is_empty()),
         subdomain: spec.subdomain.clone().filter(|name| !name.is_empty()),
         host_network: spec.host_network.unwrap_or(false),

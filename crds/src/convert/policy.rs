@@ -36,6 +36,7 @@ fn convert_spec(spec: &MetadataPolicySpec, errors: &mut FieldErrors) -> Policy {
         allowed_role_arns: patterns("spec.allowedRoleArns", spec.allowed_role_arns.as_deref(), errors),
         allowed_host_network: set("spec.allowedHostNetwork", spec.allowed_host_network.as_deref(), errors),
         without_profile: spec.without_profile.map(Into::into),
+        static_pods: spec.static_pods,
     }
 }
 

@@ -2,8 +2,10 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+
+use crate::convert::facts;
 
 /// The creation time of objects that have none, in Unix seconds: 2026-01-01T00:00:00Z.
 const CREATION_SECONDS: i64 = 1_767_225_600;
@@ -27,6 +29,15 @@ pub(super) fn complete_metadata(metadata: &mut ObjectMeta, kind: &str, namespace
     metadata.uid.get_or_insert_with(|| uid(kind, namespace, name));
     metadata.creation_timestamp.get_or_insert(Time(Timestamp::from_second(CREATION_SECONDS).unwrap_or_default()));
     metadata.generation.get_or_insert(1);
+}
+
+/// Sets the ServiceAccount of a pod that has none, as the API server's admission does for pods that are no mirror pods.
+pub(super) fn complete_pod_spec(pod: &mut Pod) {
+    let annotations = pod.metadata.annotations.as_ref();
+    if annotations.is_none_or(|annotations| !annotations.contains_key(facts::MIRROR_ANNOTATION)) {
+        let account = &mut pod.spec.get_or_insert_default().service_account_name;
+        *account = account.take().filter(|name| !name.is_empty()).or_else(|| Some("default".to_owned()));
+    }
 }
 
 /// Returns a namespace with the label that every namespace has. `loaded` is the object in the files, if any.

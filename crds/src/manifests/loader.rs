@@ -177,6 +177,7 @@ impl Loader {
             let name = pod.metadata.name.clone().unwrap_or_default();
             defaults::complete_metadata(&mut pod.metadata, "Pod", &namespace, &name);
             let node = self.assign_node(&mut pod);
+            defaults::complete_pod_spec(&mut pod);
             match facts::pod(&pod) {
                 Ok(pod_facts) => {
                     let namespace = defaults::namespace(&namespace, self.namespaces.get(&namespace).cloned());

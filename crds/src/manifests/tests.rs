@@ -21,7 +21,7 @@ fn missing_cluster_values_are_generated() {
     assert_eq!(metadata.namespace, "default");
     assert_eq!(metadata.uid.as_str(), defaults::uid("Pod", "default", "web"));
     assert_eq!(metadata.creation_timestamp.to_string(), "2026-01-01T00:00:00Z");
-    assert_eq!(pod.facts.pod.spec.service_account_name, "default");
+    assert_eq!(pod.facts.pod.spec.service_account_name.as_deref(), Some("default"));
     assert_eq!(pod.facts.namespace.metadata.labels["kubernetes.io/metadata.name"], "default");
     assert!(pod.facts.node.is_none());
     assert_eq!(objects.profiles[0].object.generation, 1);
@@ -124,7 +124,7 @@ fn workload_is_loaded_as_one_owned_pod() {
         let pod = &objects.pods[0].facts.pod;
         assert_eq!((pod.metadata.name.as_str(), pod.metadata.namespace.as_str()), (name, "shop"), "{kind}");
         assert_eq!(pod.metadata.labels["app"], "web");
-        assert_eq!(pod.spec.service_account_name, "web");
+        assert_eq!(pod.spec.service_account_name.as_deref(), Some("web"));
         let controller = pod.metadata.controller.as_ref().unwrap();
         assert_eq!((controller.kind.as_str(), controller.name.as_str()), (owner, "web"));
         assert_eq!(controller.uid, defaults::uid(owner, "shop", "web"));

@@ -40,6 +40,7 @@ pub(super) fn visible(facts: &Facts) -> (Facts, Vec<Hidden>) {
     let mut limits = Limits { hidden: Vec::new() };
     let Facts { pod, namespace, node } = facts;
     let pod = PodFacts {
+        origin: pod.origin.clone(),
         metadata: limits.pod_metadata(&pod.metadata),
         spec: limits.pod_spec(&pod.spec),
         status: pod.status.clone(),

@@ -14,7 +14,7 @@ use crate::policy::EffectivePolicy;
 use crate::profile::{HostNetwork, Profile};
 use crate::role::Role;
 use crate::user_data::{self, UserDataSource};
-use crate::workload::{UserData, Workload};
+use crate::workload::{IdentityDocuments, UserData, Workload};
 
 /// One pod and its profile, in compilation.
 pub(super) struct Compilation<'a> {
@@ -58,6 +58,7 @@ impl Compilation<'_> {
             options: self.options(),
             limits: self.profile.limits,
             users: self.profile.users.clone(),
+            documents: IdentityDocuments::Signed,
             instance: instance(self.facts, &self.profile.instance, self.settings),
             dialects: BTreeMap::new(),
         };
@@ -137,6 +138,12 @@ impl Compilation<'_> {
                 Some(message) => {
                     let message = format!("role {}: {message}", role.name);
                     self.report("spec.roles", FindingReason::PolicyForbids, message);
+                }
+                None if role.provider.needs_service_account() && self.facts.pod.spec.service_account_name.is_none() => {
+                    let pod = &self.facts.pod.metadata.name;
+                    let message =
+                        format!("role {} is left out for pod {pod}: the pod has no ServiceAccount", role.name);
+                    self.report("spec.roles", FindingReason::RoleUnavailable, message);
                 }
                 None => {
                     allowed.insert(*dialect, role.clone());

@@ -23,7 +23,7 @@ pub(super) fn field_value(facts: &Facts, field: &FieldPath) -> Result<Option<Ite
         FieldPath::Label(key) => metadata.labels.get(key).cloned(),
         FieldPath::Annotation(key) => metadata.annotations.get(key).cloned(),
         FieldPath::NodeName => facts.pod.spec.node_name.clone(),
-        FieldPath::ServiceAccountName => Some(facts.pod.spec.service_account_name.clone()),
+        FieldPath::ServiceAccountName => facts.pod.spec.service_account_name.clone(),
         FieldPath::HostIp => addresses().first().map(ToString::to_string),
         FieldPath::HostIps => {
             let all = addresses().iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -41,7 +41,7 @@ pub(super) fn part(
     role: Option<Role>,
     settings: &Settings,
 ) -> DialectPart {
-    let uid = facts.pod.metadata.uid.as_str();
+    let uid = facts.pod.runtime_uid().as_str();
     let image = facts.pod.spec.image.as_str();
     let set = profile.and_then(|profile| profile.instance.image_id.as_ref()).map(ToString::to_string);
     let protocol = dialect.protocol();

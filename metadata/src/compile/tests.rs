@@ -5,6 +5,7 @@ mod host_network;
 mod instance;
 mod items;
 mod policies;
+mod static_pods;
 mod tags;
 mod user_data;
 mod without_profile;

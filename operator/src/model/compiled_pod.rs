@@ -51,7 +51,7 @@ impl ProfileKey {
 /// A changed pod.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PodUpdate {
-    /// The pod's UID.
+    /// The pod's UID in the container runtime.
     pub pod: PodUid,
     /// The node that the pod is or was bound to.
     pub node: String,

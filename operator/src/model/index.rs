@@ -6,6 +6,7 @@
 
 mod compilation;
 mod entries;
+mod mirror_pods;
 #[cfg(test)]
 mod tests;
 
@@ -35,7 +36,10 @@ use super::update::{PolicyObject, ReferencedObject, References};
 pub struct Index {
     settings: Settings,
     compile_fn: CompileFn,
+    /// The pods, by the UID of their object.
     pods: HashMap<PodUid, PodEntry>,
+    /// The mirror pods that claim to have a UID in the container runtime.
+    claimants: HashMap<PodUid, BTreeSet<PodUid>>,
     namespaces: HashMap<String, NamespaceEntry>,
     nodes: HashMap<String, NodeEntry>,
     /// Sorted by name: a finding names the first of several equally strict policies.
@@ -69,6 +73,7 @@ impl Index {
                 compile(facts, profiles, policies, sources, settings)
             },
             pods: HashMap::new(),
+            claimants: HashMap::new(),
             namespaces: HashMap::new(),
             nodes: HashMap::new(),
             policies: Vec::new(),
@@ -90,9 +95,9 @@ impl Index {
             }
             let compiled = compiled.map(Arc::new);
             let before = std::mem::replace(&mut pod.compiled, compiled.clone());
-            let node = pod.node.clone();
+            let (runtime_uid, node) = (pod.facts.runtime_uid().clone(), pod.node.clone());
             self.update_pods_by_profile(&uid, before.as_deref(), compiled.as_deref());
-            updates.push(PodUpdate { pod: uid, node, compiled });
+            updates.push(PodUpdate { pod: runtime_uid, node, compiled });
         }
         updates
     }
@@ -107,6 +112,12 @@ impl Index {
     #[must_use]
     pub fn pod(&self, uid: &PodUid) -> Option<(&str, Option<&Arc<CompiledPod>>)> {
         self.pods.get(uid).map(|pod| (pod.node.as_str(), pod.compiled.as_ref()))
+    }
+
+    /// Returns true if a node exists.
+    #[must_use]
+    pub fn has_node(&self, node: &str) -> bool {
+        self.nodes.get(node).is_some_and(|entry| entry.facts.is_some())
     }
 
     /// Returns the pods on which the status of a profile depends: UID, node and compiled pod.
@@ -184,12 +195,16 @@ impl Index {
         let Some(node) = facts.spec.node_name.clone() else { return self.remove_pod(&uid) };
         match self.pods.get_mut(&uid) {
             Some(known) if known.facts == facts && known.addresses == addresses => return,
-            Some(known) => (known.facts, known.addresses) = (facts, addresses),
-            None => {
+            Some(known) if known.facts.origin == facts.origin => (known.facts, known.addresses) = (facts, addresses),
+            known => {
+                if known.is_some() {
+                    self.remove_pod(&uid);
+                }
                 let namespace = facts.metadata.namespace.clone();
                 self.namespaces.entry(namespace).or_default().pods.insert(uid.clone());
                 self.nodes.entry(node.clone()).or_default().pods.insert(uid.clone());
                 self.pods.insert(uid.clone(), PodEntry { facts, addresses, node, compiled: None });
+                self.add_claim(&uid);
             }
         }
         self.pending_pods.insert(uid);
@@ -209,8 +224,9 @@ impl Index {
         self.remove_node_if_empty(&node);
         if let Some(compiled) = compiled {
             self.update_pods_by_profile(uid, Some(&compiled), None);
-            self.deleted_pods.push(PodUpdate { pod: uid.clone(), node, compiled: None });
+            self.deleted_pods.push(PodUpdate { pod: facts.runtime_uid().clone(), node, compiled: None });
         }
+        self.remove_claim(uid, &facts);
     }
 
     /// Sets the facts of a namespace, or removes them with `None`.

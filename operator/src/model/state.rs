@@ -25,8 +25,8 @@ pub struct OperatorState {
     feed: Feed,
     /// The last report of each node's agent. Empty unless this replica is the leader.
     pub(super) reports: HashMap<String, Report>,
-    /// Deleted nodes whose pods are not deleted yet.
-    deleted_nodes: BTreeSet<String>,
+    /// Nodes that do not exist and have pods: deleted nodes, and nodes that pods name without a scheduler.
+    missing_nodes: BTreeSet<String>,
     is_leader: bool,
 }
 
@@ -38,7 +38,7 @@ impl OperatorState {
             index: Index::new(settings),
             feed: Feed::new(epoch),
             reports: HashMap::new(),
-            deleted_nodes: BTreeSet::new(),
+            missing_nodes: BTreeSet::new(),
             is_leader: false,
         }
     }
@@ -51,12 +51,12 @@ impl OperatorState {
             StateUpdate::Namespace(facts) => self.index.set_namespace(&facts.metadata.name.clone(), Some(facts)),
             StateUpdate::NamespaceDeleted(name) => self.index.set_namespace(&name, None),
             StateUpdate::Node(facts) => {
-                self.deleted_nodes.remove(&facts.metadata.name);
+                self.missing_nodes.remove(&facts.metadata.name);
                 self.index.set_node(&facts.metadata.name.clone(), Some(facts));
             }
             StateUpdate::NodeDeleted(name) => {
                 self.index.set_node(&name, None);
-                self.deleted_nodes.insert(name);
+                self.missing_nodes.insert(name);
             }
             StateUpdate::Policy(object) => self.index.set_policy(*object),
             StateUpdate::PolicyDeleted(name) => self.index.remove_policy(&name),
@@ -92,9 +92,11 @@ impl OperatorState {
         let updates = self.index.apply_compiled(compiled);
         let changed_pods = updates.len();
         let nodes = self.feed.apply(updates);
+        let index = &self.index;
+        self.missing_nodes.extend(nodes.iter().filter(|node| !index.has_node(node)).cloned());
         // The pods of a deleted node can be deleted after it.
         let (feed, reports) = (&mut self.feed, &mut self.reports);
-        self.deleted_nodes.retain(|node| {
+        self.missing_nodes.retain(|node| {
             let has_pods = feed.has_pods(node);
             if !has_pods {
                 feed.remove_node(node);
@@ -129,17 +131,18 @@ impl OperatorState {
         &self.feed
     }
 
-    /// Returns true if a pod is bound to a node.
+    /// Returns true if a pod is bound to a node that exists.
     #[must_use]
     pub fn is_bound(&self, node: &str, uid: &PodUid) -> bool {
-        self.index.pod(uid).is_some_and(|(bound, _)| bound == node)
+        self.index.has_node(node) && self.index.pod(uid).is_some_and(|(bound, _)| bound == node)
     }
 
-    /// Returns a compiled pod if it is bound to this node.
+    /// Returns a compiled pod if it is bound to this node. Mirror pods are excluded: they have no credentials, user data or
+    /// documents.
     #[must_use]
     pub fn pod_on_node(&self, node: &str, uid: &PodUid) -> Option<&CompiledPod> {
         let (bound, compiled) = self.index.pod(uid)?;
-        compiled.filter(|_| bound == node).map(AsRef::as_ref)
+        compiled.filter(|_| bound == node && !self.index.is_mirror(uid)).map(AsRef::as_ref)
     }
 
     /// Returns and clears the profiles whose status may have changed.

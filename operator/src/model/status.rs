@@ -223,6 +223,7 @@ fn is_restriction(reason: FindingReason) -> bool {
     match reason {
         FindingReason::PolicyTightened
         | FindingReason::PolicyForbids
+        | FindingReason::RoleUnavailable
         | FindingReason::UserDataUnavailable
         | FindingReason::ItemUnavailable
         | FindingReason::ItemMisplaced

@@ -32,15 +32,15 @@ fn pod_metadata_is_kept_without_last_applied_annotation() {
 }
 
 #[test]
-fn pod_spec_has_default_account_and_first_image() {
+fn pod_spec_has_its_account_and_first_image() {
     let minimal = pod(&build_pod(json!({}), json!({ "serviceAccountName": "" }), json!({}))).unwrap().spec;
-    assert_eq!((minimal.service_account_name.as_str(), minimal.image.as_str()), ("default", ""));
+    assert_eq!((minimal.service_account_name, minimal.image.as_str()), (None, ""));
     let spec = json!({
         "serviceAccountName": "web", "nodeName": "n", "hostNetwork": true, "subdomain": "s", "hostname": "h",
         "containers": [{ "name": "a", "image": "img:1", "env": [{ "name": "X", "value": "y" }] }, { "name": "b", "image": "img:2" }],
     });
     let spec = pod(&build_pod(json!({}), spec, json!({}))).unwrap().spec;
-    assert_eq!((spec.service_account_name.as_str(), spec.image.as_str()), ("web", "img:1"));
+    assert_eq!((spec.service_account_name.as_deref(), spec.image.as_str()), (Some("web"), "img:1"));
     assert!(spec.host_network);
     assert_eq!([spec.node_name, spec.subdomain, spec.hostname].map(Option::unwrap), ["n", "s", "h"]);
 }
@@ -121,4 +121,35 @@ fn cordoned_node_has_one_unschedulable_taint() {
         (UNSCHEDULABLE_TAINT, "NoSchedule", first_seen())
     );
     assert_eq!(taints_of(json!([{ "key": UNSCHEDULABLE_TAINT, "effect": "NoSchedule" }])).len(), 1);
+}
+
+fn origin_of(metadata: Value) -> (PodOrigin, PodFacts) {
+    let facts = pod(&build_pod(metadata, json!({}), json!({}))).unwrap();
+    (facts.origin.clone(), facts)
+}
+
+#[test]
+fn pod_with_mirror_annotation_or_node_as_controller_is_a_mirror_pod() {
+    let owner = |kind: &str, controller: bool| json!([{ "apiVersion": "v1", "kind": kind, "name": "n", "uid": "1", "controller": controller }]);
+    let mirror = |value: &str| json!({ "annotations": { MIRROR_ANNOTATION: value } });
+    let of_node = PodOrigin::Mirror { static_uid: None };
+    assert_eq!(origin_of(json!({ "ownerReferences": owner("Node", true) })).0, of_node);
+    assert_eq!(origin_of(json!({ "ownerReferences": owner("Node", false) })).0, PodOrigin::Client);
+    assert_eq!(origin_of(json!({ "ownerReferences": owner("ReplicaSet", true) })).0, PodOrigin::Client);
+    assert_eq!(origin_of(mirror("")).0, of_node);
+    assert_eq!(origin_of(mirror("not a UID")).0, of_node);
+    let (origin, facts) = origin_of(mirror("0b1d6f0a52c44a308f2e5d9a3c7e1001"));
+    assert_eq!(origin, PodOrigin::Mirror { static_uid: Some("0b1d6f0a52c44a308f2e5d9a3c7e1001".try_into().unwrap()) });
+    assert_eq!(facts.runtime_uid().as_str(), "0b1d6f0a52c44a308f2e5d9a3c7e1001");
+    assert_eq!(facts.metadata.uid.as_str(), "6f1c2a52");
+}
+
+#[test]
+fn mirror_annotation_after_the_kept_annotations_is_read() {
+    let mut annotations: BTreeMap<String, String> =
+        (0..=MAX_ANNOTATIONS).map(|number| (format!("a{number}"), String::new())).collect();
+    annotations.insert(MIRROR_ANNOTATION.to_owned(), "x".repeat(MAX_VALUE_BYTES + 1));
+    let (origin, facts) = origin_of(json!({ "annotations": annotations }));
+    assert!(!facts.metadata.annotations.contains_key(MIRROR_ANNOTATION));
+    assert_eq!(origin, PodOrigin::Mirror { static_uid: None });
 }

@@ -10,7 +10,7 @@ pub(in crate::validation_tests) fn policies() -> Vec<SpecCase> {
             "all fields",
             "namespaceSelector: {matchLabels: {env: prod}}\nhttpTokens: required\nmaxHopLimit: 64\nallowedDialects: [ec2]\n\
              allowedProviders: [secret, awsWebIdentity, awsAssumeRole, aliyunOidc]\nallowedRoleNames: ['team-*']\n\
-             allowedRoleArns: ['arn:aws:iam::*:role/?']\nallowedHostNetwork: [Node]\nwithoutProfile: Facts\n",
+             allowedRoleArns: ['arn:aws:iam::*:role/?']\nallowedHostNetwork: [Node]\nwithoutProfile: Facts\nstaticPods: Facts\n",
         ),
         accepted("empty lists", "allowedDialects: []\nallowedRoleNames: []"),
         rejected_with(
@@ -23,6 +23,7 @@ pub(in crate::validation_tests) fn policies() -> Vec<SpecCase> {
         rejected_with("duplicate dialect", "allowedDialects: [ec2, ec2]", "duplicate", "duplicate value"),
         rejected_with("unknown provider", "allowedProviders: [vault]", "unsupported", "unknown variant"),
         rejected_with("unknown hostNetwork mode", "allowedHostNetwork: [node]", "unsupported", "unknown variant"),
+        rejected_with("unknown staticPods", "staticPods: Allow", "unsupported", "unknown variant"),
         rejected_with("unknown withoutProfile", "withoutProfile: Allow", "unsupported", "unknown variant"),
         rejected_with(
             "pattern with a space",

@@ -78,7 +78,7 @@ fn profile_with_service_accounts_matches_only_their_pods() {
     let mut case = Case::new();
     case.profile_mut().service_accounts = ["web".to_owned(), "worker".to_owned()].into();
     assert_eq!(winner(&case), None);
-    case.facts.pod.spec.service_account_name = "worker".to_owned();
+    case.facts.pod.spec.service_account_name = Some("worker".to_owned());
     assert_eq!(winner(&case).unwrap(), "own");
 }
 

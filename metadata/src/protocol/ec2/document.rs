@@ -17,9 +17,9 @@ pub(super) fn name(item: DocumentForm) -> &'static str {
     }
 }
 
-/// Returns the text of the document, or `None` if the pod does not have this dialect.
+/// Returns the text of the document, or `None` if the pod has none in this dialect.
 pub(super) fn document(workload: &Workload, link: &Link) -> Option<String> {
-    let (part, instance) = (workload.part(Dialect::Ec2)?, &workload.instance);
+    let (part, instance) = (workload.documented_part(Dialect::Ec2)?, &workload.instance);
     let account = part.account.as_ref().map(ToString::to_string);
     let private_ip = link.ipv4.first().map(ToString::to_string);
     let text = |value: &Option<String>| value.clone();

@@ -44,7 +44,7 @@ fn own_leaves(workload: &Workload, part: &DialectPart, link: &Link) -> TreeBuild
     for (key, value) in &part.tags {
         tree.text(v::V2021_03_23, format!("meta-data/tags/instance/{key}"), value.as_str());
     }
-    dynamic(&mut tree);
+    dynamic(&mut tree, workload);
     tree
 }
 
@@ -167,8 +167,11 @@ fn placement(tree: &mut TreeBuilder, instance: &Instance) {
     tree.text_if(v::V2020_08_24, "meta-data/placement/region", instance.region.as_deref());
 }
 
-fn dynamic(tree: &mut TreeBuilder) {
+fn dynamic(tree: &mut TreeBuilder, workload: &Workload) {
     tree.text(v::V2009_04_04, "dynamic/fws/instance-monitoring", "disabled");
+    if workload.documented_part(Dialect::Ec2).is_none() {
+        return;
+    }
     for item in [DocumentForm::Document, DocumentForm::Signature, DocumentForm::Pkcs7, DocumentForm::Rsa2048] {
         let path = format!("dynamic/instance-identity/{}", document::name(item));
         tree.leaf(v::V2009_04_04, path, LeafValue::Document(item));

@@ -18,10 +18,10 @@ pub(super) fn name(item: DocumentForm) -> Option<&'static str> {
     }
 }
 
-/// Returns the text of the document, or `None` if the pod does not have this dialect. An audience is an additional
-/// last member.
+/// Returns the text of the document, or `None` if the pod has none in this dialect. An audience is an additional last
+/// member.
 pub(super) fn document(workload: &Workload, link: &Link, audience: Option<&str>) -> Option<String> {
-    let (part, instance) = (workload.part(Dialect::Ecs)?, &workload.instance);
+    let (part, instance) = (workload.documented_part(Dialect::Ecs)?, &workload.instance);
     let text = |value: Option<String>| serde_json::Value::from(value.unwrap_or_default());
     let members = [
         ("zone-id", text(instance.zone.clone())),

@@ -51,7 +51,8 @@ fn own_leaves(workload: &Workload, part: &DialectPart, link: &Link) -> TreeBuild
     for (key, value) in &part.tags {
         tree.text(ALWAYS, format!("meta-data/tags/instance/{key}"), value.as_str());
     }
-    for item in [DocumentForm::Document, DocumentForm::Pkcs7] {
+    let documents = [DocumentForm::Document, DocumentForm::Pkcs7].into_iter();
+    for item in documents.filter(|_| workload.documented_part(Dialect::Ecs).is_some()) {
         if let Some(name) = document::name(item) {
             tree.leaf(ALWAYS, format!("dynamic/instance-identity/{name}"), LeafValue::Document(item));
         }

@@ -12,7 +12,7 @@ use crate::agents::connections::PeerConnection;
 use crate::agents::token_review::{AgentIdentity, AuthError};
 use crate::metrics::RejectedReason;
 
-/// An authenticated agent whose own pod exists on its node.
+/// An authenticated agent whose own pod exists on its node, which exists too.
 #[derive(Debug)]
 pub(super) struct Agent(pub(super) AgentIdentity);
 
@@ -42,9 +42,11 @@ impl FromRequestParts<Arc<Api>> for Agent {
             tracing::info!(
                 node = agent.node,
                 agent_pod = %agent.pod,
-                "the agent's own pod is deleted or not known yet; the agent must retry later (503)"
+                "the agent's own pod or node is deleted or not known yet; the agent must retry later (503)"
             );
-            return Err(retry_later_response("the agent's own pod is deleted or not known to this replica yet"));
+            return Err(retry_later_response(
+                "the agent's own pod or node is deleted or not known to this replica yet",
+            ));
         }
         Ok(Self(agent))
     }

@@ -149,6 +149,15 @@ async fn agent_whose_own_pod_is_not_on_its_node_gets_503() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn agent_whose_node_does_not_exist_gets_503() {
+    let mut fixture = Fixture::synced();
+    fixture.updates_tx.send(StateUpdate::NodeDeleted("n1".to_owned())).await.unwrap();
+    fixture::flush(&fixture.updates_tx).await;
+    let response = fixture.call(Method::GET, WORKLOADS, &Value::Null).await;
+    assert_eq!((response.status, response.retry_after), (503, true));
+}
+
+#[tokio::test(start_paused = true)]
 async fn list_has_the_pods_of_the_agents_node_only() {
     let response = Fixture::synced().call(Method::GET, WORKLOADS, &Value::Null).await;
     let text = response.body.to_string();

@@ -24,7 +24,7 @@ const INTERNAL_ERROR: &str = "internal error: the pod could not be compiled; see
 /// The function that compiles one pod. Tests replace it.
 pub(super) type CompileFn = fn(&Facts, &[&Profile], &[Policy], &Sources, &Settings) -> Compiled;
 
-/// Compiled pods. `None`: nothing can be compiled for the pod yet.
+/// Compiled pods, by the UID of their object. `None`: agents do not get the pod.
 pub type CompiledPods = Vec<(PodUid, Option<CompiledPod>)>;
 
 impl Index {
@@ -48,9 +48,10 @@ impl Index {
         })
     }
 
-    /// Returns `None` if the pod is unknown or its namespace is not known yet: policies select by its labels.
+    /// Returns `None` if the pod is unknown, its namespace is not known yet (policies select by its labels), or it is a mirror
+    /// pod with the UID of another pod.
     fn compile_pod(&self, uid: &PodUid) -> Option<CompiledPod> {
-        let pod = self.pods.get(uid)?;
+        let pod = self.pods.get(uid).filter(|_| self.has_own_uid(uid))?;
         let namespace: &NamespaceEntry = self.namespaces.get(&pod.facts.metadata.namespace)?;
         let facts = Facts {
             pod: (*pod.facts).clone(),
@@ -77,7 +78,8 @@ fn deny(facts: &Facts, profiles: &[&Profile], panic: &(dyn Any + Send)) -> Compi
         error,
         "internal error: compiling a pod panicked; the pod is denied"
     );
-    let pod = PodRef { namespace: metadata.namespace.clone(), name: metadata.name.clone(), uid: metadata.uid.clone() };
+    let uid = facts.pod.runtime_uid().clone();
+    let pod = PodRef { namespace: metadata.namespace.clone(), name: metadata.name.clone(), uid };
     let matching = profiles.iter().filter(|profile| profile.matches(&facts.pod));
     let findings = matching.map(|profile| Finding {
         profile: Some(profile.object.clone()),

@@ -1,6 +1,9 @@
+mod mirror_pods;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use podmeta_agent_api::WatchChange;
 use podmeta_agent_api::calls::{CredentialsRequest, CredentialsResponse, PodReport, ProfileGeneration};
 use podmeta_crds::field::FieldError;
 use podmeta_crds::manifests::{ManifestFile, load};
@@ -17,7 +20,7 @@ use super::*;
 use crate::agents::broker::{self, BrokerError};
 use crate::model::index::SecretUnavailable;
 use crate::model::profile::{InvalidSpec, ProfileObject, ValidSpec};
-use crate::model::update::ReferencedObject;
+use crate::model::update::{PolicyObject, ReferencedObject};
 
 const OBJECTS: &str = "
 apiVersion: v1
@@ -291,7 +294,7 @@ fn pods_of_a_deleted_node_are_served_until_they_are_deleted() {
         state.feed().since("n1", &list.resource_version, 1).is_err(),
         "an agent on a new node with the same name must list again"
     );
-    assert!(state.feed().list("n1").items.is_empty() && state.reports.is_empty() && state.deleted_nodes.is_empty());
+    assert!(state.feed().list("n1").items.is_empty() && state.reports.is_empty() && state.missing_nodes.is_empty());
 }
 
 #[test]
