@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Node;
-use kube::Client;
 use kube::api::Api;
+use kube::config::{AuthInfo, Kubeconfig};
 use kube::runtime::wait::await_condition;
+use kube::{Client, Config};
 use podmeta_cluster::kubernetes::node;
 use podmeta_cluster::layout::{ClusterName, MachineName, NodeId};
+use podmeta_cluster::machine::init::STATE_MOUNT;
 use podmeta_cluster::machine::{MachineService, RunningMachine, command_output};
 use podmeta_cluster::programs::KUBERNETES_MODULE;
 use tokio::process::Command;
@@ -70,6 +72,30 @@ impl TestNode {
         let timeout = tokio::time::timeout(Duration::from_secs(60), condition).await;
         timeout.with_context(|| format!("node {} is not Ready after a kubelet restart", self.name))??;
         Ok(())
+    }
+
+    /// Returns the configuration of an administrator's client with the credential of the node's kubelet in its place.
+    pub(crate) async fn kubelet_config(&self, administrator: Config) -> Result<Config> {
+        let auth_info = match &self.access {
+            NodeAccess::Namespaces(_) => {
+                let kubeconfig = self.sh(&format!("cat {STATE_MOUNT}/kubelet.kubeconfig")).await?;
+                let users = Kubeconfig::from_yaml(&kubeconfig)?.auth_infos;
+                let user = users.into_iter().next().and_then(|user| user.auth_info);
+                user.context("the kubelet's kubeconfig has no user")?
+            }
+            NodeAccess::Docker => {
+                let pem = self.sh("base64 -w0 /var/lib/kubelet/pki/kubelet-client-current.pem").await?;
+                AuthInfo {
+                    client_certificate_data: Some(pem.clone()),
+                    client_key_data: Some(pem.into()),
+                    ..AuthInfo::default()
+                }
+            }
+            NodeAccess::None => bail!("{}", self.no_access()),
+        };
+        let mut config = administrator;
+        config.auth_info = auth_info;
+        Ok(config)
     }
 
     /// Kills a program of the node. `cluster up`, or elsewhere the kubelet, starts it again.

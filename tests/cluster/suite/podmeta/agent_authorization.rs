@@ -18,7 +18,7 @@ use super::fixtures::{SECRET_ACCESS_KEY, access_key_secret, profile};
 use crate::kit::{self, AGENT_ACCOUNT, Podmeta, TestNamespace, client_pod, eventually};
 
 /// The pod that sends requests to the operator, with tokens that the test requested.
-const ATTACKER: &str = "attacker";
+pub(super) const ATTACKER: &str = "attacker";
 /// The UID of a pod that never existed.
 const UNKNOWN_POD: &str = "0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e1001";
 
@@ -45,7 +45,7 @@ print(count, int(time.monotonic() - started))
 ";
 
 /// Requests a token of a ServiceAccount, bound to a pod if one is given.
-async fn request_token(
+pub(super) async fn request_token(
     namespace: &TestNamespace,
     account: &str,
     audience: Option<&str>,
@@ -68,7 +68,7 @@ async fn request_token(
 }
 
 /// Sends a request to the operator from the attacker's pod. Returns the status code and the body.
-async fn send(
+pub(super) async fn send(
     namespace: &TestNamespace,
     token: &str,
     method: &str,
@@ -84,7 +84,7 @@ async fn send(
     Ok((status.to_owned(), body.to_owned()))
 }
 
-async fn agent_pod(podmeta: &Podmeta, node: &str) -> Result<Pod> {
+pub(super) async fn agent_pod(podmeta: &Podmeta, node: &str) -> Result<Pod> {
     Ok(podmeta.system.api::<Pod>().get(&podmeta.agent_on(node).await?).await?)
 }
 
