@@ -33,8 +33,18 @@ impl Agent {
 
     /// Returns the number of packets that the limit of new connections has dropped.
     pub(crate) fn dropped_connections(&self) -> u64 {
+        self.dropped("@rates")
+    }
+
+    /// Returns the number of IPv6 packets that were dropped because their source belongs to another link.
+    pub(crate) fn dropped_foreign_sources(&self) -> u64 {
+        self.dropped("fib saddr")
+    }
+
+    /// Returns the packet counter of the filter's rule that contains a text.
+    fn dropped(&self, rule: &str) -> u64 {
         let rules = run(&self.netns, "nft list chain inet podmeta_agent arriving");
-        let rule = rules.lines().find(|line| line.contains("@rates")).unwrap();
+        let rule = rules.lines().find(|line| line.contains(rule)).unwrap();
         rule.split("packets ").last().unwrap().split(' ').next().unwrap().parse().unwrap()
     }
 

@@ -148,6 +148,7 @@ async fn neighbours_link_address_as_source_gets_no_response() {
         assert!(request(&pods[1], service.parse().unwrap()).is_err(), "{service}");
         assert_eq!(request(&pods[0], service.parse().unwrap()).unwrap(), interface_of(&agent, 0), "{service}");
     }
+    assert!(agent.dropped_foreign_sources() > 0, "the reverse path filter of IPv4 drops without a rule");
 }
 
 #[tokio::test]
