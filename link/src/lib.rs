@@ -11,6 +11,7 @@ pub mod alias;
 pub mod cni;
 
 pub mod guard;
+pub mod install;
 pub mod netns;
 mod nft;
 pub mod pod_link;

@@ -1,0 +1,155 @@
+//! Files of the node: the plugin's program and our CNI configuration.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use crate::cni::conflist::{self, ConflistError, FILE_NAME, File, PLUGIN_TYPE, Settings};
+
+/// State of our CNI configuration after [`write_conflist`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConflistState {
+    /// It was up to date.
+    Current,
+    /// It was written.
+    Written,
+    /// It does not exist, or was removed, for this reason.
+    Absent(ConflistError),
+}
+
+/// Copies the plugin's program into the directory of CNI plugins. A runtime sees either the old or the new file.
+///
+/// # Errors
+/// If the program cannot be read, or the directory cannot be written.
+pub fn copy_plugin(program: &Path, directory: &Path) -> Result<()> {
+    let content = std::fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+    replace(&directory.join(PLUGIN_TYPE), &content, 0o755)
+}
+
+/// Makes our CNI configuration from the first valid one of the directory. Removes ours if there is none. Idempotent.
+///
+/// # Errors
+/// If the directory cannot be read or written.
+pub fn write_conflist(directory: &Path, settings: Settings) -> Result<ConflistState> {
+    let path = directory.join(FILE_NAME);
+    let files = read_files(directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    match conflist::render(&files, settings) {
+        Ok(content) if files.iter().any(|file| file.path == path && file.content == content.as_bytes()) => {
+            Ok(ConflistState::Current)
+        }
+        Ok(content) => {
+            replace(&path, content.as_bytes(), 0o600)?;
+            Ok(ConflistState::Written)
+        }
+        Err(reason) => {
+            remove_conflist(directory)?;
+            Ok(ConflistState::Absent(reason))
+        }
+    }
+}
+
+/// Removes our CNI configuration. It is no error if it does not exist.
+///
+/// # Errors
+/// If the file cannot be removed.
+pub fn remove_conflist(directory: &Path) -> Result<()> {
+    let path = directory.join(FILE_NAME);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads all files of a directory. A file that disappears meanwhile is skipped.
+fn read_files(directory: &Path) -> io::Result<Vec<File>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        match std::fs::read(&path) {
+            Ok(content) => files.push(File { path, content }),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(files)
+}
+
+/// Replaces a file by renaming a temporary one. The temporary name has no extension that a runtime reads.
+fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let write = || {
+        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+        std::fs::write(&temporary, content)?;
+        std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(mode))?;
+        std::fs::rename(&temporary, path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &str = r#"{"name":"pods","cniVersion":"1.0.0","plugins":[{"type":"bridge"}]}"#;
+
+    fn write(directory: &Path) -> ConflistState {
+        write_conflist(directory, Settings::default()).unwrap()
+    }
+
+    #[test]
+    fn conflist_follows_the_source() {
+        let directory = tempfile::tempdir().unwrap();
+        let source = directory.path().join("10-pods.conflist");
+        std::fs::write(&source, LIST).unwrap();
+        assert_eq!(write(directory.path()), ConflistState::Written);
+        assert_eq!(write(directory.path()), ConflistState::Current);
+        std::fs::write(&source, LIST.replace("bridge", "ptp")).unwrap();
+        assert_eq!(write(directory.path()), ConflistState::Written);
+        let ours = std::fs::read_to_string(directory.path().join(FILE_NAME)).unwrap();
+        assert!(ours.contains("ptp") && ours.contains(PLUGIN_TYPE), "{ours}");
+        assert_eq!(
+            std::fs::read_to_string(&source).unwrap(),
+            LIST.replace("bridge", "ptp"),
+            "the source is not written"
+        );
+    }
+
+    #[test]
+    fn conflist_is_restored_after_a_change_or_removal() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("10-pods.conflist"), LIST).unwrap();
+        assert_eq!(write(directory.path()), ConflistState::Written);
+        std::fs::write(directory.path().join(FILE_NAME), LIST).unwrap();
+        assert_eq!(write(directory.path()), ConflistState::Written);
+        std::fs::remove_file(directory.path().join(FILE_NAME)).unwrap();
+        assert_eq!(write(directory.path()), ConflistState::Written);
+    }
+
+    #[test]
+    fn conflist_is_removed_with_the_last_source() {
+        let directory = tempfile::tempdir().unwrap();
+        let source = directory.path().join("10-pods.conflist");
+        std::fs::write(&source, LIST).unwrap();
+        assert_eq!(write(directory.path()), ConflistState::Written);
+        std::fs::write(&source, "{").unwrap();
+        assert_eq!(write(directory.path()), ConflistState::Absent(ConflistError::NoSource));
+        assert!(!directory.path().join(FILE_NAME).exists());
+    }
+
+    #[test]
+    fn plugin_is_replaced_and_executable() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("program");
+        for content in ["old", "new"] {
+            std::fs::write(&program, content).unwrap();
+            copy_plugin(&program, directory.path()).unwrap();
+            let plugin = directory.path().join(PLUGIN_TYPE);
+            assert_eq!(std::fs::read_to_string(&plugin).unwrap(), content);
+            assert_eq!(std::fs::metadata(&plugin).unwrap().permissions().mode() & 0o777, 0o755);
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2, "no temporary file is left");
+    }
+}
