@@ -9,7 +9,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -27,6 +27,10 @@ const UPDATE_BATCH_SIZE: usize = 4096;
 
 /// The maximum number of pods that are compiled before agents get them and more updates are applied.
 const COMPILE_BATCH_SIZE: usize = 1024;
+
+/// The time after which a batch ends early. Its remaining pods are compiled in later batches. The result of a pod does not
+/// depend on it.
+const COMPILE_BATCH_DURATION: Duration = Duration::from_millis(100);
 
 /// The reconcile task.
 #[derive(Debug)]
@@ -112,9 +116,11 @@ impl Reconciler {
 
     fn compile_batch(&self) {
         let started = Instant::now();
-        let compiled = self.shared.read().compile(COMPILE_BATCH_SIZE);
+        let batch = self.shared.write().take_batch(COMPILE_BATCH_SIZE);
+        // The state is not locked meanwhile.
+        let compiled = batch.compile(|| started.elapsed() >= COMPILE_BATCH_DURATION);
         let pods = compiled.len();
-        let (nodes, changed_pods) = self.shared.write().apply_compiled(compiled);
+        let (nodes, changed_pods) = self.shared.write().apply_compiled(&batch, compiled);
         if pods > 0 {
             self.shared.metrics.record_compile(pods, changed_pods, started.elapsed());
         }

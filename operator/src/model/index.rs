@@ -1,35 +1,34 @@
 //! The objects of the cluster and the compiled pods. A change marks the pods that it affects as pending. Pending pods are
 //! compiled together, once, for any number of changes. The index knows no API server, agent or clock.
 //!
-//! [`Index::compile`] only reads the index, so other tasks can read it at the same time. [`Index::apply_compiled`] stores
-//! the result.
+//! [`Index::take_batch`] copies the inputs of some pending pods. They are compiled without the index, so other tasks can use
+//! it at the same time. [`Index::apply_compiled`] stores the result.
 
+mod changes;
 mod compilation;
 mod entries;
 mod mirror_pods;
+mod pending;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use podmeta_metadata::compile::{Settings, compile};
 use podmeta_metadata::credentials::SecretData;
-use podmeta_metadata::facts::{NamespaceFacts, NodeFacts, PodFacts};
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::policy::Policy;
-use podmeta_metadata::profile::{KeyRef, Profile};
+use podmeta_metadata::profile::KeyRef;
 
 use compilation::CompileFn;
-pub use compilation::CompiledPods;
-use entries::{NamespaceEntry, NodeEntry, PodEntry, keep_taint_times};
+pub use compilation::{CompileBatch, CompiledPods};
+use entries::{NamespaceEntry, NodeEntry, PodEntry};
+use pending::PendingPods;
 
 use super::compiled_pod::{CompiledPod, PodUpdate, ProfileKey};
-use super::profile::ProfileObject;
 use super::profile_state::ProfileState;
-use super::update::{PolicyObject, ReferencedObject, References};
+use super::update::{ReferencedObject, References};
 
 /// The index.
 #[derive(Debug)]
@@ -47,7 +46,7 @@ pub struct Index {
     /// The pods on which the status of each profile depends.
     pods_by_profile: HashMap<ProfileKey, BTreeSet<PodUid>>,
     /// The pods to compile.
-    pending_pods: BTreeSet<PodUid>,
+    pending_pods: PendingPods,
     /// Deleted pods whose agents do not know it yet.
     deleted_pods: Vec<PodUpdate>,
     /// The profiles whose status may have changed.
@@ -78,19 +77,21 @@ impl Index {
             nodes: HashMap::new(),
             policies: Vec::new(),
             pods_by_profile: HashMap::new(),
-            pending_pods: BTreeSet::new(),
+            pending_pods: PendingPods::default(),
             deleted_pods: Vec::new(),
             changed_profiles: BTreeSet::new(),
         }
     }
 
-    /// Stores compiled pods and returns the pods that changed, including deleted ones.
-    pub fn apply_compiled(&mut self, compiled: CompiledPods) -> Vec<PodUpdate> {
+    /// Stores the compiled pods of a batch and returns the pods that changed, including deleted ones. A pod that an update
+    /// affected after the batch was taken keeps its previous state, and stays pending. So do pods that were not compiled.
+    pub fn apply_compiled(&mut self, batch: &CompileBatch, compiled: CompiledPods) -> Vec<PodUpdate> {
         let mut updates = std::mem::take(&mut self.deleted_pods);
+        let mut left: BTreeSet<&PodUid> = batch.pods().collect();
         for (uid, compiled) in compiled {
-            self.pending_pods.remove(&uid);
+            left.remove(&uid);
             let Some(pod) = self.pods.get_mut(&uid) else { continue };
-            if pod.compiled.as_deref() == compiled.as_ref() {
+            if self.pending_pods.contains(&uid) || pod.compiled.as_deref() == compiled.as_ref() {
                 continue;
             }
             let compiled = compiled.map(Arc::new);
@@ -98,6 +99,11 @@ impl Index {
             let (runtime_uid, node) = (pod.facts.runtime_uid().clone(), pod.node.clone());
             self.update_pods_by_profile(&uid, before.as_deref(), compiled.as_deref());
             updates.push(PodUpdate { pod: runtime_uid, node, compiled });
+        }
+        for uid in left {
+            if let Some(pod) = self.pods.get(uid) {
+                self.pending_pods.insert(&pod.facts.metadata.namespace, uid.clone());
+            }
         }
         updates
     }
@@ -189,175 +195,6 @@ impl Index {
         self.changed_profiles.extend(profiles);
     }
 
-    /// Adds or replaces a pod. A pod never changes its namespace or node. A pod without a node is removed.
-    pub fn set_pod(&mut self, facts: Box<PodFacts>, addresses: Vec<IpAddr>) {
-        let uid = facts.metadata.uid.clone();
-        let Some(node) = facts.spec.node_name.clone() else { return self.remove_pod(&uid) };
-        match self.pods.get_mut(&uid) {
-            Some(known) if known.facts == facts && known.addresses == addresses => return,
-            Some(known) if known.facts.origin == facts.origin => (known.facts, known.addresses) = (facts, addresses),
-            known => {
-                if known.is_some() {
-                    self.remove_pod(&uid);
-                }
-                let namespace = facts.metadata.namespace.clone();
-                self.namespaces.entry(namespace).or_default().pods.insert(uid.clone());
-                self.nodes.entry(node.clone()).or_default().pods.insert(uid.clone());
-                self.pods.insert(uid.clone(), PodEntry { facts, addresses, node, compiled: None });
-                self.add_claim(&uid);
-            }
-        }
-        self.pending_pods.insert(uid);
-    }
-
-    /// Removes a pod.
-    pub fn remove_pod(&mut self, uid: &PodUid) {
-        self.pending_pods.remove(uid);
-        let Some(PodEntry { facts, node, compiled, .. }) = self.pods.remove(uid) else { return };
-        if let Some(namespace) = self.namespaces.get_mut(&facts.metadata.namespace) {
-            namespace.pods.remove(uid);
-        }
-        self.remove_namespace_if_empty(&facts.metadata.namespace);
-        if let Some(entry) = self.nodes.get_mut(&node) {
-            entry.pods.remove(uid);
-        }
-        self.remove_node_if_empty(&node);
-        if let Some(compiled) = compiled {
-            self.update_pods_by_profile(uid, Some(&compiled), None);
-            self.deleted_pods.push(PodUpdate { pod: facts.runtime_uid().clone(), node, compiled: None });
-        }
-        self.remove_claim(uid, &facts);
-    }
-
-    /// Sets the facts of a namespace, or removes them with `None`.
-    pub fn set_namespace(&mut self, name: &str, facts: Option<NamespaceFacts>) {
-        let entry = self.namespaces.entry(name.to_owned()).or_default();
-        if entry.facts != facts {
-            entry.facts = facts;
-            self.pending_pods.extend(entry.pods.iter().cloned());
-        }
-        self.remove_namespace_if_empty(name);
-    }
-
-    /// Sets the facts of a node, or removes them with `None`.
-    pub fn set_node(&mut self, name: &str, mut facts: Option<NodeFacts>) {
-        let entry = self.nodes.entry(name.to_owned()).or_default();
-        if let (Some(known), Some(facts)) = (&entry.facts, &mut facts) {
-            keep_taint_times(known, facts);
-        }
-        if entry.facts != facts {
-            entry.facts = facts;
-            self.pending_pods.extend(entry.pods.iter().cloned());
-        }
-        self.remove_node_if_empty(name);
-    }
-
-    /// Adds or replaces a profile. It affects the pods that it selects now and those that it selected before.
-    pub fn set_profile(&mut self, object: ProfileObject) {
-        let key = ProfileKey::of(&object.reference);
-        let entry = self.namespaces.entry(key.namespace.clone()).or_default();
-        let previous = entry.profiles.remove(&key.name);
-        let before = previous.as_ref().and_then(ProfileState::profile).cloned();
-        let is_same =
-            |previous: &ProfileState| previous.reference == object.reference && previous.status == object.status;
-        if !previous.as_ref().is_some_and(is_same) {
-            self.changed_profiles.insert(key.clone());
-        }
-        let previous = previous.filter(|previous| previous.reference.uid == object.reference.uid);
-        let next = ProfileState::next(previous, object);
-        let changed = before.as_ref() != next.profile();
-        let affected: Vec<&Profile> = before.iter().chain(next.profile()).filter(|_| changed).collect();
-        self.pending_pods.extend(entry.selected_pods(&self.pods, &affected));
-        entry.profiles.insert(key.name, next);
-    }
-
-    /// Removes a profile.
-    pub fn remove_profile(&mut self, key: &ProfileKey) {
-        let Some(entry) = self.namespaces.get_mut(&key.namespace) else { return };
-        let Some(previous) = entry.profiles.remove(&key.name) else { return };
-        let affected: Vec<&Profile> = previous.profile().into_iter().collect();
-        self.pending_pods.extend(entry.selected_pods(&self.pods, &affected));
-        self.changed_profiles.insert(key.clone());
-        self.remove_namespace_if_empty(&key.namespace);
-    }
-
-    /// Adds or replaces a policy. An invalid policy leaves the last valid one in effect: removing it would allow what it
-    /// forbids. If there is none, the strictest policy takes its place.
-    pub fn set_policy(&mut self, object: PolicyObject) {
-        let PolicyObject { name, spec } = object;
-        match spec {
-            Ok(policy) => self.replace_policy(&name, Some(policy)),
-            Err(_) if self.policies.iter().any(|policy| policy.name == name) => {}
-            Err(_) => self.replace_policy(&name, Some(Policy::strictest(name.clone()))),
-        }
-    }
-
-    /// Removes a policy.
-    pub fn remove_policy(&mut self, name: &str) {
-        self.replace_policy(name, None);
-    }
-
-    /// A policy affects the pods of the namespaces that it selects now and those that it selected before.
-    fn replace_policy(&mut self, name: &str, new: Option<Policy>) {
-        let position = self.policies.iter().position(|policy| policy.name == name);
-        let old = position.map(|position| self.policies.remove(position));
-        if old != new {
-            let is_selected = |facts: &NamespaceFacts| {
-                [&old, &new].into_iter().flatten().any(|policy| policy.namespaces.matches(&facts.metadata.labels))
-            };
-            let selected = self.namespaces.values().filter(|entry| entry.facts.as_ref().is_some_and(is_selected));
-            self.pending_pods.extend(selected.flat_map(|entry| entry.pods.iter().cloned()));
-        }
-        self.policies.extend(new);
-        self.policies.sort_by(|one, other| one.name.cmp(&other.name));
-    }
-
-    /// Sets the data of a Secret. It affects the status of the profiles that refer to it, but no compiled pod.
-    pub fn set_secret(&mut self, namespace: String, name: String, data: Option<SecretData>) {
-        let entry = self.namespaces.entry(namespace.clone()).or_default();
-        for (profile, state) in &entry.profiles {
-            if state.profile().is_some_and(|profile| profile.secret_names().any(|secret| secret == name)) {
-                let key = ProfileKey { namespace: namespace.clone(), name: profile.clone() };
-                self.changed_profiles.insert(key);
-            }
-        }
-        entry.secrets.insert(name, data);
-    }
-
-    /// Sets the values of a ConfigMap's keys. It affects the pods of the profiles that refer to a changed key.
-    pub fn set_config_map(&mut self, namespace: &str, name: &str, values: BTreeMap<String, Bytes>) {
-        let entry = self.namespaces.entry(namespace.to_owned()).or_default();
-        let old: BTreeMap<KeyRef, Bytes> = entry.config_map_values.extract_if(.., |key, _| key.name == name).collect();
-        let new: BTreeMap<KeyRef, Bytes> =
-            values.into_iter().map(|(key, value)| (KeyRef { name: name.to_owned(), key }, value)).collect();
-        let refers_to_change = |profile: &&Profile| {
-            profile.config_map_key().is_some_and(|key| key.name == name && old.get(key) != new.get(key))
-        };
-        let affected: Vec<&Profile> = entry.effective_profiles().into_iter().filter(refers_to_change).collect();
-        self.pending_pods.extend(entry.selected_pods(&self.pods, &affected));
-        entry.config_map_values.extend(new);
-        self.remove_namespace_if_empty(namespace);
-    }
-
-    /// Removes a Secret, or these keys of a ConfigMap.
-    pub fn drop_reference(&mut self, object: &ReferencedObject, keys: &BTreeSet<String>) {
-        match object {
-            ReferencedObject::Secret { namespace, name } => {
-                if let Some(entry) = self.namespaces.get_mut(namespace) {
-                    entry.secrets.remove(name);
-                }
-                self.remove_namespace_if_empty(namespace);
-            }
-            ReferencedObject::ConfigMap { namespace, name } => {
-                let Some(entry) = self.namespaces.get(namespace) else { return };
-                let values = entry.config_map_values.iter();
-                let kept = values.filter(|(value, _)| value.name == *name && !keys.contains(&value.key));
-                let kept = kept.map(|(value, bytes)| (value.key.clone(), bytes.clone())).collect();
-                self.set_config_map(namespace, name, kept);
-            }
-        }
-    }
-
     fn update_pods_by_profile(&mut self, pod: &PodUid, before: Option<&CompiledPod>, after: Option<&CompiledPod>) {
         let before = before.map(CompiledPod::related_profiles).unwrap_or_default();
         let after = after.map(CompiledPod::related_profiles).unwrap_or_default();
@@ -373,17 +210,5 @@ impl Index {
             self.pods_by_profile.entry(profile.clone()).or_default().insert(pod.clone());
         }
         self.changed_profiles.extend(before.into_iter().chain(after));
-    }
-
-    fn remove_namespace_if_empty(&mut self, namespace: &str) {
-        if self.namespaces.get(namespace).is_some_and(NamespaceEntry::is_empty) {
-            self.namespaces.remove(namespace);
-        }
-    }
-
-    fn remove_node_if_empty(&mut self, node: &str) {
-        if self.nodes.get(node).is_some_and(NodeEntry::is_empty) {
-            self.nodes.remove(node);
-        }
     }
 }

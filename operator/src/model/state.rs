@@ -15,7 +15,7 @@ use podmeta_metadata::profile::ProfileRef;
 
 use super::compiled_pod::{CompiledPod, ProfileKey};
 use super::feed::Feed;
-use super::index::{CompiledPods, Index};
+use super::index::{CompileBatch, CompiledPods, Index};
 use super::update::StateUpdate;
 
 /// The state.
@@ -81,15 +81,15 @@ impl OperatorState {
         }
     }
 
-    /// Compiles pending pods; see [`Index::compile`].
+    /// Returns the inputs of pending pods; see [`Index::take_batch`].
     #[must_use]
-    pub fn compile(&self, max_pods: usize) -> CompiledPods {
-        self.index.compile(max_pods)
+    pub fn take_batch(&mut self, max_pods: usize) -> CompileBatch {
+        self.index.take_batch(max_pods)
     }
 
     /// Stores compiled pods. Returns the nodes whose feed changed, and the number of changed pods.
-    pub fn apply_compiled(&mut self, compiled: CompiledPods) -> (Vec<String>, usize) {
-        let updates = self.index.apply_compiled(compiled);
+    pub fn apply_compiled(&mut self, batch: &CompileBatch, compiled: CompiledPods) -> (Vec<String>, usize) {
+        let updates = self.index.apply_compiled(batch, compiled);
         let changed_pods = updates.len();
         let nodes = self.feed.apply(updates);
         let index = &self.index;

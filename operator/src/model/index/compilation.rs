@@ -1,11 +1,15 @@
-//! Compiles pods of the index. A panic while one pod is compiled denies that pod only.
+//! Compiles pods of the index, without the index. A panic while one pod is compiled denies that pod only.
 
 use std::any::Any;
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use podmeta_agent_api::WorkloadItem;
 use podmeta_metadata::compile::{Compiled, DenialReason, Denied, Outcome, Settings, Sources};
-use podmeta_metadata::facts::Facts;
+use podmeta_metadata::facts::{Facts, NamespaceFacts, NodeFacts, PodFacts};
 use podmeta_metadata::finding::{Finding, FindingReason};
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::policy::Policy;
@@ -27,43 +31,107 @@ pub(super) type CompileFn = fn(&Facts, &[&Profile], &[Policy], &Sources, &Settin
 /// Compiled pods, by the UID of their object. `None`: agents do not get the pod.
 pub type CompiledPods = Vec<(PodUid, Option<CompiledPod>)>;
 
+/// The inputs of pods that are compiled together. They do not change with the index.
+#[derive(Debug)]
+pub struct CompileBatch {
+    compile_fn: CompileFn,
+    settings: Settings,
+    policies: Vec<Policy>,
+    jobs: Vec<CompileJob>,
+}
+
+/// The inputs of one pod.
+#[derive(Debug)]
+struct CompileJob {
+    uid: PodUid,
+    pod: Arc<PodFacts>,
+    addresses: Vec<IpAddr>,
+    /// `None` if agents do not get the pod: its namespace is not known yet (policies select by its labels), or it is a
+    /// mirror pod with the UID of another pod.
+    namespace: Option<Arc<NamespaceInputs>>,
+    node: Option<Arc<NodeFacts>>,
+}
+
+/// The inputs that all pods of a namespace have in common.
+#[derive(Debug)]
+struct NamespaceInputs {
+    facts: NamespaceFacts,
+    profiles: Vec<Profile>,
+    config_map_values: Sources,
+}
+
 impl Index {
-    /// Compiles up to `max_pods` of the pods that changes have affected, on all processors. The result is empty if no pod
-    /// is left. It takes effect with [`Index::apply_compiled`].
+    /// Removes up to `max_pods` of the pending pods and returns their inputs. The batch is empty if no pod is pending. The
+    /// result of [`CompileBatch::compile`] takes effect with [`Index::apply_compiled`].
     #[must_use]
-    pub fn compile(&self, max_pods: usize) -> CompiledPods {
-        let pending: Vec<&PodUid> = self.pending_pods.iter().take(max_pods).collect();
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let compile_all =
-            |uids: &[&PodUid]| -> Vec<_> { uids.iter().map(|uid| ((*uid).clone(), self.compile_pod(uid))).collect() };
-        if pending.len() < PARALLEL_THRESHOLD || processors == 1 {
-            return compile_all(&pending);
+    pub fn take_batch(&mut self, max_pods: usize) -> CompileBatch {
+        let mut namespaces: HashMap<&str, Option<Arc<NamespaceInputs>>> = HashMap::new();
+        let mut jobs = Vec::new();
+        for uid in self.pending_pods.take(max_pods) {
+            let Some(pod) = self.pods.get(&uid) else { continue };
+            let inputs = || self.namespaces.get(&pod.facts.metadata.namespace)?.compile_inputs().map(Arc::new);
+            let namespace = namespaces.entry(&pod.facts.metadata.namespace).or_insert_with(inputs).clone();
+            let namespace = namespace.filter(|_| self.has_own_uid(&uid));
+            let node = self.nodes.get(&pod.node).and_then(|node| node.facts.clone());
+            let (pod, addresses) = (Arc::clone(&pod.facts), pod.addresses.clone());
+            jobs.push(CompileJob { uid, pod, addresses, namespace, node });
         }
-        let chunk_size = pending.len().div_ceil(processors);
+        let (settings, policies) = (self.settings.clone(), self.policies.clone());
+        CompileBatch { compile_fn: self.compile_fn, settings, policies, jobs }
+    }
+}
+
+impl NamespaceEntry {
+    fn compile_inputs(&self) -> Option<NamespaceInputs> {
+        Some(NamespaceInputs {
+            facts: self.facts.clone()?,
+            profiles: self.effective_profiles().into_iter().cloned().collect(),
+            config_map_values: self.config_map_values.clone(),
+        })
+    }
+}
+
+impl CompileBatch {
+    /// Returns the pods of the batch.
+    pub fn pods(&self) -> impl Iterator<Item = &PodUid> {
+        self.jobs.iter().map(|job| &job.uid)
+    }
+
+    /// Compiles pods in their order, on all processors. Each processor stops after a pod when `must_stop` returns true.
+    #[must_use]
+    pub fn compile(&self, must_stop: impl Fn() -> bool + Sync) -> CompiledPods {
+        let next = AtomicUsize::new(0);
+        let compile_jobs = || {
+            let mut compiled = CompiledPods::new();
+            while let Some(job) = self.jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                compiled.push((job.uid.clone(), self.compile_pod(job)));
+                if must_stop() {
+                    break;
+                }
+            }
+            compiled
+        };
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        if self.jobs.len() < PARALLEL_THRESHOLD || processors == 1 {
+            return compile_jobs();
+        }
         std::thread::scope(|scope| {
-            let compile_all = &compile_all;
-            let threads: Vec<_> =
-                pending.chunks(chunk_size).map(|chunk| scope.spawn(move || compile_all(chunk))).collect();
+            let threads: Vec<_> = (0..processors).map(|_| scope.spawn(compile_jobs)).collect();
             threads.into_iter().filter_map(|thread| thread.join().ok()).flatten().collect()
         })
     }
 
-    /// Returns `None` if the pod is unknown, its namespace is not known yet (policies select by its labels), or it is a mirror
-    /// pod with the UID of another pod.
-    fn compile_pod(&self, uid: &PodUid) -> Option<CompiledPod> {
-        let pod = self.pods.get(uid).filter(|_| self.has_own_uid(uid))?;
-        let namespace: &NamespaceEntry = self.namespaces.get(&pod.facts.metadata.namespace)?;
-        let facts = Facts {
-            pod: (*pod.facts).clone(),
-            namespace: namespace.facts.clone()?,
-            node: self.nodes.get(&pod.node).and_then(|node| node.facts.clone()),
-        };
-        let profiles = namespace.effective_profiles();
-        let compile =
-            || (self.compile_fn)(&facts, &profiles, &self.policies, &namespace.config_map_values, &self.settings);
+    /// Returns `None` if agents do not get the pod.
+    fn compile_pod(&self, job: &CompileJob) -> Option<CompiledPod> {
+        let namespace = job.namespace.as_ref()?;
+        let node = job.node.as_deref().cloned();
+        let facts = Facts { pod: (*job.pod).clone(), namespace: namespace.facts.clone(), node };
+        let profiles: Vec<&Profile> = namespace.profiles.iter().collect();
+        let sources = &namespace.config_map_values;
+        let compile = || (self.compile_fn)(&facts, &profiles, &self.policies, sources, &self.settings);
         let Compiled { outcome, findings } =
             catch_unwind(AssertUnwindSafe(compile)).unwrap_or_else(|panic| deny(&facts, &profiles, panic.as_ref()));
-        Some(CompiledPod { item: WorkloadItem { outcome, addresses: pod.addresses.clone() }, findings })
+        Some(CompiledPod { item: WorkloadItem { outcome, addresses: job.addresses.clone() }, findings })
     }
 }
 

@@ -16,7 +16,7 @@ use crate::model::profile_state::ProfileState;
 /// A pod that is bound to a node.
 #[derive(Debug)]
 pub(super) struct PodEntry {
-    pub(super) facts: Box<PodFacts>,
+    pub(super) facts: Arc<PodFacts>,
     pub(super) addresses: Vec<IpAddr>,
     pub(super) node: String,
     pub(super) compiled: Option<Arc<CompiledPod>>,
@@ -60,7 +60,7 @@ impl NamespaceEntry {
 /// A node and the pods that are bound to it. Pods can arrive before their node and stay after it is deleted.
 #[derive(Debug, Default)]
 pub(super) struct NodeEntry {
-    pub(super) facts: Option<NodeFacts>,
+    pub(super) facts: Option<Arc<NodeFacts>>,
     pub(super) pods: BTreeSet<PodUid>,
 }
 

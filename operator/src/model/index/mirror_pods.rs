@@ -68,7 +68,8 @@ impl Index {
                 let update = PodUpdate { pod: pod.facts.runtime_uid().clone(), node: pod.node.clone(), compiled: None };
                 self.deleted_pods.push(update);
             }
-            self.pending_pods.insert(claimant);
+            let namespace = pod.facts.metadata.namespace.clone();
+            self.pending_pods.insert(&namespace, claimant);
         }
     }
 }

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use podmeta_crds::field::FieldError;
 use podmeta_crds::manifests::{LoadedObjects, ManifestFile, load};
@@ -5,10 +7,11 @@ use podmeta_crds::metadataprofile::LastValid;
 use podmeta_metadata::compile::Outcome;
 use podmeta_metadata::facts::Taint;
 use podmeta_metadata::finding::FindingReason;
+use podmeta_metadata::profile::Profile;
 
 use super::*;
-use crate::model::profile::ValidSpec;
-use crate::model::update::StateUpdate;
+use crate::model::profile::{ProfileObject, ValidSpec};
+use crate::model::update::{PolicyObject, StateUpdate};
 
 const NAMESPACES: &str = "
 apiVersion: v1
@@ -95,8 +98,8 @@ fn key(name: &str) -> ProfileKey {
 
 /// Compiles all pending pods.
 fn compile(index: &mut Index) -> Vec<PodUpdate> {
-    let compiled = index.compile(usize::MAX);
-    index.apply_compiled(compiled)
+    let batch = index.take_batch(usize::MAX);
+    index.apply_compiled(&batch, batch.compile(|| false))
 }
 
 fn compiled_for<'i>(index: &'i Index, uid: &PodUid) -> Option<&'i Arc<CompiledPod>> {
@@ -171,8 +174,10 @@ fn profile_affects_the_pods_that_it_selects_and_selected_before() {
 
     apply_all(&mut index, &(pods.clone() + &profile("p", "two", "")));
     let selected: BTreeSet<_> = [uids[0].clone(), uids[1].clone()].into();
-    assert_eq!(index.pending_pods, selected, "neither the third pod nor the pod of the other namespace");
-    assert_eq!(compile(&mut index).len(), 2);
+    let batch = index.take_batch(usize::MAX);
+    let pods: BTreeSet<_> = batch.pods().cloned().collect();
+    assert_eq!(pods, selected, "neither the third pod nor the pod of the other namespace");
+    assert_eq!(index.apply_compiled(&batch, batch.compile(|| false)).len(), 2);
     assert!(!is_served(&index, &uids[0]) && is_served(&index, &uids[1]));
 
     index.remove_profile(&key("p"));
@@ -375,4 +380,49 @@ fn pod_whose_compilation_panics_is_denied_with_a_finding_and_others_are_compiled
     assert_eq!(finding.reason, FindingReason::InternalError);
     assert_eq!(finding.profile.as_ref().map(ProfileKey::of), Some(key("web")));
     assert!(finding.message.contains("pod bad"), "{finding:?}");
+}
+
+#[test]
+fn result_of_a_pod_that_changed_meanwhile_is_dropped() {
+    let text = pod("shop", "one", "web") + &pod("shop", "two", "web") + &profile("web", "web", "");
+    let (mut index, uids) = index(&text);
+    index.set_namespace("shop", None);
+    apply_all(&mut index, &text);
+    let batch = index.take_batch(usize::MAX);
+    let compiled = batch.compile(|| false);
+    assert!(!index.has_pending_pods());
+
+    // The profile is deleted after the batch was taken. Its result must not be served.
+    index.remove_profile(&key("web"));
+    let before: Vec<_> = uids.iter().map(|uid| compiled_for(&index, uid).cloned()).collect();
+    assert_eq!(index.apply_compiled(&batch, compiled), []);
+    assert_eq!(uids.iter().map(|uid| compiled_for(&index, uid).cloned()).collect::<Vec<_>>(), before);
+    assert_eq!(compile(&mut index).len(), 2);
+    assert!(!is_served(&index, &uids[0]) && !is_served(&index, &uids[1]));
+}
+
+#[test]
+fn result_of_a_pod_that_was_deleted_meanwhile_is_dropped() {
+    let text = pod("shop", "one", "web") + &profile("web", "web", "");
+    let objects = objects(&text);
+    let mut index = Index::new(Settings::default());
+    updates(&objects).into_iter().for_each(|update| apply(&mut index, update));
+    let batch = index.take_batch(usize::MAX);
+    index.remove_pod(&objects.pods[0].facts.pod.metadata.uid);
+    assert_eq!(index.apply_compiled(&batch, batch.compile(|| false)), []);
+    assert!(!index.has_pending_pods());
+}
+
+#[test]
+fn batch_that_must_stop_leaves_the_other_pods_pending() {
+    let pods: String = (0..3).map(|number| pod("shop", &format!("web-{number}"), "web")).collect();
+    let objects = objects(&(pods + &profile("web", "web", "")));
+    let mut index = Index::new(Settings::default());
+    updates(&objects).into_iter().for_each(|update| apply(&mut index, update));
+    for left in [true, true, false] {
+        let batch = index.take_batch(usize::MAX);
+        assert_eq!(index.apply_compiled(&batch, batch.compile(|| true)).len(), 1);
+        assert_eq!(index.has_pending_pods(), left);
+    }
+    assert!(objects.pods.iter().all(|pod| is_served(&index, &pod.facts.pod.metadata.uid)));
 }

@@ -73,8 +73,8 @@ fn new_state() -> OperatorState {
 
 fn apply(state: &mut OperatorState, update: StateUpdate) {
     state.apply(update);
-    let compiled = state.compile(usize::MAX);
-    state.apply_compiled(compiled);
+    let batch = state.take_batch(usize::MAX);
+    state.apply_compiled(&batch, batch.compile(|| false));
 }
 
 fn uid() -> PodUid {

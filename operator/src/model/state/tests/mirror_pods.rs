@@ -107,8 +107,8 @@ fn mirror_pod_withdrawn_in_an_earlier_batch_does_not_delete_the_pod_that_wins() 
     state.apply(client_pod("u1", "n1"));
     // One pod in each batch: u1, then z1.
     for _ in 0..2 {
-        let compiled = state.compile(1);
-        state.apply_compiled(compiled);
+        let batch = state.take_batch(1);
+        state.apply_compiled(&batch, batch.compile(|| false));
     }
     assert_eq!(sent(&state, "n1"), [name("u1", "u1", true)]);
 }
