@@ -9,6 +9,8 @@
 pub mod agent_ns;
 pub mod alias;
 pub mod cni;
+pub mod cri;
+pub mod daemon;
 
 pub mod guard;
 pub mod install;

@@ -3,12 +3,15 @@
 mod found;
 mod make;
 mod plan;
+pub mod primary;
 
 use anyhow::{Context as _, Result, bail};
+use futures_util::TryStreamExt as _;
 
 use crate::alias::Alias;
 use crate::netns::Netns;
 use crate::range::LinkRange;
+use crate::route_socket::RouteSocket;
 
 pub use plan::Conflict;
 
@@ -55,6 +58,17 @@ pub async fn ensure(agent: &Netns, pod: &Netns, alias: &Alias, range: LinkRange)
             Ok(Outcome::Made)
         }
     }
+}
+
+/// Returns the aliases of all links in the agent namespace. Interfaces with another alias are skipped.
+///
+/// # Errors
+/// If the links cannot be read.
+pub async fn list(agent: &Netns) -> Result<Vec<Alias>> {
+    let socket = RouteSocket::open(agent).context("cannot open a netlink socket in the agent namespace")?;
+    let links = socket.link().get().execute().try_collect::<Vec<_>>().await;
+    let links = links.context("cannot read the links of the agent namespace")?;
+    Ok(links.iter().filter_map(|link| found::alias(link)?.parse().ok()).collect())
 }
 
 /// Returns true if a pod has a complete link with this alias.

@@ -1,13 +1,8 @@
 //! Runs a request of the container runtime.
 
-use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use futures_util::TryStreamExt as _;
-use podmeta_metadata::workload::MacAddress;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressScope};
-use rtnetlink::packet_route::link::LinkAttribute;
 use serde_json::json;
 
 use super::VERSIONS;
@@ -16,8 +11,7 @@ use super::error::{CniError, Code};
 use super::request::{Attachment, Command, Config, OnFailure};
 use crate::alias::Alias;
 use crate::netns::Netns;
-use crate::pod_link::Outcome;
-use crate::route_socket::RouteSocket;
+use crate::pod_link::{Outcome, primary};
 use crate::{agent_ns, guard, pod_link};
 
 /// Runs a request and returns the text for standard output. `agent` is the path of the pinned agent namespace.
@@ -95,31 +89,10 @@ async fn check(attachment: &Attachment, agent: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Opens the pod's namespace and returns the alias of its link. MAC and addresses are those of the primary interface.
+/// Opens the pod's namespace and returns the alias of its link.
 async fn pod(attachment: &Attachment) -> Result<(Netns, Alias)> {
     let path = &attachment.netns;
     let pod = Netns::open(path).with_context(|| format!("cannot open the pod's namespace {}", path.display()))?;
-    let socket = RouteSocket::open(&pod).context("cannot open a netlink socket in the pod's namespace")?;
-    let link = socket.find_link(&attachment.interface).await.context("cannot read the pod's interfaces")?;
-    let link = link.with_context(|| format!("the pod has no interface {}", attachment.interface))?;
-    let mac = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok().map(MacAddress),
-        _ => None,
-    });
-    let addresses = socket.address().get().set_link_index_filter(link.header.index).execute();
-    let addresses = addresses.try_collect::<Vec<_>>().await.context("cannot read the pod's addresses")?;
-    let global = addresses.iter().filter(|message| message.header.scope == AddressScope::Universe);
-    let global = global.flat_map(|message| &message.attributes).filter_map(|attribute| match attribute {
-        AddressAttribute::Address(address) => Some(*address),
-        _ => None,
-    });
-    let global = global.collect::<Vec<_>>();
-    let alias = Alias {
-        pod: attachment.pod.clone(),
-        sandbox: attachment.sandbox.clone(),
-        mac,
-        ipv4: global.iter().find_map(|address| if let IpAddr::V4(address) = address { Some(*address) } else { None }),
-        ipv6: global.iter().find_map(|address| if let IpAddr::V6(address) = address { Some(*address) } else { None }),
-    };
+    let alias = primary::alias(&pod, &attachment.interface, &attachment.pod, &attachment.sandbox).await?;
     Ok((pod, alias))
 }

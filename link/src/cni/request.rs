@@ -9,12 +9,10 @@ use serde_json::value::RawValue;
 use super::VERSIONS;
 use super::error::{CniError, Code};
 use crate::alias::SandboxId;
+use crate::pod_link::primary::PRIMARY_INTERFACE;
 use crate::range::LinkRange;
 
-/// Name of a pod's primary interface. Container runtimes of Kubernetes use no other name.
-const PRIMARY_INTERFACE: &str = "eth0";
-
-/// What the runtime asks for.
+/// A request of the runtime.
 #[derive(Debug)]
 pub enum Command {
     /// Make the link of a pod.

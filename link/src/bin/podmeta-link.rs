@@ -1,0 +1,171 @@
+//! The link daemon of a node, and its installation.
+
+use std::process::ExitCode;
+
+#[cfg(target_os = "linux")]
+fn main() -> ExitCode {
+    linux::main()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() -> ExitCode {
+    eprintln!("podmeta-link runs on Linux only");
+    ExitCode::FAILURE
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::path::{Path, PathBuf};
+    use std::process::ExitCode;
+
+    use anyhow::{Context as _, Result};
+    use clap::{Args, Parser, Subcommand, ValueEnum};
+    use podmeta_link::cni::conflist::Settings;
+    use podmeta_link::cni::request::OnFailure;
+    use podmeta_link::daemon::{self, Config};
+    use podmeta_link::netns::Netns;
+    use podmeta_link::range::LinkRange;
+    use podmeta_link::{agent_ns, guard, install};
+
+    /// Makes the links of a node's pods to the node agent, and the guards of the node.
+    #[derive(Parser)]
+    #[command(version)]
+    struct Cli {
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    #[derive(Subcommand)]
+    enum Command {
+        /// Assert the guards, pin the agent namespace and copy the CNI plugin. Needs a privileged container.
+        Install(InstallArgs),
+        /// Keep guards, CNI configuration and links as they should be, until stopped.
+        Run(RunArgs),
+        /// Exit with 0 if `run` has completed its first pass.
+        Ready(ReadyArgs),
+        /// Remove CNI configuration, links, agent namespace and guards from the node.
+        Uninstall(NodeArgs),
+    }
+
+    #[derive(Args)]
+    struct NodeArgs {
+        /// Path of the pinned agent namespace.
+        #[arg(long, default_value = agent_ns::PINNED_PATH, value_name = "PATH")]
+        agent_namespace: PathBuf,
+        /// Directory of CNI configurations.
+        #[arg(long, default_value = "/etc/cni/net.d", value_name = "DIR")]
+        cni_config_dir: PathBuf,
+    }
+
+    #[derive(Args)]
+    struct InstallArgs {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Directory of CNI plugins.
+        #[arg(long, default_value = "/opt/cni/bin", value_name = "DIR")]
+        cni_bin_dir: PathBuf,
+        /// The program podmeta-cni.
+        #[arg(long, default_value = "/usr/local/bin/podmeta-cni", value_name = "PATH")]
+        plugin: PathBuf,
+    }
+
+    #[derive(Args)]
+    struct RunArgs {
+        #[command(flatten)]
+        node: NodeArgs,
+        #[command(flatten)]
+        ready: ReadyArgs,
+        /// Socket of the container runtime.
+        #[arg(long, default_value = "/run/containerd/containerd.sock", value_name = "PATH")]
+        runtime_socket: PathBuf,
+        /// Range of the links' addresses.
+        #[arg(long, default_value_t = LinkRange::default(), value_name = "PREFIX")]
+        link_range: LinkRange,
+        /// What happens to a pod whose link cannot be made.
+        #[arg(long, default_value = "fail", value_name = "ACTION")]
+        on_failure: OnFailureArg,
+    }
+
+    #[derive(Args)]
+    struct ReadyArgs {
+        /// File that exists once `run` has completed its first pass.
+        #[arg(long, default_value = "/run/podmeta/link/ready", value_name = "PATH")]
+        ready_file: PathBuf,
+    }
+
+    #[derive(Clone, Copy, ValueEnum)]
+    enum OnFailureArg {
+        /// The pod does not start; the runtime tries again.
+        Fail,
+        /// The pod starts without a link and reaches no metadata service.
+        Start,
+    }
+
+    pub(super) fn main() -> ExitCode {
+        tracing_subscriber::fmt().json().with_writer(std::io::stderr).init();
+        match run(Cli::parse().command) {
+            Ok(code) => code,
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "podmeta-link failed");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn run(command: Command) -> Result<ExitCode> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            match command {
+                Command::Install(args) => {
+                    let host = Netns::current().context("cannot open the node's network namespace")?;
+                    guard::ensure(&host).await?;
+                    agent_ns::ensure(&args.node.agent_namespace).await?;
+                    install::copy_plugin(&args.plugin, &args.cni_bin_dir)?;
+                }
+                Command::Run(args) => {
+                    remove_ready(&args.ready.ready_file)?;
+                    let ready_file = args.ready.ready_file.clone();
+                    daemon::run(args.config(), move || write_ready(&ready_file)).await?;
+                }
+                Command::Ready(args) if !args.ready_file.exists() => return Ok(ExitCode::FAILURE),
+                Command::Ready(_) => {}
+                Command::Uninstall(args) => daemon::uninstall(&args.agent_namespace, &args.cni_config_dir).await?,
+            }
+            Ok(ExitCode::SUCCESS)
+        })
+    }
+
+    impl RunArgs {
+        fn config(self) -> Config {
+            let on_failure = match self.on_failure {
+                OnFailureArg::Fail => OnFailure::Fail,
+                OnFailureArg::Start => OnFailure::Start,
+            };
+            Config {
+                agent_namespace: self.node.agent_namespace,
+                cni_config_dir: self.node.cni_config_dir,
+                runtime_socket: self.runtime_socket,
+                settings: Settings { link_range: self.link_range, on_failure },
+            }
+        }
+    }
+
+    /// Removes the file of an earlier process.
+    fn remove_ready(path: &Path) -> Result<()> {
+        let directory = path.parent().context("the ready file has no directory")?;
+        std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn write_ready(path: &Path) {
+        match std::fs::write(path, "") {
+            Ok(()) => tracing::info!("the node is ready"),
+            Err(error) => tracing::error!(%error, path = %path.display(), "cannot write the ready file"),
+        }
+    }
+}

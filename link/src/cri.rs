@@ -1,0 +1,106 @@
+//! Client of the container runtime: finds the pods of the node and their namespaces.
+//!
+//! Source of messages and paths: runtime/v1/api.proto of kubernetes/cri-api. Only the fields in use are declared.
+
+mod messages;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use http::uri::PathAndQuery;
+use hyper_util::rt::TokioIo;
+use podmeta_metadata::names::PodUid;
+use tokio::net::UnixStream;
+use tonic::client::Grpc;
+use tonic::transport::{Channel, Endpoint};
+use tonic_prost::ProstCodec;
+
+use crate::alias::SandboxId;
+use messages::{
+    ListPodSandboxRequest, ListPodSandboxResponse, PodSandboxFilter, PodSandboxStateValue, PodSandboxStatusRequest,
+    PodSandboxStatusResponse, SandboxInfo,
+};
+
+/// Timeout of one call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Maximum length of a response in bytes. A node has at most a few hundred sandboxes.
+const MAX_RESPONSE_BYTES: usize = 16 * 1024 * 1024;
+
+/// A running pod sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    /// ID of the sandbox.
+    pub id: SandboxId,
+    /// UID of the pod. For a static pod, this is the UID in the annotation of its mirror pod.
+    pub pod: PodUid,
+    /// Namespace and name of the pod.
+    pub pod_name: String,
+}
+
+/// A connection to the container runtime. It is opened with the first call, and again after a failure.
+#[derive(Debug)]
+pub struct Runtime {
+    client: Grpc<Channel>,
+}
+
+impl Runtime {
+    /// Creates a client of the runtime's socket. Must be called in a tokio runtime.
+    #[must_use]
+    pub fn new(socket: PathBuf) -> Self {
+        // The URI is not used: the connector knows the socket.
+        let endpoint = Endpoint::from_static("http://runtime").timeout(CALL_TIMEOUT).connect_timeout(CALL_TIMEOUT);
+        let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
+            let socket = socket.clone();
+            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+        }));
+        Self { client: Grpc::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES) }
+    }
+
+    /// Returns the running sandboxes. A sandbox without a valid UID or ID is skipped.
+    ///
+    /// # Errors
+    /// If the runtime does not answer.
+    pub async fn running_sandboxes(&mut self) -> Result<Vec<Sandbox>> {
+        let state = Some(PodSandboxStateValue { state: messages::SANDBOX_READY });
+        let request = ListPodSandboxRequest { filter: Some(PodSandboxFilter { state }) };
+        let path = PathAndQuery::from_static("/runtime.v1.RuntimeService/ListPodSandbox");
+        let response: ListPodSandboxResponse =
+            self.call(path, request).await.context("cannot list the sandboxes of the container runtime")?;
+        let sandbox = |sandbox: messages::PodSandbox| {
+            let pod = sandbox.metadata?;
+            let pod_name = format!("{}/{}", pod.namespace, pod.name);
+            let id = SandboxId::try_from(sandbox.id.as_str()).ok()?;
+            Some(Sandbox { id, pod: PodUid::try_from(pod.uid).ok()?, pod_name })
+        };
+        Ok(response.items.into_iter().filter_map(sandbox).collect())
+    }
+
+    /// Returns the path of a sandbox's network namespace, or `None` if it uses the host's.
+    ///
+    /// # Errors
+    /// If the runtime does not answer, or does not report the namespaces of the sandbox.
+    pub async fn network_namespace(&mut self, sandbox: &SandboxId) -> Result<Option<PathBuf>> {
+        let request = PodSandboxStatusRequest { pod_sandbox_id: sandbox.as_str().to_owned(), verbose: true };
+        let path = PathAndQuery::from_static("/runtime.v1.RuntimeService/PodSandboxStatus");
+        let response: PodSandboxStatusResponse =
+            self.call(path, request).await.context("cannot get the status of a sandbox")?;
+        let info = response.info.get("info").context("the container runtime does not report details of sandboxes")?;
+        let info: SandboxInfo = serde_json::from_str(info).context("cannot parse the details of a sandbox")?;
+        let namespaces = info.runtime_spec.linux.namespaces;
+        let network = namespaces.into_iter().find(|namespace| namespace.kind == "network");
+        Ok(network.and_then(|namespace| namespace.path).filter(|path| path != Path::new("")))
+    }
+
+    async fn call<Q, A>(&mut self, path: PathAndQuery, request: Q) -> Result<A>
+    where
+        Q: prost::Message + Send + Sync + 'static,
+        A: prost::Message + Default + Send + Sync + 'static,
+    {
+        self.client.ready().await.context("cannot connect to the container runtime")?;
+        let codec = ProstCodec::default();
+        let response = self.client.unary(tonic::Request::new(request), path, codec).await;
+        Ok(response.context("the container runtime rejected the call")?.into_inner())
+    }
+}
