@@ -63,7 +63,7 @@ metadata:
 ---
 apiVersion: v1
 kind: Secret
-metadata: {{name: keys}}
+metadata: {{name: keys, labels: {{podmeta.dev/usable-by: metadataprofiles}}}}
 stringData:
   accessKeyId: ASIAIOSFODNN7EXAMPLE
   secretAccessKey: wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY

@@ -9,7 +9,6 @@ mod list_check;
 mod loader;
 mod object;
 mod references;
-mod secret;
 #[cfg(test)]
 mod tests;
 mod workload;
@@ -19,6 +18,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
+use podmeta_metadata::credentials::SecretData;
 use podmeta_metadata::facts::Facts;
 use podmeta_metadata::policy::Policy;
 use podmeta_metadata::profile::Profile;
@@ -29,7 +29,6 @@ use self::references::ProfileReference;
 
 pub use self::error::{Location, ManifestError};
 pub use self::references::check_references;
-pub use self::secret::SecretBytes;
 
 /// A file with its content.
 #[derive(Clone, Debug)]
@@ -62,7 +61,7 @@ pub struct LoadedObjects {
     pub policies: Vec<Policy>,
     /// A message for each object of a kind that podmeta does not use.
     pub skipped: Vec<String>,
-    secrets: BTreeMap<(String, String), BTreeMap<String, SecretBytes>>,
+    secrets: BTreeMap<(String, String), SecretData>,
     config_maps: BTreeMap<(String, String), BTreeMap<String, Vec<u8>>>,
     references: Vec<ProfileReference>,
     sources: BTreeMap<ObjectKey, ObjectSource>,
@@ -72,9 +71,10 @@ pub struct LoadedObjects {
 type ObjectKey = (String, String, String);
 
 impl LoadedObjects {
-    /// Returns the data of a Secret.
+    /// Returns the data of a Secret, or `None` if it does not exist or profiles cannot use it
+    /// ([`podmeta_metadata::credentials::is_usable`]).
     #[must_use]
-    pub fn secret(&self, namespace: &str, name: &str) -> Option<&BTreeMap<String, SecretBytes>> {
+    pub fn secret(&self, namespace: &str, name: &str) -> Option<&SecretData> {
         self.secrets.get(&(namespace.to_owned(), name.to_owned()))
     }
 

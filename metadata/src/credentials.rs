@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -12,14 +13,50 @@ use crate::secret::SecretString;
 /// The lifetime of credentials from a Secret without an expiration.
 const DEFAULT_LIFETIME: SignedDuration = SignedDuration::from_hours(6);
 
-/// The failure code of a Secret that is missing or invalid.
+/// The failure code of a Secret that profiles cannot use, or that is invalid.
 const SECRET_FAILED: &str = "Failed";
 
 /// The failure code of a provider that cannot be used.
 const PROVIDER_FAILED: &str = "AssumeRoleUnauthorizedAccess";
 
-/// The data of one Kubernetes Secret, by key.
-pub type SecretData = BTreeMap<String, Zeroizing<Vec<u8>>>;
+/// The label that allows profiles to use a Secret, with the value [`USABLE_BY_PROFILES`].
+pub const USABLE_BY_LABEL: &str = "podmeta.dev/usable-by";
+
+/// The value of [`USABLE_BY_LABEL`].
+pub const USABLE_BY_PROFILES: &str = "metadataprofiles";
+
+/// Maximum size of the data of a Secret that profiles may use, in bytes. It bounds the memory that one Secret takes in the
+/// operator, and is enough for the longest user data and session tokens together.
+pub const MAX_SECRET_BYTES: usize = 64 * 1024;
+
+/// The data of one Kubernetes Secret, by key: no `Display`, a fixed `Debug`, wiped from memory on drop.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct SecretData(BTreeMap<String, Zeroizing<Vec<u8>>>);
+
+impl SecretData {
+    /// Returns the value of a key.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&[u8]> {
+        self.0.get(key).map(|value| value.as_slice())
+    }
+
+    /// Returns the size of all keys and values, in bytes.
+    fn size(&self) -> usize {
+        self.0.iter().map(|(key, value)| key.len() + value.len()).sum()
+    }
+}
+
+impl FromIterator<(String, Vec<u8>)> for SecretData {
+    fn from_iter<I: IntoIterator<Item = (String, Vec<u8>)>>(values: I) -> Self {
+        Self(values.into_iter().map(|(key, value)| (key, Zeroizing::new(value))).collect())
+    }
+}
+
+impl fmt::Debug for SecretData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretData(..)")
+    }
+}
 
 /// Credentials that expire.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,10 +94,26 @@ impl CredentialsFailure {
     }
 }
 
-/// Returns the credentials of a role whose provider is this Secret. `data` is `None` if the Secret does not exist.
+/// Returns true if profiles may use a Secret with these labels and this data.
+#[must_use]
+pub fn is_usable(labels: &BTreeMap<String, String>, data: &SecretData) -> bool {
+    labels.get(USABLE_BY_LABEL).is_some_and(|value| value == USABLE_BY_PROFILES) && data.size() <= MAX_SECRET_BYTES
+}
+
+/// Returns the message for a Secret that profiles cannot use. It is the same for all causes, so that an author of profiles
+/// cannot find out which Secrets exist.
+#[must_use]
+pub fn not_usable(namespace: &str, name: &str) -> String {
+    format!(
+        "Secret {namespace}/{name} does not exist, does not have the label {USABLE_BY_LABEL}={USABLE_BY_PROFILES}, or is \
+         larger than {MAX_SECRET_BYTES} bytes"
+    )
+}
+
+/// Returns the credentials of a role whose provider is this Secret. `data` is `None` if profiles cannot use the Secret.
 ///
 /// # Errors
-/// If the Secret does not exist or does not hold valid credentials.
+/// If profiles cannot use the Secret, or it does not hold valid credentials.
 pub fn from_role_secret(
     namespace: &str,
     name: &str,
@@ -69,7 +122,7 @@ pub fn from_role_secret(
 ) -> Result<Credentials, CredentialsFailure> {
     let credentials = match data {
         Some(data) => from_secret(data, now).map_err(|error| format!("Secret {namespace}/{name}: {error}")),
-        None => Err(format!("Secret {namespace}/{name} does not exist")),
+        None => Err(not_usable(namespace, name)),
     };
     credentials.map_err(|message| CredentialsFailure { code: SECRET_FAILED.into(), message, at: now })
 }
@@ -115,7 +168,7 @@ mod tests {
     }
 
     fn secret(pairs: &[(&str, &str)]) -> SecretData {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), Zeroizing::new(value.as_bytes().to_vec()))).collect()
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect()
     }
 
     #[test]
@@ -128,6 +181,36 @@ mod tests {
         let credentials = from_secret(&secret(&expiring), now()).unwrap();
         assert_eq!(credentials.expiration, "2026-01-05T09:00:00Z".parse().unwrap());
         assert_eq!(credentials.session_token.expose(), "t");
+    }
+
+    #[test]
+    fn secret_is_usable_only_with_the_label_and_up_to_the_maximum_size() {
+        let labels = |value: &str| BTreeMap::from([(USABLE_BY_LABEL.to_owned(), value.to_owned())]);
+        let data = |size| SecretData::from_iter([("key".to_owned(), vec![0; size])]);
+        let max = MAX_SECRET_BYTES - "key".len();
+        for (labels, size, usable) in [
+            (labels(USABLE_BY_PROFILES), max, true),
+            (labels(USABLE_BY_PROFILES), max + 1, false),
+            (labels("MetadataProfiles"), 1, false),
+            (labels(""), 1, false),
+            (BTreeMap::from([("usable-by".to_owned(), USABLE_BY_PROFILES.to_owned())]), 1, false),
+            (BTreeMap::new(), 1, false),
+        ] {
+            assert_eq!(is_usable(&labels, &data(size)), usable, "{labels:?} {size}");
+        }
+    }
+
+    #[test]
+    fn message_for_a_secret_that_cannot_be_used_names_the_label() {
+        let failure = from_role_secret("shop", "keys", None, now()).unwrap_err();
+        let message = "Secret shop/keys does not exist, does not have the label podmeta.dev/usable-by=metadataprofiles, or is \
+                       larger than 65536 bytes";
+        assert_eq!((failure.code.as_ref(), failure.message.as_str()), ("Failed", message));
+    }
+
+    #[test]
+    fn debug_output_does_not_contain_the_secret() {
+        assert_eq!(format!("{:?}", secret(&[("key", "hunter2")])), "SecretData(..)");
     }
 
     #[test]

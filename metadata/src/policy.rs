@@ -28,6 +28,8 @@ pub struct Policy {
     pub allowed_role_names: Option<Vec<Glob>>,
     /// The allowed ARNs of roles.
     pub allowed_role_arns: Option<Vec<Glob>>,
+    /// The allowed names of Secrets.
+    pub allowed_secrets: Option<Vec<Glob>>,
     /// The allowed modes of hostNetwork pods.
     pub allowed_host_network: Option<BTreeSet<HostNetwork>>,
     /// Metadata of a pod that no profile matches.
@@ -49,6 +51,7 @@ impl Policy {
             allowed_providers: Some(BTreeSet::new()),
             allowed_role_names: Some(Vec::new()),
             allowed_role_arns: Some(Vec::new()),
+            allowed_secrets: Some(Vec::new()),
             allowed_host_network: Some(BTreeSet::from([HostNetwork::Deny])),
             without_profile: Some(UnmatchedPods::Deny),
             static_pods: Some(StaticPods::Deny),
@@ -170,6 +173,11 @@ impl<'p> EffectivePolicy<'p> {
                 return Some(format!("MetadataPolicy {} does not allow the role ARN {arn}", policy.name));
             }
         }
+        if let Some(name) = role.provider.secret_name()
+            && let Some(message) = self.forbids_secret(name)
+        {
+            return Some(message);
+        }
         match role.provider {
             // It uses the operator's own credentials, which the cloud does not bind to the pod.
             Provider::AwsAssumeRole { .. } if !listed => {
@@ -180,6 +188,17 @@ impl<'p> EffectivePolicy<'p> {
             | Provider::AwsWebIdentity { .. }
             | Provider::AliyunOidc { .. } => None,
         }
+    }
+
+    /// Returns why the Secret with this name is forbidden, or `None` if it is allowed. The message does not depend on
+    /// whether the Secret exists.
+    #[must_use]
+    pub fn forbids_secret(&self, name: &str) -> Option<String> {
+        let forbids = |policy: &&Policy| {
+            policy.allowed_secrets.as_ref().is_some_and(|globs| !globs.iter().any(|glob| glob.matches(name)))
+        };
+        let policy = self.0.iter().copied().find(forbids)?;
+        Some(format!("MetadataPolicy {} does not allow the Secret {name}", policy.name))
     }
 
     /// Returns why a mode of hostNetwork pods is forbidden, or `None` if it is allowed. `Deny` is always allowed.
@@ -297,6 +316,36 @@ mod tests {
         assert!(!forbids(&[with(&["w*"], &["arn:aws:iam::123456789012:role/*"])]));
         assert!(forbids(&[with(&["w*"], &["arn:aws:iam::999999999999:role/*"])]));
         assert!(forbids(&[with(&["w*"], &["*"]), with(&["x*"], &["*"])]));
+    }
+
+    #[test]
+    fn secret_must_match_every_policy() {
+        let with = |secrets: &[&str]| Policy {
+            allowed_secrets: Some(secrets.iter().map(|name| glob(name)).collect()),
+            ..Policy::default()
+        };
+        let role = Role {
+            name: RoleName::try_from("web").unwrap(),
+            provider: Provider::Secret { name: "web-keys".to_owned() },
+        };
+        for (policies, forbidden) in [
+            (&[][..], false),
+            (&[Policy::default()], false),
+            (&[with(&["web-*"])], false),
+            (&[with(&["web-key?"])], false),
+            (&[with(&["web"])], true),
+            (&[with(&[])], true),
+            (&[with(&["*"]), with(&["db-*"])], true),
+        ] {
+            let rules = EffectivePolicy::of_namespace(policies, &BTreeMap::new());
+            assert_eq!(rules.forbids_secret("web-keys").is_some(), forbidden, "{policies:?}");
+            assert_eq!(rules.forbids_role(&role).is_some(), forbidden, "{policies:?}");
+            assert!(
+                rules
+                    .forbids_role(&assume_role("arn:aws:iam::123456789012:role/web"))
+                    .is_some_and(|message| { message.starts_with("awsAssumeRole") })
+            );
+        }
     }
 
     #[test]

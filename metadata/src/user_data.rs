@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::credentials::SecretData;
+use crate::credentials::{SecretData, not_usable};
 use crate::names::InvalidValue;
 use crate::profile::KeyRef;
 
@@ -42,15 +42,15 @@ pub fn from_config_map(key: &KeyRef, value: Option<&Bytes>) -> Result<Bytes, Str
     Ok(value.clone())
 }
 
-/// Returns user data from a Secret. `data` is `None` if the Secret does not exist.
+/// Returns user data from a Secret. `data` is `None` if profiles cannot use the Secret.
 ///
 /// # Errors
-/// If the Secret or the key does not exist, or the value is too long.
+/// If profiles cannot use the Secret, the key does not exist, or the value is too long.
 pub fn from_secret<'s>(namespace: &str, key: &KeyRef, data: Option<&'s SecretData>) -> Result<&'s [u8], String> {
     let KeyRef { name, key } = key;
-    let value = data.and_then(|data| data.get(key));
-    let value = value.ok_or_else(|| format!("Secret {namespace}/{name} or its key {key} does not exist"))?;
-    check_size(value.as_slice()).map_err(|error| format!("Secret {namespace}/{name} key {key}: {error}"))?;
+    let data = data.ok_or_else(|| not_usable(namespace, name))?;
+    let value = data.get(key).ok_or_else(|| format!("Secret {namespace}/{name} has no key {key}"))?;
+    check_size(value).map_err(|error| format!("Secret {namespace}/{name} key {key}: {error}"))?;
     Ok(value)
 }
 
@@ -63,21 +63,17 @@ fn check_size(value: impl AsRef<[u8]>) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use zeroize::Zeroizing;
-
     use super::*;
 
     #[test]
     fn secret_value_is_limited_to_16_kib() {
         let key = KeyRef { name: "boot".to_owned(), key: "script".to_owned() };
-        let data = |size| SecretData::from([("script".to_owned(), Zeroizing::new(vec![0; size]))]);
+        let data = |size| SecretData::from_iter([("script".to_owned(), vec![0; size])]);
         let read = |data: Option<&SecretData>| from_secret("shop", &key, data).map(<[u8]>::len);
         assert_eq!(read(Some(&data(MAX_USER_DATA_BYTES))), Ok(MAX_USER_DATA_BYTES));
         let too_long = "Secret shop/boot key script: must be at most 16384 bytes long, not 16385";
         assert_eq!(read(Some(&data(MAX_USER_DATA_BYTES + 1))), Err(too_long.to_owned()));
-        let missing = "Secret shop/boot or its key script does not exist";
-        for data in [None, Some(&SecretData::new())] {
-            assert_eq!(read(data), Err(missing.to_owned()));
-        }
+        assert_eq!(read(Some(&SecretData::default())), Err("Secret shop/boot has no key script".to_owned()));
+        assert_eq!(read(None), Err(not_usable("shop", "boot")));
     }
 }

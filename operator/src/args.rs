@@ -1,10 +1,13 @@
 //! The operator's command line. The Helm chart sets all flags.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use podmeta_service::settings::ClusterArgs;
 
+use crate::model::update::SecretScope;
 use crate::tls::serving_certificate::CertificateSource;
 
 /// Compiles MetadataProfiles into the workloads that node agents serve.
@@ -64,6 +67,11 @@ pub struct Args {
     #[arg(long, default_value = "podmeta-identity", value_name = "NAME")]
     pub identity_secret: String,
 
+    /// Namespaces whose Secrets profiles may use, separated by commas, or * for all. Only Secrets with the label
+    /// podmeta.dev/usable-by: metadataprofiles are read.
+    #[arg(long, default_value = "*", value_name = "NAMESPACES")]
+    pub secret_namespaces: SecretNamespaces,
+
     /// Settings of the whole cluster.
     #[command(flatten)]
     pub cluster: ClusterArgs,
@@ -81,5 +89,65 @@ impl Args {
             (Some(certificate), Some(key), Some(ca)) => CertificateSource::Files { certificate, key, ca },
             (_, _, _) => CertificateSource::OwnAuthority,
         }
+    }
+}
+
+/// The namespaces whose Secrets profiles may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretNamespaces {
+    /// All namespaces.
+    All,
+    /// These namespaces.
+    Listed(BTreeSet<String>),
+}
+
+impl SecretNamespaces {
+    /// Returns the scope of each watch of Secrets.
+    #[must_use]
+    pub fn scopes(&self) -> BTreeSet<SecretScope> {
+        match self {
+            Self::All => BTreeSet::from([SecretScope::Cluster]),
+            Self::Listed(names) => names.iter().cloned().map(SecretScope::Namespace).collect(),
+        }
+    }
+}
+
+impl FromStr for SecretNamespaces {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "*" => return Ok(Self::All),
+            "" => return Ok(Self::Listed(BTreeSet::new())),
+            _ => {}
+        }
+        let is_label = |name: &str| {
+            (1..=63).contains(&name.len())
+                && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        };
+        let names = text.split(',').map(|name| match is_label(name) {
+            true => Ok(name.to_owned()),
+            false => Err(format!("{name:?} is not the name of a namespace; use * alone for all namespaces")),
+        });
+        names.collect::<Result<_, _>>().map(Self::Listed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secret_namespaces_are_all_or_a_list_of_names() {
+        let listed = |names: &[&str]| SecretNamespaces::Listed(names.iter().map(|name| (*name).to_owned()).collect());
+        assert_eq!("*".parse(), Ok(SecretNamespaces::All));
+        assert_eq!("".parse(), Ok(listed(&[])));
+        assert_eq!("shop,attic".parse(), Ok(listed(&["attic", "shop"])));
+        for text in ["*,shop", "shop,", "Shop", "shop/keys", &"a".repeat(64)] {
+            assert!(text.parse::<SecretNamespaces>().is_err(), "{text}");
+        }
+        let scope = |name: &str| SecretScope::Namespace(name.to_owned());
+        assert_eq!(SecretNamespaces::All.scopes(), [SecretScope::Cluster].into());
+        assert_eq!(listed(&["attic", "shop"]).scopes(), [scope("attic"), scope("shop")].into());
     }
 }

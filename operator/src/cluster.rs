@@ -1,5 +1,5 @@
-//! Access to the Kubernetes API: watches of whole kinds, watches of single Secrets and ConfigMaps, the operator's own
-//! Secrets and ConfigMaps, and events. What it reads becomes
+//! Access to the Kubernetes API: watches of whole kinds, of the Secrets that profiles may use and of single ConfigMaps, the
+//! operator's own Secrets and ConfigMaps, and events. What it reads becomes
 //! [`StateUpdate`](crate::model::update::StateUpdate)s.
 
 pub mod events;
@@ -8,6 +8,7 @@ pub(crate) mod fake_api_server;
 pub mod object;
 pub mod own_objects;
 pub mod references;
+pub mod secrets;
 pub mod watch;
 
 /// The field manager and event source of the operator.

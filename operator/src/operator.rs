@@ -26,7 +26,7 @@ use crate::agents::api::Api;
 use crate::agents::listener;
 use crate::agents::token_review::TokenReviewer;
 use crate::args::Args;
-use crate::cluster::{FIELD_MANAGER, references, watch};
+use crate::cluster::{FIELD_MANAGER, references, secrets, watch};
 use crate::identity_key;
 use crate::leader::lease::{LeaderElector, Leadership, forward_leadership};
 use crate::leader::status_writer::StatusWriter;
@@ -82,7 +82,7 @@ async fn run(args: Args, log: &LogGuard) -> Result<()> {
     let reconciler = Reconciler::new(OperatorState::new(args.cluster.settings(), new_epoch()?), metrics.clone());
     let shared = reconciler.shared();
     let (updates_tx, updates_rx) = mpsc::channel(UPDATE_QUEUE_SIZE);
-    let watches = start_watches(&shared, &watch_client, &client, &updates_tx);
+    let watches = start_watches(&args, &shared, &watch_client, &client, &updates_tx);
     let mut reconcile = tokio::spawn(reconciler.run(updates_rx));
 
     let address = SocketAddr::new(args.address, args.listen.port()).to_string();
@@ -153,17 +153,19 @@ async fn load_keys(
 }
 
 fn start_watches(
+    args: &Args,
     shared: &Arc<SharedState>,
     watch_client: &Client,
     client: &Client,
     updates_tx: &mpsc::Sender<StateUpdate>,
-) -> [JoinHandle<()>; 6] {
+) -> [JoinHandle<()>; 7] {
     [
         tokio::spawn(watch::namespaces(watch_client.clone(), updates_tx.clone())),
         tokio::spawn(watch::nodes(watch_client.clone(), updates_tx.clone())),
         tokio::spawn(watch::policies(watch_client.clone(), updates_tx.clone())),
         tokio::spawn(watch::profiles(watch_client.clone(), updates_tx.clone())),
         tokio::spawn(watch::pods(watch_client.clone(), updates_tx.clone())),
+        tokio::spawn(secrets::run(args.secret_namespaces.scopes(), watch_client.clone(), updates_tx.clone())),
         tokio::spawn(references::run(shared.clone(), client.clone(), updates_tx.clone())),
     ]
 }

@@ -93,7 +93,8 @@ fn longest_objects() -> Vec<Value> {
             "node.kubernetes.io/instance-type": label,
         }}}),
         // STS documents no maximum of its tokens. Seen are up to 1.5 KB; the Secret has 4 KiB.
-        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "longest", "namespace": namespace},
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "longest", "namespace": namespace,
+            "labels": {"podmeta.dev/usable-by": "metadataprofiles"}},
             "stringData": {"accessKeyId": "A".repeat(128), "secretAccessKey": "s".repeat(128), "sessionToken": "T".repeat(4096)}}),
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace,
             "uid": "ffffffff-ffff-4fff-bfff-ffffffffffff", "creationTimestamp": "2026-01-05T08:00:00Z",

@@ -37,7 +37,7 @@ fn is_exception(dialect: Dialect, path: &str) -> bool {
 fn trees(labels: &[String], items: &[String], roles: bool) -> Vec<(String, Dialect, Tree)> {
     let mut text = "{apiVersion: v1, kind: Node, metadata: {name: node-1, labels: {topology.kubernetes.io/region: eu-west-1, topology.kubernetes.io/zone: eu-west-1a, node.kubernetes.io/instance-type: m7i.large}}}\n".to_owned();
     text.push_str(
-        "---\n{apiVersion: v1, kind: Secret, metadata: {name: keys}, stringData: {accessKeyId: a, secretAccessKey: b}}\n",
+        "---\n{apiVersion: v1, kind: Secret, metadata: {name: keys, labels: {podmeta.dev/usable-by: metadataprofiles}}, stringData: {accessKeyId: a, secretAccessKey: b}}\n",
     );
     for name in ["alpha", "omega"] {
         let lines = labels.iter().map(|label| format!("    {label}: {name}\n")).collect::<String>();

@@ -101,6 +101,12 @@ pub struct MetadataPolicySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns")]
     pub allowed_role_arns: Option<Vec<String>>,
+    /// Patterns of the names of Secrets that profiles may use, among those with the label
+    /// `podmeta.dev/usable-by: metadataprofiles`. `*` matches any text and `?` one character; a pattern matches the whole
+    /// name. At most 64. Default: all Secrets with the label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "patterns")]
+    pub allowed_secrets: Option<Vec<String>>,
     /// Values of `hostNetwork` that profiles may use. `Node` is allowed only if it is listed. Default: `Deny` and `Pod`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "host_networks")]

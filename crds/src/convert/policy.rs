@@ -34,6 +34,7 @@ fn convert_spec(spec: &MetadataPolicySpec, errors: &mut FieldErrors) -> Policy {
         allowed_providers: set("spec.allowedProviders", spec.allowed_providers.as_deref(), errors),
         allowed_role_names: patterns("spec.allowedRoleNames", spec.allowed_role_names.as_deref(), errors),
         allowed_role_arns: patterns("spec.allowedRoleArns", spec.allowed_role_arns.as_deref(), errors),
+        allowed_secrets: patterns("spec.allowedSecrets", spec.allowed_secrets.as_deref(), errors),
         allowed_host_network: set("spec.allowedHostNetwork", spec.allowed_host_network.as_deref(), errors),
         without_profile: spec.without_profile.map(Into::into),
         static_pods: spec.static_pods,

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret};
 use kube::CustomResourceExt;
+use podmeta_metadata::credentials::{SecretData, is_usable};
 use podmeta_metadata::facts::Facts;
 use serde::de::DeserializeOwned;
 
 use super::error::ObjectSource;
 use super::object::{self, DEFAULT_NAMESPACE, ManifestObject};
-use super::{LoadedObjects, LoadedPod, ManifestError, ManifestFile, SecretBytes};
+use super::{LoadedObjects, LoadedPod, ManifestError, ManifestFile};
 use super::{defaults, list_check, references, workload, yaml};
 use crate::convert::field::{FieldError, REQUIRED};
 use crate::convert::{facts, json, policy, profile};
@@ -82,7 +83,11 @@ impl Loader {
         match object.kind.as_str() {
             "Namespace" => drop(self.namespaces.insert(name, object.deserialize()?)),
             "Node" => drop(self.nodes.insert(name, object.deserialize()?)),
-            "Secret" => drop(self.objects.secrets.insert((namespace, name), secret_data(object)?)),
+            "Secret" => {
+                if let Some(data) = usable_secret(object)? {
+                    self.objects.secrets.insert((namespace, name), data);
+                }
+            }
             "ConfigMap" => drop(self.objects.config_maps.insert((namespace, name), config_map_data(object)?)),
             "Pod" => self.pods.push((object.deserialize()?, object.source.clone())),
             "Deployment" => self.add_pod_of_workload(object, workload::deployment_pod(object)?)?,
@@ -211,15 +216,18 @@ impl Loader {
     }
 }
 
-fn secret_data(object: &ManifestObject) -> Result<BTreeMap<String, SecretBytes>, ManifestError> {
+/// Returns the data of a Secret, or `None` if profiles cannot use it.
+fn usable_secret(object: &ManifestObject) -> Result<Option<SecretData>, ManifestError> {
     let secret: Secret = object.deserialize().map_err(|error| ManifestError {
         // The message of the parser contains the value.
         message: "is not valid in a Secret: data contains base64, stringData contains text".to_owned(),
         ..error
     })?;
+    let labels = secret.metadata.labels.unwrap_or_default();
     let data = secret.data.into_iter().flatten().map(|(key, value)| (key, value.0));
     let text = secret.string_data.into_iter().flatten().map(|(key, value)| (key, value.into_bytes()));
-    Ok(data.chain(text).map(|(key, value)| (key, SecretBytes::new(value))).collect())
+    let data = data.chain(text).collect();
+    Ok(is_usable(&labels, &data).then_some(data))
 }
 
 fn config_map_data(object: &ManifestObject) -> Result<BTreeMap<String, Vec<u8>>, ManifestError> {

@@ -1,6 +1,6 @@
 //! References of profiles to Secrets and ConfigMaps, and a check that their objects and keys exist.
 
-use std::collections::BTreeMap;
+use podmeta_metadata::credentials::not_usable;
 
 use super::LoadedObjects;
 use super::error::ManifestError;
@@ -47,7 +47,8 @@ pub(super) fn of_profile(namespace: &str, name: &str, spec: &MetadataProfileSpec
         .collect()
 }
 
-/// Returns an error for each reference of a profile to a Secret, ConfigMap or key that does not exist.
+/// Returns an error for each reference of a profile to a ConfigMap or key that does not exist, or to a Secret that
+/// profiles cannot use.
 #[must_use]
 pub fn check_references(objects: &LoadedObjects) -> Vec<ManifestError> {
     let errors = objects.references.iter().filter_map(|reference| {
@@ -59,42 +60,30 @@ pub fn check_references(objects: &LoadedObjects) -> Vec<ManifestError> {
     errors.collect()
 }
 
-/// Returns the field and the message if the target does not exist.
+/// Returns the field and the message if the target does not exist or cannot be used.
 fn find_missing(objects: &LoadedObjects, reference: &ProfileReference) -> Option<(String, String)> {
     let ProfileReference { namespace, field, target, .. } = reference;
     match target {
         ReferenceTarget::Credentials(name) => {
-            let object = format!("Secret {namespace}/{name}");
-            match objects.secret(namespace, name) {
-                None => Some((field.clone(), format!("{object} does not exist"))),
-                Some(data) => {
-                    let key = CREDENTIALS_KEYS.into_iter().find(|key| !data.contains_key(*key))?;
-                    Some((field.clone(), format!("{object} has no key {key}")))
-                }
+            let Some(data) = objects.secret(namespace, name) else {
+                return Some((field.clone(), not_usable(namespace, name)));
+            };
+            let key = CREDENTIALS_KEYS.into_iter().find(|key| data.get(key).is_none())?;
+            Some((field.clone(), format!("Secret {namespace}/{name} has no key {key}")))
+        }
+        ReferenceTarget::SecretKey(KeyRefSpec { name, key }) => match objects.secret(namespace, name) {
+            None => Some((format!("{field}.name"), not_usable(namespace, name))),
+            Some(data) if data.get(key).is_none() => {
+                Some((format!("{field}.key"), format!("Secret {namespace}/{name} has no key {key}")))
             }
-        }
-        ReferenceTarget::SecretKey(key) => {
-            find_missing_key("Secret", namespace, key, field, objects.secret(namespace, &key.name))
-        }
-        ReferenceTarget::ConfigMapKey(key) => {
-            find_missing_key("ConfigMap", namespace, key, field, objects.config_map(namespace, &key.name))
-        }
-    }
-}
-
-fn find_missing_key<T>(
-    kind: &str,
-    namespace: &str,
-    key: &KeyRefSpec,
-    field: &str,
-    data: Option<&BTreeMap<String, T>>,
-) -> Option<(String, String)> {
-    let object = format!("{kind} {namespace}/{}", key.name);
-    match data {
-        None => Some((format!("{field}.name"), format!("{object} does not exist"))),
-        Some(data) if !data.contains_key(&key.key) => {
-            Some((format!("{field}.key"), format!("{object} has no key {}", key.key)))
-        }
-        Some(_) => None,
+            Some(_) => None,
+        },
+        ReferenceTarget::ConfigMapKey(KeyRefSpec { name, key }) => match objects.config_map(namespace, name) {
+            None => Some((format!("{field}.name"), format!("ConfigMap {namespace}/{name} does not exist"))),
+            Some(data) if !data.contains_key(key) => {
+                Some((format!("{field}.key"), format!("ConfigMap {namespace}/{name} has no key {key}")))
+            }
+            Some(_) => None,
+        },
     }
 }

@@ -1,3 +1,5 @@
+use podmeta_metadata::credentials::not_usable;
+
 use super::*;
 
 /// Loads texts as the files 0.yaml, 1.yaml and so on. Returns the errors as text.
@@ -161,13 +163,13 @@ fn pod_is_assigned_to_its_node_or_to_the_only_node() {
 #[test]
 fn secret_values_are_loaded_and_not_shown() {
     let (objects, errors) = load_texts(&[
-        "apiVersion: v1\nkind: Secret\nmetadata: {name: keys}\ndata: {accessKeyId: aHVudGVyMQ==, z: eA==}\nstringData: {secretAccessKey: hunter2, z: w}\n",
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: keys, labels: {podmeta.dev/usable-by: metadataprofiles}}\ndata: {accessKeyId: aHVudGVyMQ==, z: eA==}\nstringData: {secretAccessKey: hunter2, z: w}\n",
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: boot}\ndata: {a: text}\nbinaryData: {b: AP8=}\n",
     ]);
     assert_eq!(errors, [""; 0]);
     let keys = objects.secret("default", "keys").unwrap();
-    assert_eq!(keys["accessKeyId"].expose(), b"hunter1");
-    assert_eq!(keys["z"].expose(), b"w");
+    assert_eq!(keys.get("accessKeyId"), Some(&b"hunter1"[..]));
+    assert_eq!(keys.get("z"), Some(&b"w"[..]));
     assert_eq!(objects.config_map("default", "boot").unwrap()["b"], [0, 255]);
     assert!(!format!("{objects:?}").contains("hunter"));
     for bad in ["data: {key: hunter2}", "stringData: {key: 4711}", "data: {key: [hunter2]}"] {
@@ -179,14 +181,24 @@ fn secret_values_are_loaded_and_not_shown() {
 
 #[test]
 fn missing_reference_target_is_reported_at_the_field() {
-    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: keys}\nstringData: {accessKeyId: a}\n";
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: keys, labels: {podmeta.dev/usable-by: metadataprofiles}}\nstringData: {accessKeyId: a}\n";
     let full = secret.replace("accessKeyId: a", "accessKeyId: a, secretAccessKey: b");
     let role = format!("{PROFILE}  roles:\n  - name: web\n    dialect: ec2\n    secret:\n      name: keys\n");
+    let unlabelled = full.replace("metadataprofiles", "others");
+    let unusable = not_usable("default", "keys");
+    let secret_data = format!("{PROFILE}  userData:\n    secretKeyRef:\n      name: keys\n      key: x\n");
     let data = format!("{PROFILE}  userData:\n    configMapKeyRef:\n      name: boot\n      key: x\n");
     let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: boot}\ndata: {z: w}\n";
     let object = "MetadataProfile default/web: spec";
     for (files, expected) in [
-        (vec![role.as_str()], format!("0.yaml:10: {object}.roles[0].secret.name: Secret default/keys does not exist")),
+        (vec![role.as_str()], format!("0.yaml:10: {object}.roles[0].secret.name: {unusable}")),
+        (vec![&role, &unlabelled], format!("0.yaml:10: {object}.roles[0].secret.name: {unusable}")),
+        (vec![&secret_data], format!("0.yaml:8: {object}.userData.secretKeyRef.name: {unusable}")),
+        (vec![&secret_data, &unlabelled], format!("0.yaml:8: {object}.userData.secretKeyRef.name: {unusable}")),
+        (
+            vec![&secret_data, &full],
+            format!("0.yaml:9: {object}.userData.secretKeyRef.key: Secret default/keys has no key x"),
+        ),
         (
             vec![&role, secret],
             format!("0.yaml:10: {object}.roles[0].secret.name: Secret default/keys has no key secretAccessKey"),

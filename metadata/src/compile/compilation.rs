@@ -156,7 +156,13 @@ impl Compilation<'_> {
     fn user_data(&mut self) -> Option<UserData> {
         let key = match self.profile.user_data.as_ref()? {
             UserDataSource::Inline(bytes) => return Some(UserData::Bytes(bytes.clone())), // cheap: shared bytes
-            UserDataSource::Secret(key) => return Some(UserData::Secret(key.clone())),
+            UserDataSource::Secret(key) => {
+                let Some(message) = self.rules.forbids_secret(&key.name) else {
+                    return Some(UserData::Secret(key.clone()));
+                };
+                self.report("spec.userData.secretKeyRef", FindingReason::PolicyForbids, message);
+                return None;
+            }
             UserDataSource::ConfigMap(key) => key,
         };
         match user_data::from_config_map(key, self.sources.get(key)) {

@@ -9,7 +9,6 @@ use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::finding::{Finding, FindingReason};
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::profile::{KeyRef, Profile, ProfileRef};
-use zeroize::Zeroizing;
 
 use crate::broker::Secrets;
 use crate::dev::address::link;
@@ -153,15 +152,14 @@ fn config_map_values(objects: &LoadedObjects, namespace: &str) -> Sources {
     keys.filter_map(|key| Some((key.clone(), value(key)?))).collect()
 }
 
-/// Returns the Secrets that profiles name.
+/// Returns the Secrets that profiles name and can use.
 fn named_secrets(objects: &LoadedObjects) -> Secrets {
     let mut secrets = Secrets::new();
     for profile in &objects.profiles {
         for name in profile.secret_names() {
             let namespace = &profile.object.namespace;
             if let Some(data) = objects.secret(namespace, name) {
-                let data = data.iter().map(|(key, bytes)| (key.clone(), Zeroizing::new(bytes.expose().to_vec())));
-                secrets.insert((namespace.clone(), name.to_owned()), data.collect());
+                secrets.insert((namespace.clone(), name.to_owned()), data.clone());
             }
         }
     }

@@ -96,7 +96,7 @@ fn pod_without_a_profile_gets_403_and_the_reason_is_printed() {
 #[test]
 fn rejection_is_logged_with_its_reason_and_no_line_contains_a_secret() {
     let directory = TempDir::new("why");
-    let secret = "---\n{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {accessKeyId: AKIAX, secretAccessKey: hunter2}}\n";
+    let secret = "---\n{apiVersion: v1, kind: Secret, metadata: {name: s, labels: {podmeta.dev/usable-by: metadataprofiles}}, stringData: {accessKeyId: AKIAX, secretAccessKey: hunter2}}\n";
     let role = "  roles: [{name: r, dialect: ec2, secret: {name: s}}]\n";
     directory.write("pods.yaml", &format!("{}{secret}", pod_and_profile(role)));
     let (server, report) = DevServerProcess::start(&directory, &["-f", "pods.yaml", "--log", "debug"]);

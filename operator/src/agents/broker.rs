@@ -117,11 +117,11 @@ fn is_newer(requested: &ProfileGeneration, known: &ProfileRef) -> bool {
     requested.uid != known.uid || requested.generation > known.generation
 }
 
-/// Returns `None` if the Secret does not exist.
+/// Returns `None` if profiles cannot use the Secret.
 fn secret<'s>(state: &'s OperatorState, namespace: &str, name: &str) -> Result<Option<&'s SecretData>, BrokerError> {
     match state.index().secret(namespace, name) {
         Ok(data) => Ok(Some(data)),
-        Err(SecretUnavailable::Missing) => Ok(None),
+        Err(SecretUnavailable::NotUsable) => Ok(None),
         Err(SecretUnavailable::Unread) => Err(BrokerError::Behind),
     }
 }

@@ -17,6 +17,7 @@ pub(crate) struct FakeApiServer(Handle<Request<Body>, Response<Body>>);
 
 /// A request that waits for a response.
 pub(crate) struct FakeRequest {
+    pub(crate) path: String,
     pub(crate) query: String,
     pub(crate) body: Value,
     respond: SendResponse<Response<Body>>,
@@ -30,17 +31,20 @@ impl FakeApiServer {
 
     /// Waits for the next request, which must have this method and path.
     pub(crate) async fn expect(&mut self, method: Method, path: &str) -> FakeRequest {
-        let request = tokio::time::timeout(REQUEST_TIMEOUT, self.0.next_request()).await;
-        let request = request.unwrap_or_else(|_| panic!("no request {method} {path}"));
-        let (request, respond) = request.expect("the client was dropped");
-        let (parts, body) = request.into_parts();
-        assert_eq!((&parts.method, parts.uri.path()), (&method, path));
-        let body = body.collect().await.unwrap().to_bytes();
-        FakeRequest {
-            query: parts.uri.query().unwrap_or_default().to_owned(),
-            body: serde_json::from_slice(&body).unwrap_or_default(),
-            respond,
-        }
+        let (request, respond) = self.next_request().await.unwrap_or_else(|| panic!("no request {method} {path}"));
+        assert_eq!((request.method(), request.uri().path()), (&method, path));
+        FakeRequest::read(request, respond).await
+    }
+
+    /// Waits for the next request.
+    pub(crate) async fn expect_any(&mut self) -> FakeRequest {
+        let (request, respond) = self.next_request().await.expect("no request");
+        FakeRequest::read(request, respond).await
+    }
+
+    async fn next_request(&mut self) -> Option<(Request<Body>, SendResponse<Response<Body>>)> {
+        let request = tokio::time::timeout(REQUEST_TIMEOUT, self.0.next_request()).await.ok()?;
+        Some(request.expect("the client was dropped"))
     }
 
     /// Asserts that there is no request for this time.
@@ -53,6 +57,22 @@ impl FakeApiServer {
 }
 
 impl FakeRequest {
+    async fn read(request: Request<Body>, respond: SendResponse<Response<Body>>) -> Self {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Self {
+            path: parts.uri.path().to_owned(),
+            query: parts.uri.query().unwrap_or_default().to_owned(),
+            body: serde_json::from_slice(&body).unwrap_or_default(),
+            respond,
+        }
+    }
+
+    /// Ends the connection without a response.
+    pub(crate) fn disconnect(self) {
+        self.respond.send_error("the connection was reset");
+    }
+
     pub(crate) fn respond(self, object: &Value) {
         self.send(StatusCode::OK, object.to_string());
     }

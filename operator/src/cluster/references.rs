@@ -1,30 +1,25 @@
-//! Watches of the Secrets and ConfigMaps that profiles refer to. Each is watched by its name while a profile refers to it.
-//! The operator never lists Secrets or ConfigMaps.
+//! Watches of the ConfigMaps that profiles refer to. Each is watched by its name while a profile refers to it. The operator
+//! never lists ConfigMaps.
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, WatchEvent, WatchParams};
-use kube::core::NamespaceResourceScope;
-use kube::{Client, Resource, ResourceExt};
-use podmeta_metadata::credentials::SecretData;
-use serde::de::DeserializeOwned;
+use kube::{Client, ResourceExt};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use zeroize::Zeroizing;
 
 use super::events::format_chain;
 use super::object::MaybeObject;
-use crate::model::update::{ReferencedObject, References, StateUpdate, WatchedKind};
+use crate::model::update::{ConfigMapRef, References, StateUpdate, WatchedKind};
 use crate::reconcile::SharedState;
 
 /// The timeout of one API request.
@@ -37,9 +32,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// The delay before a watch that ended or failed is started again.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// The watch of one object.
+/// The watch of one ConfigMap.
 struct ObjectWatch {
-    /// The keys of a ConfigMap that are read. Empty for a Secret.
+    /// The keys that are read.
     keys: BTreeSet<String>,
     task: JoinHandle<()>,
 }
@@ -50,10 +45,10 @@ impl Drop for ObjectWatch {
     }
 }
 
-/// Watches the objects that profiles refer to. Returns when the reconcile task ends.
+/// Watches the ConfigMaps that profiles refer to. Returns when the reconcile task ends.
 pub async fn run(shared: Arc<SharedState>, client: Client, updates_tx: Sender<StateUpdate>) {
     let mut references_rx = shared.references();
-    let mut watches: HashMap<ReferencedObject, ObjectWatch> = HashMap::new();
+    let mut watches: HashMap<ConfigMapRef, ObjectWatch> = HashMap::new();
     let mut is_listed = false;
     loop {
         let Ok(references) =
@@ -70,8 +65,13 @@ pub async fn run(shared: Arc<SharedState>, client: Client, updates_tx: Sender<St
                 continue;
             }
             let (read_tx, read_rx) = oneshot::channel();
-            let watch = watch_object(object.clone(), keys.clone(), client.clone(), updates_tx.clone(), read_tx);
-            watches.insert(object, ObjectWatch { keys, task: tokio::spawn(watch) });
+            let watch = NamedWatch {
+                api: Api::namespaced(client.clone(), &object.namespace),
+                object: object.clone(),
+                keys: keys.clone(),
+                updates_tx: updates_tx.clone(),
+            };
+            watches.insert(object, ObjectWatch { keys, task: tokio::spawn(watch.run(read_tx)) });
             first_reads.push(read_rx);
         }
         if !is_listed {
@@ -93,7 +93,7 @@ pub async fn run(shared: Arc<SharedState>, client: Client, updates_tx: Sender<St
 /// Stops the watches that are not needed any more, or that read other keys, and drops what they have read. A watch has
 /// ended before the drop is sent, so no update of it can follow.
 async fn stop_unreferenced(
-    watches: &mut HashMap<ReferencedObject, ObjectWatch>,
+    watches: &mut HashMap<ConfigMapRef, ObjectWatch>,
     references: &References,
     updates_tx: &Sender<StateUpdate>,
 ) -> Result<(), tokio::sync::mpsc::error::SendError<StateUpdate>> {
@@ -111,69 +111,29 @@ async fn stop_unreferenced(
     Ok(())
 }
 
-async fn watch_object(
-    object: ReferencedObject,
-    keys: BTreeSet<String>,
-    client: Client,
-    updates_tx: Sender<StateUpdate>,
-    read_tx: oneshot::Sender<()>,
-) {
-    match &object {
-        ReferencedObject::Secret { namespace, name } => {
-            let convert = |secret: Option<Secret>| StateUpdate::Secret {
-                namespace: namespace.clone(),
-                name: name.clone(),
-                data: secret.map(secret_data),
-            };
-            let api = Api::namespaced(client, namespace);
-            NamedWatch { api, kind: "Secret", namespace, name, convert, updates_tx: &updates_tx }.run(read_tx).await;
-        }
-        ReferencedObject::ConfigMap { namespace, name } => {
-            let convert = |map: Option<ConfigMap>| StateUpdate::ConfigMap {
-                namespace: namespace.clone(),
-                name: name.clone(),
-                values: map.map(|map| config_map_values(&map, &keys)).unwrap_or_default(),
-            };
-            let api = Api::namespaced(client, namespace);
-            NamedWatch { api, kind: "ConfigMap", namespace, name, convert, updates_tx: &updates_tx }.run(read_tx).await;
-        }
-    }
-}
-
-fn secret_data(secret: Secret) -> SecretData {
-    secret.data.into_iter().flatten().map(|(key, value)| (key, Zeroizing::new(value.0))).collect()
-}
-
 fn config_map_values(map: &ConfigMap, keys: &BTreeSet<String>) -> BTreeMap<String, Bytes> {
     let text = |key: &String| Some(Bytes::from(map.data.as_ref()?.get(key)?.clone()));
     let binary = |key: &String| Some(Bytes::from(map.binary_data.as_ref()?.get(key)?.0.clone()));
     keys.iter().filter_map(|key| Some((key.clone(), text(key).or_else(|| binary(key))?))).collect()
 }
 
-/// Reads one object, then watches it. Neither needs the permission to list.
-struct NamedWatch<'w, K, F> {
-    api: Api<MaybeObject<K>>,
-    kind: &'static str,
-    namespace: &'w str,
-    name: &'w str,
-    /// Converts the object, or `None` if it does not exist.
-    convert: F,
-    updates_tx: &'w Sender<StateUpdate>,
+/// Reads one ConfigMap, then watches it. Neither needs the permission to list.
+struct NamedWatch {
+    api: Api<MaybeObject<ConfigMap>>,
+    object: ConfigMapRef,
+    keys: BTreeSet<String>,
+    updates_tx: Sender<StateUpdate>,
 }
 
-impl<K, F> NamedWatch<'_, K, F>
-where
-    K: Resource<Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
-    F: Fn(Option<K>) -> StateUpdate,
-{
+impl NamedWatch {
     /// Watches until the receiver of updates is dropped. Completes `read_tx` when the object was read once, or cannot be
     /// read.
     async fn run(self, read_tx: oneshot::Sender<()>) {
-        let Self { kind, namespace, name, .. } = self;
+        let ConfigMapRef { namespace, name } = &self.object;
         let mut read_tx = Some(read_tx);
         while !self.updates_tx.is_closed() {
             if let Err(error) = self.read_and_watch(&mut read_tx).await {
-                tracing::warn!(kind, namespace, name, error = %format_chain(&error), "cannot read an object that a profile refers to; retrying");
+                tracing::warn!(namespace, name, error = %format_chain(&error), "cannot read a ConfigMap that a profile refers to; retrying");
                 // The API server is available. One object that it does not return must not delay all others.
                 if matches!(error, kube::Error::Api(_) | kube::Error::SerdeError(_)) {
                     complete(&mut read_tx);
@@ -185,7 +145,7 @@ where
 
     /// Returns when the watch ends or a request times out.
     async fn read_and_watch(&self, read_tx: &mut Option<oneshot::Sender<()>>) -> Result<(), kube::Error> {
-        let Ok(object) = tokio::time::timeout(API_TIMEOUT, self.api.get_opt(self.name)).await else {
+        let Ok(object) = tokio::time::timeout(API_TIMEOUT, self.api.get_opt(&self.object.name)).await else {
             self.log_timeout();
             return Ok(());
         };
@@ -194,7 +154,7 @@ where
         let version = object.as_ref().and_then(ResourceExt::resource_version).unwrap_or_else(|| "0".to_owned());
         self.send(object).await;
         complete(read_tx);
-        let params = WatchParams::default().fields(&format!("metadata.name={}", self.name)).disable_bookmarks();
+        let params = WatchParams::default().fields(&format!("metadata.name={}", self.object.name)).disable_bookmarks();
         let Ok(stream) = tokio::time::timeout(API_TIMEOUT, self.api.watch(&params, &version)).await else {
             self.log_timeout();
             return Ok(());
@@ -212,29 +172,30 @@ where
         Ok(())
     }
 
-    async fn send(&self, object: Option<MaybeObject<K>>) {
+    async fn send(&self, object: Option<MaybeObject<ConfigMap>>) {
+        let ConfigMapRef { namespace, name } = &self.object;
         let object = match object {
             Some(MaybeObject::Readable(object)) => Some(object),
-            // The error is not logged: it can contain values of the Secret.
-            Some(MaybeObject::Unreadable { .. }) => {
-                let Self { kind, namespace, name, .. } = self;
+            Some(MaybeObject::Unreadable { error, .. }) => {
                 tracing::error!(
-                    kind,
                     namespace,
                     name,
-                    "cannot parse an object that a profile refers to; keeping its last readable data"
+                    error,
+                    "cannot parse a ConfigMap that a profile refers to; keeping its last readable data"
                 );
                 return;
             }
             None => None,
         };
+        let values = object.map(|map| config_map_values(&map, &self.keys)).unwrap_or_default();
+        let update = StateUpdate::ConfigMap { namespace: namespace.clone(), name: name.clone(), values };
         // The caller checks whether the receiver is dropped.
-        let _closed = self.updates_tx.send((self.convert)(object)).await;
+        let _closed = self.updates_tx.send(update).await;
     }
 
     fn log_timeout(&self) {
-        let Self { kind, namespace, name, .. } = self;
-        tracing::warn!(kind, namespace, name, "cannot read an object that a profile refers to: timeout; retrying");
+        let ConfigMapRef { namespace, name } = &self.object;
+        tracing::warn!(namespace, name, "cannot read a ConfigMap that a profile refers to: timeout; retrying");
     }
 }
 

@@ -139,7 +139,7 @@ fn to_value(object: &DynamicObject) -> serde_json::Value {
     value
 }
 
-fn stream<K>(
+pub(super) fn stream<K>(
     api: Api<MaybeObject<K>>,
     config: Config,
 ) -> impl Stream<Item = watcher::Result<Event<MaybeObject<K>>>> + Send
@@ -153,17 +153,16 @@ where
 }
 
 /// Converts objects of one kind into updates.
-struct Convert<KeyFn, SetFn, DeletedFn> {
+pub(super) struct Convert<KeyFn, SetFn, DeletedFn> {
     /// Returns the key of an object.
-    key: KeyFn,
+    pub(super) key: KeyFn,
     /// Converts an object that was added or modified. `None`: the object is skipped.
-    set: SetFn,
+    pub(super) set: SetFn,
     /// Converts a deleted object.
-    deleted: DeletedFn,
+    pub(super) deleted: DeletedFn,
 }
 
-/// Sends an update for each event. After a relist, objects that are not in the new list are deleted. An object that cannot
-/// be read keeps its last readable state.
+/// Sends an update for each event, and [`StateUpdate::ListComplete`] after each list.
 async fn run<K, Key>(
     kind: WatchedKind,
     stream: impl Stream<Item = watcher::Result<Event<MaybeObject<K>>>>,
@@ -177,35 +176,12 @@ async fn run<K, Key>(
     K: Resource,
     Key: Eq + Hash + Clone,
 {
-    // The known objects, and whether each was in the current list.
-    let mut known: HashMap<Key, bool> = HashMap::new();
+    let mut known = KnownObjects::new(kind);
     let mut stream = std::pin::pin!(stream);
     while let Some(event) = stream.next().await {
-        let updates = match event {
-            Ok(Event::Init) => {
-                known.values_mut().for_each(|listed| *listed = false);
-                Vec::new()
-            }
-            Ok(Event::Apply(object) | Event::InitApply(object)) => {
-                apply(kind, &object, &convert.key, &convert.set, &mut known).into_iter().collect()
-            }
-            Ok(Event::Delete(object)) => {
-                let key = (convert.key)(object.meta());
-                if let Some(key) = &key {
-                    known.remove(key);
-                }
-                key.map(&convert.deleted).into_iter().collect()
-            }
-            Ok(Event::InitDone) => {
-                let deleted = known.extract_if(|_, listed| !*listed).map(|(key, _)| (convert.deleted)(key));
-                deleted.chain([StateUpdate::ListComplete(kind)]).collect()
-            }
-            Err(error) => {
-                tracing::warn!(?kind, error = %format_chain(&error), "watch failed; retrying: check the API server and the operator's ClusterRole");
-                Vec::new()
-            }
-        };
-        for update in updates {
+        let is_list_complete = matches!(event, Ok(Event::InitDone));
+        let list_complete = is_list_complete.then_some(StateUpdate::ListComplete(kind));
+        for update in known.updates(event, &convert).into_iter().chain(list_complete) {
             if updates_tx.send(update).await.is_err() {
                 return;
             }
@@ -213,31 +189,82 @@ async fn run<K, Key>(
     }
 }
 
-fn apply<K: Resource, Key: Eq + Hash + Clone>(
+/// The objects of one watch. After a relist, objects that are not in the new list are deleted. An object that cannot be
+/// read keeps its last readable state.
+pub(super) struct KnownObjects<Key> {
     kind: WatchedKind,
-    object: &MaybeObject<K>,
-    key: impl Fn(&ObjectMeta) -> Option<Key>,
-    set: impl Fn(&K) -> Option<StateUpdate>,
-    known: &mut HashMap<Key, bool>,
-) -> Option<StateUpdate> {
-    match object {
-        MaybeObject::Readable(object) => {
-            known.extend(key(object.meta()).map(|key| (key, true)));
-            set(object)
-        }
-        MaybeObject::Unreadable { metadata, error } => {
-            let ObjectMeta { name, namespace, .. } = &**metadata;
-            tracing::error!(
-                ?kind,
-                namespace,
-                name,
-                error,
-                "cannot read an object; keeping its last readable state: correct the field"
-            );
-            if let Some(listed) = key(metadata).and_then(|key| known.get_mut(&key)) {
-                *listed = true;
+    /// The known objects, and whether each was in the current list.
+    listed: HashMap<Key, bool>,
+}
+
+impl<Key: Eq + Hash + Clone> KnownObjects<Key> {
+    pub(super) fn new(kind: WatchedKind) -> Self {
+        Self { kind, listed: HashMap::new() }
+    }
+
+    /// Returns the updates of an event. Logs an error.
+    pub(super) fn updates<K: Resource>(
+        &mut self,
+        event: watcher::Result<Event<MaybeObject<K>>>,
+        convert: &Convert<
+            impl Fn(&ObjectMeta) -> Option<Key>,
+            impl Fn(&K) -> Option<StateUpdate>,
+            impl Fn(Key) -> StateUpdate,
+        >,
+    ) -> Vec<StateUpdate> {
+        match event {
+            Ok(Event::Init) => {
+                self.listed.values_mut().for_each(|listed| *listed = false);
+                Vec::new()
             }
-            None
+            Ok(Event::Apply(object) | Event::InitApply(object)) => {
+                self.apply(&object, &convert.key, &convert.set).into_iter().collect()
+            }
+            Ok(Event::Delete(object)) => {
+                let key = (convert.key)(object.meta());
+                if let Some(key) = &key {
+                    self.listed.remove(key);
+                }
+                key.map(&convert.deleted).into_iter().collect()
+            }
+            Ok(Event::InitDone) => {
+                self.listed.extract_if(|_, listed| !*listed).map(|(key, _)| (convert.deleted)(key)).collect()
+            }
+            Err(error) => {
+                let kind = self.kind;
+                tracing::warn!(?kind, error = %format_chain(&error), "watch failed; retrying: check the API server and the operator's roles");
+                Vec::new()
+            }
+        }
+    }
+
+    fn apply<K: Resource>(
+        &mut self,
+        object: &MaybeObject<K>,
+        key: impl Fn(&ObjectMeta) -> Option<Key>,
+        set: impl Fn(&K) -> Option<StateUpdate>,
+    ) -> Option<StateUpdate> {
+        match object {
+            MaybeObject::Readable(object) => {
+                self.listed.extend(key(object.meta()).map(|key| (key, true)));
+                set(object)
+            }
+            MaybeObject::Unreadable { metadata, error } => {
+                let ObjectMeta { name, namespace, .. } = &**metadata;
+                // The error can contain values of a Secret.
+                let error = if self.kind == WatchedKind::Secrets { "not a valid Secret" } else { error };
+                tracing::error!(
+                    kind = ?self.kind,
+                    namespace,
+                    name,
+                    error,
+                    "cannot read an object; keeping its last readable state: correct the field"
+                );
+                if let Some(listed) = key(metadata).and_then(|key| self.listed.get_mut(&key)) {
+                    *listed = true;
+                }
+                None
+            }
         }
     }
 }

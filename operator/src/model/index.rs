@@ -18,7 +18,7 @@ use std::sync::Arc;
 use podmeta_metadata::compile::{Settings, compile};
 use podmeta_metadata::credentials::SecretData;
 use podmeta_metadata::names::PodUid;
-use podmeta_metadata::policy::Policy;
+use podmeta_metadata::policy::{EffectivePolicy, Policy};
 use podmeta_metadata::profile::KeyRef;
 
 use compilation::CompileFn;
@@ -28,7 +28,7 @@ use pending::PendingPods;
 
 use super::compiled_pod::{CompiledPod, PodUpdate, ProfileKey};
 use super::profile_state::ProfileState;
-use super::update::{ReferencedObject, References};
+use super::update::{ConfigMapRef, References, SecretScope};
 
 /// The index.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub struct Index {
     nodes: HashMap<String, NodeEntry>,
     /// Sorted by name: a finding names the first of several equally strict policies.
     policies: Vec<Policy>,
+    /// The namespaces whose Secrets were not listed yet.
+    unread_secrets: BTreeSet<SecretScope>,
     /// The pods on which the status of each profile depends.
     pods_by_profile: HashMap<ProfileKey, BTreeSet<PodUid>>,
     /// The pods to compile.
@@ -56,10 +58,10 @@ pub struct Index {
 /// Reason why the data of a Secret is not available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretUnavailable {
-    /// The Secret was not read yet.
+    /// The Secrets of the namespace were not listed yet.
     Unread,
-    /// The Secret does not exist.
-    Missing,
+    /// The Secret does not exist, or profiles may not use it.
+    NotUsable,
 }
 
 impl Index {
@@ -76,6 +78,7 @@ impl Index {
             namespaces: HashMap::new(),
             nodes: HashMap::new(),
             policies: Vec::new(),
+            unread_secrets: BTreeSet::new(),
             pods_by_profile: HashMap::new(),
             pending_pods: PendingPods::default(),
             deleted_pods: Vec::new(),
@@ -157,27 +160,36 @@ impl Index {
         (self.pods.len(), self.namespaces.values().map(|entry| entry.profiles.len()).sum())
     }
 
-    /// Returns the data of a Secret that a profile refers to.
+    /// Returns the data of a Secret that profiles may use.
     ///
     /// # Errors
-    /// If the Secret does not exist or was not read yet.
+    /// If there is no such Secret, or it was not read yet.
     pub fn secret(&self, namespace: &str, name: &str) -> Result<&SecretData, SecretUnavailable> {
         let secret = self.namespaces.get(namespace).and_then(|entry| entry.secrets.get(name));
-        secret.ok_or(SecretUnavailable::Unread)?.as_ref().ok_or(SecretUnavailable::Missing)
+        secret.ok_or_else(|| {
+            let is_unread = self.unread_secrets.iter().any(|scope| match scope {
+                SecretScope::Cluster => true,
+                SecretScope::Namespace(unread) => unread == namespace,
+            });
+            if is_unread { SecretUnavailable::Unread } else { SecretUnavailable::NotUsable }
+        })
     }
 
-    /// Returns the Secrets and ConfigMaps that the profiles in effect refer to.
+    /// Returns the policies that apply to a namespace, or `None` if the namespace is not known yet.
+    #[must_use]
+    pub fn policies_of(&self, namespace: &str) -> Option<EffectivePolicy<'_>> {
+        let facts = self.namespaces.get(namespace)?.facts.as_ref()?;
+        Some(EffectivePolicy::of_namespace(&self.policies, &facts.metadata.labels))
+    }
+
+    /// Returns the ConfigMaps that the profiles in effect refer to.
     #[must_use]
     pub fn references(&self) -> References {
         let mut references = References::new();
         for (namespace, entry) in &self.namespaces {
             for profile in entry.effective_profiles() {
-                for name in profile.secret_names() {
-                    let object = ReferencedObject::Secret { namespace: namespace.clone(), name: name.to_owned() };
-                    references.entry(object).or_default();
-                }
                 if let Some(KeyRef { name, key }) = profile.config_map_key() {
-                    let object = ReferencedObject::ConfigMap { namespace: namespace.clone(), name: name.clone() };
+                    let object = ConfigMapRef { namespace: namespace.clone(), name: name.clone() };
                     references.entry(object).or_default().insert(key.clone());
                 }
             }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use podmeta_agent_api::calls::PodReport;
 use podmeta_crds::field::FieldError;
 use podmeta_crds::metadataprofile::MetadataProfileStatus;
-use podmeta_metadata::credentials::from_role_secret;
+use podmeta_metadata::credentials::{SecretData, from_role_secret};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::finding::{Finding, FindingReason};
 use podmeta_metadata::profile::{Profile, ProfileRef};
@@ -13,7 +13,7 @@ use podmeta_metadata::user_data::{self, UserDataSource};
 use super::compiled_pod::{CompiledPod, ProfileKey};
 use super::index::SecretUnavailable;
 use super::state::OperatorState;
-use super::status::{CredentialsState, ObservedPod, ObservedProfile};
+use super::status::{CredentialsState, ObservedPod, ObservedProfile, SecretError};
 
 /// The maximum number of findings with the same reason that are collected. It is far more than a status can hold.
 const MAX_FINDINGS_PER_REASON: usize = 64;
@@ -66,19 +66,18 @@ impl OperatorState {
         Some((state.reference.clone(), state.status.clone(), observed))
     }
 
-    /// Returns the roles whose Secret does not exist or does not hold valid credentials. A Secret that was not read yet is
-    /// not an error.
-    fn secret_errors(&self, profile: &Profile, now: Timestamp) -> Vec<FieldError> {
+    /// Returns the roles whose Secret does not hold valid credentials, or cannot be used. A Secret that was not read yet is
+    /// not an error. A Secret that a policy forbids is not looked at, so that the status does not depend on it.
+    fn secret_errors(&self, profile: &Profile, now: Timestamp) -> Vec<SecretError> {
         let namespace = &profile.object.namespace;
-        let errors = profile.roles.iter().filter_map(|(dialect, role)| {
+        let Some(rules) = self.index.policies_of(namespace) else { return Vec::new() };
+        let allowed = profile.roles.iter().filter(|(_, role)| rules.forbids_role(role).is_none());
+        let errors = allowed.filter_map(|(dialect, role)| {
             let name = role.provider.secret_name()?;
-            let data = match self.index.secret(namespace, name) {
-                Ok(data) => Some(data),
-                Err(SecretUnavailable::Missing) => None,
-                Err(SecretUnavailable::Unread) => return None,
-            };
+            let data = self.read_secret(namespace, name)?;
             let failure = from_role_secret(namespace, name, data, now).err()?;
-            Some(FieldError { field: format!("spec.roles[dialect={dialect}].secret.name"), message: failure.message })
+            let field = format!("spec.roles[dialect={dialect}].secret.name");
+            Some(SecretError { is_usable: data.is_some(), error: FieldError { field, message: failure.message } })
         });
         errors.collect()
     }
@@ -86,12 +85,19 @@ impl OperatorState {
     fn user_data_error(&self, profile: &Profile) -> Option<String> {
         let Some(UserDataSource::Secret(key)) = &profile.user_data else { return None };
         let namespace = &profile.object.namespace;
-        let data = match self.index.secret(namespace, &key.name) {
-            Ok(data) => Some(data),
-            Err(SecretUnavailable::Missing) => None,
-            Err(SecretUnavailable::Unread) => return None,
-        };
-        user_data::from_secret(namespace, key, data).err()
+        if self.index.policies_of(namespace)?.forbids_secret(&key.name).is_some() {
+            return None;
+        }
+        user_data::from_secret(namespace, key, self.read_secret(namespace, &key.name)?).err()
+    }
+
+    /// Returns the data of a Secret, or `Some(None)` if profiles cannot use it, or `None` if it was not read yet.
+    fn read_secret(&self, namespace: &str, name: &str) -> Option<Option<&SecretData>> {
+        match self.index.secret(namespace, name) {
+            Ok(data) => Some(Some(data)),
+            Err(SecretUnavailable::NotUsable) => Some(None),
+            Err(SecretUnavailable::Unread) => None,
+        }
     }
 }
 

@@ -63,6 +63,8 @@ impl OperatorState {
             StateUpdate::Profile(object) => self.index.set_profile(*object),
             StateUpdate::ProfileDeleted(key) => self.index.remove_profile(&key),
             StateUpdate::Secret { namespace, name, data } => self.index.set_secret(namespace, name, data),
+            StateUpdate::SecretsUnread(scope) => self.index.set_secrets_unread(scope, true),
+            StateUpdate::SecretsListed(scope) => self.index.set_secrets_unread(scope, false),
             StateUpdate::ConfigMap { namespace, name, values } => {
                 self.index.set_config_map(&namespace, &name, values);
             }

@@ -31,10 +31,19 @@ pub struct ObservedProfile {
     pub pods: Vec<ObservedPod>,
     /// True if the profile has roles.
     pub has_roles: bool,
-    /// The Secrets of roles that do not exist or do not hold valid credentials.
-    pub secret_errors: Vec<FieldError>,
+    /// The Secrets of roles that cannot be used or do not hold valid credentials.
+    pub secret_errors: Vec<SecretError>,
     /// True if the agent of a node with such pods has not reported yet.
     pub has_unreported_nodes: bool,
+}
+
+/// A Secret of a role without valid credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretError {
+    /// False if the Secret does not exist or profiles may not use it. The status does not distinguish these.
+    pub is_usable: bool,
+    /// The profile field and the message.
+    pub error: FieldError,
 }
 
 /// A pod that uses the profile.
@@ -186,8 +195,13 @@ fn credentials_ready(observed: &ObservedProfile) -> NewCondition {
     let condition =
         |status, reason: &str, message: String| NewCondition::new(CREDENTIALS_READY, status, reason, message);
     if !observed.secret_errors.is_empty() {
-        let errors = join(observed.secret_errors.iter().map(ToString::to_string));
-        return condition(ConditionStatus::False, "SecretUnusable", errors);
+        let reason = if observed.secret_errors.iter().all(|error| error.is_usable) {
+            "SecretUnusable"
+        } else {
+            "SecretNotOptedIn"
+        };
+        let errors = join(observed.secret_errors.iter().map(|secret| secret.error.to_string()));
+        return condition(ConditionStatus::False, reason, errors);
     }
     let failures = observed.pods.iter().filter_map(|pod| match &pod.credentials {
         CredentialsState::Failed(error) => Some(format!("pod {}: {error}", pod.name)),

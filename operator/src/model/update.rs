@@ -46,15 +46,19 @@ pub enum StateUpdate {
     Profile(Box<ProfileObject>),
     /// A profile was deleted.
     ProfileDeleted(ProfileKey),
-    /// A Secret was read.
+    /// A Secret that profiles may use was added, modified or deleted.
     Secret {
         /// The Secret's namespace.
         namespace: String,
         /// The Secret's name.
         name: String,
-        /// The data, or `None` if the Secret does not exist.
+        /// The data, or `None` if the Secret does not exist any more, or profiles may not use it any more.
         data: Option<SecretData>,
     },
+    /// The Secrets of these namespaces were not listed yet.
+    SecretsUnread(SecretScope),
+    /// The first list of the Secrets of these namespaces is complete.
+    SecretsListed(SecretScope),
     /// A ConfigMap was read.
     ConfigMap {
         /// The ConfigMap's namespace.
@@ -64,11 +68,11 @@ pub enum StateUpdate {
         /// The values of the keys that profiles refer to. A missing key does not exist.
         values: BTreeMap<String, Bytes>,
     },
-    /// No profile refers to an object, or to some keys of a ConfigMap, any more. Its watch has ended.
+    /// No profile refers to these keys of a ConfigMap any more. Its watch has ended.
     ReferenceDropped {
-        /// The Secret or ConfigMap.
-        object: ReferencedObject,
-        /// The keys of the ConfigMap. Empty for a Secret.
+        /// The ConfigMap.
+        object: ConfigMapRef,
+        /// The keys.
         keys: BTreeSet<String>,
     },
     /// The initial list of a watch is complete.
@@ -104,27 +108,26 @@ pub struct PolicyObject {
     pub spec: Result<Policy, Vec<FieldError>>,
 }
 
-/// A Secret or ConfigMap that a profile refers to.
+/// A ConfigMap that a profile refers to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ReferencedObject {
-    /// A Secret.
-    Secret {
-        /// The namespace.
-        namespace: String,
-        /// The name.
-        name: String,
-    },
-    /// A ConfigMap.
-    ConfigMap {
-        /// The namespace.
-        namespace: String,
-        /// The name.
-        name: String,
-    },
+pub struct ConfigMapRef {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
 }
 
-/// The objects that profiles refer to, with the keys of each ConfigMap.
-pub type References = BTreeMap<ReferencedObject, BTreeSet<String>>;
+/// The ConfigMaps that profiles refer to, with the keys of each.
+pub type References = BTreeMap<ConfigMapRef, BTreeSet<String>>;
+
+/// The namespaces of one watch of Secrets.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SecretScope {
+    /// All namespaces.
+    Cluster,
+    /// One namespace.
+    Namespace(String),
+}
 
 /// The kinds of objects that the operator watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,12 +142,14 @@ pub enum WatchedKind {
     Policies,
     /// `MetadataProfile` objects.
     Profiles,
-    /// The Secrets and ConfigMaps that profiles refer to.
+    /// The Secrets that profiles may use.
+    Secrets,
+    /// The ConfigMaps that profiles refer to.
     References,
 }
 
 impl WatchedKind {
     /// All kinds. Agents are served only after all of them are listed: a partial state would take pods away from them.
-    pub const ALL: [Self; 6] =
-        [Self::Namespaces, Self::Nodes, Self::Pods, Self::Policies, Self::Profiles, Self::References];
+    pub const ALL: [Self; 7] =
+        [Self::Namespaces, Self::Nodes, Self::Pods, Self::Policies, Self::Profiles, Self::Secrets, Self::References];
 }

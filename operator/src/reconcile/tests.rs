@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use podmeta_agent_api::calls::Report;
 use podmeta_metadata::compile::Settings;
 use podmeta_metadata::credentials::SecretData;
@@ -7,7 +5,6 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::model::index::SecretUnavailable;
-use crate::model::update::ReferencedObject;
 
 fn reconciler() -> Reconciler {
     let state = OperatorState::new(Settings::default(), "e1".parse().unwrap());
@@ -29,17 +26,13 @@ fn state_is_synced_after_all_kinds_are_listed() {
     assert!(*synced.borrow());
 }
 
-/// The channel keeps the order: the Secret was read before its watch ended, so the drop follows.
+/// The channel keeps the order: the Secret was read before it was deleted.
 #[test]
-fn queued_secret_does_not_come_back_after_its_reference_was_dropped() {
+fn queued_secret_does_not_come_back_after_it_was_deleted() {
     let mut reconciler = reconciler();
-    let (namespace, name) = ("shop".to_owned(), "keys".to_owned());
-    let object = ReferencedObject::Secret { namespace: namespace.clone(), name: name.clone() };
-    reconciler.reconcile(vec![
-        StateUpdate::Secret { namespace, name, data: Some(SecretData::new()) },
-        StateUpdate::ReferenceDropped { object, keys: BTreeSet::new() },
-    ]);
-    assert_eq!(reconciler.shared.read().index().secret("shop", "keys"), Err(SecretUnavailable::Unread));
+    let secret = |data| StateUpdate::Secret { namespace: "shop".to_owned(), name: "keys".to_owned(), data };
+    reconciler.reconcile(vec![secret(Some(SecretData::default())), secret(None)]);
+    assert_eq!(reconciler.shared.read().index().secret("shop", "keys"), Err(SecretUnavailable::NotUsable));
 }
 
 #[tokio::test]

@@ -11,4 +11,5 @@ mod network_policies;
 mod outages;
 mod quickstart;
 mod rollouts;
+mod secrets;
 mod status_conditions;

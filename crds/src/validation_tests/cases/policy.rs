@@ -10,9 +10,9 @@ pub(in crate::validation_tests) fn policies() -> Vec<SpecCase> {
             "all fields",
             "namespaceSelector: {matchLabels: {env: prod}}\nhttpTokens: required\nmaxHopLimit: 64\nallowedDialects: [ec2]\n\
              allowedProviders: [secret, awsWebIdentity, awsAssumeRole, aliyunOidc]\nallowedRoleNames: ['team-*']\n\
-             allowedRoleArns: ['arn:aws:iam::*:role/?']\nallowedHostNetwork: [Node]\nwithoutProfile: Facts\nstaticPods: Facts\n",
+             allowedRoleArns: ['arn:aws:iam::*:role/?']\nallowedSecrets: ['web-*', 'key?']\nallowedHostNetwork: [Node]\nwithoutProfile: Facts\nstaticPods: Facts\n",
         ),
-        accepted("empty lists", "allowedDialects: []\nallowedRoleNames: []"),
+        accepted("empty lists", "allowedDialects: []\nallowedRoleNames: []\nallowedSecrets: []"),
         rejected_with(
             "httpTokens optional",
             "httpTokens: optional",
@@ -32,6 +32,14 @@ pub(in crate::validation_tests) fn policies() -> Vec<SpecCase> {
             "spec.allowedRoleNames[0]",
         ),
         rejected_with("empty pattern", "allowedRoleArns: ['']", "invalid length", "spec.allowedRoleArns[0]"),
+        rejected_with(
+            "Secret pattern with a space",
+            "allowedSecrets: ['a b']",
+            "does not match",
+            "spec.allowedSecrets[0]",
+        ),
+        rejected_with("empty Secret pattern", "allowedSecrets: ['']", "invalid length", "spec.allowedSecrets[0]"),
+        rejected_with("duplicate Secret pattern", "allowedSecrets: [a, a]", "duplicate", "duplicate value"),
         rejected_with("duplicate pattern", "allowedRoleArns: [a, a]", "duplicate", "duplicate value"),
         rejected("In without values", selector("{key: a, operator: In}"), "require values"),
         rejected("Exists with values", selector("{key: a, operator: Exists, values: [x]}"), "must not have values"),

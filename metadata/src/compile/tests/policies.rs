@@ -5,8 +5,10 @@ use crate::finding::FindingReason;
 use crate::fixture::{Case, profile, secret_role, string_map, web_identity};
 use crate::options::{HopLimit, HttpEndpoint, HttpTokens, MetadataOptions};
 use crate::policy::{Glob, Policy};
+use crate::profile::{KeyRef, UserDataSource};
 use crate::role::ProviderKind;
 use crate::selector::{Requirement, Selector};
+use crate::workload::UserData;
 
 const ARN: &str = "arn:aws:iam::123456789012:role/web";
 
@@ -105,6 +107,25 @@ fn forbidden_dialect_is_left_out() {
     assert!(workload.part(Dialect::Ecs).is_some());
     assert_eq!(case.findings(), [finding("spec.dialects", FindingReason::PolicyForbids)]);
     assert_eq!(case.compile().findings[0].message, "MetadataPolicy ecs-only does not allow ec2");
+}
+
+#[test]
+fn forbidden_secret_is_left_out_of_roles_and_user_data() {
+    let mut case = with_policies(vec![Policy { allowed_secrets: globs(&["web-*"]), ..named("p") }]);
+    let key = KeyRef { name: "web-boot".to_owned(), key: "script".to_owned() };
+    case.profile_mut().user_data = Some(UserDataSource::Secret(key.clone()));
+    let workload = case.workload();
+    assert_eq!((&workload.ecs().role, workload.ec2().role.is_some()), (&None, true));
+    assert_eq!(workload.instance.user_data, Some(UserData::Secret(key.clone())));
+    assert_eq!(case.findings(), [finding("spec.roles", FindingReason::PolicyForbids)]);
+    let message = "MetadataPolicy p does not allow the Secret keys";
+    assert_eq!(case.compile().findings[0].message, format!("role app: {message}"));
+
+    case.profile_mut().user_data = Some(UserDataSource::Secret(KeyRef { name: "keys".to_owned(), ..key }));
+    assert_eq!(case.workload().instance.user_data, None);
+    let forbidden = |field| finding(field, FindingReason::PolicyForbids);
+    assert_eq!(case.findings(), [forbidden("spec.roles"), forbidden("spec.userData.secretKeyRef")]);
+    assert_eq!(case.compile().findings[1].message, message);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 use crate::cluster::fake_api_server::FakeApiServer;
+use crate::model::update::SecretScope;
 use crate::reconcile::{Reconciler, fixture};
 
 const TOKEN_REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
@@ -207,16 +208,16 @@ async fn document_with_the_pods_addresses_is_signed_and_with_others_returns_403(
 
 #[tokio::test(start_paused = true)]
 async fn credentials_of_an_unread_secret_return_503() {
-    let response = Fixture::synced().post(CREDENTIALS, &credentials_of("u1")).await;
+    let mut fixture = Fixture::synced();
+    fixture.updates_tx.send(StateUpdate::SecretsUnread(SecretScope::Cluster)).await.unwrap();
+    fixture::flush(&fixture.updates_tx).await;
+    let response = fixture.post(CREDENTIALS, &credentials_of("u1")).await;
     assert_eq!((response.status, response.retry_after), (503, true));
 }
 
 #[tokio::test(start_paused = true)]
 async fn credentials_of_a_newer_generation_return_503_and_of_the_known_one_200() {
     let mut fixture = Fixture::synced();
-    let update = StateUpdate::Secret { namespace: "shop".into(), name: "keys".into(), data: None };
-    fixture.updates_tx.send(update).await.unwrap();
-    fixture::flush(&fixture.updates_tx).await;
     for (generation, status) in [(4, 503), (3, 200), (2, 200)] {
         let mut body = credentials_of("u1");
         body["profile"] = json!({"uid": "p1", "generation": generation});

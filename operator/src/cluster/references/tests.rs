@@ -1,91 +1,101 @@
 use http::{Method, StatusCode};
+use podmeta_metadata::profile::{KeyRef, UserDataSource};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, Receiver};
 
 use super::*;
 use crate::cluster::fake_api_server::FakeApiServer;
 use crate::model::compiled_pod::ProfileKey;
-use crate::model::index::SecretUnavailable;
 use crate::reconcile::fixture;
 
-const SECRET: &str = "/api/v1/namespaces/shop/secrets/keys";
-const SECRETS: &str = "/api/v1/namespaces/shop/secrets";
+const CONFIG_MAP: &str = "/api/v1/namespaces/shop/configmaps/boot";
+const CONFIG_MAPS: &str = "/api/v1/namespaces/shop/configmaps";
 
-fn secret() -> Value {
-    json!({"metadata": {"namespace": "shop", "name": "keys", "resourceVersion": "7"}, "data": {"key": "dmFsdWU="}})
+fn config_map(script: &str) -> Value {
+    json!({"metadata": {"namespace": "shop", "name": "boot", "resourceVersion": "7"}, "data": {"script": script, "other": "x"}})
 }
 
-/// Starts the watches of a reconcile task with the profiles of the fixture, which refer to the Secret shop/keys.
-async fn start() -> (FakeApiServer, Arc<SharedState>, mpsc::Sender<StateUpdate>) {
+/// Returns the profiles of the fixture. They refer to the ConfigMap shop/boot.
+fn profiles() -> impl Iterator<Item = StateUpdate> {
+    fixture::updates().into_iter().filter_map(|update| {
+        let StateUpdate::Profile(mut object) = update else { return None };
+        let key = KeyRef { name: "boot".to_owned(), key: "script".to_owned() };
+        object.spec.as_mut().unwrap().profile.user_data = Some(UserDataSource::ConfigMap(key));
+        Some(StateUpdate::Profile(object))
+    })
+}
+
+/// Starts the watches of a reconcile task with these profiles. Returns the sender of its updates, and the updates that the
+/// watches send.
+async fn start() -> (FakeApiServer, mpsc::Sender<StateUpdate>, Receiver<StateUpdate>) {
     let (client, server) = FakeApiServer::new();
-    let (shared, updates_tx) = fixture::start(fixture::empty_reconciler());
-    tokio::spawn(run(shared.clone(), client, updates_tx.clone()));
-    for update in fixture::updates() {
-        updates_tx.send(update).await.unwrap();
+    let (shared, reconcile_tx) = fixture::start(fixture::empty_reconciler());
+    for update in profiles().chain([StateUpdate::ListComplete(WatchedKind::Profiles)]) {
+        reconcile_tx.send(update).await.unwrap();
     }
-    for kind in WatchedKind::ALL.into_iter().filter(|kind| *kind != WatchedKind::References) {
-        updates_tx.send(StateUpdate::ListComplete(kind)).await.unwrap();
-    }
-    (server, shared, updates_tx)
+    let (updates_tx, updates_rx) = mpsc::channel(64);
+    tokio::spawn(run(shared, client, updates_tx));
+    (server, reconcile_tx, updates_rx)
 }
 
-async fn wait_for_sync(shared: &SharedState) {
-    let mut synced = shared.synced();
-    let synced = synced.wait_for(|synced| *synced);
-    tokio::time::timeout(Duration::from_secs(60), synced).await.unwrap().unwrap();
+/// Describes the next update.
+async fn next_update(updates_rx: &mut Receiver<StateUpdate>) -> String {
+    match tokio::time::timeout(Duration::from_secs(60), updates_rx.recv()).await.unwrap().unwrap() {
+        StateUpdate::ConfigMap { namespace, name, values } => {
+            let values: Vec<_> =
+                values.iter().map(|(key, value)| format!(" {key}={}", String::from_utf8_lossy(value))).collect();
+            format!("{namespace}/{name}{}", values.concat())
+        }
+        StateUpdate::ListComplete(WatchedKind::References) => "complete".to_owned(),
+        StateUpdate::ReferenceDropped { object, keys } => format!("dropped {} {keys:?}", object.name),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test(start_paused = true)]
-async fn state_is_synced_after_the_secret_was_read() {
-    let (mut server, shared, _updates_tx) = start().await;
-    let read = server.expect(Method::GET, SECRET).await;
-    assert!(!*shared.synced().borrow());
-    read.respond(&secret());
-    wait_for_sync(&shared).await;
-    assert_eq!(shared.read().index().secret("shop", "keys").unwrap()["key"].as_slice(), b"value");
-    let watch = server.expect(Method::GET, SECRETS).await;
+async fn list_is_complete_after_the_config_map_was_read() {
+    let (mut server, _reconcile_tx, mut updates_rx) = start().await;
+    let read = server.expect(Method::GET, CONFIG_MAP).await;
+    assert!(updates_rx.try_recv().is_err());
+    read.respond(&config_map("one"));
+    assert_eq!(next_update(&mut updates_rx).await, "shop/boot script=one");
+    assert_eq!(next_update(&mut updates_rx).await, "complete");
+    let watch = server.expect(Method::GET, CONFIG_MAPS).await;
     assert!(watch.query.contains("resourceVersion=7") && watch.query.contains("metadata.name"), "{}", watch.query);
 }
 
 #[tokio::test(start_paused = true)]
-async fn secret_that_cannot_be_read_does_not_delay_the_sync_and_is_retried() {
-    let (mut server, shared, updates_tx) = start().await;
-    server.expect(Method::GET, SECRET).await.respond_error(StatusCode::FORBIDDEN);
-    wait_for_sync(&shared).await;
-    assert_eq!(shared.read().index().secret("shop", "keys"), Err(SecretUnavailable::Unread));
-    server.expect(Method::GET, SECRET).await.respond_error(StatusCode::NOT_FOUND);
-    let watch = server.expect(Method::GET, SECRETS).await;
-    fixture::flush(&updates_tx).await;
-    assert_eq!(shared.read().index().secret("shop", "keys"), Err(SecretUnavailable::Missing));
-    watch.respond_events(&[json!({"type": "ADDED", "object": secret()})]);
-    server.expect(Method::GET, SECRET).await.respond(&secret());
-    server.expect(Method::GET, SECRETS).await;
-    fixture::flush(&updates_tx).await;
-    assert!(shared.read().index().secret("shop", "keys").is_ok());
+async fn config_map_that_cannot_be_read_does_not_delay_the_list_and_is_retried() {
+    let (mut server, _reconcile_tx, mut updates_rx) = start().await;
+    server.expect(Method::GET, CONFIG_MAP).await.respond_error(StatusCode::FORBIDDEN);
+    assert_eq!(next_update(&mut updates_rx).await, "complete");
+    server.expect(Method::GET, CONFIG_MAP).await.respond_error(StatusCode::NOT_FOUND);
+    assert_eq!(next_update(&mut updates_rx).await, "shop/boot");
+    let watch = server.expect(Method::GET, CONFIG_MAPS).await;
+    watch.respond_events(&[json!({"type": "ADDED", "object": config_map("one")})]);
+    assert_eq!(next_update(&mut updates_rx).await, "shop/boot script=one");
+    server.expect(Method::GET, CONFIG_MAP).await.respond(&config_map("two"));
+    assert_eq!(next_update(&mut updates_rx).await, "shop/boot script=two");
 }
 
 #[tokio::test(start_paused = true)]
-async fn secret_without_a_profile_is_dropped_and_read_again_for_a_new_profile() {
-    let (mut server, shared, updates_tx) = start().await;
-    server.expect(Method::GET, SECRET).await.respond(&secret());
-    wait_for_sync(&shared).await;
-    server.expect(Method::GET, SECRETS).await.respond_events(&[json!({"type": "MODIFIED", "object": secret()})]);
+async fn config_map_without_a_profile_is_dropped_and_read_again_for_a_new_profile() {
+    let (mut server, reconcile_tx, mut updates_rx) = start().await;
+    server.expect(Method::GET, CONFIG_MAP).await.respond(&config_map("one"));
+    assert_eq!(next_update(&mut updates_rx).await, "shop/boot script=one");
+    assert_eq!(next_update(&mut updates_rx).await, "complete");
+    server.expect(Method::GET, CONFIG_MAPS).await.respond_events(&[]);
 
-    let mut references = shared.references();
     let key = ProfileKey { namespace: "shop".into(), name: "web".into() };
-    updates_tx.send(StateUpdate::ProfileDeleted(key)).await.unwrap();
-    references.wait_for(|known| known.as_ref().is_some_and(BTreeMap::is_empty)).await.unwrap();
+    reconcile_tx.send(StateUpdate::ProfileDeleted(key)).await.unwrap();
+    assert_eq!(next_update(&mut updates_rx).await, r#"dropped boot {"script"}"#);
     server.expect_none(Duration::from_secs(60)).await;
-    fixture::flush(&updates_tx).await;
-    assert_eq!(shared.read().index().secret("shop", "keys"), Err(SecretUnavailable::Unread));
 
-    for update in fixture::updates() {
-        updates_tx.send(update).await.unwrap();
+    for update in profiles() {
+        reconcile_tx.send(update).await.unwrap();
     }
-    server.expect(Method::GET, SECRET).await.respond(&secret());
-    server.expect(Method::GET, SECRETS).await;
-    fixture::flush(&updates_tx).await;
-    assert!(shared.read().index().secret("shop", "keys").is_ok());
+    server.expect(Method::GET, CONFIG_MAP).await.respond(&config_map("two"));
+    assert_eq!(next_update(&mut updates_rx).await, "shop/boot script=two");
 }
 
 #[test]

@@ -17,6 +17,9 @@ async fn start(reports: &[(&str, &str)]) -> (FakeApiServer, mpsc::Sender<StateUp
     let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: None };
     let recorder = Recorder::new(client.clone(), reporter);
     let (is_leader_tx, is_leader) = watch::channel(true);
+    let keys = ["accessKeyId", "secretAccessKey"].map(|key| (key.to_owned(), b"x".to_vec()));
+    let data = Some(keys.into_iter().collect());
+    updates_tx.send(StateUpdate::Secret { namespace: "shop".into(), name: "keys".into(), data }).await.unwrap();
     updates_tx.send(StateUpdate::Leadership(true)).await.unwrap();
     for (node, pod) in reports {
         report(&updates_tx, node, pod).await;

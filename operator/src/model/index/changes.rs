@@ -16,7 +16,7 @@ use super::entries::{NamespaceEntry, NodeEntry, PodEntry, keep_taint_times};
 use crate::model::compiled_pod::{PodUpdate, ProfileKey};
 use crate::model::profile::ProfileObject;
 use crate::model::profile_state::ProfileState;
-use crate::model::update::{PolicyObject, ReferencedObject};
+use crate::model::update::{ConfigMapRef, PolicyObject, SecretScope};
 
 impl Index {
     /// Adds or replaces a pod. A pod never changes its namespace or node. A pod without a node is removed.
@@ -67,6 +67,7 @@ impl Index {
         if entry.facts != facts {
             entry.facts = facts;
             self.pending_pods.extend(name, entry.pods.iter().cloned());
+            self.changed_profiles.extend(entry.profile_keys(name));
         }
         self.remove_namespace_if_empty(name);
     }
@@ -133,7 +134,8 @@ impl Index {
         self.replace_policy(name, None);
     }
 
-    /// A policy affects the pods of the namespaces that it selects now and those that it selected before.
+    /// A policy affects the pods and the status of the profiles of the namespaces that it selects now and those that it
+    /// selected before.
     fn replace_policy(&mut self, name: &str, new: Option<Policy>) {
         let position = self.policies.iter().position(|policy| policy.name == name);
         let old = position.map(|position| self.policies.remove(position));
@@ -144,11 +146,31 @@ impl Index {
             for (namespace, entry) in &self.namespaces {
                 if entry.facts.as_ref().is_some_and(is_selected) {
                     self.pending_pods.extend(namespace, entry.pods.iter().cloned());
+                    self.changed_profiles.extend(entry.profile_keys(namespace));
                 }
             }
         }
         self.policies.extend(new);
         self.policies.sort_by(|one, other| one.name.cmp(&other.name));
+    }
+
+    /// Records whether the Secrets of these namespaces were not listed yet. It affects the status of the profiles that
+    /// refer to Secrets.
+    pub fn set_secrets_unread(&mut self, scope: SecretScope, is_unread: bool) {
+        for (namespace, entry) in &self.namespaces {
+            let is_affected = match &scope {
+                SecretScope::Cluster => true,
+                SecretScope::Namespace(name) => name == namespace,
+            };
+            if is_affected {
+                self.changed_profiles.extend(entry.profile_keys(namespace));
+            }
+        }
+        if is_unread {
+            self.unread_secrets.insert(scope);
+        } else {
+            self.unread_secrets.remove(&scope);
+        }
     }
 
     /// Sets the data of a Secret. It affects the status of the profiles that refer to it, but no compiled pod.
@@ -160,7 +182,11 @@ impl Index {
                 self.changed_profiles.insert(key);
             }
         }
-        entry.secrets.insert(name, data);
+        match data {
+            Some(data) => drop(entry.secrets.insert(name, data)),
+            None => drop(entry.secrets.remove(&name)),
+        }
+        self.remove_namespace_if_empty(&namespace);
     }
 
     /// Sets the values of a ConfigMap's keys. It affects the pods of the profiles that refer to a changed key.
@@ -178,23 +204,14 @@ impl Index {
         self.remove_namespace_if_empty(namespace);
     }
 
-    /// Removes a Secret, or these keys of a ConfigMap.
-    pub fn drop_reference(&mut self, object: &ReferencedObject, keys: &BTreeSet<String>) {
-        match object {
-            ReferencedObject::Secret { namespace, name } => {
-                if let Some(entry) = self.namespaces.get_mut(namespace) {
-                    entry.secrets.remove(name);
-                }
-                self.remove_namespace_if_empty(namespace);
-            }
-            ReferencedObject::ConfigMap { namespace, name } => {
-                let Some(entry) = self.namespaces.get(namespace) else { return };
-                let values = entry.config_map_values.iter();
-                let kept = values.filter(|(value, _)| value.name == *name && !keys.contains(&value.key));
-                let kept = kept.map(|(value, bytes)| (value.key.clone(), bytes.clone())).collect();
-                self.set_config_map(namespace, name, kept);
-            }
-        }
+    /// Removes these keys of a ConfigMap.
+    pub fn drop_reference(&mut self, object: &ConfigMapRef, keys: &BTreeSet<String>) {
+        let ConfigMapRef { namespace, name } = object;
+        let Some(entry) = self.namespaces.get(namespace) else { return };
+        let values = entry.config_map_values.iter();
+        let kept = values.filter(|(value, _)| value.name == *name && !keys.contains(&value.key));
+        let kept = kept.map(|(value, bytes)| (value.key.clone(), bytes.clone())).collect();
+        self.set_config_map(namespace, name, kept);
     }
 
     fn remove_namespace_if_empty(&mut self, namespace: &str) {

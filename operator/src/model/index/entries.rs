@@ -10,7 +10,7 @@ use podmeta_metadata::facts::{NamespaceFacts, NodeFacts, PodFacts, Taint};
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::profile::Profile;
 
-use crate::model::compiled_pod::CompiledPod;
+use crate::model::compiled_pod::{CompiledPod, ProfileKey};
 use crate::model::profile_state::ProfileState;
 
 /// A pod that is bound to a node.
@@ -29,8 +29,8 @@ pub(super) struct NamespaceEntry {
     pub(super) pods: BTreeSet<PodUid>,
     /// Profiles by name.
     pub(super) profiles: BTreeMap<String, ProfileState>,
-    /// The Secrets that profiles refer to, by name. `None`: the Secret does not exist.
-    pub(super) secrets: BTreeMap<String, Option<SecretData>>,
+    /// The Secrets that profiles may use, by name.
+    pub(super) secrets: BTreeMap<String, SecretData>,
     /// The values of ConfigMap keys that profiles refer to.
     pub(super) config_map_values: Sources,
 }
@@ -39,6 +39,11 @@ impl NamespaceEntry {
     pub(super) fn is_empty(&self) -> bool {
         let Self { facts, pods, profiles, secrets, config_map_values } = self;
         facts.is_none() && pods.is_empty() && profiles.is_empty() && secrets.is_empty() && config_map_values.is_empty()
+    }
+
+    /// Returns the keys of all profiles. `name` is the name of the namespace.
+    pub(super) fn profile_keys(&self, name: &str) -> impl Iterator<Item = ProfileKey> {
+        self.profiles.keys().map(move |profile| ProfileKey { namespace: name.to_owned(), name: profile.clone() })
     }
 
     /// Returns the profiles that are in effect.

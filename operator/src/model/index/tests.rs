@@ -261,7 +261,7 @@ fn config_map_value_affects_the_pods_of_profiles_that_refer_to_it() {
     assert!(!finding(&index));
     index.set_config_map("shop", "files", BTreeMap::from([("script".into(), "#!/bin/sh".into())]));
     assert!(!index.has_pending_pods(), "the value is the same");
-    let object = ReferencedObject::ConfigMap { namespace: "shop".into(), name: "files".into() };
+    let object = ConfigMapRef { namespace: "shop".into(), name: "files".into() };
     index.drop_reference(&object, &BTreeSet::from(["other".into()]));
     assert!(!index.has_pending_pods(), "another key");
     index.drop_reference(&object, &BTreeSet::from(["script".into()]));

@@ -9,18 +9,19 @@ use podmeta_crds::field::FieldError;
 use podmeta_crds::manifests::{ManifestFile, load};
 use podmeta_crds::metadataprofile::LastValid;
 use podmeta_metadata::compile::Outcome;
-use podmeta_metadata::credentials::SecretData;
+use podmeta_metadata::credentials::not_usable;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::finding::FindingReason;
+use podmeta_metadata::policy::{Glob, Policy};
 use podmeta_metadata::profile::{KeyRef, Profile};
 use tokio::sync::oneshot;
-use zeroize::Zeroizing;
 
 use super::*;
 use crate::agents::broker::{self, BrokerError};
 use crate::model::index::SecretUnavailable;
 use crate::model::profile::{InvalidSpec, ProfileObject, ValidSpec};
-use crate::model::update::{PolicyObject, ReferencedObject};
+use crate::model::status::ObservedProfile;
+use crate::model::update::{PolicyObject, SecretScope};
 
 const OBJECTS: &str = "
 apiVersion: v1
@@ -208,44 +209,88 @@ fn pod_is_programmed_after_a_report_of_its_generation() {
     assert!(state.take_changed_profiles().is_empty(), "an unchanged report changes nothing");
 }
 
+const ROLE_AND_USER_DATA: &str =
+    ", roles: [{name: r, dialect: ec2, secret: {name: keys}}], userData: {secretKeyRef: {name: keys, key: boot}}";
+
+fn secret_update(data: Option<&[&str]>) -> StateUpdate {
+    let value = |key: &&str| ((*key).to_owned(), b"x".to_vec());
+    let data = data.map(|keys| keys.iter().map(value).collect());
+    StateUpdate::Secret { namespace: "shop".into(), name: "keys".into(), data }
+}
+
+fn observe_web(state: &OperatorState) -> ObservedProfile {
+    state.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2
+}
+
 #[test]
-fn missing_secret_is_an_error_of_the_role_that_refers_to_it() {
+fn secret_that_cannot_be_used_is_an_error_of_role_and_user_data() {
     let mut state = new_state();
-    let secret = ReferencedObject::Secret { namespace: "shop".into(), name: "keys".into() };
-    let user_data = ", userData: {secretKeyRef: {name: keys, key: boot}}";
-    apply(&mut state, StateUpdate::Profile(Box::new(profile("web", 1, user_data))));
-    assert_eq!(state.index().references().into_keys().next(), Some(secret.clone()), "user data refers to it too");
-    let spec = format!(", roles: [{{name: r, dialect: ec2, secret: {{name: keys}}}}]{user_data}");
-    apply(&mut state, StateUpdate::Profile(Box::new(profile("web", 1, &spec))));
-    assert_eq!(state.index().references().into_keys().next(), Some(secret.clone()));
-    assert!(
-        state.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2.secret_errors.is_empty(),
-        "the Secret was not read yet"
-    );
-    let secret_update = |data| StateUpdate::Secret { namespace: "shop".into(), name: "keys".into(), data };
+    apply(&mut state, StateUpdate::SecretsUnread(SecretScope::Cluster));
+    apply(&mut state, StateUpdate::Profile(Box::new(profile("web", 1, ROLE_AND_USER_DATA))));
+    assert_eq!(state.index().secret("shop", "keys"), Err(SecretUnavailable::Unread));
+    let observed = observe_web(&state);
+    assert!(observed.secret_errors.is_empty() && observed.findings.is_empty(), "the Secret was not read yet");
+
     state.take_changed_profiles();
-    assert_eq!(state.index().secret("shop", "keys"), Err(SecretUnavailable::Unread));
-    apply(&mut state, secret_update(None));
-    assert_eq!(state.index().secret("shop", "keys"), Err(SecretUnavailable::Missing));
+    apply(&mut state, StateUpdate::SecretsListed(SecretScope::Cluster));
+    assert_eq!(state.index().secret("shop", "keys"), Err(SecretUnavailable::NotUsable));
     assert_eq!(state.take_changed_profiles(), BTreeSet::from([key("web")]));
-    let observed = state.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2;
+    let observed = observe_web(&state);
+    let message = not_usable("shop", "keys");
+    assert!(!observed.secret_errors[0].is_usable);
+    assert_eq!(observed.secret_errors[0].error.to_string(), format!("spec.roles[dialect=ec2].secret.name: {message}"));
     assert_eq!(
-        observed.secret_errors[0].to_string(),
-        "spec.roles[dialect=ec2].secret.name: Secret shop/keys does not exist"
+        (observed.findings[0].reason, &observed.findings[0].message),
+        (FindingReason::UserDataUnavailable, &message)
     );
-    assert_eq!(observed.findings[0].reason, FindingReason::UserDataUnavailable);
-    let data = |keys: &[&str]| {
-        let value = |key: &&str| ((*key).to_owned(), Zeroizing::new(b"x".to_vec()));
-        Some(keys.iter().map(value).collect::<SecretData>())
-    };
-    apply(&mut state, secret_update(data(&["boot"])));
-    let observed = state.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2;
-    assert!(observed.findings.is_empty());
-    assert!(observed.secret_errors[0].message.contains("accessKeyId is missing"), "{:?}", observed.secret_errors);
-    apply(&mut state, secret_update(data(&["boot", "accessKeyId", "secretAccessKey"])));
-    assert!(state.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2.secret_errors.is_empty());
-    state.apply(StateUpdate::ReferenceDropped { object: secret, keys: BTreeSet::new() });
+
+    apply(&mut state, secret_update(Some(&["boot"])));
+    assert_eq!(state.take_changed_profiles(), BTreeSet::from([key("web")]));
+    let observed = observe_web(&state);
+    assert!(observed.findings.is_empty() && observed.secret_errors[0].is_usable);
+    let error = &observed.secret_errors[0].error.message;
+    assert!(error.contains("accessKeyId is missing"), "{error}");
+    apply(&mut state, secret_update(Some(&["boot", "accessKeyId", "secretAccessKey"])));
+    assert!(observe_web(&state).secret_errors.is_empty());
+    apply(&mut state, secret_update(None));
+    assert_eq!(state.index().secret("shop", "keys"), Err(SecretUnavailable::NotUsable));
+}
+
+#[test]
+fn secrets_of_a_namespace_that_was_not_listed_are_unread() {
+    let mut state = new_state();
+    state.apply(StateUpdate::SecretsUnread(SecretScope::Namespace("shop".into())));
     assert_eq!(state.index().secret("shop", "keys"), Err(SecretUnavailable::Unread));
+    assert_eq!(state.index().secret("attic", "keys"), Err(SecretUnavailable::NotUsable));
+    state.apply(StateUpdate::SecretsListed(SecretScope::Namespace("shop".into())));
+    assert_eq!(state.index().secret("shop", "keys"), Err(SecretUnavailable::NotUsable));
+}
+
+#[test]
+fn status_does_not_depend_on_a_secret_that_a_policy_forbids() {
+    let policy = |secrets: &str| {
+        let globs = vec![Glob::try_from(secrets).unwrap()];
+        let policy = Policy { name: "p".into(), allowed_secrets: Some(globs), ..Policy::default() };
+        StateUpdate::Policy(Box::new(PolicyObject { name: "p".into(), spec: Ok(policy) }))
+    };
+    let mut state = new_state();
+    apply(&mut state, StateUpdate::Profile(Box::new(profile("web", 1, ROLE_AND_USER_DATA))));
+    assert_eq!(observe_web(&state).secret_errors.len(), 1);
+    state.take_changed_profiles();
+    apply(&mut state, policy("others"));
+    assert_eq!(state.take_changed_profiles(), BTreeSet::from([key("web")]));
+    let observe = |state: &OperatorState| {
+        let observed = observe_web(state);
+        (observed.secret_errors, observed.findings)
+    };
+    let without = observe(&state);
+    assert!(without.0.is_empty() && without.1.iter().all(|finding| finding.reason == FindingReason::PolicyForbids));
+    for keys in [&["boot"][..], &["boot", "accessKeyId", "secretAccessKey"]] {
+        apply(&mut state, secret_update(Some(keys)));
+        assert_eq!(observe(&state), without);
+    }
+    apply(&mut state, policy("key?"));
+    assert_eq!(observe(&state), (vec![], vec![]));
 }
 
 #[test]
@@ -253,15 +298,16 @@ fn credentials_of_an_unread_secret_are_retried_later() {
     let mut state = new_state();
     let role = ", roles: [{name: r, dialect: ec2, secret: {name: keys}}]";
     apply(&mut state, StateUpdate::Profile(Box::new(profile("web", 1, role))));
+    apply(&mut state, StateUpdate::SecretsUnread(SecretScope::Cluster));
     let request = CredentialsRequest { pod: uid(), dialect: Dialect::Ec2, profile: None };
     let credentials = |state: &OperatorState| {
         let pod = state.pod_on_node("n1", &uid()).unwrap();
         broker::credentials(state, pod, &request, Timestamp::UNIX_EPOCH)
     };
     assert_eq!(credentials(&state), Err(BrokerError::Behind), "the agent retries and serves cached credentials");
-    apply(&mut state, StateUpdate::Secret { namespace: "shop".into(), name: "keys".into(), data: None });
+    apply(&mut state, StateUpdate::SecretsListed(SecretScope::Cluster));
     assert!(
-        matches!(credentials(&state), Ok(CredentialsResponse::Failed(failure)) if failure.message == "Secret shop/keys does not exist")
+        matches!(credentials(&state), Ok(CredentialsResponse::Failed(failure)) if failure.message == not_usable("shop", "keys"))
     );
 }
 
@@ -270,8 +316,9 @@ fn user_data_of_another_key_is_rejected() {
     let mut state = new_state();
     let user_data = ", userData: {secretKeyRef: {name: keys, key: new}}";
     apply(&mut state, StateUpdate::Profile(Box::new(profile("web", 1, user_data))));
-    let data = [("old", "o"), ("new", "n")].map(|(key, text)| (key.to_owned(), Zeroizing::new(text.into())));
-    apply(&mut state, StateUpdate::Secret { namespace: "shop".into(), name: "keys".into(), data: Some(data.into()) });
+    let data = [("old", "o"), ("new", "n")].map(|(key, text)| (key.to_owned(), text.into()));
+    let data = Some(data.into_iter().collect());
+    apply(&mut state, StateUpdate::Secret { namespace: "shop".into(), name: "keys".into(), data });
     let user_data = |key: &str| {
         let key = KeyRef { name: "keys".into(), key: key.into() };
         broker::user_data(&state, state.pod_on_node("n1", &uid()).unwrap(), &key)

@@ -99,6 +99,21 @@ fn credentials_ready_is_unknown_without_requests_and_false_after_a_failure() {
 }
 
 #[test]
+fn secret_that_is_not_opted_in_is_the_reason_before_one_with_invalid_data() {
+    let error = |is_usable, message: &str| SecretError { is_usable, error: field("spec.roles[dialect=ec2]", message) };
+    let with = |secret_errors| {
+        next(None, &ObservedProfile { secret_errors, has_roles: true, ..ObservedProfile::default() }, at(0))
+    };
+    let invalid = error(true, "Secret b: no key");
+    let status = with(vec![invalid.clone()]);
+    let message = "spec.roles[dialect=ec2]: Secret b: no key";
+    assert_eq!(condition(&status, CREDENTIALS_READY), ("False", "SecretUnusable", message));
+    let status = with(vec![invalid, error(false, "Secret a: no label")]);
+    let message = "spec.roles[dialect=ec2]: Secret a: no label; spec.roles[dialect=ec2]: Secret b: no key";
+    assert_eq!(condition(&status, CREDENTIALS_READY), ("False", "SecretNotOptedIn", message));
+}
+
+#[test]
 fn only_conditions_that_flip_get_a_new_transition_time() {
     let pending = ObservedProfile {
         generation: 1,

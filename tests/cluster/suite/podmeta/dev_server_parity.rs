@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use super::fixtures::{ACCESS_KEY_ID, profile};
+use super::fixtures::{ACCESS_KEY_ID, profile, usable_by_profiles};
 use crate::kit::{self, Podmeta, TestNamespace};
 
 /// Suffixes of paths with signatures. These differ because the signing keys differ.
@@ -36,7 +36,7 @@ type StatusAndBody = (u16, String);
 async fn agent_and_dev_server_return_identical_responses() -> Result<()> {
     kit::podmeta_test(async |podmeta, namespace| {
         let keys = json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"},
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "labels": usable_by_profiles()},
             "stringData": {
                 "accessKeyId": ACCESS_KEY_ID, "secretAccessKey": "secret", "sessionToken": "token",
                 "expiration": "2099-01-01T00:00:00Z", "boot": "#!/bin/sh\necho from a secret\n",

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use podmeta_crds::conditions::CREDENTIALS_READY;
+use podmeta_metadata::credentials::{USABLE_BY_LABEL, USABLE_BY_PROFILES};
 use serde_json::{Value, json};
 
 use crate::kit::{Podmeta, TestNamespace, eventually, has_condition, with_spec};
@@ -20,10 +21,15 @@ pub(super) fn profile(name: &str, spec: Value) -> String {
     with_spec(profile, spec).to_string()
 }
 
+/// Returns the labels of a Secret that profiles may use.
+pub(super) fn usable_by_profiles() -> Value {
+    json!({USABLE_BY_LABEL: USABLE_BY_PROFILES})
+}
+
 /// Returns the Secret `keys` with an access key.
 pub(super) fn access_key_secret() -> String {
     json!({
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"},
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "labels": usable_by_profiles()},
         "stringData": {"accessKeyId": ACCESS_KEY_ID, "secretAccessKey": SECRET_ACCESS_KEY},
     })
     .to_string()

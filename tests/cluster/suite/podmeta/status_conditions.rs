@@ -9,7 +9,7 @@ use podmeta_crds::conditions::{ACCEPTED, CONFLICTED, CREDENTIALS_READY, PROGRAMM
 use podmeta_crds::metadataprofile::MetadataProfileStatus;
 use serde_json::json;
 
-use super::fixtures::profile;
+use super::fixtures::{profile, usable_by_profiles};
 use crate::kit::{self, Podmeta, TestNamespace, client_pod, eventually, find_condition, has_condition};
 
 /// Waits until a profile has a condition and an event of the same reason. Both messages must contain `field`.
@@ -56,6 +56,8 @@ async fn unusable_profile_reports_field_and_reason() -> Result<()> {
             "spec": {"namespaceSelector": namespace_selector, "maxHopLimit": 1},
         });
         namespace.apply(&policy.to_string()).await?;
+        let empty = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "empty", "labels": usable_by_profiles()}});
+        namespace.apply(&empty.to_string()).await?;
         let item = |expression: &str| json!({"metadata": [{"dialect": "ec2", "path": "x", "expression": expression}]});
         for (name, spec, condition, field) in [
             ("invalid", item("pod.metadata."), (ACCEPTED, "False", "Invalid"), "spec.metadata[0].expression"),
@@ -95,6 +97,12 @@ async fn unusable_profile_reports_field_and_reason() -> Result<()> {
             (
                 "no-secret",
                 json!({"roles": [{"name": "r", "dialect": "ec2", "secret": {"name": "none"}}]}),
+                (CREDENTIALS_READY, "False", "SecretNotOptedIn"),
+                "spec.roles[dialect=ec2].secret.name",
+            ),
+            (
+                "empty-secret",
+                json!({"roles": [{"name": "r", "dialect": "ec2", "secret": {"name": "empty"}}]}),
                 (CREDENTIALS_READY, "False", "SecretUnusable"),
                 "spec.roles[dialect=ec2].secret.name",
             ),
