@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use http::Uri;
@@ -82,6 +82,7 @@ pub fn main(args: ServeArgs) -> Result<ExitCode> {
     let filter =
         EnvFilter::try_new(&args.log).with_context(|| format!("--log {:?} is not a valid filter", args.log))?;
     let log = log::init(filter);
+    limits::disable_core_dumps().context("cannot disable core dumps")?;
     limits::raise_open_files();
     ensure!(
         args.operator.scheme_str() == Some("https") && args.operator.host().is_some(),
@@ -90,6 +91,9 @@ pub fn main(args: ServeArgs) -> Result<ExitCode> {
     );
     private_file::create_dir(&args.state_dir)
         .with_context(|| format!("cannot create {} (--state-dir)", args.state_dir.display()))?;
+    if let Err(error) = private_file::remove_leftovers(&args.state_dir, SystemTime::now()) {
+        tracing::warn!(%error, "cannot remove temporary files of earlier agents from the state directory");
+    }
     // The operator's data is parsed in a runtime of its own, so that a list of many pods delays no request.
     let sync_runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let edge_runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

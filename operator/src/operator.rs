@@ -52,6 +52,7 @@ pub fn main(args: Args) -> Result<()> {
     let filter = EnvFilter::try_new(format!("kube_client::client=off,{}", args.log));
     let filter = filter.with_context(|| format!("--log {:?} is not a valid filter", args.log))?;
     let log = log::init(filter);
+    limits::disable_core_dumps().context("cannot disable core dumps")?;
     limits::raise_open_files();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(args, &log))
 }
