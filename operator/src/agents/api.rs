@@ -8,7 +8,7 @@ mod tests;
 mod violations;
 mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::Json;
 use axum::Router;
@@ -19,6 +19,7 @@ use kube::runtime::events::Recorder;
 use podmeta_agent_api::WORKLOADS;
 use podmeta_agent_api::calls::{CREDENTIALS, CallError, DOCUMENT, REPORTS, SECRETS};
 use podmeta_metadata::signature::Signer;
+use podmeta_service::log_throttle::LogThrottle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +44,8 @@ pub struct Api {
     signing_slot: Semaphore,
     node_locks: KeyedLocks<String>,
     violations: ViolationReporter,
+    /// Limits the log lines of requests that are not authenticated.
+    rejection_log: Mutex<LogThrottle>,
     stop: CancellationToken,
 }
 
@@ -67,6 +70,7 @@ impl Api {
             signing_slot: Semaphore::new(1),
             node_locks: KeyedLocks::default(),
             violations: ViolationReporter::new(recorder),
+            rejection_log: Mutex::default(),
             stop,
         })
     }

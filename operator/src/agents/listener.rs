@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use podmeta_agent_api::MAX_CONCURRENT_STREAMS;
-use podmeta_service::connections::ConnectionRegistry;
+use podmeta_service::connections::{ConnectionGuard, ConnectionRegistry};
 use podmeta_service::listener::{Acceptor, TcpConnection};
 use podmeta_service::log_throttle::LogThrottle;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -74,23 +74,10 @@ pub async fn serve(
 ) -> Result<()> {
     let (acceptor, tls) = (Acceptor::default(), tls_acceptor(certificate)?);
     let registry = ConnectionRegistry::new(CONNECTION_LIMITS);
-    let (stopped, log) = (stop.clone(), Arc::new(Mutex::new(LogThrottle::default())));
+    let server = AgentServer { router, metrics, stop: stop.clone(), log: Arc::default() };
     let handle = move |connection: TcpConnection| {
-        let (peer, guard) = (connection.remote, registry.register(connection.remote.ip()));
-        let handshake = tls.accept(connection.stream);
-        let (router, stop, metrics, log) = (router.clone(), stopped.clone(), metrics.clone(), Arc::clone(&log));
-        async move {
-            let Some(_guard) = guard else {
-                metrics.count_rejected(RejectedReason::Connection);
-                log_rejection(&log, peer, "too many connections of its address or of all addresses");
-                return;
-            };
-            if let Err(Unauthenticated(reason)) = serve_connection(handshake, peer.ip(), router, stop.clone()).await {
-                metrics.count_rejected(RejectedReason::Connection);
-                log_rejection(&log, peer, reason);
-                let _stopped = stop.run_until_cancelled(tokio::time::sleep(UNAUTHENTICATED_DELAY)).await;
-            }
-        }
+        let guard = registry.register(connection.remote.ip());
+        server.clone().handle(tls.accept(connection.stream), connection.remote, guard)
     };
     let accepting = acceptor.spawn(listener, None, stop, handle).context("cannot use the agents' listener")?;
     accepting.await.context("internal error: the accept loop has panicked")?;
@@ -100,11 +87,39 @@ pub async fn serve(
     Ok(())
 }
 
-/// Logs a closed connection. Unknown clients cause one line a second at most.
-fn log_rejection(log: &Mutex<LogThrottle>, peer: SocketAddr, reason: &str) {
-    let admitted = log.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now());
-    if let Some(suppressed) = admitted {
-        tracing::info!(%peer, reason, suppressed, "closing connection: no node agent authenticated on it");
+/// Serves connections of agents.
+#[derive(Clone)]
+struct AgentServer {
+    router: Router,
+    metrics: Metrics,
+    stop: CancellationToken,
+    /// Limits the log lines of connections without an authenticated request.
+    log: Arc<Mutex<LogThrottle>>,
+}
+
+impl AgentServer {
+    /// Serves a connection until it ends. `guard` is `None` if a limit is reached.
+    async fn handle<S>(self, handshake: Accept<S>, peer: SocketAddr, guard: Option<ConnectionGuard>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Some(_guard) = guard else {
+            return self.reject(peer, "too many connections of its address or of all addresses");
+        };
+        let served = serve_connection(handshake, peer.ip(), self.router.clone(), self.stop.clone()).await;
+        if let Err(Unauthenticated(reason)) = served {
+            self.reject(peer, reason);
+            let _stopped = self.stop.run_until_cancelled(tokio::time::sleep(UNAUTHENTICATED_DELAY)).await;
+        }
+    }
+
+    /// Counts a closed connection and logs it. Unknown clients cause one line a second at most.
+    fn reject(&self, peer: SocketAddr, reason: &str) {
+        self.metrics.count_rejected(RejectedReason::Connection);
+        let admitted = self.log.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now());
+        if let Some(suppressed) = admitted {
+            tracing::info!(%peer, reason, suppressed, "closing connection: no node agent authenticated on it");
+        }
     }
 }
 

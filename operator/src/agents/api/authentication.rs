@@ -1,11 +1,12 @@
 //! Authenticates the agent of a request.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::Response;
+use tokio::time::Instant;
 
 use super::{Api, error_response, retry_later_response};
 use crate::agents::connections::PeerConnection;
@@ -23,12 +24,20 @@ impl FromRequestParts<Arc<Api>> for Agent {
         let agent = match authenticate(parts, api).await {
             Ok(agent) => agent,
             Err(AuthError::Unavailable(error)) => {
-                tracing::warn!(error, "cannot review the token of an agent; the agent must retry later (503)");
+                if let Some(suppressed) = admit_rejection(api) {
+                    tracing::warn!(
+                        error,
+                        suppressed,
+                        "cannot review the token of an agent; the agent must retry later (503)"
+                    );
+                }
                 return Err(retry_later_response("the API server cannot review the token"));
             }
             Err(error) => {
                 api.shared.metrics.count_rejected(RejectedReason::Token);
-                tracing::warn!(path = parts.uri.path(), %error, "rejecting a request (401): not authenticated");
+                if let Some(suppressed) = admit_rejection(api) {
+                    tracing::warn!(path = parts.uri.path(), %error, suppressed, "rejecting a request (401): not authenticated");
+                }
                 return Err(error_response(StatusCode::UNAUTHORIZED, error));
             }
         };
@@ -57,4 +66,9 @@ async fn authenticate(parts: &Parts, api: &Api) -> Result<AgentIdentity, AuthErr
     let token = header.and_then(|header| header.strip_prefix("Bearer ")).filter(|token| !token.is_empty());
     let address = parts.extensions.get::<PeerConnection>().map(|peer| peer.address);
     api.reviewer.authenticate(token.ok_or(AuthError::NoToken)?, address).await
+}
+
+/// Returns the number of suppressed lines if a request without authentication may be logged now.
+fn admit_rejection(api: &Api) -> Option<u64> {
+    api.rejection_log.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now())
 }

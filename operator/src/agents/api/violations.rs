@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder};
+use podmeta_service::log_throttle::LogThrottle;
+use tokio::time::Instant;
 
 use crate::cluster::events;
 
@@ -29,9 +31,18 @@ impl ViolationReporter {
 
     /// Logs a violation, and publishes an event if violations of the node's agent continue.
     pub(super) fn report(&self, node: &str, violation: &str) {
-        tracing::warn!(node, violation, "rejecting a request (403): if this continues, check what runs on the node");
         let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
-        if !throttle.should_publish(node, Instant::now()) {
+        let (should_publish, suppressed) = throttle.record(node, Instant::now());
+        drop(throttle);
+        if let Some(suppressed) = suppressed {
+            tracing::warn!(
+                node,
+                violation,
+                suppressed,
+                "rejecting a request (403): if this continues, check what runs on the node"
+            );
+        }
+        if !should_publish {
             return;
         }
         let event = Event {
@@ -54,15 +65,27 @@ impl ViolationReporter {
     }
 }
 
-/// The time of the first violation of each node, and whether an event was published for it.
+/// The violations of each node in the last [`EVENT_INTERVAL`].
 #[derive(Debug, Default)]
-struct EventThrottle(HashMap<String, (Instant, bool)>);
+struct EventThrottle(HashMap<String, NodeViolations>);
+
+#[derive(Debug)]
+struct NodeViolations {
+    first: Instant,
+    is_published: bool,
+    log: LogThrottle,
+}
 
 impl EventThrottle {
-    fn should_publish(&mut self, node: &str, now: Instant) -> bool {
-        self.0.retain(|_, (first, _)| now.duration_since(*first) < EVENT_INTERVAL);
-        let (first, published) = self.0.entry(node.to_owned()).or_insert((now, false));
-        now.duration_since(*first) >= EVENT_DELAY && !std::mem::replace(published, true)
+    /// Records a violation. Returns true if an event must be published, and the number of violations without a log line
+    /// if this one is logged.
+    fn record(&mut self, node: &str, now: Instant) -> (bool, Option<u64>) {
+        self.0.retain(|_, violations| now.duration_since(violations.first) < EVENT_INTERVAL);
+        let new = || NodeViolations { first: now, is_published: false, log: LogThrottle::default() };
+        let violations = self.0.entry(node.to_owned()).or_insert_with(new);
+        let continues = now.duration_since(violations.first) >= EVENT_DELAY;
+        let should_publish = continues && !std::mem::replace(&mut violations.is_published, true);
+        (should_publish, violations.log.admit(now))
     }
 }
 
@@ -73,10 +96,18 @@ mod tests {
     #[test]
     fn continued_violations_are_one_event_a_minute_and_a_single_one_is_none() {
         let (mut throttle, start) = (EventThrottle::default(), Instant::now());
-        let mut should_publish = |node, second| throttle.should_publish(node, start + Duration::from_secs(second));
+        let mut should_publish = |node, second| throttle.record(node, start + Duration::from_secs(second)).0;
         let published: Vec<u64> = (0..130).filter(|second| should_publish("a", *second)).collect();
         assert_eq!(published, [5, 65, 125]);
         assert!(!should_publish("b", 130));
         assert!(!should_publish("b", 200), "the interval has started again");
+    }
+
+    #[test]
+    fn violations_of_a_node_are_one_log_line_a_second() {
+        let (mut throttle, start) = (EventThrottle::default(), Instant::now());
+        let logged = (0..1500).filter_map(|ms| throttle.record("a", start + Duration::from_millis(ms)).1);
+        assert_eq!(logged.collect::<Vec<_>>(), [0, 999]);
+        assert_eq!(throttle.record("b", start).1, Some(0));
     }
 }

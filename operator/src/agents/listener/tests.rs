@@ -2,10 +2,10 @@ use axum::body::Body;
 use axum::extract::Extension;
 use axum::routing::get;
 use jiff::Timestamp;
+use podmeta_service::connections::ConnectionLimits;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -72,4 +72,27 @@ async fn authenticated_connection_stays_open() {
     let _closed = stream.read_to_string(&mut response).await;
     assert!(response.contains("late"), "{response}");
     assert!(connection.await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn connection_without_a_valid_handshake_counts_until_the_delay_has_passed() {
+    let material = renew(None, NAME, Timestamp::now()).unwrap();
+    let tls = tls_acceptor(Arc::new(ServingCertificate::from_material(&material).unwrap())).unwrap();
+    let registry = ConnectionRegistry::new(ConnectionLimits { total: 1, per_address: 1 });
+    let peer = SocketAddr::from(([10, 0, 0, 1], 1000));
+    let server = AgentServer {
+        router: Router::new(),
+        metrics: Metrics::default(),
+        stop: CancellationToken::new(),
+        log: Arc::default(),
+    };
+    let (mut client, stream) = tokio::io::duplex(1024);
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let started = Instant::now();
+    let mut handled = std::pin::pin!(server.handle(tls.accept(stream), peer, registry.register(peer.ip())));
+    let in_time = tokio::time::timeout(UNAUTHENTICATED_DELAY / 2, handled.as_mut()).await;
+    assert!(in_time.is_err() && registry.register(peer.ip()).is_none(), "the connection still counts");
+    handled.await;
+    assert_eq!(started.elapsed(), UNAUTHENTICATED_DELAY);
+    assert!(registry.register(peer.ip()).is_some());
 }
