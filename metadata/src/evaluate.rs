@@ -8,8 +8,8 @@ use crate::dialect::Dialect;
 use crate::host::HostRule;
 use crate::options::{HopLimit, HttpEndpoint, HttpProtocolIpv6, HttpTokens, TokenTtl};
 use crate::protocol::{Protocol, TokenHeaders};
-use crate::rejection::Rejection;
-use crate::request::{Request, TOKEN_PATH};
+use crate::rejection::{RejectedRequest, Rejection};
+use crate::request::{Request, is_token_path};
 use crate::session::{Keyring, Nonce};
 use crate::tree::{LeafValue, Lookup, Tree};
 use crate::workload::Workload;
@@ -57,6 +57,13 @@ pub enum Decision<'t> {
         /// The hop limit of the response.
         hop_limit: HopLimit,
     },
+    /// The methods of a path, for OPTIONS.
+    ListMethods {
+        /// The value of `Allow`.
+        allow: &'static str,
+        /// The remaining lifetime of the request's token in seconds, or `None` if the request has no token.
+        token_left: Option<u32>,
+    },
     /// An item of the tree.
     ServeItem {
         /// The leaf or listing.
@@ -78,10 +85,9 @@ pub enum Decision<'t> {
 /// 6. dialect, endpoint or IPv6 off (403)
 /// 7. rest of the request head (400, 413)
 /// 8. token path: method, proxy, TTL
-/// 9. checks of the dialect that precede the token check
-/// 10. session token
-/// 11. method
-/// 12. path (404)
+/// 9. session token
+/// 10. method
+/// 11. path (404)
 ///
 /// # Errors
 /// If a check fails. [`Protocol::rejection_response`] turns the rejection into a response.
@@ -92,18 +98,21 @@ pub fn evaluate<'p>(
     edge: &EdgeChecks<'_>,
     keys: &Keyring,
     now: Timestamp,
-) -> Result<Decision<'p>, Rejection> {
+) -> Result<Decision<'p>, RejectedRequest> {
     let (workload, tree) = match pod {
         PodState::Unknown => {
-            return Err(Rejection::Unavailable("the pod was deleted or is not known yet; retry later".to_owned()));
+            let reason = "the pod was deleted or is not known yet; retry later".to_owned();
+            return Err(Rejection::Unavailable(reason).into());
         }
-        PodState::Denied(_) | PodState::Served { .. } if edge.rate_limited => return Err(Rejection::TooManyRequests),
-        PodState::Denied(reason) => return Err(Rejection::PodDenied(reason.clone())),
+        PodState::Denied(_) | PodState::Served { .. } if edge.rate_limited => {
+            return Err(Rejection::TooManyRequests.into());
+        }
+        PodState::Denied(reason) => return Err(Rejection::PodDenied(reason.clone()).into()),
         PodState::Served { workload, tree } => (workload, tree),
     };
     edge.host_rule.check(request.headers, request.version).map_err(Rejection::Malformed)?;
     if !workload.users.is_unrestricted() && !workload.users.admits((edge.process_owner)()) {
-        return Err(Rejection::UserNotAllowed);
+        return Err(Rejection::UserNotAllowed.into());
     }
     let tree = tree.ok_or(Rejection::DialectOff)?;
     check_endpoint(request, workload)?;
@@ -111,19 +120,21 @@ pub fn evaluate<'p>(
     let protocol = dialect.protocol();
     let token_headers = protocol.token_headers();
     if let Some(headers) = token_headers
-        && request.uri.path() == TOKEN_PATH
+        && is_token_path(request.uri)
     {
-        return issue_token(dialect, headers, request, workload, edge, keys, now);
+        return Ok(issue_token(dialect, headers, request, workload, edge, keys, now)?);
     }
-    protocol.check_before_token(request)?;
     let token_left = match token_headers {
         Some(headers) => check_token(dialect, headers, request, workload, keys, now)?,
         None => None,
     };
-    if *request.method != Method::GET && *request.method != Method::HEAD {
-        return Err(Rejection::Method);
+    match (request.method, protocol.options_methods()) {
+        (&Method::GET | &Method::HEAD, _) => {
+            serve_item(protocol, request, tree, token_left).map_err(|rejection| rejection.with_token(token_left))
+        }
+        (&Method::OPTIONS, Some(methods)) => Ok(Decision::ListMethods { allow: methods.item, token_left }),
+        _ => Err(Rejection::Method.with_token(token_left)),
     }
-    serve_item(protocol, request, tree, token_left)
 }
 
 fn check_endpoint(request: &Request<'_>, workload: &Workload) -> Result<(), Rejection> {
@@ -145,8 +156,12 @@ fn issue_token<'p>(
     keys: &Keyring,
     now: Timestamp,
 ) -> Result<Decision<'p>, Rejection> {
-    if *request.method != Method::PUT {
-        return Err(Rejection::TokenPathMethod);
+    match (request.method, dialect.protocol().options_methods()) {
+        (&Method::PUT, _) => {}
+        (&Method::OPTIONS, Some(methods)) => {
+            return Ok(Decision::ListMethods { allow: methods.token_path, token_left: None });
+        }
+        _ => return Err(Rejection::TokenPathMethod),
     }
     if request.headers.contains_key(FORWARDED_FOR) {
         return Err(Rejection::ForwardedFor);

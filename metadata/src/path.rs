@@ -4,12 +4,12 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// A path without leading, trailing or doubled slashes, percent-decoded once.
+/// A path without leading, trailing or doubled slashes and without `.` segments, percent-decoded once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CanonicalPath<'a>(Cow<'a, str>);
 
 impl<'a> CanonicalPath<'a> {
-    /// Parses the path of a request target, without its query. Returns `None` if no item can have the path: it has a dot
+    /// Parses the path of a request target, without its query. Returns `None` if no item can have the path: it has a `..`
     /// segment, an encoded slash, bytes that are not UTF-8, or a control character.
     #[must_use]
     pub fn parse(raw: &'a str) -> Option<Self> {
@@ -22,7 +22,10 @@ impl<'a> CanonicalPath<'a> {
         let mut path = String::with_capacity(trimmed.len());
         for segment in trimmed.split('/').filter(|segment| !segment.is_empty()) {
             let segment = percent_decode_str(segment).decode_utf8().ok()?;
-            if matches!(&*segment, "" | "." | "..") || segment.contains('/') || segment.chars().any(char::is_control) {
+            if segment == "." {
+                continue;
+            }
+            if segment == ".." || segment.contains('/') || segment.chars().any(char::is_control) {
                 return None;
             }
             if !path.is_empty() {
@@ -60,6 +63,8 @@ mod tests {
             "//latest//meta-data///ami-id//",
             "/latest/%6deta-data/ami-id",
             "/%6Catest/meta%2Ddata/ami%2did",
+            "/latest/meta-data/./ami-id",
+            "/./latest/%2e/meta-data/ami-id/.",
         ] {
             assert_eq!(split(raw), one, "{raw}");
         }
@@ -69,7 +74,7 @@ mod tests {
 
     #[test]
     fn path_that_no_item_can_have_has_no_canonical_form() {
-        for raw in ["/a/../b", "/a/./b", "/a/%2e%2e/b", "/a%2fb", "/a%00b", "/%ff", "/a/%2E", "/a%0d%0ab"] {
+        for raw in ["/a/../b", "/a/%2e%2e/b", "/a/.%2e", "/a%2fb", "/a%00b", "/%ff", "/a%0d%0ab"] {
             assert_eq!(split(raw), None, "{raw}");
         }
     }

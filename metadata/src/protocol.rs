@@ -20,8 +20,7 @@ use crate::credentials::{Credentials, CredentialsFailure};
 use crate::dialect::Dialect;
 use crate::names::InvalidValue;
 use crate::options::TokenTtl;
-use crate::rejection::Rejection;
-use crate::request::Request;
+use crate::rejection::{RejectedRequest, Rejection};
 use crate::response::{HttpResponse, ItemResponse};
 use crate::role::ProviderKind;
 use crate::tree::{DocumentForm, Lookup, Tree};
@@ -57,6 +56,15 @@ pub struct TokenHeaders {
     pub ttl: HeaderName,
 }
 
+/// The values of `Allow` in responses to OPTIONS.
+#[derive(Clone, Copy, Debug)]
+pub struct OptionsMethods {
+    /// For an item or a listing.
+    pub item: &'static str,
+    /// For the token path.
+    pub token_path: &'static str,
+}
+
 /// Behaviour of one dialect that differs from the others.
 pub trait Protocol: Sync {
     /// Returns the kind of instance with its article, such as `an EC2 instance`.
@@ -76,12 +84,9 @@ pub trait Protocol: Sync {
     /// Returns the session token headers, or `None` if the dialect has no session tokens.
     fn token_headers(&self) -> Option<&'static TokenHeaders>;
 
-    /// Checks a request that is not a token request, before its token is checked.
-    ///
-    /// # Errors
-    /// If the request is rejected whatever token it has.
-    fn check_before_token(&self, _request: &Request<'_>) -> Result<(), Rejection> {
-        Ok(())
+    /// Returns the methods that the dialect names for OPTIONS, or `None` if it rejects OPTIONS.
+    fn options_methods(&self) -> Option<OptionsMethods> {
+        None
     }
 
     /// Looks up the path of a request in the tree. The path has no query.
@@ -102,7 +107,7 @@ pub trait Protocol: Sync {
     fn item_response(&self, item: ItemResponse) -> HttpResponse;
 
     /// Returns the response to a rejected request.
-    fn rejection_response(&self, rejection: &Rejection) -> HttpResponse;
+    fn rejection_response(&self, rejected: &RejectedRequest) -> HttpResponse;
 
     /// Returns the `Last-Modified` header of an item that was changed at `time`, if the dialect sends one.
     fn last_modified(&self, _time: Timestamp) -> Option<HeaderValue> {

@@ -24,8 +24,6 @@ pub enum Rejection {
     BodyTooLong,
     /// A token request has an `X-Forwarded-For` header.
     ForwardedFor,
-    /// A PUT to a path other than the token path.
-    PutElsewhere,
     /// The TTL header is missing, repeated, or not a number from 1 to 21600.
     BadTtl,
     /// A token is required and the request has none.
@@ -46,7 +44,29 @@ pub enum Rejection {
     Unavailable(String),
 }
 
+/// A rejected request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RejectedRequest {
+    /// The reason.
+    pub rejection: Rejection,
+    /// The remaining lifetime of the request's token in seconds, or `None` if the request has no valid token or was
+    /// rejected before its token was checked.
+    pub token_left: Option<u32>,
+}
+
+impl From<Rejection> for RejectedRequest {
+    fn from(rejection: Rejection) -> Self {
+        Self { rejection, token_left: None }
+    }
+}
+
 impl Rejection {
+    /// Returns the rejection of a request whose token is valid for `token_left` seconds, if it has one.
+    #[must_use]
+    pub fn with_token(self, token_left: Option<u32>) -> RejectedRequest {
+        RejectedRequest { rejection: self, token_left }
+    }
+
     /// Returns true if the connection must close, because the bytes that follow may not be a request.
     #[must_use]
     pub fn closes_connection(&self) -> bool {
@@ -66,7 +86,6 @@ impl fmt::Display for Rejection {
             Self::Malformed(what) => return write!(f, "malformed request head: {what}"),
             Self::BodyTooLong => "the request has a body; send none, or Content-Length: 0",
             Self::ForwardedFor => "a token request must not have an X-Forwarded-For header: it came through a proxy",
-            Self::PutElsewhere => "PUT is allowed on /latest/api/token only, without a slash at the end",
             Self::BadTtl => "the TTL header of the token request is missing, repeated, or not a number from 1 to 21600",
             Self::TokenMissing => {
                 "the request has no session token and spec.metadataOptions.httpTokens of its profile is required; \
@@ -75,7 +94,7 @@ impl fmt::Display for Rejection {
             Self::TokenTwice => "the request has more than one session token; send one",
             Self::TokenBad(error) => return write!(f, "invalid session token: {error}; request a new one"),
             Self::TokenPathMethod => "the token path allows PUT only",
-            Self::Method => "items allow GET and HEAD only",
+            Self::Method => "items allow GET and HEAD only; PUT is allowed on /latest/api/token only",
             Self::NotFound => "no such item; list its parent directory",
             Self::TooManyRequests => "the pod exceeds spec.limits of its profile",
             Self::Unavailable(reason) => return f.write_str(reason),

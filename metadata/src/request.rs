@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Uri, Version};
 
+use crate::path::CanonicalPath;
 use crate::rejection::Rejection;
 use crate::session::LastToken;
 
@@ -14,8 +15,14 @@ pub const MAX_HEAD_BYTES: usize = 8 * 1024;
 /// Maximum length of a request body, in bytes; a longer one gets 413. Neither cloud reads request bodies.
 pub const MAX_BODY_BYTES: u64 = 1024;
 
-/// The path that issues session tokens. Other spellings of it do not.
+/// The path that issues session tokens. A slash may follow it. Other spellings of it do not issue tokens.
 pub const TOKEN_PATH: &str = "/latest/api/token";
+
+/// Returns true for the token path, with or without a slash at its end. tmkms-light sends the slash.
+#[must_use]
+pub fn is_token_path(uri: &Uri) -> bool {
+    uri.path().strip_suffix('/').unwrap_or(uri.path()) == TOKEN_PATH
+}
 
 /// An IP address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,15 +91,16 @@ pub enum PathClass {
 }
 
 impl PathClass {
-    /// Classifies a target by its raw path. An unusual spelling is `Other`, whatever it leads to.
+    /// Classifies a target by its canonical path, so that every spelling of a path has the same class.
     #[must_use]
     pub fn from_uri(uri: &Uri) -> Self {
-        if uri.path() == TOKEN_PATH {
+        if is_token_path(uri) {
             return Self::Token;
         }
-        let mut names = uri.path().split('/').filter(|name| !name.is_empty()).skip(1);
+        let Some(path) = CanonicalPath::parse(uri.path()) else { return Self::Other };
+        let mut names = path.split_first().1.split('/');
         match (names.next(), names.next()) {
-            (Some("meta-data"), Some("iam" | "ram" | "Ram")) => Self::Credentials,
+            (Some("meta-data"), Some(name)) if name == "iam" || name.eq_ignore_ascii_case("ram") => Self::Credentials,
             (Some("meta-data"), _) => Self::MetaData,
             (Some("dynamic"), _) => Self::Dynamic,
             (Some("user-data"), _) => Self::UserData,
@@ -124,6 +132,13 @@ mod tests {
             ("/latest/api/token", PathClass::Token),
             ("/2021-03-23/meta-data/iam/security-credentials/x", PathClass::Credentials),
             ("/latest/meta-data/Ram/security-credentials/x", PathClass::Credentials),
+            ("/latest/meta-data/RAM/security-credentials/x", PathClass::Credentials),
+            ("/latest/meta-data/./iam/security-credentials/x", PathClass::Credentials),
+            ("/latest/meta-data/%69am/security-credentials/x", PathClass::Credentials),
+            ("/./latest//meta-data/iam/", PathClass::Credentials),
+            ("/latest/api/token/", PathClass::Token),
+            ("//latest/api/token", PathClass::Other),
+            ("/latest/meta-data/../user-data", PathClass::Other),
             ("//latest//meta-data/instance-id", PathClass::MetaData),
             ("/latest/user-data", PathClass::UserData),
             ("/latest/dynamic/", PathClass::Dynamic),

@@ -139,9 +139,9 @@ async fn handle(edge: &Edge, connection: &EdgeConnection, head: &Parts) -> Respo
     let pod = edge.pod(&arrival.pod);
     let (rejection, response) = match respond::respond(edge, dialect, pod.as_deref(), connection, &request).await {
         Ok(response) => (None, response),
-        Err(rejection) => {
-            let response = dialect.protocol().rejection_response(&rejection);
-            (Some(rejection), response)
+        Err(rejected) => {
+            let response = dialect.protocol().rejection_response(&rejected);
+            (Some(rejected.rejection), response)
         }
     };
     let outcome =

@@ -11,7 +11,7 @@ pub mod version;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue};
 use jiff::Timestamp;
 
 use crate::credentials::{Credentials, CredentialsFailure};
@@ -19,9 +19,8 @@ use crate::identity::{IdKind, ec2_id};
 use crate::names::{InvalidValue, check_text};
 use crate::options::TokenTtl;
 use crate::path::CanonicalPath;
-use crate::protocol::{Protocol, Selection, TokenHeaders};
-use crate::rejection::Rejection;
-use crate::request::Request;
+use crate::protocol::{OptionsMethods, Protocol, Selection, TokenHeaders};
+use crate::rejection::RejectedRequest;
 use crate::response::{HttpResponse, ItemResponse};
 use crate::role::ProviderKind;
 use crate::time::http_date;
@@ -61,8 +60,8 @@ impl Protocol for Ec2 {
         Some(&TOKEN_HEADERS)
     }
 
-    fn check_before_token(&self, request: &Request<'_>) -> Result<(), Rejection> {
-        if *request.method == Method::PUT { Err(Rejection::PutElsewhere) } else { Ok(()) }
+    fn options_methods(&self) -> Option<OptionsMethods> {
+        Some(OptionsMethods { item: "OPTIONS, GET, HEAD", token_path: response::TOKEN_PATH_METHODS })
     }
 
     /// Trailing and repeated slashes are ignored, on leaves too: botocore requests `placement/availability-zone/`, the
@@ -84,8 +83,8 @@ impl Protocol for Ec2 {
         response::item(item)
     }
 
-    fn rejection_response(&self, rejection: &Rejection) -> HttpResponse {
-        response::rejection(rejection)
+    fn rejection_response(&self, rejected: &RejectedRequest) -> HttpResponse {
+        response::rejection(rejected)
     }
 
     fn last_modified(&self, time: Timestamp) -> Option<HeaderValue> {

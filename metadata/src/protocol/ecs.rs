@@ -19,7 +19,7 @@ use crate::names::{InvalidValue, check_text};
 use crate::options::TokenTtl;
 use crate::path::CanonicalPath;
 use crate::protocol::{Protocol, Selection, TokenHeaders};
-use crate::rejection::Rejection;
+use crate::rejection::{RejectedRequest, Rejection};
 use crate::response::{HttpResponse, ItemResponse};
 use crate::role::ProviderKind;
 use crate::tree::{DocumentForm, Lookup, Tree};
@@ -94,8 +94,8 @@ impl Protocol for Ecs {
         response::item(item)
     }
 
-    fn rejection_response(&self, rejection: &Rejection) -> HttpResponse {
-        response::rejection(rejection)
+    fn rejection_response(&self, rejected: &RejectedRequest) -> HttpResponse {
+        response::rejection(&rejected.rejection)
     }
 
     fn credentials_json(&self, credentials: &Credentials) -> Bytes {

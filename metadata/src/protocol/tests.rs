@@ -26,9 +26,10 @@ enum Differs {
 }
 
 /// All directories whose listing differs from the items that exist.
-const EXCEPTIONS: [(Dialect, &str, Differs); 3] = [
+const EXCEPTIONS: [(Dialect, &str, Differs); 4] = [
     (Dialect::Ec2, "", Differs::ListedButAbsent("user-data")),
     (Dialect::Ec2, "meta-data/public-keys", Differs::ListedAsNumberAndName),
+    (Dialect::Ecs, "", Differs::ListedButAbsent("user-data")),
     (Dialect::Ecs, "meta-data", Differs::Unlisted("all")),
 ];
 
@@ -70,8 +71,11 @@ impl CheckedTree<'_> {
         match (line.split_once('='), line.strip_suffix('/')) {
             (Some((number, _)), None) if numbered => (number, true),
             (_, Some(name)) => (name, true),
-            // The listing of a version does not mark directories.
-            (_, None) => (line, self.dialect == Dialect::Ec2 && directory.is_empty() && line != "user-data"),
+            // The listing of a version does not mark directories, and `dynamic` does not on ECS.
+            (_, None) => {
+                let unmarked = directory.is_empty() || (self.dialect == Dialect::Ecs && directory == "dynamic");
+                (line, unmarked && line != "user-data")
+            }
         }
     }
 

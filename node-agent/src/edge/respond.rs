@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
+use http::header::ALLOW;
 use jiff::Timestamp;
 use podmeta_metadata::compile::PodView;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::evaluate::{Decision, EdgeChecks, PodState, evaluate};
-use podmeta_metadata::rejection::Rejection;
+use podmeta_metadata::rejection::{RejectedRequest, Rejection};
 use podmeta_metadata::request::Request;
 use podmeta_metadata::response::{ContentKind, HttpResponse, ItemResponse};
 use podmeta_metadata::tree::{DocumentForm, LeafValue, Lookup};
@@ -29,7 +30,7 @@ pub(super) async fn respond(
     pod: Option<&EdgePod>,
     connection: &EdgeConnection,
     request: &Request<'_>,
-) -> Result<HttpResponse, Rejection> {
+) -> Result<HttpResponse, RejectedRequest> {
     let rate_limited = match pod {
         Some(pod) => wait_for_rate_limit(pod).await,
         None => false,
@@ -41,6 +42,12 @@ pub(super) async fn respond(
             edge.metrics.count_token(dialect);
             Ok(dialect.protocol().token_response(token, ttl))
         }
+        Decision::ListMethods { allow, token_left } => {
+            let item = ItemResponse { body: Bytes::new(), kind: ContentKind::Text, token_left, last_modified: None };
+            let mut response = dialect.protocol().item_response(item);
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+            Ok(response)
+        }
         Decision::ServeItem { lookup, token_left, audience } => {
             let served = pod.and_then(|pod| ServedPod::new(edge, dialect, pod));
             let served =
@@ -51,7 +58,9 @@ pub(super) async fn respond(
             }
             let (body, kind, last_modified) = match lookup {
                 Lookup::Listing(listing) => (listing, ContentKind::Text, served.last_modified()),
-                Lookup::Leaf(value) => served.leaf(value, audience).await?,
+                Lookup::Leaf(value) => {
+                    served.leaf(value, audience).await.map_err(|rejection| rejection.with_token(token_left))?
+                }
             };
             Ok(dialect.protocol().item_response(ItemResponse { body, kind, token_left, last_modified }))
         }
@@ -67,7 +76,7 @@ fn decide<'p>(
     request: &Request<'_>,
     rate_limited: bool,
     now: Timestamp,
-) -> Result<Decision<'p>, Rejection> {
+) -> Result<Decision<'p>, RejectedRequest> {
     let arrival = &connection.arrival;
     let process_owner = || arrival.sockets.as_ref().and_then(owner::user_of);
     let checks = EdgeChecks {

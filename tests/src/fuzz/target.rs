@@ -15,8 +15,8 @@ use podmeta_metadata::evaluate::{EdgeChecks, PodState, evaluate};
 use podmeta_metadata::host::HostRule;
 use podmeta_metadata::options::TokenTtl;
 use podmeta_metadata::path::CanonicalPath;
-use podmeta_metadata::rejection::Rejection;
-use podmeta_metadata::request::{Family, Request, TOKEN_PATH};
+use podmeta_metadata::rejection::RejectedRequest;
+use podmeta_metadata::request::{Family, Request, is_token_path};
 use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
 use podmeta_metadata::tree::{Lookup, SinceVersion, Tree, TreeBuilder};
 use podmeta_metadata::workload::{Link, Workload};
@@ -139,7 +139,7 @@ pub fn path(input: &[u8]) {
         let encoded_path = format!("/{first}/{rest}").split('/').map(encode).collect::<Vec<_>>().join("/");
         let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
         let again = format!("{encoded_path}{query}").parse::<Uri>().unwrap();
-        if encoded_path != TOKEN_PATH && uri.path() != TOKEN_PATH {
+        if !is_token_path(&again) && !is_token_path(&uri) {
             assert_eq!(
                 decide(web, tree.as_ref(), dialect, &again),
                 decision,
@@ -150,7 +150,7 @@ pub fn path(input: &[u8]) {
 }
 
 /// Returns the decision for a request with a valid token, formatted as text.
-fn decide(workload: &Workload, tree: Option<&Tree>, dialect: Dialect, uri: &Uri) -> Result<String, Rejection> {
+fn decide(workload: &Workload, tree: Option<&Tree>, dialect: Dialect, uri: &Uri) -> Result<String, RejectedRequest> {
     let mut headers = HeaderMap::new();
     headers.insert(http::header::HOST, HeaderValue::from_static("169.254.169.254"));
     let token = HeaderValue::try_from(token_of(workload, dialect)).unwrap();

@@ -9,7 +9,7 @@ use podmeta_metadata::compile::Settings;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::evaluate::{Decision, EdgeChecks, PodState, evaluate};
 use podmeta_metadata::host::HostRule;
-use podmeta_metadata::rejection::Rejection;
+use podmeta_metadata::rejection::{RejectedRequest, Rejection};
 use podmeta_metadata::request::{Request, TOKEN_PATH};
 use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
 use podmeta_metadata::tree::{Lookup, Tree};
@@ -99,7 +99,7 @@ impl ExamplePod {
         let header = dialect.protocol().token_headers().unwrap().ttl.clone();
         match self.send(dialect, &Method::PUT, TOKEN_PATH, (header, "21600")) {
             Ok(Decision::IssueToken { token, .. }) => Some(token),
-            Ok(Decision::ServeItem { .. }) | Err(_) => None,
+            Ok(Decision::ServeItem { .. } | Decision::ListMethods { .. }) | Err(_) => None,
         }
     }
 
@@ -109,7 +109,7 @@ impl ExamplePod {
         let header = dialect.protocol().token_headers().unwrap().token.clone();
         match self.send(dialect, &Method::GET, path, (header, token)) {
             Ok(Decision::ServeItem { lookup, .. }) => Some(lookup),
-            Err(Rejection::NotFound) => None,
+            Err(RejectedRequest { rejection: Rejection::NotFound, .. }) => None,
             other => panic!("GET {path} as {}: {other:?}", self.name),
         }
     }
@@ -120,7 +120,7 @@ impl ExamplePod {
         method: &Method,
         path: &str,
         (header, value): (http::HeaderName, &str),
-    ) -> Result<Decision<'_>, Rejection> {
+    ) -> Result<Decision<'_>, RejectedRequest> {
         let mut headers = HeaderMap::new();
         headers.insert(http::header::HOST, HeaderValue::from_static("169.254.169.254"));
         headers.insert(header, HeaderValue::try_from(value).unwrap());

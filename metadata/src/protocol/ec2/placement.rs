@@ -3,13 +3,25 @@
 use crate::workload::Instance;
 
 /// First path segments that no item may have: credentials, tags, and the identity of the pod.
-pub(super) const RESERVED_NAMES: [&str; 9] =
-    ["iam", "identity-credentials", "tags", "instance-id", "hostname", "local-hostname", "local-ipv4", "ipv6", "mac"];
+pub(super) const RESERVED_NAMES: [&str; 10] = [
+    "iam",
+    "identity-credentials",
+    "tags",
+    "tag-sets",
+    "instance-id",
+    "hostname",
+    "local-hostname",
+    "local-ipv4",
+    "ipv6",
+    "mac",
+];
 
-const UNCONDITIONAL_PATHS: [&str; 13] = [
+const UNCONDITIONAL_PATHS: [&str; 15] = [
     "ami-id",
     "ami-launch-index",
     "ami-manifest-path",
+    "block-device-mapping/ami",
+    "block-device-mapping/root",
     "events/maintenance/history",
     "events/maintenance/scheduled",
     "instance-action",

@@ -9,12 +9,15 @@ use http::{HeaderValue, StatusCode};
 use crate::options::TokenTtl;
 use crate::protocol::ec2::TOKEN_HEADERS;
 use crate::protocol::error_page::error_page;
-use crate::rejection::Rejection;
+use crate::rejection::{RejectedRequest, Rejection};
 use crate::response::{ContentKind, HttpResponse, ItemResponse, ReasonPhrase};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 const HTML: HeaderValue = HeaderValue::from_static("text/html");
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
+/// The methods of the token path, as EC2 names them.
+pub(super) const TOKEN_PATH_METHODS: &str = "OPTIONS, PUT";
+
 const SERVER_NAME: HeaderValue = HeaderValue::from_static("EC2ws");
 
 /// Returns the response that carries a token. The connection closes after it, so that no later byte raises its hop limit.
@@ -53,23 +56,22 @@ pub(super) fn item(item: ItemResponse) -> HttpResponse {
 }
 
 /// Returns the response to a rejected request.
-pub(super) fn rejection(rejection: &Rejection) -> HttpResponse {
-    let (status, body, content_type) = match rejection {
+pub(super) fn rejection(rejected: &RejectedRequest) -> HttpResponse {
+    let (status, body, content_type) = match &rejected.rejection {
         Rejection::PodDenied(_)
         | Rejection::DialectOff
         | Rejection::EndpointDisabled
         | Rejection::Ipv6Disabled
         | Rejection::UserNotAllowed
         | Rejection::ForwardedFor
-        | Rejection::PutElsewhere => (StatusCode::FORBIDDEN, Bytes::new(), TEXT),
-        Rejection::Malformed(_) | Rejection::BadTtl => {
-            (StatusCode::BAD_REQUEST, error_page(StatusCode::BAD_REQUEST), HTML)
-        }
+        | Rejection::Method => (StatusCode::FORBIDDEN, Bytes::new(), TEXT),
+        Rejection::Malformed(_) => (StatusCode::BAD_REQUEST, error_page(StatusCode::BAD_REQUEST), HTML),
+        Rejection::BadTtl => (StatusCode::BAD_REQUEST, Bytes::new(), TEXT),
         Rejection::BodyTooLong => (StatusCode::PAYLOAD_TOO_LARGE, Bytes::new(), TEXT),
         Rejection::TokenMissing | Rejection::TokenTwice | Rejection::TokenBad(_) => {
             (StatusCode::UNAUTHORIZED, Bytes::new(), TEXT)
         }
-        Rejection::TokenPathMethod | Rejection::Method => (StatusCode::METHOD_NOT_ALLOWED, Bytes::new(), TEXT),
+        Rejection::TokenPathMethod => (StatusCode::METHOD_NOT_ALLOWED, Bytes::new(), TEXT),
         Rejection::NotFound => (StatusCode::NOT_FOUND, error_page(StatusCode::NOT_FOUND), HTML),
         Rejection::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, Bytes::new(), TEXT),
         Rejection::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, Bytes::new(), TEXT),
@@ -81,9 +83,11 @@ pub(super) fn rejection(rejection: &Rejection) -> HttpResponse {
     headers.insert(CONTENT_TYPE, content_type);
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(SERVER, SERVER_NAME);
-    match rejection {
-        Rejection::TokenPathMethod => drop(headers.insert(ALLOW, HeaderValue::from_static("OPTIONS, PUT"))),
-        Rejection::Method => drop(headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"))),
+    if let Some(left) = rejected.token_left {
+        headers.insert(&TOKEN_HEADERS.ttl, HeaderValue::from(left));
+    }
+    match rejected.rejection {
+        Rejection::TokenPathMethod => drop(headers.insert(ALLOW, HeaderValue::from_static(TOKEN_PATH_METHODS))),
         Rejection::Unavailable(_) => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
         _ => {} // no extra header
     }

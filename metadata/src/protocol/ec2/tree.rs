@@ -1,8 +1,11 @@
 //! The EC2 tree of a pod: its items, their first version, and their values. docs/coverage.md lists the items that a pod
 //! cannot have. `placement.rs` lists the paths again, for the check of a profile's items.
 
+use serde_json::Value as Json;
+
 use crate::dialect::Dialect;
 use crate::identity::{IdKind, alphanumeric_id, ec2_id};
+use crate::options::InstanceMetadataTags;
 use crate::protocol::ec2::document;
 use crate::protocol::ec2::json::object;
 use crate::protocol::ec2::version as v;
@@ -41,11 +44,20 @@ fn own_leaves(workload: &Workload, part: &DialectPart, link: &Link) -> TreeBuild
     credentials(&mut tree, instance, part);
     interface(&mut tree, workload, part, link);
     placement(&mut tree, instance);
+    tags(&mut tree, workload, part);
+    dynamic(&mut tree, workload);
+    tree
+}
+
+/// Adds the tags one by one, and all of them as one JSON object, which exists without tags too.
+fn tags(tree: &mut TreeBuilder, workload: &Workload, part: &DialectPart) {
     for (key, value) in &part.tags {
         tree.text(v::V2021_03_23, format!("meta-data/tags/instance/{key}"), value.as_str());
     }
-    dynamic(&mut tree, workload);
-    tree
+    if workload.options.instance_metadata_tags == InstanceMetadataTags::Enabled {
+        let all = part.tags.iter().map(|(key, value)| (key.clone(), Json::from(value.as_str()))).collect();
+        tree.text(v::V2025_10_04, "meta-data/tag-sets/instance", Json::Object(all).to_string());
+    }
 }
 
 fn general(tree: &mut TreeBuilder, instance: &Instance, part: &DialectPart, link: &Link) {
@@ -53,6 +65,9 @@ fn general(tree: &mut TreeBuilder, instance: &Instance, part: &DialectPart, link
     tree.text(v::V1_0, "meta-data/ami-id", part.image_id.as_str());
     tree.text(v::V1_0, "meta-data/ami-launch-index", instance.launch_index.to_string());
     tree.text(v::V1_0, "meta-data/ami-manifest-path", "(unknown)");
+    // The EBS CSI driver fails without them.
+    tree.text(v::V2007_12_15, "meta-data/block-device-mapping/ami", "xvda");
+    tree.text(v::V2007_12_15, "meta-data/block-device-mapping/root", "/dev/xvda");
     tree.text(v::V1_0, "meta-data/hostname", hostname.as_str());
     tree.text(v::V2008_09_01, "meta-data/instance-action", "none");
     tree.text(v::V1_0, "meta-data/instance-id", part.instance_id.as_str());
@@ -63,10 +78,10 @@ fn general(tree: &mut TreeBuilder, instance: &Instance, part: &DialectPart, link
     tree.text_if(v::V1_0, "meta-data/local-ipv4", link.ipv4.first().map(ToString::to_string));
     tree.text(v::V2011_01_01, "meta-data/mac", link.mac.to_string());
     tree.text(v::V2011_05_01, "meta-data/metrics/vhostmd", "<?xml version=\"1.0\" encoding=\"UTF-8\"?>");
-    tree.text(v::V1_0, "meta-data/profile", "default-hvm");
+    tree.text(v::V2007_12_15, "meta-data/profile", "default-hvm");
     for (index, key) in instance.public_keys.iter().enumerate() {
         tree.line(v::V1_0, format!("meta-data/public-keys/{index}"), format!("{index}={}", key.name));
-        tree.text(v::V1_0, format!("meta-data/public-keys/{index}/openssh-key"), key.open_ssh_key.as_str());
+        tree.text(v::V1_0, format!("meta-data/public-keys/{index}/openssh-key"), format!("{}\n", key.open_ssh_key));
     }
     tree.text(v::V1_0, "meta-data/reservation-id", ec2_id("r", IdKind::Reservation, &instance.reservation));
     let (domain, partition) = partition(instance);
@@ -103,7 +118,7 @@ fn credentials(tree: &mut TreeBuilder, instance: &Instance, part: &DialectPart) 
             ("LastUpdated", Some(&launched)),
             ("AccountId", Some(account.as_str())),
         ]);
-        tree.text(v::V2018_05_23, "meta-data/identity-credentials/ec2/info", info);
+        tree.text(v::V2018_03_28, "meta-data/identity-credentials/ec2/info", info);
     }
     let Some(role) = &part.role else { return };
     tree.leaf(v::V2012_01_12, format!("{CREDENTIALS}/{}", role.name), LeafValue::Credentials);
@@ -131,8 +146,6 @@ fn interface(tree: &mut TreeBuilder, workload: &Workload, part: &DialectPart, li
     tree.text(v::V2011_01_01, at("local-hostname"), hostname(instance, part, link));
     tree.lines_if(v::V2011_01_01, at("local-ipv4s"), &link.ipv4);
     tree.text(v::V2011_01_01, at("mac"), link.mac.to_string());
-    tree.text(v::V2020_11_01, at("network-card"), "0");
-    tree.text(v::V2020_11_01, at("network-card-index"), "0");
     tree.text_if(v::V2011_01_01, at("owner-id"), part.account.as_ref().map(ToString::to_string));
     tree.lines_if(v::V2011_01_01, at("security-groups"), &text(&network.security_groups));
     tree.lines_if(v::V1_0, "meta-data/security-groups", &text(&network.security_groups));
@@ -164,11 +177,10 @@ fn interface(tree: &mut TreeBuilder, workload: &Workload, part: &DialectPart, li
 fn placement(tree: &mut TreeBuilder, instance: &Instance) {
     tree.text_if(v::V2008_02_01, "meta-data/placement/availability-zone", instance.zone.as_deref());
     tree.text_if(v::V2019_10_01, "meta-data/placement/availability-zone-id", instance.zone_id.as_deref());
-    tree.text_if(v::V2020_08_24, "meta-data/placement/region", instance.region.as_deref());
+    tree.text_if(v::V2019_10_01, "meta-data/placement/region", instance.region.as_deref());
 }
 
 fn dynamic(tree: &mut TreeBuilder, workload: &Workload) {
-    tree.text(v::V2009_04_04, "dynamic/fws/instance-monitoring", "disabled");
     if workload.documented_part(Dialect::Ec2).is_none() {
         return;
     }

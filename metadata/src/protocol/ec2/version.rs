@@ -1,10 +1,11 @@
 //! The versions of EC2's tree: the first segment of a path, and the first version of each item.
-//! Source: listings of `/` captured from instances in August 2024; the category table of the EC2 user guide.
+//! Source: listings of `/` and of every version captured from an instance in September 2026 (radkawar/stackd,
+//! `instances_metadata_matrix_handoff.json`); where they are silent, the category table of the EC2 user guide.
 
 use crate::tree::SinceVersion;
 
 /// All version prefixes, oldest first. `latest` is the newest.
-pub const PREFIXES: [&str; 30] = [
+pub const PREFIXES: [&str; 31] = [
     "1.0",
     "2007-01-19",
     "2007-03-01",
@@ -31,9 +32,10 @@ pub const PREFIXES: [&str; 30] = [
     "2021-01-03",
     "2021-03-23",
     "2021-07-15",
-    "2022-07-09",
     "2022-09-24",
     "2024-04-11",
+    "2025-10-04",
+    "2026-04-15",
     "latest",
 ];
 
@@ -75,6 +77,7 @@ const fn older(a: &str, b: &str) -> bool {
 pub(super) const V1_0: SinceVersion = from("1.0");
 pub(super) const V2007_01_19: SinceVersion = from("2007-01-19");
 pub(super) const V2007_08_29: SinceVersion = from("2007-08-29");
+pub(super) const V2007_12_15: SinceVersion = from("2007-12-15");
 pub(super) const V2008_02_01: SinceVersion = from("2008-02-01");
 pub(super) const V2008_09_01: SinceVersion = from("2008-09-01");
 pub(super) const V2009_04_04: SinceVersion = from("2009-04-04");
@@ -86,16 +89,15 @@ pub(super) const V2014_11_05: SinceVersion = from("2014-11-05");
 pub(super) const V2015_10_20: SinceVersion = from("2015-10-20");
 pub(super) const V2016_06_30: SinceVersion = from("2016-06-30");
 pub(super) const V2016_11_15: SinceVersion = from("2016-11-15");
-pub(super) const V2018_05_23: SinceVersion = from("2018-05-23");
+pub(super) const V2018_03_28: SinceVersion = from("2018-03-28");
 pub(super) const V2018_08_17: SinceVersion = from("2018-08-17");
 pub(super) const V2019_10_01: SinceVersion = from("2019-10-01");
-pub(super) const V2020_08_24: SinceVersion = from("2020-08-24");
 pub(super) const V2020_10_27: SinceVersion = from("2020-10-27");
-pub(super) const V2020_11_01: SinceVersion = from("2020-11-01");
 pub(super) const V2021_01_03: SinceVersion = from("2021-01-03");
 pub(super) const V2021_03_23: SinceVersion = from("2021-03-23");
 pub(super) const V2021_07_15: SinceVersion = from("2021-07-15");
 pub(super) const V2022_09_24: SinceVersion = from("2022-09-24");
+pub(super) const V2025_10_04: SinceVersion = from("2025-10-04");
 
 #[cfg(test)]
 mod tests {
@@ -104,7 +106,6 @@ mod tests {
     #[test]
     fn date_that_is_not_a_prefix_is_the_next_prefix() {
         assert_eq!(V2016_11_15, parse("2018-03-28").unwrap());
-        assert_eq!(V2020_08_24, parse("2020-10-27").unwrap());
         assert_eq!(V1_0, SinceVersion(0));
         assert_eq!(parse("2016-11-15"), None);
         assert_eq!(parse("Latest"), None);

@@ -37,7 +37,7 @@ pub(super) fn rejection(rejection: &Rejection) -> HttpResponse {
         Rejection::Malformed(_) | Rejection::BadTtl => StatusCode::BAD_REQUEST,
         Rejection::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
         Rejection::TokenTwice | Rejection::TokenBad(_) => StatusCode::UNAUTHORIZED,
-        Rejection::TokenPathMethod | Rejection::Method | Rejection::PutElsewhere => StatusCode::METHOD_NOT_ALLOWED,
+        Rejection::TokenPathMethod | Rejection::Method => StatusCode::METHOD_NOT_ALLOWED,
         Rejection::NotFound => StatusCode::NOT_FOUND,
         Rejection::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
         Rejection::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -32,14 +32,17 @@ pub(super) fn render(workload: &Workload, link: &Link) -> Option<Tree> {
     Some(tree.build())
 }
 
-fn directory_line(_parent: &str, name: &str) -> String {
-    format!("{name}/")
+/// In the listings of a version and of `dynamic`, directories have no trailing slash.
+/// Source: a console log in chef/chef#11004, and an article of Alibaba Cloud (594351).
+fn directory_line(parent: &str, name: &str) -> String {
+    if matches!(parent, "" | "dynamic") { name.to_owned() } else { format!("{name}/") }
 }
 
 /// Adds all leaves but the items of the profile, the role and `all`.
 fn own_leaves(workload: &Workload, part: &DialectPart, link: &Link) -> TreeBuilder {
     let instance = &workload.instance;
     let mut tree = TreeBuilder::new(directory_line);
+    tree.line(ALWAYS, "user-data", "user-data"); // listed even if it is 404
     match &instance.user_data {
         Some(UserData::Bytes(bytes)) => tree.leaf(ALWAYS, "user-data", LeafValue::UserData(bytes.clone())),
         Some(UserData::Secret(key)) => tree.leaf(ALWAYS, "user-data", LeafValue::SecretUserData(key.clone())),

@@ -19,20 +19,20 @@ fn root_lists_all_versions_oldest_first() {
     let Some(Lookup::Listing(versions)) = Ec2.look_up(&tree, "/") else { panic!("no listing") };
     let versions = std::str::from_utf8(&versions).unwrap();
     assert!(versions.starts_with("1.0\n2007-01-19\n2007-03-01\n"), "{versions}");
-    assert!(versions.ends_with("\n2022-09-24\n2024-04-11\nlatest"), "{versions}");
+    assert!(versions.ends_with("\n2022-09-24\n2024-04-11\n2025-10-04\n2026-04-15\nlatest"), "{versions}");
     let dated = versions.lines().collect::<Vec<_>>();
-    assert_eq!(dated.len(), 30);
-    assert!(dated[1..29].is_sorted());
+    assert_eq!(dated.len(), 31);
+    assert!(dated[1..30].is_sorted());
 }
 
 #[test]
 fn listings_are_the_captured_ones() {
     for (path, lines) in [
         ("", "dynamic\nmeta-data\nuser-data"),
-        ("dynamic", "fws/\ninstance-identity/"),
-        ("dynamic/fws", "instance-monitoring"),
+        ("dynamic", "instance-identity/"),
         ("dynamic/instance-identity", "document\npkcs7\nrsa2048\nsignature"),
         ("meta-data/autoscaling", "target-lifecycle-state"),
+        ("meta-data/block-device-mapping", "ami\nroot"),
         ("meta-data/events", "maintenance/\nrecommendations/"),
         ("meta-data/events/maintenance", "history\nscheduled"),
         ("meta-data/events/recommendations", "rebalance"),
@@ -46,8 +46,7 @@ fn listings_are_the_captured_ones() {
         ("meta-data/network/interfaces/macs", "02:00:00:aa:bb:cc/"),
         (
             MAC,
-            "device-number\ninterface-id\nipv4-associations/\nipv6s\nlocal-hostname\nlocal-ipv4s\nmac\nnetwork-card\n\
-             network-card-index\nowner-id\npublic-hostname\npublic-ipv4s\nsecurity-group-ids\nsecurity-groups\n\
+            "device-number\ninterface-id\nipv4-associations/\nipv6s\nlocal-hostname\nlocal-ipv4s\nmac\nowner-id\npublic-hostname\npublic-ipv4s\nsecurity-group-ids\nsecurity-groups\n\
              subnet-id\nsubnet-ipv4-cidr-block\nsubnet-ipv6-cidr-blocks\nvpc-id\nvpc-ipv4-cidr-block\n\
              vpc-ipv4-cidr-blocks\nvpc-ipv6-cidr-blocks",
         ),
@@ -56,6 +55,7 @@ fn listings_are_the_captured_ones() {
         ("meta-data/public-keys/0", "openssh-key"),
         ("meta-data/services", "domain\npartition"),
         ("meta-data/spot", "instance-action\ntermination-time"),
+        ("meta-data/tag-sets", "instance"),
         ("meta-data/tags", "instance/"),
         ("meta-data/tags/instance", "team"),
     ] {
@@ -70,12 +70,12 @@ fn minimal_pod_lists_the_items_that_every_pod_has() {
     assert_eq!(Ec2.look_up(&tree, "/latest/user-data"), None);
     assert_eq!(
         listing(&tree, "meta-data", LATEST).unwrap(),
-        "ami-id\nami-launch-index\nami-manifest-path\nevents/\nhostname\ninstance-action\ninstance-id\nipv6\n\
+        "ami-id\nami-launch-index\nami-manifest-path\nblock-device-mapping/\nevents/\nhostname\ninstance-action\ninstance-id\nipv6\n\
          local-hostname\nlocal-ipv4\nmac\nmetrics/\nnetwork/\nprofile\nreservation-id\nservices/\nsystem"
     );
     assert_eq!(
         listing(&tree, MAC, LATEST).unwrap(),
-        "device-number\ninterface-id\nipv6s\nlocal-hostname\nlocal-ipv4s\nmac\nnetwork-card\nnetwork-card-index"
+        "device-number\ninterface-id\nipv6s\nlocal-hostname\nlocal-ipv4s\nmac"
     );
 }
 
@@ -120,7 +120,6 @@ fn older_version_has_only_older_items() {
                     "hostname",
                     "instance-id",
                     "local-ipv4",
-                    "profile",
                     "public-keys/",
                     "reservation-id",
                     "security-groups",
@@ -128,6 +127,7 @@ fn older_version_has_only_older_items() {
             ),
             ("2007-01-19", &["local-hostname", "public-hostname", "public-ipv4"]),
             ("2007-08-29", &["instance-type"]),
+            ("2007-12-15", &["block-device-mapping/", "profile"]),
             ("2008-02-01", &["placement/"]),
             ("2008-09-01", &["instance-action"]),
             ("2011-01-01", &["mac", "network/"]),
@@ -135,21 +135,19 @@ fn older_version_has_only_older_items() {
             ("2012-01-12", &["iam/"]),
             ("2014-02-25", &["services/"]),
             ("2014-11-05", &["spot/"]),
-            ("2018-08-17", &["events/", "identity-credentials/"]),
+            ("2018-03-28", &["identity-credentials/"]),
+            ("2018-08-17", &["events/"]),
             ("2019-10-01", &["instance-life-cycle"]),
             ("2021-01-03", &["ipv6"]),
             ("2021-03-23", &["tags/"]),
             ("2021-07-15", &["autoscaling/"]),
             ("2022-09-24", &["system"]),
+            ("2025-10-04", &["tag-sets/"]),
         ],
     );
     shows(
         "meta-data/placement",
-        &[
-            ("2008-02-01", &["availability-zone"]),
-            ("2019-10-01", &["availability-zone-id"]),
-            ("2020-10-27", &["region"]),
-        ],
+        &[("2008-02-01", &["availability-zone"]), ("2019-10-01", &["availability-zone-id", "region"])],
     );
     shows("meta-data/services", &[("2014-02-25", &["domain"]), ("2015-10-20", &["partition"])]);
     shows("meta-data/spot", &[("2014-11-05", &["termination-time"]), ("2018-03-28", &["instance-action"])]);

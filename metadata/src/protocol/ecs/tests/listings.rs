@@ -26,8 +26,8 @@ fn captured() -> Case {
 fn listings_are_the_captured_ones() {
     let tree = render(&captured());
     for (path, lines) in [
-        ("", "dynamic/\nmeta-data/\nuser-data"),
-        ("dynamic", "instance-identity/"),
+        ("", "dynamic\nmeta-data\nuser-data"),
+        ("dynamic", "instance-identity"),
         ("dynamic/instance-identity", "document\npkcs7"),
         // Both published captures, and the additional items of podmeta: launch-index, public-ipv4 and tags/.
         (
@@ -69,7 +69,7 @@ fn listings_are_the_captured_ones() {
 #[test]
 fn minimal_pod_lists_the_items_that_every_pod_has() {
     let tree = render(&Case::new());
-    assert_eq!(listing(&tree, "", ALWAYS).unwrap(), "dynamic/\nmeta-data/");
+    assert_eq!(listing(&tree, "", ALWAYS).unwrap(), "dynamic\nmeta-data\nuser-data");
     assert_eq!(
         listing(&tree, "meta-data", ALWAYS).unwrap(),
         "hostname\nimage-id\ninstance-id\ninstance/\nlaunch-index\nmac\nnetwork-type\nnetwork/\nprivate-ipv4\n\
