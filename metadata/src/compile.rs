@@ -1,6 +1,7 @@
 //! Compiles a pod's facts, its profiles and policies into the workload that it is served, and reports parts that did not apply.
 //! It knows no addresses, requests or time.
 
+mod claims;
 mod compilation;
 mod instance;
 mod items;
@@ -35,18 +36,35 @@ pub type Sources = BTreeMap<KeyRef, Bytes>;
 pub struct Settings {
     /// The cluster's DNS domain, such as `cluster.local`.
     pub cluster_domain: String,
-    /// The region of nodes without a region label.
+    /// The region of signed identity documents, and of nodes without a region label.
     pub region: Option<String>,
-    /// The account of pods whose role and profile have none.
+    /// The account of signed identity documents, and of pods whose role and profile have none.
     pub account: Option<AccountId>,
+    /// The claims of a profile that are signed without a policy.
+    pub unlisted_claims: UnlistedClaims,
     /// The domain of host names that are made from an address. The default is the cloud's own domain.
     pub hostname_suffix: Option<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { cluster_domain: "cluster.local".to_owned(), region: None, account: None, hostname_suffix: None }
+        Self {
+            cluster_domain: "cluster.local".to_owned(),
+            region: None,
+            account: None,
+            unlisted_claims: UnlistedClaims::NotSigned,
+            hostname_suffix: None,
+        }
     }
+}
+
+/// Treatment of account, region and zone of a profile in the signed identity document, if no policy has a list of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnlistedClaims {
+    /// They are not signed. The operator's rule: who may write a profile must not get a signature for any account.
+    NotSigned,
+    /// They are signed. Dev mode's rule: its files belong to one user, and its key is trusted by nobody else.
+    Signed,
 }
 
 /// A compiled pod.
@@ -131,6 +149,7 @@ fn without_profile(facts: &Facts, rules: &EffectivePolicy<'_>, settings: &Settin
     if facts.pod.spec.host_network {
         return denied("no MetadataProfile matches this hostNetwork pod");
     }
+    let spec = InstanceSpec::default();
     let dialects = Dialect::ALL.into_iter().filter(|dialect| rules.forbids_dialect(*dialect).is_none());
     Outcome::Served(Box::new(Workload {
         pod: pod_ref(facts),
@@ -139,7 +158,7 @@ fn without_profile(facts: &Facts, rules: &EffectivePolicy<'_>, settings: &Settin
         limits: Limits::default(),
         users: ProcessUsers::default(),
         documents,
-        instance: instance(facts, &InstanceSpec::default(), settings),
-        dialects: dialects.map(|dialect| (dialect, part(facts, None, dialect, None, settings))).collect(),
+        instance: instance(facts, &spec, rules, settings),
+        dialects: dialects.map(|dialect| (dialect, part(facts, &spec, dialect, None, rules, settings))).collect(),
     }))
 }

@@ -1,7 +1,7 @@
 //! Validated `MetadataPolicy` objects: limits that an administrator sets for profiles, and their combination.
 
 use crate::dialect::Dialect;
-use crate::names::{check_text, text_type};
+use crate::names::{AccountId, Line, check_text, text_type};
 use crate::options::{HopLimit, HttpTokens};
 use crate::profile::HostNetwork;
 use crate::role::{Provider, ProviderKind, Role};
@@ -26,10 +26,14 @@ pub struct Policy {
     pub allowed_providers: Option<BTreeSet<ProviderKind>>,
     /// The allowed names of roles.
     pub allowed_role_names: Option<Vec<Glob>>,
-    /// The allowed ARNs of roles.
+    /// The allowed ARNs of roles. A role without an ARN is forbidden.
     pub allowed_role_arns: Option<Vec<Glob>>,
     /// The allowed names of Secrets.
     pub allowed_secrets: Option<Vec<Glob>>,
+    /// The accounts that profiles may claim. They may be signed.
+    pub allowed_account_ids: Option<BTreeSet<AccountId>>,
+    /// The regions that profiles may claim. They may be signed.
+    pub allowed_regions: Option<BTreeSet<Line>>,
     /// The allowed modes of hostNetwork pods.
     pub allowed_host_network: Option<BTreeSet<HostNetwork>>,
     /// Metadata of a pod that no profile matches.
@@ -47,11 +51,13 @@ impl Policy {
             namespaces: Selector::default(),
             http_tokens: Some(HttpTokens::Required),
             max_hop_limit: Some(HopLimit::ONE),
-            allowed_dialects: None, // facts of the pod are not restricted
+            allowed_dialects: Some(BTreeSet::new()),
             allowed_providers: Some(BTreeSet::new()),
             allowed_role_names: Some(Vec::new()),
             allowed_role_arns: Some(Vec::new()),
             allowed_secrets: Some(Vec::new()),
+            allowed_account_ids: Some(BTreeSet::new()),
+            allowed_regions: Some(BTreeSet::new()),
             allowed_host_network: Some(BTreeSet::from([HostNetwork::Deny])),
             without_profile: Some(UnmatchedPods::Deny),
             static_pods: Some(StaticPods::Deny),
@@ -75,6 +81,17 @@ pub enum StaticPods {
     Deny,
     /// The tree of its facts. Tokens are required, and it has no role and no identity document.
     Facts,
+}
+
+/// Decision of all policies about a value that a profile claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim<'p> {
+    /// No policy has a list.
+    Unlisted,
+    /// Every policy with a list lists the value.
+    Allowed,
+    /// This policy has a list without the value.
+    Forbidden(&'p Policy),
 }
 
 text_type!(
@@ -154,10 +171,10 @@ impl<'p> EffectivePolicy<'p> {
     #[must_use]
     pub fn forbids_role(&self, role: &Role) -> Option<String> {
         let kind = role.provider.kind();
-        let mut listed = false;
+        let (mut is_provider_listed, mut is_arn_listed) = (false, false);
         for policy in &self.0 {
             if let Some(providers) = &policy.allowed_providers {
-                listed |= providers.contains(&kind);
+                is_provider_listed |= providers.contains(&kind);
                 if !providers.contains(&kind) {
                     return Some(format!("MetadataPolicy {} does not allow the provider {kind}", policy.name));
                 }
@@ -167,10 +184,14 @@ impl<'p> EffectivePolicy<'p> {
             {
                 return Some(format!("MetadataPolicy {} does not allow the role name {}", policy.name, role.name));
             }
-            if let (Some(arns), Some(arn)) = (&policy.allowed_role_arns, role.provider.arn())
-                && !arns.iter().any(|glob| glob.matches(arn.as_str()))
-            {
-                return Some(format!("MetadataPolicy {} does not allow the role ARN {arn}", policy.name));
+            if let Some(arns) = &policy.allowed_role_arns {
+                is_arn_listed = true; // else this loop returns
+                let Some(arn) = role.provider.arn() else {
+                    return Some(format!("MetadataPolicy {} allows roles with an ARN only, not {kind}", policy.name));
+                };
+                if !arns.iter().any(|glob| glob.matches(arn.as_str())) {
+                    return Some(format!("MetadataPolicy {} does not allow the role ARN {arn}", policy.name));
+                }
             }
         }
         if let Some(name) = role.provider.secret_name()
@@ -180,8 +201,11 @@ impl<'p> EffectivePolicy<'p> {
         }
         match role.provider {
             // It uses the operator's own credentials, which the cloud does not bind to the pod.
-            Provider::AwsAssumeRole { .. } if !listed => {
+            Provider::AwsAssumeRole { .. } if !is_provider_listed => {
                 Some("awsAssumeRole needs a MetadataPolicy that lists it in allowedProviders".to_owned())
+            }
+            Provider::AwsAssumeRole { .. } if !is_arn_listed => {
+                Some("awsAssumeRole needs a MetadataPolicy that lists its ARN in allowedRoleArns".to_owned())
             }
             Provider::AwsAssumeRole { .. }
             | Provider::Secret { .. }
@@ -199,6 +223,34 @@ impl<'p> EffectivePolicy<'p> {
         };
         let policy = self.0.iter().copied().find(forbids)?;
         Some(format!("MetadataPolicy {} does not allow the Secret {name}", policy.name))
+    }
+
+    /// Returns the decision about an account.
+    #[must_use]
+    pub fn account_claim(&self, account: &AccountId) -> Claim<'p> {
+        self.claim(|policy| policy.allowed_account_ids.as_ref().map(|listed| listed.contains(account)))
+    }
+
+    /// Returns the decision about a region.
+    #[must_use]
+    pub fn region_claim(&self, region: &str) -> Claim<'p> {
+        self.claim(|policy| {
+            let listed = policy.allowed_regions.as_ref()?;
+            Some(listed.iter().any(|allowed| allowed.as_str() == region))
+        })
+    }
+
+    /// Combines the decisions of the policies. `decide` returns `None` for a policy without a list.
+    fn claim(&self, decide: impl Fn(&Policy) -> Option<bool>) -> Claim<'p> {
+        let mut claim = Claim::Unlisted;
+        for policy in self.0.iter().copied() {
+            match decide(policy) {
+                None => {}
+                Some(true) => claim = Claim::Allowed,
+                Some(false) => return Claim::Forbidden(policy),
+            }
+        }
+        claim
     }
 
     /// Returns why a mode of hostNetwork pods is forbidden, or `None` if it is allowed. `Deny` is always allowed.
@@ -286,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn assume_role_is_forbidden_unless_listed() {
+    fn assume_role_is_forbidden_unless_provider_and_arn_are_listed() {
         let role = assume_role("arn:aws:iam::123456789012:role/web");
         let forbids = |policies: &[Policy]| {
             EffectivePolicy::of_namespace(policies, &BTreeMap::new()).forbids_role(&role).is_some()
@@ -295,10 +347,72 @@ mod tests {
             allowed_providers: Some(kinds.iter().copied().collect()),
             ..Policy::default()
         };
+        let arns = Policy { allowed_role_arns: Some(vec![glob("arn:aws:iam::*:role/web")]), ..Policy::default() };
+        let assume = listing(&[ProviderKind::AwsAssumeRole]);
         assert!(forbids(&[]));
         assert!(forbids(&[Policy::default()]));
-        assert!(!forbids(&[listing(&[ProviderKind::AwsAssumeRole])]));
-        assert!(forbids(&[listing(&[ProviderKind::AwsAssumeRole]), listing(&[ProviderKind::Secret])]));
+        assert!(forbids(std::slice::from_ref(&assume)));
+        assert!(forbids(std::slice::from_ref(&arns)));
+        assert!(!forbids(&[assume.clone(), arns.clone()]));
+        assert!(forbids(&[assume, arns, listing(&[ProviderKind::Secret])]));
+    }
+
+    #[test]
+    fn role_without_an_arn_is_forbidden_if_any_policy_lists_arns() {
+        let role =
+            Role { name: RoleName::try_from("web").unwrap(), provider: Provider::Secret { name: "keys".to_owned() } };
+        let forbids =
+            |policies: &[Policy]| EffectivePolicy::of_namespace(policies, &BTreeMap::new()).forbids_role(&role);
+        let arns = |arns: &[&str]| Policy {
+            name: "arns".to_owned(),
+            allowed_role_arns: Some(arns.iter().map(|arn| glob(arn)).collect()),
+            ..Policy::default()
+        };
+        assert_eq!(forbids(&[Policy::default()]), None);
+        let message = "MetadataPolicy arns allows roles with an ARN only, not secret";
+        assert_eq!(forbids(&[arns(&["*"])]).as_deref(), Some(message));
+        assert_eq!(forbids(&[Policy::default(), arns(&[])]).as_deref(), Some(message));
+    }
+
+    #[test]
+    fn claim_is_allowed_if_every_list_has_it() {
+        let account = AccountId::try_from("111111111111").unwrap();
+        let with = |accounts: &[&str], regions: &[&str]| Policy {
+            allowed_account_ids: Some(accounts.iter().map(|id| AccountId::try_from(*id).unwrap()).collect()),
+            allowed_regions: Some(regions.iter().map(|region| Line::try_from(*region).unwrap()).collect()),
+            ..Policy::default()
+        };
+        let both = with(&["111111111111", "222222222222"], &["eu-west-1"]);
+        let other = with(&["222222222222"], &["eu-west-1", "us-east-1"]);
+        let policies = [Policy::default(), both, other];
+        let claims = |policies: &[Policy]| {
+            let rules = EffectivePolicy::of_namespace(policies, &BTreeMap::new());
+            let describe = |claim| match claim {
+                Claim::Unlisted => "unlisted",
+                Claim::Allowed => "allowed",
+                Claim::Forbidden(_) => "forbidden",
+            };
+            [rules.account_claim(&account), rules.region_claim("eu-west-1"), rules.region_claim("us-east-1")]
+                .map(describe)
+        };
+        assert_eq!(claims(&policies[..1]), ["unlisted"; 3]);
+        assert_eq!(claims(&policies[..2]), ["allowed", "allowed", "forbidden"]);
+        assert_eq!(claims(&policies), ["forbidden", "allowed", "forbidden"]);
+    }
+
+    #[test]
+    fn strictest_policy_opens_nothing() {
+        let strictest = [Policy::strictest("broken".to_owned())];
+        let rules = EffectivePolicy::of_namespace(&strictest, &BTreeMap::new());
+        for dialect in Dialect::ALL {
+            assert!(rules.forbids_dialect(dialect).is_some(), "{dialect}");
+        }
+        assert!(rules.forbids_role(&assume_role("arn:aws:iam::123456789012:role/web")).is_some());
+        assert!(rules.forbids_host_network(HostNetwork::Pod).is_some());
+        assert!(matches!(rules.account_claim(&AccountId::try_from("111111111111").unwrap()), Claim::Forbidden(_)));
+        assert!(matches!(rules.region_claim("eu-west-1"), Claim::Forbidden(_)));
+        assert_eq!(rules.without_profile(), UnmatchedPods::Deny);
+        assert_eq!((rules.max_hop_limit().unwrap().0, rules.requires_tokens().is_some()), (HopLimit::ONE, true));
     }
 
     #[test]

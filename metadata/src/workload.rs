@@ -106,6 +106,12 @@ pub struct Instance {
     pub region: Option<String>,
     /// The zone.
     pub zone: Option<String>,
+    /// The region and zone of the signed identity document.
+    #[serde(default)]
+    pub signed: SignedPlace,
+    /// The pod's ServiceAccount, if the pod names one.
+    #[serde(default)]
+    pub service_account: Option<String>,
     /// The zone ID.
     pub zone_id: Option<String>,
     /// The instance type.
@@ -138,6 +144,16 @@ pub struct Instance {
     pub notices: Notices,
 }
 
+/// The region and zone of the signed identity document. A profile cannot set them unless a policy allows its values.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SignedPlace {
+    /// The region.
+    pub region: Option<String>,
+    /// The zone.
+    pub zone: Option<String>,
+}
+
 /// User data of a compiled pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -154,6 +170,9 @@ pub enum UserData {
 pub struct DialectPart {
     /// The cloud account of the role, else of the profile, else of the cluster.
     pub account: Option<AccountId>,
+    /// The account of the signed identity document.
+    #[serde(default)]
+    pub signed_account: Option<AccountId>,
     /// The instance ID.
     pub instance_id: String,
     /// The image ID.

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use jiff::Timestamp;
 use podmeta_crds::manifests::ManifestError;
+use podmeta_metadata::compile::UnlistedClaims;
 use podmeta_service::limits;
 use podmeta_service::log::{self, LogGuard};
 
@@ -39,7 +40,7 @@ use crate::edge::Edge;
 pub fn main(args: DevArgs) -> Result<ExitCode> {
     let inputs = Inputs::new(args.files.clone())?;
     let files = inputs.read()?;
-    let state = match DevState::compile(&files, Timestamp::now(), &args.cluster.settings()) {
+    let state = match DevState::compile(&files, Timestamp::now(), &args.cluster.settings(UnlistedClaims::Signed)) {
         Ok(state) => state,
         Err(errors) => {
             print_errors(&errors);

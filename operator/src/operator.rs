@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Client, Config};
 use podmeta_agent_api::Epoch;
+use podmeta_metadata::compile::UnlistedClaims;
 use podmeta_metadata::signature::Signer;
 use podmeta_service::admin::Admin;
 use podmeta_service::limits;
@@ -80,7 +81,10 @@ async fn run(args: Args, log: &LogGuard) -> Result<()> {
         _ = signals.next() => return Ok(()),
     };
 
-    let reconciler = Reconciler::new(OperatorState::new(args.cluster.settings(), new_epoch()?), metrics.clone());
+    let reconciler = Reconciler::new(
+        OperatorState::new(args.cluster.settings(UnlistedClaims::NotSigned), new_epoch()?),
+        metrics.clone(),
+    );
     let shared = reconciler.shared();
     let (updates_tx, updates_rx) = mpsc::channel(UPDATE_QUEUE_SIZE);
     let watches = start_watches(&args, &shared, &watch_client, &client, &updates_tx);

@@ -1,7 +1,7 @@
 //! Settings of the whole cluster, as flags. The operator and dev mode have the same flags, so dev mode can return the same
 //! responses as a cluster.
 
-use podmeta_metadata::compile::Settings;
+use podmeta_metadata::compile::{Settings, UnlistedClaims};
 use podmeta_metadata::names::{AccountId, Line};
 
 /// Settings of the whole cluster.
@@ -11,11 +11,11 @@ pub struct ClusterArgs {
     #[arg(long, default_value = "cluster.local", value_parser = line, value_name = "DOMAIN")]
     pub cluster_domain: Line,
 
-    /// Region of pods whose profile and node have none.
+    /// Region of signed identity documents, and of pods whose profile and node have none.
     #[arg(long, value_parser = line)]
     pub region: Option<Line>,
 
-    /// Account of pods whose role and profile have none.
+    /// Account of signed identity documents, and of pods whose role and profile have none.
     #[arg(long, value_parser = account)]
     pub account_id: Option<AccountId>,
 
@@ -27,11 +27,12 @@ pub struct ClusterArgs {
 impl ClusterArgs {
     /// Returns the settings for compiling pods.
     #[must_use]
-    pub fn settings(&self) -> Settings {
+    pub fn settings(&self, unlisted_claims: UnlistedClaims) -> Settings {
         Settings {
             cluster_domain: self.cluster_domain.to_string(),
             region: self.region.as_ref().map(ToString::to_string),
             account: self.account_id.clone(),
+            unlisted_claims,
             hostname_suffix: self.hostname_suffix.as_ref().map(ToString::to_string),
         }
     }

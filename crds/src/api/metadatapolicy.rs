@@ -15,7 +15,7 @@ use super::dialect_rules::{self, DIALECT_COUNT};
 use super::label_selector::LabelSelector;
 use super::schema;
 
-/// Maximum number of patterns in a list.
+/// Maximum number of patterns, accounts or regions in a list.
 pub(crate) const MAX_PATTERNS: usize = 64;
 
 /// Desired state of a MetadataPolicy. An absent field restricts nothing.
@@ -87,7 +87,8 @@ pub struct MetadataPolicySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "dialects")]
     pub allowed_dialects: Option<Vec<Dialect>>,
-    /// Credential providers that roles may use. `awsAssumeRole` is allowed only if it is listed. Default: all others.
+    /// Credential providers that roles may use. `awsAssumeRole` is allowed only if it is listed and
+    /// `allowedRoleArns` has its ARN. Default: all others.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "dialect_rules::providers")]
     pub allowed_providers: Option<Vec<ProviderKind>>,
@@ -97,7 +98,7 @@ pub struct MetadataPolicySpec {
     #[schemars(schema_with = "patterns")]
     pub allowed_role_names: Option<Vec<String>>,
     /// Patterns of role ARNs that profiles may use. `*` matches any text and `?` one character; a pattern matches the
-    /// whole ARN. At most 64. Default: all ARNs.
+    /// whole ARN. A role without an ARN, such as one of `secret`, is not allowed. At most 64. Default: all roles.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns")]
     pub allowed_role_arns: Option<Vec<String>>,
@@ -107,6 +108,18 @@ pub struct MetadataPolicySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns")]
     pub allowed_secrets: Option<Vec<String>>,
+    /// Account IDs that profiles may set, strings of 12 to 20 digits. The signed identity document has an account of a
+    /// profile or its role only if it is listed; otherwise it has `cluster.accountId` of the Helm chart. At most 64.
+    /// Default: profiles may set all; none is signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "account_ids")]
+    pub allowed_account_ids: Option<Vec<String>>,
+    /// Regions that profiles may set. The signed identity document has a region and zone of a profile only if the region
+    /// is listed; otherwise it has `cluster.region` of the Helm chart or the region of the node. At most 64. Default:
+    /// profiles may set all; none is signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "regions")]
+    pub allowed_regions: Option<Vec<String>>,
     /// Values of `hostNetwork` that profiles may use. `Node` is allowed only if it is listed. Default: `Deny` and `Pod`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "host_networks")]
@@ -156,6 +169,14 @@ fn dialects(generator: &mut SchemaGenerator) -> Schema {
 
 fn patterns(_: &mut SchemaGenerator) -> Schema {
     schema::set(schema::ascii(1..=2048, "^[!-~]*$"), MAX_PATTERNS)
+}
+
+fn account_ids(_: &mut SchemaGenerator) -> Schema {
+    schema::set(schema::account_id(), MAX_PATTERNS)
+}
+
+fn regions(generator: &mut SchemaGenerator) -> Schema {
+    schema::set(schema::line(generator), MAX_PATTERNS)
 }
 
 fn host_networks(_: &mut SchemaGenerator) -> Schema {

@@ -79,6 +79,11 @@ pub(super) fn atomic(items: Schema, max_items: usize) -> Schema {
     json_schema!({ "type": "array", "items": items, "maxItems": max_items, "x-kubernetes-list-type": "atomic" })
 }
 
+/// Returns the schema of an account ID: `podmeta_metadata::names::AccountId`.
+pub(super) fn account_id() -> Schema {
+    ascii(12..=20, "^[0-9]*$")
+}
+
 /// Returns the schema of one line of text: `podmeta_metadata::names::Line`.
 pub(super) fn line(_: &mut SchemaGenerator) -> Schema {
     text(1..=253, NO_CONTROL)

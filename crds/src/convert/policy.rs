@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use podmeta_metadata::names::{AccountId, InvalidValue, Line};
 use podmeta_metadata::options::{HopLimit, HttpTokens};
 use podmeta_metadata::policy::{Glob, Policy};
 
@@ -35,6 +36,12 @@ fn convert_spec(spec: &MetadataPolicySpec, errors: &mut FieldErrors) -> Policy {
         allowed_role_names: patterns("spec.allowedRoleNames", spec.allowed_role_names.as_deref(), errors),
         allowed_role_arns: patterns("spec.allowedRoleArns", spec.allowed_role_arns.as_deref(), errors),
         allowed_secrets: patterns("spec.allowedSecrets", spec.allowed_secrets.as_deref(), errors),
+        allowed_account_ids: texts("spec.allowedAccountIds", spec.allowed_account_ids.as_deref(), errors, |account| {
+            AccountId::try_from(account)
+        }),
+        allowed_regions: texts("spec.allowedRegions", spec.allowed_regions.as_deref(), errors, |region| {
+            Line::try_from(region)
+        }),
         allowed_host_network: set("spec.allowedHostNetwork", spec.allowed_host_network.as_deref(), errors),
         without_profile: spec.without_profile.map(Into::into),
         static_pods: spec.static_pods,
@@ -51,4 +58,15 @@ fn patterns(field: &str, list: Option<&[String]>, errors: &mut FieldErrors) -> O
     let list = list?;
     errors.check_unique(field, list, DUPLICATE);
     Some(errors.convert_list(field, MAX_PATTERNS, list, |pattern| Glob::try_from(pattern.as_str())))
+}
+
+fn texts<T: Ord>(
+    field: &str,
+    list: Option<&[String]>,
+    errors: &mut FieldErrors,
+    convert: fn(&str) -> Result<T, InvalidValue>,
+) -> Option<BTreeSet<T>> {
+    let list = list?;
+    errors.check_unique(field, list, DUPLICATE);
+    Some(errors.convert_list(field, MAX_PATTERNS, list, |text| convert(text)).into_iter().collect())
 }

@@ -10,8 +10,8 @@ use crate::facts::Facts;
 use crate::finding::{Finding, FindingReason};
 use crate::names::InvalidValue;
 use crate::options::{HttpEndpoint, HttpTokens, MetadataOptions};
-use crate::policy::EffectivePolicy;
-use crate::profile::{HostNetwork, Profile};
+use crate::policy::{Claim, EffectivePolicy};
+use crate::profile::{HostNetwork, InstanceSpec, Profile};
 use crate::role::Role;
 use crate::user_data::{self, UserDataSource};
 use crate::workload::{IdentityDocuments, UserData, Workload};
@@ -52,6 +52,7 @@ impl Compilation<'_> {
             }
         }
         let roles = self.roles();
+        let spec = self.instance_spec();
         let mut workload = Workload {
             pod: pod_ref(self.facts),
             profile: Some(self.profile.object.clone()),
@@ -59,14 +60,14 @@ impl Compilation<'_> {
             limits: self.profile.limits,
             users: self.profile.users.clone(),
             documents: IdentityDocuments::Signed,
-            instance: instance(self.facts, &self.profile.instance, self.settings),
+            instance: instance(self.facts, &spec, &self.rules, self.settings),
             dialects: BTreeMap::new(),
         };
         workload.instance.public_keys.clone_from(&self.profile.public_keys);
         workload.instance.user_data = self.user_data();
         for dialect in self.dialects() {
             let role = roles.get(&dialect).cloned();
-            let mut part = part(self.facts, Some(self.profile), dialect, role, self.settings);
+            let mut part = part(self.facts, &spec, dialect, role, &self.rules, self.settings);
             part.tags = self.tags(dialect, workload.options.instance_metadata_tags);
             part.items = self.items(dialect);
             self.drop_misplaced_items(&workload, dialect, &mut part);
@@ -151,6 +152,26 @@ impl Compilation<'_> {
             }
         }
         allowed
+    }
+
+    /// Returns the profile's properties of the instance without an account or region that a policy forbids.
+    fn instance_spec(&mut self) -> InstanceSpec {
+        let mut spec = self.profile.instance.clone();
+        if let Some(account) = &spec.account_id
+            && let Claim::Forbidden(policy) = self.rules.account_claim(account)
+        {
+            let message = format!("MetadataPolicy {} does not allow the account {account}", policy.name);
+            self.report("spec.instance.accountId", FindingReason::PolicyForbids, message);
+            spec.account_id = None;
+        }
+        if let Some(region) = &spec.region
+            && let Claim::Forbidden(policy) = self.rules.region_claim(region.as_str())
+        {
+            let message = format!("MetadataPolicy {} does not allow the region {region}", policy.name);
+            self.report("spec.instance.region", FindingReason::PolicyForbids, message);
+            spec.region = None;
+        }
+        spec
     }
 
     fn user_data(&mut self) -> Option<UserData> {

@@ -1,12 +1,14 @@
 //! The properties of an instance: from the profile, else from the node, else from the cluster's settings.
 
 use crate::compile::Settings;
+use crate::compile::claims::{signed_account, signed_place};
 use crate::dialect::Dialect;
 use crate::facts::{Facts, NodeFacts};
 use crate::item::{FieldPath, ItemText};
 use crate::names::{InvalidValue, Line};
 use crate::notice::Notices;
-use crate::profile::{InstanceSpec, LifeCycle, Network, Profile};
+use crate::policy::EffectivePolicy;
+use crate::profile::{InstanceSpec, LifeCycle, Network};
 use crate::role::Role;
 use crate::workload::{DialectPart, Instance, ItemValue};
 
@@ -36,32 +38,45 @@ pub(super) fn field_value(facts: &Facts, field: &FieldPath) -> Result<Option<Ite
 /// Returns the properties in one dialect, without tags and items.
 pub(super) fn part(
     facts: &Facts,
-    profile: Option<&Profile>,
+    spec: &InstanceSpec,
     dialect: Dialect,
     role: Option<Role>,
+    rules: &EffectivePolicy<'_>,
     settings: &Settings,
 ) -> DialectPart {
     let uid = facts.pod.runtime_uid().as_str();
     let image = facts.pod.spec.image.as_str();
-    let set = profile.and_then(|profile| profile.instance.image_id.as_ref()).map(ToString::to_string);
+    let set = spec.image_id.as_ref().map(ToString::to_string);
     let protocol = dialect.protocol();
     let (instance_id, image_id) = (protocol.instance_id(uid), protocol.image_id(image));
-    let account = role
-        .as_ref()
-        .and_then(Role::account)
-        .or_else(|| profile?.instance.account_id.clone())
-        .or_else(|| settings.account.clone());
-    DialectPart { account, instance_id, image_id: set.unwrap_or(image_id), role, tags: Vec::new(), items: Vec::new() }
+    let account =
+        role.as_ref().and_then(Role::account).or_else(|| spec.account_id.clone()).or_else(|| settings.account.clone());
+    DialectPart {
+        account,
+        signed_account: signed_account(role.as_ref(), spec, rules, settings),
+        instance_id,
+        image_id: set.unwrap_or(image_id),
+        role,
+        tags: Vec::new(),
+        items: Vec::new(),
+    }
 }
 
 /// Returns the properties that are the same in all dialects.
-pub(super) fn instance(facts: &Facts, spec: &InstanceSpec, settings: &Settings) -> Instance {
+pub(super) fn instance(
+    facts: &Facts,
+    spec: &InstanceSpec,
+    rules: &EffectivePolicy<'_>,
+    settings: &Settings,
+) -> Instance {
     let (pod, node) = (&facts.pod, facts.node.as_ref());
     let label = |key: &str| node.and_then(|node| node.label(key)).map(str::to_owned);
     let or_label = |value: &Option<Line>, key: &str| value.as_ref().map(ToString::to_string).or_else(|| label(key));
     Instance {
         region: or_label(&spec.region, "topology.kubernetes.io/region").or_else(|| settings.region.clone()),
         zone: or_label(&spec.availability_zone, "topology.kubernetes.io/zone"),
+        signed: signed_place(facts, spec, rules, settings),
+        service_account: pod.spec.service_account_name.clone(),
         zone_id: or_label(&spec.availability_zone_id, "topology.k8s.aws/zone-id"),
         instance_type: or_label(&spec.instance_type, "node.kubernetes.io/instance-type"),
         life_cycle: spec.life_cycle.or_else(|| node.map(life_cycle)),

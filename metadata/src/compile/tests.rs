@@ -1,6 +1,7 @@
 //! Tests of compilation, one file per area.
 
 mod choice;
+mod claims;
 mod host_network;
 mod instance;
 mod items;

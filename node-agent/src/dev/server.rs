@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use podmeta_metadata::compile::UnlistedClaims;
 use podmeta_service::admin::Admin;
 use podmeta_service::listener::Acceptor;
 use podmeta_service::signals::Signals;
@@ -69,7 +70,7 @@ impl DevServer {
             if read.as_ref().is_ok_and(|read| *read == self.files) {
                 continue;
             }
-            match reload(read, &mut self.files, &self.args.cluster.settings()) {
+            match reload(read, &mut self.files, &self.args.cluster.settings(UnlistedClaims::Signed)) {
                 Reload::Unchanged => {}
                 Reload::Invalid => eprintln!("keeping the previous pods until the files are valid"),
                 Reload::Changed(new) => {

@@ -24,7 +24,9 @@ pub(crate) use cluster::TestCluster;
 pub(crate) use exec::ExecOutput;
 pub(crate) use manifests::{client_pod, pod_addresses, with_spec};
 pub(crate) use namespace::TestNamespace;
-pub(crate) use podmeta::{AGENT_ACCOUNT, AGENT_LABEL, OPERATOR_LABEL, Podmeta, QUERY_COMMAND};
+pub(crate) use podmeta::{
+    AGENT_ACCOUNT, AGENT_LABEL, CLUSTER_ACCOUNT, CLUSTER_REGION, OPERATOR_LABEL, Podmeta, QUERY_COMMAND,
+};
 pub(crate) use profile_status::{find_condition, has_condition};
 
 /// Tests run in parallel (read), except those that disturb others (write).

@@ -6,6 +6,7 @@ mod crd_validation;
 mod dev_server_parity;
 mod faulty_objects;
 mod fixtures;
+mod identity_documents;
 mod mirror_pods;
 mod network_policies;
 mod outages;

@@ -19,12 +19,12 @@ pub(crate) const MAX_SERVERS: usize = 8;
 #[serde(rename_all = "camelCase", default)]
 pub struct InstanceOverridesSpec {
     /// Account ID, a string of 12 to 20 digits. The account in the ARN of the pod's role takes precedence. Default:
-    /// `cluster.accountId` of the Helm chart.
+    /// `cluster.accountId` of the Helm chart. The signed identity document has it only if a policy allows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "account_id")]
     pub account_id: Option<String>,
     /// Region, such as `eu-west-1`. Default: node label `topology.kubernetes.io/region`, then `cluster.region` of the Helm
-    /// chart.
+    /// chart. The signed identity document has it only if a policy allows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::line")]
     pub region: Option<String>,
@@ -109,7 +109,7 @@ pub struct NetworkSpec {
 }
 
 fn account_id(_: &mut SchemaGenerator) -> Schema {
-    schema::ascii(12..=20, "^[0-9]*$")
+    schema::account_id()
 }
 
 fn life_cycle(_: &mut SchemaGenerator) -> Schema {

@@ -10,9 +10,48 @@ pub(in crate::validation_tests) fn policies() -> Vec<SpecCase> {
             "all fields",
             "namespaceSelector: {matchLabels: {env: prod}}\nhttpTokens: required\nmaxHopLimit: 64\nallowedDialects: [ec2]\n\
              allowedProviders: [secret, awsWebIdentity, awsAssumeRole, aliyunOidc]\nallowedRoleNames: ['team-*']\n\
-             allowedRoleArns: ['arn:aws:iam::*:role/?']\nallowedSecrets: ['web-*', 'key?']\nallowedHostNetwork: [Node]\nwithoutProfile: Facts\nstaticPods: Facts\n",
+             allowedRoleArns: ['arn:aws:iam::*:role/?']\nallowedAccountIds: ['123456789012']\nallowedRegions: [eu-west-1]\n\
+             allowedSecrets: ['web-*', 'key?']\nallowedHostNetwork: [Node]\nwithoutProfile: Facts\nstaticPods: Facts\n",
         ),
-        accepted("empty lists", "allowedDialects: []\nallowedRoleNames: []\nallowedSecrets: []"),
+        accepted("empty lists", "allowedDialects: []\nallowedRoleNames: []\nallowedSecrets: []\nallowedAccountIds: []\nallowedRegions: []"),
+        accepted("account of 20 digits", "allowedAccountIds: ['12345678901234567890']"),
+        rejected_with(
+            "account of 11 digits",
+            "allowedAccountIds: ['12345678901']",
+            "invalid length",
+            "spec.allowedAccountIds[0]",
+        ),
+        rejected_with(
+            "account of 21 digits",
+            "allowedAccountIds: ['123456789012345678901']",
+            "invalid length",
+            "spec.allowedAccountIds[0]",
+        ),
+        rejected_with(
+            "account with a pattern",
+            "allowedAccountIds: ['12345678901*']",
+            "does not match",
+            "spec.allowedAccountIds[0]",
+        ),
+        rejected_with(
+            "duplicate account",
+            "allowedAccountIds: ['123456789012', '123456789012']",
+            "duplicate",
+            "duplicate value",
+        ),
+        rejected_with("empty region", "allowedRegions: ['']", "invalid length", "spec.allowedRegions[0]"),
+        rejected_with(
+            "region of two lines",
+            "allowedRegions: [\"eu\\nwest\"]",
+            "does not match",
+            "spec.allowedRegions[0]",
+        ),
+        rejected(
+            "region of 127 characters and 254 bytes",
+            format!("allowedRegions: ['{}']", "ä".repeat(127)),
+            "253 bytes long",
+        ),
+        rejected_with("duplicate region", "allowedRegions: [a, a]", "duplicate", "duplicate value"),
         rejected_with(
             "httpTokens optional",
             "httpTokens: optional",

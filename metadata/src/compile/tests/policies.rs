@@ -2,7 +2,7 @@
 
 use crate::dialect::Dialect;
 use crate::finding::FindingReason;
-use crate::fixture::{Case, profile, secret_role, string_map, web_identity};
+use crate::fixture::{Case, aliyun_oidc, profile, secret_role, string_map, web_identity};
 use crate::options::{HopLimit, HttpEndpoint, HttpTokens, MetadataOptions};
 use crate::policy::{Glob, Policy};
 use crate::profile::{KeyRef, UserDataSource};
@@ -11,6 +11,7 @@ use crate::selector::{Requirement, Selector};
 use crate::workload::UserData;
 
 const ARN: &str = "arn:aws:iam::123456789012:role/web";
+const OIDC_ARN: &str = "acs:ram::1234567890123456:role/app";
 
 fn hops(limit: i64) -> HopLimit {
     HopLimit::try_from(limit).unwrap()
@@ -78,9 +79,15 @@ fn profile_as_strict_as_the_policy_is_unchanged() {
         max_hop_limit: Some(hops(2)),
         allowed_dialects: Some(Dialect::ALL.into()),
         allowed_role_names: globs(&["web", "app"]),
-        allowed_role_arns: globs(&[ARN]),
+        allowed_role_arns: globs(&[ARN, OIDC_ARN]),
+        allowed_account_ids: Some(["222222222222".try_into().unwrap()].into()),
+        allowed_regions: Some(["eu-west-1".try_into().unwrap()].into()),
         ..named("strict")
     }]);
+    let own = case.profile_mut();
+    own.roles.insert(Dialect::Ecs, aliyun_oidc("app", OIDC_ARN));
+    own.instance.account_id = Some("222222222222".try_into().unwrap());
+    own.instance.region = Some("eu-west-1".try_into().unwrap());
     for limit in [1, 2] {
         let options = &mut case.profile_mut().options;
         (options.http_tokens, options.http_put_response_hop_limit) = (HttpTokens::Required, hops(limit));
@@ -132,7 +139,7 @@ fn forbidden_secret_is_left_out_of_roles_and_user_data() {
 fn forbidden_role_is_left_out() {
     for (policy, message) in [
         (
-            Policy { allowed_providers: Some([ProviderKind::Secret].into()), ..named("p") },
+            Policy { allowed_providers: Some([ProviderKind::AliyunOidc].into()), ..named("p") },
             "role web: MetadataPolicy p does not allow the provider awsWebIdentity",
         ),
         (
@@ -140,17 +147,38 @@ fn forbidden_role_is_left_out() {
             "role web: MetadataPolicy p does not allow the role name web",
         ),
         (
-            Policy { allowed_role_arns: globs(&["arn:aws:iam::999999999999:role/*"]), ..named("p") },
+            Policy { allowed_role_arns: globs(&["arn:aws:iam::999999999999:role/*", "acs:*"]), ..named("p") },
             "role web: MetadataPolicy p does not allow the role ARN arn:aws:iam::123456789012:role/web",
         ),
     ] {
-        let case = with_policies(vec![policy]);
+        let mut case = with_policies(vec![policy]);
+        case.profile_mut().roles.insert(Dialect::Ecs, aliyun_oidc("app", OIDC_ARN));
         let workload = case.workload();
         assert_eq!(workload.ec2().role, None, "{message}");
         assert!(workload.ecs().role.is_some(), "{message}");
         assert_eq!(case.findings(), [finding("spec.roles", FindingReason::PolicyForbids)]);
         assert_eq!(case.compile().findings[0].message, message);
     }
+}
+
+#[test]
+fn role_without_an_arn_is_left_out_where_arns_are_listed() {
+    let case = with_policies(vec![Policy { allowed_role_arns: globs(&[ARN, "*"]), ..named("p") }]);
+    let workload = case.workload();
+    assert_eq!(workload.ec2().role.unwrap().name.as_str(), "web");
+    assert_eq!(workload.ecs().role, None);
+    assert_eq!(case.findings(), [finding("spec.roles", FindingReason::PolicyForbids)]);
+    let message = "role app: MetadataPolicy p allows roles with an ARN only, not secret";
+    assert_eq!(case.compile().findings[0].message, message);
+}
+
+#[test]
+fn pod_under_the_strictest_policy_has_no_dialect() {
+    let case = with_policies(vec![Policy::strictest("broken".to_owned())]);
+    assert_eq!(case.workload().dialects, std::collections::BTreeMap::new());
+    let mut unmatched = case;
+    unmatched.profiles.clear();
+    assert!(unmatched.compile().outcome.workload().is_none());
 }
 
 #[test]

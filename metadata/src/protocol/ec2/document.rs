@@ -20,13 +20,14 @@ pub(super) fn name(item: DocumentForm) -> &'static str {
 /// Returns the text of the document, or `None` if the pod has none in this dialect.
 pub(super) fn document(workload: &Workload, link: &Link) -> Option<String> {
     let (part, instance) = (workload.documented_part(Dialect::Ec2)?, &workload.instance);
-    let account = part.account.as_ref().map(ToString::to_string);
+    let (pod, signed) = (&workload.pod, &instance.signed);
+    let account = part.signed_account.as_ref().map(ToString::to_string);
     let private_ip = link.ipv4.first().map(ToString::to_string);
     let text = |value: &Option<String>| value.clone();
     let members = [
         ("accountId", account),
         ("architecture", text(&instance.architecture)),
-        ("availabilityZone", text(&instance.zone)),
+        ("availabilityZone", text(&signed.zone)),
         ("billingProducts", None),
         ("devpayProductCodes", None),
         ("marketplaceProductCodes", None),
@@ -37,8 +38,13 @@ pub(super) fn document(workload: &Workload, link: &Link) -> Option<String> {
         ("pendingTime", Some(rfc3339(instance.launched))),
         ("privateIp", private_ip),
         ("ramdiskId", None),
-        ("region", text(&instance.region)),
+        ("region", text(&signed.region)),
         ("version", Some("2017-09-30".to_owned())),
+        // Members of podmeta, after those of EC2.
+        ("podNamespace", Some(pod.namespace.clone())),
+        ("podName", Some(pod.name.clone())),
+        ("podUid", Some(pod.uid.to_string())),
+        ("serviceAccountName", text(&instance.service_account)),
     ];
     let members = members.each_ref().map(|(key, value)| (*key, value.as_deref()));
     Some(object(&members))

@@ -22,17 +22,23 @@ pub(super) fn name(item: DocumentForm) -> Option<&'static str> {
 /// member.
 pub(super) fn document(workload: &Workload, link: &Link, audience: Option<&str>) -> Option<String> {
     let (part, instance) = (workload.documented_part(Dialect::Ecs)?, &workload.instance);
+    let (pod, signed) = (&workload.pod, &instance.signed);
     let text = |value: Option<String>| serde_json::Value::from(value.unwrap_or_default());
     let members = [
-        ("zone-id", text(instance.zone.clone())),
+        ("zone-id", text(signed.zone.clone())),
         ("serial-number", text(Some(serial_number(workload)))),
         ("instance-id", text(Some(part.instance_id.clone()))),
-        ("region-id", text(instance.region.clone())),
+        ("region-id", text(signed.region.clone())),
         ("private-ipv4", text(link.ipv4.first().map(ToString::to_string))),
-        ("owner-account-id", text(part.account.as_ref().map(ToString::to_string))),
+        ("owner-account-id", text(part.signed_account.as_ref().map(ToString::to_string))),
         ("mac", text(Some(link.mac.to_string()))),
         ("image-id", text(Some(part.image_id.clone()))),
         ("instance-type", text(instance.instance_type.clone())),
+        // Members of podmeta, after those of ECS.
+        ("pod-namespace", text(Some(pod.namespace.clone()))),
+        ("pod-name", text(Some(pod.name.clone()))),
+        ("pod-uid", text(Some(pod.uid.to_string()))),
+        ("service-account-name", text(instance.service_account.clone())),
     ];
     let audience = audience.map(|audience| ("audience", serde_json::Value::from(audience)));
     let members = members.into_iter().chain(audience).map(|(key, value)| format!("\"{key}\":{value}"));

@@ -18,6 +18,10 @@ use tokio::sync::OnceCell;
 
 use super::{ExecOutput, TestCluster, TestNamespace, eventually};
 
+/// The account of the chart's settings, which signed documents have.
+pub(crate) const CLUSTER_ACCOUNT: &str = "111122223333";
+/// The region of the chart's settings, which signed documents have.
+pub(crate) const CLUSTER_REGION: &str = "eu-north-1";
 /// The ServiceAccount of the node agents.
 pub(crate) const AGENT_ACCOUNT: &str = "podmeta-agent";
 /// Label selector of the node agents' pods.
@@ -70,7 +74,9 @@ impl Podmeta {
                 let image = "image.repository=podmeta.test/podmeta,image.tag=dev,image.pullPolicy=Never";
                 let values =
                     ["--set", image, "--set", "agent.debugSocket=true", "--set", "agent.log=info\\,access=debug"];
+                let cluster_values = format!("cluster.accountId={CLUSTER_ACCOUNT},cluster.region={CLUSTER_REGION}");
                 let install = ["install", "podmeta", CHART, "--create-namespace", "--wait", "--timeout", "120s"];
+                let values = [&values[..], &["--set-string", &cluster_values]].concat();
                 helm(cluster, &[&install[..], &values].concat()).await?;
                 system.apply(TEST_INGRESS_POLICY).await
             })

@@ -45,6 +45,16 @@ async fn agent_and_dev_server_return_identical_responses() -> Result<()> {
         namespace.apply(&keys.to_string()).await?;
         let boot = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "boot"}, "data": {"boot": "#cloud-config\n"}});
         namespace.apply(&boot.to_string()).await?;
+        // The dev server signs the profile's account and region. A cluster does so only if a policy lists them.
+        let namespace_selector = json!({"matchLabels": {"kubernetes.io/metadata.name": namespace.name}});
+        let policy = json!({
+            "apiVersion": "podmeta.dev/v1alpha1", "kind": "MetadataPolicy", "metadata": {"name": namespace.name},
+            "spec": {
+                "namespaceSelector": namespace_selector,
+                "allowedAccountIds": ["123456789012"], "allowedRegions": ["eu-west-1"],
+            },
+        });
+        namespace.apply(&policy.to_string()).await?;
         let role = |dialect: &str| json!({"name": format!("{dialect}-role"), "dialect": dialect, "secret": {"name": "keys"}});
         for (name, source, object) in [("one", "configMapKeyRef", "boot"), ("two", "secretKeyRef", "keys")] {
             let spec = json!({
@@ -70,7 +80,7 @@ async fn agent_and_dev_server_return_identical_responses() -> Result<()> {
                 compare(podmeta, &dev, &node, &format!("{}/{name}", namespace.name), dialect).await?;
             }
         }
-        Ok(())
+        podmeta.delete_policy(&namespace.name).await
     })
     .await
 }

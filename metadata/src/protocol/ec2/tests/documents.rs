@@ -18,12 +18,14 @@ fn at(text: &str) -> Timestamp {
 
 #[test]
 fn identity_document_has_the_text_of_ec2() {
-    let workload = Case::full().workload();
+    let mut case = Case::full();
+    case.settings.account = Some("111111111111".try_into().unwrap());
+    let workload = case.workload();
     let (image, instance) =
         workload.part(Dialect::Ec2).as_ref().map(|part| (&part.image_id, &part.instance_id)).unwrap();
     let expected = format!(
         r#"{{
-  "accountId" : "123456789012",
+  "accountId" : "111111111111",
   "architecture" : "x86_64",
   "availabilityZone" : "eu-west-1a",
   "billingProducts" : null,
@@ -37,7 +39,11 @@ fn identity_document_has_the_text_of_ec2() {
   "privateIp" : "10.0.1.23",
   "ramdiskId" : null,
   "region" : "eu-west-1",
-  "version" : "2017-09-30"
+  "version" : "2017-09-30",
+  "podNamespace" : "shop",
+  "podName" : "web",
+  "podUid" : "uid-shop-web",
+  "serviceAccountName" : "default"
 }}"#
     );
     assert_eq!(document::document(&workload, &link()).unwrap(), expected);

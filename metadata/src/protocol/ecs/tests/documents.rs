@@ -12,13 +12,16 @@ use crate::secret::SecretString;
 
 #[test]
 fn identity_document_has_the_text_of_ecs() {
-    let workload = Case::full().workload();
+    let mut case = Case::full();
+    case.settings.account = Some("111111111111".try_into().unwrap());
+    let workload = case.workload();
     let part = workload.part(Dialect::Ecs).unwrap();
     let serial = text(&tree::render(&workload, &link()).unwrap(), "meta-data/serial-number").unwrap();
     let expected = format!(
         "{{\"zone-id\":\"eu-west-1a\",\"serial-number\":\"{serial}\",\"instance-id\":\"{}\",\"region-id\":\"eu-west-1\",\
-         \"private-ipv4\":\"10.0.1.23\",\"owner-account-id\":\"1234567890123456\",\"mac\":\"02:00:00:aa:bb:cc\",\
-         \"image-id\":\"{}\",\"instance-type\":\"m7i.large\"}}",
+         \"private-ipv4\":\"10.0.1.23\",\"owner-account-id\":\"111111111111\",\"mac\":\"02:00:00:aa:bb:cc\",\
+         \"image-id\":\"{}\",\"instance-type\":\"m7i.large\",\"pod-namespace\":\"shop\",\"pod-name\":\"web\",\
+         \"pod-uid\":\"uid-shop-web\",\"service-account-name\":\"default\"}}",
         part.instance_id, part.image_id
     );
     assert_eq!(document::document(&workload, &link(), None).unwrap(), expected);
