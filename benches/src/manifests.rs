@@ -70,6 +70,11 @@ stringData:
   sessionToken: {}
 ---
 apiVersion: podmeta.dev/v1alpha1
+kind: MetadataPolicy
+metadata: {{name: high}}
+spec: {{maxRequestsPerSecond: 100000, maxConnections: 4096}}
+---
+apiVersion: podmeta.dev/v1alpha1
 kind: MetadataProfile
 metadata: {{name: web}}
 spec:

@@ -5,6 +5,7 @@ mod claims;
 mod compilation;
 mod instance;
 mod items;
+mod limits;
 mod outcome;
 mod tags;
 #[cfg(test)]
@@ -155,7 +156,7 @@ fn without_profile(facts: &Facts, rules: &EffectivePolicy<'_>, settings: &Settin
         pod: pod_ref(facts),
         profile: None,
         options: MetadataOptions::default(),
-        limits: Limits::default(),
+        limits: limits::reduce(Limits::default(), rules).0,
         users: ProcessUsers::default(),
         documents,
         instance: instance(facts, &spec, rules, settings),

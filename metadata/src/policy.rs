@@ -8,6 +8,13 @@ use crate::role::{Provider, ProviderKind, Role};
 use crate::selector::Selector;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+
+/// Maximum of a pod's requests per second if no policy sets one: 2,000.
+pub const DEFAULT_MAX_REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(1_999);
+
+/// Maximum of a pod's open connections if no policy sets one: 1,024.
+pub const DEFAULT_MAX_CONNECTIONS: NonZeroU32 = NonZeroU32::MIN.saturating_add(1_023);
 
 /// A validated policy. An absent field restricts nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +27,10 @@ pub struct Policy {
     pub http_tokens: Option<HttpTokens>,
     /// The maximum hop limit.
     pub max_hop_limit: Option<HopLimit>,
+    /// The maximum of requests per second.
+    pub max_requests_per_second: Option<NonZeroU32>,
+    /// The maximum of open connections.
+    pub max_connections: Option<NonZeroU32>,
     /// The allowed dialects.
     pub allowed_dialects: Option<BTreeSet<Dialect>>,
     /// The allowed providers of roles.
@@ -51,6 +62,8 @@ impl Policy {
             namespaces: Selector::default(),
             http_tokens: Some(HttpTokens::Required),
             max_hop_limit: Some(HopLimit::ONE),
+            max_requests_per_second: Some(NonZeroU32::MIN),
+            max_connections: Some(NonZeroU32::MIN),
             allowed_dialects: Some(BTreeSet::new()),
             allowed_providers: Some(BTreeSet::new()),
             allowed_role_names: Some(Vec::new()),
@@ -81,6 +94,15 @@ pub enum StaticPods {
     Deny,
     /// The tree of its facts. Tokens are required, and it has no role and no identity document.
     Facts,
+}
+
+/// Maximum of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Maximum<'p> {
+    /// The maximum.
+    pub limit: NonZeroU32,
+    /// The policy that sets it, or `None` for the default.
+    pub policy: Option<&'p Policy>,
 }
 
 /// Decision of all policies about a value that a profile claims.
@@ -156,6 +178,23 @@ impl<'p> EffectivePolicy<'p> {
             .iter()
             .filter_map(|policy| policy.max_hop_limit.map(|limit| (limit, *policy)))
             .min_by_key(|(limit, _)| *limit)
+    }
+
+    /// Returns the lowest maximum of requests per second. Default: [`DEFAULT_MAX_REQUESTS_PER_SECOND`].
+    #[must_use]
+    pub fn max_requests_per_second(&self) -> Maximum<'p> {
+        self.maximum(DEFAULT_MAX_REQUESTS_PER_SECOND, |policy| policy.max_requests_per_second)
+    }
+
+    /// Returns the lowest maximum of open connections. Default: [`DEFAULT_MAX_CONNECTIONS`].
+    #[must_use]
+    pub fn max_connections(&self) -> Maximum<'p> {
+        self.maximum(DEFAULT_MAX_CONNECTIONS, |policy| policy.max_connections)
+    }
+
+    fn maximum(&self, default: NonZeroU32, of: impl Fn(&Policy) -> Option<NonZeroU32>) -> Maximum<'p> {
+        let maxima = self.0.iter().filter_map(|policy| Some(Maximum { limit: of(policy)?, policy: Some(*policy) }));
+        maxima.min_by_key(|maximum| maximum.limit).unwrap_or(Maximum { limit: default, policy: None })
     }
 
     /// Returns the policy that forbids a dialect, if there is one.

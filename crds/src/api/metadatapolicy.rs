@@ -13,12 +13,13 @@ use serde::{Deserialize, Serialize};
 
 use super::dialect_rules::{self, DIALECT_COUNT};
 use super::label_selector::LabelSelector;
+use super::metadataprofile::{MAX_CONNECTIONS, MAX_REQUESTS_PER_SECOND};
 use super::schema;
 
 /// Maximum number of patterns, accounts or regions in a list.
 pub(crate) const MAX_PATTERNS: usize = 64;
 
-/// Desired state of a MetadataPolicy. An absent field restricts nothing.
+/// Desired state of a MetadataPolicy. An absent field restricts nothing, unless its description has a default maximum.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "podmeta.dev",
@@ -83,6 +84,15 @@ pub struct MetadataPolicySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "hop_limit")]
     pub max_hop_limit: Option<i64>,
+    /// Maximum of `limits.requestsPerSecond`, 1 to 100000. A higher value of a profile is reduced to it, and `limits.burst`
+    /// to twice as many. Default: 2000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rate")]
+    pub max_requests_per_second: Option<i64>,
+    /// Maximum of `limits.connections`, 1 to 16384. A higher value of a profile is reduced to it. Default: 1024.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "connections")]
+    pub max_connections: Option<i64>,
     /// Dialects that profiles may use. Default: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "dialects")]
@@ -161,6 +171,14 @@ fn http_tokens(_: &mut SchemaGenerator) -> Schema {
 
 fn hop_limit(_: &mut SchemaGenerator) -> Schema {
     schema::integer(1..=64)
+}
+
+fn rate(_: &mut SchemaGenerator) -> Schema {
+    schema::integer(1..=MAX_REQUESTS_PER_SECOND)
+}
+
+fn connections(_: &mut SchemaGenerator) -> Schema {
+    schema::integer(1..=MAX_CONNECTIONS)
 }
 
 fn dialects(generator: &mut SchemaGenerator) -> Schema {

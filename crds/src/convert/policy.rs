@@ -1,14 +1,16 @@
 //! Converts a `MetadataPolicy` to a validated policy.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 
 use podmeta_metadata::names::{AccountId, InvalidValue, Line};
 use podmeta_metadata::options::{HopLimit, HttpTokens};
 use podmeta_metadata::policy::{Glob, Policy};
 
-use super::field::{DUPLICATE, FieldError, FieldErrors, REQUIRED};
+use super::field::{DUPLICATE, FieldError, FieldErrors, REQUIRED, check_range};
 use super::label_selector;
 use crate::metadatapolicy::{MAX_PATTERNS, MetadataPolicy, MetadataPolicySpec};
+use crate::metadataprofile::{MAX_CONNECTIONS, MAX_REQUESTS_PER_SECOND};
 
 /// Validates and converts a policy.
 ///
@@ -31,6 +33,13 @@ fn convert_spec(spec: &MetadataPolicySpec, errors: &mut FieldErrors) -> Policy {
         namespaces: label_selector::convert("spec.namespaceSelector", spec.namespace_selector.as_ref(), errors),
         http_tokens: spec.http_tokens,
         max_hop_limit: errors.convert_optional("spec.maxHopLimit", spec.max_hop_limit, HopLimit::try_from),
+        max_requests_per_second: maximum(
+            "spec.maxRequestsPerSecond",
+            spec.max_requests_per_second,
+            MAX_REQUESTS_PER_SECOND,
+            errors,
+        ),
+        max_connections: maximum("spec.maxConnections", spec.max_connections, MAX_CONNECTIONS, errors),
         allowed_dialects: set("spec.allowedDialects", spec.allowed_dialects.as_deref(), errors),
         allowed_providers: set("spec.allowedProviders", spec.allowed_providers.as_deref(), errors),
         allowed_role_names: patterns("spec.allowedRoleNames", spec.allowed_role_names.as_deref(), errors),
@@ -46,6 +55,11 @@ fn convert_spec(spec: &MetadataPolicySpec, errors: &mut FieldErrors) -> Policy {
         without_profile: spec.without_profile.map(Into::into),
         static_pods: spec.static_pods,
     }
+}
+
+fn maximum(field: &str, number: Option<i64>, max: i64, errors: &mut FieldErrors) -> Option<NonZeroU32> {
+    let number = errors.convert_optional(field, number, |number| check_range(number, 1..=max))?;
+    u32::try_from(number).ok().and_then(NonZeroU32::new)
 }
 
 fn set<T: Ord + Copy>(field: &str, list: Option<&[T]>, errors: &mut FieldErrors) -> Option<BTreeSet<T>> {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::cel::Scope;
 use crate::compile::instance::{instance, part};
-use crate::compile::{DenialReason, Denied, Outcome, Settings, Sources, pod_ref};
+use crate::compile::{DenialReason, Denied, Outcome, Settings, Sources, limits, pod_ref};
 use crate::dialect::Dialect;
 use crate::facts::Facts;
 use crate::finding::{Finding, FindingReason};
 use crate::names::InvalidValue;
-use crate::options::{HttpEndpoint, HttpTokens, MetadataOptions};
+use crate::options::{HttpEndpoint, HttpTokens, Limits, MetadataOptions};
 use crate::policy::{Claim, EffectivePolicy};
 use crate::profile::{HostNetwork, InstanceSpec, Profile};
 use crate::role::Role;
@@ -57,7 +57,7 @@ impl Compilation<'_> {
             pod: pod_ref(self.facts),
             profile: Some(self.profile.object.clone()),
             options: self.options(),
-            limits: self.profile.limits,
+            limits: self.limits(),
             users: self.profile.users.clone(),
             documents: IdentityDocuments::Signed,
             instance: instance(self.facts, &spec, &self.rules, self.settings),
@@ -116,6 +116,15 @@ impl Compilation<'_> {
             }
         }
         options
+    }
+
+    /// Returns the profile's limits, reduced to the maxima of the policies.
+    fn limits(&mut self) -> Limits {
+        let (limits, reduced) = limits::reduce(self.profile.limits, &self.rules);
+        for limit in reduced {
+            self.report(limit.field, FindingReason::PolicyTightened, limit.message);
+        }
+        limits
     }
 
     fn dialects(&mut self) -> Vec<Dialect> {

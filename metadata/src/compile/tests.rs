@@ -5,6 +5,7 @@ mod claims;
 mod host_network;
 mod instance;
 mod items;
+mod limits;
 mod policies;
 mod static_pods;
 mod tags;

@@ -65,13 +65,15 @@ impl Default for MetadataOptionsSpec {
 ]))]
 pub struct LimitsSpec {
     /// Sustained request rate per pod, 1 to 100000 requests per second. Above it, a request waits up to 100 ms and then
-    /// gets 429. Default: 500.
+    /// gets 429. A value over `maxRequestsPerSecond` of the policies, 2000 by default, is reduced to it. Default: 500.
     #[schemars(schema_with = "rate")]
     pub requests_per_second: i64,
-    /// Requests that a pod may send at once before the rate applies, `requestsPerSecond` to 200000. Default: 1000.
+    /// Requests that a pod may send at once before the rate applies, `requestsPerSecond` to 200000. A value over twice
+    /// `maxRequestsPerSecond` of the policies is reduced to it. Default: 1000.
     #[schemars(schema_with = "burst")]
     pub burst: i64,
-    /// Open connections per pod, 1 to 16384. Further connections are closed. Default: 256.
+    /// Open connections per pod, 1 to 16384. Further connections are closed. A value over `maxConnections` of the policies,
+    /// 1024 by default, is reduced to it. Default: 256.
     #[schemars(schema_with = "connections")]
     pub connections: i64,
 }

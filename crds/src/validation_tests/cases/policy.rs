@@ -8,7 +8,8 @@ pub(in crate::validation_tests) fn policies() -> Vec<SpecCase> {
         accepted("empty spec", "{}"),
         accepted(
             "all fields",
-            "namespaceSelector: {matchLabels: {env: prod}}\nhttpTokens: required\nmaxHopLimit: 64\nallowedDialects: [ec2]\n\
+            "namespaceSelector: {matchLabels: {env: prod}}\nhttpTokens: required\nmaxHopLimit: 64\n\
+             maxRequestsPerSecond: 100000\nmaxConnections: 16384\nallowedDialects: [ec2]\n\
              allowedProviders: [secret, awsWebIdentity, awsAssumeRole, aliyunOidc]\nallowedRoleNames: ['team-*']\n\
              allowedRoleArns: ['arn:aws:iam::*:role/?']\nallowedAccountIds: ['123456789012']\nallowedRegions: [eu-west-1]\n\
              allowedSecrets: ['web-*', 'key?']\nallowedHostNetwork: [Node]\nwithoutProfile: Facts\nstaticPods: Facts\n",
@@ -59,6 +60,31 @@ pub(in crate::validation_tests) fn policies() -> Vec<SpecCase> {
             "spec.httpTokens: must be required",
         ),
         rejected_with("hop limit 0", "maxHopLimit: 0", "out of range", "spec.maxHopLimit: must be 1 to 64, not 0"),
+        accepted("lowest maxima", "maxRequestsPerSecond: 1\nmaxConnections: 1"),
+        rejected_with(
+            "maximum of 0 requests per second",
+            "maxRequestsPerSecond: 0",
+            "out of range",
+            "spec.maxRequestsPerSecond: must be 1 to 100000, not 0",
+        ),
+        rejected_with(
+            "maximum of 100,001 requests per second",
+            "maxRequestsPerSecond: 100001",
+            "out of range",
+            "spec.maxRequestsPerSecond: must be 1 to 100000, not 100001",
+        ),
+        rejected_with(
+            "maximum of 0 connections",
+            "maxConnections: 0",
+            "out of range",
+            "spec.maxConnections: must be 1 to 16384, not 0",
+        ),
+        rejected_with(
+            "maximum of 16,385 connections",
+            "maxConnections: 16385",
+            "out of range",
+            "spec.maxConnections: must be 1 to 16384, not 16385",
+        ),
         rejected_with("duplicate dialect", "allowedDialects: [ec2, ec2]", "duplicate", "duplicate value"),
         rejected_with("unknown provider", "allowedProviders: [vault]", "unsupported", "unknown variant"),
         rejected_with("unknown hostNetwork mode", "allowedHostNetwork: [node]", "unsupported", "unknown variant"),
