@@ -121,9 +121,14 @@ pub(crate) fn profile(name: &str) -> Profile {
     Profile { dialects: Dialect::ALL.into(), ..bare }
 }
 
-/// Returns a value for every network property.
+/// Returns a value for every network property but those that few profiles have.
 fn network() -> Network {
     Network {
+        mac: None,
+        ipv4_gateway: None,
+        ipv6_gateway: None,
+        ipv4_prefixes: Vec::new(),
+        ipv6_prefixes: Vec::new(),
         vpc_id: Some("vpc-1".try_into().unwrap()),
         vpc_ipv4_cidr_blocks: ["10.0.0.0/16", "100.64.0.0/16"].map(|block| block.parse().unwrap()).into(),
         vpc_ipv6_cidr_blocks: vec!["2001:db8:10::/56".parse().unwrap()],

@@ -1,7 +1,7 @@
 //! Validated `MetadataProfile` objects.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use jiff::Timestamp;
@@ -15,6 +15,7 @@ use crate::options::{Limits, MetadataOptions, ProcessUsers};
 use crate::role::Role;
 use crate::selector::Selector;
 use crate::tag::{LabelPattern, StaticTag};
+use crate::workload::MacAddress;
 
 pub use crate::user_data::{MAX_USER_DATA_BYTES, UserDataSource};
 
@@ -145,6 +146,8 @@ pub struct InstanceSpec {
     pub life_cycle: Option<LifeCycle>,
     /// Network properties that Kubernetes does not have.
     pub network: Network,
+    /// Vendor data (ECS).
+    pub vendor_data: Option<VendorData>,
 }
 
 /// The purchasing option of an instance (EC2 `instance-life-cycle`).
@@ -178,6 +181,21 @@ impl LifeCycle {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Network {
+    /// The MAC address. Default: the link's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddress>,
+    /// The IPv4 gateway (ECS).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv4_gateway: Option<Ipv4Addr>,
+    /// The IPv6 gateway (ECS).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv6_gateway: Option<Ipv6Addr>,
+    /// The IPv4 prefixes that are delegated to the interface.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ipv4_prefixes: Vec<Ipv4Net>,
+    /// The IPv6 prefixes that are delegated to the interface.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ipv6_prefixes: Vec<Ipv6Net>,
     /// The VPC ID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vpc_id: Option<Line>,
@@ -224,6 +242,12 @@ pub struct KeyRef {
     /// The key in its data.
     pub key: String,
 }
+
+text_type!(
+    /// Vendor data: text of 1 to 16,384 bytes.
+    VendorData,
+    |text| check_text(text, 1..=MAX_USER_DATA_BYTES, |_| true, "any characters")
+);
 
 text_type!(
     /// An OpenSSH public key: one line of type, base64 and comment.

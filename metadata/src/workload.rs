@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::dialect::Dialect;
 use crate::identity;
 use crate::item::{ItemPath, ItemText};
-use crate::names::{AccountId, PodUid};
+use crate::names::{AccountId, InvalidValue, PodUid};
 use crate::notice::Notices;
 use crate::options::{Limits, MetadataOptions, ProcessUsers};
-use crate::profile::{KeyRef, LifeCycle, Network, ProfileRef, PublicKey};
+use crate::profile::{KeyRef, LifeCycle, Network, ProfileRef, PublicKey, VendorData};
 use crate::role::Role;
 
 /// A compiled pod.
@@ -140,8 +140,19 @@ pub struct Instance {
     pub public_keys: Vec<PublicKey>,
     /// The user data.
     pub user_data: Option<UserData>,
+    /// Vendor data (ECS).
+    #[serde(default)]
+    pub vendor_data: Option<VendorData>,
     /// The interruption notices.
     pub notices: Notices,
+}
+
+impl Instance {
+    /// Returns the MAC address in the tree: of the profile, else of the link. Identity documents have the link's.
+    #[must_use]
+    pub fn mac(&self, link: &Link) -> MacAddress {
+        self.network.mac.unwrap_or(link.mac)
+    }
 }
 
 /// The region and zone of the signed identity document. A profile cannot set them unless a policy allows its values.
@@ -238,6 +249,27 @@ impl MacAddress {
     pub fn from_uid(uid: &PodUid) -> Self {
         Self(identity::mac(uid.as_str()))
     }
+
+    fn invalid() -> InvalidValue {
+        InvalidValue("must be a unicast MAC address in lower case, such as 02:00:00:aa:bb:cc".to_owned())
+    }
+}
+
+impl std::str::FromStr for MacAddress {
+    type Err = InvalidValue;
+
+    /// Parses the text form of a unicast address.
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        let is_lower_hex = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+        for byte in &mut bytes {
+            let part = parts.next().filter(|part| part.len() == 2 && part.chars().all(is_lower_hex));
+            *byte = part.and_then(|part| u8::from_str_radix(part, 16).ok()).ok_or_else(MacAddress::invalid)?;
+        }
+        let is_unicast = bytes[0] & 1 == 0;
+        if parts.next().is_none() && is_unicast { Ok(Self(bytes)) } else { Err(Self::invalid()) }
+    }
 }
 
 impl std::fmt::Display for MacAddress {
@@ -261,5 +293,28 @@ mod base64_bytes {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
         let text = String::deserialize(deserializer)?;
         STANDARD.decode(text).map(Bytes::from).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mac_address_is_parsed_in_its_text_form_only() {
+        let mac = "02:00:00:aa:bb:cc".parse::<MacAddress>().unwrap();
+        assert_eq!((mac, mac.to_string().as_str()), (MacAddress([2, 0, 0, 0xaa, 0xbb, 0xcc]), "02:00:00:aa:bb:cc"));
+        for bad in [
+            "",
+            "02:00:00:aa:bb",
+            "02:00:00:aa:bb:cc:dd",
+            "02:00:00:AA:bb:cc",
+            "02-00-00-aa-bb-cc",
+            "2:0:0:aa:bb:cc",
+            "02:00:00:aa:bb:+c",
+            "01:00:5e:00:00:01",
+        ] {
+            assert!(bad.parse::<MacAddress>().is_err(), "{bad:?} was accepted");
+        }
     }
 }

@@ -98,6 +98,7 @@ pub(super) fn instance(
         },
         owned: pod.metadata.controller.is_some(),
         network: network(facts, &spec.network),
+        vendor_data: spec.vendor_data.clone(),
         public_keys: Vec::new(),
         user_data: None,
         notices: Notices::from_facts(facts),

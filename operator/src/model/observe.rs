@@ -18,6 +18,10 @@ use super::status::{CredentialsState, ObservedPod, ObservedProfile, SecretError}
 /// The maximum number of findings with the same reason that are collected. It is far more than a status can hold.
 const MAX_FINDINGS_PER_REASON: usize = 64;
 
+/// The warning of a role whose credentials have no session token.
+const NO_SESSION_TOKEN: &str =
+    "its Secret has no sessionToken, so the token of its credentials is empty, which some SDKs cannot use";
+
 impl OperatorState {
     /// Returns a profile, its last status and the inputs of its next status, or `None` if the profile was deleted.
     #[must_use]
@@ -35,6 +39,7 @@ impl OperatorState {
             has_valid_generation: state.valid.is_some(),
             has_roles: profile.is_some_and(|profile| !profile.roles.is_empty()),
             secret_errors: profile.map(|profile| self.secret_errors(profile, now)).unwrap_or_default(),
+            secret_warnings: profile.map(|profile| self.secret_warnings(profile, now)).unwrap_or_default(),
             ..ObservedProfile::default()
         };
         for (uid, node, compiled) in self.index.pods_of_profile(key) {
@@ -80,6 +85,24 @@ impl OperatorState {
             Some(SecretError { is_usable: data.is_some(), error: FieldError { field, message: failure.message } })
         });
         errors.collect()
+    }
+
+    /// Returns the roles whose Secret holds a key without a session token. A Secret that a policy forbids is not looked at.
+    fn secret_warnings(&self, profile: &Profile, now: Timestamp) -> Vec<FieldError> {
+        let namespace = &profile.object.namespace;
+        let Some(rules) = self.index.policies_of(namespace) else { return Vec::new() };
+        let allowed = profile.roles.iter().filter(|(_, role)| rules.forbids_role(role).is_none());
+        let warnings = allowed.filter_map(|(dialect, role)| {
+            let name = role.provider.secret_name()?;
+            let data = self.index.secret(namespace, name).ok()?;
+            let credentials = from_role_secret(namespace, name, Some(data), now).ok()?;
+            let is_static = credentials.session_token.expose().is_empty();
+            is_static.then(|| FieldError {
+                field: format!("spec.roles[dialect={dialect}].secret.name"),
+                message: NO_SESSION_TOKEN.to_owned(),
+            })
+        });
+        warnings.collect()
     }
 
     fn user_data_error(&self, profile: &Profile) -> Option<String> {

@@ -33,6 +33,8 @@ pub struct ObservedProfile {
     pub has_roles: bool,
     /// The Secrets of roles that cannot be used or do not hold valid credentials.
     pub secret_errors: Vec<SecretError>,
+    /// The Secrets of roles whose credentials some clients cannot use.
+    pub secret_warnings: Vec<FieldError>,
     /// True if the agent of a node with such pods has not reported yet.
     pub has_unreported_nodes: bool,
 }
@@ -208,15 +210,18 @@ fn credentials_ready(observed: &ObservedProfile) -> NewCondition {
         CredentialsState::Issued | CredentialsState::NotRequested => None,
     });
     let failures = join(failures);
+    let warnings = join(observed.secret_warnings.iter().map(ToString::to_string));
+    let with_warnings =
+        |message: &str| if warnings.is_empty() { message.to_owned() } else { format!("{message}; {warnings}") };
     let any_issued = observed.pods.iter().any(|pod| pod.credentials == CredentialsState::Issued);
     match (observed.has_roles, failures.is_empty(), any_issued) {
         (false, _, _) => condition(ConditionStatus::True, "NoRoles", "the profile has no roles".to_owned()),
         (true, false, _) => condition(ConditionStatus::False, "ProviderFailed", failures),
         (true, true, true) => {
-            condition(ConditionStatus::True, "Given", "every pod that requested credentials got them".to_owned())
+            condition(ConditionStatus::True, "Given", with_warnings("every pod that requested credentials got them"))
         }
         (true, true, false) => {
-            condition(ConditionStatus::Unknown, "NotAsked", "no pod has requested credentials yet".to_owned())
+            condition(ConditionStatus::Unknown, "NotAsked", with_warnings("no pod has requested credentials yet"))
         }
     }
 }

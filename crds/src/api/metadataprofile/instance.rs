@@ -1,6 +1,6 @@
 //! `spec.instance`: values that replace facts of the pod and its node.
 
-use podmeta_metadata::profile::LifeCycle;
+use podmeta_metadata::profile::{LifeCycle, MAX_USER_DATA_BYTES};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -52,12 +52,37 @@ pub struct InstanceOverridesSpec {
     /// Network data that Kubernetes does not know.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkSpec>,
+    /// Vendor data (ECS `vendor-data`, which cloud-init reads), at most 16384 bytes. Default: absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "vendor_data")]
+    pub vendor_data: Option<String>,
 }
 
 /// Network data that Kubernetes does not know. The item of an absent field is absent, unless the field has a default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NetworkSpec {
+    /// MAC address of the interface, a unicast address in lower case. All pods that the profile applies to have it; it is
+    /// not signed. Default: derived from the UID of the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "mac")]
+    pub mac: Option<String>,
+    /// IPv4 address of the gateway (ECS).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "ipv4_address")]
+    pub ipv4_gateway: Option<String>,
+    /// IPv6 address of the gateway (ECS).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "ipv6_address")]
+    pub ipv6_gateway: Option<String>,
+    /// IPv4 prefixes that are delegated to the interface. At most 16.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "ipv4_blocks")]
+    pub ipv4_prefixes: Vec<String>,
+    /// IPv6 prefixes that are delegated to the interface. At most 16.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "ipv6_blocks")]
+    pub ipv6_prefixes: Vec<String>,
     /// ID of the VPC.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::line")]
@@ -122,6 +147,18 @@ fn address(rule: &str, message: &str, max_length: usize) -> Schema {
         "maxLength": max_length,
         "x-kubernetes-validations": [schema::rule(rule, message, "")],
     })
+}
+
+fn vendor_data(_: &mut SchemaGenerator) -> Schema {
+    schema::any_text(1..=MAX_USER_DATA_BYTES)
+}
+
+fn mac(_: &mut SchemaGenerator) -> Schema {
+    schema::ascii(17..=17, "^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$")
+}
+
+fn ipv6_address(_: &mut SchemaGenerator) -> Schema {
+    address("isIP(self) && ip(self).family() == 6", "must be an IPv6 address", 45)
 }
 
 fn ipv4_address(_: &mut SchemaGenerator) -> Schema {

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use podmeta_metadata::names::Line;
 use podmeta_metadata::profile::{InstanceSpec, Network};
+use podmeta_metadata::workload::MacAddress;
 
 use super::convert_text;
 use crate::convert::field::FieldErrors;
@@ -31,12 +32,20 @@ pub(super) fn convert(spec: Option<&InstanceOverridesSpec>, errors: &mut FieldEr
         image_id,
         life_cycle: spec.life_cycle,
         network: spec.network.as_ref().map(|spec| network(spec, errors)).unwrap_or_default(),
+        vendor_data: convert_text(format_args!("{FIELD}.vendorData"), spec.vendor_data.as_deref(), errors),
     }
 }
 
 fn network(spec: &NetworkSpec, errors: &mut FieldErrors) -> Network {
     let field = |name: &str| format!("{FIELD}.network.{name}");
     Network {
+        mac: errors.convert_optional(field("mac"), spec.mac.as_ref(), |text| text.parse::<MacAddress>()),
+        ipv4_gateway: errors
+            .convert_optional(field("ipv4Gateway"), spec.ipv4_gateway.as_ref(), |text| parse(text, "an IPv4 address")),
+        ipv6_gateway: errors
+            .convert_optional(field("ipv6Gateway"), spec.ipv6_gateway.as_ref(), |text| parse(text, "an IPv6 address")),
+        ipv4_prefixes: blocks(&field("ipv4Prefixes"), &spec.ipv4_prefixes, IPV4_BLOCK, errors),
+        ipv6_prefixes: blocks(&field("ipv6Prefixes"), &spec.ipv6_prefixes, IPV6_BLOCK, errors),
         vpc_id: convert_text(field("vpcId"), spec.vpc_id.as_deref(), errors),
         vpc_ipv4_cidr_blocks: blocks(&field("vpcIpv4CidrBlocks"), &spec.vpc_ipv4_cidr_blocks, IPV4_BLOCK, errors),
         vpc_ipv6_cidr_blocks: blocks(&field("vpcIpv6CidrBlocks"), &spec.vpc_ipv6_cidr_blocks, IPV6_BLOCK, errors),

@@ -14,7 +14,10 @@ pub(in crate::validation_tests) fn policies() -> Vec<SpecCase> {
              allowedRoleArns: ['arn:aws:iam::*:role/?']\nallowedAccountIds: ['123456789012']\nallowedRegions: [eu-west-1]\n\
              allowedSecrets: ['web-*', 'key?']\nallowedHostNetwork: [Node]\nwithoutProfile: Facts\nstaticPods: Facts\n",
         ),
-        accepted("empty lists", "allowedDialects: []\nallowedRoleNames: []\nallowedSecrets: []\nallowedAccountIds: []\nallowedRegions: []"),
+        accepted(
+            "empty lists",
+            "allowedDialects: []\nallowedRoleNames: []\nallowedSecrets: []\nallowedAccountIds: []\nallowedRegions: []",
+        ),
         accepted("account of 20 digits", "allowedAccountIds: ['12345678901234567890']"),
         rejected_with(
             "account of 11 digits",

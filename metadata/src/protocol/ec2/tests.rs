@@ -2,6 +2,7 @@
 
 mod documents;
 mod listings;
+mod network;
 mod values;
 
 use super::tree;

@@ -76,7 +76,7 @@ fn general(tree: &mut TreeBuilder, instance: &Instance, part: &DialectPart, link
     tree.text_if(v::V2021_01_03, "meta-data/ipv6", link.ipv6.first().map(ToString::to_string));
     tree.text(v::V2007_01_19, "meta-data/local-hostname", hostname);
     tree.text_if(v::V1_0, "meta-data/local-ipv4", link.ipv4.first().map(ToString::to_string));
-    tree.text(v::V2011_01_01, "meta-data/mac", link.mac.to_string());
+    tree.text(v::V2011_01_01, "meta-data/mac", instance.mac(link).to_string());
     tree.text(v::V2011_05_01, "meta-data/metrics/vhostmd", "<?xml version=\"1.0\" encoding=\"UTF-8\"?>");
     tree.text(v::V2007_12_15, "meta-data/profile", "default-hvm");
     for (index, key) in instance.public_keys.iter().enumerate() {
@@ -138,14 +138,17 @@ fn credentials(tree: &mut TreeBuilder, instance: &Instance, part: &DialectPart) 
 
 fn interface(tree: &mut TreeBuilder, workload: &Workload, part: &DialectPart, link: &Link) {
     let (instance, network) = (&workload.instance, &workload.instance.network);
-    let at = |name: &str| format!("meta-data/network/interfaces/macs/{}/{name}", link.mac);
+    let mac = instance.mac(link);
+    let at = |name: &str| format!("meta-data/network/interfaces/macs/{mac}/{name}");
     let text = |list: &[crate::names::Line]| list.to_vec();
     tree.text(v::V2011_01_01, at("device-number"), "0");
     tree.text(v::V2011_01_01, at("interface-id"), ec2_id("eni", IdKind::Interface, workload.pod.uid.as_str()));
+    tree.lines_if(v::V2011_01_01, at("ipv4-prefix"), &network.ipv4_prefixes); // EC2 documents no version
+    tree.lines_if(v::V2011_01_01, at("ipv6-prefix"), &network.ipv6_prefixes);
     tree.lines_if(v::V2016_06_30, at("ipv6s"), &link.ipv6);
     tree.text(v::V2011_01_01, at("local-hostname"), hostname(instance, part, link));
     tree.lines_if(v::V2011_01_01, at("local-ipv4s"), &link.ipv4);
-    tree.text(v::V2011_01_01, at("mac"), link.mac.to_string());
+    tree.text(v::V2011_01_01, at("mac"), mac.to_string());
     tree.text_if(v::V2011_01_01, at("owner-id"), part.account.as_ref().map(ToString::to_string));
     tree.lines_if(v::V2011_01_01, at("security-groups"), &text(&network.security_groups));
     tree.lines_if(v::V1_0, "meta-data/security-groups", &text(&network.security_groups));

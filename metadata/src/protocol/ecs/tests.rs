@@ -3,6 +3,7 @@
 mod documents;
 mod everything;
 mod listings;
+mod network;
 mod values;
 
 use super::tree;
@@ -15,3 +16,10 @@ fn render(case: &Case) -> Tree {
 
 /// The directory of the network interface.
 const MAC: &str = "meta-data/network/interfaces/macs/02:00:00:aa:bb:cc";
+
+/// Returns the MAC address of the identity document.
+fn document_mac(case: &Case) -> String {
+    let text = super::document::document(&case.workload(), &link(), None).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    document["mac"].as_str().unwrap().to_owned()
+}

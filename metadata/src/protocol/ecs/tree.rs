@@ -48,6 +48,9 @@ fn own_leaves(workload: &Workload, part: &DialectPart, link: &Link) -> TreeBuild
         Some(UserData::Secret(key)) => tree.leaf(ALWAYS, "user-data", LeafValue::SecretUserData(key.clone())),
         None => {}
     }
+    if let Some(data) = &instance.vendor_data {
+        tree.leaf(ALWAYS, "vendor-data", LeafValue::UserData(data.to_string().into()));
+    }
     general(&mut tree, workload, part, link);
     addresses(&mut tree, instance, link);
     interface(&mut tree, workload, link);
@@ -74,7 +77,7 @@ fn general(tree: &mut TreeBuilder, workload: &Workload, part: &DialectPart, link
     tree.text(ALWAYS, "meta-data/instance/virtualization-solution-version", "2.0");
     tree.text_if(ALWAYS, "meta-data/instance/spot/termination-time", instance.notices.interruption.map(rfc3339));
     tree.text(ALWAYS, "meta-data/launch-index", instance.launch_index.to_string());
-    tree.text(ALWAYS, "meta-data/mac", link.mac.to_string());
+    tree.text(ALWAYS, "meta-data/mac", instance.mac(link).to_string());
     tree.text(ALWAYS, "meta-data/network-type", "vpc");
     tree.text_if(ALWAYS, "meta-data/owner-account-id", part.account.as_ref().map(ToString::to_string));
     tree.text_if(ALWAYS, "meta-data/region-id", instance.region.as_deref());
@@ -100,7 +103,8 @@ fn addresses(tree: &mut TreeBuilder, instance: &Instance, link: &Link) {
 
 fn interface(tree: &mut TreeBuilder, workload: &Workload, link: &Link) {
     let network = &workload.instance.network;
-    let at = |name: &str| format!("meta-data/network/interfaces/macs/{}/{name}", link.mac);
+    let mac = workload.instance.mac(link);
+    let at = |name: &str| format!("meta-data/network/interfaces/macs/{mac}/{name}");
     let id = alphanumeric_id("eni-", IdKind::Interface, workload.pod.uid.as_str(), 20);
     tree.text(ALWAYS, at("network-interface-id"), id);
     tree.text_if(ALWAYS, at("primary-ip-address"), link.ipv4.first().map(ToString::to_string));
@@ -108,6 +112,10 @@ fn interface(tree: &mut TreeBuilder, workload: &Workload, link: &Link) {
         let quoted = link.ipv4.iter().map(|address| format!("\"{address}\"")).collect::<Vec<_>>();
         tree.text(ALWAYS, at("private-ipv4s"), format!("[{}]", quoted.join(",")));
     }
+    tree.text_if(ALWAYS, at("gateway"), network.ipv4_gateway.map(|address| address.to_string()));
+    tree.text_if(ALWAYS, at("ipv6-gateway"), network.ipv6_gateway.map(|address| address.to_string()));
+    tree.lines_if(ALWAYS, at("ipv4-prefixes"), &network.ipv4_prefixes);
+    tree.lines_if(ALWAYS, at("ipv6-prefixes"), &network.ipv6_prefixes);
     tree.text_if(ALWAYS, at("ipv6s"), unquoted(&link.ipv6));
     let subnet = network.subnet_ipv4_cidr_block.filter(|_| !link.ipv4.is_empty());
     tree.text_if(ALWAYS, at("netmask"), subnet.map(|block| block.netmask().to_string()));

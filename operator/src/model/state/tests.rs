@@ -251,7 +251,14 @@ fn secret_that_cannot_be_used_is_an_error_of_role_and_user_data() {
     let error = &observed.secret_errors[0].error.message;
     assert!(error.contains("accessKeyId is missing"), "{error}");
     apply(&mut state, secret_update(Some(&["boot", "accessKeyId", "secretAccessKey"])));
-    assert!(observe_web(&state).secret_errors.is_empty());
+    let observed = observe_web(&state);
+    assert!(observed.secret_errors.is_empty());
+    let [warning] = &observed.secret_warnings[..] else { panic!("{:?}", observed.secret_warnings) };
+    assert_eq!(warning.field, "spec.roles[dialect=ec2].secret.name");
+    assert!(warning.message.contains("no sessionToken"), "{warning}");
+    apply(&mut state, secret_update(Some(&["boot", "accessKeyId", "secretAccessKey", "sessionToken"])));
+    let observed = observe_web(&state);
+    assert!(observed.secret_errors.is_empty() && observed.secret_warnings.is_empty());
     apply(&mut state, secret_update(None));
     assert_eq!(state.index().secret("shop", "keys"), Err(SecretUnavailable::NotUsable));
 }
@@ -281,16 +288,19 @@ fn status_does_not_depend_on_a_secret_that_a_policy_forbids() {
     assert_eq!(state.take_changed_profiles(), BTreeSet::from([key("web")]));
     let observe = |state: &OperatorState| {
         let observed = observe_web(state);
-        (observed.secret_errors, observed.findings)
+        (observed.secret_errors, observed.secret_warnings, observed.findings)
     };
     let without = observe(&state);
-    assert!(without.0.is_empty() && without.1.iter().all(|finding| finding.reason == FindingReason::PolicyForbids));
+    assert!(without.0.is_empty() && without.1.is_empty());
+    assert!(without.2.iter().all(|finding| finding.reason == FindingReason::PolicyForbids));
     for keys in [&["boot"][..], &["boot", "accessKeyId", "secretAccessKey"]] {
         apply(&mut state, secret_update(Some(keys)));
         assert_eq!(observe(&state), without);
     }
     apply(&mut state, policy("key?"));
-    assert_eq!(observe(&state), (vec![], vec![]));
+    let allowed = observe(&state);
+    assert!(allowed.0.is_empty() && allowed.2.is_empty());
+    assert_eq!(allowed.1.len(), 1, "the key has no session token");
 }
 
 #[test]

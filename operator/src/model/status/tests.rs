@@ -114,6 +114,31 @@ fn secret_that_is_not_opted_in_is_the_reason_before_one_with_invalid_data() {
 }
 
 #[test]
+fn key_without_a_session_token_is_named_in_the_message_of_credentials_ready() {
+    let of = |credentials: Vec<CredentialsState>, secret_errors: Vec<SecretError>| {
+        let observed = ObservedProfile {
+            has_roles: true,
+            pods: credentials.into_iter().map(|credentials| pod("a", true, credentials)).collect(),
+            secret_warnings: vec![field("spec.roles[dialect=ec2].secret.name", "its Secret has no sessionToken")],
+            secret_errors,
+            ..ObservedProfile::default()
+        };
+        let status = next(None, &observed, at(0));
+        let (value, reason, message) = condition(&status, CREDENTIALS_READY);
+        (value.to_owned(), reason.to_owned(), message.to_owned())
+    };
+    let warning = "spec.roles[dialect=ec2].secret.name: its Secret has no sessionToken";
+    let given = format!("every pod that requested credentials got them; {warning}");
+    assert_eq!(of(vec![CredentialsState::Issued], vec![]), ("True".to_owned(), "Given".to_owned(), given));
+    let not_asked = format!("no pod has requested credentials yet; {warning}");
+    assert_eq!(of(vec![], vec![]), ("Unknown".to_owned(), "NotAsked".to_owned(), not_asked));
+    let expired = SecretError { is_usable: true, error: field("spec.roles[dialect=ecs].secret.name", "expired") };
+    let unusable = of(vec![], vec![expired]);
+    assert_eq!(unusable.1, "SecretUnusable");
+    assert!(!unusable.2.contains("sessionToken"));
+}
+
+#[test]
 fn only_conditions_that_flip_get_a_new_transition_time() {
     let pending = ObservedProfile {
         generation: 1,

@@ -21,9 +21,25 @@ pub(super) fn instance() -> Vec<SpecCase> {
                 "vpcId: vpc-1, vpcIpv4CidrBlocks: [10.0.0.0/8], vpcIpv6CidrBlocks: ['2001:db8::/56'], subnetId: s, \
                  subnetIpv4CidrBlock: 10.1.0.0/16, subnetIpv6CidrBlocks: ['2001:db8::/64'], securityGroups: [a], \
                  securityGroupIds: [sg-1], publicIpv4: 192.0.2.1, publicHostname: a.example, nameservers: [10.0.0.2], \
-                 ntpServers: [ntp.example]",
+                 ntpServers: [ntp.example], mac: '02:00:00:aa:bb:cc', ipv4Gateway: 10.0.0.1, ipv6Gateway: 'fe80::1', \
+                 ipv4Prefixes: [10.0.1.64/28], ipv6Prefixes: ['2001:db8:a::/80']",
             ),
         ),
+        accepted("vendor data", instance("vendorData: '#cloud-config'")),
+        accepted("vendor data of 16,384 bytes", instance(&format!("vendorData: '{}'", "x".repeat(16_384)))),
+        rejected_with("empty vendor data", instance("vendorData: ''"), "invalid length", "instance.vendorData"),
+        rejected(
+            "vendor data of 16,386 bytes in 8,193 characters",
+            instance(&format!("vendorData: '{}'", "ä".repeat(8_193))),
+            "16384 bytes long",
+        ),
+        rejected_with("MAC address in upper case", network("mac: '02:00:00:AA:BB:CC'"), "does not match", "lower case"),
+        rejected_with("multicast MAC address", network("mac: '01:00:5e:00:00:01'"), "does not match", "unicast"),
+        rejected_with("MAC address of 5 bytes", network("mac: '02:00:00:aa:bb'"), "invalid length", "network.mac"),
+        rejected("IPv6 address in ipv4Gateway", network("ipv4Gateway: 'fe80::1'"), "must be an IPv4 address"),
+        rejected("IPv4 address in ipv6Gateway", network("ipv6Gateway: 10.0.0.1"), "must be an IPv6 address"),
+        rejected("address in ipv4Prefixes", network("ipv4Prefixes: [10.0.0.1]"), "must be an IPv4 CIDR block"),
+        rejected("IPv4 block in ipv6Prefixes", network("ipv6Prefixes: [10.0.0.0/28]"), "must be an IPv6 CIDR block"),
         rejected_with("account ID as a number", instance("accountId: 123456789012"), "of type string", "invalid type"),
         rejected_with("short account ID", instance("accountId: '12345678901'"), "invalid length", "instance.accountId"),
         rejected_with(
