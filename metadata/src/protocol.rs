@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use jiff::Timestamp;
+use zeroize::Zeroizing;
 
 use crate::credentials::{Credentials, CredentialsFailure};
 use crate::dialect::Dialect;
@@ -114,8 +115,8 @@ pub trait Protocol: Sync {
         None
     }
 
-    /// Returns the JSON document that carries credentials.
-    fn credentials_json(&self, credentials: &Credentials) -> Bytes;
+    /// Returns the JSON document that carries credentials. It is wiped from memory on drop.
+    fn credentials_json(&self, credentials: &Credentials) -> Zeroizing<String>;
 
     /// Returns the JSON document that reports missing credentials. Its status code is 200 in both clouds.
     fn failure_json(&self, failure: &CredentialsFailure) -> Bytes;

@@ -1,13 +1,14 @@
 //! Gets what a response needs from outside the tree: credentials, data of Secrets, and signatures.
 
 mod files;
+mod issued;
 pub mod operator;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use podmeta_metadata::credentials::{Credentials, CredentialsFailure};
+use podmeta_metadata::credentials::CredentialsFailure;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::profile::KeyRef;
 use podmeta_metadata::rejection::Rejection;
@@ -16,6 +17,7 @@ use podmeta_metadata::signature::SignedDocument;
 use podmeta_metadata::workload::{Link, PodRef, Workload};
 
 pub use files::{FileBroker, Secrets};
+pub use issued::IssuedCredentials;
 pub use operator::OperatorBroker;
 
 /// The source of credentials, user data and signatures. Futures of the operator are boxed, because each connection
@@ -49,9 +51,9 @@ impl Broker {
         dialect: Dialect,
         role: &Role,
         now: Timestamp,
-    ) -> Result<Credentials, CredentialsFailure> {
+    ) -> Result<IssuedCredentials, CredentialsFailure> {
         match self {
-            Self::Files(files) => files.credentials(&workload.pod.namespace, role, now),
+            Self::Files(files) => files.credentials(&workload.pod.namespace, dialect, role, now),
             Self::Operator(operator) => Box::pin(operator.credentials(workload, dialect, role, now)).await,
         }
     }

@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use jiff::Timestamp;
+use zeroize::Zeroizing;
 
 use crate::credentials::{Credentials, CredentialsFailure};
 use crate::identity::{IdKind, ec2_id};
@@ -91,7 +92,7 @@ impl Protocol for Ec2 {
         HeaderValue::try_from(http_date(time).ok()?).ok()
     }
 
-    fn credentials_json(&self, credentials: &Credentials) -> Bytes {
+    fn credentials_json(&self, credentials: &Credentials) -> Zeroizing<String> {
         json::credentials(credentials)
     }
 

@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use bytes::Bytes;
 use http::HeaderName;
 use percent_encoding::percent_decode_str;
+use zeroize::Zeroizing;
 
 use crate::credentials::{Credentials, CredentialsFailure};
 use crate::identity::{IdKind, alphanumeric_id};
@@ -98,7 +99,7 @@ impl Protocol for Ecs {
         response::rejection(&rejected.rejection)
     }
 
-    fn credentials_json(&self, credentials: &Credentials) -> Bytes {
+    fn credentials_json(&self, credentials: &Credentials) -> Zeroizing<String> {
         json::credentials(credentials)
     }
 

@@ -1,60 +1,102 @@
 //! The broker of dev mode. Everything comes from files. Providers that call a cloud return an error here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use podmeta_metadata::credentials::{Credentials, CredentialsFailure, SecretData, from_role_secret};
+use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::profile::KeyRef;
 use podmeta_metadata::role::{Provider, Role};
 use podmeta_metadata::signature::{SignedDocument, Signer};
 use podmeta_metadata::user_data;
 use tokio::sync::Semaphore;
 
+use crate::broker::IssuedCredentials;
+
+/// Namespace and name of a Secret.
+type SecretKey = (String, String);
+
 /// Secrets by namespace and name.
-pub type Secrets = BTreeMap<(String, String), SecretData>;
+pub type Secrets = BTreeMap<SecretKey, SecretData>;
+
+/// Time for which credentials are served before they are issued again, as on a node.
+const ISSUE_AGE: SignedDuration = SignedDuration::from_mins(1);
 
 /// The broker of dev mode.
 pub struct FileBroker {
-    secrets: ArcSwap<Secrets>,
+    files: ArcSwap<FileData>,
     signer: Arc<Signer>,
     signing: Semaphore,
+}
+
+/// The Secrets of the files, and credentials that were issued from them.
+#[derive(Default)]
+struct FileData {
+    secrets: Secrets,
+    issued: Mutex<HashMap<(SecretKey, Dialect), IssuedCredentials>>,
+}
+
+impl FileData {
+    fn credentials(
+        &self,
+        secret: SecretKey,
+        dialect: Dialect,
+        now: Timestamp,
+    ) -> Result<IssuedCredentials, CredentialsFailure> {
+        let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (secret, dialect);
+        if let Some(issued) = issued.get(&key).filter(|issued| is_fresh(issued.credentials(), now)) {
+            return Ok(issued.clone());
+        }
+        let (namespace, name) = &key.0;
+        let credentials = from_role_secret(namespace, name, self.secrets.get(&key.0), now)?;
+        let new = IssuedCredentials::new(credentials, dialect);
+        issued.insert(key, new.clone());
+        Ok(new)
+    }
+}
+
+/// Returns true if credentials need not be issued again.
+fn is_fresh(credentials: &Credentials, now: Timestamp) -> bool {
+    let age = now.duration_since(credentials.last_updated);
+    (SignedDuration::ZERO..ISSUE_AGE).contains(&age) && now < credentials.expiration
 }
 
 impl FileBroker {
     /// Creates a broker without Secrets.
     #[must_use]
     pub fn new(signer: Signer) -> Arc<Self> {
-        Arc::new(Self { secrets: ArcSwap::default(), signer: Arc::new(signer), signing: Semaphore::new(1) })
+        Arc::new(Self { files: ArcSwap::default(), signer: Arc::new(signer), signing: Semaphore::new(1) })
     }
 
     /// Replaces all Secrets.
     pub fn set_secrets(&self, secrets: Secrets) {
-        self.secrets.store(Arc::new(secrets));
+        self.files.store(Arc::new(FileData { secrets, issued: Mutex::default() }));
     }
 
     pub(super) fn user_data(&self, namespace: &str, key: &KeyRef) -> Result<Bytes, String> {
-        let secrets = self.secrets.load();
-        let data = secrets.get(&(namespace.to_owned(), key.name.clone()));
+        let files = self.files.load();
+        let data = files.secrets.get(&(namespace.to_owned(), key.name.clone()));
         user_data::from_secret(namespace, key, data).map(Bytes::copy_from_slice)
     }
 
     pub(super) fn credentials(
         &self,
         namespace: &str,
+        dialect: Dialect,
         role: &Role,
         now: Timestamp,
-    ) -> Result<Credentials, CredentialsFailure> {
+    ) -> Result<IssuedCredentials, CredentialsFailure> {
         let Provider::Secret { name } = &role.provider else {
             let kind = role.provider.kind();
             let message = format!("{kind} needs a call to a cloud, which the dev server does not make; use secret");
             return Err(CredentialsFailure::of_provider(message, now));
         };
-        let secrets = self.secrets.load();
-        from_role_secret(namespace, name, secrets.get(&(namespace.to_owned(), name.clone())), now)
+        self.files.load().credentials((namespace.to_owned(), name.clone()), dialect, now)
     }
 
     /// Signs a document in a blocking task, because it takes milliseconds. One document is signed at a time, so that
@@ -65,5 +107,45 @@ impl FileBroker {
         let signer = Arc::clone(&self.signer);
         let signed = tokio::task::spawn_blocking(move || signer.sign(&document)).await;
         signed.map_err(|panicked| failed(&panicked))?.map_err(|error| failed(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(more: &[(&str, &str)]) -> FileData {
+        let pairs = [("accessKeyId", "AKIA"), ("secretAccessKey", "s")].iter().chain(more);
+        let data = pairs.map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec()));
+        FileData { secrets: [(keys(), data.collect())].into(), issued: Mutex::default() }
+    }
+
+    fn keys() -> SecretKey {
+        ("shop".to_owned(), "keys".to_owned())
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn credentials_are_issued_once_a_minute_for_each_dialect() {
+        let files = files(&[]);
+        let issue = |dialect, second| files.credentials(keys(), dialect, at(second)).unwrap();
+        let address = |issued: &IssuedCredentials| issued.document().as_ptr().addr();
+        let first = issue(Dialect::Ec2, 1000);
+        assert_eq!(address(&issue(Dialect::Ec2, 1059)), address(&first), "the document is rendered once");
+        assert!(issue(Dialect::Ecs, 1000).document() != first.document());
+        assert_eq!(issue(Dialect::Ec2, 1060).credentials().last_updated, at(1060));
+        assert_eq!(issue(Dialect::Ec2, 900).credentials().last_updated, at(900), "after the clock was set back");
+    }
+
+    #[test]
+    fn expired_credentials_and_failures_are_not_cached() {
+        let files = files(&[("expiration", "1970-01-01T00:16:50Z")]);
+        assert!(files.credentials(keys(), Dialect::Ec2, at(1009)).is_ok());
+        assert!(files.credentials(keys(), Dialect::Ec2, at(1010)).is_err(), "they expire at 1010");
+        assert!(files.credentials(("shop".to_owned(), "none".to_owned()), Dialect::Ec2, at(1000)).is_err());
+        assert_eq!(files.issued.lock().unwrap().len(), 1);
     }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use podmeta_agent_api::calls::{CREDENTIALS, CredentialsRequest, CredentialsResponse, ProfileGeneration};
-use podmeta_metadata::credentials::{Credentials, CredentialsFailure};
+use podmeta_metadata::credentials::CredentialsFailure;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::role::Role;
@@ -34,6 +34,7 @@ use self::credentials_cache::{CacheState, CredentialsCache};
 use self::documents::DocumentCache;
 use self::lane::Lanes;
 use self::user_data::UserDataCache;
+use crate::broker::IssuedCredentials;
 use crate::operator_client::OperatorClient;
 
 pub use saved::{PodRecord, RoleCredentials, SavedBrokerState};
@@ -69,7 +70,10 @@ impl OperatorBroker {
         }
         let cache = |saved: PodRecord<RoleCredentials>| {
             let RoleCredentials { role, credentials } = saved.value;
-            ((saved.pod, saved.dialect), Arc::new(CredentialsCache::restored(role, credentials)))
+            ((saved.pod, saved.dialect), {
+                let issued = IssuedCredentials::new(credentials, saved.dialect);
+                Arc::new(CredentialsCache::restored(role, issued))
+            })
         };
         Arc::new(Self {
             client,
@@ -93,7 +97,8 @@ impl OperatorBroker {
     pub fn saved_state(&self) -> SavedBrokerState {
         let caches = lock(&self.credentials);
         let credentials = caches.iter().filter_map(|((pod, dialect), cache)| {
-            let value = RoleCredentials { role: cache.role().clone(), credentials: cache.credentials()? };
+            let credentials = cache.credentials()?.credentials().clone();
+            let value = RoleCredentials { role: cache.role().clone(), credentials };
             Some(PodRecord { pod: pod.clone(), dialect: *dialect, value })
         });
         let credentials = credentials.collect();
@@ -124,7 +129,7 @@ impl OperatorBroker {
         dialect: Dialect,
         role: &Role,
         now: Timestamp,
-    ) -> Result<Credentials, CredentialsFailure> {
+    ) -> Result<IssuedCredentials, CredentialsFailure> {
         let profile = workload.profile.as_ref();
         let profile =
             profile.map(|profile| ProfileGeneration { uid: profile.uid.clone(), generation: profile.generation });
@@ -136,7 +141,7 @@ impl OperatorBroker {
         request: CredentialsRequest,
         role: &Role,
         now: Timestamp,
-    ) -> Result<Credentials, CredentialsFailure> {
+    ) -> Result<IssuedCredentials, CredentialsFailure> {
         let cache = self.cache(&request.pod, request.dialect, role);
         match cache.state(now, Instant::now()) {
             CacheState::Fresh(result) => result,
@@ -165,7 +170,7 @@ impl OperatorBroker {
         request: CredentialsRequest,
         cache: Arc<CredentialsCache>,
         now: Timestamp,
-    ) -> Result<Credentials, CredentialsFailure> {
+    ) -> Result<IssuedCredentials, CredentialsFailure> {
         let (broker, refreshed) = (Arc::clone(self), Arc::clone(&cache));
         let call = async move { broker.fetch_credentials(&request, &refreshed, now).await };
         let failure = || CredentialsFailure { code: "Failed".into(), message: CALL_PANICKED.to_owned(), at: now };
@@ -177,11 +182,13 @@ impl OperatorBroker {
         request: &CredentialsRequest,
         cache: &CredentialsCache,
         now: Timestamp,
-    ) -> Result<Credentials, CredentialsFailure> {
+    ) -> Result<IssuedCredentials, CredentialsFailure> {
         let (pod, dialect) = (&request.pod, request.dialect);
         let call = Call { client: &self.client, lane: &self.lanes.credentials, pod, path: CREDENTIALS, request };
         let result = match call.send().await {
-            Ok(CredentialsResponse::Given(credentials)) => cache.store(credentials, Instant::now()),
+            Ok(CredentialsResponse::Given(credentials)) => {
+                cache.store(IssuedCredentials::new(credentials, dialect), Instant::now())
+            }
             Ok(CredentialsResponse::Failed(failure)) => cache.store_failure(failure, Instant::now()),
             Err(error) => {
                 tracing::warn!(%pod, %dialect, %error, "cannot get credentials from the operator; serving cached ones until they expire");

@@ -155,17 +155,17 @@ impl<'s> ServedPod<'s> {
         let role = workload.role(dialect).ok_or(Rejection::NotFound)?;
         let now = (edge.clock)();
         let credentials = edge.broker.credentials(workload, dialect, role, now).await;
-        let body = match credentials {
-            Ok(credentials) => dialect.protocol().credentials_json(&credentials),
+        match credentials {
+            Ok(issued) => Ok((issued.document(), ContentKind::Text, issued.last_modified())),
             Err(failure) => {
                 edge.metrics.count_credentials_failure(dialect);
                 if let Some(suppressed) = access::admit_rejection(edge, Some(self.pod)) {
                     tracing::warn!(pod = %workload.pod, %dialect, role = %role.name, %failure, suppressed, "cannot get credentials of the role; serving the cloud's error document");
                 }
-                dialect.protocol().failure_json(&failure)
+                let protocol = dialect.protocol();
+                Ok((protocol.failure_json(&failure), ContentKind::Text, protocol.last_modified(now)))
             }
-        };
-        Ok((body, ContentKind::Text, dialect.protocol().last_modified(now)))
+        }
     }
 
     /// Returns a form of the signed document. Without an audience it is signed once for each version of the pod.

@@ -2,6 +2,7 @@
 //! parse it by columns, and signatures cover its bytes.
 
 use bytes::Bytes;
+use zeroize::Zeroizing;
 
 use crate::credentials::{Credentials, CredentialsFailure};
 use crate::time::rfc3339;
@@ -13,9 +14,9 @@ pub(super) fn object(members: &[(&str, Option<&str>)]) -> String {
 }
 
 /// Returns the document that carries credentials.
-pub(super) fn credentials(credentials: &Credentials) -> Bytes {
+pub(super) fn credentials(credentials: &Credentials) -> Zeroizing<String> {
     let (updated, expires) = (rfc3339(credentials.last_updated), rfc3339(credentials.expiration));
-    Bytes::from(object(&[
+    Zeroizing::new(object(&[
         ("Code", Some("Success")),
         ("LastUpdated", Some(&updated)),
         ("Type", Some("AWS-HMAC")),

@@ -4,12 +4,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use podmeta_metadata::credentials::{Credentials, CredentialsFailure};
+use podmeta_metadata::credentials::CredentialsFailure;
 use podmeta_metadata::role::Role;
 use tokio::time::Instant;
 
 use super::FAILURE_AGE;
 use super::single_flight::SingleFlight;
+use crate::broker::IssuedCredentials;
 
 /// Age up to which credentials are returned without a refresh.
 const FRESH_AGE: Duration = Duration::from_secs(60);
@@ -25,12 +26,12 @@ const MAX_STALE_WAIT: Duration = Duration::from_millis(300);
 pub(super) struct CredentialsCache {
     role: Role,
     entry: Mutex<CacheEntry>,
-    calls: SingleFlight<(), Result<Credentials, CredentialsFailure>>,
+    calls: SingleFlight<(), Result<IssuedCredentials, CredentialsFailure>>,
 }
 
 #[derive(Debug, Default)]
 struct CacheEntry {
-    credentials: Option<Credentials>,
+    credentials: Option<IssuedCredentials>,
     /// The last failure, returned while there are no credentials.
     failure: Option<CredentialsFailure>,
     /// The start of the last refresh, or its end if it has ended.
@@ -41,9 +42,9 @@ struct CacheEntry {
 #[derive(Debug, PartialEq)]
 pub(super) enum CacheState {
     /// Return this result.
-    Fresh(Result<Credentials, CredentialsFailure>),
+    Fresh(Result<IssuedCredentials, CredentialsFailure>),
     /// Refresh. Return these credentials if the refresh takes longer than `max_wait`.
-    Stale { credentials: Credentials, max_wait: Duration },
+    Stale { credentials: IssuedCredentials, max_wait: Duration },
     /// Refresh and return the result.
     Missing,
 }
@@ -55,7 +56,7 @@ impl CredentialsCache {
     }
 
     /// Creates a cache with saved credentials of unknown age.
-    pub(super) fn restored(role: Role, credentials: Credentials) -> Self {
+    pub(super) fn restored(role: Role, credentials: IssuedCredentials) -> Self {
         let entry = CacheEntry { credentials: Some(credentials), ..CacheEntry::default() };
         Self { role, entry: Mutex::new(entry), calls: SingleFlight::default() }
     }
@@ -65,7 +66,7 @@ impl CredentialsCache {
         &self.role
     }
 
-    pub(super) fn credentials(&self) -> Option<Credentials> {
+    pub(super) fn credentials(&self) -> Option<IssuedCredentials> {
         self.lock().credentials.clone()
     }
 
@@ -89,12 +90,16 @@ impl CredentialsCache {
     }
 
     /// Returns the refresh in flight.
-    pub(super) fn calls(&self) -> &SingleFlight<(), Result<Credentials, CredentialsFailure>> {
+    pub(super) fn calls(&self) -> &SingleFlight<(), Result<IssuedCredentials, CredentialsFailure>> {
         &self.calls
     }
 
     /// Stores new credentials and returns them.
-    pub(super) fn store(&self, credentials: Credentials, instant: Instant) -> Result<Credentials, CredentialsFailure> {
+    pub(super) fn store(
+        &self,
+        credentials: IssuedCredentials,
+        instant: Instant,
+    ) -> Result<IssuedCredentials, CredentialsFailure> {
         *self.lock() = CacheEntry { credentials: Some(credentials.clone()), failure: None, requested: Some(instant) };
         Ok(credentials)
     }
@@ -104,7 +109,7 @@ impl CredentialsCache {
         &self,
         failure: CredentialsFailure,
         instant: Instant,
-    ) -> Result<Credentials, CredentialsFailure> {
+    ) -> Result<IssuedCredentials, CredentialsFailure> {
         *self.lock() = CacheEntry { credentials: None, failure: Some(failure.clone()), requested: Some(instant) };
         Err(failure)
     }
@@ -115,7 +120,7 @@ impl CredentialsCache {
         failure: CredentialsFailure,
         now: Timestamp,
         instant: Instant,
-    ) -> Result<Credentials, CredentialsFailure> {
+    ) -> Result<IssuedCredentials, CredentialsFailure> {
         let mut entry = self.lock();
         entry.requested = Some(instant);
         match entry.valid(now) {
@@ -134,13 +139,15 @@ impl CredentialsCache {
 
 impl CacheEntry {
     /// Returns the credentials if they have not expired.
-    fn valid(&self, now: Timestamp) -> Option<Credentials> {
-        self.credentials.clone().filter(|credentials| credentials.expiration > now)
+    fn valid(&self, now: Timestamp) -> Option<IssuedCredentials> {
+        self.credentials.clone().filter(|issued| issued.credentials().expiration > now)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use podmeta_metadata::credentials::Credentials;
+    use podmeta_metadata::dialect::Dialect;
     use podmeta_metadata::role::Provider;
     use podmeta_metadata::secret::SecretString;
 
@@ -150,14 +157,15 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn credentials(id: &str, expiration: i64) -> Credentials {
-        Credentials {
+    fn credentials(id: &str, expiration: i64) -> IssuedCredentials {
+        let credentials = Credentials {
             access_key_id: id.to_owned(),
             secret_access_key: SecretString::new("s".to_owned()),
             session_token: SecretString::new(String::new()),
             last_updated: at(0),
             expiration: at(expiration),
-        }
+        };
+        IssuedCredentials::new(credentials, Dialect::Ec2)
     }
 
     fn role() -> Role {

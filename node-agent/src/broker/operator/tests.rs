@@ -1,5 +1,6 @@
 mod isolation;
 
+use podmeta_metadata::credentials::Credentials;
 use podmeta_metadata::role::Provider;
 use podmeta_metadata::secret::SecretString;
 use podmeta_metadata::signature::SignedDocument;
@@ -32,7 +33,7 @@ fn credentials_of_one_role_are_not_returned_for_another() {
     let value = RoleCredentials { role: role("one"), credentials: credentials.clone() };
     let record = PodRecord { pod: pod.clone(), dialect: Dialect::Ec2, value };
     let broker = unreachable_broker(SavedBrokerState { credentials: vec![record], ..SavedBrokerState::default() });
-    assert_eq!(broker.cache(&pod, Dialect::Ec2, &role("one")).credentials(), Some(credentials));
+    assert_eq!(broker.cache(&pod, Dialect::Ec2, &role("one")).credentials().unwrap().credentials(), &credentials);
     assert_eq!(broker.cache(&pod, Dialect::Ec2, &role("two")).credentials(), None);
     assert_eq!(broker.cache(&pod, Dialect::Ec2, &role("one")).credentials(), None, "the cache was replaced");
     assert_eq!(broker.saved_state(), SavedBrokerState::default());

@@ -88,7 +88,7 @@ fn credentials_have_the_members_and_layout_of_ec2() {
         expiration: at("2026-01-05T14:40:11Z"),
     });
     assert_eq!(
-        std::str::from_utf8(&body).unwrap(),
+        body.as_str(),
         r#"{
   "Code" : "Success",
   "LastUpdated" : "2026-01-05T08:22:00Z",

@@ -57,7 +57,7 @@ fn credentials_have_only_the_members_of_ecs() {
         expiration: "2026-01-05T14:22:00Z".parse().unwrap(),
     });
     assert_eq!(
-        std::str::from_utf8(&body).unwrap(),
+        body.as_str(),
         r#"{
   "AccessKeyId" : "STS.Example",
   "AccessKeySecret" : "a/b+c",

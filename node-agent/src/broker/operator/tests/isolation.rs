@@ -73,7 +73,7 @@ impl GatedOperator {
         self.broker.user_data(&pod.try_into().unwrap(), &key).await
     }
 
-    async fn credentials(&self, pod: &str) -> Result<Credentials, CredentialsFailure> {
+    async fn credentials(&self, pod: &str) -> Result<IssuedCredentials, CredentialsFailure> {
         let request = CredentialsRequest { pod: pod.try_into().unwrap(), dialect: Dialect::Ec2, profile: None };
         self.broker.cached_credentials(request, &role("keys"), Timestamp::UNIX_EPOCH).await
     }
