@@ -2,6 +2,7 @@
 //! change or deletion applies to open connections too. The edge does not know where pods and connections come from.
 
 mod access;
+mod access_log;
 mod connection;
 mod hop_limit;
 mod idle_timeout;

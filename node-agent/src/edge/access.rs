@@ -11,6 +11,7 @@ use podmeta_metadata::response::HttpResponse;
 use tokio::time::Instant;
 
 use crate::edge::Edge;
+use crate::edge::access_log::LineKind;
 use crate::edge::connection::EdgeConnection;
 use crate::edge::pod::EdgePod;
 
@@ -22,9 +23,10 @@ pub(super) struct RequestOutcome<'r> {
     pub(super) duration: Duration,
 }
 
-/// Counts a request and logs it. The log line of a rejection has the reason and what to change. Rejections of a pod are
-/// logged once a second, with the number of lines that were suppressed; at debug level, each one is logged. Requests over
-/// the rate limit are logged by [`log_rate_limited`], once a second.
+/// Counts a request and logs it. Served tokens and credentials share at most one line a second, with their number
+/// ([`access_log`](crate::edge::access_log)). The log line of a rejection has the reason and what to change. Rejections of
+/// a pod are logged once a second, with the number of lines that were suppressed; at debug level, each one is logged.
+/// Requests over the rate limit are logged by [`log_rate_limited`], once a second.
 pub(super) fn record(
     edge: &Edge,
     connection: &EdgeConnection,
@@ -43,11 +45,16 @@ pub(super) fn record(
         Some(pod) => pod.reference(),
         None => &arrival.pod,
     };
+    let kind = LineKind { dialect, class, status, token };
     let (dialect, path, reason) = (dialect.as_str(), class.as_str(), rejection.map(tracing::field::display));
     match (rejection, class) {
         // Tokens and credentials are logged on every node. Other items are logged at debug level.
         (None, PathClass::Token | PathClass::Credentials) => {
-            tracing::info!(target: "access", pod = %name, dialect, path, status, token, ?duration, "served");
+            if let Some(pod) = pod
+                && tracing::enabled!(target: "access", tracing::Level::INFO)
+            {
+                pod.access_log.record(pod.reference(), kind, duration, Instant::now());
+            }
         }
         (None, _) => tracing::debug!(target: "access", pod = %name, dialect, path, status, token, ?duration, "served"),
         (Some(Rejection::NotFound | Rejection::TooManyRequests), _) => {

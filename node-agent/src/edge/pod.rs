@@ -15,6 +15,7 @@ use podmeta_metadata::workload::PodRef;
 use podmeta_service::log_throttle::LogThrottle;
 use tokio::sync::OnceCell;
 
+use crate::edge::access_log::AccessLog;
 use crate::edge::limit::{ConnectionLimiter, RateLimiter};
 
 /// A published pod.
@@ -26,6 +27,7 @@ pub struct EdgePod {
     pub(super) connections: ConnectionLimiter,
     /// Limits the log lines of rejections and failures.
     pub(super) rejection_log: Arc<Mutex<LogThrottle>>,
+    pub(super) access_log: Arc<AccessLog>,
     /// The Unix time of the last request that was served without a session token. 0 if there was none.
     pub(super) last_tokenless: Arc<AtomicI64>,
 }
@@ -56,6 +58,7 @@ impl EdgePod {
             rate_limiter: Arc::default(),
             connections: ConnectionLimiter::default(),
             rejection_log: Arc::default(),
+            access_log: Arc::default(),
             last_tokenless: Arc::default(),
             view,
         }
@@ -76,6 +79,7 @@ impl EdgePod {
             rate_limiter: Arc::clone(&self.rate_limiter),
             connections: self.connections.clone(),
             rejection_log: Arc::clone(&self.rejection_log),
+            access_log: Arc::clone(&self.access_log),
             last_tokenless: Arc::clone(&self.last_tokenless),
             ..Self::new(view)
         }
