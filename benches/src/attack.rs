@@ -1,19 +1,21 @@
-//! Effect of attacks on another pod and on the agent: 10,000 slow request heads, and token requests on new connections.
-//! `flood` measures a plain flood.
+//! Effect of attacks on another pod and on the agent: slow request heads, token requests on new connections, and buffers
+//! that the clients keep full. `flood` measures a plain flood.
 
 use std::io::Write as _;
+use std::mem::MaybeUninit;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
 
 use crate::RunOptions;
 use crate::load::load;
 use crate::manifests::{PodLimits, WorkDir};
 use crate::process::ServerProcess;
-use crate::requests::{RequestKind, token};
+use crate::requests::{RequestKind, token, user_data_request};
 use crate::statistics::Spread;
 
 const PODS: usize = 41;
@@ -23,6 +25,11 @@ const REQUEST_INTERVAL: Duration = Duration::from_millis(5);
 /// Duration of the attack before the measurement.
 const WARM_UP: Duration = Duration::from_secs(1);
 
+/// Requests of one unread connection. They fit into the agent's receive buffer.
+const PIPELINED_REQUESTS: usize = 64;
+/// Interval at which closed connections are replaced.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
+
 /// Attack by all pods except the last one, which is measured.
 #[derive(Clone, Copy, Debug)]
 enum Attack {
@@ -30,6 +37,19 @@ enum Attack {
     SlowHeads,
     /// 64 clients of one pod request a token, then an item, each on a new connection.
     NewConnections,
+    /// Pods keep connections with as many pipelined requests for the longest response as fit, and read nothing.
+    UnreadResponses(Attackers),
+    /// Pods keep connections with a head that lacks its last bytes.
+    PartialHeads(Attackers),
+}
+
+/// The attacking pods. Together they open as many connections as their limits allow, and replace closed ones.
+#[derive(Clone, Copy, Debug)]
+enum Attackers {
+    /// One pod with the highest default limits of a policy: 1,024 connections.
+    OnePod,
+    /// 40 pods with 250 connections each.
+    ManyPods,
 }
 
 /// Result of one round.
@@ -38,6 +58,8 @@ struct AttackRound {
     p99_during: f64,
     resident_before: f64,
     resident_during: f64,
+    /// Growth of the kernel's TCP buffers, those of the clients included.
+    tcp_buffers: f64,
     cores: f64,
 }
 
@@ -46,21 +68,26 @@ pub(crate) fn all(options: &RunOptions, work_dir: &WorkDir) -> Result<()> {
     raise_file_limit()?;
     println!("\n## Attacks, latency of another pod\n");
     println!(
-        "| attack | p99 µs before | p99 µs during the attack | ratio | resident KiB before | during | CPU, cores |"
+        "| attack | p99 µs before | p99 µs during the attack | ratio | resident KiB before | during | TCP buffers KiB | CPU, cores |"
     );
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     for (attack, name) in [
         (Attack::SlowHeads, "10,000 connections, one byte per second on each"),
         (Attack::NewConnections, "64 clients, tokens on new connections"),
+        (Attack::UnreadResponses(Attackers::OnePod), "unread responses, 1 pod × 1,024 connections"),
+        (Attack::UnreadResponses(Attackers::ManyPods), "unread responses, 40 pods × 250 connections"),
+        (Attack::PartialHeads(Attackers::OnePod), "partial heads of 8 KiB, 1 pod × 1,024 connections"),
+        (Attack::PartialHeads(Attackers::ManyPods), "partial heads of 8 KiB, 40 pods × 250 connections"),
     ] {
         let rounds = (0..options.rounds).map(|_| round(attack, options, work_dir)).collect::<Result<Vec<_>>>()?;
         let median = |of: fn(&AttackRound) -> f64| Spread::of(rounds.iter().map(of)).median;
         let (p99_before, p99_during) = (median(|round| round.p99_before), median(|round| round.p99_during));
         println!(
-            "| {name} | {p99_before:.0} | {p99_during:.0} | {:.2} | {:.0} | {:.0} | {:.2} |",
+            "| {name} | {p99_before:.0} | {p99_during:.0} | {:.2} | {:.0} | {:.0} | {:.0} | {:.2} |",
             p99_during / p99_before,
             median(|round| round.resident_before),
             median(|round| round.resident_during),
+            median(|round| round.tcp_buffers),
             median(|round| round.cores),
         );
     }
@@ -69,13 +96,17 @@ pub(crate) fn all(options: &RunOptions, work_dir: &WorkDir) -> Result<()> {
 
 #[allow(clippy::cast_precision_loss, reason = "KiB are far below 2^52")]
 fn round(attack: Attack, options: &RunOptions, work_dir: &WorkDir) -> Result<AttackRound> {
-    let server = ServerProcess::agent(&work_dir.pods(PODS, PodLimits::Default)?, &["--log", &options.log])?;
+    let limits = match attack {
+        Attack::SlowHeads | Attack::NewConnections => PodLimits::Default,
+        Attack::UnreadResponses(_) | Attack::PartialHeads(_) => PodLimits::PolicyDefault,
+    };
+    let server = ServerProcess::agent(&work_dir.pods(PODS, limits)?, &["--log", &options.log])?;
     let (measured_pod, attacking_pods) = server.addresses.split_last().context("too few pods")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let pattern = RequestKind::Leaf.pattern(&runtime.block_on(token(*measured_pod))?);
     let load_measured_pod = || load(*measured_pod, &pattern, 1, options.time, REQUEST_INTERVAL);
     let p99_before = load_measured_pod()?.quantile(0.99);
-    let resident_before = server.resident()?.total as f64;
+    let (resident_before, tcp_before) = (server.resident()?.total as f64, tcp_buffers()?);
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let attacker = scope.spawn(|| attack.run(attacking_pods, options.time, &over));
@@ -89,6 +120,7 @@ fn round(attack: Attack, options: &RunOptions, work_dir: &WorkDir) -> Result<Att
                 p99_during,
                 resident_before,
                 resident_during: server.resident()?.total as f64,
+                tcp_buffers: tcp_buffers()?.saturating_sub(tcp_before) as f64,
                 cores,
             })
         })();
@@ -108,8 +140,79 @@ impl Attack {
                 load(pod, &RequestKind::TokenThenLeaf.pattern(&first), CLIENTS, WARM_UP + time, Duration::ZERO)
                     .map(drop)
             }
+            Self::UnreadResponses(attackers) => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                let requests = |pod: &SocketAddr| {
+                    let request = user_data_request(&runtime.block_on(token(*pod))?);
+                    anyhow::Ok((*pod, request.repeat(PIPELINED_REQUESTS)))
+                };
+                let pods = attackers.choose(pods).iter().map(requests).collect::<Result<Vec<_>>>()?;
+                hold(&pods, attackers.connections(), over)
+            }
+            Self::PartialHeads(attackers) => {
+                let head = format!("GET /latest/ HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: {}", "x".repeat(8100));
+                let pods = attackers.choose(pods).iter().map(|pod| (*pod, head.clone().into_bytes()));
+                hold(&pods.collect::<Vec<_>>(), attackers.connections(), over)
+            }
         }
     }
+}
+
+impl Attackers {
+    fn choose(self, pods: &[SocketAddr]) -> &[SocketAddr] {
+        match self {
+            Self::OnePod => pods.get(..1).unwrap_or_default(),
+            Self::ManyPods => pods,
+        }
+    }
+
+    /// Returns the connections of each pod.
+    fn connections(self) -> usize {
+        match self {
+            Self::OnePod => 1024,
+            Self::ManyPods => CONNECTIONS_PER_POD,
+        }
+    }
+}
+
+/// Keeps connections that have sent bytes and read nothing. Replaces each one that the agent closes.
+fn hold(pods: &[(SocketAddr, Vec<u8>)], connections: usize, over: &AtomicBool) -> Result<()> {
+    let open = |pod: SocketAddr, bytes: &[u8]| {
+        let socket = Socket::new(Domain::for_address(pod), Type::STREAM, None)?;
+        socket.set_recv_buffer_size(4096)?;
+        socket.connect(&pod.into())?;
+        socket.set_nonblocking(true)?;
+        drop((&socket).write(bytes)); // fails if the agent closed the connection
+        anyhow::Ok(socket)
+    };
+    let is_open = |socket: &Socket| {
+        let is_end = |read: std::io::Result<usize>| read.is_ok_and(|bytes| bytes == 0);
+        socket.take_error().is_ok_and(|error| error.is_none()) && !is_end(socket.peek(&mut [MaybeUninit::uninit()]))
+    };
+    let mut held = Vec::new();
+    for (pod, bytes) in pods {
+        for _ in 0..connections {
+            held.push((*pod, bytes, open(*pod, bytes)?));
+        }
+    }
+    while !over.load(Ordering::Relaxed) {
+        let next = Instant::now() + CHECK_INTERVAL;
+        for (pod, bytes, socket) in &mut held {
+            if !is_open(socket) {
+                *socket = open(*pod, bytes)?;
+            }
+        }
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    Ok(())
+}
+
+/// Returns the kernel's memory for TCP buffers of this network namespace, in KiB.
+fn tcp_buffers() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/net/sockstat")?;
+    let tcp = text.lines().find(|line| line.starts_with("TCP:")).context("sockstat has no TCP line")?;
+    let pages = tcp.split_ascii_whitespace().skip_while(|word| *word != "mem").nth(1);
+    Ok(pages.context("sockstat has no TCP memory")?.parse::<u64>()? * 4)
 }
 
 fn slow_heads(pods: &[SocketAddr], over: &AtomicBool) -> Result<()> {

@@ -12,6 +12,8 @@ pub(crate) enum PodLimits {
     High,
     /// The defaults of a profile.
     Default,
+    /// The highest that a policy allows by default, and user data of the maximum size.
+    PolicyDefault,
 }
 
 /// A temporary directory. Dropping it removes the directory.
@@ -47,9 +49,13 @@ impl Drop for WorkDir {
 }
 
 fn yaml(number: usize, limits: PodLimits) -> String {
+    let user_data = "x".repeat(16 * 1024);
     let limits = match limits {
-        PodLimits::High => "{requestsPerSecond: 100000, burst: 200000, connections: 4096}",
-        PodLimits::Default => "{}",
+        PodLimits::High => "{requestsPerSecond: 100000, burst: 200000, connections: 4096}".to_owned(),
+        PodLimits::Default => "{}".to_owned(),
+        PodLimits::PolicyDefault => {
+            format!("{{requestsPerSecond: 2000, burst: 2000, connections: 1024}}\n  userData: {{inline: {user_data}}}")
+        }
     };
     let mut text = format!(
         "apiVersion: v1

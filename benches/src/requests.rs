@@ -54,6 +54,12 @@ impl RequestKind {
     }
 }
 
+/// Returns a request for the user data.
+#[must_use]
+pub(crate) fn user_data_request(token: &str) -> Vec<u8> {
+    get("/latest/user-data", token)
+}
+
 fn get(path: &str, token: &str) -> Vec<u8> {
     // The headers of an SDK.
     format!(
