@@ -55,9 +55,13 @@ unit: ## Run unit, property, conformance and dev server tests
 	$(CARGO) test --workspace --locked
 
 .PHONY: deny
-deny: $(DENY) ## Check licenses, sources and bans of dependencies
+deny: $(DENY) ## Check licenses, sources and bans of dependencies, not advisories
 	$(CARGO) fetch --quiet --locked
 	$(DENY) --offline check bans licenses sources
+
+.PHONY: advisories
+advisories: $(DENY) ## Check dependencies for known vulnerabilities; fetches the RustSec database
+	$(DENY) --locked check advisories
 
 $(DENY):
 	$(CARGO) install cargo-deny --version 0.20.2 --locked --root $(TOOLS)
