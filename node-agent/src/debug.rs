@@ -14,7 +14,7 @@ pub use query::{QueryArgs, query};
 pub use server::{bind, serve};
 
 /// Default path of the debug socket.
-pub const DEFAULT_PATH: &str = "/run/podmeta/debug.sock";
+pub const DEFAULT_PATH: &str = "/run/podmeta/serve/debug.sock";
 
 fn parse_dialect(name: &str) -> Result<Dialect> {
     Dialect::from_name(name).with_context(|| format!("{name:?} is not a dialect: use ec2 or ecs"))

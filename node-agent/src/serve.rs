@@ -57,7 +57,7 @@ pub struct ServeArgs {
     pub token: PathBuf,
 
     /// Directory for session keys and saved pods. Use a tmpfs of this node: the files contain secrets.
-    #[arg(long, default_value = "/run/podmeta", value_name = "DIR")]
+    #[arg(long, default_value = "/run/podmeta/serve", value_name = "DIR")]
     pub state_dir: PathBuf,
 
     /// Address for health, readiness and metrics.

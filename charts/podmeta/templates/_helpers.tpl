@@ -1,5 +1,12 @@
 {{- define "podmeta.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- with .Values.image }}
+{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{- /* The image is built for Linux only. */ -}}
+{{- define "podmeta.nodeSelector" -}}
+{{- merge (dict "kubernetes.io/os" "linux") . | toYaml }}
 {{- end }}
 
 {{- define "podmeta.labels" -}}

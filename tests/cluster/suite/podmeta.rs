@@ -2,6 +2,7 @@
 
 mod agent_authorization;
 mod certificates;
+mod chart;
 mod crd_validation;
 mod dev_server_parity;
 mod faulty_objects;

@@ -12,7 +12,7 @@ use podmeta_cluster::machine::command_output;
 use podmeta_cluster::programs::HELM_MODULE;
 use podmeta_crds::metadatapolicy::MetadataPolicy;
 use podmeta_crds::metadataprofile::MetadataProfile;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
@@ -192,10 +192,22 @@ fn is_ready(pod: &Pod) -> bool {
     ready && pod.metadata.deletion_timestamp.is_none()
 }
 
+/// Renders the chart with these values. Returns its objects.
+pub(crate) async fn render_chart(values: &[&str]) -> Result<Vec<Value>> {
+    let rendered = run_helm(&[&["template", "podmeta", CHART], values].concat()).await?;
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&rendered).context("the chart does not render YAML")?;
+    Ok(objects.into_iter().filter(|object| !object.is_null()).collect())
+}
+
 async fn helm(cluster: &TestCluster, arguments: &[&str]) -> Result<String> {
+    let kubeconfig = cluster.kubeconfig.to_str().context("the path of the kubeconfig is not text")?;
+    run_helm(&[&["--kubeconfig", kubeconfig], arguments].concat()).await
+}
+
+async fn run_helm(arguments: &[&str]) -> Result<String> {
     let program = tokio::task::spawn_blocking(|| HELM_MODULE.build()).await??.join("helm");
     let mut helm = Command::new(program);
-    helm.arg("--kubeconfig").arg(&cluster.kubeconfig).args(["--namespace", SYSTEM_NAMESPACE]).args(arguments);
+    helm.args(["--namespace", SYSTEM_NAMESPACE]).args(arguments);
     let output = helm.output().await.context("cannot run helm")?;
     command_output(&output).with_context(|| format!("helm {}", arguments.join(" ")))
 }
