@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use allocation_counter::{AllocationInfo, measure};
 use jiff::Timestamp;
@@ -193,8 +194,8 @@ fn oversized_facts() -> Facts {
     facts(&entries(400, "label-", "value"), &entries(29, "a", &"v".repeat(4000)))
 }
 
-/// Compiles a pod with a profile of 64 items, which repeat these expressions.
-fn compile_pod(facts: &Facts, sources: &[String]) -> (Compiled, AllocationInfo) {
+/// Returns a profile of 64 items, which repeat these expressions.
+fn profile(sources: &[String]) -> Profile {
     let object = ProfileRef { namespace: "shop".into(), name: "web".into(), uid: "u".into(), generation: 1 };
     let mut profile = Profile::empty(object, Timestamp::UNIX_EPOCH);
     profile.dialects = BTreeSet::from(Dialect::ALL);
@@ -206,11 +207,24 @@ fn compile_pod(facts: &Facts, sources: &[String]) -> (Compiled, AllocationInfo) 
         source: ItemSource::Expression(expression),
     };
     profile.items = items.map(item).collect();
-    let mut compiled = None;
-    let used = measure(|| {
-        compiled = Some(compile(facts, &[profile.clone()], &[], &Sources::new(), &Settings::default()));
-    });
+    profile
+}
+
+fn compile_with(facts: &Facts, profile: &Profile) -> Compiled {
+    compile(facts, &[profile], &[], &Sources::new(), &Settings::default())
+}
+
+/// Compiles a pod with a profile of these expressions.
+fn compile_pod(facts: &Facts, sources: &[String]) -> (Compiled, AllocationInfo) {
+    let (profile, mut compiled) = (profile(sources), None);
+    let used = measure(|| compiled = Some(compile_with(facts, &profile)));
     (compiled.unwrap(), used)
+}
+
+/// Returns the processor time that this thread has used. Source: Linux, Documentation/scheduler/sched-stats.rst.
+fn thread_time() -> Duration {
+    let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(statistics.split(' ').next().unwrap().parse().unwrap())
 }
 
 /// Evaluates an expression and returns its cost, or `None` if it is not accepted. Panics if it needs more than the bound.
@@ -229,8 +243,8 @@ fn check(source: &str, scope: &mut Scope, facts: &Facts) -> Option<u64> {
     Some(cost)
 }
 
-/// Returns the most expensive expressions that are accepted, after checking all that were generated.
-fn search(facts: &Facts) -> Vec<String> {
+/// Returns the 24 accepted expressions with the highest score, after checking all that were generated.
+fn search(facts: &Facts, score: impl Fn(&str, u64) -> u64) -> Vec<String> {
     let mut generator = Generator(0x9e37_79b9_7f4a_7c15);
     let mut scope = Scope::new(facts).unwrap();
     let mut best: Vec<(u64, String)> = Vec::new();
@@ -246,19 +260,21 @@ fn search(facts: &Facts) -> Vec<String> {
         if let Some(cost) = check(&source, &mut scope, facts)
             && !best.iter().any(|(_, known)| *known == source)
         {
-            best.push((cost, source));
-            best.sort_by_key(|(cost, _)| std::cmp::Reverse(*cost));
+            best.push((score(&source, cost), source));
+            best.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
             best.truncate(24);
         }
     }
-    assert!(best[0].0 > MAX_COST / 2, "the search found no expensive expression: {best:?}");
     best.into_iter().map(|(_, source)| source).collect()
 }
 
 #[test]
 fn evaluation_allocates_at_most_its_cost() {
     for facts in worst_facts() {
-        let best = search(&facts);
+        let best = search(&facts, |_, cost| cost);
+        let scope = Scope::new(&facts).unwrap();
+        let highest_cost = Expression::compile(&best[0]).unwrap().cost(&scope).unwrap();
+        assert!(highest_cost > MAX_COST / 2, "the search found no expensive expression: {best:?}");
         for one in &best {
             let (compiled, used) = compile_pod(&facts, std::slice::from_ref(one));
             assert!(used.bytes_max <= MAX_POD_BYTES, "{one}: {} bytes at once", used.bytes_max);
@@ -298,4 +314,33 @@ fn expression_over_a_limit_is_left_out_with_a_finding() {
         assert!(finding.message.contains(limit), "{}", finding.message);
         assert!(compiled.outcome.workload().unwrap().dialects.values().all(|part| part.items.is_empty()));
     }
+}
+
+/// Searches for expressions that take much time for their cost. Run with `--release --ignored --nocapture`.
+#[test]
+#[ignore = "measures time"]
+fn slowest_pod_takes_50_ms_of_one_processor() {
+    let mut slowest = (Duration::ZERO, String::new());
+    let mut most_bytes = 0;
+    for facts in worst_facts() {
+        let time_of_cost = |source: &str, cost: u64| {
+            let expression = Expression::compile(source).unwrap();
+            let mut scope = Scope::new(&facts).unwrap();
+            let started = Instant::now();
+            drop(expression.evaluate(&mut scope));
+            u64::try_from(started.elapsed().as_nanos()).unwrap() * 1_000 / cost
+        };
+        for one in search(&facts, time_of_cost).into_iter().chain(search(&facts, |_, cost| cost)) {
+            let profile = profile(std::slice::from_ref(&one));
+            let times = [(); 3].map(|()| {
+                let started = thread_time();
+                compile_with(&facts, &profile);
+                thread_time() - started
+            });
+            most_bytes = most_bytes.max(measure(|| drop(compile_with(&facts, &profile))).bytes_max);
+            slowest = slowest.max((times.into_iter().min().unwrap(), one));
+        }
+    }
+    println!("slowest pod: {:?}, most memory: {most_bytes} bytes; 64 times {}", slowest.0, slowest.1);
+    assert!(slowest.0 <= Duration::from_millis(50));
 }
