@@ -3,14 +3,18 @@
 //! They have the form of the Kubernetes objects that they come from, such as `pod.metadata.labels['app']`. They contain
 //! no environment variables, volumes or secrets.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+mod node;
+#[cfg(test)]
+pub(crate) mod tests;
 
-use ipnet::IpNet;
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::names::PodUid;
+
+pub use node::{NamespaceFacts, NamespaceMetadata, NodeFacts, NodeMetadata, NodeSpec, NodeStatus, Taint};
 
 /// The facts of one pod, without its addresses.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -149,85 +153,6 @@ pub struct PodStatus {
     pub disruption_target: Option<Timestamp>,
 }
 
-/// The facts of a namespace object.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct NamespaceFacts {
-    /// From `metadata`.
-    pub metadata: NamespaceMetadata,
-}
-
-/// From a namespace's `metadata`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct NamespaceMetadata {
-    /// The name.
-    pub name: String,
-    /// The labels.
-    pub labels: BTreeMap<String, String>,
-    /// The annotations, without the copy of the object that `kubectl apply` stores.
-    pub annotations: BTreeMap<String, String>,
-}
-
-/// The facts of a node object.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct NodeFacts {
-    /// From `metadata`.
-    pub metadata: NodeMetadata,
-    /// From `spec`.
-    pub spec: NodeSpec,
-    /// From `status`.
-    pub status: NodeStatus,
-}
-
-/// From a node's `metadata`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct NodeMetadata {
-    /// The name.
-    pub name: String,
-    /// The labels.
-    pub labels: BTreeMap<String, String>,
-}
-
-/// From a node's `spec`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct NodeSpec {
-    /// The address ranges of its pods.
-    #[serde(rename = "podCIDRs")]
-    pub pod_cidrs: Vec<IpNet>,
-    /// The taints. A cordoned node has `node.kubernetes.io/unschedulable`.
-    pub taints: Vec<Taint>,
-}
-
-/// One taint of a node.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Taint {
-    /// The key.
-    pub key: String,
-    /// The value, or empty.
-    pub value: String,
-    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
-    pub effect: String,
-    /// The time at which it was added. If Kubernetes does not report it, the time at which it was first observed.
-    pub time_added: Timestamp,
-}
-
-/// From a node's `status`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct NodeStatus {
-    /// The `InternalIP` addresses.
-    pub addresses: Vec<IpAddr>,
-}
-
-impl NodeFacts {
-    /// Returns the value of a label.
-    #[must_use]
-    pub fn label(&self, key: &str) -> Option<&str> {
-        self.metadata.labels.get(key).map(String::as_str)
-    }
-}
-
 impl PodFacts {
     /// Returns true if the pod is the mirror of a static pod.
     #[must_use]
@@ -275,71 +200,5 @@ impl PodFacts {
                 name.get(..63).unwrap_or(name).trim_end_matches(['-', '.'])
             }
         }
-    }
-}
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// Returns the facts of a minimal pod. Tests set the fields that they need.
-    pub(crate) fn facts(namespace: &str, name: &str) -> Facts {
-        Facts {
-            pod: PodFacts {
-                origin: PodOrigin::Client,
-                metadata: PodMetadata {
-                    name: name.to_owned(),
-                    namespace: namespace.to_owned(),
-                    uid: PodUid::try_from(format!("uid-{namespace}-{name}")).unwrap(),
-                    labels: BTreeMap::new(),
-                    annotations: BTreeMap::new(),
-                    creation_timestamp: "2026-01-05T08:00:00Z".parse().unwrap(),
-                    deletion_timestamp: None,
-                    controller: None,
-                },
-                spec: PodSpec {
-                    service_account_name: Some("default".to_owned()),
-                    image: "registry.example/app:1".to_owned(),
-                    ..PodSpec::default()
-                },
-                status: PodStatus::default(),
-            },
-            namespace: NamespaceFacts {
-                metadata: NamespaceMetadata {
-                    name: namespace.to_owned(),
-                    labels: BTreeMap::new(),
-                    annotations: BTreeMap::new(),
-                },
-            },
-            node: None,
-        }
-    }
-
-    #[test]
-    fn shortest_matching_toleration_applies() {
-        let mut pod = facts("default", "web").pod;
-        let taint = Taint {
-            key: "k".into(),
-            value: String::new(),
-            effect: "NoExecute".into(),
-            time_added: Timestamp::UNIX_EPOCH,
-        };
-        assert_eq!(pod.tolerated_seconds(&taint), Some(0));
-        let tolerate =
-            |seconds| Toleration { key: Some("k".into()), value: None, effect: None, toleration_seconds: seconds };
-        pod.spec.tolerations = vec![tolerate(None)];
-        assert_eq!(pod.tolerated_seconds(&taint), None);
-        pod.spec.tolerations = vec![tolerate(None), tolerate(Some(30)), tolerate(Some(10))];
-        assert_eq!(pod.tolerated_seconds(&taint), Some(10));
-    }
-
-    #[test]
-    fn only_stateful_set_pods_have_an_ordinal() {
-        let mut pod = facts("default", "db-3").pod;
-        assert_eq!(pod.ordinal(), None);
-        pod.metadata.controller = Some(Controller { kind: "StatefulSet".into(), name: "db".into(), uid: "u".into() });
-        assert_eq!(pod.ordinal(), Some(3));
-        pod.metadata.controller = Some(Controller { kind: "ReplicaSet".into(), name: "db".into(), uid: "u".into() });
-        assert_eq!(pod.ordinal(), None);
     }
 }
