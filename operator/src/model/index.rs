@@ -24,6 +24,7 @@ use podmeta_metadata::profile::KeyRef;
 use compilation::CompileFn;
 pub use compilation::{CompileBatch, CompiledPods};
 use entries::{NamespaceEntry, NodeEntry, PodEntry};
+use mirror_pods::Claims;
 use pending::PendingPods;
 
 use super::compiled_pod::{CompiledPod, PodUpdate, ProfileKey};
@@ -37,8 +38,8 @@ pub struct Index {
     compile_fn: CompileFn,
     /// The pods, by the UID of their object.
     pods: HashMap<PodUid, PodEntry>,
-    /// The mirror pods that claim to have a UID in the container runtime.
-    claimants: HashMap<PodUid, BTreeSet<PodUid>>,
+    /// The UIDs in the container runtime that mirror pods claim to have.
+    claims: Claims,
     namespaces: HashMap<String, NamespaceEntry>,
     nodes: HashMap<String, NodeEntry>,
     /// Sorted by name: a finding names the first of several equally strict policies.
@@ -74,7 +75,7 @@ impl Index {
                 compile(facts, profiles, policies, sources, settings)
             },
             pods: HashMap::new(),
-            claimants: HashMap::new(),
+            claims: Claims::new(),
             namespaces: HashMap::new(),
             nodes: HashMap::new(),
             policies: Vec::new(),

@@ -56,9 +56,10 @@ impl Index {
         self.remove_node_if_empty(&node);
         if let Some(compiled) = compiled {
             self.update_pods_by_profile(uid, Some(&compiled), None);
-            self.deleted_pods.push(PodUpdate { pod: facts.runtime_uid().clone(), node, compiled: None });
+            let update = PodUpdate { pod: facts.runtime_uid().clone(), node: node.clone(), compiled: None };
+            self.deleted_pods.push(update);
         }
-        self.remove_claim(uid, &facts);
+        self.remove_claim(uid, &facts, &node);
     }
 
     /// Sets the facts of a namespace, or removes them with `None`.

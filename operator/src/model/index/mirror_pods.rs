@@ -1,10 +1,15 @@
 //! Mirror pods. Agents know a static pod by the UID in the annotation of its mirror pod. Everyone who may create a mirror
 //! pod chooses that UID, so it is only a claim: a mirror pod whose UID another pod has is not sent to its agent.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
 use podmeta_metadata::facts::{PodFacts, PodOrigin};
 use podmeta_metadata::names::PodUid;
 
 use super::{Index, PodUpdate};
+
+/// The mirror pods that claim a UID, by UID and node.
+pub(super) type Claims = HashMap<PodUid, BTreeMap<String, BTreeSet<PodUid>>>;
 
 /// Returns the UID that a mirror pod claims.
 fn claimed_uid(facts: &PodFacts) -> Option<&PodUid> {
@@ -26,41 +31,49 @@ impl Index {
     pub(super) fn has_own_uid(&self, uid: &PodUid) -> bool {
         let Some(pod) = self.pods.get(uid) else { return false };
         let Some(claimed) = claimed_uid(&pod.facts) else { return true };
-        let claimants = self.claimants.get(claimed).into_iter().flatten();
-        let mut rivals = claimants.filter(|other| *other != uid).filter_map(|other| self.pods.get(other));
         let is_taken = claimed != uid && self.pods.contains_key(claimed);
-        !is_taken && !rivals.any(|rival| rival.node == pod.node)
+        !is_taken && self.claimants(claimed, &pod.node).is_none_or(|claimants| claimants.len() == 1)
     }
 
     /// Records the claim of a pod that was added, and withdraws the mirror pods that lose their UID by it.
     pub(super) fn add_claim(&mut self, uid: &PodUid) {
-        let claimed = self.pods.get(uid).and_then(|pod| claimed_uid(&pod.facts)).cloned();
+        let Some(pod) = self.pods.get(uid) else { return };
+        let (claimed, node) = (claimed_uid(&pod.facts).cloned(), pod.node.clone());
         if let Some(claimed) = &claimed {
-            self.claimants.entry(claimed.clone()).or_default().insert(uid.clone());
+            let nodes = self.claims.entry(claimed.clone()).or_default();
+            nodes.entry(node.clone()).or_default().insert(uid.clone());
         }
-        self.check_claimants(uid, claimed.as_ref());
+        self.check_claims(uid, claimed.as_ref(), &node);
     }
 
-    /// Removes the claim of a pod that was removed. Other mirror pods may have their UID to themselves now.
-    pub(super) fn remove_claim(&mut self, uid: &PodUid, facts: &PodFacts) {
+    /// Removes the claim of a pod that was removed. Another mirror pod may have its UID to itself now.
+    pub(super) fn remove_claim(&mut self, uid: &PodUid, facts: &PodFacts, node: &str) {
         let claimed = claimed_uid(facts);
         if let Some(claimed) = claimed
-            && let Some(claimants) = self.claimants.get_mut(claimed)
+            && let Some(nodes) = self.claims.get_mut(claimed)
         {
-            claimants.remove(uid);
-            if claimants.is_empty() {
-                self.claimants.remove(claimed);
+            if let Some(claimants) = nodes.get_mut(node) {
+                claimants.remove(uid);
+            }
+            nodes.retain(|_, claimants| !claimants.is_empty());
+            if nodes.is_empty() {
+                self.claims.remove(claimed);
             }
         }
-        self.check_claimants(uid, claimed);
+        self.check_claims(uid, claimed, node);
     }
 
-    /// Marks the mirror pods that claim one of two UIDs for compilation. One that lost its UID is withdrawn at once, so that
-    /// agents get its deletion before the pod that has the UID now.
-    fn check_claimants(&mut self, uid: &PodUid, claimed: Option<&PodUid>) {
-        let uids = [Some(uid), claimed].into_iter().flatten();
-        let claimants = uids.filter_map(|uid| self.claimants.get(uid)).flatten().cloned().collect::<Vec<_>>();
-        for claimant in claimants {
+    fn claimants(&self, claimed: &PodUid, node: &str) -> Option<&BTreeSet<PodUid>> {
+        self.claims.get(claimed)?.get(node)
+    }
+
+    /// Marks mirror pods for compilation after a pod with this UID and claim was added or removed. One that lost its UID is
+    /// withdrawn at once, so that agents get its deletion before the pod that has the UID now.
+    fn check_claims(&mut self, uid: &PodUid, claimed: Option<&PodUid>, node: &str) {
+        let everywhere = self.claims.get(uid).into_iter().flat_map(BTreeMap::values).flatten();
+        // Nothing changes for three or more: none of them has the UID.
+        let rivals = claimed.and_then(|claimed| self.claimants(claimed, node)).filter(|rivals| rivals.len() <= 2);
+        for claimant in everywhere.chain(rivals.into_iter().flatten()).cloned().collect::<Vec<_>>() {
             let has_own_uid = self.has_own_uid(&claimant);
             let Some(pod) = self.pods.get_mut(&claimant) else { continue };
             if !has_own_uid && pod.compiled.take().is_some() {
