@@ -7,6 +7,7 @@ mod instance;
 mod items;
 mod limits;
 mod outcome;
+mod size;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,7 @@ use crate::names::AccountId;
 use crate::options::{Limits, MetadataOptions, ProcessUsers};
 use crate::policy::{EffectivePolicy, Policy, StaticPods, UnmatchedPods};
 use crate::profile::{InstanceSpec, KeyRef, Profile};
-use crate::workload::{IdentityDocuments, PodRef, Workload};
+use crate::workload::{IdentityDocuments, MAX_WORKLOAD_BYTES, PodRef, Workload};
 
 pub use outcome::{DenialReason, Denied, Outcome, PodView};
 
@@ -92,7 +93,24 @@ pub fn compile<P: Borrow<Profile>>(
         return Compiled { outcome: without_profile(facts, &rules, settings), findings };
     };
     let outcome = Compilation { facts, profile, rules, sources, settings, findings: &mut findings, scope: None }.run();
+    let outcome = deny_if_too_large(facts, profile, outcome, &mut findings);
     Compiled { outcome, findings }
+}
+
+/// Denies a pod whose workload is longer than [`MAX_WORKLOAD_BYTES`], with a finding.
+fn deny_if_too_large(facts: &Facts, profile: &Profile, outcome: Outcome, findings: &mut Vec<Finding>) -> Outcome {
+    let Some(field) = outcome.workload().and_then(size::largest_field_if_too_large) else { return outcome };
+    let pod = &facts.pod.metadata.name;
+    findings.push(Finding {
+        profile: Some(profile.object.clone()),
+        field: field.to_owned(),
+        reason: FindingReason::WorkloadTooLarge,
+        message: format!(
+            "pod {pod} is denied: its data takes more than {MAX_WORKLOAD_BYTES} bytes, and most are of this field"
+        ),
+    });
+    let message = format!("its data takes more than {MAX_WORKLOAD_BYTES} bytes, and most are of {field}");
+    Outcome::Denied(Denied { pod: pod_ref(facts), reason: DenialReason::of_profile(profile.object.clone(), message) })
 }
 
 /// Returns the matching profile with the highest priority, then the oldest, then the first by name.

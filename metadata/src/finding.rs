@@ -34,6 +34,10 @@ pub enum FindingReason {
     ItemUnavailable,
     /// An item would be both a leaf and a directory. It is left out.
     ItemMisplaced,
+    /// A pod has more tags than the dialect allows. The others are left out.
+    TooManyTags,
+    /// The compiled pod is larger than an agent holds for one pod; the pod is denied.
+    WorkloadTooLarge,
     /// The dialect does not allow a label's key in a tag. The tag is left out.
     TagDropped,
     /// Compiling the pod failed by an error of podmeta; the pod is denied.

@@ -133,6 +133,9 @@ pub trait Protocol: Sync {
     /// Returns the first path segments that no item of a profile may have.
     fn reserved_names(&self) -> &'static [&'static str];
 
+    /// Returns the maximum number of tags of an instance.
+    fn max_tags(&self) -> usize;
+
     /// Checks the key of an instance tag.
     ///
     /// # Errors

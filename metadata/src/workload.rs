@@ -17,6 +17,10 @@ use crate::options::{Limits, MetadataOptions, ProcessUsers};
 use crate::profile::{KeyRef, LifeCycle, Network, ProfileRef, PublicKey, VendorData};
 use crate::role::Role;
 
+/// Maximum length of the JSON of a workload, in bytes. The operator denies a pod with a longer one. The documented limits of
+/// user data, items and tags fit. 250 such pods of a node take 32 MiB.
+pub const MAX_WORKLOAD_BYTES: usize = 128 * 1024;
+
 /// A compiled pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -7,6 +7,7 @@ mod instance;
 mod items;
 mod limits;
 mod policies;
+mod size;
 mod static_pods;
 mod tags;
 mod user_data;

@@ -116,6 +116,11 @@ impl Protocol for Ec2 {
         &placement::RESERVED_NAMES
     }
 
+    /// Source: EC2 user guide, "Tag your Amazon EC2 resources", tag restrictions.
+    fn max_tags(&self) -> usize {
+        50
+    }
+
     /// Source: EC2 user guide, "View tags for your EC2 instances using instance metadata".
     fn check_tag_key(&self, key: &str) -> Result<(), InvalidValue> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "+-=.,_:@".contains(c);

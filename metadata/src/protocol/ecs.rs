@@ -123,6 +123,11 @@ impl Protocol for Ecs {
         &placement::RESERVED_NAMES
     }
 
+    /// Source: <https://www.alibabacloud.com/help/en/resource-management/latest/limits>, limits on tags; ECS `AddTags`.
+    fn max_tags(&self) -> usize {
+        20
+    }
+
     /// Source: ECS TagResources. Keys with `/`, `%` or white space are excluded too: a key is one path segment.
     fn check_tag_key(&self, key: &str) -> Result<(), InvalidValue> {
         let allowed = |c: char| !c.is_control() && !c.is_whitespace() && !"/%?#\\".contains(c);

@@ -246,6 +246,8 @@ fn is_restriction(reason: FindingReason) -> bool {
         | FindingReason::UserDataUnavailable
         | FindingReason::ItemUnavailable
         | FindingReason::ItemMisplaced
+        | FindingReason::TooManyTags
+        | FindingReason::WorkloadTooLarge
         | FindingReason::InternalError => true,
         // A conflict has its own condition. Most labels are not valid tag keys.
         FindingReason::Conflicted | FindingReason::TagDropped => false,

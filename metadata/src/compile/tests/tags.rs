@@ -76,3 +76,43 @@ fn disabled_tags_are_absent_without_a_finding() {
     }
     assert_eq!(case.findings(), []);
 }
+
+/// Returns a pod with 4,000 labels, which sort after every static tag.
+fn with_many_labels(patterns: &[&str], static_tags: usize) -> Case {
+    let labels = (0..4000).map(|number| format!("l{number:04}")).collect::<Vec<_>>();
+    let labels = labels.iter().map(|key| (key.as_str(), "x")).collect::<Vec<_>>();
+    let fixed = (0..static_tags).map(|number| format!("Fixed{number:02}")).collect::<Vec<_>>();
+    let fixed = fixed.iter().map(|key| (key.as_str(), "y")).collect::<Vec<_>>();
+    tagged(&labels, patterns, &fixed)
+}
+
+#[test]
+fn tags_over_the_dialects_limit_are_left_out_with_a_finding() {
+    let case = with_many_labels(&["*"], 2);
+    for (dialect, max) in [(Dialect::Ec2, 50), (Dialect::Ecs, 20)] {
+        let tags = tags(&case, dialect);
+        assert_eq!((tags.len(), tags[0].0.as_str(), tags[2].0.as_str()), (max, "Fixed00", "l0000"), "{dialect}");
+    }
+    let compiled = case.compile();
+    let fields = compiled.findings.iter().map(|finding| (finding.field.as_str(), finding.reason));
+    assert_eq!(fields.collect::<Vec<_>>(), [("spec.tags", FindingReason::TooManyTags); 2]);
+    assert_eq!(compiled.findings[0].message, "ec2 allows 50 tags; 3952 tags of pod web are left out");
+}
+
+#[test]
+fn static_tags_take_precedence_up_to_the_dialects_limit() {
+    let case = with_many_labels(&["l0000"], 20);
+    assert_eq!((tags(&case, Dialect::Ec2).len(), tags(&case, Dialect::Ecs).len()), (21, 20));
+    assert!(tags(&case, Dialect::Ecs).iter().all(|(key, _)| key.starts_with("Fixed")));
+    let case = with_many_labels(&[], 21);
+    assert_eq!(tags(&case, Dialect::Ecs).len(), 20);
+    assert_eq!(case.findings(), [("spec.tags".to_owned(), FindingReason::TooManyTags)]);
+}
+
+#[test]
+fn finding_names_at_most_eight_forbidden_labels() {
+    let labels = (0..4000).map(|number| format!("app.example/l{number:04}")).collect::<Vec<_>>();
+    let labels = labels.iter().map(|key| (key.as_str(), "x")).collect::<Vec<_>>();
+    let message = tagged(&labels, &["*"], &[]).compile().findings.remove(0).message;
+    assert!(message.ends_with("app.example/l0007 and 3992 more"), "{message}");
+}
