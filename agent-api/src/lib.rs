@@ -11,6 +11,7 @@ use std::net::IpAddr;
 
 use podmeta_metadata::compile::Outcome;
 use podmeta_metadata::names::PodUid;
+use podmeta_metadata::workload::MAX_WORKLOAD_BYTES;
 use serde::{Deserialize, Serialize};
 
 pub use version::{Epoch, InvalidResourceVersion, ResourceVersion};
@@ -18,6 +19,9 @@ pub use version::{Epoch, InvalidResourceVersion, ResourceVersion};
 /// Path of the workloads of the agent's node: [`WorkloadList`]. With `?watch=1&resourceVersion=…` it returns a
 /// [`WatchEvent`] in each line.
 pub const WORKLOADS: &str = "/v1/workloads";
+
+/// The maximum length of a line of a watch, in bytes. The operator denies pods whose workload is longer than a fraction of it.
+pub const MAX_LINE_BYTES: usize = 8 * MAX_WORKLOAD_BYTES;
 
 /// The maximum number of concurrent requests on one connection.
 pub const MAX_CONCURRENT_STREAMS: u32 = 32;

@@ -16,6 +16,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use podmeta_agent_api::calls::CallError;
+use podmeta_metadata::workload::MAX_WORKLOAD_BYTES;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
@@ -27,8 +28,8 @@ use connect_limiter::ConnectLimiter;
 use https::limited_https_client;
 pub use https::{HttpsClient, https_client};
 
-/// Longest response in bytes: a list of 1,000 pods with 16 KiB of user data each.
-const MAX_RESPONSE_BYTES: usize = 32 * 1024 * 1024;
+/// Longest response in bytes: a list of 250 pods of the largest size, with their addresses.
+const MAX_RESPONSE_BYTES: usize = 256 * MAX_WORKLOAD_BYTES;
 
 /// The address of the operator and the files to authenticate both sides.
 #[derive(Clone, Debug)]

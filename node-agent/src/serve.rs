@@ -128,11 +128,13 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
     admin.serve(listener, &Acceptor::default(), stop.clone())?;
     if restored {
         tracing::info!("serving saved state until the operator is reachable");
-        admin.set_ready();
+        admin.set_ready(true);
     }
     let published = Arc::clone(&edge);
     tokio::spawn(key_file.refresh(move |keys| published.set_keys(keys)));
-    sync_runtime.spawn(sync::follow(Arc::clone(&sync_client), Arc::clone(&node), move || admin.set_ready()));
+    sync_runtime.spawn(sync::follow(Arc::clone(&sync_client), Arc::clone(&node), move |is_ready| {
+        admin.set_ready(is_ready);
+    }));
     sync_runtime.spawn(sync::report(sync_client, Arc::clone(&node), Arc::clone(&broker)));
     sync_runtime.spawn(sync::save(state_file.clone(), Arc::clone(&node), broker));
 

@@ -192,7 +192,7 @@ async fn run_when_synced(
     let mut synced = shared.synced();
     let is_synced = async { synced.wait_for(|synced| *synced).await.is_ok() };
     if stop.run_until_cancelled(is_synced).await == Some(true) {
-        admin.set_ready();
+        admin.set_ready(true);
         let (pods, profiles) = shared.read().index().counts();
         tracing::info!(pods, profiles, "cluster state is synced; serving agents");
         election.await;

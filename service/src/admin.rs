@@ -52,9 +52,9 @@ impl Admin {
         Arc::new(Self { registry, ready: AtomicBool::new(false) })
     }
 
-    /// Makes `/readyz` return 200.
-    pub fn set_ready(&self) {
-        self.ready.store(true, Ordering::Release);
+    /// Makes `/readyz` return 200, or 503.
+    pub fn set_ready(&self, is_ready: bool) {
+        self.ready.store(is_ready, Ordering::Release);
     }
 
     /// Returns the routes: `/healthz`, `/readyz`, `/metrics`.

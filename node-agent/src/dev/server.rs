@@ -56,7 +56,7 @@ impl DevServer {
         listeners.set(wanted).await?;
         let (admin, admin_address) = self.serve_admin(&stop).await?;
         println!("{}", self.report(&listeners, admin_address));
-        admin.set_ready();
+        admin.set_ready(true);
         let edge = Arc::clone(&self.edge);
         let key_refresh = tokio::spawn(self.state_dir.key_file().refresh(move |keys| edge.set_keys(keys)));
         let mut poll = tokio::time::interval(POLL_INTERVAL);

@@ -2,8 +2,10 @@
 
 mod events;
 mod follow;
+mod list;
 #[cfg(test)]
 mod mock;
+mod progress;
 mod report;
 
 use std::convert::Infallible;
@@ -44,7 +46,7 @@ pub(super) trait OperatorApi: Send + Sync + 'static {
 
 impl OperatorApi for OperatorClient {
     async fn list(&self) -> Result<WorkloadList, OperatorError> {
-        self.get_json(WORKLOADS).await
+        self.get_json(WORKLOADS).await.map(list::parse_items)
     }
 
     async fn watch(&self, from: &ResourceVersion) -> Result<WatchBody, OperatorError> {

@@ -1,11 +1,8 @@
 //! Decodes a watch stream: one JSON event per line, in frames of any size.
 
-use podmeta_agent_api::WatchEvent;
+use podmeta_agent_api::{MAX_LINE_BYTES, WatchEvent};
 
 use crate::operator_client::OperatorError;
-
-/// Longest line in bytes.
-const MAX_LINE_BYTES: usize = 1024 * 1024;
 
 /// Collects frames and returns the events of complete lines.
 #[derive(Debug, Default)]
@@ -19,17 +16,27 @@ impl EventDecoder {
     /// # Errors
     /// If a line is not an event or too long. The stream cannot be continued, because the event may be a deletion.
     pub(super) fn push(&mut self, frame: &[u8]) -> Result<Vec<WatchEvent>, OperatorError> {
-        self.incomplete.extend_from_slice(frame);
-        let Some(end) = self.incomplete.iter().rposition(|byte| *byte == b'\n') else {
-            if self.incomplete.len() > MAX_LINE_BYTES {
-                return Err(OperatorError::InvalidResponse("a line of the watch is too long".to_owned()));
-            }
-            return Ok(Vec::new());
-        };
-        let lines = self.incomplete.drain(..=end).collect::<Vec<_>>();
+        let complete = frame.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let (complete, rest) = frame.split_at_checked(complete).unwrap_or_default();
+        if complete.is_empty() {
+            self.incomplete.extend_from_slice(rest);
+            return check_length(&self.incomplete).map(|()| Vec::new());
+        }
+        let mut lines = std::mem::replace(&mut self.incomplete, rest.to_vec());
+        lines.extend_from_slice(complete);
+        lines.split(|byte| *byte == b'\n').try_for_each(check_length)?;
         let events = serde_json::Deserializer::from_slice(&lines).into_iter().collect::<Result<Vec<_>, _>>();
         events.map_err(|error| OperatorError::InvalidResponse(error.to_string()))
     }
+}
+
+fn check_length(line: &[u8]) -> Result<(), OperatorError> {
+    if line.len() > MAX_LINE_BYTES {
+        return Err(OperatorError::InvalidResponse(format!(
+            "a line of the watch is longer than {MAX_LINE_BYTES} bytes"
+        )));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -61,5 +68,8 @@ mod tests {
         let mut decoder = EventDecoder::default();
         assert!(decoder.push(&vec![b' '; MAX_LINE_BYTES]).unwrap().is_empty());
         assert!(decoder.push(b" ").is_err());
+        let mut complete = vec![b' '; MAX_LINE_BYTES + 1];
+        complete.push(b'\n');
+        assert!(EventDecoder::default().push(&complete).is_err());
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::operator_client::OperatorError;
 use crate::serve::NodeState;
 use crate::serve::sync::events::EventDecoder;
+use crate::serve::sync::progress::Progress;
 use crate::serve::sync::{OperatorApi, jittered};
 
 /// Longest time without a response or a frame. The operator sends a bookmark at least every 20 s.
@@ -25,22 +26,26 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(15);
 /// A watch that lasted longer than this resets the retry delay.
 const STABLE_WATCH: Duration = Duration::from_secs(10);
 
-/// Follows the operator. Calls `on_synced` after each list and at the start of each watch.
+/// Follows the operator. Calls `set_ready` when the readiness changes.
 pub(in crate::serve) async fn follow<A: OperatorApi>(
     api: Arc<A>,
     node: Arc<NodeState>,
-    on_synced: impl Fn() + Send + Sync,
+    set_ready: impl Fn(bool) + Send + Sync,
 ) -> Infallible {
-    let mut delay = MIN_RETRY_DELAY;
+    let (mut delay, mut progress) = (MIN_RETRY_DELAY, Progress::new(set_ready));
     loop {
         let started = Instant::now();
-        match list_and_watch(&*api, &node, &on_synced).await {
+        let result = list_and_watch(&*api, &node, &mut progress).await;
+        progress.end_attempt(&result);
+        match result {
             Ok(()) => tracing::debug!("the operator ended the watch; reconnecting"),
             Err(OperatorError::VersionExpired) => {
                 tracing::info!("watch expired (410); relisting");
                 node.request_list();
                 // A 410 is not a failure, so the watch restarts at once unless the list fails too.
-                if list(&*api, &node, &on_synced).await.is_ok() {
+                let listed = list(&*api, &node, &mut progress).await;
+                progress.end_attempt(&listed);
+                if listed.is_ok() {
                     continue;
                 }
             }
@@ -56,23 +61,28 @@ pub(in crate::serve) async fn follow<A: OperatorApi>(
 async fn list_and_watch<A: OperatorApi>(
     api: &A,
     node: &NodeState,
-    on_synced: &(impl Fn() + Sync),
+    progress: &mut Progress<impl Fn(bool)>,
 ) -> Result<(), OperatorError> {
     if node.version().is_none() {
-        list(api, node, on_synced).await?;
+        list(api, node, progress).await?;
     }
     let Some(version) = node.version() else { return Ok(()) };
     let watch = timeout(WATCH_TIMEOUT, api.watch(&version)).await;
     let mut body = watch.unwrap_or(Err(OperatorError::Timeout))?;
-    on_synced();
+    progress.record_watch();
     let mut decoder = EventDecoder::default();
     loop {
         let frame = timeout(WATCH_TIMEOUT, body.frame()).await.map_err(|_| OperatorError::Timeout)?;
         let Some(frame) = frame else { return Ok(()) };
         let Ok(data) = frame?.into_data() else { continue };
         match decoder.push(&data) {
-            Ok(events) => node.apply_events(events),
+            Ok(events) if events.is_empty() => {}
+            Ok(events) => {
+                node.apply_events(events);
+                progress.record_advance();
+            }
             Err(error) => {
+                // The same version would send the same event again.
                 node.request_list();
                 return Err(error);
             }
@@ -80,9 +90,13 @@ async fn list_and_watch<A: OperatorApi>(
     }
 }
 
-async fn list<A: OperatorApi>(api: &A, node: &NodeState, on_synced: &(impl Fn() + Sync)) -> Result<(), OperatorError> {
+async fn list<A: OperatorApi>(
+    api: &A,
+    node: &NodeState,
+    progress: &mut Progress<impl Fn(bool)>,
+) -> Result<(), OperatorError> {
     let list = timeout(WATCH_TIMEOUT, api.list()).await.unwrap_or(Err(OperatorError::Timeout))?;
     node.apply_list(list);
-    on_synced();
+    progress.record_advance();
     Ok(())
 }

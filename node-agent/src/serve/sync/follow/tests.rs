@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use podmeta_agent_api::{WatchChange, WorkloadItem};
@@ -8,24 +8,32 @@ use super::*;
 use crate::serve::SavedState;
 use crate::serve::fixture::{added, denied_item, event, list as workload_list, node_state, pod_uid};
 use crate::serve::sync::mock::{Call, MockOperator, MockResponse, frame, unavailable};
+use crate::serve::sync::progress::MAX_FUTILE_ATTEMPTS;
 
 /// A node that follows an operator with these responses.
 struct Follower {
     node: Arc<NodeState>,
     calls: UnboundedReceiver<Call>,
-    synced: Arc<AtomicUsize>,
+    /// The changes of the readiness.
+    ready: Arc<Mutex<Vec<bool>>>,
 }
 
 impl Follower {
     fn start(responses: impl IntoIterator<Item = MockResponse>) -> Self {
+        Self::restart(SavedState::default(), responses)
+    }
+
+    fn restart(saved: SavedState, responses: impl IntoIterator<Item = MockResponse>) -> Self {
         let (api, calls) = MockOperator::new(responses);
-        let (node, synced) = (node_state(SavedState::default()), Arc::new(AtomicUsize::new(0)));
-        let counter = Arc::clone(&synced);
-        let on_synced = move || {
-            counter.fetch_add(1, Ordering::Relaxed);
-        };
-        tokio::spawn(follow(api, Arc::clone(&node), on_synced));
-        Self { node, calls, synced }
+        let (node, ready) = (node_state(saved), Arc::new(Mutex::new(Vec::new())));
+        let changes = Arc::clone(&ready);
+        tokio::spawn(follow(api, Arc::clone(&node), move |is_ready| changes.lock().unwrap().push(is_ready)));
+        Self { node, calls, ready }
+    }
+
+    /// Returns the changes of the readiness.
+    fn ready(&self) -> Vec<bool> {
+        self.ready.lock().unwrap().clone()
     }
 
     async fn next_call(&mut self) -> Call {
@@ -58,7 +66,7 @@ async fn list_is_followed_by_a_watch_from_its_version() {
     while follower.pods() != ["a", "b"] {
         changes.changed().await.unwrap();
     }
-    assert_eq!(follower.synced.load(Ordering::Relaxed), 2, "after the list and at the start of the watch");
+    assert_eq!(follower.ready(), [true]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,7 +123,7 @@ async fn failed_lists_are_retried_with_doubling_delays_up_to_the_maximum() {
         assert!(delay >= max / 2 && delay <= max + Duration::from_millis(1), "{delay:?} of {max:?}");
         last = at;
     }
-    assert_eq!(follower.synced.load(Ordering::Relaxed), 0);
+    assert_eq!(follower.ready(), [false; 0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -126,4 +134,75 @@ async fn deleted_pod_is_removed_and_a_pod_that_was_never_listed_is_unknown() {
     follower.expect(&["list", "watch e1:3", "watch e1:4"]).await;
     assert_eq!(follower.pods(), [""; 0]);
     assert_eq!((follower.node.find("shop/a"), follower.node.find("shop/b")), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_long_event_relists_and_applies_what_follows() {
+    let long = "x".repeat(podmeta_agent_api::MAX_LINE_BYTES + 1);
+    for line in [long.clone(), long + "\n"] {
+        let deleted = frame(&[event(10, WatchChange::Deleted { uid: pod_uid("b") })]);
+        let mut follower = Follower::start([
+            MockResponse::List(workload_list(3, pods(&["a", "b"]))),
+            MockResponse::OpenWatch(vec![line.into()]),
+            MockResponse::List(workload_list(9, pods(&["a", "b"]))),
+            MockResponse::Watch(vec![deleted]),
+        ]);
+        follower.expect(&["list", "watch e1:3", "list", "watch e1:9", "watch e1:10"]).await;
+        assert_eq!((follower.pods(), follower.ready()), (vec!["a".to_owned()], vec![true]));
+    }
+}
+
+fn saved() -> SavedState {
+    SavedState { resource_version: Some("e1:3".parse().unwrap()), ..SavedState::default() }
+}
+
+fn invalid_response() -> MockResponse {
+    MockResponse::Error(OperatorError::InvalidResponse("not a list".to_owned()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn agent_is_not_ready_while_the_operator_answers_without_progress() {
+    let attempts = MAX_FUTILE_ATTEMPTS as usize;
+    let rejected = || {
+        MockResponse::Error(OperatorError::Rejected {
+            status: http::StatusCode::UNAUTHORIZED,
+            message: "no token".to_owned(),
+            leader: None,
+        })
+    };
+    let attempt: [(&str, fn() -> MockResponse); 3] = [
+        ("watch that ends at once", || MockResponse::Watch(Vec::new())),
+        ("watch that breaks at once", || MockResponse::BrokenWatch(Vec::new())),
+        ("watch that is rejected", rejected),
+    ];
+    for (case, response) in attempt {
+        let run = async |futile: usize| {
+            let bookmark = MockResponse::Watch(vec![frame(&[event(4, WatchChange::Bookmark)])]);
+            let mut follower = Follower::restart(saved(), (0..futile).map(|_| response()).chain([bookmark]));
+            follower.expect(&vec!["watch e1:3"; futile + 1]).await;
+            follower.expect(&["watch e1:4"]).await;
+            follower.ready()
+        };
+        assert!(!run(attempts - 1).await.contains(&false), "{case}");
+        assert!(run(attempts).await.ends_with(&[false, true]), "{case}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn agent_whose_lists_are_invalid_is_not_ready() {
+    let attempts = MAX_FUTILE_ATTEMPTS as usize;
+    let mut follower = Follower::start((0..attempts).map(|_| invalid_response()));
+    follower.expect(&vec!["list"; attempts + 1]).await;
+    assert_eq!(follower.ready(), [false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unavailable_operator_does_not_change_the_readiness() {
+    let attempts = 4 * MAX_FUTILE_ATTEMPTS as usize;
+    let unreachable = || MockResponse::Error(OperatorError::Unreachable("no route".to_owned()));
+    let timeout = || MockResponse::Error(OperatorError::Timeout);
+    let responses = (0..attempts).flat_map(|_| [unavailable(), unreachable(), timeout()]);
+    let mut follower = Follower::restart(saved(), responses);
+    follower.expect(&vec!["watch e1:3"; 3 * attempts + 1]).await;
+    assert_eq!(follower.ready(), [false; 0]);
 }

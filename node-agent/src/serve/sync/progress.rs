@@ -1,0 +1,76 @@
+//! Readiness: whether the node is in sync, or at least not stuck.
+
+use crate::operator_client::OperatorError;
+
+/// Number of attempts in a row that the operator answers without progress, after which the agent is not ready. With their
+/// backoff they take 20 to 40 seconds.
+pub(super) const MAX_FUTILE_ATTEMPTS: u32 = 5;
+
+/// Progress of the attempts to list and watch.
+pub(super) struct Progress<F> {
+    set_ready: F,
+    /// The last readiness that was reported.
+    is_ready: Option<bool>,
+    /// The number of attempts in a row that the operator answered without progress.
+    futile_attempts: u32,
+    /// True if this attempt has started a watch.
+    is_watching: bool,
+    /// True if this attempt has applied a list or an event.
+    has_advanced: bool,
+}
+
+impl<F: Fn(bool)> Progress<F> {
+    /// Reports changes of the readiness to `set_ready`. An agent without state is not ready until it has a list.
+    pub(super) fn new(set_ready: F) -> Self {
+        Self { set_ready, is_ready: None, futile_attempts: 0, is_watching: false, has_advanced: false }
+    }
+
+    /// Records that the operator accepted a watch from the version of this node.
+    pub(super) fn record_watch(&mut self) {
+        self.is_watching = true;
+        if self.futile_attempts < MAX_FUTILE_ATTEMPTS {
+            self.report(true);
+        }
+    }
+
+    /// Records that a list or an event was applied.
+    pub(super) fn record_advance(&mut self) {
+        self.has_advanced = true;
+        self.futile_attempts = 0;
+        self.report(true);
+    }
+
+    /// Ends an attempt. An operator that is unavailable changes nothing, so it blocks no rollout of the agents.
+    pub(super) fn end_attempt(&mut self, result: &Result<(), OperatorError>) {
+        let (is_watching, has_advanced) =
+            (std::mem::take(&mut self.is_watching), std::mem::take(&mut self.has_advanced));
+        let is_answered = is_watching || result.as_ref().err().is_some_and(is_answer);
+        if is_answered && !has_advanced {
+            self.futile_attempts = self.futile_attempts.saturating_add(1);
+        }
+        if self.futile_attempts == MAX_FUTILE_ATTEMPTS && self.is_ready != Some(false) {
+            tracing::error!(
+                attempts = MAX_FUTILE_ATTEMPTS,
+                "not ready: the operator responds, but no list or event can be applied; serving the last state"
+            );
+            self.report(false);
+        }
+    }
+
+    fn report(&mut self, is_ready: bool) {
+        if self.is_ready.replace(is_ready) != Some(is_ready) {
+            (self.set_ready)(is_ready);
+        }
+    }
+}
+
+/// Returns true if the error is in what the operator responded.
+fn is_answer(error: &OperatorError) -> bool {
+    match error {
+        OperatorError::Rejected { .. } | OperatorError::VersionExpired | OperatorError::InvalidResponse(_) => true,
+        OperatorError::File { .. }
+        | OperatorError::Unreachable(_)
+        | OperatorError::Timeout
+        | OperatorError::Status(_) => false,
+    }
+}
