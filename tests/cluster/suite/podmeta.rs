@@ -8,6 +8,7 @@ mod dev_server_parity;
 mod faulty_objects;
 mod fixtures;
 mod identity_documents;
+mod large_objects;
 mod mirror_pods;
 mod network_policies;
 mod outages;
