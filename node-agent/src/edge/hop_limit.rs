@@ -148,7 +148,7 @@ mod tests {
             assert_eq!(socket_limit(&stream), default, "a response without a token keeps the default");
             for (wanted, expected) in [(3, 3), (1, 1), (64, 1)] {
                 hop_limit.lower(HopLimit::try_from(wanted).unwrap());
-                stream.write_vectored(&[io::IoSlice::new(b"x")]).await.unwrap();
+                assert_eq!(stream.write_vectored(&[io::IoSlice::new(b"x")]).await.unwrap(), 1);
                 assert_eq!(socket_limit(&stream), expected, "after a token with hop limit {wanted}");
             }
             drop(stream);

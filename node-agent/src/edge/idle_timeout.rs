@@ -126,7 +126,7 @@ mod tests {
             tokio::time::sleep(IDLE_TIMEOUT / 2).await;
             stream.write_all(b"resp").await.unwrap();
             tokio::time::sleep(IDLE_TIMEOUT / 2).await;
-            stream.write_vectored(&[io::IoSlice::new(b"onse")]).await.unwrap();
+            assert_eq!(stream.write_vectored(&[io::IoSlice::new(b"onse")]).await.unwrap(), 4);
         }
         stream.read_u8().await.unwrap_err();
         assert_eq!(started.elapsed(), IDLE_TIMEOUT * 6);

@@ -7,7 +7,8 @@ use crate::kit::render_chart;
 
 /// Returns the object of a kind and name.
 fn object<'o>(objects: &'o [Value], kind: &str, name: &str) -> Result<&'o Value> {
-    let found = objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+    let has = |object: &Value, path: &str, text: &str| object.pointer(path).is_some_and(|value| value == text);
+    let found = objects.iter().find(|object| has(object, "/kind", kind) && has(object, "/metadata/name", name));
     found.with_context(|| format!("the chart renders no {kind} {name}"))
 }
 
@@ -15,19 +16,20 @@ fn object<'o>(objects: &'o [Value], kind: &str, name: &str) -> Result<&'o Value>
 fn pod_specs(objects: &[Value]) -> Result<[&Value; 2]> {
     let [operator, agent] =
         [object(objects, "Deployment", "podmeta-operator")?, object(objects, "DaemonSet", "podmeta-agent")?];
-    Ok([operator, agent].map(|workload| &workload["spec"]["template"]["spec"]))
+    Ok([operator, agent].map(|workload| workload.pointer("/spec/template/spec").unwrap_or(&Value::Null)))
 }
 
 /// Returns the namespaces of the Roles that allow a verb on Secrets; an empty name stands for a ClusterRole.
 fn secret_namespaces(objects: &[Value], verb: &str) -> Vec<String> {
     let allows = |object: &&Value| {
         let contains = |rule: &Value, field: &str, value: &str| {
-            rule[field].as_array().is_some_and(|values| values.iter().any(|found| found == value))
+            rule.get(field).and_then(Value::as_array).is_some_and(|values| values.iter().any(|found| found == value))
         };
-        let rules = object["rules"].as_array().into_iter().flatten();
+        let rules = object.get("rules").and_then(Value::as_array).into_iter().flatten();
         rules.into_iter().any(|rule| contains(rule, "resources", "secrets") && contains(rule, "verbs", verb))
     };
-    let namespace = |object: &Value| object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+    let namespace =
+        |object: &Value| object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default().to_owned();
     objects.iter().filter(allows).map(namespace).collect()
 }
 

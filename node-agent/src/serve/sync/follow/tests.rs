@@ -170,7 +170,8 @@ async fn agent_is_not_ready_while_the_operator_answers_without_progress() {
             leader: None,
         })
     };
-    let attempt: [(&str, fn() -> MockResponse); 3] = [
+    type Response = fn() -> MockResponse;
+    let attempt: [(&str, Response); 3] = [
         ("watch that ends at once", || MockResponse::Watch(Vec::new())),
         ("watch that breaks at once", || MockResponse::BrokenWatch(Vec::new())),
         ("watch that is rejected", rejected),
