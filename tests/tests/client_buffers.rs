@@ -86,6 +86,8 @@ fn longest_objects() -> Vec<Value> {
     let roles = ["ec2", "ecs"].map(|dialect| json!({"name": role, "dialect": dialect, "secret": {"name": "longest"}}));
     vec![
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}),
+        json!({"apiVersion": "podmeta.dev/v1alpha1", "kind": "MetadataPolicy", "metadata": {"name": "accounts"},
+            "spec": {"allowedAccountIds": ["9".repeat(20)]}}),
         json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": longest_name("o"), "labels": {
             "topology.kubernetes.io/region": label,
             "topology.kubernetes.io/zone": format!("{}a", &label[1..]),
@@ -147,7 +149,8 @@ fn responses_to_the_longest_pod_fit_into_the_buffers_of_clients() {
 fn items_and_listings_of_the_longest_pod_fit_into_the_buffers_of_clients() {
     let crawl = |dialect: Dialect| {
         let crawl = |directory: &str| json!({"crawl": directory, "with": "t"});
-        let steps = json!([{"token": {"as": "t"}}, crawl("/latest/meta-data/"), crawl("/latest/dynamic/")]);
+        let steps =
+            json!([{"token": {"as": "t"}}, crawl("/latest/meta-data/"), crawl("/latest/dynamic/instance-identity/")]);
         case(dialect, "Items and listings".to_owned(), AWS_C_AUTH_RESPONSE, &steps)
     };
     assert_pass(&Dialect::ALL.map(crawl));

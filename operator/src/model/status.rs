@@ -197,13 +197,12 @@ fn credentials_ready(observed: &ObservedProfile) -> NewCondition {
     let condition =
         |status, reason: &str, message: String| NewCondition::new(CREDENTIALS_READY, status, reason, message);
     if !observed.secret_errors.is_empty() {
-        let reason = if observed.secret_errors.iter().all(|error| error.is_usable) {
-            "SecretUnusable"
-        } else {
-            "SecretNotOptedIn"
-        };
         let errors = join(observed.secret_errors.iter().map(|secret| secret.error.to_string()));
-        return condition(ConditionStatus::False, reason, errors);
+        return if observed.secret_errors.iter().all(|error| error.is_usable) {
+            condition(ConditionStatus::False, "SecretUnusable", errors)
+        } else {
+            condition(ConditionStatus::False, "SecretNotOptedIn", errors)
+        };
     }
     let failures = observed.pods.iter().filter_map(|pod| match &pod.credentials {
         CredentialsState::Failed(error) => Some(format!("pod {}: {error}", pod.name)),
