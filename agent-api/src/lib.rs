@@ -20,7 +20,7 @@ pub use version::{Epoch, InvalidResourceVersion, ResourceVersion};
 /// [`WatchEvent`] in each line.
 pub const WORKLOADS: &str = "/v1/workloads";
 
-/// The maximum length of a line of a watch, in bytes. The operator denies pods whose workload is longer than a fraction of it.
+/// The maximum length of a line of a watch, in bytes: eight times the maximum length of a workload.
 pub const MAX_LINE_BYTES: usize = 8 * MAX_WORKLOAD_BYTES;
 
 /// The maximum number of concurrent requests on one connection.

@@ -74,8 +74,8 @@ impl Expression {
     /// Evaluates the expression. Returns `None` if the result is null. Subtracts its cost from what is left of the scope.
     ///
     /// # Errors
-    /// If the cost exceeds what is left, if evaluation fails, such as for a missing key, or if the result is not text, a
-    /// number, a Boolean or null.
+    /// If the cost exceeds the remaining cost of the scope, or evaluation fails, such as for a missing key. Also if the
+    /// result is not text, a number, a Boolean or null.
     pub fn evaluate(&self, scope: &mut Scope) -> Result<Option<String>, InvalidValue> {
         scope.spend(self.cost(scope)?)?;
         match Value::resolve(&self.tree, scope.variables()).map_err(|error| evaluation_error(&error))? {

@@ -63,22 +63,22 @@ impl Default for Settings {
 /// Treatment of account, region and zone of a profile in the signed identity document, if no policy has a list of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnlistedClaims {
-    /// They are not signed. The operator's rule: who may write a profile must not get a signature for any account.
+    /// They are not signed. The operator's rule: an author of profiles must not get a signature for any account.
     NotSigned,
-    /// They are signed. Dev mode's rule: its files belong to one user, and its key is trusted by nobody else.
+    /// They are signed. Dev mode's rule: files and key belong to one user.
     Signed,
 }
 
 /// A compiled pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compiled {
-    /// Data that the pod is served.
+    /// The data that the agent serves for the pod.
     pub outcome: Outcome,
     /// Findings to report on its profiles.
     pub findings: Vec<Finding>,
 }
 
-/// Compiles one pod. `profiles` may include profiles of other namespaces; they do not match.
+/// Compiles one pod. `profiles` may include profiles of other namespaces, which do not match.
 #[must_use]
 pub fn compile<P: Borrow<Profile>>(
     facts: &Facts,

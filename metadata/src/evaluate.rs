@@ -1,4 +1,4 @@
-//! Evaluates a request: the order of all checks, and so of all rejections, is here.
+//! Evaluates a request, in the one order of all checks and rejections.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
@@ -16,7 +16,7 @@ use crate::workload::Workload;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The pod that a connection belongs to.
+/// State of the pod that a connection belongs to.
 #[derive(Clone, Copy, Debug)]
 pub enum PodState<'p> {
     /// The pod was deleted, or the node does not know it yet.
@@ -39,7 +39,7 @@ pub struct EdgeChecks<'e> {
     pub rate_limited: bool,
     /// The hosts that the listener of the connection serves.
     pub host_rule: HostRule,
-    /// Returns the user ID of the client process, or `None` if it is not found. Called only if the pod restricts users.
+    /// Returns the user ID of the client process, or `None` if it is not found. Called only if the profile restricts users.
     pub process_owner: &'e dyn Fn() -> Option<u32>,
     /// Returns random bytes for a new token, or `None` if there are none. Called only if a token is issued.
     pub nonce: &'e dyn Fn() -> Option<Nonce>,
@@ -84,10 +84,11 @@ pub enum Decision<'t> {
 /// 5. owner of the client process (403)
 /// 6. dialect, endpoint or IPv6 off (403)
 /// 7. rest of the request head (400, 413)
-/// 8. token path: method, proxy, TTL
-/// 9. session token
-/// 10. method
+/// 8. token path: method (405), `X-Forwarded-For` (403), TTL (400), no random bytes (503)
+/// 9. session token (401; ECS without a token: 403)
+/// 10. method (EC2: 403, ECS: 405)
 /// 11. path (404)
+/// 12. `audience` of a signed document (ECS: 400)
 ///
 /// # Errors
 /// If a check fails. [`Protocol::rejection_response`] turns the rejection into a response.
@@ -208,7 +209,7 @@ fn serve_item<'p>(
     Ok(Decision::ServeItem { lookup, token_left, audience })
 }
 
-/// A header that may occur once is repeated.
+/// Error of a repeated header that may occur once.
 struct Repeated;
 
 /// Returns the value of a header that may occur once.

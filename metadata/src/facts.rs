@@ -160,7 +160,8 @@ impl PodFacts {
         matches!(self.origin, PodOrigin::Mirror { .. })
     }
 
-    /// Returns the UID that the container runtime knows: that of the static pod if the pod is a mirror.
+    /// Returns the UID of the pod in the container runtime: of the static pod if a mirror pod names a valid one, else of the
+    /// object.
     #[must_use]
     pub fn runtime_uid(&self) -> &PodUid {
         match &self.origin {

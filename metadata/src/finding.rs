@@ -13,14 +13,14 @@ pub struct Finding {
     pub field: String,
     /// The kind of finding.
     pub reason: FindingReason,
-    /// The message, in one line.
+    /// The message, on one line.
     pub message: String,
 }
 
 /// The kinds of findings. Their names are part of the API, as reasons of conditions and events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FindingReason {
-    /// Another profile of the same priority matches the pod and wins.
+    /// Another profile of the same priority matches the pod and applies.
     Conflicted,
     /// A policy made an option stricter.
     PolicyTightened,
@@ -36,11 +36,11 @@ pub enum FindingReason {
     ItemMisplaced,
     /// A pod has more tags than the dialect allows. The others are left out.
     TooManyTags,
-    /// The compiled pod is larger than an agent holds for one pod; the pod is denied.
+    /// The compiled pod is over [`MAX_WORKLOAD_BYTES`](crate::workload::MAX_WORKLOAD_BYTES). The pod is denied.
     WorkloadTooLarge,
     /// The dialect does not allow a label's key in a tag. The tag is left out.
     TagDropped,
-    /// Compiling the pod failed by an error of podmeta; the pod is denied.
+    /// Compiling the pod failed by an error of podmeta. The pod is denied.
     InternalError,
 }
 

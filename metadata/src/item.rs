@@ -8,7 +8,8 @@ use crate::names::{InvalidValue, check_text, text_type};
 pub const MAX_VALUE_BYTES: usize = 4096;
 
 text_type!(
-    /// A path below `meta-data/`: 1 to 8 segments of letters, digits and `-._:@+=,`.
+    /// A path below `meta-data/`: 1 to 8 segments of letters, digits and `-._:@+=,`, at most 253 bytes. Dot segments are
+    /// invalid.
     ItemPath,
     |text| {
         check_text(text, 1..=253, |c| c.is_ascii_alphanumeric() || "-._:@+=,/".contains(c), "letters, digits and -._:@+=,/")?;

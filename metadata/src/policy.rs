@@ -87,7 +87,7 @@ pub enum UnmatchedPods {
     Facts,
 }
 
-/// Metadata of static pods. No profile matches them: the API server knows only what a kubelet says about them.
+/// Metadata of static pods. No profile matches them, because a kubelet chooses their namespace and labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum StaticPods {
     /// 403 on every path.
@@ -253,8 +253,8 @@ impl<'p> EffectivePolicy<'p> {
         }
     }
 
-    /// Returns why the Secret with this name is forbidden, or `None` if it is allowed. The message does not depend on
-    /// whether the Secret exists.
+    /// Returns why the Secret with this name is forbidden, or `None` if it is allowed. The message does not reveal that the
+    /// Secret exists.
     #[must_use]
     pub fn forbids_secret(&self, name: &str) -> Option<String> {
         let forbids = |policy: &&Policy| {

@@ -177,7 +177,7 @@ impl LifeCycle {
     }
 }
 
-/// Network properties that Kubernetes does not have. An absent one is absent from the tree.
+/// Network properties that Kubernetes does not have. An absent one is absent from the tree, unless it has a default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Network {

@@ -60,9 +60,9 @@ pub struct TokenHeaders {
 /// The values of `Allow` in responses to OPTIONS.
 #[derive(Clone, Copy, Debug)]
 pub struct OptionsMethods {
-    /// For an item or a listing.
+    /// The methods of an item or a listing.
     pub item: &'static str,
-    /// For the token path.
+    /// The methods of the token path.
     pub token_path: &'static str,
 }
 

@@ -49,8 +49,8 @@ pub enum Rejection {
 pub struct RejectedRequest {
     /// The reason.
     pub rejection: Rejection,
-    /// The remaining lifetime of the request's token in seconds, or `None` if the request has no valid token or was
-    /// rejected before its token was checked.
+    /// The remaining lifetime of the request's token in seconds. `None` if the request has no valid token, or was rejected
+    /// before the check of its token.
     pub token_left: Option<u32>,
 }
 

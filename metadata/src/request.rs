@@ -15,7 +15,7 @@ pub const MAX_HEAD_BYTES: usize = 8 * 1024;
 /// Maximum length of a request body, in bytes; a longer one gets 413. Neither cloud reads request bodies.
 pub const MAX_BODY_BYTES: u64 = 1024;
 
-/// The path that issues session tokens. A slash may follow it. Other spellings of it do not issue tokens.
+/// The path that issues session tokens. One slash may follow it. Other spellings do not issue tokens.
 pub const TOKEN_PATH: &str = "/latest/api/token";
 
 /// Returns true for the token path, with or without a slash at its end. tmkms-light sends the slash.
@@ -46,13 +46,13 @@ pub struct Request<'r> {
     pub headers: &'r HeaderMap,
     /// The service address that the request was sent to, or that its listener stands for.
     pub service: IpAddr,
-    /// The last token that was sent on the connection.
+    /// The last valid token of the connection.
     pub session: &'r LastToken,
 }
 
 impl Request<'_> {
     /// Rejects a head that the HTTP library accepts but that a proxy could read differently: a Transfer-Encoding, an
-    /// absolute target, CONNECT. [`HostRule`](crate::host::HostRule) checks the Host.
+    /// absolute target, CONNECT. Also rejects a long body. [`HostRule`](crate::host::HostRule) checks the Host.
     ///
     /// # Errors
     /// [`Rejection::Malformed`], or [`Rejection::BodyTooLong`] if the body is too long.

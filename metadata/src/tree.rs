@@ -157,8 +157,8 @@ impl TreeBuilder {
         self.lines.insert(path.into(), (since, line.into()));
     }
 
-    /// Adds the items of a profile to every version. `link` has the addresses of `PodIp` and `PodIps` items. Skips items
-    /// that would make a path both a leaf and a directory.
+    /// Adds the items of a profile to every version. `link` has the addresses of `PodIp` and `PodIps` items. Skips an item
+    /// without an address, and one that would make a path both a leaf and a directory.
     pub fn items(&mut self, part: &DialectPart, link: &Link) {
         for (path, value) in &part.items {
             let place = format!("meta-data/{path}");

@@ -80,7 +80,7 @@ pub enum IdentityDocuments {
     /// Every dialect has its documents, signed by the operator.
     #[default]
     Signed,
-    /// The pod has none: the operator cannot vouch for its facts.
+    /// The pod has none, because the operator cannot verify its facts.
     Absent,
 }
 

@@ -57,7 +57,7 @@ impl KeyFile {
     }
 
     /// Reads the keys. Creates the first key, and rotates the current key if it is 24 hours old. Blocks while another
-    /// process does the same, so that all processes have the same keys.
+    /// process holds the lock of the file, so that all processes have the same keys.
     ///
     /// # Errors
     /// If the file cannot be read, parsed or written.

@@ -123,7 +123,7 @@ fn pod_metadata(metadata: &ObjectMeta, errors: &mut FieldErrors) -> Option<PodMe
 }
 
 /// Returns the creator of a pod. A kubelet may create only pods with the mirror annotation and its own node as controller.
-/// Source: `NodeRestriction` admission plugin. Each of the two makes a pod a mirror pod here, so none can be forgotten.
+/// Source: `NodeRestriction` admission plugin. Here each of the two alone makes a pod a mirror pod.
 fn origin(metadata: &ObjectMeta) -> PodOrigin {
     let annotation = metadata.annotations.iter().flatten().find(|(key, _)| *key == MIRROR_ANNOTATION);
     let mut owners = metadata.owner_references.iter().flatten();

@@ -1,6 +1,6 @@
 //! Parses YAML and JSON, with the line of each field.
 //!
-//! Scalars resolve as in `kubectl`: `yes` is true, `0777` is octal. An invalid document does not hide the next ones.
+//! Scalars resolve as in `kubectl`: `yes` is true, `0777` is octal. Parsing continues after an invalid document.
 
 mod scalar;
 

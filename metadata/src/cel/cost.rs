@@ -1,7 +1,7 @@
 //! Upper bound of the cost of an expression, from its syntax tree and the sizes of the facts.
 //!
-//! Cost is counted in bytes: those that an evaluation allocates, copies or compares, and a fixed amount for each node of the
-//! syntax tree, each value and each iteration. So it bounds memory and time. The crate shares values where it can; the bound
+//! Cost is counted in bytes that an evaluation allocates, copies or compares. Each node of the syntax tree, each value and
+//! each iteration adds a fixed amount. So the cost bounds memory and time. The crate shares values where it can; the bound
 //! does not rely on that, except that a comprehension appends to its list in place.
 
 use ::cel::common::ast::{

@@ -35,7 +35,7 @@ impl fmt::Display for Hidden {
     }
 }
 
-/// Returns the facts without those that are over a limit, and the latter.
+/// Returns the facts without those over a limit, and a list of the hidden ones.
 pub(super) fn visible(facts: &Facts) -> (Facts, Vec<Hidden>) {
     let mut limits = Limits { hidden: Vec::new() };
     let Facts { pod, namespace, node } = facts;

@@ -9,7 +9,7 @@ use crate::profile::InstanceSpec;
 use crate::role::Role;
 use crate::workload::SignedPlace;
 
-/// Returns the account: of the role's ARN, then of the profile, if they may be signed, else of the settings.
+/// Returns the first account that may be signed: of the role's ARN, of the profile, of the settings.
 pub(super) fn signed_account(
     role: Option<&Role>,
     spec: &InstanceSpec,
@@ -21,8 +21,8 @@ pub(super) fn signed_account(
     signed.next().or_else(|| settings.account.clone())
 }
 
-/// Returns the region: of the profile if it may be signed, else of the settings, else of the node. The profile's zone is
-/// signed if its region may be signed and the zone's name starts with it.
+/// Returns region and zone. Region: of the profile if it may be signed, else of the settings, else of the node. Zone: of
+/// the profile if its name starts with the region and the region may be signed, else of the node.
 pub(super) fn signed_place(
     facts: &Facts,
     spec: &InstanceSpec,

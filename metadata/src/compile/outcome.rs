@@ -68,7 +68,7 @@ pub struct Denied {
     pub reason: DenialReason,
 }
 
-/// Reason why a pod is denied, and the object to change.
+/// Reason why a pod is denied, and the profile to change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DenialReason {
     /// The reason, as one clause.
@@ -80,13 +80,13 @@ pub struct DenialReason {
 }
 
 impl DenialReason {
-    /// A reason that no profile matches.
+    /// Creates a reason that does not come from a profile, such as that none matches.
     #[must_use]
     pub fn without_profile(message: impl Into<String>) -> Self {
         Self { message: message.into(), profile: None }
     }
 
-    /// A reason that comes from this profile, or from a policy that restricts it.
+    /// Creates a reason that comes from this profile, or from a policy that restricts it.
     #[must_use]
     pub fn of_profile(profile: ProfileRef, message: impl Into<String>) -> Self {
         Self { message: message.into(), profile: Some(profile) }

@@ -23,10 +23,10 @@ pub(super) struct RequestOutcome<'r> {
     pub(super) duration: Duration,
 }
 
-/// Counts a request and logs it. Served tokens and credentials share at most one line a second, with their number
-/// ([`access_log`](crate::edge::access_log)). The log line of a rejection has the reason and what to change. Rejections of
-/// a pod are logged once a second, with the number of lines that were suppressed; at debug level, each one is logged.
-/// Requests over the rate limit are logged by [`log_rate_limited`], once a second.
+/// Counts a request and logs it. Served tokens and credentials of a pod share lines
+/// ([`access_log`](crate::edge::access_log)).
+/// The line of a rejection has the reason and the field to change. Rejections of a pod have one line a second, with the
+/// number of suppressed lines. At level debug, each one has a line. [`log_rate_limited`] logs requests over the rate limit.
 pub(super) fn record(
     edge: &Edge,
     connection: &EdgeConnection,
@@ -71,8 +71,8 @@ pub(super) fn record(
     }
 }
 
-/// Returns the number of suppressed lines if a rejection or failure of the pod may be logged now. One line of a pod is
-/// logged per second. `pod` is `None` for all unknown pods.
+/// Returns the number of suppressed lines, or `None` if a rejection or failure of the pod must not be logged now. Each pod
+/// has one line a second. `pod` is `None` for all unknown pods together.
 pub(super) fn admit_rejection(edge: &Edge, pod: Option<&EdgePod>) -> Option<u64> {
     let throttle = pod.map_or(&edge.unknown_pod_rejection_log, |pod| &*pod.rejection_log);
     throttle.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now())

@@ -42,7 +42,7 @@ struct CountedRequests {
 enum LineAction {
     /// Log it.
     Log,
-    /// It is counted. It is the first one: log the count at this time.
+    /// It is counted, as the first one: log the count at this time.
     LogCountAt(Instant),
     /// It is counted.
     None,

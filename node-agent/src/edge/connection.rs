@@ -51,7 +51,7 @@ pub struct SocketPair {
     pub tables: Arc<Path>,
 }
 
-/// The state that all requests of one connection share.
+/// The state of one connection, which its requests share.
 #[derive(Debug)]
 pub(super) struct EdgeConnection {
     pub(super) arrival: Arrival,
@@ -93,7 +93,7 @@ impl EdgeServer {
                     tracing::warn!(
                         pod = name,
                         limit,
-                        "closing connection: the pod has spec.limits.connections of its profile open"
+                        "closing connection: the limit of open connections is reached (spec.limits.connections)"
                     );
                 }
                 return;

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use podmeta_service::log_throttle::LogThrottle;
 
-/// Longest time that a request waits for the rate limit. A request that is rejected waits as long, so that a client
-/// that retries in a loop cannot keep the agent busy.
+/// Longest time that a request waits for the rate limit. A rejected request waits as long, so that a client that retries
+/// in a loop cannot keep the agent busy.
 pub(super) const MAX_WAIT: Duration = Duration::from_millis(100);
 
 /// A limit was exceeded.
@@ -57,7 +57,7 @@ struct ConnectionCount {
     eviction_throttle: LogThrottle,
 }
 
-/// Identifies a pod, or all unknown pods together, while one of its connections is open.
+/// Identifies a pod, or all unknown pods together. Unique while one of its connections is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PodKey(pub(super) usize);
 

@@ -1,6 +1,6 @@
-//! Byte budgets for the memory of connections: one for each pod, one for the agent. Each connection is charged for its
-//! state. Over the pod's budget, a connection of the pod is evicted: one with an unread response, else the oldest. Over
-//! the agent's budget, the pod with the largest charge loses connections first, so a pod that uses little keeps its own.
+//! Byte budgets for the memory of connections: one for each pod, one for the agent. The state of a connection determines its
+//! charge. Over the pod's budget, a connection of the pod is evicted: the oldest with an unread response, else the oldest.
+//! Over the agent's budget, the pod with the largest charge loses connections first.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -12,10 +12,10 @@ use futures_util::task::AtomicWaker;
 
 use crate::edge::limit::PodKey;
 
-/// Bytes that the connections of one pod may be charged. It suffices for 1,228 connections with a partial head.
+/// Maximum charge of the connections of one pod, in bytes. It suffices for 1,228 connections with a partial head.
 const POD_BUDGET: usize = 24 * 1024 * 1024;
 
-/// Bytes that all connections may be charged. With the rest of the agent it is below half of the chart's limit of
+/// Maximum charge of all connections, in bytes. With the rest of the agent it is below half of the chart's limit of
 /// 256 MiB.
 const AGENT_BUDGET: usize = 96 * 1024 * 1024;
 
@@ -65,7 +65,7 @@ struct Charge {
     eviction: Arc<Eviction>,
 }
 
-/// Tells a connection that it is evicted.
+/// Signals a connection that it is evicted.
 #[derive(Debug, Default)]
 pub(super) struct Eviction {
     evicted: AtomicBool,

@@ -14,8 +14,7 @@ const MAX_COPIED_BYTES: usize = 1024;
 
 /// A stream that can drop bytes that the client has not received.
 pub trait ResetOnClose {
-    /// Makes closing send a reset and drop all unsent bytes. Otherwise the kernel keeps them for a client that does not
-    /// read.
+    /// Closes with a reset, which drops all unsent bytes. Without it the kernel keeps them for a client that does not read.
     fn reset_on_close(&self);
 }
 

@@ -20,7 +20,7 @@ use crate::model::compiled_pod::CompiledPod;
 use crate::model::index::SecretUnavailable;
 use crate::model::state::OperatorState;
 
-/// Error of a rejected request.
+/// Reason why an agent's request for a pod's data is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BrokerError {
     /// The pod has no such role, user data or document.
@@ -71,7 +71,8 @@ pub fn credentials(
 /// Returns a pod's user data from a Secret.
 ///
 /// # Errors
-/// If the pod has no user data in this key of a Secret, or the value does not exist or is too long.
+/// If the pod has no user data in a Secret, this replica has another key of it, or the value does not exist or is too
+/// long.
 pub fn user_data(
     state: &OperatorState,
     pod: &CompiledPod,

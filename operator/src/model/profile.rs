@@ -11,7 +11,7 @@ use podmeta_crds::{json, profile};
 use podmeta_metadata::profile::{Profile, ProfileRef};
 use serde_json::{Value, json};
 
-/// A profile as the API server holds it.
+/// A profile object of the API server.
 #[derive(Debug)]
 pub struct ProfileObject {
     /// The profile and its generation.
@@ -22,12 +22,12 @@ pub struct ProfileObject {
     pub status: Option<MetadataProfileStatus>,
 }
 
-/// A valid spec.
+/// A valid spec, in the core's types and as text.
 #[derive(Clone, Debug)]
 pub struct ValidSpec {
     /// The parsed spec.
     pub profile: Profile,
-    /// The spec as text.
+    /// The generation, and the spec as ASCII JSON, in the form that the status holds.
     pub written: LastValid,
 }
 
@@ -38,7 +38,7 @@ pub struct InvalidSpec {
     pub errors: Vec<FieldError>,
     /// The last valid generation, if the status holds it.
     pub last_valid: Option<ValidSpec>,
-    /// A profile that selects the same pods and serves them nothing, or `None` if the selector is invalid.
+    /// A profile that selects the same pods and denies them, or `None` if the selector is invalid.
     pub deny_all: Option<Profile>,
 }
 

@@ -1,4 +1,4 @@
-//! The state as other tasks see it: they can read it and wait for changes, but only the reconcile task can write it.
+//! The state, shared with other tasks. They read it and wait for changes. Only the reconcile task writes it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -11,7 +11,7 @@ use crate::model::compiled_pod::ProfileKey;
 use crate::model::state::OperatorState;
 use crate::model::update::References;
 
-/// The state and what other tasks wait for.
+/// The state, and the notifications of its changes.
 #[derive(Debug)]
 pub struct SharedState {
     state: RwLock<OperatorState>,
@@ -46,13 +46,14 @@ impl SharedState {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether the state holds everything that existed when the operator started, and all pods are compiled.
+    /// Returns a receiver of true once the state holds everything that existed when the operator started, and all pods
+    /// are compiled.
     #[must_use]
     pub fn synced(&self) -> watch::Receiver<bool> {
         self.synced.subscribe()
     }
 
-    /// Returns the time of the last change of a node.
+    /// Returns a receiver of the time of the last change of a node's workloads.
     #[must_use]
     pub fn watch_node(&self, node: &str) -> watch::Receiver<Instant> {
         let mut watches = self.watches();
@@ -60,13 +61,13 @@ impl SharedState {
         sender.subscribe()
     }
 
-    /// Returns what profiles refer to, or `None` until all profiles are listed.
+    /// Returns a receiver of the objects that profiles refer to. The value is `None` until all profiles are listed.
     #[must_use]
     pub fn references(&self) -> watch::Receiver<Option<References>> {
         self.references.subscribe()
     }
 
-    /// Returns the profiles whose status the leader must check.
+    /// Returns the queue of the profiles whose status the leader must check.
     #[must_use]
     pub fn status_queue(&self) -> &StatusQueue {
         &self.status_queue

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use crate::credentials::{Credentials, CredentialsFailure};
 use crate::time::rfc3339;
 
-/// Returns an object with these members, in this order; an absent value is null.
+/// Returns an object with these members, in this order. An absent value is null.
 pub(super) fn object(members: &[(&str, Option<&str>)]) -> String {
     let lines = members.iter().map(|(key, value)| format!("  \"{key}\" : {}", serde_json::Value::from(*value)));
     format!("{{\n{}\n}}", lines.collect::<Vec<_>>().join(",\n"))

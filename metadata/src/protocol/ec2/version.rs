@@ -1,10 +1,10 @@
 //! The versions of EC2's tree: the first segment of a path, and the first version of each item.
-//! Source: listings of `/` and of every version captured from an instance in September 2026 (radkawar/stackd,
-//! `instances_metadata_matrix_handoff.json`); where they are silent, the category table of the EC2 user guide.
+//! Source: listings of `/` and of every version, captured from an instance in September 2026 (radkawar/stackd,
+//! `instances_metadata_matrix_handoff.json`). For items that they do not have: the category table of the EC2 user guide.
 
 use crate::tree::SinceVersion;
 
-/// All version prefixes, oldest first. `latest` is the newest.
+/// All version prefixes, oldest first. The last one is `latest`.
 pub const PREFIXES: [&str; 31] = [
     "1.0",
     "2007-01-19",
@@ -39,7 +39,7 @@ pub const PREFIXES: [&str; 31] = [
     "latest",
 ];
 
-/// Returns the version of a prefix.
+/// Returns the version of a prefix, or `None` if EC2 does not have it.
 #[must_use]
 pub fn parse(prefix: &str) -> Option<SinceVersion> {
     PREFIXES.iter().position(|known| *known == prefix).and_then(|at| u8::try_from(at).ok()).map(SinceVersion)

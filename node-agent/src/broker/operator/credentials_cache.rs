@@ -12,7 +12,7 @@ use super::FAILURE_AGE;
 use super::single_flight::SingleFlight;
 use crate::broker::IssuedCredentials;
 
-/// Age up to which credentials are returned without a refresh.
+/// Age up to which credentials are returned without a refresh. The age counts from the last refresh or its failure.
 const FRESH_AGE: Duration = Duration::from_secs(60);
 
 /// Age from which a request waits for the refresh, because the Secret may have changed.
@@ -70,7 +70,7 @@ impl CredentialsCache {
         self.lock().credentials.clone()
     }
 
-    /// Returns what to do for a request. Of concurrent requests for stale credentials, only the first one refreshes.
+    /// Returns the action for a request. Of concurrent requests for stale credentials, only the first one refreshes.
     pub(super) fn state(&self, now: Timestamp, instant: Instant) -> CacheState {
         let mut entry = self.lock();
         let age = entry.requested.map(|requested| instant.saturating_duration_since(requested));
@@ -89,7 +89,7 @@ impl CredentialsCache {
         }
     }
 
-    /// Returns the refresh in flight.
+    /// Returns the calls in flight: at most one refresh.
     pub(super) fn calls(&self) -> &SingleFlight<(), Result<IssuedCredentials, CredentialsFailure>> {
         &self.calls
     }

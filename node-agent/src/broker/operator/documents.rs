@@ -25,7 +25,7 @@ pub(super) struct DocumentCache {
     calls: SingleFlight<DocumentKey, DocumentResult>,
 }
 
-/// Pod, dialect and text of a document. The text contains the audience and the addresses.
+/// Pod, dialect and text of a document. The text contains everything that the operator signs, the audience included.
 type DocumentKey = (PodUid, Dialect, String);
 
 /// A signed document, or the error message.

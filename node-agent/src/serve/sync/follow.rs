@@ -19,14 +19,16 @@ use crate::serve::sync::{OperatorApi, jittered};
 /// Longest time without a response or a frame. The operator sends a bookmark at least every 20 s.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// First and longest retry delay. It doubles after each failure.
+/// Retry delay after a stable watch. Each further failure doubles it, so the first retry after the start waits 2 seconds.
 const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Longest retry delay. All delays are reduced by up to half at random.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(15);
 
 /// A watch that lasted longer than this resets the retry delay.
 const STABLE_WATCH: Duration = Duration::from_secs(10);
 
-/// Follows the operator. Calls `set_ready` when the readiness changes.
+/// Lists and watches the pods until the task is cancelled. Calls `set_ready` when the readiness changes.
 pub(in crate::serve) async fn follow<A: OperatorApi>(
     api: Arc<A>,
     node: Arc<NodeState>,

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 /// The list, with items that are not parsed yet.
 pub(super) type RawList = WorkloadList<Box<RawValue>>;
 
-/// The pod of an item.
+/// The pod of an item, for the log.
 #[derive(Deserialize)]
 struct PodOfItem {
     pod: PodRef,

@@ -1,9 +1,9 @@
-//! Readiness: whether the node is in sync, or at least not stuck.
+//! Readiness of the agent: it has a state, and attempts to follow the operator make progress.
 
 use crate::operator_client::OperatorError;
 
-/// Number of attempts in a row that the operator answers without progress, after which the agent is not ready. With their
-/// backoff they take 20 to 40 seconds.
+/// Number of attempts in a row without progress, with a response of the operator, after which the agent is not ready. The
+/// backoff between them is 15 to 29 seconds in total.
 pub(super) const MAX_FUTILE_ATTEMPTS: u32 = 5;
 
 /// Progress of the attempts to list and watch.

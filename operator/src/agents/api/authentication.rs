@@ -13,7 +13,7 @@ use crate::agents::connections::PeerConnection;
 use crate::agents::token_review::{AgentIdentity, AuthError};
 use crate::metrics::RejectedReason;
 
-/// An authenticated agent whose own pod exists on its node, which exists too.
+/// An authenticated agent. Its node exists, and its own pod is bound to that node.
 #[derive(Debug)]
 pub(super) struct Agent(pub(super) AgentIdentity);
 
@@ -68,7 +68,7 @@ async fn authenticate(parts: &Parts, api: &Api) -> Result<AgentIdentity, AuthErr
     api.reviewer.authenticate(token.ok_or(AuthError::NoToken)?, address).await
 }
 
-/// Returns the number of suppressed lines if a request without authentication may be logged now.
+/// Returns the number of suppressed lines, or `None` if a rejected request must not be logged now.
 fn admit_rejection(api: &Api) -> Option<u64> {
     api.rejection_log.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now())
 }

@@ -1,4 +1,5 @@
-//! Compiles pods of the index, without the index. A panic while one pod is compiled denies that pod only.
+//! Compiles pods from copies of the index's data, so that the index is not locked. A panic while one pod is compiled
+//! denies that pod only.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -31,7 +32,7 @@ pub(super) type CompileFn = fn(&Facts, &[&Profile], &[Policy], &Sources, &Settin
 /// Compiled pods, by the UID of their object. `None`: agents do not get the pod.
 pub type CompiledPods = Vec<(PodUid, Option<CompiledPod>)>;
 
-/// The inputs of pods that are compiled together. They do not change with the index.
+/// The inputs of pods that are compiled together: copies, which later changes of the index do not affect.
 #[derive(Debug)]
 pub struct CompileBatch {
     compile_fn: CompileFn,
@@ -46,8 +47,8 @@ struct CompileJob {
     uid: PodUid,
     pod: Arc<PodFacts>,
     addresses: Vec<IpAddr>,
-    /// `None` if agents do not get the pod: its namespace is not known yet (policies select by its labels), or it is a
-    /// mirror pod with the UID of another pod.
+    /// `None` if agents do not get the pod. Either its namespace is not known yet, whose labels policies select. Or it is
+    /// a mirror pod with the UID of another pod.
     namespace: Option<Arc<NamespaceInputs>>,
     node: Option<Arc<NodeFacts>>,
 }
@@ -92,7 +93,7 @@ impl NamespaceEntry {
 }
 
 impl CompileBatch {
-    /// Returns the pods of the batch.
+    /// Returns the UIDs of the pod objects of the batch.
     pub fn pods(&self) -> impl Iterator<Item = &PodUid> {
         self.jobs.iter().map(|job| &job.uid)
     }

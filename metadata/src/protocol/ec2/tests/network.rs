@@ -1,4 +1,4 @@
-//! Network properties that only few profiles set.
+//! Network properties of the profile: MAC address and prefixes.
 
 use super::{MAC, render};
 use crate::fixture::{Case, LATEST, listing, text};

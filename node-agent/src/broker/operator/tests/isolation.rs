@@ -1,4 +1,4 @@
-//! Calls of one pod against an operator on a loopback port, and what they mean for other pods.
+//! Calls of one pod to an operator on a loopback port, and their effect on other pods.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
