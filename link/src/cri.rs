@@ -25,7 +25,7 @@ use messages::{
 /// Timeout of one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Maximum length of a response in bytes. A node has at most a few hundred sandboxes.
+/// Maximum length of a response in bytes. A node has some hundred sandboxes.
 const MAX_RESPONSE_BYTES: usize = 16 * 1024 * 1024;
 
 /// A running pod sandbox.
@@ -61,7 +61,7 @@ impl Runtime {
     /// Returns the running sandboxes. A sandbox without a valid UID or ID is skipped.
     ///
     /// # Errors
-    /// If the runtime does not answer.
+    /// If the runtime does not respond.
     pub async fn running_sandboxes(&mut self) -> Result<Vec<Sandbox>> {
         let state = Some(PodSandboxStateValue { state: messages::SANDBOX_READY });
         let request = ListPodSandboxRequest { filter: Some(PodSandboxFilter { state }) };
@@ -80,7 +80,7 @@ impl Runtime {
     /// Returns the path of a sandbox's network namespace, or `None` if it uses the host's.
     ///
     /// # Errors
-    /// If the runtime does not answer, or does not report the namespaces of the sandbox.
+    /// If the runtime does not respond, or does not report the namespaces of the sandbox.
     pub async fn network_namespace(&mut self, sandbox: &SandboxId) -> Result<Option<PathBuf>> {
         let request = PodSandboxStatusRequest { pod_sandbox_id: sandbox.as_str().to_owned(), verbose: true };
         let path = PathAndQuery::from_static("/runtime.v1.RuntimeService/PodSandboxStatus");

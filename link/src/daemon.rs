@@ -1,4 +1,4 @@
-//! The link daemon of a node: keeps guards, CNI configuration and the links of all pods as they should be.
+//! The link daemon of a node: checks guards, CNI configuration and the links of all pods, and repairs them.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::netns::Netns;
 use crate::pod_link::{Outcome, primary};
 use crate::{agent_ns, guard, install, pod_link};
 
-/// Interval of checks. What another program removes is back after at most this time.
+/// Interval of checks. The daemon repairs what another program removes after at most this time.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Configuration of the daemon.
@@ -31,11 +31,11 @@ pub struct Config {
     pub settings: Settings,
 }
 
-/// Asserts the guards, makes the links of the pods that run already, and then keeps everything as it should be. Never
-/// returns. `is_ready` is called once, after the first complete pass.
+/// Adds the guards, makes the links of the pods that run already, and then repeats both at an interval. Returns only an
+/// error. Calls `is_ready` once, after the first complete pass.
 ///
 /// # Errors
-/// If the guards or the agent namespace cannot be made at the start. Later failures are logged and tried again.
+/// If the guards or the agent namespace cannot be made at the start. Later failures are logged and retried.
 pub async fn run(config: Config, is_ready: impl FnOnce()) -> Result<()> {
     let host = Netns::current().context("cannot open the node's network namespace")?;
     guard::ensure(&host).await?;
@@ -99,7 +99,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Makes the links of sandboxes that have none. A failure concerns one pod: it is logged once and tried again.
+    /// Makes the links of sandboxes that have none. A failure affects one pod only. It is logged once and retried.
     async fn make_links(&mut self, agent: &Netns) -> Result<()> {
         let sandboxes = self.runtime.running_sandboxes().await?;
         let linked = pod_link::list(agent).await?.into_iter().map(|alias| alias.sandbox.as_str().to_owned());

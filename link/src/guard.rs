@@ -1,4 +1,4 @@
-//! Guards of the node: forwarded traffic to the service addresses never leaves the node. Each guard holds alone, and
+//! Guards of the node: forwarded traffic to the service addresses never leaves the node. Each guard suffices alone, and
 //! neither has a list of pods. Traffic of the node's own processes passes.
 
 pub mod nft;

@@ -1,4 +1,4 @@
-//! Files of the node: the plugin's program and our CNI configuration.
+//! Files of the node: the plugin's program and podmeta's CNI configuration.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,14 +8,14 @@ use anyhow::{Context as _, Result};
 
 use crate::cni::conflist::{self, ConflistError, FILE_NAME, File, PLUGIN_TYPE, Settings};
 
-/// State of our CNI configuration after [`write_conflist`].
+/// State of podmeta's CNI configuration after [`write_conflist`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConflistState {
     /// It was up to date.
     Current,
     /// It was written.
     Written,
-    /// It does not exist, or was removed, for this reason.
+    /// It does not exist for this reason. A former one was removed.
     Absent(ConflistError),
 }
 
@@ -28,7 +28,7 @@ pub fn copy_plugin(program: &Path, directory: &Path) -> Result<()> {
     replace(&directory.join(PLUGIN_TYPE), &content, 0o755)
 }
 
-/// Makes our CNI configuration from the first valid one of the directory. Removes ours if there is none. Idempotent.
+/// Makes podmeta's CNI configuration from the first valid one of the directory. Removes it if there is none. Idempotent.
 ///
 /// # Errors
 /// If the directory cannot be read or written.
@@ -50,7 +50,7 @@ pub fn write_conflist(directory: &Path, settings: Settings) -> Result<ConflistSt
     }
 }
 
-/// Removes our CNI configuration. It is no error if it does not exist.
+/// Removes podmeta's CNI configuration. Succeeds if it does not exist.
 ///
 /// # Errors
 /// If the file cannot be removed.

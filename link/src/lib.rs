@@ -2,8 +2,8 @@
 //! Linux only: on other systems the crate is empty.
 //!
 //! A link is a veth pair. Its pod end, `imds0`, has routes to the service addresses. Its agent end is in the agent
-//! namespace, which owns these addresses. The alias of the agent end names the pod ([`alias`]); the kernel keeps this
-//! state, no file does.
+//! namespace, which owns these addresses. The alias of the agent end names the pod ([`alias`]). The kernel keeps this
+//! state, in no file.
 #![cfg(target_os = "linux")]
 
 pub mod agent_ns;

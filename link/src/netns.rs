@@ -69,7 +69,7 @@ impl Netns {
     /// Returns the identity.
     ///
     /// # Errors
-    /// If the file has no metadata. Open files have.
+    /// If the kernel cannot read the metadata of the file.
     pub fn id(&self) -> io::Result<NetnsId> {
         let metadata = self.0.metadata()?;
         Ok(NetnsId { device: metadata.dev(), inode: metadata.ino() })

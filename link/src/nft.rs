@@ -1,4 +1,4 @@
-//! Tables of nftables: written in one transaction, without the `nft` program.
+//! Tables of nftables: written in one transaction, without the program `nft`.
 
 pub(crate) mod expression;
 mod transport;
@@ -69,7 +69,7 @@ pub(crate) fn ensure(netns: &Netns, table: &Table) -> io::Result<usize> {
     Ok(1)
 }
 
-/// Removes a table. It is no error if it does not exist.
+/// Removes a table. Succeeds if it does not exist.
 pub(crate) fn remove(netns: &Netns, name: &str) -> io::Result<()> {
     transport::commit(&transport::open(netns)?, vec![create(name), delete(name)])
 }

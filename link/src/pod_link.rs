@@ -33,12 +33,12 @@ pub enum Outcome {
     Made,
 }
 
-/// Makes the link of a pod, unless it is complete. Idempotent. The pod cannot send before its end is set up, which is the
-/// last step: until then the kernel already knows whose link it is.
+/// Makes the link of a pod, unless it is complete. Idempotent. The last step sets up the pod's end, so the link has its
+/// alias before the pod can send.
 ///
 /// # Errors
-/// If the pod uses the host's or the agent namespace, if something else in the pod uses a service address
-/// ([`Conflict`]), or if the kernel rejects a step. The message names the step.
+/// If the pod uses the host's or the agent namespace, or something else in the pod uses a service address
+/// ([`Conflict`]). Also if the kernel rejects a step, which the message names.
 pub async fn ensure(agent: &Netns, pod: &Netns, alias: &Alias, range: LinkRange) -> Result<Outcome> {
     if pod.id()? == agent.id()? || pod.id()? == Netns::current()?.id()? {
         bail!("the pod has no network namespace of its own");

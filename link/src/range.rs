@@ -20,7 +20,7 @@ pub enum RangeError {
     /// It is not a prefix.
     #[error("must be an IPv4 prefix such as {}", LinkRange::default())]
     Syntax,
-    /// It has too few addresses for the pods of a node, or too many.
+    /// Its prefix is not 16 to 24 bits long.
     #[error("must have a prefix length of 16 to 24, not {0}")]
     PrefixLength(u8),
     /// It contains a service address.

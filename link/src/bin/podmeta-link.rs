@@ -39,7 +39,7 @@ mod linux {
     enum Command {
         /// Assert the guards, pin the agent namespace and copy the CNI plugin. Needs a privileged container.
         Install(InstallArgs),
-        /// Keep guards, CNI configuration and links as they should be, until stopped.
+        /// Check guards, CNI configuration and links, and repair them, until stopped.
         Run(RunArgs),
         /// Exit with 0 if `run` has completed its first pass.
         Ready(ReadyArgs),
@@ -81,7 +81,7 @@ mod linux {
         /// Range of the links' addresses.
         #[arg(long, default_value_t = LinkRange::default(), value_name = "PREFIX")]
         link_range: LinkRange,
-        /// What happens to a pod whose link cannot be made.
+        /// Effect on a pod whose link cannot be made.
         #[arg(long, default_value = "fail", value_name = "ACTION")]
         on_failure: OnFailureArg,
     }

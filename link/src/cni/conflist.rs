@@ -1,7 +1,7 @@
-//! The CNI configuration of podmeta: the first configuration of the node, with our plugin at its end. Pure.
+//! The CNI configuration of podmeta: the first configuration of the node, with podmeta's plugin at its end. Pure.
 //!
-//! Container runtimes use the first valid file of the directory, in order of names. Ours is a file of its own that sorts
-//! first. The files of others are never written: two programs that edit one file never stop.
+//! Container runtimes use the first valid file of the directory, in order of names. podmeta has a file of its own that
+//! sorts first. It never writes the files of others, because two programs that edit one file would overwrite each other.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 use super::request::{OnFailure, Source};
 use crate::range::LinkRange;
 
-/// Name of our file.
+/// Name of podmeta's file.
 pub const FILE_NAME: &str = "00-podmeta.conflist";
 
-/// Type of our plugin: the name of its program.
+/// Type of podmeta's plugin: the name of its program.
 pub const PLUGIN_TYPE: &str = "podmeta-cni";
 
 /// A configuration file of the directory.
@@ -24,19 +24,19 @@ pub struct File {
     pub content: Vec<u8>,
 }
 
-/// Settings of our plugin.
+/// Settings of podmeta's plugin.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Settings {
     /// The range of the links' addresses.
     pub link_range: LinkRange,
-    /// What happens if a link cannot be made.
+    /// Effect on a pod whose link cannot be made.
     pub on_failure: OnFailure,
 }
 
-/// Reason why a node has no configuration of ours.
+/// Reason why a node has no configuration of podmeta.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConflistError {
-    /// Another file sorts before ours, so the runtime uses that one.
+    /// Another file sorts before podmeta's, so the runtime uses that one.
     #[error("the CNI configuration {0} sorts before {FILE_NAME}, so the runtime does not use podmeta: rename it")]
     SortsBefore(String),
     /// No other file is a valid configuration.
@@ -44,10 +44,10 @@ pub enum ConflistError {
     NoSource,
 }
 
-/// Returns our configuration, made from the first valid one of the others.
+/// Returns podmeta's configuration, made from the first valid one of the others.
 ///
 /// # Errors
-/// If there is none, or if one sorts before ours.
+/// If there is no other valid one, or if it sorts before podmeta's.
 pub fn render(files: &[File], settings: Settings) -> Result<String, ConflistError> {
     let name = |file: &File| file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut others = files.iter().filter(|file| is_config(&name(file)) && name(file) != FILE_NAME).collect::<Vec<_>>();
@@ -64,7 +64,7 @@ pub fn render(files: &[File], settings: Settings) -> Result<String, ConflistErro
     Ok(format!("{:#}\n", Value::Object(list)))
 }
 
-/// Returns the entry of our plugin.
+/// Returns the entry of podmeta's plugin.
 fn plugin(file: &File, settings: Settings) -> Value {
     let source = Source { file: file.path.clone(), sha256: sha256(&file.content) };
     let on_failure = match settings.on_failure {

@@ -26,7 +26,7 @@ pub enum Code {
     Decode = 6,
     /// The configuration is not valid.
     InvalidConfig = 7,
-    /// The runtime is to try again later.
+    /// The runtime must retry later.
     TryAgainLater = 11,
     /// The link could not be made. A code of this plugin.
     Link = 100,

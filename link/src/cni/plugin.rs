@@ -55,7 +55,7 @@ fn link_error(attachment: &Attachment, error: &anyhow::Error) -> CniError {
     CniError::new(Code::Link, &message, format!("{error:#}"))
 }
 
-/// Checks that the configuration of the other plugins is still the one that ours was made from.
+/// Checks that the configuration of the other plugins has not changed since podmeta's was made from it.
 fn is_current(config: &Config) -> Result<(), CniError> {
     let Some(source) = &config.source else { return Ok(()) };
     match std::fs::read(&source.file) {
@@ -67,7 +67,7 @@ fn is_current(config: &Config) -> Result<(), CniError> {
     }
 }
 
-/// Asserts the guards and the agent namespace. The guards come first.
+/// Adds the guards, then the agent namespace, where they are missing.
 async fn ensure_node(agent: &Path) -> Result<Netns> {
     let host = Netns::current().context("cannot open the node's network namespace")?;
     guard::ensure(&host).await?;

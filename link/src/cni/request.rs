@@ -56,16 +56,16 @@ pub struct Config {
     /// The range of the links' addresses.
     #[serde(default, deserialize_with = "link_range")]
     pub link_range: LinkRange,
-    /// What happens if the link cannot be made.
+    /// Effect on a pod whose link cannot be made.
     #[serde(default)]
     pub on_failure: OnFailure,
-    /// The configuration file that ours was made from.
+    /// The configuration file that podmeta's was made from.
     pub source: Option<Source>,
-    /// The result of the plugin before, as it was.
+    /// The result of the previous plugin, unchanged.
     pub prev_result: Option<Box<RawValue>>,
 }
 
-/// What happens to a pod whose link cannot be made.
+/// Effect on a pod whose link cannot be made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {
@@ -76,7 +76,7 @@ pub enum OnFailure {
     Start,
 }
 
-/// The configuration file that ours was made from.
+/// The configuration file that podmeta's was made from.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, Deserialize)]
 pub struct Source {
     /// Path of the file.

@@ -83,8 +83,8 @@ fn families(host: &Netns) -> Result<Vec<AddressFamily>> {
     Ok(families)
 }
 
-/// Returns the rules that the guard needs but the kernel lacks, in the order in which they are to be added: a rule that
-/// prohibits comes after the one that lets the node pass.
+/// Returns the rules that are missing in the kernel, in the order of their addition. A rule that prohibits comes after the
+/// one that lets the node pass.
 fn missing(family: AddressFamily, found: &[RuleMessage]) -> Vec<Rule> {
     let mut addresses = service::addresses();
     addresses.retain(|address| address.is_ipv6() == (family == AddressFamily::Inet6));
@@ -136,7 +136,7 @@ fn message(family: AddressFamily, rule: Rule) -> RuleMessage {
     message
 }
 
-/// Returns the rule of the guard that a message of the kernel is, or `None` for any other rule.
+/// Parses a message of the kernel as a rule of the guard. Returns `None` for any other rule.
 fn parse(found: &RuleMessage) -> Option<Rule> {
     let destination = found.attributes.iter().find_map(|attribute| match attribute {
         RuleAttribute::Destination(address) => Some(*address),

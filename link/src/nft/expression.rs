@@ -47,12 +47,12 @@ pub(crate) fn payload(header: Header, offset: u32, length: u32) -> Expressions {
     ])
 }
 
-/// Continues if what was loaded equals a value.
+/// Continues if the loaded bytes equal a value.
 pub(crate) fn equal(value: impl Into<Vec<u8>>) -> Expressions {
     compare(Operator::Equal, value.into())
 }
 
-/// Continues if what was loaded differs from a value.
+/// Continues if the loaded bytes differ from a value.
 pub(crate) fn not_equal(value: impl Into<Vec<u8>>) -> Expressions {
     compare(Operator::NotEqual, value.into())
 }

@@ -42,7 +42,7 @@ fn control(message: ControlMessage) -> NetlinkMessage<NetfilterMessage> {
     message
 }
 
-/// Returns the rules that a request asks for. A missing table has none.
+/// Requests rules and returns them. A missing table has none.
 pub(super) fn dump_rules(
     socket: &Socket,
     mut request: NetlinkMessage<NetfilterMessage>,

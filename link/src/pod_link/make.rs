@@ -1,4 +1,5 @@
-//! Makes and removes a link. The order of the steps is the guarantee: alias and agent end first, the pod end up last.
+//! Makes and removes a link. The alias and the agent end come first, the pod end comes up last. So the kernel
+//! knows the pod of each packet.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -51,7 +52,7 @@ pub(super) async fn make(sockets: &Sockets, pod: &Netns, alias: &Alias, peer: &s
     set_up_pod_end(&sockets.pod, pod_end, addresses).await.context("cannot set up the pod's end of the link")
 }
 
-/// Removes a link. It is no error if it does not exist.
+/// Removes a link. Succeeds if it does not exist.
 pub(super) async fn remove(socket: &RouteSocket, interface: u32) -> Result<()> {
     match socket.link().del(interface).execute().await {
         Err(error) if errno(&error) != Some(nix::libc::ENODEV) => {

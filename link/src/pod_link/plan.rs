@@ -1,4 +1,4 @@
-//! Decides from the wanted link and the state of the kernel what to do. Pure.
+//! Compares the wanted link with the state of the kernel, and decides the action. Pure.
 
 use std::net::IpAddr;
 
@@ -56,7 +56,7 @@ pub enum Conflict {
     Interface,
 }
 
-/// What to do.
+/// Action that makes a link complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Plan {
     /// Nothing: the link is complete.

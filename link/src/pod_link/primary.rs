@@ -1,5 +1,5 @@
-//! The primary interface of a pod: what the alias of its link says about it. Read from the kernel, because not every
-//! container runtime reports the CNI result.
+//! The properties of a pod's primary interface that the alias of its link contains. They are read from the kernel, because
+//! not every container runtime reports the CNI result.
 
 use std::net::IpAddr;
 
