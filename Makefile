@@ -67,7 +67,7 @@ $(DENY):
 	$(CARGO) install cargo-deny --version 0.20.2 --locked --root $(TOOLS)
 
 .PHONY: clients
-clients: ## Run real SDKs and cloud-init against the dev server; installs them in ~/.cache
+clients: ## Run real SDKs and tools against the dev server; installs them in ~/.cache
 	tests/real-clients/run
 
 .PHONY: link-test

@@ -50,7 +50,7 @@ pub struct LoadedPod {
     pub location: Location,
 }
 
-/// The objects of some files.
+/// The objects of the loaded files.
 #[derive(Debug, Default)]
 pub struct LoadedObjects {
     /// The pods, in the order of the files.

@@ -170,7 +170,7 @@ impl PodFacts {
         }
     }
 
-    /// Returns how long the pod tolerates a taint, in seconds: 0 if not at all, `None` if for ever.
+    /// Returns how long the pod tolerates a taint, in seconds: 0 if not at all, `None` without a limit.
     #[must_use]
     pub fn tolerated_seconds(&self, taint: &Taint) -> Option<i64> {
         let mut matching = self.spec.tolerations.iter().filter(|toleration| toleration.tolerates(taint)).peekable();

@@ -95,7 +95,7 @@ impl TokenTtl {
         self.0
     }
 
-    /// Parses the value of a header: decimal digits only, 1 to 21600. Leading zeros are allowed.
+    /// Parses the value of a header: 1 to 10 decimal digits, from 1 to 21600. Leading zeros are allowed.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         if text.is_empty() || text.len() > 10 || !text.iter().all(u8::is_ascii_digit) {

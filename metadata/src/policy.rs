@@ -16,7 +16,7 @@ pub const DEFAULT_MAX_REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturati
 /// Maximum of a pod's open connections if no policy sets one: 1,024.
 pub const DEFAULT_MAX_CONNECTIONS: NonZeroU32 = NonZeroU32::MIN.saturating_add(1_023);
 
-/// A validated policy. An absent field restricts nothing.
+/// A validated policy. An absent field restricts nothing, unless [`EffectivePolicy`] has a default for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// The name.

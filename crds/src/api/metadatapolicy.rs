@@ -119,13 +119,13 @@ pub struct MetadataPolicySpec {
     #[schemars(schema_with = "patterns")]
     pub allowed_secrets: Option<Vec<String>>,
     /// Account IDs that profiles may set, strings of 12 to 20 digits. The signed identity document has an account of a
-    /// profile or its role only if it is listed; otherwise it has `cluster.accountId` of the Helm chart. At most 64.
+    /// profile or its role only if it is listed. Otherwise it has `cluster.accountId` of the Helm chart. At most 64.
     /// Default: profiles may set all; none is signed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "account_ids")]
     pub allowed_account_ids: Option<Vec<String>>,
     /// Regions that profiles may set. The signed identity document has a region and zone of a profile only if the region
-    /// is listed; otherwise it has `cluster.region` of the Helm chart or the region of the node. At most 64. Default:
+    /// is listed. Otherwise it has `cluster.region` of the Helm chart or the region of the node. At most 64. Default:
     /// profiles may set all; none is signed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "regions")]

@@ -95,7 +95,7 @@ mod linux {
 
     #[derive(Clone, Copy, ValueEnum)]
     enum OnFailureArg {
-        /// The pod does not start; the runtime tries again.
+        /// The pod does not start; the runtime retries.
         Fail,
         /// The pod starts without a link and reaches no metadata service.
         Start,

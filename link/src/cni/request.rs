@@ -69,7 +69,7 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {
-    /// The pod does not start. The runtime tries again.
+    /// The pod does not start. The runtime retries.
     #[default]
     Fail,
     /// The pod starts without a link and reaches no metadata service.

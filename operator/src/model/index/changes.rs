@@ -119,8 +119,8 @@ impl Index {
         self.remove_namespace_if_empty(&key.namespace);
     }
 
-    /// Adds or replaces a policy. An invalid policy leaves the last valid one in effect: removing it would allow what it
-    /// forbids. If there is none, the strictest policy takes its place.
+    /// Adds or replaces a policy. An invalid one leaves its last valid version in effect, because removing that would allow
+    /// what it forbids. If no version was valid, the strictest policy takes its place.
     pub fn set_policy(&mut self, object: PolicyObject) {
         let PolicyObject { name, spec } = object;
         match spec {
