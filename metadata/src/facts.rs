@@ -160,8 +160,8 @@ impl PodFacts {
         matches!(self.origin, PodOrigin::Mirror { .. })
     }
 
-    /// Returns the UID of the pod in the container runtime: of the static pod if a mirror pod names a valid one, else of the
-    /// object.
+    /// Returns the UID of the pod in the container runtime. For a mirror pod with a valid UID of its static pod, it is that
+    /// UID. Otherwise it is the UID of the object.
     #[must_use]
     pub fn runtime_uid(&self) -> &PodUid {
         match &self.origin {

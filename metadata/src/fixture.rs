@@ -121,7 +121,7 @@ pub(crate) fn profile(name: &str) -> Profile {
     Profile { dialects: Dialect::ALL.into(), ..bare }
 }
 
-/// Returns a value for every network property but those that few profiles have.
+/// Returns a value for every network property, except MAC address, gateways and prefixes.
 fn network() -> Network {
     Network {
         mac: None,

@@ -1,6 +1,6 @@
-//! Access to the Kubernetes API: watches of whole kinds, of the Secrets that profiles may use and of single ConfigMaps, the
-//! operator's own Secrets and ConfigMaps, and events. What it reads becomes
-//! [`StateUpdate`](crate::model::update::StateUpdate)s.
+//! Access to the Kubernetes API: watches, the operator's own Secrets and ConfigMaps, and events. There are watches of whole
+//! kinds, of the Secrets that profiles may use, and of single ConfigMaps. Each change becomes a
+//! [`StateUpdate`](crate::model::update::StateUpdate).
 
 pub mod events;
 #[cfg(test)]

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::connections::{ConnectionLimits, ConnectionRegistry};
 use crate::listener::{Acceptor, TcpConnection};
 
-/// The limits of open connections. Probes and a metrics collector use a few of each address.
+/// The limits of open connections. Probes and a metrics collector need some of each address.
 const CONNECTION_LIMITS: ConnectionLimits = ConnectionLimits { total: 256, per_address: 8 };
 
 /// The timeout of reading the head of a request.

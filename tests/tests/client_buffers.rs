@@ -94,7 +94,7 @@ fn longest_objects() -> Vec<Value> {
             "topology.k8s.aws/zone-id": label,
             "node.kubernetes.io/instance-type": label,
         }}}),
-        // STS documents no maximum of its tokens. Seen are up to 1.5 KB; the Secret has 4 KiB.
+        // STS documents no maximum of its tokens. Known ones have up to 1.5 KB. The Secret has 4 KiB.
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "longest", "namespace": namespace,
             "labels": {"podmeta.dev/usable-by": "metadataprofiles"}},
             "stringData": {"accessKeyId": "A".repeat(128), "secretAccessKey": "s".repeat(128), "sessionToken": "T".repeat(4096)}}),

@@ -47,8 +47,8 @@ pub(super) fn of_profile(namespace: &str, name: &str, spec: &MetadataProfileSpec
         .collect()
 }
 
-/// Returns an error for each reference of a profile that cannot be used: to a ConfigMap or key that does not exist, or to
-/// a Secret that profiles cannot use.
+/// Returns an error for each invalid reference of a profile. The ConfigMap or the key does not exist, or profiles cannot
+/// use the Secret.
 #[must_use]
 pub fn check_references(objects: &LoadedObjects) -> Vec<ManifestError> {
     let errors = objects.references.iter().filter_map(|reference| {

@@ -2,7 +2,7 @@
 //! call per minute, and are served until they expire while the operator is unavailable. Signed documents are cached as
 //! long as they match the pod.
 //!
-//! A pod must not delay other pods: concurrent requests share a call, a failure is cached for some seconds, and
+//! A pod must not delay other pods. So concurrent requests share a call, and a failure is cached for some seconds.
 //! [`lane`] limits the calls in flight.
 
 mod call;

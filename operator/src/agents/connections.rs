@@ -1,5 +1,5 @@
-//! Limits of connections to the agents' API. A node agent has a few connections, so an address with many is not a node
-//! agent.
+//! Limits of connections to the agents' API. A node agent has up to three connections, so an address with many is not
+//! a node agent.
 
 use std::net::IpAddr;
 use std::sync::Arc;

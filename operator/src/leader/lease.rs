@@ -201,7 +201,7 @@ fn to_state(written: Result<Lease, kube::Error>) -> Result<LeaseState, LeaseErro
     }
 }
 
-/// Returns true if a replica may hold the Lease: it already holds it, nobody holds it, or it has expired. `unchanged` is
+/// Returns true if a replica may hold the Lease: it already holds it, the Lease has no holder, or it has expired. `unchanged` is
 /// the time for which this replica has seen the same resource version.
 fn can_acquire(lease: Option<&LeaseSpec>, identity: &str, unchanged: Duration) -> bool {
     let Some(holder) = lease.and_then(|lease| lease.holder_identity.as_deref()).filter(|holder| !holder.is_empty())

@@ -72,7 +72,7 @@ impl OperatorState {
     }
 
     /// Returns the roles whose Secret does not hold valid credentials, or cannot be used. A Secret that was not read yet is
-    /// not an error. A Secret that a policy forbids is not looked at, so that the status does not depend on it.
+    /// not an error. The data of a Secret that a policy forbids is not read, so the status does not depend on it.
     fn secret_errors(&self, profile: &Profile, now: Timestamp) -> Vec<SecretError> {
         let namespace = &profile.object.namespace;
         let Some(rules) = self.index.policies_of(namespace) else { return Vec::new() };
@@ -87,7 +87,7 @@ impl OperatorState {
         errors.collect()
     }
 
-    /// Returns the roles whose Secret holds a key without a session token. A Secret that a policy forbids is not looked at.
+    /// Returns the roles whose Secret holds a key without a session token. Ignores Secrets that a policy forbids.
     fn secret_warnings(&self, profile: &Profile, now: Timestamp) -> Vec<FieldError> {
         let namespace = &profile.object.namespace;
         let Some(rules) = self.index.policies_of(namespace) else { return Vec::new() };

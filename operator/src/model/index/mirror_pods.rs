@@ -1,5 +1,5 @@
-//! Mirror pods. Agents know a static pod by the UID in the annotation of its mirror pod. Everyone who may create a mirror
-//! pod chooses that UID, so it is only a claim: a mirror pod whose UID another pod has is not sent to its agent.
+//! Mirror pods. Agents know a static pod by the UID in the annotation of its mirror pod. The creator of a mirror pod
+//! chooses that UID, so it is only a claim. A mirror pod whose UID another pod has is not sent to its agent.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -68,7 +68,7 @@ impl Index {
     }
 
     /// Marks mirror pods for compilation after a pod with this UID and claim was added or removed. One that lost its UID is
-    /// withdrawn at once, so that agents get its deletion before the pod that has the UID now.
+    /// withdrawn immediately, so that agents get its deletion before the pod that has the UID now.
     fn check_claims(&mut self, uid: &PodUid, claimed: Option<&PodUid>, node: &str) {
         let everywhere = self.claims.get(uid).into_iter().flat_map(BTreeMap::values).flatten();
         // Nothing changes for three or more: none of them has the UID.

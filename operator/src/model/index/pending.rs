@@ -1,5 +1,5 @@
-//! The pods that must be compiled, in a fair order: a namespace with many pods, or with pods that change all the time, does
-//! not delay the pods of others.
+//! The pods that must be compiled, in a fair order. A namespace with many pods, or with pods that change often, does not
+//! delay the pods of others.
 
 use std::collections::{BTreeSet, HashMap};
 

@@ -37,7 +37,7 @@ fn mirror_pod(name: &str, node: &Node, claimed_uid: &str) -> Value {
     pod
 }
 
-/// What a kubelet can do with one node.
+/// The credentials of one node: of its kubelet and its agent.
 struct StolenNode<'t> {
     podmeta: &'t Podmeta,
     namespace: &'t TestNamespace,

@@ -1,4 +1,4 @@
-//! Network properties and vendor data that only few profiles set.
+//! MAC address, gateways, prefixes and vendor data of the profile.
 
 use super::{MAC, document_mac, render};
 use crate::fixture::{Case, LATEST, listing, text};
