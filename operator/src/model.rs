@@ -1,10 +1,10 @@
-//! The operator's state, without I/O: the objects of the cluster, the compiled pods, the feed of each node agent, and the
-//! inputs of the status of each profile. It knows no API server, no socket and no clock.
+//! The operator's state, without I/O: objects of the cluster, compiled pods, the feed of each node agent, and the inputs of
+//! each profile's status. It uses no API server, no socket and no clock.
 //!
 //! - [`update`]: every change of the state.
 //! - [`state`]: the state as a whole.
-//! - [`index`]: pods, namespaces, nodes, profiles, policies, Secrets and ConfigMap values, and which pods a change affects.
-//! - [`profile`], [`profile_state`]: which generation of a profile is in effect.
+//! - [`index`]: pods, namespaces, nodes, profiles, policies, Secrets, ConfigMap values, and the pods that a change affects.
+//! - [`profile`], [`profile_state`]: the generation of a profile that is in effect.
 //! - [`feed`]: the changes of each node for its agent, by resource version.
 //! - [`observe`], [`status`]: the status of a profile.
 

@@ -1,5 +1,5 @@
-//! Code that the operator and the node agent share: accept loop, admin port, log, signals, process limits, settings of the
-//! cluster, and the signing key of identity documents.
+//! Code that the operator and the node agent share: accept loop, admin port, log, signals, process limits, cluster settings,
+//! and the signing key of identity documents.
 
 pub mod admin;
 pub mod connections;

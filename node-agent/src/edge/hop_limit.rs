@@ -1,5 +1,5 @@
-//! Limits how many hops a response can travel. The IPv4 TTL or IPv6 hop limit of the socket is set before the first
-//! byte of a response with a token, and is never raised on that connection.
+//! Limits the hops of a response. The IPv4 TTL or IPv6 hop limit of the socket is set before the first byte of a response
+//! with a token. It is never raised on that connection.
 
 use std::io;
 use std::pin::Pin;

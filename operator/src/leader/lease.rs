@@ -3,9 +3,9 @@
 //! The rules are those of client-go. A replica acquires a Lease whose holder has not renewed it for its whole duration,
 //! measured with the replica's own clock. A leader that cannot renew the Lease in time stops before another can start.
 //!
-//! This is our own code because no maintained crate fits kube 5 (checked in November 2026): kube-leader-election 0.44
-//! needs kube 4, kubert 0.25 needs kube 1.1, kube-coordinate 2.0.0-rc.0 needs kube 2. A second kube would double the
-//! client and its TLS. The leader also publishes its address in the Lease, which these crates do not do.
+//! No maintained crate fits kube 5 (checked in November 2026). kube-leader-election 0.44 needs kube 4, kubert 0.25 needs
+//! kube 1.1, and kube-coordinate 2.0.0-rc.0 needs kube 2. A second kube would double the client and its TLS. The leader
+//! also publishes its address in the Lease, which these crates do not do.
 
 #[cfg(test)]
 mod tests;

@@ -105,8 +105,8 @@ fn cluster(arguments: &[&str]) -> Result<String> {
     command_output(&output).with_context(|| format!("cluster {}", arguments.join(" ")))
 }
 
-/// Lists everything on the host that a cluster could leave behind: processes of its programs or in a PID namespace of its
-/// machines, mounts, cgroups, links, routes, rules, kernel settings and files.
+/// Lists everything on the host that a cluster could leave behind: processes, mounts, cgroups, links, routes, rules, kernel
+/// settings and files. The processes are those of its programs, or in a PID namespace of its machines.
 fn host_state(pid_namespaces: &BTreeSet<PathBuf>) -> Result<BTreeSet<String>> {
     let programs = [
         "cluster",
