@@ -37,7 +37,7 @@ pub struct CredentialsRequest {
     pub profile: Option<ProfileGeneration>,
 }
 
-/// The credentials of a pod's role, or why there are none.
+/// The credentials of a pod's role, or the failure of their provider.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum CredentialsResponse {
@@ -111,7 +111,7 @@ pub struct ProfileGeneration {
 /// The body of an error response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallError {
-    /// The error, in one line.
+    /// The error, on one line.
     pub message: String,
     /// The address of the leader, `ADDRESS:PORT`. Only in 421 responses to reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -59,7 +59,7 @@ type RecordedResponses = Arc<HashMap<String, (HeaderMap, Bytes)>>;
 /// Reads recorded responses as JSON from standard input, prints its address, and serves until it is killed.
 ///
 /// # Errors
-/// Fails if the input is invalid or the listener cannot be opened.
+/// If the input is invalid or the listener cannot be opened.
 pub(crate) fn main(arrangement: ThreadArrangement) -> Result<()> {
     let recorded: Vec<RecordedResponse> = serde_json::from_reader(std::io::stdin().lock())?;
     let mut responses = HashMap::new();

@@ -57,7 +57,7 @@ impl LoadResult {
 /// Loads a server from the current thread for `time`. Each connection starts a pattern at most once per `interval`.
 ///
 /// # Errors
-/// Fails if a connection fails, or a response has no `Content-Length`.
+/// If a connection fails, or a response has no `Content-Length`.
 pub(crate) fn load(
     address: SocketAddr,
     pattern: &RequestPattern,
@@ -149,7 +149,7 @@ impl ClientConnection {
     /// Opens a connection.
     ///
     /// # Errors
-    /// Fails if the server does not accept the connection.
+    /// If the server does not accept the connection.
     pub(crate) async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
@@ -159,7 +159,7 @@ impl ClientConnection {
     /// Sends a request and reads the response.
     ///
     /// # Errors
-    /// Fails if the connection closes early, or the response is too large or has no `Content-Length`.
+    /// If the connection closes early, or the response is too large or has no `Content-Length`.
     pub(crate) async fn send(&mut self, request: &[u8]) -> Result<ResponseLayout> {
         self.stream.write_all(request).await?;
         let (mut read, mut ends) = (0, None);

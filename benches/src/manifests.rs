@@ -24,7 +24,7 @@ impl WorkDir {
     /// Creates the directory.
     ///
     /// # Errors
-    /// Fails if the directory cannot be created.
+    /// If the directory cannot be created.
     pub(crate) fn create() -> Result<Self> {
         let work_dir = std::env::temp_dir().join(format!("podmeta-bench-{}", std::process::id()));
         std::fs::create_dir_all(&work_dir)?;
@@ -34,7 +34,7 @@ impl WorkDir {
     /// Writes a manifest file with `number` pods.
     ///
     /// # Errors
-    /// Fails if the file cannot be written.
+    /// If the file cannot be written.
     pub(crate) fn pods(&self, number: usize, limits: PodLimits) -> Result<PathBuf> {
         let path = self.0.join(format!("pods-{number}-{limits:?}.yaml"));
         std::fs::write(&path, yaml(number, limits))?;

@@ -22,7 +22,7 @@ impl ServerProcess {
     /// Starts the dev agent with a manifest file. It logs to a file with the same name and the extension `log`.
     ///
     /// # Errors
-    /// Fails if the agent's program is not next to this program, or the agent does not become ready.
+    /// If the agent's program is not next to this program, or the agent does not become ready.
     pub(crate) fn agent(file: &Path, arguments: &[&str]) -> Result<Self> {
         let program = sibling("podmeta-node-agent")?;
         let log = std::fs::File::create(file.with_extension("log"))?;
@@ -47,7 +47,7 @@ impl ServerProcess {
     /// Starts the baseline with recorded responses.
     ///
     /// # Errors
-    /// Fails if the baseline does not start.
+    /// If the baseline does not start.
     pub(crate) fn baseline(responses: &[RecordedResponse], arrangement: ThreadArrangement) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["baseline", arrangement.name()]);
@@ -62,7 +62,7 @@ impl ServerProcess {
     /// Returns the address of the first pod.
     ///
     /// # Errors
-    /// Fails if the server has no address.
+    /// If the server has no address.
     pub(crate) fn address(&self) -> Result<SocketAddr> {
         self.addresses.first().copied().context("the server has no address")
     }
@@ -71,7 +71,7 @@ impl ServerProcess {
     /// keep their threads.
     ///
     /// # Errors
-    /// Fails if `/proc` cannot be read.
+    /// If `/proc` cannot be read.
     pub(crate) fn processor_time(&self) -> Result<Duration> {
         let mut time = Duration::ZERO;
         for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
@@ -85,7 +85,7 @@ impl ServerProcess {
     /// Returns the resident memory.
     ///
     /// # Errors
-    /// Fails if `/proc` cannot be read.
+    /// If `/proc` cannot be read.
     pub(crate) fn resident(&self) -> Result<ResidentMemory> {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let field = |name: &str| {

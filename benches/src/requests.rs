@@ -80,7 +80,7 @@ fn put() -> Vec<u8> {
 /// Requests a token.
 ///
 /// # Errors
-/// Fails if the status is not 200.
+/// If the status is not 200.
 pub(crate) async fn token(server: SocketAddr) -> Result<String> {
     Ok(send(server, TOKEN_PATH, &put()).await?.body)
 }
@@ -88,7 +88,7 @@ pub(crate) async fn token(server: SocketAddr) -> Result<String> {
 /// Sends one request of each kind to the agent. Returns a token and the responses.
 ///
 /// # Errors
-/// Fails if a status is not 200.
+/// If a status is not 200.
 pub(crate) async fn record(agent: SocketAddr) -> Result<(String, Vec<RecordedResponse>)> {
     let mut responses = vec![send(agent, TOKEN_PATH, &put()).await?];
     let token = responses.first().map(|response| response.body.clone()).unwrap_or_default();

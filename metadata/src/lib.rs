@@ -1,8 +1,8 @@
-//! The pure core of podmeta: it compiles a pod's facts and its profile into metadata, and evaluates requests for it.
+//! The pure core of podmeta. It compiles a pod's facts and its profile into metadata, and evaluates requests for it.
 //! It has no Kubernetes types, no async code, no sockets and no clock: time and randomness are arguments.
 //!
 //! [`compile`] combines [`facts`], [`profile`] and [`policy`] into a [`workload`]. A [`protocol`] renders the workload
-//! into a [`tree`]. [`evaluate`] decides what a [`request`] gets, and the protocol writes the [`response`].
+//! into a [`tree`]. [`evaluate`] checks a [`request`], and the protocol writes the [`response`].
 //! [`session`] and [`signature`] hold keys.
 
 pub mod cel;

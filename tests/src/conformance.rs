@@ -57,7 +57,7 @@ pub fn folder() -> PathBuf {
 /// Reads all cases of `folder`, sorted by dialect and name. A file that is not a valid case is part of the result.
 ///
 /// # Errors
-/// Fails if a directory or a file cannot be read.
+/// If a directory or a file cannot be read.
 pub fn read_all(folder: &Path) -> anyhow::Result<Vec<CaseFile>> {
     let mut all = Vec::new();
     for dialect in Dialect::ALL {

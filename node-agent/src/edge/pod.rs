@@ -85,7 +85,7 @@ impl EdgePod {
         }
     }
 
-    /// Returns what the pod is served.
+    /// Returns the data that the agent serves for the pod.
     #[must_use]
     pub fn view(&self) -> &PodView {
         &self.view
@@ -115,7 +115,7 @@ impl EdgePod {
         Some(self.last_tokenless.load(Ordering::Relaxed)).filter(|second| *second != 0)
     }
 
-    /// Returns the pod as the evaluation of a request sees it.
+    /// Returns the state of the pod for the evaluation of a request.
     pub(super) fn state(&self, dialect: Dialect) -> PodState<'_> {
         match &self.view {
             PodView::Served(workload, _) => {

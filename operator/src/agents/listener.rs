@@ -49,8 +49,8 @@ const RECEIVE_WINDOW: u32 = 65_535;
 /// The maximum time that connections have to end when the operator stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The time for which a connection counts after it ended without an authenticated request. With the limit of one address,
-/// an unknown client can start 4 handshakes a second.
+/// The time for which a connection counts after it ended without an authenticated request. With 32 connections of
+/// one address, an unknown client can start 4 handshakes a second.
 const UNAUTHENTICATED_DELAY: Duration = Duration::from_secs(8);
 
 /// Opens the listener.
@@ -131,7 +131,7 @@ fn tls_acceptor(certificate: Arc<ServingCertificate>) -> Result<TlsAcceptor> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// A connection ended without an authenticated request. Contains the reason.
+/// Error of a connection that ended without an authenticated request. Contains the reason.
 #[derive(Debug)]
 struct Unauthenticated(&'static str);
 

@@ -174,7 +174,7 @@ fn key_bytes(number: u8) -> KeyBytes {
 /// Returns a signer. The RSA key is generated once per process because generation is slow.
 ///
 /// # Errors
-/// Fails if the key cannot be generated.
+/// If the key cannot be generated.
 pub(crate) fn signer() -> anyhow::Result<Signer> {
     static KEY: OnceLock<Option<(Vec<u8>, Vec<u8>)>> = OnceLock::new();
     let made = KEY.get_or_init(|| {

@@ -210,7 +210,7 @@ impl Case {
     /// Parses a case.
     ///
     /// # Errors
-    /// Fails if the text is not a case or a step does not have exactly one action.
+    /// If the text is not a case or a step does not have exactly one action.
     pub fn read(text: &str) -> anyhow::Result<Self> {
         let case: Self = serde_saphyr::from_str(text)?;
         ensure!(!case.steps.is_empty(), "the case has no steps");
@@ -232,7 +232,7 @@ impl Step {
     /// Returns the action of the step.
     ///
     /// # Errors
-    /// Fails if the step does not have exactly one action, or `expect` is set without a request or missing for one.
+    /// If the step does not have exactly one action, or `expect` is set without a request or missing for one.
     pub fn action(&self) -> anyhow::Result<Action<'_>> {
         let actions = [
             self.token.as_ref().map(Action::Token),

@@ -12,7 +12,7 @@ use crate::conformance::{folder, read_all};
 /// Returns the requests of the conformance cases. Requests given by a request line get a token.
 ///
 /// # Errors
-/// Fails if the cases cannot be read.
+/// If the cases cannot be read.
 pub fn requests() -> Result<Vec<Vec<u8>>> {
     let mut seeds = Vec::new();
     for found in read_all(&folder())? {
@@ -39,7 +39,7 @@ pub fn requests() -> Result<Vec<Vec<u8>>> {
 /// Returns the paths of [`requests`].
 ///
 /// # Errors
-/// Fails if the cases cannot be read.
+/// If the cases cannot be read.
 pub fn paths() -> Result<Vec<Vec<u8>>> {
     let path = |request: Vec<u8>| request.split(|byte| *byte == b' ').nth(1).map(<[u8]>::to_vec);
     let mut paths = requests()?.into_iter().filter_map(path).collect::<Vec<_>>();
@@ -60,7 +60,7 @@ pub fn tokens() -> Vec<Vec<u8>> {
 /// Returns the manifests of the cases and the examples: each file and each of its documents.
 ///
 /// # Errors
-/// Fails if an example cannot be read.
+/// If an example cannot be read.
 pub fn objects() -> Result<Vec<Vec<u8>>> {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let mut files = vec![OBJECTS.to_owned()];
@@ -74,7 +74,7 @@ pub fn objects() -> Result<Vec<Vec<u8>>> {
 /// Returns CEL expressions of the examples, the cases and the documentation, and some close to a limit.
 ///
 /// # Errors
-/// Fails if an example cannot be read.
+/// If an example cannot be read.
 pub fn expressions() -> Result<Vec<Vec<u8>>> {
     let mut expressions = [
         "pod.metadata.name",

@@ -1,5 +1,5 @@
-//! The EC2 tree of a pod: its items, their first version, and their values. docs/coverage.md lists the items that a pod
-//! cannot have. `placement.rs` lists the paths again, for the check of a profile's items.
+//! The EC2 tree of a pod: its items, their first version, and their values. docs/coverage.md lists all items, and
+//! those that a pod cannot have. `placement.rs` lists the paths again, for the check of a profile's items.
 
 use serde_json::Value as Json;
 
@@ -24,12 +24,12 @@ pub(super) fn render(workload: &Workload, link: &Link) -> Option<Tree> {
     Some(tree.build())
 }
 
-/// Only in the listing of a version, directories have no trailing slash.
+/// Returns the line of a directory in the listing of its parent. Only in the listing of a version, it has no trailing slash.
 fn directory_line(parent: &str, name: &str) -> String {
     if parent.is_empty() { name.to_owned() } else { format!("{name}/") }
 }
 
-/// Adds all leaves but the items of the profile.
+/// Adds all leaves, except the items of the profile.
 fn own_leaves(workload: &Workload, part: &DialectPart, link: &Link) -> TreeBuilder {
     let instance = &workload.instance;
     let mut tree = TreeBuilder::new(directory_line);

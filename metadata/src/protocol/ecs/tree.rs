@@ -32,13 +32,14 @@ pub(super) fn render(workload: &Workload, link: &Link) -> Option<Tree> {
     Some(tree.build())
 }
 
-/// In the listings of a version and of `dynamic`, directories have no trailing slash.
+/// Returns the line of a directory in the listing of its parent. In the listings of a version and of `dynamic`, it has no
+/// trailing slash.
 /// Source: a console log in chef/chef#11004, and an article of Alibaba Cloud (594351).
 fn directory_line(parent: &str, name: &str) -> String {
     if matches!(parent, "" | "dynamic") { name.to_owned() } else { format!("{name}/") }
 }
 
-/// Adds all leaves but the items of the profile, the role and `all`.
+/// Adds all leaves, except the items of the profile, the role and `all`.
 fn own_leaves(workload: &Workload, part: &DialectPart, link: &Link) -> TreeBuilder {
     let instance = &workload.instance;
     let mut tree = TreeBuilder::new(directory_line);
