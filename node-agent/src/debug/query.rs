@@ -104,11 +104,17 @@ pub(super) async fn send(args: &QueryArgs, request: http::request::Builder) -> R
     stream.write_all(format!("{} {}\n", args.pod, args.dialect).as_bytes()).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
-    let request = request.header("host", "podmeta").body(Empty::<Bytes>::new())?;
+    let request = request.header("host", host(args.dialect)).body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await;
     let response = response.context("the agent closed the connection without a response; see its log")?;
     let (head, body) = response.into_parts();
     let body = body.collect().await?.to_bytes();
     connection.abort();
     Ok((Response::from_parts(head, ()), body))
+}
+
+/// Returns the host that clients of a dialect send: its IPv4 service address.
+pub(super) fn host(dialect: Dialect) -> String {
+    let addresses = dialect.protocol().selection().addresses;
+    addresses.iter().find(|address| address.is_ipv4()).map_or_else(String::new, ToString::to_string)
 }

@@ -86,3 +86,14 @@ async fn socket_is_private_and_replaces_an_earlier_one() {
     drop(bind(&socket.path()).unwrap());
     assert_eq!(std::fs::metadata(socket.path()).unwrap().permissions().mode() & 0o777, 0o600);
 }
+
+#[test]
+fn query_sends_a_host_that_a_pods_link_serves() {
+    for dialect in Dialect::ALL {
+        let host = super::query::host(dialect);
+        assert!(!host.is_empty());
+        let headers = http::HeaderMap::from_iter([(http::header::HOST, host.parse().unwrap())]);
+        let rule = podmeta_metadata::host::HostRule::PodLink;
+        assert_eq!(rule.check(&headers, http::Version::HTTP_11), Ok(()), "{dialect}");
+    }
+}
