@@ -21,22 +21,31 @@ pub const PINNED_PATH: &str = "/run/netns/podmeta";
 const LOOPBACK: u32 = 1;
 
 /// Settings of the namespace, under `/proc/sys/net`. `default` holds for interfaces that are created later.
-const SETTINGS: [(&str, &str); 12] = [
+const SETTINGS: [(&str, &str); 20] = [
     // A packet with the address of another link is dropped.
     ("ipv4/conf/all/rp_filter", "1"),
     ("ipv4/conf/default/rp_filter", "1"),
+    // The kernel can copy these from the host, where kube-proxy and network plugins set them.
+    ("ipv4/conf/all/route_localnet", "0"),
+    ("ipv4/conf/default/route_localnet", "0"),
+    ("ipv4/conf/all/accept_local", "0"),
+    ("ipv4/conf/default/accept_local", "0"),
+    ("ipv4/conf/all/accept_source_route", "0"),
+    ("ipv4/conf/default/accept_source_route", "0"),
+    ("ipv4/conf/all/proxy_arp", "0"),
+    ("ipv4/conf/default/proxy_arp", "0"),
     ("ipv4/conf/all/accept_redirects", "0"),
     ("ipv4/conf/default/accept_redirects", "0"),
     ("ipv4/ip_forward", "0"),
     ("ipv6/conf/all/forwarding", "0"),
-    ("ipv6/conf/default/accept_ra", "0"),
     ("ipv6/conf/all/accept_redirects", "0"),
     ("ipv6/conf/default/accept_redirects", "0"),
+    ("ipv6/conf/all/accept_ra", "0"),
+    ("ipv6/conf/default/accept_ra", "0"),
     // Connections in the accept queue of a closed listener move to the next process's listener.
     ("ipv4/tcp_migrate_req", "1"),
     // An agent without capabilities may listen on port 80.
     ("ipv4/ip_unprivileged_port_start", "80"),
-    ("ipv6/conf/all/accept_ra", "0"),
 ];
 
 /// Opens the agent namespace. Creates, pins and configures it if it is missing. Idempotent.

@@ -22,9 +22,10 @@ pub struct Repairs {
 /// # Errors
 /// If the kernel rejects a part. The message names the guard.
 pub async fn ensure(host: &Netns) -> Result<Repairs> {
-    let rules = rules::ensure(host).await.context("cannot add the routing rules that guard the metadata services")?;
-    let tables = nft::ensure(host).context("cannot add the nftables table that guards the metadata services")?;
-    Ok(Repairs { rules, tables })
+    // A failure of one guard does not keep the other one from being added.
+    let rules = rules::ensure(host).await.context("cannot add the routing rules that guard the metadata services");
+    let tables = nft::ensure(host).context("cannot add the nftables table that guards the metadata services");
+    Ok(Repairs { rules: rules?, tables: tables? })
 }
 
 /// Removes both guards from a namespace.

@@ -1,6 +1,6 @@
 //! Files of the node: the plugin's program and podmeta's CNI configuration.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -78,13 +78,15 @@ fn read_files(directory: &Path) -> io::Result<Vec<File>> {
     Ok(files)
 }
 
-/// Replaces a file by renaming a temporary one. The temporary name has no extension that a runtime reads.
+/// Replaces a file by renaming a temporary one. The temporary name is random, because two containers can have the same
+/// process ID, and has no extension that a runtime reads.
 fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let write = || {
-        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-        std::fs::write(&temporary, content)?;
-        std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(mode))?;
-        std::fs::rename(&temporary, path)
+        let mut temporary = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+        temporary.write_all(content)?;
+        temporary.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
+        temporary.persist(path)?;
+        io::Result::Ok(())
     };
     write().with_context(|| format!("cannot write {}", path.display()))
 }

@@ -21,11 +21,10 @@ use crate::{agent_ns, guard, pod_link};
 pub async fn run(command: Command, agent: &Path) -> Result<String, CniError> {
     match command {
         Command::Add(attachment) => {
-            let result = match is_current(&attachment.config) {
-                Ok(()) => add(&attachment, agent).await,
-                Err(error) => return Err(error),
-            };
-            match result {
+            is_current(&attachment.config)?;
+            // Without guards a pod must not start, whatever happens to its link.
+            ensure_guards().await.map_err(|error| link_error(&attachment, &error))?;
+            match add(&attachment, agent).await {
                 Err(error) if attachment.config.on_failure == OnFailure::Fail => Err(link_error(&attachment, &error)),
                 _ => Ok(previous_result(attachment.config)),
             }
@@ -36,8 +35,8 @@ pub async fn run(command: Command, agent: &Path) -> Result<String, CniError> {
         },
         Command::PassThrough(config) => Ok(previous_result(config)),
         Command::Del | Command::Gc => Ok(String::new()),
-        Command::Status => match ensure_node(agent).await {
-            Ok(_) => Ok(String::new()),
+        Command::Status => match ensure_guards().await.and(agent_ns::ensure(agent).await.map(drop)) {
+            Ok(()) => Ok(String::new()),
             Err(error) => {
                 Err(CniError::new(Code::Link, "podmeta cannot make links on this node", format!("{error:#}")))
             }
@@ -67,15 +66,13 @@ fn is_current(config: &Config) -> Result<(), CniError> {
     }
 }
 
-/// Adds the guards, then the agent namespace, where they are missing.
-async fn ensure_node(agent: &Path) -> Result<Netns> {
+async fn ensure_guards() -> Result<()> {
     let host = Netns::current().context("cannot open the node's network namespace")?;
-    guard::ensure(&host).await?;
-    agent_ns::ensure(agent).await
+    guard::ensure(&host).await.map(drop)
 }
 
 async fn add(attachment: &Attachment, agent: &Path) -> Result<Outcome> {
-    let agent = ensure_node(agent).await?;
+    let agent = agent_ns::ensure(agent).await?;
     let (pod, alias) = pod(attachment).await?;
     pod_link::ensure(&agent, &pod, &alias, attachment.config.link_range).await
 }

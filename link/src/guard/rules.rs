@@ -1,8 +1,9 @@
-//! Guard 1: routing rules that prohibit forwarded TCP traffic to port 80 of the service addresses.
+//! Guard 1: routing rules that prohibit forwarded traffic to the service addresses. They have no port: the kernel does not
+//! know the port of an IP fragment, so a rule with a port would let fragments pass.
 //!
 //! ```text
-//! 90: from all to ADDRESS iif lo goto 92                      traffic of the node itself
-//! 91: from all to ADDRESS ipproto tcp dport 80 prohibit       everything else
+//! 90: from all to ADDRESS iif lo goto 92        traffic of the node itself
+//! 91: from all to ADDRESS prohibit              everything else
 //! 92: from all nop
 //! ```
 
@@ -11,14 +12,13 @@ use std::net::IpAddr;
 use anyhow::Result;
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::IpProtocol;
-use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange};
+use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{Error, IpVersion};
 
 use crate::agent_ns::has_ipv6;
 use crate::netns::Netns;
 use crate::route_socket::{RouteSocket, errno, is_exists};
-use crate::service::{self, SERVICE_PORT};
+use crate::service;
 
 /// Priority of the rules that let the node's own traffic pass.
 const PASS_PRIORITY: u32 = 90;
@@ -37,7 +37,7 @@ const LOOPBACK: &str = "lo";
 enum Rule {
     /// Lets traffic of the node itself to an address pass the next rule.
     Pass(IpAddr),
-    /// Prohibits TCP traffic to port 80 of an address.
+    /// Prohibits traffic to an address.
     Prohibit(IpAddr),
     /// Ends the pass, without effect.
     End,
@@ -121,17 +121,9 @@ fn message(family: AddressFamily, rule: Rule) -> RuleMessage {
         message.header.dst_len = if address.is_ipv4() { 32 } else { 128 };
         message.attributes.push(RuleAttribute::Destination(address));
     }
-    match rule {
-        Rule::Pass(_) => {
-            message.attributes.push(RuleAttribute::Iifname(LOOPBACK.to_owned()));
-            message.attributes.push(RuleAttribute::Goto(END_PRIORITY));
-        }
-        Rule::Prohibit(_) => {
-            let port = RulePortRange { start: SERVICE_PORT, end: SERVICE_PORT };
-            message.attributes.push(RuleAttribute::IpProtocol(IpProtocol::Tcp));
-            message.attributes.push(RuleAttribute::DestinationPortRange(port));
-        }
-        Rule::End => {}
+    if let Rule::Pass(_) = rule {
+        message.attributes.push(RuleAttribute::Iifname(LOOPBACK.to_owned()));
+        message.attributes.push(RuleAttribute::Goto(END_PRIORITY));
     }
     message
 }

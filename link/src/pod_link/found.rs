@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use futures_util::TryStreamExt as _;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
@@ -15,6 +15,9 @@ use super::make::Sockets;
 use super::plan::{AgentEnd, Foreign, Found, PodEnd};
 use crate::route_socket::RouteSocket;
 use crate::service;
+
+/// Maximum number of routes, or addresses, of a pod. A privileged pod can add any number to its own namespace.
+const MAX_MESSAGES: usize = 10_000;
 
 /// Reads both ends of a link, and what else in the pod uses a service address.
 pub(super) async fn read(sockets: &Sockets, peer: &str) -> Result<Found, Error> {
@@ -58,7 +61,7 @@ pub(super) async fn read(sockets: &Sockets, peer: &str) -> Result<Found, Error> 
 
 /// Returns the addresses of all interfaces, with the index of the interface.
 async fn addresses(socket: &RouteSocket) -> Result<Vec<(u32, IpAddr)>, Error> {
-    let messages = socket.address().get().execute().try_collect::<Vec<_>>().await?;
+    let messages = collect(socket.address().get().execute()).await?;
     let address = |attributes: &[AddressAttribute]| {
         let find = |attribute: &AddressAttribute| match attribute {
             AddressAttribute::Address(address) => Some(*address),
@@ -76,10 +79,22 @@ async fn routes(socket: &RouteSocket) -> Result<Vec<(IpAddr, Option<u32>)>, Erro
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RouteMessageBuilder::<IpAddr>::new().build();
         request.header.address_family = family;
-        let found = socket.route().get(request).execute().try_collect::<Vec<_>>().await?;
+        let found = collect(socket.route().get(request).execute()).await?;
         routes.extend(found.iter().filter_map(host_route));
     }
     Ok(routes)
+}
+
+/// Collects at most [`MAX_MESSAGES`] messages.
+///
+/// # Errors
+/// If there are more.
+async fn collect<T>(messages: impl Stream<Item = Result<T, Error>>) -> Result<Vec<T>, Error> {
+    let collected = messages.take(MAX_MESSAGES + 1).try_collect::<Vec<_>>().await?;
+    if collected.len() > MAX_MESSAGES {
+        return Err(Error::NamespaceError(format!("it has more than {MAX_MESSAGES} routes or addresses")));
+    }
+    Ok(collected)
 }
 
 /// Returns destination and output interface of a unicast route to one address.

@@ -96,3 +96,16 @@ async fn changed_source_configuration_is_tried_again() {
     let error = plugin(&agent, &node, "ADD", &path.0, &extra).unwrap_err();
     assert!(error.contains("try again") && error.contains("10-pods.conflist"), "{error}");
 }
+
+#[tokio::test]
+async fn pod_with_too_many_routes_gets_an_error() {
+    let agent = Agent::new().await;
+    let node = pod();
+    let (pod, path) = pinned_pod(&agent);
+    let routes = (0..10_001).map(|n| format!("route add 10.{}.{}.1/32 dev eth0\n", n / 256, n % 256));
+    let batch = agent.path.with_file_name("routes");
+    std::fs::write(&batch, routes.collect::<String>()).unwrap();
+    run(&pod, &format!("ip -batch {}", batch.display()));
+    let error = plugin(&agent, &node, "ADD", &path.0, "").unwrap_err();
+    assert!(error.contains("more than 10000 routes"), "{error}");
+}
