@@ -32,19 +32,28 @@ const COMPILE_BATCH_SIZE: usize = 1024;
 /// depend on it.
 const COMPILE_BATCH_DURATION: Duration = Duration::from_millis(100);
 
+/// The maximum time for which changed profiles wait for pending pods before the status writer gets them.
+const STATUS_QUEUE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The reconcile task.
 #[derive(Debug)]
 pub struct Reconciler {
     shared: Arc<SharedState>,
     /// The kinds whose initial list is not complete.
     unlisted: BTreeSet<WatchedKind>,
+    /// The time at which the status writer last got the changed profiles.
+    profiles_queued: Option<Instant>,
 }
 
 impl Reconciler {
     /// Creates the task for an empty state.
     #[must_use]
     pub fn new(state: OperatorState, metrics: Metrics) -> Self {
-        Self { shared: Arc::new(SharedState::new(state, metrics)), unlisted: BTreeSet::from(WatchedKind::ALL) }
+        Self {
+            shared: Arc::new(SharedState::new(state, metrics)),
+            unlisted: BTreeSet::from(WatchedKind::ALL),
+            profiles_queued: None,
+        }
     }
 
     /// Returns the state for reading.
@@ -68,7 +77,7 @@ impl Reconciler {
             }
             // Compiling blocks for too long for an async task.
             let reconcile = move || {
-                self.reconcile(updates);
+                self.reconcile(updates, Instant::now());
                 self
             };
             match tokio::task::spawn_blocking(reconcile).await {
@@ -85,9 +94,11 @@ impl Reconciler {
         self.unlisted.is_empty() && self.shared.read().has_pending_pods()
     }
 
-    /// Applies updates, then compiles one batch of pending pods. No pod is compiled before all kinds are listed.
-    fn reconcile(&mut self, updates: Vec<StateUpdate>) {
+    /// Applies updates, then compiles one batch of pending pods. No pod is compiled before all kinds are listed. The state is
+    /// synced once the pods that were pending then are compiled. Later changes do not delay it.
+    fn reconcile(&mut self, updates: Vec<StateUpdate>, now: Instant) {
         let has_updates = !updates.is_empty();
+        let was_listed = self.unlisted.is_empty();
         self.apply(updates);
         if has_updates && !self.unlisted.contains(&WatchedKind::Profiles) {
             self.shared.publish_references();
@@ -95,10 +106,18 @@ impl Reconciler {
         if !self.unlisted.is_empty() {
             return;
         }
+        if !was_listed {
+            self.shared.write().begin_initial_sync();
+        }
         self.compile_batch();
-        if !self.has_pending_pods() {
+        if self.shared.read().has_initial_pods() {
+            return;
+        }
+        self.shared.set_synced();
+        let is_due = |queued| now.saturating_duration_since(queued) >= STATUS_QUEUE_INTERVAL;
+        if !self.has_pending_pods() || self.profiles_queued.is_none_or(is_due) {
             self.queue_changed_profiles();
-            self.shared.set_synced();
+            self.profiles_queued = Some(now);
         }
     }
 

@@ -12,7 +12,7 @@ mod pending;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use podmeta_metadata::compile::{Settings, compile};
@@ -50,6 +50,8 @@ pub struct Index {
     pods_by_profile: HashMap<ProfileKey, BTreeSet<PodUid>>,
     /// The pods to compile.
     pending_pods: PendingPods,
+    /// The pods of the initial sync that were not compiled yet.
+    initial_pods: HashSet<PodUid>,
     /// Deleted pods whose agents do not know it yet.
     deleted_pods: Vec<PodUpdate>,
     /// The profiles whose status may have changed.
@@ -82,6 +84,7 @@ impl Index {
             unread_secrets: BTreeSet::new(),
             pods_by_profile: HashMap::new(),
             pending_pods: PendingPods::default(),
+            initial_pods: HashSet::new(),
             deleted_pods: Vec::new(),
             changed_profiles: BTreeSet::new(),
         }
@@ -95,7 +98,11 @@ impl Index {
         for (uid, compiled) in compiled {
             left.remove(&uid);
             let Some(pod) = self.pods.get_mut(&uid) else { continue };
-            if self.pending_pods.contains(&uid) || pod.compiled.as_deref() == compiled.as_ref() {
+            if self.pending_pods.contains(&uid) {
+                continue;
+            }
+            self.initial_pods.remove(&uid);
+            if pod.compiled.as_deref() == compiled.as_ref() {
                 continue;
             }
             let compiled = compiled.map(Arc::new);
@@ -116,6 +123,17 @@ impl Index {
     #[must_use]
     pub fn has_pending_pods(&self) -> bool {
         !self.pending_pods.is_empty() || !self.deleted_pods.is_empty()
+    }
+
+    /// Starts the initial sync, whose pods are those that are pending now.
+    pub fn begin_initial_sync(&mut self) {
+        self.initial_pods = self.pending_pods.iter().cloned().collect();
+    }
+
+    /// Returns true while pods of the initial sync are neither compiled nor deleted.
+    #[must_use]
+    pub fn has_initial_pods(&self) -> bool {
+        !self.initial_pods.is_empty()
     }
 
     /// Returns the node that a pod is bound to, and the compiled pod.

@@ -58,7 +58,9 @@ impl OperatorState {
                 let report = self.reports.get(node);
                 observed.has_unreported_nodes |= report.is_none();
                 let report = report.and_then(|report| report.pods.get(uid));
-                observed.pods.push(observed_pod(compiled, profile, report));
+                // A pending pod is compiled for an older generation than the one in effect.
+                let in_effect = state.profile().map_or(profile, |profile| &profile.object);
+                observed.pods.push(observed_pod(compiled, in_effect, report));
             }
         }
         let user_data = profile.and_then(|profile| self.user_data_error(profile));

@@ -115,6 +115,17 @@ impl OperatorState {
         self.index.has_pending_pods()
     }
 
+    /// Starts the initial sync; see [`Index::begin_initial_sync`].
+    pub fn begin_initial_sync(&mut self) {
+        self.index.begin_initial_sync();
+    }
+
+    /// Returns true while pods of the initial sync are not compiled.
+    #[must_use]
+    pub fn has_initial_pods(&self) -> bool {
+        self.index.has_initial_pods()
+    }
+
     /// Returns true if this replica is the leader.
     #[must_use]
     pub fn is_leader(&self) -> bool {

@@ -78,7 +78,7 @@ pub(crate) fn synced_reconciler() -> Reconciler {
     let mut reconciler = empty_reconciler();
     let mut updates = updates();
     updates.extend(WatchedKind::ALL.map(StateUpdate::ListComplete));
-    reconciler.reconcile(updates);
+    reconciler.reconcile(updates, Instant::now());
     reconciler
 }
 

@@ -45,6 +45,7 @@ impl Index {
     /// Removes a pod.
     pub fn remove_pod(&mut self, uid: &PodUid) {
         self.pending_pods.remove(uid);
+        self.initial_pods.remove(uid);
         let Some(PodEntry { facts, node, compiled, .. }) = self.pods.remove(uid) else { return };
         if let Some(namespace) = self.namespaces.get_mut(&facts.metadata.namespace) {
             namespace.pods.remove(uid);

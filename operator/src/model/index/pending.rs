@@ -60,6 +60,11 @@ impl PendingPods {
         self.rounds.contains_key(pod)
     }
 
+    /// Returns the pods in any order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &PodUid> {
+        self.rounds.keys()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

@@ -209,6 +209,18 @@ fn pod_is_programmed_after_a_report_of_its_generation() {
     assert!(state.take_changed_profiles().is_empty(), "an unchanged report changes nothing");
 }
 
+#[test]
+fn pod_that_is_not_compiled_for_the_generation_in_effect_is_not_programmed() {
+    let mut state = new_state();
+    state.apply(StateUpdate::Leadership(true));
+    let old = profile("web", 2, "");
+    let reference = old.reference.clone();
+    apply(&mut state, StateUpdate::Profile(Box::new(old)));
+    report(&mut state, "n1", report_of(&reference, 2));
+    state.apply(StateUpdate::Profile(Box::new(profile("web", 3, ""))));
+    assert!(!state.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2.pods[0].is_programmed);
+}
+
 const ROLE_AND_USER_DATA: &str =
     ", roles: [{name: r, dialect: ec2, secret: {name: keys}}], userData: {secretKeyRef: {name: keys, key: boot}}";
 
