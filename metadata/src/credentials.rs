@@ -29,6 +29,9 @@ pub const USABLE_BY_PROFILES: &str = "metadataprofiles";
 /// operator, and is enough for the longest user data and session tokens together.
 pub const MAX_SECRET_BYTES: usize = 64 * 1024;
 
+/// The memory that a key of a Secret takes besides its name and value, in bytes, rounded up.
+const KEY_OVERHEAD_BYTES: usize = 128;
+
 /// The data of one Kubernetes Secret, by key: no `Display`, a fixed `Debug`, wiped from memory on drop.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct SecretData(BTreeMap<String, Zeroizing<Vec<u8>>>);
@@ -43,6 +46,12 @@ impl SecretData {
     /// Returns the size of all keys and values, in bytes.
     fn size(&self) -> usize {
         self.0.iter().map(|(key, value)| key.len() + value.len()).sum()
+    }
+
+    /// Returns an upper estimate of the memory that the keys and values take, in bytes.
+    #[must_use]
+    pub fn memory_size(&self) -> usize {
+        self.size() + self.0.len() * KEY_OVERHEAD_BYTES
     }
 }
 

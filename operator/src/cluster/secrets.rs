@@ -1,6 +1,7 @@
 //! Watches of the Secrets that profiles may use: one list and watch for each namespace, or one for the whole cluster. All
 //! select by [`USABLE_BY_LABEL`].
 
+mod budget;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,8 @@ use kube::api::Api;
 use kube::runtime::watcher::{self, Config, Event};
 use podmeta_metadata::credentials::{SecretData, USABLE_BY_LABEL, USABLE_BY_PROFILES, is_usable};
 use tokio::sync::mpsc::Sender;
+
+use budget::SecretBudget;
 
 use super::watch::{Convert, KnownObjects, stream};
 use crate::model::update::{SecretScope, StateUpdate, WatchedKind};
@@ -43,6 +46,7 @@ pub async fn run(scopes: BTreeSet<SecretScope>, client: Client, updates_tx: Send
     let mut streams = select_all(streams);
     let convert = Convert { key, set: secret_update, deleted: |(namespace, name)| secret(namespace, name, None) };
     let mut known: HashMap<SecretScope, KnownObjects<SecretKey>> = HashMap::new();
+    let mut budget = SecretBudget::default();
     let mut pending = Some(scopes);
     loop {
         if pending.take_if(|scopes| scopes.is_empty()).is_some()
@@ -59,7 +63,11 @@ pub async fn run(scopes: BTreeSet<SecretScope>, client: Client, updates_tx: Send
         }
         let listed = is_listed.then(|| StateUpdate::SecretsListed(scope.clone()));
         let known = known.entry(scope).or_insert_with(|| KnownObjects::new(WatchedKind::Secrets));
-        for update in known.updates(event, &convert).into_iter().chain(listed) {
+        let updates = known.updates(event, &convert).into_iter().flat_map(|update| match update {
+            StateUpdate::Secret { namespace, name, data } => budget.updates(namespace, name, data),
+            other => vec![other],
+        });
+        for update in updates.chain(listed) {
             if updates_tx.send(update).await.is_err() {
                 return;
             }

@@ -129,3 +129,14 @@ async fn secret_that_is_too_large_or_without_the_label_is_not_usable() {
     let updates = next_updates(&mut updates_rx, 5).await;
     assert_eq!(updates, ["unread", "no shop/unlabelled", "no shop/large", "listed", "complete"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn secrets_over_the_budget_of_a_namespace_are_not_usable() {
+    let (mut server, mut updates_rx) = start(&[SecretScope::Cluster]);
+    let value = "AAAA".repeat(21_000);
+    let secrets: Vec<Value> = (0..70).map(|index| secret("shop", &format!("s{index:02}"), &value)).collect();
+    server.expect(Method::GET, ALL_SECRETS).await.respond(&list(&secrets));
+    let updates = next_updates(&mut updates_rx, 73).await;
+    assert_eq!(updates.iter().filter(|update| update.starts_with("shop/")).count(), 66);
+    assert_eq!(updates[67..], ["no shop/s66", "no shop/s67", "no shop/s68", "no shop/s69", "listed", "complete"]);
+}
