@@ -11,7 +11,7 @@ export RUST_LIB_BACKTRACE := 0
 
 # Programs of the cluster tests. Building them in one command gives dependencies one feature set, so each is built once.
 # Tests use `--workspace` for the same reason.
-PROGRAMS := --package podmeta-cluster --package podmeta-node-agent --package podmeta-operator
+PROGRAMS := --package podmeta-cluster --package podmeta-link --package podmeta-node-agent --package podmeta-operator
 
 .DEFAULT_GOAL := help
 .PHONY: help

@@ -3,6 +3,7 @@
 mod access;
 mod images;
 mod imds_stub;
+mod links;
 mod nodes;
 mod pod_churn;
 mod pod_network;

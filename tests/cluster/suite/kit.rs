@@ -24,6 +24,7 @@ pub(crate) use cluster::TestCluster;
 pub(crate) use exec::ExecOutput;
 pub(crate) use manifests::{client_pod, pod_addresses, with_spec};
 pub(crate) use namespace::TestNamespace;
+pub(crate) use node::TestNode;
 pub(crate) use podmeta::{
     AGENT_ACCOUNT, AGENT_LABEL, CLUSTER_ACCOUNT, CLUSTER_REGION, OPERATOR_LABEL, Podmeta, QUERY_COMMAND, render_chart,
 };

@@ -10,7 +10,8 @@ use serde_json::json;
 
 use crate::kit::{self, TestCluster};
 
-fn urls() -> [String; 3] {
+/// Returns the URL of each metadata address.
+pub(super) fn urls() -> [String; 3] {
     METADATA_ADDRESSES.map(|address| format!("http://{}/", url_host(address)))
 }
 
