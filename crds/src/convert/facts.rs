@@ -18,6 +18,8 @@ use crate::api::names;
 
 /// The annotation in which `kubectl apply` stores a copy of the object.
 const LAST_APPLIED_ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Maximum size of the labels of a pod: keys and values, in bytes. Kubernetes has no limit of its own.
+const MAX_LABELS_BYTES: usize = 64 * 1024;
 /// Maximum number of annotations of an object that are kept: the first ones in the order of their keys.
 const MAX_ANNOTATIONS: usize = 256;
 /// The annotation of a mirror pod: the UID of the static pod.
@@ -29,7 +31,8 @@ const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
 /// Converts a pod.
 ///
 /// # Errors
-/// If it has no name, namespace, UID or creation time, or a name, label or address that is invalid in Kubernetes.
+/// If it has no name, namespace, UID or creation time, or a name, label or address that is invalid in Kubernetes,
+/// or more than 64 KiB of labels.
 pub fn pod(pod: &Pod) -> Result<PodFacts, Vec<FieldError>> {
     let mut errors = FieldErrors::default();
     check_pod(pod, &mut errors);
@@ -51,6 +54,11 @@ fn check_pod(pod: &Pod, errors: &mut FieldErrors) {
     for (key, value) in pod.metadata.labels.iter().flatten() {
         errors.record(format_args!("metadata.labels.{key:?}"), names::check_label_key(key));
         errors.record(format_args!("metadata.labels.{key}"), names::check_label_value(value));
+    }
+    let labels_bytes = pod.metadata.labels.iter().flatten().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+    if labels_bytes > MAX_LABELS_BYTES {
+        let message = format!("must have at most {MAX_LABELS_BYTES} bytes of keys and values, not {labels_bytes}");
+        errors.add("metadata.labels", message);
     }
     if let Some(spec) = &pod.spec {
         for (field, name) in [("spec.hostname", &spec.hostname), ("spec.subdomain", &spec.subdomain)] {

@@ -93,6 +93,7 @@ fn name(metadata: &ObjectMeta) -> Option<String> {
     metadata.name.clone()
 }
 
+/// Converts a pod. An invalid one is deleted: agents must not serve it with its old facts.
 fn pod_update(pod: &Pod) -> Option<StateUpdate> {
     match facts::pod(pod) {
         Ok(facts) => Some(StateUpdate::Pod { facts: Box::new(facts), addresses: facts::pod_addresses(pod) }),
@@ -103,7 +104,7 @@ fn pod_update(pod: &Pod) -> Option<StateUpdate> {
                 error = join(&errors),
                 "skipping pod: invalid object; agents do not serve it"
             );
-            None
+            PodUid::try_from(pod.metadata.uid.clone()?).ok().map(StateUpdate::PodDeleted)
         }
     }
 }

@@ -153,3 +153,17 @@ fn mirror_annotation_after_the_kept_annotations_is_read() {
     assert!(!facts.metadata.annotations.contains_key(MIRROR_ANNOTATION));
     assert_eq!(origin, PodOrigin::Mirror { static_uid: None });
 }
+
+#[test]
+fn pod_with_too_many_bytes_of_labels_is_invalid() {
+    let labels = |count: usize| {
+        let labels: BTreeMap<String, String> =
+            (0..count).map(|index| (format!("k{index:07}"), "v".repeat(8))).collect();
+        pod(&build_pod(json!({ "labels": labels }), json!({}), json!({})))
+    };
+    assert!(labels(MAX_LABELS_BYTES / 16).is_ok());
+    assert_eq!(
+        labels(MAX_LABELS_BYTES / 16 + 1).unwrap_err()[0].to_string(),
+        "metadata.labels: must have at most 65536 bytes of keys and values, not 65552"
+    );
+}

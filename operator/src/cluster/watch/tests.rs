@@ -122,3 +122,25 @@ async fn invalid_pod_is_skipped() {
     assert_eq!(facts.metadata.name, "good");
     assert!(matches!(updates_rx.recv().await, Some(StateUpdate::ListComplete(WatchedKind::Pods))));
 }
+
+#[tokio::test(start_paused = true)]
+async fn pod_that_becomes_invalid_is_deleted() {
+    let (client, mut server) = FakeApiServer::new();
+    let (updates_tx, mut updates_rx) = mpsc::channel(16);
+    tokio::spawn(pods(client, updates_tx));
+    let pod = |label: &str| {
+        let metadata = json!({
+            "namespace": "shop", "name": "web", "uid": "u1", "resourceVersion": "5", "labels": {"app": label},
+            "creationTimestamp": "2026-01-05T08:00:00Z",
+        });
+        json!({"metadata": metadata, "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}})
+    };
+    server.expect(Method::GET, "/api/v1/pods").await.respond(&list(&[pod("web")]));
+    assert!(matches!(updates_rx.recv().await, Some(StateUpdate::Pod { .. })));
+    assert!(matches!(updates_rx.recv().await, Some(StateUpdate::ListComplete(WatchedKind::Pods))));
+    let event = json!({"type": "MODIFIED", "object": pod("not valid")});
+    server.expect(Method::GET, "/api/v1/pods").await.respond_events(&[event, expired()]);
+    server.expect(Method::GET, "/api/v1/pods").await.respond(&list(&[pod("not valid")]));
+    let Some(StateUpdate::PodDeleted(uid)) = updates_rx.recv().await else { panic!("the pod is still served") };
+    assert_eq!(uid.to_string(), "u1");
+}
