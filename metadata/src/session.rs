@@ -50,6 +50,10 @@ const MAC_BYTES: usize = 16;
 /// Duration for which a replaced key verifies tokens: the maximum lifetime of a token.
 const REPLACED_KEY_LIFETIME: SignedDuration = SignedDuration::from_hours(6);
 
+/// Maximum time by which a key or token may be from the future, because the clock was set back. One from a later time is
+/// not valid.
+pub const MAX_CLOCK_STEP: SignedDuration = SignedDuration::from_hours(6);
+
 /// The bytes of a key. The caller provides them from a source of randomness.
 pub type KeyBytes = Zeroizing<[u8; 32]>;
 
@@ -93,7 +97,7 @@ pub enum TokenError {
     /// It is malformed, or its MAC is not of this pod, this dialect and a key of the node.
     #[error("this node did not issue it to this pod in this dialect, or its key was replaced more than six hours ago")]
     Unknown,
-    /// It has expired.
+    /// It has expired, or was issued more than [`MAX_CLOCK_STEP`] in the future.
     #[error("it has expired")]
     Expired,
 }
@@ -111,8 +115,11 @@ impl Key {
         Self { id, bytes, created, replaced, hmac }
     }
 
+    /// Returns true if the key was replaced less than six hours ago, or not at all, and is not from the future.
     fn verifies(&self, now: Timestamp) -> bool {
-        self.replaced.is_none_or(|replaced| now.duration_since(replaced) < REPLACED_KEY_LIFETIME)
+        let valid_ages = -MAX_CLOCK_STEP..REPLACED_KEY_LIFETIME;
+        self.replaced.is_none_or(|replaced| valid_ages.contains(&now.duration_since(replaced)))
+            && now.duration_since(self.created) >= -MAX_CLOCK_STEP
     }
 
     /// Returns the MAC of a token's first bytes.
@@ -203,6 +210,10 @@ impl Keyring {
             Some(verified) => verified,
             None => last.insert(self.decode(token, pod, dialect, now).ok_or(TokenError::Unknown)?),
         };
+        let issued = i64::from(verified.expiry) - i64::from(verified.ttl);
+        if issued - now.as_second() > MAX_CLOCK_STEP.as_secs() {
+            return Err(TokenError::Expired);
+        }
         // If the clock was set back, the remaining lifetime is at most the whole lifetime.
         let left = (i64::from(verified.expiry) - now.as_second()).min(verified.ttl.into());
         match u32::try_from(left) {

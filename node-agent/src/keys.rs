@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use podmeta_metadata::session::{KeyBytes, KeyFileError, Keyring, Nonce};
+use podmeta_metadata::session::{KeyBytes, KeyFileError, Keyring, MAX_CLOCK_STEP, Nonce};
 use zeroize::Zeroizing;
 
 use crate::private_file;
@@ -56,8 +56,9 @@ impl KeyFile {
         Self { path }
     }
 
-    /// Reads the keys. Creates the first key, and rotates the current key if it is 24 hours old. Blocks while another
-    /// process holds the lock of the file, so that all processes have the same keys.
+    /// Reads the keys. Creates the first key, and rotates the current key if it is 24 hours old or more than
+    /// [`MAX_CLOCK_STEP`] from the future. Blocks while another process holds the lock of the file, so that all processes
+    /// have the same keys.
     ///
     /// # Errors
     /// If the file cannot be read, parsed or written.
@@ -78,8 +79,9 @@ impl KeyFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(io_error(error)),
         };
+        let valid_ages = -MAX_CLOCK_STEP..ROTATION_AGE;
         match keys {
-            Some(keys) if now.duration_since(keys.created()) < ROTATION_AGE => Ok(keys),
+            Some(keys) if valid_ages.contains(&now.duration_since(keys.created())) => Ok(keys),
             Some(keys) => self.store(keys.rotated(random_key()?, now)),
             None => self.store(Keyring::new(random_key()?, now)),
         }
@@ -168,6 +170,15 @@ mod tests {
             assert!(verified.is_ok(), "after {hours} hours");
         }
         assert_eq!(file.load(at(26)).unwrap().created(), at(25), "the key is replaced once a day");
+    }
+
+    #[test]
+    fn key_created_more_than_six_hours_in_the_future_is_replaced() {
+        let directory = TestDir::new("future");
+        let file = KeyFile::at(directory.0.join("keys.json"));
+        file.load(at(100)).unwrap();
+        assert_eq!(file.load(at(94)).unwrap().created(), at(100), "a small step of the clock");
+        assert_eq!(file.load(at(93)).unwrap().created(), at(93));
     }
 
     #[cfg(unix)]

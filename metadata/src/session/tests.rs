@@ -125,6 +125,37 @@ fn clock_set_back_does_not_extend_a_token() {
 }
 
 #[test]
+fn token_issued_more_than_six_hours_in_the_future_is_expired() {
+    let ring = ring(1);
+    let issue = |now| ring.issue(&uid("a"), Dialect::Ec2, ttl(60), NONCE, at(now)).unwrap();
+    assert_eq!(verify(&ring, &issue(21_600), "a", Dialect::Ec2, 0), Ok(60));
+    let (token, last) = (issue(21_601), LastToken::default());
+    let verify = |now| ring.verify(token.as_bytes(), &last, &uid("a"), Dialect::Ec2, at(now));
+    assert_eq!(verify(0), Err(TokenError::Expired));
+    assert_eq!(verify(1), Ok(60));
+    assert_eq!(verify(0), Err(TokenError::Expired), "a repeated token");
+}
+
+#[test]
+fn key_created_more_than_six_hours_in_the_future_does_not_verify() {
+    let ring = Keyring::new(Zeroizing::new([1; 32]), at(21_601));
+    let token = ring.issue(&uid("a"), Dialect::Ec2, TokenTtl::MAX, NONCE, at(0)).unwrap();
+    let verify = |ring: &Keyring, now| verify(ring, &token, "a", Dialect::Ec2, now);
+    assert_eq!(verify(&ring, 0), Err(TokenError::Unknown));
+    assert!(verify(&ring, 1).is_ok());
+    assert_eq!(ring.rotated(Zeroizing::new([2; 32]), at(0)).keys().count(), 1, "the rotation drops it");
+}
+
+#[test]
+fn key_replaced_more_than_six_hours_in_the_future_does_not_verify() {
+    let old = ring(1);
+    let token = old.issue(&uid("a"), Dialect::Ec2, TokenTtl::MAX, NONCE, at(0)).unwrap();
+    let new = Keyring { current: ring(2).current, ..old.rotated(Zeroizing::new([3; 32]), at(21_601)) };
+    assert_eq!(verify(&new, &token, "a", Dialect::Ec2, 0), Err(TokenError::Unknown));
+    assert!(verify(&new, &token, "a", Dialect::Ec2, 1).is_ok());
+}
+
+#[test]
 fn replaced_key_verifies_for_six_hours() {
     let old = ring(1);
     let token = old.issue(&uid("a"), Dialect::Ec2, TokenTtl::MAX, NONCE, at(0)).unwrap();
