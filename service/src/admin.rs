@@ -20,10 +20,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::connections::{ConnectionLimits, ConnectionRegistry};
+use crate::connections::{ConnectionGuard, ConnectionLimits, ConnectionRegistry};
 use crate::listener::{Acceptor, TcpConnection};
 
-/// The limits of open connections. Probes and a metrics collector need some of each address.
+/// The limits of open connections. Probes and a metrics collector need some of each address. At the limit of an address
+/// its oldest connection is evicted: pods in the network of the node have the address of the kubelet.
 const CONNECTION_LIMITS: ConnectionLimits = ConnectionLimits { total: 256, per_address: 8 };
 
 /// The timeout of reading the head of a request.
@@ -79,13 +80,11 @@ impl Admin {
         let (router, registry) = (self.router(), ConnectionRegistry::new(CONNECTION_LIMITS));
         let stopped = stop.clone();
         let handle = move |connection: TcpConnection| {
-            let guard = registry.register(connection.remote.ip());
+            let guard = registry.register_or_evict(connection.remote.ip());
             let serve = stopped.clone().run_until_cancelled_owned(serve_connection(connection.stream, router.clone()));
-            async move {
-                if guard.is_some() {
-                    serve.await;
-                }
-            }
+            serve_registered(guard, async move {
+                let _stopped = serve.await;
+            })
         };
         acceptor.spawn(listener, None, stop, handle).map(drop)
     }
@@ -107,6 +106,13 @@ impl Admin {
             }
             Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], String::new()),
         }
+    }
+}
+
+/// Serves a registered connection until it ends or is evicted. Closes it if `guard` is `None`.
+async fn serve_registered(guard: Option<ConnectionGuard>, serve: impl Future<Output = ()>) {
+    if let Some(guard) = guard {
+        let _evicted = guard.evicted().run_until_cancelled(serve).await;
     }
 }
 

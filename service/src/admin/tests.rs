@@ -44,6 +44,25 @@ async fn connections_over_the_limit_are_closed_until_others_end() {
     open[0].read_to_end(&mut rest).await.unwrap();
 }
 
+/// A pod in the network of its node has the address of the kubelet.
+#[tokio::test]
+async fn open_connections_of_an_address_do_not_block_its_new_ones() {
+    let registry = ConnectionRegistry::new(CONNECTION_LIMITS);
+    let router = Admin::new(Registry::default()).router();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..=CONNECTION_LIMITS.per_address {
+        let mut client = connect(listener.local_addr().unwrap().port()).await;
+        let (stream, _) = listener.accept().await.unwrap();
+        let guard = registry.register_or_evict([10, 0, 0, 1].into());
+        tokio::spawn(serve_registered(guard, serve_connection(stream, router.clone())));
+        assert_eq!(status(&mut client).await.as_deref(), Some("HTTP/1.1 200 OK"));
+        clients.push(client);
+    }
+    let mut rest = Vec::new();
+    timeout(Duration::from_secs(5), clients[0].read_to_end(&mut rest)).await.unwrap().unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn connection_of_a_client_that_reads_nothing_ends() {
     let (listener, connecting) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpSocket::new_v4().unwrap());
