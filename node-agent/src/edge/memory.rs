@@ -26,6 +26,8 @@ pub(super) enum BufferState {
     Idle,
     /// The client has sent bytes: hyper holds a read buffer of 8 KiB and a write buffer of 8 KiB.
     Receiving,
+    /// The client got more than 4 KiB since it last sent bytes. The kernel's send buffer may hold all of them.
+    Sent,
     /// The client does not read its response: both socket buffers may be full too.
     Unread,
 }
@@ -36,6 +38,7 @@ impl BufferState {
         match self {
             Self::Idle => 9 * 1024,
             Self::Receiving => 20 * 1024,
+            Self::Sent => 52 * 1024,
             Self::Unread => 96 * 1024,
         }
     }

@@ -12,6 +12,9 @@ use crate::edge::memory::{BufferState, ConnectionCharge};
 /// Responses up to this size are sent from one buffer, which is faster than a vectored write.
 const MAX_COPIED_BYTES: usize = 1024;
 
+/// Bytes of responses that are charged as [`BufferState::Sent`] if more were sent since the last read.
+const MAX_UNCHARGED_BYTES: usize = 4096;
+
 /// A stream that can drop bytes that the client has not received.
 pub trait ResetOnClose {
     /// Closes with a reset, which drops all unsent bytes. Without it the kernel keeps them for a client that does not read.
@@ -35,28 +38,57 @@ impl ResetOnClose for tokio::net::UnixStream {
 pub(super) struct MeteredStream<I: ResetOnClose> {
     io: I,
     charge: ConnectionCharge,
+    /// The bytes that were written since the last read. The client may not have read them.
+    sent: usize,
 }
 
 impl<I: ResetOnClose> MeteredStream<I> {
     pub(super) fn new(io: I, charge: ConnectionCharge) -> Self {
-        Self { io, charge }
+        Self { io, charge, sent: 0 }
     }
 
     /// Charges the state after a write.
     fn charge_write(&mut self, cx: &Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        let is_unread = self.charge.state() == BufferState::Unread;
-        match &written {
-            Poll::Pending if !is_unread => self.charge.set(BufferState::Unread)?,
-            Poll::Ready(Ok(_)) if is_unread => self.charge.set(BufferState::Receiving)?,
-            Poll::Pending | Poll::Ready(_) => {}
-        }
+        let state = self.charge.state();
+        let charged = match &written {
+            Poll::Pending => BufferState::Unread,
+            Poll::Ready(Ok(length)) => {
+                self.sent = self.sent.saturating_add(*length);
+                match state {
+                    _ if self.sent > MAX_UNCHARGED_BYTES => BufferState::Sent,
+                    BufferState::Unread => BufferState::Receiving,
+                    BufferState::Idle | BufferState::Receiving | BufferState::Sent => state,
+                }
+            }
+            Poll::Ready(Err(_)) => state,
+        };
+        self.charge_state(charged)?;
         self.charge.poll_or_evicted(cx, written)
+    }
+
+    /// Charges the state after bytes of the client were read: it has probably read the last response.
+    fn charge_read(&mut self) -> io::Result<()> {
+        if self.charge.state() == BufferState::Unread {
+            return Ok(());
+        }
+        self.sent = 0;
+        self.charge_state(BufferState::Receiving)
+    }
+
+    fn charge_state(&mut self, state: BufferState) -> io::Result<()> {
+        if self.charge.state() == state { Ok(()) } else { self.charge.set(state) }
     }
 }
 
 impl<I: ResetOnClose> Drop for MeteredStream<I> {
     fn drop(&mut self) {
-        if self.charge.state() == BufferState::Unread {
+        let is_reset = match self.charge.state() {
+            BufferState::Idle | BufferState::Receiving => false,
+            // The client may still receive a complete response, unless its memory is needed.
+            BufferState::Sent => self.charge.eviction().is_evicted(),
+            BufferState::Unread => true,
+        };
+        if is_reset {
             self.io.reset_on_close();
         }
     }
@@ -64,9 +96,10 @@ impl<I: ResetOnClose> Drop for MeteredStream<I> {
 
 impl<I: AsyncRead + ResetOnClose + Unpin> AsyncRead for MeteredStream<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
-        if self.charge.state() == BufferState::Idle && !buf.filled().is_empty() {
-            self.charge.set(BufferState::Receiving)?;
+        if buf.filled().len() > before {
+            self.charge_read()?;
         }
         self.charge.poll_or_evicted(cx, read)
     }
@@ -122,15 +155,19 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::edge::limit::ConnectionLimiter;
+    use crate::edge::limit::{ConnectionLimiter, PodKey};
     use crate::edge::memory::MemoryBudget;
 
     async fn pair() -> (MeteredStream<TcpStream>, TcpStream) {
+        pair_of(&MemoryBudget::default(), ConnectionLimiter::default().key()).await
+    }
+
+    /// Connects to a server that charges `budget` for `pod`.
+    async fn pair_of(budget: &MemoryBudget, pod: PodKey) -> (MeteredStream<TcpStream>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap());
         let (client, server) = tokio::join!(client, listener.accept());
-        let charge = MemoryBudget::default().open(ConnectionLimiter::default().key());
-        (MeteredStream::new(server.unwrap().0, charge), client.unwrap())
+        (MeteredStream::new(server.unwrap().0, budget.open(pod)), client.unwrap())
     }
 
     /// Writes until the client's window is full. Returns the number of bytes.
@@ -158,7 +195,39 @@ mod tests {
         let (mut received, write) = (vec![0; written + 1], server.write_all(b"7"));
         let (read, written) = tokio::join!(client.read_exact(&mut received), write);
         assert!(read.is_ok() && written.is_ok());
-        assert_eq!(server.charge.state(), BufferState::Receiving, "the client reads again");
+        assert_eq!(server.charge.state(), BufferState::Sent, "the client reads again");
+    }
+
+    #[tokio::test]
+    async fn connection_is_charged_for_a_sent_response_until_its_client_sends_more() {
+        for (length, writes) in [(16 * 1024, 1), (1024, 5)] {
+            let (mut server, mut client) = pair().await;
+            client.write_all(b"GET").await.unwrap();
+            server.read_exact(&mut [0; 3]).await.unwrap();
+            for _ in 0..writes {
+                assert_eq!(server.charge.state(), BufferState::Receiving);
+                server.write_all(&vec![7; length]).await.unwrap();
+            }
+            assert_eq!(server.charge.state(), BufferState::Sent, "{writes} writes of {length} bytes");
+            server.write_all(b"7").await.unwrap();
+            assert_eq!(server.charge.state(), BufferState::Sent, "a short write does not end it");
+            client.write_all(b"G").await.unwrap();
+            server.read_exact(&mut [0; 1]).await.unwrap();
+            assert_eq!(server.charge.state(), BufferState::Receiving);
+            server.write_all(b"7").await.unwrap();
+            assert_eq!(server.charge.state(), BufferState::Receiving, "a short response");
+        }
+    }
+
+    #[tokio::test]
+    async fn eviction_drops_a_sent_response() {
+        let (budget, pod) = (MemoryBudget::default(), ConnectionLimiter::default().key());
+        let (mut server, mut client) = pair_of(&budget, pod).await;
+        server.write_all(&[7; 16 * 1024]).await.unwrap();
+        let _others = (0..3000).map(|_| budget.open(pod)).collect::<Vec<_>>();
+        drop(server);
+        let error = client.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[tokio::test]
@@ -173,11 +242,12 @@ mod tests {
     #[tokio::test]
     async fn closing_keeps_a_response_that_was_written_completely() {
         let (mut server, mut client) = pair().await;
-        server.write_all(b"response").await.unwrap();
+        let response = [7; 16 * 1024];
+        server.write_all(&response).await.unwrap();
         drop(server);
         let mut received = Vec::new();
         client.read_to_end(&mut received).await.unwrap();
-        assert_eq!(received, b"response");
+        assert_eq!(received, response);
     }
 
     #[test]
