@@ -21,7 +21,7 @@ use crate::operator_client::OperatorError;
 pub(super) struct DocumentCache {
     /// Documents without an audience.
     signed: Mutex<HashMap<(PodUid, Dialect), SignedDocument>>,
-    failures: Mutex<HashMap<(PodUid, Dialect), Failure>>,
+    failures: Mutex<HashMap<(PodUid, Dialect, DocumentKind), Failure>>,
     calls: SingleFlight<DocumentKey, DocumentResult>,
 }
 
@@ -31,11 +31,26 @@ type DocumentKey = (PodUid, Dialect, String);
 /// A signed document, or the error message.
 type DocumentResult = Result<SignedDocument, String>;
 
-/// The last failure of a pod in one dialect. It applies to documents of every audience.
+/// Kind of a document. A failure of one kind does not block the other one, which may be cached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum DocumentKind {
+    /// It has no audience.
+    Plain,
+    /// It has an audience. A failure applies to every audience.
+    Audience,
+}
+
+/// The last failure of a pod in one dialect and kind.
 #[derive(Clone, Debug)]
 struct Failure {
     message: String,
     failed: Instant,
+}
+
+impl DocumentKind {
+    fn new(audience: Option<&String>) -> Self {
+        if audience.is_some() { Self::Audience } else { Self::Plain }
+    }
 }
 
 impl DocumentCache {
@@ -58,12 +73,12 @@ impl DocumentCache {
     /// Removes the data of all pods for which `keep` returns false.
     pub(super) fn retain(&self, keep: impl Fn(&PodUid) -> bool) {
         lock(&self.signed).retain(|(pod, _), _| keep(pod));
-        lock(&self.failures).retain(|(pod, _), _| keep(pod));
+        lock(&self.failures).retain(|(pod, ..), _| keep(pod));
     }
 
-    fn recent_failure(&self, pod: &PodUid, dialect: Dialect) -> Option<String> {
+    fn recent_failure(&self, pod: &PodUid, dialect: Dialect, kind: DocumentKind) -> Option<String> {
         let failures = lock(&self.failures);
-        let failure = failures.get(&(pod.clone(), dialect))?;
+        let failure = failures.get(&(pod.clone(), dialect, kind))?;
         (failure.failed.elapsed() < FAILURE_AGE).then(|| failure.message.clone())
     }
 }
@@ -81,7 +96,8 @@ impl OperatorBroker {
         audience: Option<String>,
         text: String,
     ) -> DocumentResult {
-        if let Some(message) = self.documents.recent_failure(pod, dialect) {
+        let kind = DocumentKind::new(audience.as_ref());
+        if let Some(message) = self.documents.recent_failure(pod, dialect, kind) {
             return Err(message);
         }
         let request = DocumentRequest { pod: pod.clone(), dialect, audience, link: link.clone() };
@@ -96,7 +112,8 @@ impl OperatorBroker {
         let (pod, dialect) = (&request.pod, request.dialect);
         let call = Call { client: &self.client, lane: &self.lanes.documents, pod, path: DOCUMENT, request };
         let key = (pod.clone(), dialect);
-        let has_audience = request.audience.is_some();
+        let kind = DocumentKind::new(request.audience.as_ref());
+        let has_audience = kind == DocumentKind::Audience;
         let is_current = |signed: &SignedDocument| has_audience || signed.document == text;
         let message = match call.send_until(is_current).await {
             Ok(signed) if has_audience => return Ok(signed),
@@ -117,7 +134,8 @@ impl OperatorBroker {
                 error.to_string()
             }
         };
-        lock(&self.documents.failures).insert(key, Failure { message: message.clone(), failed: Instant::now() });
+        let failure = Failure { message: message.clone(), failed: Instant::now() };
+        lock(&self.documents.failures).insert((pod.clone(), dialect, kind), failure);
         Err(message)
     }
 }

@@ -52,3 +52,14 @@ async fn cached_document_is_returned_without_the_operator_if_its_text_matches() 
     assert!(document(Dialect::Ecs, "one").await.is_err());
     assert!(broker.document(&pod, &link, Dialect::Ec2, Some("a".into()), "one".into()).await.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn failed_document_with_an_audience_does_not_block_the_cached_one_without() {
+    let pod: PodUid = "u1".try_into().unwrap();
+    let signed = SignedDocument { document: "one".into(), signature: "s".into(), pkcs7: "p".into() };
+    let document = PodRecord { pod: pod.clone(), dialect: Dialect::Ec2, value: signed.clone() };
+    let broker = unreachable_broker(SavedBrokerState { documents: vec![document], ..SavedBrokerState::default() });
+    let link = Link::from_addresses(&pod, &[]);
+    assert!(broker.document(&pod, &link, Dialect::Ec2, Some("a".into()), "two".into()).await.is_err());
+    assert_eq!(broker.document(&pod, &link, Dialect::Ec2, None, "one".into()).await, Ok(signed));
+}
