@@ -102,6 +102,13 @@ pub enum OperatorError {
     InvalidResponse(String),
 }
 
+impl OperatorError {
+    /// Returns the error of a response that is not the expected JSON. It contains no value of it, which may be secret.
+    pub(crate) fn invalid_json(error: &serde_json::Error) -> Self {
+        Self::InvalidResponse(format!("unexpected JSON at line {}, column {}", error.line(), error.column()))
+    }
+}
+
 impl OperatorClient {
     /// Creates a client. It connects on the first call.
     #[must_use]
@@ -119,7 +126,7 @@ impl OperatorClient {
         request: &A,
     ) -> Result<B, OperatorError> {
         let body = self.post_body(None, path, request).await?;
-        serde_json::from_slice(&body).map_err(|error| OperatorError::InvalidResponse(error.to_string()))
+        serde_json::from_slice(&body).map_err(|error| OperatorError::invalid_json(&error))
     }
 
     /// Posts a request to one replica, or to the Service if `replica` is `None`. Ignores the response body.
@@ -149,7 +156,7 @@ impl OperatorClient {
     /// If the call fails.
     pub async fn get_json<B: for<'de> Deserialize<'de>>(&self, path: &str) -> Result<B, OperatorError> {
         let body = read_body(self.get(path).await?).await?;
-        serde_json::from_slice(&body).map_err(|error| OperatorError::InvalidResponse(error.to_string()))
+        serde_json::from_slice(&body).map_err(|error| OperatorError::invalid_json(&error))
     }
 
     async fn post_body<A: Serialize + Sync>(

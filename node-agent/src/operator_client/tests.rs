@@ -99,3 +99,13 @@ async fn token_file_that_blocks_its_reader_does_not_block_the_runtime() {
     let _sent = done_tx.send(());
     assert!(unblocking.join().unwrap());
 }
+
+#[tokio::test]
+async fn error_of_a_response_of_another_version_does_not_contain_its_values() {
+    let replicas = start_replicas("skewed", &[(StatusCode::OK, r#""s3cret""#)]).await;
+    let called = replicas.client.call::<_, CallError>("/", &()).await.unwrap_err().to_string();
+    let got = replicas.client.get_json::<CallError>("/").await.unwrap_err().to_string();
+    for error in [called, got] {
+        assert!(error.contains("line 1, column") && !error.contains("s3cret"), "{error}");
+    }
+}

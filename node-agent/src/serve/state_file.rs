@@ -51,7 +51,14 @@ impl StateFile {
         match serde_json::from_slice(&text) {
             Ok(state) => Ok(Some(state)),
             Err(error) => {
-                tracing::warn!(%error, path = %path.display(), "cannot parse saved state; waiting for the operator");
+                // The error's own text may contain a secret value.
+                let (line, column) = (error.line(), error.column());
+                tracing::warn!(
+                    path = %path.display(),
+                    line,
+                    column,
+                    "cannot parse saved state; waiting for the operator"
+                );
                 Ok(None)
             }
         }

@@ -26,7 +26,7 @@ impl EventDecoder {
         lines.extend_from_slice(complete);
         lines.split(|byte| *byte == b'\n').try_for_each(check_length)?;
         let events = serde_json::Deserializer::from_slice(&lines).into_iter().collect::<Result<Vec<_>, _>>();
-        events.map_err(|error| OperatorError::InvalidResponse(error.to_string()))
+        events.map_err(|error| OperatorError::invalid_json(&error))
     }
 }
 
@@ -61,6 +61,14 @@ mod tests {
         for line in [&b"{\n"[..], b"{\"resourceVersion\":\"e1:1\",\"type\":\"OTHER\"}\n"] {
             assert!(matches!(EventDecoder::default().push(line), Err(OperatorError::InvalidResponse(_))));
         }
+    }
+
+    #[test]
+    fn error_of_an_invalid_line_does_not_contain_its_values() {
+        let line = br#"{"resourceVersion":"e1:1","type":"s3cret"}
+"#;
+        let error = EventDecoder::default().push(line).unwrap_err().to_string();
+        assert!(error.contains("line 1, column") && !error.contains("s3cret"), "{error}");
     }
 
     #[test]
