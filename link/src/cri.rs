@@ -4,6 +4,7 @@
 
 mod messages;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,6 +40,29 @@ pub struct Sandbox {
     pub pod_name: String,
 }
 
+/// The pods of a release's node agents.
+#[derive(Clone, Debug)]
+pub struct AgentPods {
+    /// Namespace of the release.
+    pub namespace: String,
+    /// Name of the release.
+    pub release: String,
+}
+
+impl AgentPods {
+    /// Returns the labels of the sandboxes. The kubelet adds that of the namespace. Source: `pkg/kubelet/types/labels.go` of
+    /// kubernetes/kubernetes. The others are those of the chart.
+    fn labels(&self) -> HashMap<String, String> {
+        let labels = [
+            ("io.kubernetes.pod.namespace", self.namespace.as_str()),
+            ("app.kubernetes.io/name", "podmeta"),
+            ("app.kubernetes.io/instance", self.release.as_str()),
+            ("app.kubernetes.io/component", "agent"),
+        ];
+        labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+}
+
 /// A connection to the container runtime. It is opened with the first call, and again after a failure.
 #[derive(Debug)]
 pub struct Runtime {
@@ -63,8 +87,22 @@ impl Runtime {
     /// # Errors
     /// If the runtime does not respond.
     pub async fn running_sandboxes(&mut self) -> Result<Vec<Sandbox>> {
+        self.sandboxes_with(HashMap::new()).await
+    }
+
+    /// Returns true if a sandbox of the pod is running and its labels are those of a node agent.
+    ///
+    /// # Errors
+    /// If the runtime does not respond.
+    pub async fn is_running(&mut self, pod: &PodUid, agents: &AgentPods) -> Result<bool> {
+        let sandboxes = self.sandboxes_with(agents.labels()).await?;
+        Ok(sandboxes.iter().any(|sandbox| sandbox.pod == *pod))
+    }
+
+    /// Returns the running sandboxes that have all of these labels.
+    async fn sandboxes_with(&mut self, label_selector: HashMap<String, String>) -> Result<Vec<Sandbox>> {
         let state = Some(PodSandboxStateValue { state: messages::SANDBOX_READY });
-        let request = ListPodSandboxRequest { filter: Some(PodSandboxFilter { state }) };
+        let request = ListPodSandboxRequest { filter: Some(PodSandboxFilter { state, label_selector }) };
         let path = PathAndQuery::from_static("/runtime.v1.RuntimeService/ListPodSandbox");
         let response: ListPodSandboxResponse =
             self.call(path, request).await.context("cannot list the sandboxes of the container runtime")?;

@@ -8,15 +8,21 @@
 
 pub mod agent_ns;
 pub mod alias;
+pub mod client;
 pub mod cni;
 pub mod cri;
 pub mod daemon;
-
 pub mod guard;
+pub mod identity;
 pub mod install;
 pub mod netns;
 mod nft;
+mod peer;
 pub mod pod_link;
+pub mod protocol;
 pub mod range;
 mod route_socket;
 pub mod service;
+pub mod socket;
+pub mod sockets;
+pub mod sys;

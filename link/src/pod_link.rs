@@ -13,6 +13,7 @@ use crate::netns::Netns;
 use crate::range::LinkRange;
 use crate::route_socket::RouteSocket;
 
+pub(crate) use found::alias as alias_of;
 pub use plan::Conflict;
 
 /// Name of the link's end in the pod.

@@ -19,5 +19,3 @@ pub mod keys;
 pub mod operator_client;
 mod private_file;
 pub mod serve;
-#[cfg(target_os = "linux")]
-mod sys;

@@ -22,10 +22,12 @@ mod linux {
     use clap::{Args, Parser, Subcommand, ValueEnum};
     use podmeta_link::cni::conflist::Settings;
     use podmeta_link::cni::request::OnFailure;
+    use podmeta_link::cri::AgentPods;
     use podmeta_link::daemon::{self, Config};
     use podmeta_link::netns::Netns;
     use podmeta_link::range::LinkRange;
-    use podmeta_link::{agent_ns, guard, install};
+    use podmeta_link::socket::SocketConfig;
+    use podmeta_link::{agent_ns, guard, install, protocol, socket};
 
     /// Makes the links of a node's pods to the node agent, and the guards of the node.
     #[derive(Parser)]
@@ -84,6 +86,15 @@ mod linux {
         /// Effect on a pod whose link cannot be made.
         #[arg(long, default_value = "fail", value_name = "ACTION")]
         on_failure: OnFailureArg,
+        /// Socket for the node agent.
+        #[arg(long, default_value = protocol::SOCKET_PATH, value_name = "PATH")]
+        socket: PathBuf,
+        /// Name of the Helm release whose node agents may use the socket.
+        #[arg(long, value_name = "NAME")]
+        release: String,
+        /// Namespace of the release.
+        #[arg(long, value_name = "NAMESPACE")]
+        release_namespace: String,
     }
 
     #[derive(Args)]
@@ -125,6 +136,8 @@ mod linux {
                 Command::Run(args) => {
                     remove_ready(&args.ready.ready_file)?;
                     let ready_file = args.ready.ready_file.clone();
+                    let socket = args.socket_config();
+                    tokio::spawn(socket::serve(socket::bind(&socket.path)?, socket));
                     daemon::run(args.config(), move || write_ready(&ready_file)).await?;
                 }
                 Command::Ready(args) if !args.ready_file.exists() => return Ok(ExitCode::FAILURE),
@@ -136,6 +149,15 @@ mod linux {
     }
 
     impl RunArgs {
+        fn socket_config(&self) -> SocketConfig {
+            SocketConfig {
+                path: self.socket.clone(),
+                agent_namespace: self.node.agent_namespace.clone(),
+                runtime_socket: self.runtime_socket.clone(),
+                agent_pods: AgentPods { namespace: self.release_namespace.clone(), release: self.release.clone() },
+            }
+        }
+
         fn config(self) -> Config {
             let on_failure = match self.on_failure {
                 OnFailureArg::Fail => OnFailure::Fail,

@@ -19,6 +19,8 @@ pub(super) struct ListPodSandboxRequest {
 pub(super) struct PodSandboxFilter {
     #[prost(message, optional, tag = "2")]
     pub(super) state: Option<PodSandboxStateValue>,
+    #[prost(map = "string, string", tag = "3")]
+    pub(super) label_selector: HashMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -135,7 +135,7 @@ fn peer_index(link: &LinkMessage) -> Option<u32> {
 }
 
 /// Returns the alias of an interface.
-pub(super) fn alias(link: &LinkMessage) -> Option<String> {
+pub(crate) fn alias(link: &LinkMessage) -> Option<String> {
     link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::IfAlias(alias) => Some(alias.clone()),
         _ => None,

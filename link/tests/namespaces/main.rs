@@ -4,5 +4,6 @@
 
 mod cni;
 mod guard;
+mod identity;
 mod kit;
 mod link;

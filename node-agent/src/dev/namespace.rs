@@ -18,11 +18,11 @@ use anyhow::{Context as _, Result, bail};
 use futures_util::TryStreamExt as _;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getgid, getuid};
+use podmeta_link::sys::{receive_line, send_line};
 use podmeta_metadata::dialect::Dialect;
 use rtnetlink::packet_route::address::AddressHeaderFlags;
 
 use crate::private_file;
-use crate::sys::{receive_fds, send_fds};
 
 /// Port of the metadata services.
 const SERVICE_PORT: u16 = 80;
@@ -90,7 +90,7 @@ fn receive_listeners(listener: &UnixListener, child: &mut Child) -> Result<(Unix
         std::thread::sleep(POLL_INTERVAL);
     };
     socket.set_nonblocking(false)?;
-    let fds = receive_fds(&socket).context("cannot create the namespace")?;
+    let (_, fds) = receive_line(&socket).context("cannot create the namespace")?;
     let listeners = services().into_iter().zip(fds).map(|((dialect, _), fd)| (dialect, TcpListener::from(fd)));
     Ok((socket, listeners.collect()))
 }
@@ -158,7 +158,7 @@ impl InNamespaceArgs {
         wait_for_routes(&addresses)?;
         let listeners = listen(&addresses)?;
         let fds = listeners.iter().map(|listener| listener.as_fd()).collect::<Vec<_>>();
-        send_fds(&socket, &fds).context(AGENT_EXITED)?;
+        send_line(&socket, "", &fds).context(AGENT_EXITED)?;
         drop(listeners);
         let mut byte = [0];
         socket.read_exact(&mut byte).context(AGENT_EXITED)?;

@@ -1,0 +1,60 @@
+//! Client of the link daemon's socket.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::protocol::{Call, CallResponse, NamespaceId};
+use crate::sockets::AgentSockets;
+use crate::sys::{receive_line, send_line};
+
+/// Timeout of reading a response. The daemon calls the container runtime first.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Receives new sockets of the agent namespace, and its identity. Blocks.
+///
+/// # Errors
+/// If the daemon does not respond or rejects the call.
+pub fn receive_sockets(socket: &Path) -> Result<(NamespaceId, AgentSockets)> {
+    match call(socket, Call::Sockets)? {
+        (CallResponse::Sockets { namespace }, fds) => {
+            let [listener, route] = <[OwnedFd; 2]>::try_from(fds)
+                .ok()
+                .context("the link daemon sent another number of sockets than expected")?;
+            Ok((namespace, AgentSockets { listener: TcpListener::from(listener), route }))
+        }
+        (other, _) => unexpected(&other),
+    }
+}
+
+/// Returns the identity of the current agent namespace. Blocks.
+///
+/// # Errors
+/// If the daemon does not respond or rejects the call.
+pub fn current_namespace(socket: &Path) -> Result<NamespaceId> {
+    match call(socket, Call::Status)?.0 {
+        CallResponse::Status { namespace } => Ok(namespace),
+        other => unexpected(&other),
+    }
+}
+
+fn unexpected<T>(response: &CallResponse) -> Result<T> {
+    match response {
+        CallResponse::Failed(message) => bail!("the link daemon rejected the call: {message}"),
+        other => bail!("the link daemon sent an unexpected response: {other:?}"),
+    }
+}
+
+fn call(socket: &Path, call: Call) -> Result<(CallResponse, Vec<OwnedFd>)> {
+    let stream = UnixStream::connect(socket);
+    let stream = stream.with_context(|| format!("cannot connect to the link daemon at {}", socket.display()))?;
+    stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
+    stream.set_write_timeout(Some(RESPONSE_TIMEOUT))?;
+    send_line(&stream, &serde_json::to_string(&call)?, &[]).context("cannot call the link daemon")?;
+    let (line, fds) = receive_line(&stream).context("the link daemon did not respond")?;
+    Ok((serde_json::from_str(&line).context("cannot parse the response of the link daemon")?, fds))
+}

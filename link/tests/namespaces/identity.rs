@@ -1,0 +1,103 @@
+//! Identity of connections at the sockets that the node agent receives.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use podmeta_link::identity::{LinkChange, LinkTable, bind_to_arrival_interface};
+use podmeta_link::netns::Netns;
+use podmeta_link::pod_link;
+use podmeta_link::range::LinkRange;
+use podmeta_link::service::{self, SERVICE_PORT};
+use podmeta_link::sockets::AgentSockets;
+use socket2::SockRef;
+
+use crate::kit::{Agent, alias, interface_of, listener, pod, run};
+
+/// Timeout of one connection.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Connects from a namespace and accepts the connection.
+fn connect(from: &Netns, address: IpAddr, listener: &TcpListener) -> (TcpStream, TcpStream) {
+    let client = from.run(|| TcpStream::connect_timeout(&(address, SERVICE_PORT).into(), TIMEOUT)).unwrap();
+    (client, listener.accept().unwrap().0)
+}
+
+async fn open(agent: &Agent) -> (TcpListener, LinkTable, tokio::sync::mpsc::UnboundedReceiver<LinkChange>) {
+    let AgentSockets { listener, route } = AgentSockets::open(&agent.netns).unwrap();
+    SockRef::from(&listener).listen(16).unwrap();
+    let (table, changes) = LinkTable::open(route).await.unwrap();
+    (listener, table, changes)
+}
+
+#[tokio::test]
+async fn connection_has_the_pod_of_its_link_on_every_service_address() {
+    let agent = Agent::new().await;
+    let (listener, table, _changes) = open(&agent).await;
+    let pods = [pod(), pod()];
+    for (n, pod) in pods.iter().enumerate() {
+        pod_link::ensure(&agent.netns, pod, &alias(n), LinkRange::default()).await.unwrap();
+    }
+    for (n, pod) in pods.iter().enumerate() {
+        for address in service::addresses() {
+            let (_client, accepted) = connect(pod, address, &listener);
+            let interface = bind_to_arrival_interface(&accepted).unwrap();
+            let found = table.find(interface).await.unwrap().unwrap();
+            assert_eq!(found.pod, alias(n).pod, "{address}");
+            assert!(SockRef::from(&accepted).device().unwrap().is_some(), "the connection is bound to its link");
+        }
+    }
+}
+
+#[tokio::test]
+async fn ipv4_socket_reports_the_interface_of_a_connection() {
+    let agent = Agent::new().await;
+    let listener = agent.netns.run(|| listener(SocketAddr::from((Ipv4Addr::UNSPECIFIED, SERVICE_PORT)))).unwrap();
+    let pods = [pod(), pod()];
+    for (n, pod) in pods.iter().enumerate() {
+        pod_link::ensure(&agent.netns, pod, &alias(n), LinkRange::default()).await.unwrap();
+    }
+    for (n, pod) in pods.iter().enumerate() {
+        let (_client, accepted) = connect(pod, service::ipv4()[0].into(), &listener);
+        assert_eq!(bind_to_arrival_interface(&accepted).unwrap().to_string(), interface_of(&agent, n));
+    }
+}
+
+#[tokio::test]
+async fn links_of_before_and_after_are_reported_with_their_removal() {
+    let agent = Agent::new().await;
+    let old = pod();
+    pod_link::ensure(&agent.netns, &old, &alias(0), LinkRange::default()).await.unwrap();
+    let (_listener, _table, mut changes) = open(&agent).await;
+    let mut next = async || tokio::time::timeout(5 * TIMEOUT, changes.recv()).await.unwrap().unwrap();
+    assert_eq!(next().await, LinkChange::Added(alias(0).into()));
+    let new = pod();
+    pod_link::ensure(&agent.netns, &new, &alias(1), LinkRange::default()).await.unwrap();
+    assert_eq!(next().await, LinkChange::Added(alias(1).into()));
+    drop(old);
+    assert_eq!(next().await, LinkChange::Removed(alias(0).into()));
+}
+
+#[tokio::test]
+async fn interface_without_an_alias_of_podmeta_is_no_link() {
+    let agent = Agent::new().await;
+    let (_listener, table, _changes) = open(&agent).await;
+    run(&agent.netns, "ip link add foreign type veth");
+    run(&agent.netns, "ip link set foreign alias other");
+    let line = run(&agent.netns, "ip -o link show foreign");
+    let index = line.split(':').next().unwrap().parse().unwrap();
+    for interface in [1, index, 100_000] {
+        assert_eq!(table.find(interface).await.unwrap(), None, "{interface}");
+    }
+}
+
+#[tokio::test]
+async fn two_processes_share_the_port() {
+    let agent = Agent::new().await;
+    let pod = pod();
+    pod_link::ensure(&agent.netns, &pod, &alias(0), LinkRange::default()).await.unwrap();
+    let (first, ..) = open(&agent).await;
+    let (second, ..) = open(&agent).await;
+    drop(first);
+    let (_client, accepted) = connect(&pod, service::ipv4()[0].into(), &second);
+    assert_eq!(bind_to_arrival_interface(&accepted).unwrap().to_string(), interface_of(&agent, 0));
+}
