@@ -15,9 +15,11 @@ mod pod;
 mod respond;
 #[cfg(test)]
 mod tests;
+mod unknown_pods;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -33,6 +35,10 @@ use podmeta_metadata::response::{HttpResponse, ReasonPhrase};
 use podmeta_metadata::session::Keyring;
 use podmeta_service::log_throttle::LogThrottle;
 
+use tokio::sync::watch;
+use tokio::time::timeout;
+use unknown_pods::UnknownPods;
+
 use connection::EdgeConnection;
 pub use connection::{Arrival, EdgeServer, SocketPair};
 pub use hop_limit::SetHopLimit;
@@ -43,6 +49,9 @@ pub use podmeta_metadata::compile::PodView;
 use crate::broker::Broker;
 use metrics::EdgeMetrics;
 
+/// Longest wait of a request for the workload of its pod. SDKs give up after one second.
+const UNKNOWN_POD_WAIT: Duration = Duration::from_millis(800);
+
 /// Returns the current time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
@@ -51,8 +60,9 @@ pub struct Edge {
     pods: ArcSwap<HashMap<PodUid, Arc<EdgePod>>>,
     keys: ArcSwap<Keyring>,
     broker: Broker,
-    /// Limits the open connections of all unknown pods together.
-    unknown_pod_connections: limit::ConnectionLimiter,
+    unknown_pods: UnknownPods,
+    /// Changes with each publication.
+    published: watch::Sender<()>,
     /// Limits the memory of all connections.
     memory: memory::MemoryBudget,
     /// Limits the log lines of rejections of all unknown pods together.
@@ -69,7 +79,8 @@ impl Edge {
             pods: ArcSwap::default(),
             keys: ArcSwap::from_pointee(keys),
             broker,
-            unknown_pod_connections: limit::ConnectionLimiter::default(),
+            unknown_pods: UnknownPods::default(),
+            published: watch::Sender::default(),
             memory: memory::MemoryBudget::default(),
             unknown_pod_rejection_log: Mutex::default(),
             clock,
@@ -85,7 +96,7 @@ impl Edge {
             let pod = EdgePod::replacing(current.get(&uid), view);
             (uid, pod)
         });
-        self.pods.store(Arc::new(pods.collect()));
+        self.store(pods.collect());
     }
 
     /// Replaces some pods at once, and removes those without a view. All other pods are kept. There must be one writer.
@@ -100,7 +111,12 @@ impl Edge {
                 None => drop(pods.remove(&uid)),
             }
         }
+        self.store(pods);
+    }
+
+    fn store(&self, pods: HashMap<PodUid, Arc<EdgePod>>) {
         self.pods.store(Arc::new(pods));
+        self.published.send_replace(());
     }
 
     /// Replaces the session keys.
@@ -118,6 +134,24 @@ impl Edge {
     #[must_use]
     pub fn pod(&self, uid: &PodUid) -> Option<Arc<EdgePod>> {
         self.pods.load().get(uid).map(Arc::clone)
+    }
+
+    /// Returns a pod. Waits for an unknown one, because a new pod can send before its workload arrives. Returns `None` after
+    /// [`UNKNOWN_POD_WAIT`].
+    async fn wait_for_pod(&self, uid: &PodUid) -> Option<Arc<EdgePod>> {
+        if let Some(pod) = self.pod(uid) {
+            return Some(pod);
+        }
+        let mut published = self.published.subscribe();
+        let published = async {
+            loop {
+                if let Some(pod) = self.pod(uid) {
+                    return Some(pod);
+                }
+                published.changed().await.ok()?;
+            }
+        };
+        timeout(UNKNOWN_POD_WAIT, published).await.ok().flatten()
     }
 }
 
@@ -137,7 +171,7 @@ async fn handle(edge: &Edge, connection: &EdgeConnection, head: &Parts) -> Respo
         tracing::debug!(service = %arrival.service, "no dialect has this service address; responding 404");
         return into_response(not_found(), true);
     };
-    let pod = edge.pod(&arrival.pod);
+    let pod = edge.wait_for_pod(&arrival.pod).await;
     let (rejection, response) = match respond::respond(edge, dialect, pod.as_deref(), connection, &request).await {
         Ok(response) => (None, response),
         Err(rejected) => {

@@ -3,6 +3,8 @@
 
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(target_os = "linux")]
+mod links;
 mod node_state;
 mod state_file;
 mod sync;
@@ -23,6 +25,7 @@ use podmeta_service::signals::Signals;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::runtime;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -33,6 +36,8 @@ use crate::edge::{Edge, EdgeServer};
 use crate::keys::KeyFile;
 use crate::operator_client::{OperatorClient, OperatorEndpoint};
 use crate::private_file;
+#[cfg(target_os = "linux")]
+use links::LinkServer;
 use podmeta_service::listener::Acceptor;
 
 pub use node_state::NodeState;
@@ -68,6 +73,11 @@ pub struct ServeArgs {
     #[cfg(unix)]
     #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = debug::DEFAULT_PATH)]
     pub debug_socket: Option<PathBuf>,
+
+    /// Socket of the link daemon on this node. Without it, no pod reaches the agent.
+    #[cfg(target_os = "linux")]
+    #[arg(long, value_name = "PATH")]
+    pub link_socket: Option<PathBuf>,
 
     /// Log filter, such as info, or info,access=debug to log each request.
     #[arg(long, default_value = "info", value_name = "FILTER")]
@@ -128,12 +138,12 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
     admin.serve(listener, &Acceptor::default(), stop.clone())?;
     if restored {
         tracing::info!("serving saved state until the operator is reachable");
-        admin.set_ready(true);
     }
     let published = Arc::clone(&edge);
     tokio::spawn(key_file.refresh(move |keys| published.set_keys(keys)));
+    let (has_pods_tx, has_pods) = watch::channel(restored);
     sync_runtime.spawn(sync::follow(Arc::clone(&sync_client), Arc::clone(&node), move |is_ready| {
-        admin.set_ready(is_ready);
+        has_pods_tx.send_replace(is_ready);
     }));
     sync_runtime.spawn(sync::report(sync_client, Arc::clone(&node), Arc::clone(&broker)));
     sync_runtime.spawn(sync::save(state_file.clone(), Arc::clone(&node), broker));
@@ -144,10 +154,45 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
         debug::serve(listener, &acceptor, stop.clone(), server, Arc::clone(&node))?;
         tracing::warn!(path = %path.display(), "debug socket enabled: root on this node can query every pod of the node");
     }
+    let (links_are_open_tx, links_are_open) = watch::channel(true);
+    #[cfg(target_os = "linux")]
+    if let Some(socket) = args.link_socket {
+        links_are_open_tx.send_replace(false);
+        let server = EdgeServer::new(Arc::clone(&edge), stop.clone());
+        let links =
+            LinkServer { socket, acceptor: acceptor.clone(), server, node: Arc::clone(&node), stop: stop.clone() };
+        let mut has_pods = has_pods.clone();
+        tokio::spawn(async move {
+            // Connections arrive from the moment the sockets are open, so the pods must be known first.
+            if has_pods.wait_for(|has_pods| *has_pods).await.is_ok() {
+                links.serve(move || _ = links_are_open_tx.send_replace(true)).await;
+            }
+        });
+    }
+    tokio::spawn(report_readiness(admin, has_pods, links_are_open));
     let _signal = signals.next().await;
     stop.cancel();
     if acceptor.drain(SHUTDOWN_TIMEOUT).await.is_err() {
         tracing::warn!(timeout = ?SHUTDOWN_TIMEOUT, "closing connections that did not end in time");
     }
     state_file.write(&node.state()).context("cannot save the state")
+}
+
+/// Sets the readiness of the agent: it has a state of its pods and its listeners are open.
+async fn report_readiness(
+    admin: Arc<Admin>,
+    mut has_pods: watch::Receiver<bool>,
+    mut links_are_open: watch::Receiver<bool>,
+) {
+    loop {
+        admin.set_ready(*has_pods.borrow_and_update() && *links_are_open.borrow_and_update());
+        let changed = tokio::select! {
+            changed = has_pods.changed() => changed,
+            // The sender ends with the listeners' task, and this value stays.
+            Ok(()) = links_are_open.changed() => Ok(()),
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
 }

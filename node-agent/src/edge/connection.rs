@@ -81,8 +81,8 @@ impl EdgeServer {
         // The connection of an unknown pod is served too, because its requests get 503.
         let pod = self.edge.pod(&arrival.pod);
         let (connections, limit) = match &pod {
-            Some(pod) => (&pod.connections, pod.limits().connections),
-            None => (&self.edge.unknown_pod_connections, Limits::default().connections),
+            Some(pod) => (pod.connections.clone(), pod.limits().connections),
+            None => (self.edge.unknown_pods.connections(&arrival.pod), Limits::default().connections),
         };
         let _permit = match connections.open(limit.get(), Instant::now()) {
             Ok(permit) => permit,
@@ -135,7 +135,10 @@ impl EdgeServer {
 fn record_eviction(edge: &Edge, arrival: &Arrival) {
     edge.metrics().count_evicted_connection();
     let pod = edge.pod(&arrival.pod);
-    let connections = pod.as_ref().map_or(&edge.unknown_pod_connections, |pod| &pod.connections);
+    let connections = match &pod {
+        Some(pod) => pod.connections.clone(),
+        None => edge.unknown_pods.connections(&arrival.pod),
+    };
     if connections.should_log_eviction(Instant::now()) {
         tracing::warn!(
             pod = pod_name(pod.as_deref(), arrival),

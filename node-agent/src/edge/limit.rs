@@ -76,6 +76,11 @@ impl ConnectionLimiter {
         Ok(ConnectionPermit(self.clone()))
     }
 
+    /// Returns true if a connection is open.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.lock().open > 0
+    }
+
     /// Returns the key of the limiter's pod: the address of the shared count.
     pub(super) fn key(&self) -> PodKey {
         PodKey(Arc::as_ptr(&self.0).addr())

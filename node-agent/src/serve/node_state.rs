@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use podmeta_agent_api::calls::{PodReport, ProfileGeneration, Report};
 use podmeta_agent_api::{ResourceVersion, WatchChange, WatchEvent, WorkloadItem, WorkloadList};
-use podmeta_metadata::compile::Outcome;
+use podmeta_metadata::compile::{Outcome, PodView};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::role::Role;
@@ -35,6 +35,8 @@ pub struct NodeState {
 struct NodePods {
     version: Option<ResourceVersion>,
     items: BTreeMap<PodUid, Arc<WorkloadItem>>,
+    /// The links of pods, also of pods without an item. Their addresses take precedence over the API server's.
+    links: BTreeMap<PodUid, Link>,
 }
 
 /// The earlier items of pods that may have changed. `None` for a pod that is new.
@@ -45,8 +47,8 @@ impl NodeState {
     #[must_use]
     pub fn new(edge: Arc<Edge>, broker: Arc<OperatorBroker>, saved: SavedState) -> Arc<Self> {
         let items = saved.items.into_iter().map(|item| (uid(&item).clone(), item)).collect();
-        let pods = NodePods { version: saved.resource_version, items };
-        edge.publish(pods.items.iter().filter_map(|(uid, item)| Some((uid.clone(), view(uid, item)?))));
+        let pods = NodePods { version: saved.resource_version, items, links: BTreeMap::new() };
+        edge.publish(pods.items.keys().filter_map(|uid| Some((uid.clone(), pods.view(uid)?))));
         Arc::new(Self { pods: Mutex::new(pods), edge, broker, changes: watch::Sender::new(0) })
     }
 
@@ -105,6 +107,22 @@ impl NodeState {
         }
     }
 
+    /// Sets the link of a pod.
+    pub fn set_link(&self, pod: &PodUid, link: Link) {
+        let mut pods = self.lock();
+        pods.links.insert(pod.clone(), link);
+        self.edge.update([(pod.clone(), pods.view(pod))]);
+    }
+
+    /// Removes the link of a pod, unless the pod has another one now.
+    pub fn remove_link(&self, pod: &PodUid, link: &Link) {
+        let mut pods = self.lock();
+        if pods.links.get(pod) == Some(link) {
+            pods.links.remove(pod);
+            self.edge.update([(pod.clone(), pods.view(pod))]);
+        }
+    }
+
     /// Forgets the resource version, so that the pods are listed next. The pods stay published.
     pub fn request_list(&self) {
         self.lock().version = None;
@@ -157,8 +175,7 @@ impl NodeState {
             (Some(now), Some(Some(before))) => roles(before) == roles(now),
             (Some(_), Some(None) | None) => true,
         });
-        let update = |uid: &PodUid| (uid.clone(), pods.items.get(uid).and_then(|item| view(uid, item)));
-        self.edge.update(changed.keys().map(update));
+        self.edge.update(changed.keys().map(|uid| (uid.clone(), pods.view(uid))));
         self.changes.send_modify(|changes| *changes += 1);
     }
 }
@@ -177,8 +194,13 @@ fn changed(mut earlier: EarlierItems, pods: &NodePods) -> EarlierItems {
     earlier
 }
 
-fn view(uid: &PodUid, item: &WorkloadItem) -> Option<podmeta_metadata::compile::PodView> {
-    item.outcome.clone().into_view(|| Link::from_addresses(uid, &item.addresses))
+impl NodePods {
+    /// Returns the data that the agent serves for a pod, or `None` if it has none.
+    fn view(&self, uid: &PodUid) -> Option<PodView> {
+        let item = self.items.get(uid)?;
+        let link = || self.links.get(uid).cloned().unwrap_or_else(|| Link::from_addresses(uid, &item.addresses));
+        item.outcome.clone().into_view(link)
+    }
 }
 
 fn roles(item: &WorkloadItem) -> BTreeMap<Dialect, &Role> {

@@ -1,0 +1,151 @@
+//! Serves the links of the node's pods: gets sockets of the agent namespace from the link daemon, and finds the pod of each
+//! connection by the link at which it arrived.
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use podmeta_link::alias::Alias;
+use podmeta_link::client;
+use podmeta_link::identity::{LinkChange, LinkTable, bind_to_arrival_interface};
+use podmeta_link::protocol::NamespaceId;
+use podmeta_link::sockets::AgentSockets;
+use podmeta_metadata::host::HostRule;
+use podmeta_metadata::request::Family;
+use podmeta_metadata::workload::{Link, MacAddress};
+use podmeta_service::listener::{Acceptor, TcpConnection, adopt};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::edge::{Arrival, EdgeServer};
+use crate::serve::NodeState;
+
+/// Interval of checks whether the agent namespace was replaced.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Delay before the link daemon is called again after a failure.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// What the links are served with.
+#[derive(Clone)]
+pub(super) struct LinkServer {
+    /// Socket of the link daemon.
+    pub(super) socket: PathBuf,
+    pub(super) acceptor: Acceptor,
+    pub(super) server: EdgeServer,
+    pub(super) node: Arc<NodeState>,
+    /// Ends the listeners.
+    pub(super) stop: CancellationToken,
+}
+
+impl LinkServer {
+    /// Serves the links until the task is cancelled. Calls `set_open` when connections can arrive. If the agent namespace is
+    /// replaced, gets sockets of the new one.
+    pub(super) async fn serve(self, set_open: impl Fn() + Send) -> Infallible {
+        let mut current = None;
+        loop {
+            let delay = match self.check(&mut current).await {
+                Ok(()) => {
+                    set_open();
+                    CHECK_INTERVAL
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        is_serving = current.is_some(),
+                        "cannot get the sockets of the links; retrying"
+                    );
+                    if current.is_some() { CHECK_INTERVAL } else { RETRY_DELAY }
+                }
+            };
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// Opens the listener if there is none, or if the agent namespace was replaced.
+    async fn check(&self, current: &mut Option<OpenSockets>) -> Result<()> {
+        if let Some(open) = current
+            && open.namespace == blocking(&self.socket, client::current_namespace).await?
+        {
+            return Ok(());
+        }
+        let (namespace, sockets) = blocking(&self.socket, client::receive_sockets).await?;
+        *current = Some(self.open(namespace, sockets).await?);
+        tracing::info!("serving the links of the node's pods");
+        Ok(())
+    }
+
+    async fn open(&self, namespace: NamespaceId, sockets: AgentSockets) -> Result<OpenSockets> {
+        let AgentSockets { listener, route } = sockets;
+        let (table, changes) = LinkTable::open(route).await.context("cannot read the links of the node")?;
+        let changes = tokio::spawn(apply_changes(changes, Arc::clone(&self.node)));
+        let (stop, server) = (self.stop.child_token(), self.server.clone());
+        let handle = move |connection| serve_connection(connection, table.clone(), server.clone());
+        self.acceptor.spawn(adopt(listener)?, None, stop.clone(), handle)?;
+        Ok(OpenSockets { namespace, stop, changes })
+    }
+}
+
+/// The sockets in use. Their listener ends on drop.
+struct OpenSockets {
+    namespace: NamespaceId,
+    stop: CancellationToken,
+    changes: JoinHandle<()>,
+}
+
+impl Drop for OpenSockets {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.changes.abort();
+    }
+}
+
+/// Calls the link daemon in a thread for blocking calls.
+async fn blocking<T: Send + 'static>(socket: &Path, call: fn(&Path) -> Result<T>) -> Result<T> {
+    let socket = socket.to_owned();
+    tokio::task::spawn_blocking(move || call(&socket)).await?
+}
+
+/// Gives the addresses of links to the pods.
+async fn apply_changes(mut changes: UnboundedReceiver<LinkChange>, node: Arc<NodeState>) {
+    while let Some(change) = changes.recv().await {
+        match change {
+            LinkChange::Added(alias) => node.set_link(&alias.pod, link(&alias)),
+            LinkChange::Removed(alias) => node.remove_link(&alias.pod, &link(&alias)),
+        }
+    }
+}
+
+fn link(alias: &Alias) -> Link {
+    Link {
+        ipv4: alias.ipv4.into_iter().collect(),
+        ipv6: alias.ipv6.into_iter().collect(),
+        mac: alias.mac.unwrap_or_else(|| MacAddress::from_uid(&alias.pod)),
+    }
+}
+
+/// Serves one connection of a link. A connection that arrived at no link is closed.
+async fn serve_connection(connection: TcpConnection, table: LinkTable, server: EdgeServer) {
+    let TcpConnection { stream, local, .. } = connection;
+    let interface = match bind_to_arrival_interface(&stream) {
+        Ok(interface) => interface,
+        Err(error) => return tracing::debug!(%error, "closing connection: its link is gone"),
+    };
+    let alias = match table.find(interface).await {
+        Ok(Some(alias)) => alias,
+        Ok(None) => return tracing::warn!(interface, "closing connection: it arrived at an interface that is no link"),
+        Err(error) => return tracing::warn!(interface, %error, "closing connection: cannot read its link"),
+    };
+    let service = local.ip().to_canonical();
+    let arrival = Arrival {
+        pod: alias.pod.clone(),
+        service,
+        family: if service.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 },
+        host_rule: HostRule::PodLink,
+        sockets: None,
+    };
+    server.serve(stream, arrival).await;
+}
