@@ -1,9 +1,23 @@
 //! The pure core of podmeta. It compiles a pod's facts and its profile into metadata, and evaluates requests for it.
 //! It has no Kubernetes types, no async code, no sockets and no clock: time and randomness are arguments.
 //!
-//! [`compile`] combines [`facts`], [`profile`] and [`policy`] into a [`workload`]. A [`protocol`] renders the workload
-//! into a [`tree`]. [`evaluate`] checks a [`request`], and the protocol writes the [`response`].
-//! [`session`] and [`signature`] hold keys.
+//! Compilation:
+//!
+//! - [`facts`], [`profile`], [`policy`]: the inputs. [`compile`] combines them into a [`workload`] and [`finding`]s.
+//! - [`cel`]: expressions of a profile. [`selector`]: label selectors.
+//! - [`item`], [`options`], [`role`], [`tag`], [`user_data`], [`names`]: validated parts of a profile.
+//!
+//! Requests:
+//!
+//! - [`evaluate`]: checks a [`request`] in the one order of all checks. A failed check is a [`rejection`].
+//! - [`host`], [`path`], [`session`]: checks of `Host`, spellings of a path, session tokens.
+//! - [`protocol`]: the table of the dialects. It renders a workload into a [`tree`] and writes the [`response`].
+//! - [`dialect`]: the names of the dialects. [`time`]: their time formats.
+//!
+//! Secrets and signatures:
+//!
+//! - [`credentials`]: credentials from a Secret. The operator and dev mode share it.
+//! - [`secret`]: secret text. [`signature`]: signs identity documents.
 
 pub mod cel;
 pub mod compile;

@@ -1,5 +1,11 @@
-//! Code that the operator and the node agent share: accept loop, admin port, log, signals, process limits, cluster settings,
-//! and the signing key of identity documents.
+//! Code that the operator and the node agent share.
+//!
+//! - [`listener`]: the accept loop of every listener. [`connections`]: connection limits by address.
+//! - [`admin`]: the port for health, readiness and metrics.
+//! - [`log`]: the log and its queues. [`log_throttle`]: at most one line a second of a repeated event.
+//! - [`settings`]: settings of the whole cluster, as flags.
+//! - [`identity`]: the key that signs identity documents.
+//! - [`limits`]: limits of the process. [`signals`]: signals that stop it.
 
 pub mod admin;
 pub mod connections;

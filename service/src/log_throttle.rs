@@ -26,7 +26,8 @@ impl LogThrottle {
         Some(std::mem::take(&mut self.suppressed))
     }
 
-    /// Returns true if the event may have a line at `now`.
+    /// Returns true if this event may have a line at `now`, like [`admit`](Self::admit). The number of suppressed events is
+    /// dropped.
     pub fn should_log(&mut self, now: Instant) -> bool {
         self.admit(now).is_some()
     }

@@ -90,7 +90,7 @@ fn every_link_resolves() {
 #[test]
 fn every_path_that_developers_are_pointed_to_exists() {
     let mut faults = Vec::new();
-    for path in ["ARCHITECTURE.md", "CONTRIBUTING.md", "MAINTAINERS.md", "SECURITY.md"] {
+    for path in ["ARCHITECTURE.md", "CONTRIBUTING.md", "MAINTAINERS.md", "SECURITY.md", "docs/internals.md"] {
         for named in code(&page(path).prose()).into_iter().filter(|text| {
             let file = Path::new(text)
                 .extension()
