@@ -69,10 +69,10 @@ pub enum UnlistedClaims {
     Signed,
 }
 
-/// A compiled pod.
+/// Result of [`compile`] for one pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compiled {
-    /// The data that the agent serves for the pod.
+    /// The workload, or the reason why the pod is not served.
     pub outcome: Outcome,
     /// Findings to report on its profiles.
     pub findings: Vec<Finding>,

@@ -154,7 +154,7 @@ pub struct PodStatus {
 }
 
 impl PodFacts {
-    /// Returns true if the pod is the mirror of a static pod.
+    /// Returns true if the pod is a mirror pod: the object that a kubelet creates for a static pod.
     #[must_use]
     pub fn is_mirror(&self) -> bool {
         matches!(self.origin, PodOrigin::Mirror { .. })

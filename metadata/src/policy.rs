@@ -52,9 +52,9 @@ pub struct Policy {
     pub allowed_regions: Option<BTreeSet<Line>>,
     /// The allowed modes of hostNetwork pods.
     pub allowed_host_network: Option<BTreeSet<HostNetwork>>,
-    /// Metadata of a pod that no profile matches.
+    /// The treatment of pods that no profile matches.
     pub without_profile: Option<UnmatchedPods>,
-    /// Metadata of static pods.
+    /// The treatment of static pods.
     pub static_pods: Option<StaticPods>,
 }
 
@@ -83,7 +83,7 @@ impl Policy {
     }
 }
 
-/// Metadata of a pod that no profile matches.
+/// Treatment of pods that no profile matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UnmatchedPods {
     /// 403 on every path.
@@ -92,7 +92,7 @@ pub enum UnmatchedPods {
     Facts,
 }
 
-/// Metadata of static pods. No profile matches them, because a kubelet chooses their namespace and labels.
+/// Treatment of static pods. No profile matches them, because a kubelet chooses their namespace and labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum StaticPods {
     /// 403 on every path.
@@ -316,13 +316,13 @@ impl<'p> EffectivePolicy<'p> {
             .then(|| "hostNetwork Node needs a MetadataPolicy that lists it in allowedHostNetwork".to_owned())
     }
 
-    /// Returns the metadata of pods that no profile matches: `Facts` if a policy has it and no policy has `Deny`.
+    /// Returns the treatment of pods that no profile matches: `Facts` if a policy has it and no policy has `Deny`.
     #[must_use]
     pub fn without_profile(&self) -> UnmatchedPods {
         self.0.iter().filter_map(|policy| policy.without_profile).min().unwrap_or(UnmatchedPods::Deny)
     }
 
-    /// Returns the metadata of static pods: `Facts` if a policy has it and no policy has `Deny`.
+    /// Returns the treatment of static pods: `Facts` if a policy has it and no policy has `Deny`.
     #[must_use]
     pub fn static_pods(&self) -> StaticPods {
         self.0.iter().filter_map(|policy| policy.static_pods).min().unwrap_or(StaticPods::Deny)

@@ -44,7 +44,7 @@ pub struct Request<'r> {
     pub version: Version,
     /// The headers.
     pub headers: &'r HeaderMap,
-    /// The service address that the request was sent to, or that its listener stands for.
+    /// The service address that the request was sent to, or that its listener represents.
     pub service: IpAddr,
     /// The last valid token of the connection.
     pub session: &'r LastToken,

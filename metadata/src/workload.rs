@@ -21,7 +21,7 @@ use crate::role::Role;
 /// user data, items and tags fit. 250 such pods of a node take 32 MiB.
 pub const MAX_WORKLOAD_BYTES: usize = 128 * 1024;
 
-/// A compiled pod.
+/// The data from which a node agent serves one pod: identity, options, limits, and the content of its trees.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Workload {

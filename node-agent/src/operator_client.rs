@@ -54,7 +54,7 @@ pub struct OperatorClient {
 struct CurrentHttps {
     /// The client, and the CA file that it was built with. `None` after its connections were dropped.
     client: Option<(Vec<u8>, HttpsClient)>,
-    /// The number of clients before this one.
+    /// Increases with each client, so that a call that failed does not drop a newer client.
     number: u64,
 }
 

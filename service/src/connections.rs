@@ -15,7 +15,7 @@ pub struct ConnectionLimits {
     pub per_address: usize,
 }
 
-/// The open connections of a listener.
+/// The open connections of a listener, by address. It enforces [`ConnectionLimits`].
 #[derive(Clone, Debug)]
 pub struct ConnectionRegistry {
     limits: ConnectionLimits,

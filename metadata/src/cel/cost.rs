@@ -26,7 +26,7 @@ const VALUE_COST: u64 = 256;
 /// Cost of one iteration of a comprehension: the loop variables are set.
 const ITERATION_COST: u64 = 512;
 
-/// Cost of the room for one element of a list.
+/// Cost of the memory for one element of a list.
 const ELEMENT_COST: u64 = 16;
 
 /// Maximum length of the text of a number, a Boolean or a type, in bytes. The longest is a number of 64 bits with a fraction.
@@ -40,12 +40,12 @@ pub(super) struct Size {
 }
 
 impl Size {
-    /// A text of this length, or another single value.
+    /// Returns the size of a text of this length, or of another single value.
     pub(super) fn text(bytes: usize) -> Self {
         Self { values: 1, bytes: bytes as u64 }
     }
 
-    /// The key of an entry. Its value counts the entry.
+    /// Returns the size of the key of a map entry: its bytes only, because the value of the entry is counted.
     pub(super) fn key(bytes: usize) -> Self {
         Self { values: 0, bytes: bytes as u64 }
     }
@@ -81,12 +81,12 @@ struct Bound<'f> {
 }
 
 impl<'f> Bound<'f> {
-    /// A number, a Boolean, null or the name of a type.
+    /// Returns the bound of a number, a Boolean, null or the name of a type.
     fn scalar() -> Self {
         Self::any(Size::text(0))
     }
 
-    /// Any value of this size.
+    /// Returns the bound of any value of this size.
     fn any(size: Size) -> Self {
         Self { size, length: size.values, member: size, fact: None }
     }

@@ -69,7 +69,10 @@ impl Scope {
         &self.facts
     }
 
-    /// Subtracts the cost of an expression.
+    /// Subtracts the cost of an expression from the remaining cost.
+    ///
+    /// # Errors
+    /// If less cost remains.
     pub(super) fn spend(&mut self, cost: u64) -> Result<(), InvalidValue> {
         let remaining = self.remaining_cost;
         self.remaining_cost = remaining.checked_sub(cost).ok_or_else(|| {

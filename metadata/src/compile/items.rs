@@ -16,7 +16,7 @@ use crate::workload::{DialectPart, ItemValue, Workload};
 const MAX_ITEMS_BYTES: usize = 32 * 1024;
 
 impl Compilation<'_> {
-    /// Returns the items of a dialect that have a value.
+    /// Returns the items of a dialect that have a value. Reports those whose value is invalid or too long.
     pub(super) fn items(&mut self, dialect: Dialect) -> Vec<(ItemPath, ItemValue)> {
         let mut items = Vec::new();
         let mut left = MAX_ITEMS_BYTES;

@@ -141,7 +141,8 @@ pub struct InNamespaceArgs {
 pub enum Never {}
 
 impl InNamespaceArgs {
-    /// Becomes the command.
+    /// Creates the namespace, passes its listeners to the agent, and replaces this process with the command. It returns
+    /// only if that fails.
     ///
     /// # Errors
     /// If a step fails. The message names the step.

@@ -10,7 +10,7 @@ use podmeta_metadata::options::HttpTokens;
 use podmeta_metadata::request::TOKEN_PATH;
 use serde::Serialize;
 
-/// The listener of one pod in one dialect.
+/// One row of the output: the URL of a pod in one dialect, and what it serves.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Endpoint {

@@ -32,7 +32,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Time that open connections get to finish when the server stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A dev server whose pods are published.
+/// The dev server, after its pods were published to the edge.
 pub(super) struct DevServer {
     pub(super) args: DevArgs,
     pub(super) inputs: Inputs,

@@ -71,8 +71,8 @@ pub fn credentials(
 /// Returns a pod's user data from a Secret.
 ///
 /// # Errors
-/// If the pod has no user data in a Secret, or the value does not exist or is too long. Also if this replica has another
-/// key of the Secret.
+/// If the pod has no user data in a Secret, or the value does not exist or is too long. [`BrokerError::Behind`] if the
+/// agent requests another key than this replica knows.
 pub fn user_data(
     state: &OperatorState,
     pod: &CompiledPod,

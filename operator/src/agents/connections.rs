@@ -10,7 +10,7 @@ use tokio::sync::SetOnce;
 /// The limits: three connections for each of 5,000 agents, and a reserve. A used connection takes about 50 KiB.
 pub const CONNECTION_LIMITS: ConnectionLimits = ConnectionLimits { total: 20_480, per_address: 32 };
 
-/// The connection of a request.
+/// The connection that a request came from, and whether an agent has authenticated on it.
 #[derive(Clone, Debug)]
 pub struct PeerConnection {
     /// The address of the peer.

@@ -33,7 +33,8 @@ use crate::model::update::{PolicyObject, StateUpdate, WatchedKind};
 const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(4);
 
-/// The duration after which the API server ends a watch, in seconds. A dead connection is noticed five seconds later.
+/// The duration after which the API server ends a watch, in seconds. A dead connection is detected
+/// 15 seconds later.
 pub const WATCH_TIMEOUT_SECONDS: u32 = 60;
 
 /// Watches namespaces. Returns when the receiver of updates is dropped.
@@ -140,6 +141,7 @@ fn to_value(object: &DynamicObject) -> serde_json::Value {
     value
 }
 
+/// Returns the events of a watch. The stream never ends: it retries with backoff and lists again after a 410.
 pub(super) fn stream<K>(
     api: Api<MaybeObject<K>>,
     config: Config,

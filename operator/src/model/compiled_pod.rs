@@ -1,4 +1,4 @@
-//! The result of compiling one pod.
+//! The result of compiling one pod, its change for the node agent, and the key of a profile.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use podmeta_metadata::finding::Finding;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::profile::ProfileRef;
 
-/// A compiled pod.
+/// A compiled pod, as the operator keeps it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CompiledPod {
     /// The item that is sent to the pod's node agent.
@@ -18,7 +18,7 @@ pub struct CompiledPod {
 }
 
 impl CompiledPod {
-    /// Returns the profile that the pod is served by.
+    /// Returns the profile that the pod is served by, or `None` if the pod is not served or has no profile.
     #[must_use]
     pub fn profile(&self) -> Option<&ProfileRef> {
         self.item.outcome.workload()?.profile.as_ref()

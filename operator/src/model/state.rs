@@ -144,7 +144,7 @@ impl OperatorState {
         &self.feed
     }
 
-    /// Returns true if a pod is bound to a node that exists.
+    /// Returns true if the node exists and the pod is bound to it.
     #[must_use]
     pub fn is_bound(&self, node: &str, uid: &PodUid) -> bool {
         self.index.has_node(node) && self.index.pod(uid).is_some_and(|(bound, _)| bound == node)

@@ -73,6 +73,7 @@ impl SharedState {
         &self.status_queue
     }
 
+    /// Publishes the objects that profiles refer to, if they changed.
     pub(super) fn publish_references(&self) {
         let references = self.read().index().references();
         self.references.send_if_modified(|known| {

@@ -24,7 +24,8 @@ pub(super) fn item(item: ItemResponse) -> HttpResponse {
     response(StatusCode::OK, item.body, TEXT)
 }
 
-/// Returns the response to a rejected request. Only the 404 page contains `Not Found`: one agent searches bodies for it.
+/// Returns the response to a rejected request. Only the 404 page contains `Not Found`: one client
+/// searches bodies for it.
 pub(super) fn rejection(rejection: &Rejection) -> HttpResponse {
     let status = match rejection {
         Rejection::PodDenied(_)

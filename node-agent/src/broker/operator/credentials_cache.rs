@@ -38,7 +38,7 @@ struct CacheEntry {
     requested: Option<Instant>,
 }
 
-/// Action for a request for credentials.
+/// State of the cache at a request for credentials, and what the request must do.
 #[derive(Debug, PartialEq)]
 pub(super) enum CacheState {
     /// Return this result.
@@ -70,7 +70,8 @@ impl CredentialsCache {
         self.lock().credentials.clone()
     }
 
-    /// Returns the action for a request. Of concurrent requests for stale credentials, only the first one refreshes.
+    /// Returns the state for a request, and records the start of a refresh. Of concurrent requests for stale credentials,
+    /// only the first one refreshes.
     pub(super) fn state(&self, now: Timestamp, instant: Instant) -> CacheState {
         let mut entry = self.lock();
         let age = entry.requested.map(|requested| instant.saturating_duration_since(requested));

@@ -16,6 +16,7 @@ pub(super) const MAX_CALLS_PER_POD: usize = 2;
 /// Maximum number of calls of one pod that wait in one lane or are in flight. Further calls fail immediately.
 pub(super) const MAX_QUEUED_PER_POD: usize = 64;
 
+/// Maximum number of calls of all pods that are in flight in each lane.
 const CREDENTIALS_CALLS: usize = 16;
 const USER_DATA_CALLS: usize = 8;
 const DOCUMENT_CALLS: usize = 8;

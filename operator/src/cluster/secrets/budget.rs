@@ -53,7 +53,7 @@ impl SecretBudget {
 }
 
 impl NamespaceBudget {
-    /// Adds a Secret that is not known. Returns the Secrets that are over the budget by it.
+    /// Adds a Secret that is not known. Returns the Secrets that exceed the budget because of it.
     fn insert(&mut self, name: &str, size: usize) -> Vec<String> {
         if self.dropped.first().is_some_and(|dropped| dropped.as_str() < name) {
             self.dropped.insert(name.to_owned());

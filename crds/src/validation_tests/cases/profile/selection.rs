@@ -1,4 +1,4 @@
-//! Cases of Selection of pods: dialects, selector, ServiceAccounts, priority, `hostNetwork`.
+//! Cases of the selection of pods: dialects, selector, ServiceAccounts, priority, `hostNetwork`.
 
 use super::both;
 use crate::validation_tests::cases::{SpecCase, accepted, rejected, rejected_with};
