@@ -39,6 +39,7 @@ impl Compilation<'_> {
         });
     }
 
+    /// Compiles the pod. Parts of the profile that a policy forbids or that are not available are left out and reported.
     pub(super) fn run(mut self) -> Outcome {
         if self.facts.pod.spec.host_network {
             match self.host_network() {

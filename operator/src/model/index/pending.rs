@@ -69,7 +69,7 @@ impl PendingPods {
         self.queue.is_empty()
     }
 
-    /// Without pending pods no namespace waits for another.
+    /// Resets the rounds if no pod is pending. No namespace waits for another then.
     fn forget_rounds_if_empty(&mut self) {
         if self.queue.is_empty() {
             self.last_rounds.clear();
