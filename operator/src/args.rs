@@ -1,4 +1,4 @@
-//! The operator's command line. The Helm chart sets all flags.
+//! The operator's command line. The Helm chart sets the flags that differ from their defaults.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};

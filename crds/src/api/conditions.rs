@@ -6,8 +6,8 @@ pub const ACCEPTED: &str = "Accepted";
 /// True if the agents of all matched pods hold the latest generation, or the last valid one if the latest is invalid.
 pub const PROGRAMMED: &str = "Programmed";
 
-/// True if every pod that requested credentials got them, or the profile has no roles. False if the Secret of a role is
-/// unusable. Unknown if no pod has requested credentials yet.
+/// True if every pod that requested credentials got them, or the profile has no roles. False if the Secret of a role
+/// cannot be used, or a provider returned no credentials. Unknown if no pod has requested credentials yet.
 pub const CREDENTIALS_READY: &str = "CredentialsReady";
 
 /// True if another profile of the same priority applies to a pod that this profile matches.

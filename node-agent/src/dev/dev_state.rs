@@ -39,7 +39,7 @@ pub struct DevPod {
 }
 
 impl DevState {
-    /// Compiles files. Objects without a creation time get `now`.
+    /// Compiles files. `now` is the time of taints that have no time.
     ///
     /// # Errors
     /// All errors in the files, one line each.
