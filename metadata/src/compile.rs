@@ -1,5 +1,5 @@
 //! Compiles a pod's facts, its profiles and policies into the workload that it is served, and reports parts that did not apply.
-//! It knows no addresses, requests or time.
+//! It uses no addresses, requests or time.
 
 mod claims;
 mod compilation;

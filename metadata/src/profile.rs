@@ -24,7 +24,7 @@ pub use crate::user_data::{MAX_USER_DATA_BYTES, UserDataSource};
 pub struct Profile {
     /// The object.
     pub object: ProfileRef,
-    /// The creation time. At equal priority the older profile wins.
+    /// The creation time. At equal priority the older profile applies.
     pub created: Timestamp,
     /// The pods that it matches, by label.
     pub pods: Selector,

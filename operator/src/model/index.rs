@@ -1,5 +1,5 @@
 //! The objects of the cluster and the compiled pods. A change marks the pods that it affects as pending. Pending pods are
-//! compiled together, once, for any number of changes. The index knows no API server, agent or clock.
+//! compiled together, once, for any number of changes. The index uses no API server, agent or clock.
 //!
 //! [`Index::take_batch`] copies the inputs of some pending pods. They are compiled without the index, so other tasks can use
 //! it at the same time. [`Index::apply_compiled`] stores the result.
@@ -52,7 +52,7 @@ pub struct Index {
     pending_pods: PendingPods,
     /// The pods of the initial sync that were not compiled yet.
     initial_pods: HashSet<PodUid>,
-    /// Deleted pods whose agents do not know it yet.
+    /// Deleted pods whose deletion was not sent to their agents yet.
     deleted_pods: Vec<PodUpdate>,
     /// The profiles whose status may have changed.
     changed_profiles: BTreeSet<ProfileKey>,

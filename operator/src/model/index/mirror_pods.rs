@@ -26,8 +26,8 @@ impl Index {
         self.pods.get(uid).is_some_and(|pod| pod.facts.is_mirror())
     }
 
-    /// Returns true unless the pod is a mirror pod that claims the UID of another pod. Pods of the API server win on
-    /// every node. Of several mirror pods of one node, none wins.
+    /// Returns true unless the pod is a mirror pod that claims the UID of another pod. A UID belongs to the pod object
+    /// that has it, on every node. If several mirror pods of one node claim a UID, it belongs to none of them.
     pub(super) fn has_own_uid(&self, uid: &PodUid) -> bool {
         let Some(pod) = self.pods.get(uid) else { return false };
         let Some(claimed) = claimed_uid(&pod.facts) else { return true };
