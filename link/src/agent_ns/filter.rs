@@ -1,10 +1,15 @@
-//! Filter of the agent namespace: drops IPv6 packets whose source belongs to another link, and limits the new
-//! connections of each link. All pods share the accept queues of the agent's listeners.
+//! Filter of the agent namespace: drops IP fragments and IPv6 packets whose source belongs to another link, and limits
+//! the new connections of each link. All pods share the accept queues of the agent's listeners.
+//!
+//! Fragments are dropped because only the first one has the TCP header: a pod could hide a SYN from the limit. No client
+//! needs them: a TCP segment fits into the MTU of the link.
 //!
 //! ```text
 //! table inet podmeta_agent {
 //!     set rates { typeof iif; flags dynamic, timeout; timeout 1m; }
 //!     chain arriving { type filter hook prerouting priority -310;
+//!         iif != lo meta nfproto ipv4 ip frag-off & 0x3fff != 0 drop
+//!         iif != lo meta nfproto ipv6 exthdr frag exists drop
 //!         iif != lo meta nfproto ipv6 fib saddr . iif oif missing drop
 //!         iif != lo tcp flags & (syn | ack) == syn update @rates { iif limit rate over 2000/second burst 2000 } drop
 //!     }
@@ -17,8 +22,8 @@ use netlink_packet_netfilter::nftables::{InetHookNumber, MetaKey};
 
 use crate::netns::Netns;
 use crate::nft::expression::{
-    Header, IPPROTO_TCP, NFPROTO_IPV6, counter, drop_packet, equal, mask, meta, not_equal, over_rate, payload,
-    source_is_routed_to_interface,
+    Header, IPPROTO_TCP, NFPROTO_IPV4, NFPROTO_IPV6, counter, drop_packet, equal, has_fragment_header, mask, meta,
+    not_equal, over_rate, payload, source_is_routed_to_interface,
 };
 use crate::nft::{self, Chain, RateSet, Table};
 
@@ -38,6 +43,12 @@ const ACK: u8 = 0x10;
 /// Offset of the flags in a TCP header, in bytes.
 const FLAGS_OFFSET: u32 = 13;
 
+/// Offset of flags and fragment offset in an IPv4 header, in bytes.
+const FRAGMENT_OFFSET: u32 = 6;
+
+/// Bits of the flag "more fragments" and of the fragment offset. They are 0 in a packet that is not a fragment.
+const FRAGMENT_BITS: [u8; 2] = [0x3f, 0xff];
+
 /// Replaces the filter unless it is complete.
 pub(super) fn ensure(agent: &Netns) -> io::Result<()> {
     nft::ensure(agent, &table()).map(drop)
@@ -45,6 +56,27 @@ pub(super) fn ensure(agent: &Netns) -> io::Result<()> {
 
 fn table() -> Table {
     let rates = RateSet { name: "rates", id: 1 };
+    let fragment_ipv4 = vec![
+        meta(MetaKey::Iif),
+        not_equal(LOOPBACK.to_ne_bytes()),
+        meta(MetaKey::Nfproto),
+        equal([NFPROTO_IPV4]),
+        payload(Header::Network, FRAGMENT_OFFSET, 2),
+        mask(FRAGMENT_BITS),
+        not_equal([0, 0]),
+        counter(),
+        drop_packet(),
+    ];
+    let fragment_ipv6 = vec![
+        meta(MetaKey::Iif),
+        not_equal(LOOPBACK.to_ne_bytes()),
+        meta(MetaKey::Nfproto),
+        equal([NFPROTO_IPV6]),
+        has_fragment_header(),
+        equal([1]),
+        counter(),
+        drop_packet(),
+    ];
     let foreign_source = vec![
         meta(MetaKey::Iif),
         not_equal(LOOPBACK.to_ne_bytes()),
@@ -59,7 +91,7 @@ fn table() -> Table {
         meta(MetaKey::L4Proto),
         equal([IPPROTO_TCP]),
         payload(Header::Transport, FLAGS_OFFSET, 1),
-        mask(SYN | ACK),
+        mask([SYN | ACK]),
         equal([SYN]),
         meta(MetaKey::Iif),
         not_equal(LOOPBACK.to_ne_bytes()),
@@ -74,7 +106,7 @@ fn table() -> Table {
             name: "arriving",
             hook: InetHookNumber::PreRouting,
             priority: -310,
-            rules: vec![foreign_source, too_many_connections],
+            rules: vec![fragment_ipv4, fragment_ipv6, foreign_source, too_many_connections],
         }],
     }
 }

@@ -65,16 +65,35 @@ fn compare(operator: Operator, value: Vec<u8>) -> Expressions {
     ])
 }
 
-/// Keeps some bits of the byte that was loaded.
-pub(crate) fn mask(bits: u8) -> Expressions {
+/// Keeps some bits of the bytes that were loaded.
+pub(crate) fn mask<const N: usize>(bits: [u8; N]) -> Expressions {
     Expressions::Bitwise(vec![
         Bitwise::SourceRegister(Register::Reg1),
         Bitwise::DestinationRegister(Register::Reg1),
-        Bitwise::Length(1),
+        Bitwise::Length(u32::try_from(N).unwrap_or(u32::MAX)),
         Bitwise::Op(0),
-        Bitwise::Mask(DataAttribute::Value(vec![bits])),
-        Bitwise::Xor(DataAttribute::Value(vec![0])),
+        Bitwise::Mask(DataAttribute::Value(bits.to_vec())),
+        Bitwise::Xor(DataAttribute::Value(vec![0; N])),
     ])
+}
+
+/// Loads 1 as one byte if an IPv6 packet has a fragment header, else 0.
+pub(crate) fn has_fragment_header() -> Expressions {
+    const FRAGMENT_HEADER: u8 = 44;
+    const LENGTH: u32 = 1;
+    const FLAG_PRESENT: u32 = 1;
+    const OPERATION_IPV6: u32 = 0;
+    other(
+        "exthdr",
+        vec![
+            number(1, Register::Reg1.into()),
+            DefaultNla::new(2, vec![FRAGMENT_HEADER]),
+            number(3, 0),
+            number(4, LENGTH),
+            number(5, FLAG_PRESENT),
+            number(6, OPERATION_IPV6),
+        ],
+    )
 }
 
 /// Loads 1 if the route to the source address leads to the interface that the packet arrived on, else 0.

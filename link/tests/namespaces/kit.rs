@@ -41,10 +41,15 @@ impl Agent {
         self.dropped("fib saddr")
     }
 
+    /// Returns the number of IP fragments that were dropped, IPv4 first.
+    pub(crate) fn dropped_fragments(&self) -> [u64; 2] {
+        [self.dropped("frag-off"), self.dropped("frag exists")]
+    }
+
     /// Returns the packet counter of the filter's rule that contains a text.
     fn dropped(&self, rule: &str) -> u64 {
         let rules = run(&self.netns, "nft list chain inet podmeta_agent arriving");
-        let rule = rules.lines().find(|line| line.contains(rule)).unwrap();
+        let rule = rules.lines().find(|line| line.contains(rule)).unwrap_or_else(|| panic!("no {rule} in {rules}"));
         rule.split("packets ").last().unwrap().split(' ').next().unwrap().parse().unwrap()
     }
 

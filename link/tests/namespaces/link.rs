@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
+use std::net::UdpSocket;
+use std::time::Duration;
 
 use podmeta_link::pod_link::{self, Conflict, Outcome};
 use podmeta_link::range::LinkRange;
@@ -149,6 +151,25 @@ async fn neighbours_link_address_as_source_gets_no_response() {
         assert_eq!(request(&pods[0], service.parse().unwrap()).unwrap(), interface_of(&agent, 0), "{service}");
     }
     assert!(agent.dropped_foreign_sources() > 0, "the reverse path filter of IPv4 drops without a rule");
+}
+
+#[tokio::test]
+async fn fragmented_packet_does_not_reach_the_agent() {
+    let agent = Agent::new().await;
+    let pod = pod();
+    pod_link::ensure(&agent.netns, &pod, &alias(0), LinkRange::default()).await.unwrap();
+    for address in service::addresses() {
+        let receiver = agent.netns.run(|| UdpSocket::bind((address, 0))).unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let to = receiver.local_addr().unwrap();
+        // The kernel cuts the first datagram into three fragments. The second one arrives later, in one packet.
+        for length in [4000, 100] {
+            let sender = pod.run(|| UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })).unwrap();
+            assert_eq!(sender.send_to(&vec![0; length], to).unwrap(), length);
+        }
+        assert_eq!(receiver.recv(&mut [0; 5000]).unwrap(), 100, "{address}");
+    }
+    assert_eq!(agent.dropped_fragments(), [3 * service::ipv4().len() as u64, 3 * service::ipv6().len() as u64]);
 }
 
 #[tokio::test]
