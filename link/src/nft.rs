@@ -1,17 +1,18 @@
 //! Tables of nftables: written in one transaction, without the program `nft`.
 
+mod compare;
 pub(crate) mod expression;
 mod transport;
 
 use std::io;
 
-use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NetlinkMessage};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NetlinkMessage};
 use netlink_packet_netfilter::NetfilterMessage;
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, ExpressionAttribute, Expressions, Hook, InetHookNumber, ListAttribute,
-    NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute, SetDescription, SetFlags, SetMessage, TableAttribute,
-    TableMessage,
+    ChainAttribute, ChainMessage, Expressions, Hook, InetHookNumber, NfTablesMessage, RuleAttribute, RuleMessage,
+    SetAttribute, SetDescription, SetFlags, SetMessage, TableAttribute, TableMessage,
 };
+use netlink_sys::Socket;
 
 use crate::netns::Netns;
 
@@ -54,17 +55,15 @@ pub(crate) struct Chain {
 /// Replaces a table unless it is complete. Returns the number of tables that were written: 0 or 1.
 pub(crate) fn ensure(netns: &Netns, table: &Table) -> io::Result<usize> {
     let socket = transport::open(netns)?;
-    if is_complete(&transport::dump_rules(&socket, rules_request(table.name))?, table) {
+    let objects = objects(table);
+    if compare::is_same(&read(&socket, table)?, &objects) {
         return Ok(0);
     }
-    let mut changes = vec![create(table.name), delete(table.name), create(table.name)];
-    changes.extend(table.rate_sets.iter().map(|set| rate_set(table.name, *set)));
-    for chain in &table.chains {
-        changes.push(transport::message(chain_message(table.name, chain), NLM_F_CREATE));
-        let rules = chain.rules.iter().map(|expressions| rule(table.name, chain.name, expressions));
-        changes
-            .extend(rules.map(|rule| transport::message(NfTablesMessage::NewRule(rule), NLM_F_CREATE | NLM_F_APPEND)));
-    }
+    let mut changes = vec![create(table.name), delete(table.name)];
+    changes.extend(objects.into_iter().map(|object| {
+        let position = if matches!(object, NfTablesMessage::NewRule(_)) { NLM_F_APPEND } else { 0 };
+        transport::message(object, NLM_F_CREATE | position)
+    }));
     transport::commit(&socket, changes)?;
     Ok(1)
 }
@@ -74,41 +73,38 @@ pub(crate) fn remove(netns: &Netns, name: &str) -> io::Result<()> {
     transport::commit(&transport::open(netns)?, vec![create(name), delete(name)])
 }
 
-/// Returns true if a table has exactly its rules, in their order. A foreign rule before ours could accept a packet.
-fn is_complete(found: &[RuleMessage], table: &Table) -> bool {
-    let rules =
-        |chain: &Chain| chain.rules.iter().map(|rule| self::rule(table.name, chain.name, rule)).collect::<Vec<_>>();
-    let wanted = table.chains.iter().flat_map(rules).collect::<Vec<_>>();
-    found.iter().map(essence).eq(wanted.iter().map(essence))
+/// Returns the objects of a table, in the order of their addition: the table, its sets, its chains and all rules.
+fn objects(table: &Table) -> Vec<NfTablesMessage> {
+    let mut objects = vec![NfTablesMessage::NewTable(table_message(table.name))];
+    objects.extend(table.rate_sets.iter().map(|set| NfTablesMessage::NewSet(rate_set(table.name, *set))));
+    objects.extend(table.chains.iter().map(|chain| NfTablesMessage::NewChain(chain_message(table.name, chain))));
+    for chain in &table.chains {
+        let rules = chain.rules.iter().map(|expressions| rule(table.name, chain.name, expressions));
+        objects.extend(rules.map(NfTablesMessage::NewRule));
+    }
+    objects
 }
 
-/// Returns the chain and the expressions of a rule. The kernel adds a handle, a position, and the state of counters and
-/// limits, so that only the type of these expressions is compared.
-fn essence(rule: &RuleMessage) -> (Option<&str>, Vec<String>) {
-    let chain = rule.attributes.iter().find_map(|attribute| match attribute {
-        RuleAttribute::Chain(name) => Some(name.as_str()),
-        _ => None,
-    });
-    let expressions = rule.attributes.iter().filter_map(|attribute| match attribute {
-        RuleAttribute::Expressions(expressions) => Some(expressions),
-        _ => None,
-    });
-    let attributes = expressions.flatten().filter_map(|expression| match expression {
-        ListAttribute::Element(attributes) => Some(attributes),
-        _ => None,
-    });
-    let text = attributes.flatten().filter_map(|attribute| match attribute {
-        ExpressionAttribute::Name(name) => Some(name.clone()),
-        ExpressionAttribute::Data(Expressions::Other { .. }) => None,
-        ExpressionAttribute::Data(expression) => Some(format!("{expression:?}")),
-        _ => None,
-    });
-    (chain, text.collect())
-}
-
-fn rules_request(table: &str) -> NetlinkMessage<NetfilterMessage> {
-    let rules = RuleMessage { attributes: vec![RuleAttribute::Table(table.to_owned())] };
-    transport::message(NfTablesMessage::GetRule(rules), NLM_F_DUMP)
+/// Reads the objects of a table from the kernel, in the order of [`objects`]. An object that does not exist is left out.
+/// One that cannot be parsed is `None`.
+fn read(socket: &Socket, table: &Table) -> io::Result<Vec<Option<NfTablesMessage>>> {
+    let mut requests = vec![(NfTablesMessage::GetTable(table_message(table.name)), NLM_F_ACK)];
+    requests.extend(table.rate_sets.iter().map(|set| {
+        let attributes = vec![SetAttribute::Table(table.name.to_owned()), SetAttribute::Name(set.name.to_owned())];
+        (NfTablesMessage::GetSet(SetMessage { attributes }), NLM_F_ACK)
+    }));
+    requests.extend(table.chains.iter().map(|chain| {
+        let attributes =
+            vec![ChainAttribute::Table(table.name.to_owned()), ChainAttribute::Name(chain.name.to_owned())];
+        (NfTablesMessage::GetChain(ChainMessage { attributes }), NLM_F_ACK)
+    }));
+    let rules = RuleMessage { attributes: vec![RuleAttribute::Table(table.name.to_owned())] };
+    requests.push((NfTablesMessage::GetRule(rules), NLM_F_DUMP));
+    let mut found = Vec::new();
+    for (request, flags) in requests {
+        found.extend(transport::query(socket, transport::message(request, flags))?);
+    }
+    Ok(found)
 }
 
 fn create(table: &str) -> NetlinkMessage<NetfilterMessage> {
@@ -123,9 +119,9 @@ fn table_message(name: &str) -> TableMessage {
     TableMessage { attributes: vec![TableAttribute::Name(name.to_owned())] }
 }
 
-fn chain_message(table: &str, chain: &Chain) -> NfTablesMessage {
+fn chain_message(table: &str, chain: &Chain) -> ChainMessage {
     let hook = vec![Hook::Number(chain.hook.into()), Hook::Priority(chain.priority.cast_unsigned())];
-    NfTablesMessage::NewChain(ChainMessage {
+    ChainMessage {
         attributes: vec![
             ChainAttribute::Table(table.to_owned()),
             ChainAttribute::Name(chain.name.to_owned()),
@@ -133,11 +129,11 @@ fn chain_message(table: &str, chain: &Chain) -> NfTablesMessage {
             ChainAttribute::Policy(NF_ACCEPT),
             ChainAttribute::Type("filter".to_owned()),
         ],
-    })
+    }
 }
 
-fn rate_set(table: &str, set: RateSet) -> NetlinkMessage<NetfilterMessage> {
-    let set = SetMessage {
+fn rate_set(table: &str, set: RateSet) -> SetMessage {
+    SetMessage {
         attributes: vec![
             SetAttribute::Table(table.to_owned()),
             SetAttribute::Name(set.name.to_owned()),
@@ -148,8 +144,7 @@ fn rate_set(table: &str, set: RateSet) -> NetlinkMessage<NetfilterMessage> {
             SetAttribute::Timeout(RATE_SET_TIMEOUT),
             SetAttribute::Description(vec![SetDescription::Size(RATE_SET_SIZE)]),
         ],
-    };
-    transport::message(NfTablesMessage::NewSet(set), NLM_F_CREATE)
+    }
 }
 
 fn rule(table: &str, chain: &str, expressions: &[Expressions]) -> RuleMessage {

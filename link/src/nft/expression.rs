@@ -2,10 +2,10 @@
 //!
 //! Source of the numbers: linux/netfilter/nf_tables.h.
 
-use netlink_packet_core::{DefaultNla, Emitable as _, NLA_F_NESTED};
+use netlink_packet_core::{DefaultNla, Emitable as _};
 use netlink_packet_netfilter::nftables::{
-    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, Meta, MetaKey, Operator, Payload,
-    Register, Verdict, VerdictAttribute,
+    Bitwise, Cmp, DataAttribute, Expressions, Immediate, Meta, MetaKey, Operator, Payload, Register, Verdict,
+    VerdictAttribute,
 };
 
 use super::RateSet;
@@ -109,11 +109,9 @@ pub(crate) fn over_rate(set: RateSet, rate: u64, burst: u32) -> Expressions {
     const INVERTED: u32 = 1;
     const PACKETS: u32 = 0;
     const SECOND: u64 = 1;
-    let limit =
-        other("limit", vec![long(1, rate), long(2, SECOND), number(3, burst), number(4, PACKETS), number(5, INVERTED)]);
-    let limit = [ExpressionAttribute::Name("limit".to_owned()), ExpressionAttribute::Data(limit)];
-    let mut nested = vec![0; limit.as_slice().buffer_len()];
-    limit.as_slice().emit(&mut nested);
+    // The kernel returns this attribute without the flag for nested attributes, byte for byte.
+    let limit = [long(1, rate), long(2, SECOND), number(3, burst), number(4, PACKETS), number(5, INVERTED)];
+    let limit = [DefaultNla::new(1, b"limit\0".to_vec()), DefaultNla::new(2, bytes(&limit))];
     let mut name = set.name.as_bytes().to_vec();
     name.push(0);
     other(
@@ -123,7 +121,7 @@ pub(crate) fn over_rate(set: RateSet, rate: u64, burst: u32) -> Expressions {
             number(2, set.id),
             number(3, UPDATE),
             number(4, Register::Reg1.into()),
-            DefaultNla::new(7 | NLA_F_NESTED, nested),
+            DefaultNla::new(7, bytes(&limit)),
         ],
     )
 }
@@ -143,6 +141,13 @@ pub(crate) fn drop_packet() -> Expressions {
 
 fn other(expression_type: &str, attributes: Vec<DefaultNla>) -> Expressions {
     Expressions::Other { expression_type: expression_type.to_owned(), attributes }
+}
+
+/// Returns attributes as the value of another one.
+fn bytes(attributes: &[DefaultNla]) -> Vec<u8> {
+    let mut value = vec![0; attributes.buffer_len()];
+    attributes.emit(&mut value);
+    value
 }
 
 fn number(kind: u16, value: u32) -> DefaultNla {

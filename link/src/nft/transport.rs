@@ -3,7 +3,7 @@
 use std::io;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use netlink_packet_netfilter::nftables::{NfTablesMessage, RuleMessage};
+use netlink_packet_netfilter::nftables::NfTablesMessage;
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 use netlink_sys::protocols::NETLINK_NETFILTER;
@@ -42,28 +42,35 @@ fn control(message: ControlMessage) -> NetlinkMessage<NetfilterMessage> {
     message
 }
 
-/// Requests rules and returns them. A missing table has none.
-pub(super) fn dump_rules(
+/// Sends a request with the flag `ACK` or `DUMP` and returns the objects of the responses. A missing object has no response.
+/// An object that cannot be parsed is `None`.
+pub(super) fn query(
     socket: &Socket,
     mut request: NetlinkMessage<NetfilterMessage>,
-) -> io::Result<Vec<RuleMessage>> {
+) -> io::Result<Vec<Option<NfTablesMessage>>> {
     send(socket, std::slice::from_mut(&mut request))?;
-    let mut rules = Vec::new();
+    let mut objects = Vec::new();
     loop {
         let (bytes, _) = socket.recv_from_full()?;
         for message in messages(&bytes) {
-            match message?.payload {
-                NetlinkPayload::Done(_) => return Ok(rules),
-                NetlinkPayload::Error(error) if error.code.is_some() => {
+            let Ok(message) = message else {
+                objects.push(None);
+                continue;
+            };
+            match message.payload {
+                NetlinkPayload::Done(_) => return Ok(objects),
+                NetlinkPayload::Error(error) => {
                     return match error.to_io() {
+                        // The kernel acknowledges the request after the response.
+                        _ if error.code.is_none() => Ok(objects),
                         error if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
                         error => Err(error),
                     };
                 }
                 NetlinkPayload::InnerMessage(NetfilterMessage {
-                    inner: NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)),
+                    inner: NetfilterMessageInner::NfTables(object),
                     ..
-                }) => rules.push(rule),
+                }) => objects.push(Some(object)),
                 _ => {}
             }
         }

@@ -7,7 +7,7 @@ use podmeta_link::guard::{self, Repairs};
 use podmeta_link::netns::Netns;
 use podmeta_link::service::{self, SERVICE_PORT};
 
-use crate::kit::{listener, pod, request, run};
+use crate::kit::{listener, nft, pod, request, run, table};
 
 /// Response of the node's own metadata service.
 const REAL: &str = "REAL-IMDS";
@@ -113,6 +113,24 @@ async fn changed_rule_of_the_table_is_repaired() {
     guard::ensure(&topology.node).await.unwrap();
     run(&topology.node, "nft flush chain inet podmeta forwarded");
     assert_eq!(guard::ensure(&topology.node).await.unwrap(), Repairs { rules: 0, tables: 1 });
+}
+
+#[tokio::test]
+async fn changed_properties_of_the_table_are_repaired() {
+    let node = pod();
+    guard::ensure(&node).await.unwrap();
+    let original = table(&node, "podmeta");
+    for change in [
+        "add table inet podmeta { flags dormant; }",
+        "add chain inet podmeta forwarded { policy drop; }",
+        "delete chain inet podmeta arriving",
+    ] {
+        nft(&node, change);
+        assert_ne!(table(&node, "podmeta"), original, "{change}");
+        assert_eq!(guard::ensure(&node).await.unwrap(), Repairs { rules: 0, tables: 1 }, "{change}");
+        assert_eq!(table(&node, "podmeta"), original, "{change}");
+        assert_eq!(guard::ensure(&node).await.unwrap(), Repairs::default(), "{change}");
+    }
 }
 
 #[tokio::test]

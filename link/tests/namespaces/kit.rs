@@ -126,6 +126,18 @@ pub(crate) fn run(netns: &Netns, line: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Returns a table of nftables without counts.
+pub(crate) fn table(netns: &Netns, name: &str) -> String {
+    run(netns, &format!("nft -s list table inet {name}"))
+}
+
+/// Runs commands of nftables in a namespace.
+pub(crate) fn nft(netns: &Netns, commands: &str) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), commands).unwrap();
+    run(netns, &format!("nft -f {}", file.path().display()));
+}
+
 /// Creates a pod's namespace. Its IPv6 addresses are usable at once, without duplicate address detection.
 pub(crate) fn pod() -> Netns {
     let pod = Netns::create().unwrap();

@@ -5,11 +5,12 @@ use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::time::Duration;
 
+use podmeta_link::agent_ns;
 use podmeta_link::pod_link::{self, Conflict, Outcome};
 use podmeta_link::range::LinkRange;
 use podmeta_link::service;
 
-use crate::kit::{Agent, alias, connect_many, interface_of, pod, request, run, wait_until};
+use crate::kit::{Agent, alias, connect_many, interface_of, nft, pod, request, run, table, wait_until};
 
 #[tokio::test]
 async fn each_pod_reaches_all_service_addresses_by_its_own_interface() {
@@ -170,6 +171,20 @@ async fn fragmented_packet_does_not_reach_the_agent() {
         assert_eq!(receiver.recv(&mut [0; 5000]).unwrap(), 100, "{address}");
     }
     assert_eq!(agent.dropped_fragments(), [3 * service::ipv4().len() as u64, 3 * service::ipv6().len() as u64]);
+}
+
+#[tokio::test]
+async fn changed_filter_of_the_agent_namespace_is_replaced_and_an_equal_one_is_kept() {
+    let agent = Agent::new().await;
+    let with_handles = || run(&agent.netns, "nft -s -a list table inet podmeta_agent");
+    let (original, before) = (table(&agent.netns, "podmeta_agent"), with_handles());
+    agent_ns::ensure(&agent.path).await.unwrap();
+    assert_eq!(with_handles(), before, "an equal table is kept");
+    for change in ["add table inet podmeta_agent { flags dormant; }", "delete chain inet podmeta_agent arriving"] {
+        nft(&agent.netns, change);
+        agent_ns::ensure(&agent.path).await.unwrap();
+        assert_eq!(table(&agent.netns, "podmeta_agent"), original, "{change}");
+    }
 }
 
 #[tokio::test]
