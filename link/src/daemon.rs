@@ -1,22 +1,18 @@
 //! The link daemon of a node: checks guards, CNI configuration and the links of all pods, and repairs them.
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+mod conflist;
+mod links;
 
-use anyhow::{Context as _, Result};
-use tokio::time::{MissedTickBehavior, interval};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, anyhow};
+use tokio::sync::oneshot;
 
 use crate::cni::conflist::Settings;
-use crate::cri::{Runtime, Sandbox};
-use crate::guard::Repairs;
-use crate::install::ConflistState;
+use crate::counters::Counters;
 use crate::netns::Netns;
-use crate::pod_link::{Outcome, primary};
-use crate::{agent_ns, guard, install, pod_link};
-
-/// Interval of checks. The daemon repairs what another program removes after at most this time.
-const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+use crate::{agent_ns, guard, install};
 
 /// Configuration of the daemon.
 #[derive(Clone, Debug)]
@@ -31,104 +27,30 @@ pub struct Config {
     pub settings: Settings,
 }
 
-/// Adds the guards, makes the links of the pods that run already, and then repeats both at an interval. Returns only an
-/// error. Calls `is_ready` once, after the first complete pass.
+/// Adds the guards, writes the CNI configuration, makes the links of the pods that run already, and then repairs all
+/// three. Returns only an error. Calls `is_ready` once, after the first complete pass.
 ///
 /// # Errors
-/// If the guards or the agent namespace cannot be made at the start. Later failures are logged and retried.
-pub async fn run(config: Config, is_ready: impl FnOnce()) -> Result<()> {
-    let host = Netns::current().context("cannot open the node's network namespace")?;
-    guard::ensure(&host).await?;
+/// If the guards or the agent namespace cannot be made at the start, or the thread of the guards ends. Later failures
+/// are logged and retried.
+pub async fn run(config: Config, counters: Arc<Counters>, is_ready: impl FnOnce()) -> Result<()> {
+    let host = || Netns::current().context("cannot open the node's network namespace");
+    guard::ensure(&host()?).await?;
+    let guards = guard::repair::spawn(host()?, Arc::clone(&counters)).context("cannot start the guards' thread")?;
     agent_ns::ensure(&config.agent_namespace).await?;
-    let mut daemon = Daemon {
-        host,
-        runtime: Runtime::new(config.runtime_socket.clone()),
-        config,
-        conflist: None,
-        failed: HashSet::new(),
+    let (conflist_tx, conflist_rx) = oneshot::channel();
+    let (links_tx, links_rx) = oneshot::channel();
+    let ready = async {
+        if conflist_rx.await.is_ok() && links_rx.await.is_ok() {
+            is_ready();
+        }
+        std::future::pending::<()>().await;
     };
-    let mut is_ready = Some(is_ready);
-    let mut ticks = interval(CHECK_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        match daemon.check().await {
-            Ok(()) => {
-                if let Some(is_ready) = is_ready.take() {
-                    is_ready();
-                }
-            }
-            Err(error) => tracing::error!(error = format!("{error:#}"), "cannot check the node; retrying"),
-        }
-    }
-}
-
-struct Daemon {
-    config: Config,
-    host: Netns,
-    runtime: Runtime,
-    /// State of the CNI configuration that was logged last.
-    conflist: Option<ConflistState>,
-    /// Sandboxes whose failure was logged.
-    failed: HashSet<String>,
-}
-
-impl Daemon {
-    /// Runs one pass. The guards come first.
-    async fn check(&mut self) -> Result<()> {
-        let repairs = guard::ensure(&self.host).await?;
-        if repairs != Repairs::default() {
-            tracing::warn!(rules = repairs.rules, tables = repairs.tables, "guards were missing; added them again");
-        }
-        let agent = agent_ns::ensure(&self.config.agent_namespace).await?;
-        self.write_conflist()?;
-        self.make_links(&agent).await
-    }
-
-    /// Writes the CNI configuration and logs a change of its state.
-    fn write_conflist(&mut self) -> Result<()> {
-        let state = install::write_conflist(&self.config.cni_config_dir, self.config.settings)?;
-        if self.conflist.as_ref() != Some(&state) {
-            match &state {
-                ConflistState::Current => {}
-                ConflistState::Written => tracing::info!("wrote the CNI configuration"),
-                ConflistState::Absent(reason) => tracing::warn!(%reason, "no CNI configuration; new pods get no link"),
-            }
-            self.conflist = Some(state);
-        }
-        Ok(())
-    }
-
-    /// Makes the links of sandboxes that have none. A failure affects one pod only. It is logged once and retried.
-    async fn make_links(&mut self, agent: &Netns) -> Result<()> {
-        let sandboxes = self.runtime.running_sandboxes().await?;
-        let linked = pod_link::list(agent).await?.into_iter().map(|alias| alias.sandbox.as_str().to_owned());
-        let linked = linked.collect::<HashSet<_>>();
-        self.failed.retain(|id| sandboxes.iter().any(|sandbox| sandbox.id.as_str() == id));
-        for sandbox in sandboxes.into_iter().filter(|sandbox| !linked.contains(sandbox.id.as_str())) {
-            let pod = &sandbox.pod_name;
-            match self.make_link(agent, &sandbox).await {
-                Ok(Some(Outcome::Made)) => tracing::info!(pod, "made the link of a running pod"),
-                Ok(Some(Outcome::Kept) | None) => {}
-                Err(error) => {
-                    if self.failed.insert(sandbox.id.as_str().to_owned()) {
-                        tracing::error!(pod, error = format!("{error:#}"), "cannot make the link of a pod; retrying");
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the link of one sandbox. Returns `None` for a pod on the host network.
-    async fn make_link(&mut self, agent: &Netns, sandbox: &Sandbox) -> Result<Option<Outcome>> {
-        let Some(path) = self.runtime.network_namespace(&sandbox.id).await? else { return Ok(None) };
-        let pod = Netns::open(&path).with_context(|| format!("cannot open the namespace {}", path.display()))?;
-        if pod.id()? == self.host.id()? {
-            return Ok(None);
-        }
-        let alias = primary::alias(&pod, primary::PRIMARY_INTERFACE, &sandbox.pod, &sandbox.id).await?;
-        pod_link::ensure(agent, &pod, &alias, self.config.settings.link_range).await.map(Some)
+    tokio::select! {
+        error = guards => Err(error.unwrap_or_else(|_| anyhow!("the guards' thread panicked"))),
+        () = conflist::run(&config, &counters, conflist_tx) => Err(anyhow!("internal error: the CNI task ended")),
+        () = links::run(&config, host()?, &counters, links_tx) => Err(anyhow!("internal error: the links' task ended")),
+        () = ready => Err(anyhow!("internal error: the readiness task ended")),
     }
 }
 

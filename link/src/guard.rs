@@ -2,6 +2,7 @@
 //! neither has a list of pods. Traffic of the node's own processes passes.
 
 pub mod nft;
+pub mod repair;
 pub mod rules;
 
 use anyhow::{Context as _, Result};

@@ -6,17 +6,26 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::cni::conflist::{self, ConflistError, FILE_NAME, File, PLUGIN_TYPE, Settings};
+use crate::cni::conflist::{self, FILE_NAME, File, PLUGIN_TYPE, Rendered, Settings};
 
 /// State of podmeta's CNI configuration after [`write_conflist`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ConflistState {
+pub struct ConflistState {
+    /// The file of podmeta.
+    pub file: ConflistFile,
+    /// Name of a valid configuration that sorts before podmeta's. The runtime uses it instead.
+    pub sorts_before: Option<String>,
+}
+
+/// State of podmeta's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConflistFile {
     /// It was up to date.
     Current,
     /// It was written.
     Written,
-    /// It does not exist for this reason. A former one was removed.
-    Absent(ConflistError),
+    /// It does not exist, because no other file is a valid configuration. A former one was removed.
+    Absent,
 }
 
 /// Copies the plugin's program into the directory of CNI plugins. A runtime sees either the old or the new file.
@@ -28,26 +37,28 @@ pub fn copy_plugin(program: &Path, directory: &Path) -> Result<()> {
     replace(&directory.join(PLUGIN_TYPE), &content, 0o755)
 }
 
-/// Makes podmeta's CNI configuration from the first valid one of the directory. Removes it if there is none. Idempotent.
+/// Makes podmeta's CNI configuration from the first valid one that sorts after it. Removes it if there is none. Idempotent.
 ///
 /// # Errors
 /// If the directory cannot be read or written.
 pub fn write_conflist(directory: &Path, settings: Settings) -> Result<ConflistState> {
     let path = directory.join(FILE_NAME);
     let files = read_files(directory).with_context(|| format!("cannot read {}", directory.display()))?;
-    match conflist::render(&files, settings) {
-        Ok(content) if files.iter().any(|file| file.path == path && file.content == content.as_bytes()) => {
-            Ok(ConflistState::Current)
+    let Rendered { content, sorts_before } = conflist::render(&files, settings);
+    let file = match content {
+        Some(content) if files.iter().any(|file| file.path == path && file.content == content.as_bytes()) => {
+            ConflistFile::Current
         }
-        Ok(content) => {
+        Some(content) => {
             replace(&path, content.as_bytes(), 0o600)?;
-            Ok(ConflistState::Written)
+            ConflistFile::Written
         }
-        Err(reason) => {
+        None => {
             remove_conflist(directory)?;
-            Ok(ConflistState::Absent(reason))
+            ConflistFile::Absent
         }
-    }
+    };
+    Ok(ConflistState { file, sorts_before })
 }
 
 /// Removes podmeta's CNI configuration. Succeeds if it does not exist.
@@ -97,8 +108,8 @@ mod tests {
 
     const LIST: &str = r#"{"name":"pods","cniVersion":"1.0.0","plugins":[{"type":"bridge"}]}"#;
 
-    fn write(directory: &Path) -> ConflistState {
-        write_conflist(directory, Settings::default()).unwrap()
+    fn write(directory: &Path) -> ConflistFile {
+        write_conflist(directory, Settings::default()).unwrap().file
     }
 
     #[test]
@@ -106,10 +117,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let source = directory.path().join("10-pods.conflist");
         std::fs::write(&source, LIST).unwrap();
-        assert_eq!(write(directory.path()), ConflistState::Written);
-        assert_eq!(write(directory.path()), ConflistState::Current);
+        assert_eq!(write(directory.path()), ConflistFile::Written);
+        assert_eq!(write(directory.path()), ConflistFile::Current);
         std::fs::write(&source, LIST.replace("bridge", "ptp")).unwrap();
-        assert_eq!(write(directory.path()), ConflistState::Written);
+        assert_eq!(write(directory.path()), ConflistFile::Written);
         let ours = std::fs::read_to_string(directory.path().join(FILE_NAME)).unwrap();
         assert!(ours.contains("ptp") && ours.contains(PLUGIN_TYPE), "{ours}");
         assert_eq!(
@@ -123,11 +134,11 @@ mod tests {
     fn conflist_is_restored_after_a_change_or_removal() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("10-pods.conflist"), LIST).unwrap();
-        assert_eq!(write(directory.path()), ConflistState::Written);
+        assert_eq!(write(directory.path()), ConflistFile::Written);
         std::fs::write(directory.path().join(FILE_NAME), LIST).unwrap();
-        assert_eq!(write(directory.path()), ConflistState::Written);
+        assert_eq!(write(directory.path()), ConflistFile::Written);
         std::fs::remove_file(directory.path().join(FILE_NAME)).unwrap();
-        assert_eq!(write(directory.path()), ConflistState::Written);
+        assert_eq!(write(directory.path()), ConflistFile::Written);
     }
 
     #[test]
@@ -135,10 +146,25 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let source = directory.path().join("10-pods.conflist");
         std::fs::write(&source, LIST).unwrap();
-        assert_eq!(write(directory.path()), ConflistState::Written);
+        assert_eq!(write(directory.path()), ConflistFile::Written);
         std::fs::write(&source, "{").unwrap();
-        assert_eq!(write(directory.path()), ConflistState::Absent(ConflistError::NoSource));
+        assert_eq!(write(directory.path()), ConflistFile::Absent);
         assert!(!directory.path().join(FILE_NAME).exists());
+    }
+
+    #[test]
+    fn configuration_that_sorts_before_ours_is_reported() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = directory.path().join("00-multus.conf");
+        std::fs::write(&first, r#"{"name":"m","type":"multus"}"#).unwrap();
+        let state =
+            |file, sorts_before: Option<&str>| ConflistState { file, sorts_before: sorts_before.map(Into::into) };
+        let write = || write_conflist(directory.path(), Settings::default()).unwrap();
+        assert_eq!(write(), state(ConflistFile::Absent, Some("00-multus.conf")));
+        std::fs::write(directory.path().join("10-pods.conflist"), LIST).unwrap();
+        assert_eq!(write(), state(ConflistFile::Written, Some("00-multus.conf")));
+        std::fs::remove_file(&first).unwrap();
+        assert_eq!(write(), state(ConflistFile::Current, None));
     }
 
     #[test]

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
 mod linux {
     use std::path::{Path, PathBuf};
     use std::process::ExitCode;
+    use std::sync::Arc;
 
     use anyhow::{Context as _, Result};
     use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -138,7 +139,7 @@ mod linux {
                     let ready_file = args.ready.ready_file.clone();
                     let socket = args.socket_config();
                     tokio::spawn(socket::serve(socket::bind(&socket.path)?, socket));
-                    daemon::run(args.config(), move || write_ready(&ready_file)).await?;
+                    daemon::run(args.config(), Arc::default(), move || write_ready(&ready_file)).await?;
                 }
                 Command::Ready(args) if !args.ready_file.exists() => return Ok(ExitCode::FAILURE),
                 Command::Ready(_) => {}

@@ -33,35 +33,37 @@ pub struct Settings {
     pub on_failure: OnFailure,
 }
 
-/// Reason why a node has no configuration of podmeta.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConflistError {
-    /// Another file sorts before podmeta's, so the runtime uses that one.
-    #[error("the CNI configuration {0} sorts before {FILE_NAME}, so the runtime does not use podmeta: rename it")]
-    SortsBefore(String),
-    /// No other file is a valid configuration.
-    #[error("the node has no valid CNI configuration yet")]
-    NoSource,
+/// Result of [`render`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    /// Content of podmeta's file, or `None` if no file that sorts after it is valid.
+    pub content: Option<String>,
+    /// Name of the first valid file that sorts before podmeta's. The runtime uses that one.
+    pub sorts_before: Option<String>,
 }
 
-/// Returns podmeta's configuration, made from the first valid one of the others.
-///
-/// # Errors
-/// If there is no other valid one, or if it sorts before podmeta's.
-pub fn render(files: &[File], settings: Settings) -> Result<String, ConflistError> {
+/// Returns podmeta's configuration, made from the first valid file that sorts after it. A file that sorts before is no
+/// source: it can be a meta plugin, such as Multus, that delegates to podmeta's file.
+#[must_use]
+pub fn render(files: &[File], settings: Settings) -> Rendered {
     let name = |file: &File| file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut others = files.iter().filter(|file| is_config(&name(file)) && name(file) != FILE_NAME).collect::<Vec<_>>();
     others.sort_by_key(|file| name(file));
-    let mut valid = others.into_iter().filter_map(|file| Some((file, parse(file)?)));
-    let (file, mut list) = valid.next().ok_or(ConflistError::NoSource)?;
-    if name(file).as_str() < FILE_NAME {
-        return Err(ConflistError::SortsBefore(name(file)));
+    let valid = others.into_iter().filter_map(|file| Some((file, parse(file)?)));
+    let (before, after): (Vec<_>, Vec<_>) = valid.partition(|(file, _)| name(file).as_str() < FILE_NAME);
+    Rendered {
+        content: after.into_iter().next().map(|(file, list)| with_plugin(file, list, settings)),
+        sorts_before: before.first().map(|(file, _)| name(file)),
     }
+}
+
+/// Returns a configuration with podmeta's plugin at its end.
+fn with_plugin(file: &File, mut list: Map<String, Value>, settings: Settings) -> String {
     if let Some(plugins) = list.get_mut("plugins").and_then(Value::as_array_mut) {
         plugins.retain(|plugin| plugin.get("type").and_then(Value::as_str) != Some(PLUGIN_TYPE));
         plugins.push(plugin(file, settings));
     }
-    Ok(format!("{:#}\n", Value::Object(list)))
+    format!("{:#}\n", Value::Object(list))
 }
 
 /// Returns the entry of podmeta's plugin.
@@ -122,7 +124,7 @@ mod tests {
     }
 
     fn render_json(files: &[File]) -> Value {
-        serde_json::from_str(&render(files, Settings::default()).unwrap()).unwrap()
+        serde_json::from_str(&render(files, Settings::default()).content.unwrap()).unwrap()
     }
 
     #[test]
@@ -169,15 +171,19 @@ mod tests {
     }
 
     #[test]
-    fn file_that_sorts_before_ours_is_an_error() {
-        let error = render(&[file("00-multus.conf", r#"{"name":"m","type":"multus"}"#)], Settings::default());
-        assert_eq!(error, Err(ConflistError::SortsBefore("00-multus.conf".to_owned())));
+    fn file_that_sorts_before_ours_is_reported_and_is_no_source() {
+        let multus = file("00-multus.conf", r#"{"name":"m","type":"multus"}"#);
+        let rendered = render(std::slice::from_ref(&multus), Settings::default());
+        assert_eq!(rendered, Rendered { content: None, sorts_before: Some("00-multus.conf".to_owned()) });
+        let files = [multus, file("00-invalid.conf", "{"), file("10-pods.conflist", LIST)];
+        assert_eq!(render_json(&files)["name"], "pods");
+        assert_eq!(render(&files, Settings::default()).sorts_before.as_deref(), Some("00-multus.conf"));
     }
 
     #[test]
-    fn directory_without_valid_configuration_is_an_error() {
+    fn directory_without_valid_configuration_renders_nothing() {
         for files in [vec![], vec![file("10-x.conflist", "{}")], vec![file(FILE_NAME, LIST)]] {
-            assert_eq!(render(&files, Settings::default()), Err(ConflistError::NoSource));
+            assert_eq!(render(&files, Settings::default()), Rendered { content: None, sorts_before: None });
         }
     }
 }

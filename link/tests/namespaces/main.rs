@@ -1,8 +1,9 @@
 //! Tests of links and guards in network namespaces that each test makes. They need root, `ip` and `nft`.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail by a panic")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests fail by a panic")]
 
 mod cni;
+mod daemon;
 mod guard;
 mod identity;
 mod kit;

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::imds_stub::urls;
 use crate::kit::{self, TestNamespace, TestNode, eventually};
 
-/// Timeout of what the daemon does in each of its passes, twice a second.
+/// Timeout of what the daemon does in each of its passes, every 5 seconds.
 const PASS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// File that exists while the daemon has completed a pass.

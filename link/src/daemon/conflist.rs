@@ -1,0 +1,71 @@
+//! Keeps podmeta's CNI configuration current.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use super::Config;
+use crate::counters::Counters;
+use crate::events::{self, Events};
+use crate::install::{self, ConflistFile, ConflistState};
+
+/// Interval of checks without an event. A symbolic link can point to a file whose changes are no events.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Minimum interval of checks. Many events in a short time start few checks.
+const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Checks the configuration after each change of the directory, and at an interval. Sends once, after the first check
+/// that succeeded.
+pub(super) async fn run(config: &Config, counters: &Counters, checked_tx: oneshot::Sender<()>) {
+    let mut checked_tx = Some(checked_tx);
+    let mut previous = None;
+    loop {
+        // A watch follows the directory, not its path. A new one for each check notices that the directory was replaced.
+        let events = Events::of_directory(&config.cni_config_dir);
+        match check(config, counters, &mut previous) {
+            Ok(()) => drop(checked_tx.take().map(|checked_tx| checked_tx.send(()))),
+            Err(error) => tracing::error!(error = format!("{error:#}"), "cannot check the CNI configuration; retrying"),
+        }
+        sleep(MIN_CHECK_INTERVAL).await;
+        let waited = match events {
+            Ok(events) => spawn_blocking(move || events::wait(&[&events], CHECK_INTERVAL)).await.unwrap_or(Ok(())),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = waited {
+            tracing::error!(%error, "cannot watch the directory of CNI configurations; retrying");
+            sleep(CHECK_INTERVAL).await;
+        }
+    }
+}
+
+/// Writes the configuration if it is not current. Logs a change of its state.
+fn check(config: &Config, counters: &Counters, previous: &mut Option<ConflistState>) -> Result<()> {
+    let state = install::write_conflist(&config.cni_config_dir, config.settings)
+        .context("cannot update podmeta's CNI configuration")?;
+    match state.file {
+        ConflistFile::Current => {}
+        ConflistFile::Written => {
+            counters.add_conflist_write();
+            tracing::info!("wrote the CNI configuration");
+        }
+        ConflistFile::Absent => {
+            if previous.as_ref().is_none_or(|previous| previous.file != ConflistFile::Absent) {
+                tracing::warn!("the node has no valid CNI configuration; new pods get no link");
+            }
+        }
+    }
+    if let Some(file) = &state.sorts_before
+        && previous.as_ref().is_none_or(|previous| previous.sorts_before != state.sorts_before)
+    {
+        tracing::warn!(
+            file,
+            "a CNI configuration sorts before podmeta's, so the runtime uses it; new pods get their link late; rename it"
+        );
+    }
+    *previous = Some(state);
+    Ok(())
+}

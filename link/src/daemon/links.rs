@@ -1,0 +1,112 @@
+//! Makes the links of pods that have none. The CNI plugin makes those of new pods.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::sync::oneshot;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Config;
+use crate::counters::Counters;
+use crate::cri::{Runtime, Sandbox};
+use crate::netns::Netns;
+use crate::pod_link::{Outcome, primary};
+use crate::{agent_ns, pod_link};
+
+/// Interval of checks. A pod that the plugin did not link waits at most this time.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Result of the last attempt for a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SandboxState {
+    /// It has a complete link.
+    Linked,
+    /// It uses the host's network and needs no link.
+    HostNetwork,
+    /// The attempt failed, which was logged.
+    Failed,
+}
+
+struct LinkMaker<'a> {
+    config: &'a Config,
+    counters: &'a Counters,
+    host: Netns,
+    runtime: Runtime,
+    /// States by sandbox ID.
+    states: HashMap<String, SandboxState>,
+}
+
+/// Checks the links at an interval. Sends once, after the first pass without a failure of the runtime.
+pub(super) async fn run(config: &Config, host: Netns, counters: &Counters, checked_tx: oneshot::Sender<()>) {
+    let runtime = Runtime::new(config.runtime_socket.clone());
+    let mut maker = LinkMaker { config, counters, host, runtime, states: HashMap::new() };
+    let mut checked_tx = Some(checked_tx);
+    let mut ticks = interval(CHECK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match maker.check().await {
+            Ok(()) => drop(checked_tx.take().map(|checked_tx| checked_tx.send(()))),
+            Err(error) => tracing::error!(error = format!("{error:#}"), "cannot check the links of pods; retrying"),
+        }
+    }
+}
+
+impl LinkMaker<'_> {
+    /// Makes the links of sandboxes that have none. A failure affects one pod only. It is logged once and retried.
+    async fn check(&mut self) -> Result<()> {
+        let agent = agent_ns::ensure(&self.config.agent_namespace).await?;
+        let sandboxes = self.runtime.running_sandboxes().await?;
+        let linked = pod_link::list(&agent).await?.into_iter().map(|alias| alias.sandbox.as_str().to_owned());
+        let linked = linked.collect::<HashSet<_>>();
+        let running = sandboxes.iter().map(|sandbox| sandbox.id.as_str()).collect::<HashSet<_>>();
+        self.states.retain(|id, _| running.contains(id.as_str()));
+        for sandbox in &sandboxes {
+            let id = sandbox.id.as_str();
+            match self.states.get(id) {
+                Some(SandboxState::HostNetwork) => {}
+                // An alias alone does not prove a complete link: a program can end while it makes one.
+                Some(SandboxState::Linked) if linked.contains(id) => {}
+                previous => {
+                    let has_failed = previous == Some(&SandboxState::Failed);
+                    let state = self.check_sandbox(&agent, sandbox, has_failed).await;
+                    self.states.insert(id.to_owned(), state);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the link of one sandbox unless it is complete. Logs and counts the result.
+    async fn check_sandbox(&mut self, agent: &Netns, sandbox: &Sandbox, has_failed: bool) -> SandboxState {
+        let pod = &sandbox.pod_name;
+        match self.make_link(agent, sandbox).await {
+            Ok(Some(Outcome::Made)) => {
+                self.counters.add_link_made();
+                tracing::info!(pod, "made the link of a running pod");
+                SandboxState::Linked
+            }
+            Ok(Some(Outcome::Kept)) => SandboxState::Linked,
+            Ok(None) => SandboxState::HostNetwork,
+            Err(error) => {
+                self.counters.add_link_failed();
+                if !has_failed {
+                    tracing::error!(pod, error = format!("{error:#}"), "cannot make the link of a pod; retrying");
+                }
+                SandboxState::Failed
+            }
+        }
+    }
+
+    /// Makes the link of one sandbox. Returns `None` for a pod on the host network.
+    async fn make_link(&mut self, agent: &Netns, sandbox: &Sandbox) -> Result<Option<Outcome>> {
+        let Some(path) = self.runtime.network_namespace(&sandbox.id).await? else { return Ok(None) };
+        let pod = Netns::open(&path).with_context(|| format!("cannot open the namespace {}", path.display()))?;
+        if pod.id()? == self.host.id()? {
+            return Ok(None);
+        }
+        let alias = primary::alias(&pod, primary::PRIMARY_INTERFACE, &sandbox.pod, &sandbox.id).await?;
+        pod_link::ensure(agent, &pod, &alias, self.config.settings.link_range).await.map(Some)
+    }
+}

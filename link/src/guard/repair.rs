@@ -1,0 +1,70 @@
+//! Repairs the guards when another program removes or changes them. Runs in a thread of its own: nothing else of the
+//! daemon delays a repair.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+use super::Repairs;
+use crate::counters::Counters;
+use crate::events::{self, Events};
+use crate::netns::Netns;
+
+/// Interval of checks without an event.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Minimum interval of checks. Many events in a short time start few checks.
+const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Multicast group of changes of nftables. Source: `NFNLGRP_NFTABLES` in linux/netfilter/nfnetlink.h.
+const NFNLGRP_NFTABLES: u32 = 7;
+
+/// Multicast groups of changes of routing rules. Source: `RTNLGRP_IPV4_RULE` and `RTNLGRP_IPV6_RULE` in
+/// linux/rtnetlink.h.
+const RULE_GROUPS: [u32; 2] = [8, 19];
+
+/// Starts the thread that repairs the guards of a namespace. The receiver gets an error if the thread ends. The thread
+/// ends soon after the receiver was dropped.
+///
+/// # Errors
+/// If the thread or its runtime cannot be started.
+pub fn spawn(host: Netns, counters: Arc<Counters>) -> io::Result<oneshot::Receiver<anyhow::Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (error_tx, error_rx) = oneshot::channel();
+    std::thread::Builder::new().name("guards".to_owned()).spawn(move || {
+        if let Err(error) = run(&runtime, &host, &counters, || error_tx.is_closed()) {
+            drop(error_tx.send(error));
+        }
+    })?;
+    Ok(error_rx)
+}
+
+/// Checks the guards after each event, and at an interval, until `is_stopped` returns true.
+fn run(runtime: &Runtime, host: &Netns, counters: &Counters, is_stopped: impl Fn() -> bool) -> Result<()> {
+    let tables = Events::of_netlink(host, NETLINK_NETFILTER, &[NFNLGRP_NFTABLES])
+        .context("cannot listen to changes of nftables")?;
+    let rules =
+        Events::of_netlink(host, NETLINK_ROUTE, &RULE_GROUPS).context("cannot listen to changes of routing rules")?;
+    while !is_stopped() {
+        match runtime.block_on(super::ensure(host)) {
+            Ok(repairs) if repairs == Repairs::default() => {}
+            Ok(repairs) => {
+                counters.add_repairs(repairs);
+                tracing::warn!(
+                    rules = repairs.rules,
+                    tables = repairs.tables,
+                    "guards were missing or changed; added them again"
+                );
+            }
+            Err(error) => tracing::error!(error = format!("{error:#}"), "cannot repair the guards; retrying"),
+        }
+        std::thread::sleep(MIN_CHECK_INTERVAL);
+        events::wait(&[&tables, &rules], CHECK_INTERVAL).context("cannot read the changes of the guards")?;
+    }
+    Ok(())
+}

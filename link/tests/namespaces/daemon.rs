@@ -1,0 +1,206 @@
+//! The daemon on a node of the test's own. Its container runtime accepts connections and never responds.
+
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use podmeta_link::cni::conflist::{FILE_NAME, Settings};
+use podmeta_link::counters::{CounterSnapshot, Counters};
+use podmeta_link::daemon::{self, Config};
+use podmeta_link::netns::Netns;
+use tokio::sync::oneshot;
+
+use crate::kit::{Agent, nft, pod, run, table, wait_until};
+
+/// Maximum time of a repair. It is less than the interval of checks without an event.
+const REPAIR_TIME: Duration = Duration::from_secs(1);
+
+const CONFLIST: &str = r#"{"name":"pods","cniVersion":"1.0.0","plugins":[{"type":"bridge"}]}"#;
+const CONF: &str = r#"{"name":"pods","cniVersion":"0.3.1","type":"bridge"}"#;
+
+/// A running daemon, stopped on drop.
+struct Daemon {
+    node: Arc<Netns>,
+    counters: Arc<Counters>,
+    cni: PathBuf,
+    stop_tx: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    _runtime: UnixListener,
+    _agent: Agent,
+}
+
+impl Daemon {
+    async fn start() -> Self {
+        let agent = Agent::new().await;
+        let node = Arc::new(pod());
+        let cni = agent.path.with_file_name("net.d");
+        std::fs::create_dir(&cni).unwrap();
+        let runtime_socket = agent.path.with_file_name("runtime.sock");
+        let runtime = UnixListener::bind(&runtime_socket).unwrap();
+        let counters = Arc::new(Counters::default());
+        let config = Config {
+            agent_namespace: agent.path.clone(),
+            cni_config_dir: cni.clone(),
+            runtime_socket,
+            settings: Settings::default(),
+        };
+        let (stop_tx, stop_rx) = oneshot::channel();
+        let thread = std::thread::spawn({
+            let (node, counters) = (Arc::clone(&node), Arc::clone(&counters));
+            move || {
+                let daemon = node.run(|| {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                    runtime.block_on(async {
+                        tokio::select! {
+                            result = daemon::run(config, counters, || ()) => panic!("the daemon ended: {result:?}"),
+                            _ = stop_rx => {}
+                        }
+                    });
+                    runtime.shutdown_background();
+                    Ok(())
+                });
+                daemon.unwrap();
+            }
+        });
+        let daemon = Self {
+            node,
+            counters,
+            cni,
+            stop_tx: Some(stop_tx),
+            thread: Some(thread),
+            _runtime: runtime,
+            _agent: agent,
+        };
+        wait_until("the guards exist", || daemon.guards().2.contains("podmeta")).await;
+        daemon
+    }
+
+    /// Returns the routing rules of both families, and the tables.
+    fn guards(&self) -> (String, String, String) {
+        let tables = run(&self.node, "nft -s list ruleset");
+        (run(&self.node, "ip rule"), run(&self.node, "ip -6 rule"), tables)
+    }
+
+    /// Waits until a condition is met, and returns the time since `start`.
+    async fn repair_time(&self, start: Instant, is_repaired: impl Fn(CounterSnapshot) -> bool) -> Duration {
+        wait_until("the repair", || is_repaired(self.counters.snapshot())).await;
+        start.elapsed()
+    }
+
+    /// Returns podmeta's configuration once it contains a text, and the time since `start`.
+    async fn wait_for_conflist(&self, start: Instant, text: &str) -> Duration {
+        let content = || std::fs::read_to_string(self.cni.join(FILE_NAME)).unwrap_or_default();
+        wait_until(&format!("{FILE_NAME} contains {text}"), || content().contains(text)).await;
+        start.elapsed()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        drop(self.stop_tx.take());
+        let result = self.thread.take().map(JoinHandle::join);
+        if !std::thread::panicking() {
+            result.unwrap().unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn guards_are_repaired_within_a_second_while_the_runtime_does_not_respond() {
+    let daemon = Daemon::start().await;
+    let complete = daemon.guards();
+    let mut rules = 0;
+    for (command, count) in [
+        ("ip rule del pref 90", 1),
+        ("ip rule del pref 91", 1),
+        ("ip -6 rule del pref 91", 1),
+        ("ip -6 rule del pref 92", 1),
+        ("ip rule flush", 5),
+        ("ip -6 rule flush", 3),
+    ] {
+        let start = Instant::now();
+        run(&daemon.node, command);
+        rules += count;
+        let time = daemon.repair_time(start, |counters| counters.rules_repaired >= rules).await;
+        assert!(time < REPAIR_TIME, "{command}: {time:?}");
+        assert_eq!(daemon.counters.snapshot().rules_repaired, rules, "{command}");
+    }
+    let mut tables = 0;
+    for commands in [
+        "flush ruleset",
+        "delete table inet podmeta",
+        "flush chain inet podmeta arriving",
+        "add table inet podmeta { flags dormant; }",
+        "add chain inet podmeta forwarded { policy drop; }",
+        "insert rule inet podmeta forwarded accept",
+    ] {
+        let start = Instant::now();
+        nft(&daemon.node, commands);
+        tables += 1;
+        let time = daemon.repair_time(start, |counters| counters.tables_repaired >= tables).await;
+        assert!(time < REPAIR_TIME, "{commands}: {time:?}");
+        assert_eq!(table(&daemon.node, "podmeta"), complete.2.trim_start(), "{commands}");
+    }
+    let sorted = |text: &str| {
+        let mut lines = text.lines().map(str::to_owned).collect::<Vec<_>>();
+        lines.sort();
+        lines.retain(|line| ["90:", "91:", "92:"].iter().any(|priority| line.starts_with(priority)));
+        lines
+    };
+    let repaired = daemon.guards();
+    assert_eq!((sorted(&repaired.0), sorted(&repaired.1)), (sorted(&complete.0), sorted(&complete.1)));
+}
+
+#[tokio::test]
+async fn cni_configuration_follows_its_source_within_a_second() {
+    let daemon = Daemon::start().await;
+    let ours = daemon.cni.join(FILE_NAME);
+    for (name, content) in [("10-pods.conflist", CONFLIST), ("10-pods.conf", CONF)] {
+        let source = daemon.cni.join(name);
+        let check = |step: &str, time: Duration| assert!(time < REPAIR_TIME, "{name}, {step}: {time:?}");
+        let start = Instant::now();
+        std::fs::write(&source, content).unwrap();
+        check("created", daemon.wait_for_conflist(start, "bridge").await);
+        let start = Instant::now();
+        std::fs::write(&source, content.replace("bridge", "ptp")).unwrap();
+        check("rewritten", daemon.wait_for_conflist(start, "ptp").await);
+        let start = Instant::now();
+        let temporary = daemon.cni.join("temporary");
+        std::fs::write(&temporary, content.replace("bridge", "macvlan")).unwrap();
+        std::fs::rename(&temporary, &source).unwrap();
+        check("replaced", daemon.wait_for_conflist(start, "macvlan").await);
+        let start = Instant::now();
+        std::fs::write(&ours, "{}").unwrap();
+        check("ours changed", daemon.wait_for_conflist(start, "macvlan").await);
+        let start = Instant::now();
+        std::fs::remove_file(&ours).unwrap();
+        check("ours removed", daemon.wait_for_conflist(start, "macvlan").await);
+        let start = Instant::now();
+        std::fs::write(&source, "{").unwrap();
+        wait_until("ours is removed with an invalid source", || !ours.exists()).await;
+        check("invalid", start.elapsed());
+        let start = Instant::now();
+        std::fs::write(&source, content).unwrap();
+        check("valid again", daemon.wait_for_conflist(start, "bridge").await);
+        let start = Instant::now();
+        std::fs::remove_file(&source).unwrap();
+        wait_until("ours is removed with its source", || !ours.exists()).await;
+        check("deleted", start.elapsed());
+    }
+    assert_eq!(daemon.counters.snapshot().conflist_writes, 2 * 6);
+}
+
+#[tokio::test]
+async fn replaced_cni_directory_is_watched_again() {
+    let daemon = Daemon::start().await;
+    std::fs::remove_dir(&daemon.cni).unwrap();
+    std::fs::create_dir(&daemon.cni).unwrap();
+    std::fs::write(daemon.cni.join("10-pods.conflist"), CONFLIST).unwrap();
+    daemon.wait_for_conflist(Instant::now(), "bridge").await;
+    let start = Instant::now();
+    std::fs::write(daemon.cni.join("10-pods.conflist"), CONFLIST.replace("bridge", "ptp")).unwrap();
+    let time = daemon.wait_for_conflist(start, "ptp").await;
+    assert!(time < REPAIR_TIME, "{time:?}");
+}
