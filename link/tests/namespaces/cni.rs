@@ -85,6 +85,27 @@ async fn failure_names_pod_and_cause_and_does_not_stop_a_pod_that_may_start() {
     assert_eq!(plugin(&agent, &node, "ADD", &path.0, r#","onFailure":"start""#), Ok(RESULT.to_owned()));
 }
 
+/// The program of the plugin, without the capability that the guards need.
+#[tokio::test]
+async fn pod_does_not_start_without_guards_even_if_it_may_start_without_a_link() {
+    let agent = Agent::new().await;
+    let node = pod();
+    let (_pod, path) = pinned_pod(&agent);
+    let config = agent.path.with_file_name("config");
+    let entry = r#""cniVersion":"1.0.0","name":"n","type":"podmeta-cni","onFailure":"start""#;
+    std::fs::write(&config, format!(r#"{{{entry},"prevResult":{RESULT}}}"#)).unwrap();
+    let program = env!("CARGO_BIN_EXE_podmeta-cni");
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--bounding-set=-net_admin", program]).env_clear().stdin(std::fs::File::open(&config).unwrap());
+    command.env("PATH", std::env::var_os("PATH").unwrap());
+    command.env("CNI_COMMAND", "ADD").env("CNI_CONTAINERID", "sandbox0").env("CNI_IFNAME", "eth0");
+    command.env("CNI_NETNS", &path.0).env("CNI_ARGS", "K8S_POD_UID=uid-0;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web");
+    let output = node.run(|| command.output()).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(!output.status.success() && text.contains("shop/web") && text.contains("cannot add the"), "{text}");
+    assert!(!run(&node, "nft list ruleset").contains("podmeta"));
+}
+
 #[tokio::test]
 async fn changed_source_configuration_is_tried_again() {
     let agent = Agent::new().await;

@@ -2,9 +2,12 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests fail by a panic")]
 
+mod attack;
 mod cni;
 mod daemon;
 mod guard;
 mod identity;
+mod hops;
 mod kit;
 mod link;
+mod node;

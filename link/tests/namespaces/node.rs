@@ -1,0 +1,84 @@
+//! A node with pods behind a bridge, and the node's own metadata service behind its uplink.
+
+use std::io::Write as _;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use podmeta_link::netns::Netns;
+use podmeta_link::service::{self, SERVICE_PORT};
+
+use crate::kit::{listener, pod, request, run};
+
+/// Response of the node's own metadata service.
+pub(crate) const REAL: &str = "REAL-IMDS";
+
+/// Pods whose traffic the node forwards to the real service. Pod `n` has the addresses 10.0.2.(`n` + 2) and
+/// fd01:2::(`n` + 2) on `eth0`.
+pub(crate) struct Topology {
+    pub(crate) node: Netns,
+    pub(crate) pods: Vec<Netns>,
+    _cloud: Netns,
+}
+
+impl Topology {
+    pub(crate) fn new(pods: usize) -> Self {
+        let (node, cloud) = (pod(), pod());
+        connect(&node, "up0", &cloud, "eth0");
+        set_up(&node, "up0", 1, 1);
+        set_up(&cloud, "eth0", 1, 2);
+        run(&node, "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+        route_by_default(&node, 1, 2);
+        route_by_default(&cloud, 1, 1);
+        run(&node, "ip link add cni0 type bridge");
+        set_up(&node, "cni0", 2, 1);
+        let pods = (0..pods).map(|n| {
+            let pod = pod();
+            connect(&node, &format!("pod{n}"), &pod, "eth0");
+            run(&node, &format!("ip link set pod{n} master cni0 up"));
+            set_up(&pod, "eth0", 2, n + 2);
+            route_by_default(&pod, 2, 1);
+            pod
+        });
+        let pods = pods.collect();
+        for address in service::addresses() {
+            let length = if address.is_ipv4() { 32 } else { 128 };
+            run(&cloud, &format!("ip addr add {address}/{length} dev lo"));
+        }
+        let real = cloud.run(|| listener(SocketAddr::from((Ipv6Addr::UNSPECIFIED, SERVICE_PORT)))).unwrap();
+        std::thread::spawn(move || {
+            for stream in real.incoming() {
+                let Ok(mut stream) = stream else { return };
+                drop(stream.write_all(REAL.as_bytes()));
+            }
+        });
+        Self { node, pods, _cloud: cloud }
+    }
+
+    pub(crate) fn assert_pods_are_closed_and_node_is_open(&self, case: &str) {
+        for address in service::addresses() {
+            for pod in &self.pods {
+                assert!(request(pod, address).is_err(), "{case}: a pod reaches {address}");
+            }
+            assert_eq!(request(&self.node, address).unwrap(), REAL, "{case}: the node does not reach {address}");
+        }
+    }
+}
+
+/// Connects two namespaces by a veth pair.
+pub(crate) fn connect(near: &Netns, near_name: &str, far: &Netns, far_name: &str) {
+    let netns = format!("/proc/{}/fd/{}", std::process::id(), far.as_fd().as_raw_fd());
+    run(near, &format!("ip link add {near_name} type veth peer name {far_name} netns {netns}"));
+}
+
+/// Sets an interface up with the addresses 10.0.`network`.`host` and fd01:`network`::`host`.
+pub(crate) fn set_up(netns: &Netns, interface: &str, network: u8, host: usize) {
+    run(netns, &format!("ip addr add 10.0.{network}.{host}/24 dev {interface}"));
+    run(netns, &format!("ip addr add fd01:{network}::{host:x}/64 dev {interface} nodad"));
+    run(netns, &format!("ip link set {interface} up"));
+}
+
+/// Adds the default routes by a host of a network.
+pub(crate) fn route_by_default(netns: &Netns, network: u8, host: usize) {
+    run(netns, &format!("ip route add default via 10.0.{network}.{host}"));
+    run(netns, &format!("ip -6 route add default via fd01:{network}::{host:x}"));
+}
