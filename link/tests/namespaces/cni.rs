@@ -5,7 +5,7 @@ use podmeta_link::cni::request::Command;
 use podmeta_link::netns::Netns;
 use podmeta_link::service;
 
-use crate::kit::{Agent, pod, request, run};
+use crate::kit::{Agent, pinned_pod, pod, request, run};
 
 const RESULT: &str = r#"{"cniVersion":"1.0.0","interfaces":[{"name":"eth0"}],  "ips":[],"x":1}"#;
 
@@ -32,33 +32,12 @@ fn plugin(agent: &Agent, node: &Netns, command: &str, pod: &std::path::Path, ext
     result.unwrap().map_err(|error| error.to_string())
 }
 
-/// Creates a pod with a primary interface, pinned in the agent's directory.
-fn pinned_pod(agent: &Agent) -> (Netns, PinnedPath) {
-    let pod = pod();
-    run(&pod, "ip link add eth0 address 02:42:ac:11:00:02 type veth peer name peer0");
-    run(&pod, "ip addr add 10.244.1.7/24 dev eth0");
-    run(&pod, "ip addr add fd00:244::7/64 dev eth0 nodad");
-    run(&pod, "ip link set eth0 up");
-    let path = agent.path.with_file_name("pod");
-    pod.pin(&path).unwrap();
-    (pod, PinnedPath(path))
-}
-
-/// Path of a pinned namespace, unmounted on drop.
-struct PinnedPath(std::path::PathBuf);
-
-impl Drop for PinnedPath {
-    fn drop(&mut self) {
-        podmeta_link::agent_ns::remove(&self.0).unwrap();
-    }
-}
-
 #[tokio::test]
 async fn add_makes_guards_and_link_and_returns_the_result_unchanged() {
     let agent = Agent::new().await;
     agent.serve();
     let node = pod();
-    let (pod, path) = pinned_pod(&agent);
+    let (pod, path) = pinned_pod(&agent, "pod");
     assert_eq!(plugin(&agent, &node, "ADD", &path.0, ""), Ok(RESULT.to_owned()));
     let links = run(&agent.netns, "ip -o link show type veth");
     assert!(links.contains("uid=uid-0 sandbox=sandbox0 mac=02:42:ac:11:00:02 ip=10.244.1.7,fd00:244::7"), "{links}");
@@ -78,7 +57,7 @@ async fn add_makes_guards_and_link_and_returns_the_result_unchanged() {
 async fn failure_names_pod_and_cause_and_does_not_stop_a_pod_that_may_start() {
     let agent = Agent::new().await;
     let node = pod();
-    let (pod, path) = pinned_pod(&agent);
+    let (pod, path) = pinned_pod(&agent, "pod");
     run(&pod, "ip addr add 169.254.169.254/32 dev lo");
     let error = plugin(&agent, &node, "ADD", &path.0, "").unwrap_err();
     assert!(error.contains("shop/web") && error.contains("the pod has the address 169.254.169.254 itself"), "{error}");
@@ -90,7 +69,7 @@ async fn failure_names_pod_and_cause_and_does_not_stop_a_pod_that_may_start() {
 async fn pod_does_not_start_without_guards_even_if_it_may_start_without_a_link() {
     let agent = Agent::new().await;
     let node = pod();
-    let (_pod, path) = pinned_pod(&agent);
+    let (_pod, path) = pinned_pod(&agent, "pod");
     let config = agent.path.with_file_name("config");
     let entry = r#""cniVersion":"1.0.0","name":"n","type":"podmeta-cni","onFailure":"start""#;
     std::fs::write(&config, format!(r#"{{{entry},"prevResult":{RESULT}}}"#)).unwrap();
@@ -110,7 +89,7 @@ async fn pod_does_not_start_without_guards_even_if_it_may_start_without_a_link()
 async fn changed_source_configuration_is_tried_again() {
     let agent = Agent::new().await;
     let node = pod();
-    let (_pod, path) = pinned_pod(&agent);
+    let (_pod, path) = pinned_pod(&agent, "pod");
     let source = agent.path.with_file_name("10-pods.conflist");
     std::fs::write(&source, "changed").unwrap();
     let extra = format!(r#","source":{{"file":"{}","sha256":"00"}}"#, source.display());
@@ -122,7 +101,7 @@ async fn changed_source_configuration_is_tried_again() {
 async fn pod_with_too_many_routes_gets_an_error() {
     let agent = Agent::new().await;
     let node = pod();
-    let (pod, path) = pinned_pod(&agent);
+    let (pod, path) = pinned_pod(&agent, "pod");
     let routes = (0..10_001).map(|n| format!("route add 10.{}.{}.1/32 dev eth0\n", n / 256, n % 256));
     let batch = agent.path.with_file_name("routes");
     std::fs::write(&batch, routes.collect::<String>()).unwrap();

@@ -1,8 +1,9 @@
-//! The daemon on a node of the test's own. Its container runtime accepts connections and never responds.
+//! The daemon on a node of the test's own.
 
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,24 +22,24 @@ const CONFLIST: &str = r#"{"name":"pods","cniVersion":"1.0.0","plugins":[{"type"
 const CONF: &str = r#"{"name":"pods","cniVersion":"0.3.1","type":"bridge"}"#;
 
 /// A running daemon, stopped on drop.
-struct Daemon {
+pub(crate) struct Daemon {
     node: Arc<Netns>,
-    counters: Arc<Counters>,
-    cni: PathBuf,
+    pub(crate) counters: Arc<Counters>,
+    is_ready: Arc<AtomicBool>,
+    pub(crate) cni: PathBuf,
     stop_tx: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    _runtime: UnixListener,
-    _agent: Agent,
+    pub(crate) agent: Agent,
 }
 
 impl Daemon {
-    async fn start() -> Self {
-        let agent = Agent::new().await;
+    /// Starts a daemon with an empty directory of CNI configurations. The caller has made the socket of the container
+    /// runtime at [`runtime_socket`].
+    pub(crate) async fn start(agent: Agent) -> Self {
         let node = Arc::new(pod());
         let cni = agent.path.with_file_name("net.d");
         std::fs::create_dir(&cni).unwrap();
-        let runtime_socket = agent.path.with_file_name("runtime.sock");
-        let runtime = UnixListener::bind(&runtime_socket).unwrap();
+        let runtime_socket = runtime_socket(&agent);
         let counters = Arc::new(Counters::default());
         let config = Config {
             agent_namespace: agent.path.clone(),
@@ -46,15 +47,17 @@ impl Daemon {
             runtime_socket,
             settings: Settings::default(),
         };
+        let is_ready = Arc::new(AtomicBool::default());
         let (stop_tx, stop_rx) = oneshot::channel();
         let thread = std::thread::spawn({
-            let (node, counters) = (Arc::clone(&node), Arc::clone(&counters));
+            let (node, counters, is_ready) = (Arc::clone(&node), Arc::clone(&counters), Arc::clone(&is_ready));
             move || {
                 let daemon = node.run(|| {
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                    let set_ready = || is_ready.store(true, Ordering::Relaxed);
                     runtime.block_on(async {
                         tokio::select! {
-                            result = daemon::run(config, counters, || ()) => panic!("the daemon ended: {result:?}"),
+                            result = daemon::run(config, counters, set_ready) => panic!("the daemon ended: {result:?}"),
                             _ = stop_rx => {}
                         }
                     });
@@ -64,17 +67,15 @@ impl Daemon {
                 daemon.unwrap();
             }
         });
-        let daemon = Self {
-            node,
-            counters,
-            cni,
-            stop_tx: Some(stop_tx),
-            thread: Some(thread),
-            _runtime: runtime,
-            _agent: agent,
-        };
+        let (stop_tx, thread) = (Some(stop_tx), Some(thread));
+        let daemon = Self { node, counters, is_ready, cni, stop_tx, thread, agent };
         wait_until("the guards exist", || daemon.guards().2.contains("podmeta")).await;
         daemon
+    }
+
+    /// Returns true if the daemon has completed its first pass.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.is_ready.load(Ordering::Relaxed)
     }
 
     /// Returns the routing rules of both families, and the tables.
@@ -97,6 +98,18 @@ impl Daemon {
     }
 }
 
+/// Returns the path of the container runtime's socket.
+pub(crate) fn runtime_socket(agent: &Agent) -> PathBuf {
+    agent.path.with_file_name("runtime.sock")
+}
+
+/// Starts a daemon whose container runtime accepts connections and never responds.
+async fn with_silent_runtime() -> (Daemon, UnixListener) {
+    let agent = Agent::new().await;
+    let runtime = UnixListener::bind(runtime_socket(&agent)).unwrap();
+    (Daemon::start(agent).await, runtime)
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         drop(self.stop_tx.take());
@@ -109,7 +122,7 @@ impl Drop for Daemon {
 
 #[tokio::test]
 async fn guards_are_repaired_within_a_second_while_the_runtime_does_not_respond() {
-    let daemon = Daemon::start().await;
+    let (daemon, _runtime) = with_silent_runtime().await;
     let complete = daemon.guards();
     let mut rules = 0;
     for (command, count) in [
@@ -151,11 +164,12 @@ async fn guards_are_repaired_within_a_second_while_the_runtime_does_not_respond(
     };
     let repaired = daemon.guards();
     assert_eq!((sorted(&repaired.0), sorted(&repaired.1)), (sorted(&complete.0), sorted(&complete.1)));
+    assert!(!daemon.is_ready(), "the links of running pods are not known");
 }
 
 #[tokio::test]
 async fn cni_configuration_follows_its_source_within_a_second() {
-    let daemon = Daemon::start().await;
+    let (daemon, _runtime) = with_silent_runtime().await;
     let ours = daemon.cni.join(FILE_NAME);
     for (name, content) in [("10-pods.conflist", CONFLIST), ("10-pods.conf", CONF)] {
         let source = daemon.cni.join(name);
@@ -194,7 +208,7 @@ async fn cni_configuration_follows_its_source_within_a_second() {
 
 #[tokio::test]
 async fn replaced_cni_directory_is_watched_again() {
-    let daemon = Daemon::start().await;
+    let (daemon, _runtime) = with_silent_runtime().await;
     std::fs::remove_dir(&daemon.cni).unwrap();
     std::fs::create_dir(&daemon.cni).unwrap();
     std::fs::write(daemon.cni.join("10-pods.conflist"), CONFLIST).unwrap();

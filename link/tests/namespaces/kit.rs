@@ -146,6 +146,27 @@ pub(crate) fn pod() -> Netns {
     pod
 }
 
+/// Creates a pod with a primary interface, pinned in the agent's directory.
+pub(crate) fn pinned_pod(agent: &Agent, name: &str) -> (Netns, PinnedPath) {
+    let pod = pod();
+    run(&pod, "ip link add eth0 address 02:42:ac:11:00:02 type veth peer name peer0");
+    run(&pod, "ip addr add 10.244.1.7/24 dev eth0");
+    run(&pod, "ip addr add fd00:244::7/64 dev eth0 nodad");
+    run(&pod, "ip link set eth0 up");
+    let path = agent.path.with_file_name(name);
+    pod.pin(&path).unwrap();
+    (pod, PinnedPath(path))
+}
+
+/// Path of a pinned namespace, unmounted on drop.
+pub(crate) struct PinnedPath(pub(crate) PathBuf);
+
+impl Drop for PinnedPath {
+    fn drop(&mut self) {
+        agent_ns::remove(&self.0).unwrap();
+    }
+}
+
 /// Returns the alias of pod `n`.
 pub(crate) fn alias(n: usize) -> Alias {
     Alias {

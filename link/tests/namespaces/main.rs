@@ -10,4 +10,6 @@ mod identity;
 mod hops;
 mod kit;
 mod link;
+mod links;
 mod node;
+mod runtime;

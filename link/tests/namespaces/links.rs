@@ -1,0 +1,52 @@
+//! Links that the daemon makes for running pods.
+
+use podmeta_link::pod_link;
+use podmeta_link::range::LinkRange;
+use podmeta_link::service;
+
+use crate::daemon::{Daemon, runtime_socket};
+use crate::kit::{Agent, alias, interface_of, pinned_pod, request, run, wait_until};
+use crate::runtime::{FakeRuntime, FakeSandbox};
+
+#[tokio::test]
+async fn running_pods_get_complete_links_and_a_removed_link_is_made_again() {
+    let agent = Agent::new().await;
+    agent.serve();
+    let [(unlinked, unlinked_path), (incomplete, incomplete_path)] =
+        ["pod0", "pod1"].map(|name| pinned_pod(&agent, name));
+    // The state after a program ended while it made the link: the alias exists, a route does not.
+    pod_link::ensure(&agent.netns, &incomplete, &alias(1), LinkRange::default()).await.unwrap();
+    run(&incomplete, "ip route del 169.254.169.254");
+    let sandbox = |n, netns| FakeSandbox { n, netns };
+    let invalid_path = agent.path.with_file_name("missing");
+    let sandboxes = vec![
+        sandbox(0, Some(unlinked_path.0.clone())),
+        sandbox(1, Some(incomplete_path.0.clone())),
+        sandbox(2, None),
+        sandbox(3, Some(invalid_path)),
+    ];
+    let runtime = FakeRuntime { sandboxes, ..FakeRuntime::default() }.serve(&runtime_socket(&agent));
+    let daemon = Daemon::start(agent).await;
+    wait_until("the daemon is ready", || daemon.is_ready()).await;
+    let counters = daemon.counters.snapshot();
+    assert_eq!((counters.links_made, counters.links_failed), (2, 1));
+    for address in service::addresses() {
+        for (n, pod) in [&unlinked, &incomplete].into_iter().enumerate() {
+            assert_eq!(request(pod, address).unwrap(), interface_of(&daemon.agent, n), "pod {n}, {address}");
+        }
+    }
+    run(&unlinked, "ip link del imds0");
+    wait_until("the link is made again", || daemon.counters.snapshot().links_made == 3).await;
+    for address in service::addresses() {
+        assert_eq!(request(&unlinked, address).unwrap(), interface_of(&daemon.agent, 0), "{address}");
+    }
+    let runtime = runtime.lock().unwrap();
+    let calls = |n| runtime.status_calls[&format!("sandbox{n}")];
+    assert!(runtime.list_calls >= 2);
+    assert_eq!(
+        (calls(0), calls(1), calls(2)),
+        (2, 1, 1),
+        "a linked pod and a pod on the host network need no further call"
+    );
+    assert!(calls(3) >= 2, "a failure is retried");
+}

@@ -1,0 +1,139 @@
+//! A container runtime: serves the calls of the CRI that the daemon uses. Source of the messages: runtime/v1/api.proto of
+//! kubernetes/cri-api.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use prost::Message;
+use tokio::net::UnixListener;
+
+/// A sandbox of the runtime.
+#[derive(Clone)]
+pub(crate) struct FakeSandbox {
+    /// Number in ID, UID and name.
+    pub(crate) n: usize,
+    /// Path of its network namespace, or `None` for the host's.
+    pub(crate) netns: Option<PathBuf>,
+}
+
+/// State that tests change and read.
+#[derive(Default)]
+pub(crate) struct FakeRuntime {
+    pub(crate) sandboxes: Vec<FakeSandbox>,
+    /// Status calls by sandbox ID.
+    pub(crate) status_calls: HashMap<String, usize>,
+    /// Calls that list the sandboxes.
+    pub(crate) list_calls: usize,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ListResponse {
+    #[prost(message, repeated, tag = "1")]
+    items: Vec<Item>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Item {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(message, optional, tag = "2")]
+    metadata: Option<Metadata>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Metadata {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    uid: String,
+    #[prost(string, tag = "3")]
+    namespace: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StatusRequest {
+    #[prost(string, tag = "1")]
+    id: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StatusResponse {
+    #[prost(map = "string, string", tag = "2")]
+    info: HashMap<String, String>,
+}
+
+impl FakeRuntime {
+    /// Serves a socket in a thread of its own until the process ends.
+    pub(crate) fn serve(self, socket: &Path) -> Arc<Mutex<Self>> {
+        let state = Arc::new(Mutex::new(self));
+        let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let served = Arc::clone(&state);
+        std::thread::spawn(move || {
+            runtime.block_on(async {
+                let listener = UnixListener::from_std(listener).unwrap();
+                while let Ok((stream, _)) = listener.accept().await {
+                    let Ok(mut connection) = h2::server::handshake(stream).await else { continue };
+                    let state = Arc::clone(&served);
+                    tokio::spawn(async move {
+                        while let Some(Ok((request, respond))) = connection.accept().await {
+                            tokio::spawn(respond_to(request, respond, Arc::clone(&state)));
+                        }
+                    });
+                }
+            });
+        });
+        state
+    }
+
+    fn list(&mut self) -> Vec<u8> {
+        self.list_calls += 1;
+        let item = |sandbox: &FakeSandbox| Item {
+            id: format!("sandbox{}", sandbox.n),
+            metadata: Some(Metadata {
+                name: format!("pod{}", sandbox.n),
+                uid: format!("uid-{}", sandbox.n),
+                namespace: "shop".to_owned(),
+            }),
+        };
+        ListResponse { items: self.sandboxes.iter().map(item).collect() }.encode_to_vec()
+    }
+
+    fn status(&mut self, request: &[u8]) -> Vec<u8> {
+        let id = StatusRequest::decode(request).unwrap().id;
+        let sandbox = self.sandboxes.iter().find(|sandbox| format!("sandbox{}", sandbox.n) == id).unwrap();
+        let path = sandbox.netns.as_deref().unwrap_or(Path::new("")).display();
+        let info = format!(r#"{{"runtimeSpec":{{"linux":{{"namespaces":[{{"type":"network","path":"{path}"}}]}}}}}}"#);
+        *self.status_calls.entry(id).or_default() += 1;
+        StatusResponse { info: HashMap::from([("info".to_owned(), info)]) }.encode_to_vec()
+    }
+}
+
+/// Responds to one call. A message of gRPC has a prefix of five bytes: no compression, and the length.
+async fn respond_to(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, state: Arc<Mutex<FakeRuntime>>) {
+    let (head, mut body) = request.into_parts();
+    let mut message = Vec::new();
+    while let Some(Ok(data)) = body.data().await {
+        message.extend(data);
+    }
+    let message = match head.uri.path() {
+        "/runtime.v1.RuntimeService/ListPodSandbox" => state.lock().unwrap().list(),
+        "/runtime.v1.RuntimeService/PodSandboxStatus" => state.lock().unwrap().status(&message[5..]),
+        path => panic!("unexpected call {path}"),
+    };
+    let mut response = vec![0];
+    response.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+    response.extend(message);
+    let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+    let mut stream = respond.send_response(head, false).unwrap();
+    stream.send_data(response.into(), false).unwrap();
+    stream
+        .send_trailers(HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static("0"))]))
+        .unwrap();
+}
