@@ -7,6 +7,7 @@
 //! - [`leader`]: leader election and the status of profiles.
 //! - [`tls`]: the certificates of that API. [`identity_key`]: the key that signs identity documents.
 //! - [`operator`]: starts and stops everything.
+//! - [`uninstall`]: removes podmeta from the nodes.
 
 pub mod agents;
 pub mod args;
@@ -18,3 +19,4 @@ pub mod model;
 pub mod operator;
 pub mod reconcile;
 pub mod tls;
+pub mod uninstall;

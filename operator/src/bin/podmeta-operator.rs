@@ -3,11 +3,15 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use podmeta_operator::args::Args;
-use podmeta_operator::operator;
+use podmeta_operator::args::{Cli, Command};
+use podmeta_operator::{operator, uninstall};
 
 fn main() -> ExitCode {
-    match operator::main(Args::parse()) {
+    let result = match Cli::parse().command() {
+        Command::Run(args) => operator::main(*args),
+        Command::Uninstall(args) => uninstall::main(&args),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

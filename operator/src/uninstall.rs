@@ -1,0 +1,191 @@
+//! Removes podmeta from the nodes before its release is uninstalled. The chart runs it as a `pre-delete` hook.
+//!
+//! 1. Deletes the DaemonSet `RELEASE-agent` and waits until its pods have ended.
+//! 2. Changes the DaemonSet `RELEASE-link` so that its pods uninstall podmeta from their nodes.
+//! 3. Waits until such a pod is ready on each node.
+//!
+//! Each step has a time limit. A repeated run continues where the last one ended.
+
+mod link_daemon_set;
+mod progress;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use podmeta_service::log;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing_subscriber::EnvFilter;
+
+use crate::cluster::own_objects::retry_while_unavailable;
+use progress::Progress;
+
+/// Interval at which the pods are listed.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Timeout of one poll.
+const POLL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Maximum number of attempts to change a DaemonSet whose status changes at the same time.
+const MAX_WRITE_ATTEMPTS: usize = 5;
+
+/// Removes podmeta from all nodes: the chart's pre-delete hook.
+#[derive(Clone, Debug, clap::Args)]
+pub struct UninstallArgs {
+    /// Name of the Helm release.
+    #[arg(long)]
+    pub release: String,
+
+    /// Namespace of the release.
+    #[arg(long)]
+    pub namespace: String,
+
+    /// Time limit, such as 2m. Waiting for the node agents takes at most half of it.
+    #[arg(long, default_value = "2m", value_name = "DURATION", value_parser = parse_duration)]
+    pub timeout: Duration,
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration = text.parse::<jiff::SignedDuration>().map_err(|error| error.to_string())?;
+    Duration::try_from(duration).map_err(|_| "must not be negative".to_owned())
+}
+
+/// Runs the uninstallation with the configuration of the pod or of `KUBECONFIG`.
+///
+/// # Errors
+/// If the API server cannot be used, or a node is not reached in time. The message names the nodes.
+pub fn main(args: &UninstallArgs) -> Result<()> {
+    let _log = log::init(EnvFilter::new("kube_client::client=off,info"));
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let client = Client::try_default().await;
+        run(client.context("cannot find an API server: run this in a pod, or set KUBECONFIG")?, args).await
+    })
+}
+
+async fn run(client: Client, args: &UninstallArgs) -> Result<()> {
+    let uninstaller = Uninstaller {
+        daemon_sets: Api::namespaced(client.clone(), &args.namespace),
+        pods: Api::namespaced(client, &args.namespace),
+        release: args.release.clone(),
+    };
+    let start = Instant::now();
+    let deadline = start + args.timeout;
+    timeout_at(deadline, uninstaller.delete_agents()).await.context("timeout: the node agents are not deleted")??;
+    uninstaller.wait_for_agents(start + args.timeout / 2).await;
+    let switched = timeout_at(deadline, uninstaller.switch_links()).await;
+    if !switched.context("timeout: the link daemons are not uninstalling")?? {
+        tracing::info!("the release has no link DaemonSet; nothing to remove from nodes");
+        return Ok(());
+    }
+    uninstaller.wait_for_links(deadline).await
+}
+
+struct Uninstaller {
+    daemon_sets: Api<DaemonSet>,
+    pods: Api<Pod>,
+    release: String,
+}
+
+impl Uninstaller {
+    async fn delete_agents(&self) -> Result<()> {
+        let name = format!("{}-agent", self.release);
+        let delete = || async {
+            match self.daemon_sets.delete(&name, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                result => result.map(drop).with_context(|| format!("cannot delete DaemonSet {name}")),
+            }
+        };
+        retry_while_unavailable("the API server's response", delete).await?;
+        tracing::info!(name, "deleted the DaemonSet of the node agents");
+        Ok(())
+    }
+
+    /// Waits until no pod of a node agent exists. An agent that stays on an unreachable node does not stop the
+    /// uninstallation of the other nodes.
+    async fn wait_for_agents(&self, deadline: Instant) {
+        loop {
+            let agents = self.list_pods("agent").await;
+            match &agents {
+                Ok(pods) if pods.is_empty() => return,
+                Ok(_) => {}
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "cannot list the node agents; retrying"),
+            }
+            if Instant::now() + POLL_INTERVAL > deadline {
+                let nodes = progress::nodes(agents.as_deref().unwrap_or_default()).collect::<Vec<_>>().join(", ");
+                tracing::warn!(nodes, "node agents have not ended in time; continuing without them");
+                return;
+            }
+            sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Makes the link daemons uninstall. Returns false if the DaemonSet does not exist.
+    async fn switch_links(&self) -> Result<bool> {
+        let name = self.link_name();
+        let switch = || async {
+            for _ in 0..MAX_WRITE_ATTEMPTS {
+                let current = self.daemon_sets.get_opt(&name).await;
+                let Some(mut links) = current.with_context(|| format!("cannot read DaemonSet {name}"))? else {
+                    return Ok(false);
+                };
+                link_daemon_set::switch_to_uninstalling(&mut links).with_context(|| format!("DaemonSet {name}"))?;
+                match self.daemon_sets.replace(&name, &PostParams::default(), &links).await {
+                    Err(kube::Error::Api(status)) if status.code == 409 => {}
+                    result => {
+                        return result.map(|_| true).with_context(|| format!("cannot change DaemonSet {name}"));
+                    }
+                }
+            }
+            bail!("cannot change DaemonSet {name}: it changed in {MAX_WRITE_ATTEMPTS} attempts")
+        };
+        let switched = retry_while_unavailable("the API server's response", switch).await?;
+        tracing::info!(name, switched, "changed the DaemonSet of the link daemons");
+        Ok(switched)
+    }
+
+    /// Waits until each node is clean.
+    ///
+    /// # Errors
+    /// If a node is not clean at the deadline.
+    async fn wait_for_links(&self, deadline: Instant) -> Result<()> {
+        let mut progress = Progress::default();
+        loop {
+            match timeout(POLL_TIMEOUT, self.observe_links(&mut progress)).await.unwrap_or(Ok(())) {
+                Ok(()) if progress.is_complete() => {
+                    tracing::info!(nodes = progress.clean_nodes(), "removed podmeta from all nodes");
+                    return Ok(());
+                }
+                Ok(()) => {}
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "cannot read the link daemons; retrying"),
+            }
+            if Instant::now() + POLL_INTERVAL > deadline {
+                bail!("podmeta is not removed from {}", progress.remaining());
+            }
+            sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    async fn observe_links(&self, progress: &mut Progress) -> Result<()> {
+        let links = self.daemon_sets.get(&self.link_name()).await?;
+        let pods = self.list_pods("link").await?;
+        progress.observe(&links, &pods);
+        Ok(())
+    }
+
+    async fn list_pods(&self, component: &str) -> Result<Vec<Pod>> {
+        let release = &self.release;
+        let labels = format!("app.kubernetes.io/instance={release},app.kubernetes.io/component={component}");
+        let params = ListParams::default().labels(&labels);
+        let list = timeout(POLL_TIMEOUT, self.pods.list(&params));
+        Ok(list.await.context("timeout of a request to the API server")??.items)
+    }
+
+    fn link_name(&self) -> String {
+        format!("{}-link", self.release)
+    }
+}

@@ -1,0 +1,64 @@
+//! Which nodes are clean. Pure.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::link_daemon_set::UNINSTALL_LABEL;
+
+/// The nodes that had or have a pod of the link DaemonSet, and those that are clean.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    nodes: BTreeSet<String>,
+    clean: BTreeSet<String>,
+    /// Number of nodes that need a pod, or `None` if it is not known for the current template.
+    desired: Option<usize>,
+}
+
+impl Progress {
+    /// Adds what the API server reports now.
+    pub(super) fn observe(&mut self, links: &DaemonSet, pods: &[Pod]) {
+        self.nodes.extend(nodes(pods).map(str::to_owned));
+        self.clean = nodes(pods.iter().filter(|pod| is_clean(pod))).map(str::to_owned).collect();
+        let status = links.status.as_ref().filter(|status| status.observed_generation >= links.metadata.generation);
+        self.desired = status.and_then(|status| usize::try_from(status.desired_number_scheduled).ok());
+    }
+
+    /// True if all nodes that need a pod are clean. A node that left the cluster needs none.
+    pub(super) fn is_complete(&self) -> bool {
+        self.desired.is_some_and(|desired| self.clean.len() >= desired)
+    }
+
+    /// Number of clean nodes.
+    pub(super) fn clean_nodes(&self) -> usize {
+        self.clean.len()
+    }
+
+    /// Describes the nodes that are not clean.
+    pub(super) fn remaining(&self) -> String {
+        let named = self.nodes.difference(&self.clean).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let unnamed = self.desired.map_or(0, |desired| desired.saturating_sub(self.nodes.len()));
+        match (named.as_str(), unnamed) {
+            ("", 0) => "all nodes: the state of the link DaemonSet is unknown".to_owned(),
+            ("", unnamed) => format!("{unnamed} nodes without a pod of the link DaemonSet"),
+            (named, 0) => format!("these nodes: {named}"),
+            (named, unnamed) => {
+                format!("these nodes: {named}; and {unnamed} nodes without a pod of the link DaemonSet")
+            }
+        }
+    }
+}
+
+/// Returns the names of the nodes of these pods.
+pub(super) fn nodes<'p>(pods: impl IntoIterator<Item = &'p Pod>) -> impl Iterator<Item = &'p str> {
+    pods.into_iter().filter_map(|pod| pod.spec.as_ref()?.node_name.as_deref())
+}
+
+/// True if a pod has uninstalled podmeta from its node.
+fn is_clean(pod: &Pod) -> bool {
+    let uninstalls = pod.metadata.labels.iter().flatten().any(|(name, _)| name == UNINSTALL_LABEL);
+    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let is_ready = conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    uninstalls && is_ready && pod.metadata.deletion_timestamp.is_none()
+}

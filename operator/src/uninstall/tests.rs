@@ -1,0 +1,225 @@
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::cluster::fake_api_server::FakeApiServer;
+
+const AGENT: &str = "/apis/apps/v1/namespaces/podmeta-system/daemonsets/podmeta-agent";
+const LINK: &str = "/apis/apps/v1/namespaces/podmeta-system/daemonsets/podmeta-link";
+const PODS: &str = "/api/v1/namespaces/podmeta-system/pods";
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The link DaemonSet of the chart, reduced to what matters here. Its status is that of `generation`.
+fn link_daemon_set(desired: u8, generation: u8, observed_generation: u8) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet",
+        "metadata": {"name": "podmeta-link", "resourceVersion": "7", "generation": generation},
+        "spec": {
+            "selector": {"matchLabels": {"app.kubernetes.io/component": "link"}},
+            "template": {
+                "metadata": {"labels": {"app.kubernetes.io/component": "link"}},
+                "spec": {
+                    "hostNetwork": true,
+                    "initContainers": [{"name": "install"}],
+                    "containers": [{
+                        "name": "link", "image": "podmeta:1", "args": ["run"],
+                        "volumeMounts": [
+                            {"name": "netns", "mountPath": "/run/netns"},
+                            {"name": "cni-config", "mountPath": "/etc/cni/test.d"},
+                            {"name": "socket", "mountPath": "/run/podmeta/link"},
+                        ],
+                    }],
+                    "volumes": [
+                        {"name": "netns", "hostPath": {"path": "/run/netns"}},
+                        {"name": "cni-config", "hostPath": {"path": "/etc/cni/test.d"}},
+                        {"name": "socket", "hostPath": {"path": "/run/podmeta/link"}},
+                    ],
+                },
+            },
+        },
+        "status": {
+            "observedGeneration": observed_generation, "desiredNumberScheduled": desired,
+            "currentNumberScheduled": desired, "numberMisscheduled": 0, "numberReady": desired,
+        },
+    })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LinkPod {
+    /// Runs the link daemon, and is ready.
+    Old,
+    /// Uninstalls, and is not ready.
+    Uninstalling,
+    /// Has uninstalled.
+    Clean,
+}
+
+fn pod(node: &str, state: LinkPod) -> Value {
+    let ready = if state == LinkPod::Uninstalling { "False" } else { "True" };
+    let labels = if state == LinkPod::Old { json!({}) } else { json!({"podmeta.dev/uninstall": "true"}) };
+    json!({
+        "metadata": {"name": format!("pod-{node}"), "labels": labels},
+        "spec": {"nodeName": node, "containers": []},
+        "status": {"conditions": [{"type": "Ready", "status": ready}]},
+    })
+}
+
+fn list(items: &[Value]) -> Value {
+    json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
+}
+
+fn status() -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Success"})
+}
+
+fn start() -> (FakeApiServer, tokio::task::JoinHandle<Result<()>>) {
+    let (client, server) = FakeApiServer::new();
+    let args = UninstallArgs { release: "podmeta".into(), namespace: "podmeta-system".into(), timeout: TIMEOUT };
+    (server, tokio::spawn(async move { run(client, &args).await }))
+}
+
+/// Responds to the requests up to the first list of the link daemons' pods.
+async fn stop_agents(server: &mut FakeApiServer) {
+    server.expect(Method::DELETE, AGENT).await.respond(&status());
+    let agents = server.expect(Method::GET, PODS).await;
+    assert!(agents.query.contains("component%3Dagent"), "{}", agents.query);
+    agents.respond(&list(&[]));
+}
+
+async fn switch_links(server: &mut FakeApiServer) -> Value {
+    server.expect(Method::GET, LINK).await.respond(&link_daemon_set(2, 1, 1));
+    let replace = server.expect(Method::PUT, LINK).await;
+    let body = replace.body.clone();
+    replace.respond(&link_daemon_set(2, 2, 1));
+    body
+}
+
+/// Responds to one poll of the link daemons.
+async fn report(server: &mut FakeApiServer, links: &Value, pods: &[Value]) {
+    server.expect(Method::GET, LINK).await.respond(links);
+    let request = server.expect(Method::GET, PODS).await;
+    assert!(request.query.contains("instance%3Dpodmeta%2C"), "{}", request.query);
+    assert!(request.query.contains("component%3Dlink"), "{}", request.query);
+    request.respond(&list(pods));
+}
+
+#[tokio::test(start_paused = true)]
+async fn uninstall_succeeds_once_every_node_has_a_ready_pod_that_uninstalled() {
+    let (mut server, result) = start();
+    stop_agents(&mut server).await;
+    switch_links(&mut server).await;
+    let links = link_daemon_set(2, 2, 2);
+    report(&mut server, &links, &[pod("a", LinkPod::Old), pod("b", LinkPod::Old)]).await;
+    report(&mut server, &links, &[pod("a", LinkPod::Clean)]).await;
+    report(&mut server, &links, &[pod("a", LinkPod::Clean), pod("b", LinkPod::Uninstalling)]).await;
+    assert!(!result.is_finished());
+    report(&mut server, &links, &[pod("a", LinkPod::Clean), pod("b", LinkPod::Clean)]).await;
+    result.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_of_an_earlier_generation_does_not_end_the_uninstallation() {
+    let (mut server, result) = start();
+    stop_agents(&mut server).await;
+    switch_links(&mut server).await;
+    report(&mut server, &link_daemon_set(0, 2, 1), &[]).await;
+    report(&mut server, &link_daemon_set(1, 2, 2), &[pod("a", LinkPod::Old)]).await;
+    report(&mut server, &link_daemon_set(1, 2, 2), &[pod("a", LinkPod::Clean)]).await;
+    result.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_are_not_reached_in_time_are_named() {
+    let (mut server, result) = start();
+    stop_agents(&mut server).await;
+    switch_links(&mut server).await;
+    let links = link_daemon_set(4, 2, 2);
+    let pods = [pod("a", LinkPod::Clean), pod("b", LinkPod::Old), pod("c", LinkPod::Uninstalling)];
+    let started = Instant::now();
+    tokio::spawn(async move {
+        loop {
+            report(&mut server, &links, &pods).await;
+        }
+    });
+    let error = result.await.unwrap().unwrap_err().to_string();
+    let expected = "podmeta is not removed from these nodes: b, c; and 1 nodes without a pod of the link DaemonSet";
+    assert_eq!(error, expected);
+    assert!((TIMEOUT - POLL_INTERVAL..=TIMEOUT).contains(&started.elapsed()), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn agents_that_do_not_end_delay_the_links_for_half_of_the_time_limit() {
+    let (mut server, _result) = start();
+    let started = Instant::now();
+    server.expect(Method::DELETE, AGENT).await.respond(&status());
+    let request = loop {
+        let request = server.expect_any().await;
+        if request.path != PODS {
+            break request;
+        }
+        request.respond(&list(&[pod("a", LinkPod::Old)]));
+    };
+    assert_eq!(request.path, LINK);
+    assert!((TIMEOUT / 2 - POLL_INTERVAL..=TIMEOUT / 2).contains(&started.elapsed()), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn release_without_daemon_sets_has_nothing_to_uninstall() {
+    let (mut server, result) = start();
+    server.expect(Method::DELETE, AGENT).await.respond_error(StatusCode::NOT_FOUND);
+    server.expect(Method::GET, PODS).await.respond(&list(&[]));
+    server.expect(Method::GET, LINK).await.respond_error(StatusCode::NOT_FOUND);
+    result.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn forbidden_deletion_fails_without_a_retry() {
+    let (mut server, result) = start();
+    server.expect(Method::DELETE, AGENT).await.respond_error(StatusCode::FORBIDDEN);
+    let error = format!("{:#}", result.await.unwrap().unwrap_err());
+    assert!(error.contains("cannot delete DaemonSet podmeta-agent"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn daemon_set_that_changed_meanwhile_is_read_again() {
+    let (mut server, _result) = start();
+    stop_agents(&mut server).await;
+    server.expect(Method::GET, LINK).await.respond(&link_daemon_set(2, 1, 1));
+    server.expect(Method::PUT, LINK).await.respond_error(StatusCode::CONFLICT);
+    switch_links(&mut server).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn uninstalling_pods_mount_run_and_no_directory_of_podmeta() {
+    let (mut server, _result) = start();
+    stop_agents(&mut server).await;
+    let links = switch_links(&mut server).await;
+    assert_eq!(links["metadata"]["resourceVersion"], "7", "a concurrent change must conflict");
+    assert_eq!(links["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"], "100%");
+    let template = &links["spec"]["template"];
+    let labels = json!({"app.kubernetes.io/component": "link", "podmeta.dev/uninstall": "true"});
+    assert_eq!(template["metadata"]["labels"], labels);
+    let pod = &template["spec"];
+    assert_eq!((&pod["initContainers"], &pod["hostNetwork"]), (&Value::Null, &json!(true)));
+    let container = &pod["containers"][0];
+    assert_eq!(container["image"], "podmeta:1");
+    let args = json!([
+        "uninstall",
+        "--cni-config-dir=/etc/cni/test.d",
+        "--agent-namespace=/host/run/netns/podmeta",
+        "--state-dir=/host/run/podmeta",
+        "--stay=/result/ready",
+    ]);
+    assert_eq!(container["args"], args);
+    let probe = json!(["/podmeta-link", "ready", "--ready-file=/result/ready"]);
+    assert_eq!(container["readinessProbe"]["exec"]["command"], probe);
+    let paths = |field: &Value, path: &str| -> Vec<Value> {
+        field.as_array().unwrap().iter().filter_map(|item| item.pointer(path).cloned()).collect()
+    };
+    assert_eq!(paths(&container["volumeMounts"], "/mountPath"), ["/etc/cni/test.d", "/host/run", "/result"]);
+    assert_eq!(paths(&pod["volumes"], "/hostPath/path"), ["/etc/cni/test.d", "/run"]);
+
+    let mut again: DaemonSet = serde_json::from_value(links.clone()).unwrap();
+    link_daemon_set::switch_to_uninstalling(&mut again).unwrap();
+    assert_eq!(serde_json::to_value(&again).unwrap(), links, "a second run changes nothing");
+}
