@@ -29,6 +29,7 @@ mod linux {
     use podmeta_link::range::LinkRange;
     use podmeta_link::socket::SocketConfig;
     use podmeta_link::{agent_ns, guard, install, protocol, socket};
+    use tracing_subscriber::EnvFilter;
 
     /// Makes the links of a node's pods to the node agent, and the guards of the node.
     #[derive(Parser)]
@@ -36,6 +37,9 @@ mod linux {
     struct Cli {
         #[command(subcommand)]
         command: Command,
+        /// Log filter, such as info or info,podmeta_link=debug.
+        #[arg(long, global = true, default_value = "info", value_name = "FILTER")]
+        log: String,
     }
 
     #[derive(Subcommand)]
@@ -46,8 +50,9 @@ mod linux {
         Run(RunArgs),
         /// Exit with 0 if `run` has completed its first pass.
         Ready(ReadyArgs),
-        /// Remove CNI configuration, links, agent namespace and guards from the node.
-        Uninstall(NodeArgs),
+        /// Remove CNI configuration, links, agent namespace, guards and state from the node. The plugin stays: runtimes
+        /// start it once more for each pod that was started with it.
+        Uninstall(UninstallArgs),
     }
 
     #[derive(Args)]
@@ -105,6 +110,18 @@ mod linux {
         ready_file: PathBuf,
     }
 
+    #[derive(Args)]
+    struct UninstallArgs {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Directory of podmeta's state.
+        #[arg(long, default_value = "/run/podmeta", value_name = "DIR")]
+        state_dir: PathBuf,
+        /// Afterwards, write this file and wait until stopped, as a pod of a DaemonSet must.
+        #[arg(long, value_name = "PATH")]
+        stay: Option<PathBuf>,
+    }
+
     #[derive(Clone, Copy, ValueEnum)]
     enum OnFailureArg {
         /// The pod does not start; the runtime retries.
@@ -114,8 +131,16 @@ mod linux {
     }
 
     pub(super) fn main() -> ExitCode {
-        tracing_subscriber::fmt().json().with_writer(std::io::stderr).init();
-        match run(Cli::parse().command) {
+        let cli = Cli::parse();
+        let filter = match EnvFilter::try_new(&cli.log) {
+            Ok(filter) => filter,
+            Err(error) => {
+                eprintln!("error: --log {:?} is not a valid filter: {error}", cli.log);
+                return ExitCode::FAILURE;
+            }
+        };
+        tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+        match run(cli.command) {
             Ok(code) => code,
             Err(error) => {
                 tracing::error!(error = format!("{error:#}"), "podmeta-link failed");
@@ -143,10 +168,25 @@ mod linux {
                 }
                 Command::Ready(args) if !args.ready_file.exists() => return Ok(ExitCode::FAILURE),
                 Command::Ready(_) => {}
-                Command::Uninstall(args) => daemon::uninstall(&args.agent_namespace, &args.cni_config_dir).await?,
+                Command::Uninstall(args) => uninstall(&args).await?,
             }
             Ok(ExitCode::SUCCESS)
         })
+    }
+
+    async fn uninstall(args: &UninstallArgs) -> Result<()> {
+        daemon::uninstall(&args.node.agent_namespace, &args.node.cni_config_dir).await?;
+        match std::fs::remove_dir_all(&args.state_dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", args.state_dir.display()));
+            }
+            _ => tracing::info!("removed podmeta from the node"),
+        }
+        if let Some(file) = &args.stay {
+            std::fs::write(file, "").with_context(|| format!("cannot write {}", file.display()))?;
+            std::future::pending::<()>().await;
+        }
+        Ok(())
     }
 
     impl RunArgs {
