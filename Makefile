@@ -78,9 +78,13 @@ link-test: ## Test links, guards and the CNI plugin in network namespaces (root)
 
 ##@ Test on a cluster (root)
 
-.PHONY: cluster
-cluster: ## Create a Kubernetes cluster of two nodes on this host
+.PHONY: programs
+programs: ## Build the programs of the cluster tests. The CNI plugin is static, because it runs on the nodes
 	$(CARGO) build --locked $(PROGRAMS)
+	$(CARGO) rustc --locked --package podmeta-link --bin podmeta-cni -- -C target-feature=+crt-static
+
+.PHONY: cluster
+cluster: programs ## Create a Kubernetes cluster of two nodes on this host
 	tests/cluster/install-packages $(CLUSTER)
 	$(CLUSTER) up
 	$(CLUSTER) load-image podmeta

@@ -20,7 +20,7 @@ pub const CLIENT: &str = "podmeta.test/client:1";
 pub const COREDNS: &str = "podmeta.test/coredns:1";
 /// The pause container of every pod.
 pub const PAUSE: &str = "podmeta.test/pause:1";
-/// The operator and the node agent of this checkout.
+/// podmeta's programs of this checkout.
 pub const PODMETA: &str = "podmeta.test/podmeta:dev";
 
 /// An image that this program can build.
@@ -32,7 +32,7 @@ pub enum TestImage {
     Coredns,
     /// A shell, curl, Python and Node.js with the clouds' SDKs.
     Client,
-    /// The operator and the node agent: the newest build in `target/`.
+    /// podmeta's programs: the newest builds in `target/`.
     Podmeta,
 }
 

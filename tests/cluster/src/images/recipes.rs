@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use super::oci::ImageConfig;
-use super::root_fs::RootFs;
+use super::root_fs::{RootFs, libraries};
 use super::{CLIENT, COREDNS, PAUSE, PODMETA, archive_dir};
 use crate::machine::command_output;
 use crate::programs::{COREDNS_MODULE, short_digest};
@@ -64,16 +64,22 @@ pub(super) fn client() -> Result<(ImageConfig, RootFs)> {
     Ok((config(CLIENT, &["/bin/sh"], &environment), files))
 }
 
-/// The operator and the node agent: for each, the newer of the release and the debug build.
+/// podmeta's programs: for each, the newer of the release and the debug build.
 pub(super) fn podmeta() -> Result<(ImageConfig, RootFs)> {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
     let mut files = RootFs::with_base_files();
-    for name in ["podmeta-operator", "podmeta-node-agent"] {
+    // Runtimes report the namespaces of pods below /var/run.
+    files.add_link("/var/run", Path::new("/run"));
+    for name in ["podmeta-operator", "podmeta-node-agent", "podmeta-link", "podmeta-cni"] {
         let built = ["release", "debug"].map(|profile| target.join(profile).join(name));
         let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
         let newest = built.iter().filter(|path| path.exists()).max_by_key(|path| modified(path));
-        let program = newest.with_context(|| format!("{name} is not built: cargo build --package {name}"))?;
+        let program = newest.with_context(|| format!("{name} is not built: make programs"))?;
         files.add_libraries(program)?;
+        if name == "podmeta-cni" {
+            // It runs on the node, without the libraries of the image.
+            ensure!(libraries(program)?.is_empty(), "{} is not static: make programs", program.display());
+        }
         files.add_file(&format!("/{name}"), program);
     }
     Ok((config(PODMETA, &["/podmeta-operator"], &[]), files))

@@ -79,15 +79,7 @@ impl RootFs {
     /// # Errors
     /// If a library cannot be found.
     pub(super) fn add_libraries(&mut self, path: &Path) -> Result<()> {
-        let output = Command::new("ldd").arg(path).output().context("cannot run ldd")?;
-        // The exit code is ignored: ldd fails for static programs.
-        for line in String::from_utf8_lossy(&output.stdout).lines() {
-            ensure!(!line.contains("not found"), "{}: {}", path.display(), line.trim());
-            if let Some(library) = line.split_whitespace().find(|word| word.starts_with('/')) {
-                self.add_host_file(Path::new(library))?;
-            }
-        }
-        Ok(())
+        libraries(path)?.iter().try_for_each(|library| self.add_host_file(library))
     }
 
     /// Adds a directory of the host at another path, with the libraries of its shared objects. Skips entries whose name
@@ -158,6 +150,21 @@ impl RootFs {
         }
         Ok(())
     }
+}
+
+/// Returns the libraries that a program is linked to. A static program has none.
+///
+/// # Errors
+/// If a library cannot be found.
+pub(super) fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let output = Command::new("ldd").arg(program).output().context("cannot run ldd")?;
+    let mut libraries = Vec::new();
+    // The exit code is ignored: ldd fails for static programs.
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        ensure!(!line.contains("not found"), "{}: {}", program.display(), line.trim());
+        libraries.extend(line.split_whitespace().find(|word| word.starts_with('/')).map(PathBuf::from));
+    }
+    Ok(libraries)
 }
 
 /// True if the name matches a pattern, which can end with `*`.
