@@ -23,3 +23,11 @@ app.kubernetes.io/name: podmeta
 app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
+
+{{- /* Annotations of an object that exists while the release is uninstalled. Usage: include "podmeta.uninstallHook" WEIGHT */ -}}
+{{- define "podmeta.uninstallHook" -}}
+helm.sh/hook: pre-delete
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+helm.sh/hook-output-log-policy: hook-failed
+{{- end }}

@@ -12,11 +12,36 @@ fn object<'o>(objects: &'o [Value], kind: &str, name: &str) -> Result<&'o Value>
     found.with_context(|| format!("the chart renders no {kind} {name}"))
 }
 
-/// Returns the pod spec of the operator's Deployment and of the agents' DaemonSet.
-fn pod_specs(objects: &[Value]) -> Result<[&Value; 2]> {
-    let [operator, agent] =
-        [object(objects, "Deployment", "podmeta-operator")?, object(objects, "DaemonSet", "podmeta-agent")?];
-    Ok([operator, agent].map(|workload| workload.pointer("/spec/template/spec").unwrap_or(&Value::Null)))
+/// The pod specs of the chart.
+struct PodSpecs<'o> {
+    operator: &'o Value,
+    agent: &'o Value,
+    link: &'o Value,
+    uninstall: &'o Value,
+}
+
+impl<'o> PodSpecs<'o> {
+    fn of(objects: &'o [Value]) -> Result<Self> {
+        let pod_spec = |kind, name| {
+            let workload = object(objects, kind, name)?;
+            workload.pointer("/spec/template/spec").with_context(|| format!("{kind} {name} has no pod spec"))
+        };
+        Ok(Self {
+            operator: pod_spec("Deployment", "podmeta-operator")?,
+            agent: pod_spec("DaemonSet", "podmeta-agent")?,
+            link: pod_spec("DaemonSet", "podmeta-link")?,
+            uninstall: pod_spec("Job", "podmeta-uninstall")?,
+        })
+    }
+
+    fn all(&self) -> [&'o Value; 4] {
+        [self.operator, self.agent, self.link, self.uninstall]
+    }
+}
+
+/// Returns the values of a field of each item of a list that has it.
+fn fields<'o>(list: &'o Value, path: &str) -> Vec<&'o Value> {
+    list.as_array().into_iter().flatten().filter_map(|item| item.pointer(path)).collect()
 }
 
 /// Returns the namespaces of the Roles that allow a verb on Secrets; an empty name stands for a ClusterRole.
@@ -45,8 +70,7 @@ async fn secrets_are_listed_in_the_cluster_or_in_the_listed_namespaces() -> Resu
             ensure!(secret_namespaces(&objects, verb) == roles, "{namespaces} {verb}");
         }
         ensure!(secret_namespaces(&objects, "get") == ["podmeta-system"], "{namespaces}: only the operator's own");
-        let [operator, _] = pod_specs(&objects)?;
-        let arguments = operator["containers"][0]["args"].as_array().context("no arguments")?;
+        let arguments = PodSpecs::of(&objects)?.operator["containers"][0]["args"].as_array().context("no arguments")?;
         ensure!(arguments.iter().any(|found| found == argument), "{namespaces}: {arguments:?}");
     }
     for namespaces in [json!(["*", "shop"]), json!(["Shop"]), json!(["shop", "shop"]), json!("*")] {
@@ -83,8 +107,9 @@ async fn image_has_the_tag_or_the_digest() -> Result<()> {
         (format!("image.tag=dev,image.digest={digest}"), format!("ghcr.io/podmeta/podmeta@{digest}")),
     ] {
         let objects = render_chart(&["--set", &values]).await?;
-        for pod in pod_specs(&objects)? {
+        for pod in PodSpecs::of(&objects)?.all() {
             ensure!(pod["containers"][0]["image"] == expected, "{}", pod["containers"]);
+            ensure!(fields(&pod["initContainers"], "/image").iter().all(|image| **image == expected), "{pod}");
         }
     }
     for digest in ["latest", "sha256:0a", "sha512:0a"] {
@@ -94,24 +119,146 @@ async fn image_has_the_tag_or_the_digest() -> Result<()> {
 }
 
 #[tokio::test]
-async fn pods_run_on_linux_nodes_and_agents_mount_only_their_own_state() -> Result<()> {
-    let selectors = "operator.nodeSelector.disk=ssd,agent.nodeSelector.disk=ssd";
+async fn pods_run_on_linux_nodes_and_mount_only_what_they_need() -> Result<()> {
+    let selectors = "operator.nodeSelector.disk=ssd,agent.nodeSelector.disk=ssd,link.nodeSelector.disk=ssd";
     let objects = render_chart(&["--set", selectors]).await?;
-    for pod in pod_specs(&objects)? {
+    for pod in PodSpecs::of(&objects)?.all() {
         ensure!(pod["nodeSelector"] == json!({"disk": "ssd", "kubernetes.io/os": "linux"}), "{pod}");
     }
     let objects = render_chart(&[]).await?;
-    let [operator, agent] = pod_specs(&objects)?;
-    for pod in [operator, agent] {
+    let pods = PodSpecs::of(&objects)?;
+    for pod in pods.all() {
         ensure!(pod["nodeSelector"] == json!({"kubernetes.io/os": "linux"}), "{pod}");
     }
-    let host_paths = |pod: &Value| -> Vec<Value> {
-        let volumes = pod["volumes"].as_array().into_iter().flatten();
-        volumes.into_iter().filter_map(|volume| volume.get("hostPath").cloned()).collect()
-    };
-    ensure!(host_paths(operator).is_empty());
-    ensure!(host_paths(agent) == [json!({"path": "/run/podmeta/serve", "type": "DirectoryOrCreate"})]);
-    let mounts = agent["containers"][0]["volumeMounts"].as_array().context("no mounts")?;
-    ensure!(mounts.contains(&json!({"name": "state", "mountPath": "/run/podmeta/serve"})), "{mounts:?}");
+    for (pod, expected) in [
+        (pods.operator, &[][..]),
+        (pods.uninstall, &[]),
+        (pods.agent, &["/run/podmeta/serve", "/run/podmeta/link"]),
+        (pods.link, &["/run/netns", "/opt/cni/bin", "/etc/cni/net.d", "/run/containerd", "/run/podmeta/link"]),
+    ] {
+        let paths = fields(&pod["volumes"], "/hostPath/path");
+        ensure!(paths == expected, "{paths:?}");
+    }
+    let mounts = pods.agent["containers"][0]["volumeMounts"].as_array().context("no mounts")?;
+    let state = json!({"name": "state", "mountPath": "/run/podmeta/serve"});
+    let link = json!({
+        "name": "link", "mountPath": "/run/podmeta/link", "readOnly": true, "mountPropagation": "HostToContainer",
+    });
+    ensure!(mounts.contains(&state) && mounts.contains(&link), "{mounts:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn link_daemon_has_only_the_rights_that_it_uses() -> Result<()> {
+    let objects = render_chart(&[]).await?;
+    let link = PodSpecs::of(&objects)?.link;
+    ensure!(link["hostNetwork"] == true && link["hostPID"] == true && link["hostIPC"].is_null(), "{link}");
+    ensure!(link["automountServiceAccountToken"] == false && link["serviceAccountName"] == "podmeta-link", "{link}");
+    let daemon = &link["containers"][0];
+    let context = json!({
+        "runAsUser": 0, "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+        "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "SYS_ADMIN", "NET_BIND_SERVICE"]},
+    });
+    ensure!(daemon["securityContext"] == context && daemon["ports"].is_null(), "{daemon}");
+    ensure!(!fields(&daemon["volumeMounts"], "/mountPath").contains(&&json!("/opt/cni/bin")), "{daemon}");
+    let is_bidirectional =
+        |container: &Value| fields(&container["volumeMounts"], "/mountPropagation").contains(&&json!("Bidirectional"));
+    let install = &link["initContainers"][0];
+    ensure!(is_bidirectional(install) && !is_bidirectional(daemon), "only install may pin the namespace");
+    ensure!(install["securityContext"]["privileged"] == true, "{install}");
+    // No binding refers to the accounts of agent and link daemon.
+    for object in &objects {
+        let subjects = fields(&object["subjects"], "/name");
+        ensure!(
+            !subjects.contains(&&json!("podmeta-link")) && !subjects.contains(&&json!("podmeta-agent")),
+            "{object}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn link_values_set_the_command_line_and_the_mounts() -> Result<()> {
+    let values = "link.cniBinDir=/var/lib/cni/bin,link.cniConfigDir=/etc/cni/test.d,link.range=10.9.0.0/16,\
+                  link.onFailure=start,link.runtimeSocket=/run/crio/crio.sock,link.log=debug";
+    let objects = render_chart(&["--set", values]).await?;
+    let link = PodSpecs::of(&objects)?.link;
+    let (install, daemon) = (&link["initContainers"][0], &link["containers"][0]);
+    let arguments = json!([
+        "install",
+        "--cni-bin-dir=/var/lib/cni/bin",
+        "--cni-config-dir=/etc/cni/test.d",
+        "--plugin=/podmeta-cni",
+        "--log=debug",
+    ]);
+    ensure!(install["args"] == arguments, "{}", install["args"]);
+    let arguments = json!([
+        "run",
+        "--runtime-socket=/run/crio/crio.sock",
+        "--link-range=10.9.0.0/16",
+        "--on-failure=start",
+        "--cni-config-dir=/etc/cni/test.d",
+        "--release=podmeta",
+        "--release-namespace=podmeta-system",
+        "--log=debug",
+    ]);
+    ensure!(daemon["args"] == arguments, "{}", daemon["args"]);
+    // The configuration names its source by the path on the node, so both paths are equal.
+    for container in [install, daemon] {
+        let paths = fields(&container["volumeMounts"], "/mountPath");
+        ensure!(paths.contains(&&json!("/etc/cni/test.d")), "{paths:?}");
+    }
+    ensure!(fields(&daemon["volumeMounts"], "/mountPath").contains(&&json!("/run/crio")), "{daemon}");
+    let host_paths = fields(&link["volumes"], "/hostPath/path");
+    for path in ["/var/lib/cni/bin", "/etc/cni/test.d", "/run/crio"] {
+        ensure!(host_paths.contains(&&json!(path)), "{host_paths:?}");
+    }
+    for value in ["onFailure=ignore", "range=169.254.0.0/8", "range=fd00::/64", "cniBinDir=bin", "askSocket=true"] {
+        ensure!(render_chart(&["--set", &format!("link.{value}")]).await.is_err(), "{value} is accepted");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn agents_are_replaced_without_a_gap_and_link_daemons_one_after_another() -> Result<()> {
+    let objects = render_chart(&[]).await?;
+    for (name, expected) in
+        [("podmeta-agent", json!({"maxSurge": 1, "maxUnavailable": 0})), ("podmeta-link", json!({"maxUnavailable": 1}))]
+    {
+        let strategy = &object(&objects, "DaemonSet", name)?["spec"]["updateStrategy"];
+        ensure!(strategy["rollingUpdate"] == expected, "{name}: {strategy}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn uninstall_objects_are_hooks_that_may_change_only_the_daemon_sets_of_the_release() -> Result<()> {
+    let objects = render_chart(&[]).await?;
+    for (kind, weight) in [("ServiceAccount", "-1"), ("Role", "-1"), ("RoleBinding", "-1"), ("Job", "0")] {
+        let annotations = &object(&objects, kind, "podmeta-uninstall")?["metadata"]["annotations"];
+        ensure!(annotations["helm.sh/hook"] == "pre-delete", "{kind}: {annotations}");
+        ensure!(annotations["helm.sh/hook-weight"] == weight, "{kind}: {annotations}");
+        let policy = &annotations["helm.sh/hook-delete-policy"];
+        ensure!(policy == "before-hook-creation,hook-succeeded", "{kind}: {policy}");
+    }
+    let rules = json!([
+        {"apiGroups": ["apps"], "resources": ["daemonsets"], "resourceNames": ["podmeta-agent"], "verbs": ["delete"]},
+        {"apiGroups": ["apps"], "resources": ["daemonsets"], "resourceNames": ["podmeta-link"], "verbs": ["get", "update"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+    ]);
+    ensure!(object(&objects, "Role", "podmeta-uninstall")?["rules"] == rules);
+    let job = &object(&objects, "Job", "podmeta-uninstall")?["spec"];
+    ensure!(job["backoffLimit"] == 0 && job["activeDeadlineSeconds"] == 180, "{job}");
+    let arguments = json!(["--release=podmeta", "--namespace=podmeta-system", "--timeout=2m"]);
+    ensure!(PodSpecs::of(&objects)?.uninstall["containers"][0]["args"] == arguments, "{job}");
+    // The hook finds the pods by these labels, and changes this container and volume.
+    for component in ["agent", "link"] {
+        let labels = &object(&objects, "DaemonSet", &format!("podmeta-{component}"))?["spec"]["template"]["metadata"];
+        ensure!(labels["labels"]["app.kubernetes.io/component"] == component, "{labels}");
+        ensure!(labels["labels"]["app.kubernetes.io/instance"] == "podmeta", "{labels}");
+    }
+    let link = PodSpecs::of(&objects)?.link;
+    ensure!(link["containers"][0]["name"] == "link", "{link}");
+    ensure!(fields(&link["volumes"], "/name").contains(&&json!("cni-config")), "{link}");
     Ok(())
 }
