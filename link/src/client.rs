@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::protocol::{Call, CallResponse, NamespaceId};
+use crate::protocol::{Call, CallResponse, NamespaceId, NodeStatus};
 use crate::sockets::AgentSockets;
 use crate::sys::{receive_line, send_line};
 
@@ -31,13 +31,13 @@ pub fn receive_sockets(socket: &Path) -> Result<(NamespaceId, AgentSockets)> {
     }
 }
 
-/// Returns the identity of the current agent namespace. Blocks.
+/// Returns the state of the node. Blocks.
 ///
 /// # Errors
 /// If the daemon does not respond or rejects the call.
-pub fn current_namespace(socket: &Path) -> Result<NamespaceId> {
+pub fn node_status(socket: &Path) -> Result<NodeStatus> {
     match call(socket, Call::Status)?.0 {
-        CallResponse::Status { namespace } => Ok(namespace),
+        CallResponse::Status(status) => Ok(status),
         other => unexpected(&other),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 /// Counters that the tasks of the daemon share.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -13,7 +15,8 @@ pub struct Counters {
 }
 
 /// Values of [`Counters`] at one time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct CounterSnapshot {
     /// Routing rules of the guard that were missing and have been added.
     pub rules_repaired: u64,

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::counters::CounterSnapshot;
+
 /// Default path of the socket.
 pub const SOCKET_PATH: &str = "/run/podmeta/link/link.sock";
 
@@ -27,12 +29,19 @@ pub enum CallResponse {
         namespace: NamespaceId,
     },
     /// The state of the node.
-    Status {
-        /// Identity of the agent namespace. Sockets of another one get no connections.
-        namespace: NamespaceId,
-    },
+    Status(NodeStatus),
     /// The call failed. The text is for a log.
     Failed(String),
+}
+
+/// The state of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// Identity of the agent namespace. Sockets of another one get no connections.
+    pub namespace: NamespaceId,
+    /// What the daemon repaired and made since it started.
+    pub counters: CounterSnapshot,
 }
 
 /// Identity of a network namespace on a node while it exists: the inode of its file.

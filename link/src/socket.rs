@@ -2,7 +2,6 @@
 //! other process.
 
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -14,10 +13,11 @@ use podmeta_metadata::names::PodUid;
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
+use crate::counters::{CounterSnapshot, Counters};
 use crate::cri::{AgentPods, Runtime};
 use crate::netns::Netns;
 use crate::peer::pod_of_cgroups;
-use crate::protocol::{Call, CallResponse, NamespaceId};
+use crate::protocol::{Call, CallResponse, NamespaceId, NodeStatus};
 use crate::sockets::AgentSockets;
 use crate::sys::{receive_line, send_line};
 
@@ -41,6 +41,8 @@ pub struct SocketConfig {
     pub runtime_socket: PathBuf,
     /// The pods whose processes may call.
     pub agent_pods: AgentPods,
+    /// Counters of the daemon.
+    pub counters: Arc<Counters>,
 }
 
 /// Binds the socket with mode 0600. Replaces a socket that an earlier process left behind. Must be called in a tokio
@@ -94,9 +96,9 @@ async fn serve_call(stream: tokio::net::UnixStream, config: &SocketConfig) -> Re
     stream.set_read_timeout(Some(IO_TIMEOUT))?;
     stream.set_write_timeout(Some(IO_TIMEOUT))?;
     let authorized = authorize(peer.pid(), config).await;
-    let agent_namespace = config.agent_namespace.clone();
+    let (agent_namespace, counters) = (config.agent_namespace.clone(), config.counters.snapshot());
     tokio::task::spawn_blocking(move || {
-        let outcome = authorized.and_then(|()| respond(&stream, &agent_namespace));
+        let outcome = authorized.and_then(|()| respond(&stream, &agent_namespace, counters));
         if let Err(error) = &outcome {
             let response = serde_json::to_string(&CallResponse::Failed(format!("{error:#}")))?;
             let _closed = send_line(&stream, &response, &[]);
@@ -122,7 +124,7 @@ async fn authorize(pid: Option<i32>, config: &SocketConfig) -> Result<()> {
 }
 
 /// Reads the call and sends its response.
-fn respond(stream: &UnixStream, agent_namespace: &Path) -> Result<()> {
+fn respond(stream: &UnixStream, agent_namespace: &Path, counters: CounterSnapshot) -> Result<()> {
     let (line, _) = receive_line(stream).context("cannot read the call")?;
     let call = serde_json::from_str(&line).context("cannot parse the call")?;
     let agent = Netns::open(agent_namespace)
@@ -133,10 +135,10 @@ fn respond(stream: &UnixStream, agent_namespace: &Path) -> Result<()> {
             let sockets = AgentSockets::open(&agent).context("cannot open sockets in the agent namespace")?;
             let response = serde_json::to_string(&CallResponse::Sockets { namespace })?;
             send_line(stream, &response, &sockets.fds()).context("cannot send the sockets")?;
-            tracing::info!(peer = stream.as_raw_fd(), "passed sockets to a node agent");
+            tracing::info!("passed sockets to a node agent");
         }
         Call::Status => {
-            let response = serde_json::to_string(&CallResponse::Status { namespace })?;
+            let response = serde_json::to_string(&CallResponse::Status(NodeStatus { namespace, counters }))?;
             send_line(stream, &response, &[]).context("cannot send the status")?;
         }
     }

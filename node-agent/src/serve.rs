@@ -4,6 +4,8 @@
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(target_os = "linux")]
+mod link_metrics;
+#[cfg(target_os = "linux")]
 mod links;
 mod node_state;
 mod state_file;
@@ -36,6 +38,8 @@ use crate::edge::{Edge, EdgeServer};
 use crate::keys::KeyFile;
 use crate::operator_client::{OperatorClient, OperatorEndpoint};
 use crate::private_file;
+#[cfg(target_os = "linux")]
+use link_metrics::LinkMetrics;
 #[cfg(target_os = "linux")]
 use links::LinkServer;
 use podmeta_service::listener::Acceptor;
@@ -132,6 +136,8 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
     let mut registry = Registry::default();
     edge.metrics().register(&mut registry);
     registry.sub_registry_with_prefix("podmeta_agent").register_collector(Box::new(log.dropped_lines()));
+    #[cfg(target_os = "linux")]
+    let link_metrics = LinkMetrics::register(&mut registry);
     let admin = Admin::new(registry);
     let listener = TcpListener::bind(args.admin_listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {} (--admin-listen)", args.admin_listen))?;
@@ -159,8 +165,14 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
     if let Some(socket) = args.link_socket {
         links_are_open_tx.send_replace(false);
         let server = EdgeServer::new(Arc::clone(&edge), stop.clone());
-        let links =
-            LinkServer { socket, acceptor: acceptor.clone(), server, node: Arc::clone(&node), stop: stop.clone() };
+        let links = LinkServer {
+            socket,
+            acceptor: acceptor.clone(),
+            server,
+            node: Arc::clone(&node),
+            metrics: link_metrics,
+            stop: stop.clone(),
+        };
         let mut has_pods = has_pods.clone();
         tokio::spawn(async move {
             // Connections arrive from the moment the sockets are open, so the pods must be known first.

@@ -23,6 +23,7 @@ mod linux {
     use clap::{Args, Parser, Subcommand, ValueEnum};
     use podmeta_link::cni::conflist::Settings;
     use podmeta_link::cni::request::OnFailure;
+    use podmeta_link::counters::Counters;
     use podmeta_link::cri::AgentPods;
     use podmeta_link::daemon::{self, Config};
     use podmeta_link::netns::Netns;
@@ -162,9 +163,10 @@ mod linux {
                 Command::Run(args) => {
                     remove_ready(&args.ready.ready_file)?;
                     let ready_file = args.ready.ready_file.clone();
-                    let socket = args.socket_config();
+                    let counters = Arc::<Counters>::default();
+                    let socket = args.socket_config(Arc::clone(&counters));
                     tokio::spawn(socket::serve(socket::bind(&socket.path)?, socket));
-                    daemon::run(args.config(), Arc::default(), move || write_ready(&ready_file)).await?;
+                    daemon::run(args.config(), counters, move || write_ready(&ready_file)).await?;
                 }
                 Command::Ready(args) if !args.ready_file.exists() => return Ok(ExitCode::FAILURE),
                 Command::Ready(_) => {}
@@ -190,12 +192,13 @@ mod linux {
     }
 
     impl RunArgs {
-        fn socket_config(&self) -> SocketConfig {
+        fn socket_config(&self, counters: Arc<Counters>) -> SocketConfig {
             SocketConfig {
                 path: self.socket.clone(),
                 agent_namespace: self.node.agent_namespace.clone(),
                 runtime_socket: self.runtime_socket.clone(),
                 agent_pods: AgentPods { namespace: self.release_namespace.clone(), release: self.release.clone() },
+                counters,
             }
         }
 

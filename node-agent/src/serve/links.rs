@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::edge::{Arrival, EdgeServer};
 use crate::serve::NodeState;
+use crate::serve::link_metrics::LinkMetrics;
 
 /// Interval of checks whether the agent namespace was replaced.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -37,6 +38,7 @@ pub(super) struct LinkServer {
     pub(super) acceptor: Acceptor,
     pub(super) server: EdgeServer,
     pub(super) node: Arc<NodeState>,
+    pub(super) metrics: LinkMetrics,
     /// Ends the listeners.
     pub(super) stop: CancellationToken,
 }
@@ -67,10 +69,12 @@ impl LinkServer {
 
     /// Opens the listener if there is none, or if the agent namespace was replaced.
     async fn check(&self, current: &mut Option<OpenSockets>) -> Result<()> {
-        if let Some(open) = current
-            && open.namespace == blocking(&self.socket, client::current_namespace).await?
-        {
-            return Ok(());
+        if let Some(open) = current {
+            let status = blocking(&self.socket, client::node_status).await?;
+            self.metrics.record(&status.counters);
+            if status.namespace == open.namespace {
+                return Ok(());
+            }
         }
         let (namespace, sockets) = blocking(&self.socket, client::receive_sockets).await?;
         *current = Some(self.open(namespace, sockets).await?);
