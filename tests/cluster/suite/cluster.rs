@@ -2,8 +2,7 @@
 
 mod access;
 mod images;
-mod imds_stub;
-mod links;
+pub(crate) mod imds_stub;
 mod nodes;
 mod pod_churn;
 mod pod_network;

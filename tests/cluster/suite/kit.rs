@@ -47,6 +47,17 @@ pub(crate) async fn exclusive_cluster_test(
     run_in_namespace(body).await
 }
 
+/// Runs a test of a cluster without podmeta: no other test runs at the same time.
+pub(crate) async fn bare_cluster_test(
+    body: impl AsyncFnOnce(&TestCluster, &TestNamespace) -> Result<()>,
+) -> Result<()> {
+    exclusive_cluster_test(async |cluster, namespace| {
+        Podmeta::uninstall(cluster).await?;
+        body(cluster, namespace).await
+    })
+    .await
+}
+
 /// Runs a test of podmeta, which is installed once for all tests.
 pub(crate) async fn podmeta_test(body: impl AsyncFnOnce(&Podmeta, &TestNamespace) -> Result<()>) -> Result<()> {
     cluster_test(async |cluster, namespace| body(&Podmeta::install(cluster).await?, namespace).await).await

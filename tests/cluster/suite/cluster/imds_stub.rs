@@ -1,4 +1,4 @@
-//! The stub of the cloud provider's metadata service. podmeta does not redirect pod traffic, so pods reach the stub.
+//! The stub of the cloud provider's metadata service. Pods reach it while podmeta is not installed.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::kit::{self, TestCluster};
 
 /// Returns the URL of each metadata address.
-pub(super) fn urls() -> [String; 3] {
+pub(crate) fn urls() -> [String; 3] {
     METADATA_ADDRESSES.map(|address| format!("http://{}/", url_host(address)))
 }
 
@@ -27,7 +27,7 @@ async fn requests_from(cluster: &TestCluster, pod: &Pod) -> Result<u64> {
 
 #[tokio::test]
 async fn pod_reaches_imds_stub_and_is_counted() -> Result<()> {
-    kit::cluster_test(async |cluster, namespace| {
+    kit::bare_cluster_test(async |cluster, namespace| {
         let pod = namespace.start_client("client", json!({"nodeName": cluster.node("b")?.name})).await?;
         let before = requests_from(cluster, &pod).await?;
         for url in urls() {
@@ -42,7 +42,7 @@ async fn pod_reaches_imds_stub_and_is_counted() -> Result<()> {
 
 #[tokio::test]
 async fn node_and_host_network_pod_reach_imds_stub() -> Result<()> {
-    kit::cluster_test(async |cluster, namespace| {
+    kit::bare_cluster_test(async |cluster, namespace| {
         let node = cluster.node("a")?;
         namespace.start_client("host", json!({"nodeName": node.name, "hostNetwork": true})).await?;
         for url in urls() {

@@ -14,7 +14,7 @@ use podmeta_crds::metadatapolicy::MetadataPolicy;
 use podmeta_crds::metadataprofile::MetadataProfile;
 use serde_json::{Value, json};
 use tokio::process::Command;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 
 use super::{ExecOutput, TestCluster, TestNamespace, eventually};
 
@@ -53,8 +53,17 @@ spec:
   ingress: [{from: [{namespaceSelector: {matchLabels: {podmeta.test/suite: podmeta}}}], ports: [{port: 8443}]}]
 ";
 
-/// Set once podmeta is installed. All tests run in one process and share the installation.
-static INSTALLED: OnceCell<()> = OnceCell::const_new();
+/// The installation, which all tests share: they run in one process.
+static INSTALLATION: Mutex<Installation> = Mutex::const_new(Installation::Unknown);
+
+/// State of the installation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Installation {
+    /// No test of this process has changed it. An earlier release may be installed, and its image may be older.
+    Unknown,
+    Installed,
+    Absent,
+}
 
 /// podmeta on the cluster under test.
 pub(crate) struct Podmeta {
@@ -65,23 +74,36 @@ pub(crate) struct Podmeta {
 }
 
 impl Podmeta {
-    /// Installs podmeta on the first call in this process. Uninstalls an earlier release first: its image may be older.
+    /// Installs podmeta, unless this process has installed it. Uninstalls an earlier release first.
     pub(crate) async fn install(cluster: &TestCluster) -> Result<Self> {
+        let mut installation = INSTALLATION.lock().await;
         let system = TestNamespace { client: cluster.client.clone(), name: SYSTEM_NAMESPACE.to_owned() };
-        INSTALLED
-            .get_or_try_init(async || {
-                helm(cluster, &["uninstall", "podmeta", "--ignore-not-found", "--wait"]).await?;
-                let image = "image.repository=podmeta.test/podmeta,image.tag=dev,image.pullPolicy=Never";
-                let values =
-                    ["--set", image, "--set", "agent.debugSocket=true", "--set", "agent.log=info\\,access=debug"];
-                let cluster_values = format!("cluster.accountId={CLUSTER_ACCOUNT},cluster.region={CLUSTER_REGION}");
-                let install = ["install", "podmeta", CHART, "--create-namespace", "--wait", "--timeout", "120s"];
-                let values = [&values[..], &["--set-string", &cluster_values]].concat();
-                helm(cluster, &[&install[..], &values].concat()).await?;
-                system.apply(TEST_INGRESS_POLICY).await
-            })
-            .await?;
+        if *installation == Installation::Unknown {
+            uninstall(cluster).await?;
+        }
+        if *installation != Installation::Installed {
+            *installation = Installation::Unknown;
+            let image = "image.repository=podmeta.test/podmeta,image.tag=dev,image.pullPolicy=Never";
+            let values = ["--set", image, "--set", "agent.debugSocket=true", "--set", "agent.log=info\\,access=debug"];
+            let cluster_values = format!("cluster.accountId={CLUSTER_ACCOUNT},cluster.region={CLUSTER_REGION}");
+            let install = ["install", "podmeta", CHART, "--create-namespace", "--wait", "--timeout", "120s"];
+            let values = [&values[..], &["--set-string", &cluster_values]].concat();
+            helm(cluster, &[&install[..], &values].concat()).await?;
+            system.apply(TEST_INGRESS_POLICY).await?;
+            *installation = Installation::Installed;
+        }
         Ok(Self { cluster: cluster.clone(), system })
+    }
+
+    /// Uninstalls podmeta, unless this process has uninstalled it. No other test may run.
+    pub(crate) async fn uninstall(cluster: &TestCluster) -> Result<()> {
+        let mut installation = INSTALLATION.lock().await;
+        if *installation != Installation::Absent {
+            *installation = Installation::Unknown;
+            uninstall(cluster).await?;
+            *installation = Installation::Absent;
+        }
+        Ok(())
     }
 
     /// Upgrades to the same chart with other values, and waits until the new pods are ready.
@@ -197,6 +219,11 @@ pub(crate) async fn render_chart(values: &[&str]) -> Result<Vec<Value>> {
     let rendered = run_helm(&[&["template", "podmeta", CHART], values].concat()).await?;
     let objects: Vec<Value> = serde_saphyr::from_multiple(&rendered).context("the chart does not render YAML")?;
     Ok(objects.into_iter().filter(|object| !object.is_null()).collect())
+}
+
+/// Uninstalls the release, if there is one.
+async fn uninstall(cluster: &TestCluster) -> Result<()> {
+    helm(cluster, &["uninstall", "podmeta", "--ignore-not-found", "--wait"]).await.map(drop)
 }
 
 async fn helm(cluster: &TestCluster, arguments: &[&str]) -> Result<String> {
