@@ -3,7 +3,7 @@ FROM rust:1.95-bookworm AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked --bin podmeta-operator --bin podmeta-node-agent --bin podmeta-link
+RUN cargo build --release --locked --package podmeta-operator --package podmeta-node-agent --package podmeta-link
 # The plugin runs on the node, so it is static.
 RUN cargo rustc --release --locked --package podmeta-link --bin podmeta-cni -- -C target-feature=+crt-static
 

@@ -208,7 +208,10 @@ async fn link_values_set_the_command_line_and_the_mounts() -> Result<()> {
         let paths = fields(&container["volumeMounts"], "/mountPath");
         ensure!(paths.contains(&&json!("/etc/cni/test.d")), "{paths:?}");
     }
-    ensure!(fields(&daemon["volumeMounts"], "/mountPath").contains(&&json!("/run/crio")), "{daemon}");
+    let runtime = json!({
+        "name": "runtime", "mountPath": "/run/crio", "readOnly": true, "mountPropagation": "HostToContainer",
+    });
+    ensure!(daemon["volumeMounts"].as_array().is_some_and(|mounts| mounts.contains(&runtime)), "{daemon}");
     let host_paths = fields(&link["volumes"], "/hostPath/path");
     for path in ["/var/lib/cni/bin", "/etc/cni/test.d", "/run/crio"] {
         ensure!(host_paths.contains(&&json!(path)), "{host_paths:?}");
