@@ -119,6 +119,10 @@ fleet: ## Measure the operator with PODS pods and hundreds of agents (root)
 	tests/cluster/install-packages $(CLUSTER)
 	$(CARGO) bench --locked --package podmeta-cluster --bench fleet -- $(PODS)
 
+.PHONY: link-bench
+link-bench: ## Measure the time that the CNI plugin adds to the start of a pod (root)
+	$(CARGO) bench --locked --package podmeta-link --bench plugin
+
 .PHONY: mutations
 mutations: ## Run the recorded mutations and report stale ones; ONLY=TEXT selects by name (about an hour for all)
 	$(CARGO) run --quiet --package podmeta-tests --bin mutations -- $(if $(ONLY),--only "$(ONLY)")
