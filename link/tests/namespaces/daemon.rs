@@ -155,6 +155,7 @@ async fn guards_are_repaired_within_a_second_while_the_runtime_does_not_respond(
         let time = daemon.repair_time(start, |counters| counters.tables_repaired >= tables).await;
         assert!(time < REPAIR_TIME, "{commands}: {time:?}");
         assert_eq!(table(&daemon.node, "podmeta"), complete.2.trim_start(), "{commands}");
+        assert_eq!(daemon.counters.snapshot().tables_repaired, tables, "{commands}: the repair is no change to repair");
     }
     let sorted = |text: &str| {
         let mut lines = text.lines().map(str::to_owned).collect::<Vec<_>>();
