@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::names::{RoleArn, RoleName};
-use crate::role::SessionDuration;
+use crate::role::{Provider, Role, SessionDuration};
 
 fn glob(pattern: &str) -> Glob {
     Glob::try_from(pattern).unwrap()
