@@ -25,8 +25,8 @@ pub struct OperatorState {
     feed: Feed,
     /// The last report of each node's agent. Empty unless this replica is the leader.
     pub(super) reports: HashMap<String, Report>,
-    /// Nodes that do not exist and have pods: deleted nodes, and nodes that pods name without a scheduler.
-    missing_nodes: BTreeSet<String>,
+    /// Deleted nodes whose feed still has pods.
+    deleted_nodes: BTreeSet<String>,
     is_leader: bool,
 }
 
@@ -38,7 +38,7 @@ impl OperatorState {
             index: Index::new(settings),
             feed: Feed::new(epoch),
             reports: HashMap::new(),
-            missing_nodes: BTreeSet::new(),
+            deleted_nodes: BTreeSet::new(),
             is_leader: false,
         }
     }
@@ -51,12 +51,12 @@ impl OperatorState {
             StateUpdate::Namespace(facts) => self.index.set_namespace(&facts.metadata.name.clone(), Some(facts)),
             StateUpdate::NamespaceDeleted(name) => self.index.set_namespace(&name, None),
             StateUpdate::Node(facts) => {
-                self.missing_nodes.remove(&facts.metadata.name);
+                self.deleted_nodes.remove(&facts.metadata.name);
                 self.index.set_node(&facts.metadata.name.clone(), Some(facts));
             }
             StateUpdate::NodeDeleted(name) => {
                 self.index.set_node(&name, None);
-                self.missing_nodes.insert(name);
+                self.deleted_nodes.insert(name);
             }
             StateUpdate::Policy(object) => self.index.set_policy(*object),
             StateUpdate::PolicyDeleted(name) => self.index.remove_policy(&name),
@@ -94,11 +94,9 @@ impl OperatorState {
         let updates = self.index.apply_compiled(batch, compiled);
         let changed_pods = updates.len();
         let nodes = self.feed.apply(updates);
-        let index = &self.index;
-        self.missing_nodes.extend(nodes.iter().filter(|node| !index.has_node(node)).cloned());
-        // The pods of a deleted node can be deleted after it.
+        // The pods of a deleted node can be withdrawn in several batches.
         let (feed, reports) = (&mut self.feed, &mut self.reports);
-        self.missing_nodes.retain(|node| {
+        self.deleted_nodes.retain(|node| {
             let has_pods = feed.has_pods(node);
             if !has_pods {
                 feed.remove_node(node);

@@ -47,8 +47,8 @@ struct CompileJob {
     uid: PodUid,
     pod: Arc<PodFacts>,
     addresses: Vec<IpAddr>,
-    /// `None` if agents do not get the pod. Either its namespace is not known yet, whose labels policies select. Or it is
-    /// a mirror pod with the UID of another pod.
+    /// `None` if agents do not get the pod: its namespace, whose labels policies select, or its node does not exist. Or it
+    /// is a mirror pod with the UID of another pod.
     namespace: Option<Arc<NamespaceInputs>>,
     node: Option<Arc<NodeFacts>>,
 }
@@ -72,8 +72,8 @@ impl Index {
             let Some(pod) = self.pods.get(&uid) else { continue };
             let inputs = || self.namespaces.get(&pod.facts.metadata.namespace)?.compile_inputs().map(Arc::new);
             let namespace = namespaces.entry(&pod.facts.metadata.namespace).or_insert_with(inputs).clone();
-            let namespace = namespace.filter(|_| self.has_own_uid(&uid));
             let node = self.nodes.get(&pod.node).and_then(|node| node.facts.clone());
+            let namespace = namespace.filter(|_| node.is_some() && self.has_own_uid(&uid));
             let (pod, addresses) = (Arc::clone(&pod.facts), pod.addresses.clone());
             jobs.push(CompileJob { uid, pod, addresses, namespace, node });
         }

@@ -62,7 +62,8 @@ impl NamespaceEntry {
     }
 }
 
-/// A node and the pods that are bound to it. Pods can arrive before their node and stay after it is deleted.
+/// A node and the pods that are bound to it. Pods can arrive before their node and stay after it is deleted. Agents get them
+/// while the node exists.
 #[derive(Debug, Default)]
 pub(super) struct NodeEntry {
     pub(super) facts: Option<Arc<NodeFacts>>,

@@ -270,14 +270,23 @@ fn config_map_value_affects_the_pods_of_profiles_that_refer_to_it() {
 }
 
 #[test]
-fn pod_without_known_namespace_or_without_node_is_not_compiled() {
+fn pod_without_known_namespace_or_node_is_not_compiled() {
     let objects = objects(&(pod("shop", "web", "web") + &profile("web", "web", "")));
     let mut index = Index::new(Settings::default());
+    updates(&objects).into_iter().filter(|update| matches!(update, StateUpdate::Profile(_))).for_each(|update| {
+        apply(&mut index, update);
+    });
     let facts = objects.pods[0].facts.clone();
     index.set_pod(Box::new(facts.pod.clone()), Vec::new());
     assert!(compile(&mut index).is_empty());
     index.set_namespace("shop", Some(facts.namespace));
-    assert_eq!(compile(&mut index).len(), 1);
+    assert!(compile(&mut index).is_empty(), "the node does not exist yet");
+    index.set_node("n1", facts.node.clone());
+    assert_eq!(changed(&mut index), std::slice::from_ref(&facts.pod.metadata.uid));
+    assert!(is_served(&index, &facts.pod.metadata.uid), "the pod");
+    index.set_node("n1", None);
+    let withdrawn = PodUpdate { pod: facts.pod.metadata.uid.clone(), node: "n1".into(), compiled: None };
+    assert_eq!(compile(&mut index), [withdrawn], "the node was deleted");
 
     let mut waiting = facts.pod;
     waiting.spec.node_name = None;

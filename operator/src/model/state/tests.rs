@@ -350,20 +350,20 @@ fn user_data_of_another_key_is_rejected() {
 }
 
 #[test]
-fn pods_of_a_deleted_node_are_served_until_they_are_deleted() {
+fn pods_of_a_deleted_node_are_withdrawn() {
     let mut state = new_state();
     apply(&mut state, StateUpdate::Profile(Box::new(profile("web", 1, ""))));
     state.apply(StateUpdate::Leadership(true));
     assert!(report(&mut state, "n1", Report::default()));
-    apply(&mut state, StateUpdate::NodeDeleted("n1".into()));
     let list = state.feed().list("n1");
     assert_eq!(list.items.len(), 1);
-    apply(&mut state, StateUpdate::PodDeleted(uid()));
+    apply(&mut state, StateUpdate::NodeDeleted("n1".into()));
     assert!(
         state.feed().since("n1", &list.resource_version, 1).is_err(),
         "an agent on a new node with the same name must list again"
     );
-    assert!(state.feed().list("n1").items.is_empty() && state.reports.is_empty() && state.missing_nodes.is_empty());
+    assert!(state.feed().list("n1").items.is_empty() && state.reports.is_empty() && state.deleted_nodes.is_empty());
+    assert_eq!(state.index().pods_of_profile(&key("web")).count(), 0);
 }
 
 #[test]

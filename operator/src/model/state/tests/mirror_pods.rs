@@ -116,6 +116,7 @@ fn mirror_pod_withdrawn_in_an_earlier_batch_does_not_delete_the_pod_that_wins() 
 #[test]
 fn mirror_pods_of_one_node_with_the_same_claim_are_not_sent() {
     let mut state = new_state();
+    state.apply(node("n2"));
     apply(&mut state, StateUpdate::PodDeleted(uid()));
     apply(&mut state, mirror("m1", "n1", STATIC_UID));
     apply(&mut state, mirror("m2", "n2", STATIC_UID));
@@ -148,13 +149,11 @@ fn agent_is_not_bound_to_a_node_that_does_not_exist() {
 }
 
 #[test]
-fn feed_of_a_node_that_never_existed_ends_with_its_last_pod() {
+fn pod_on_a_node_that_does_not_exist_is_sent_when_the_node_appears() {
     let mut state = new_state();
-    let version = state.feed().list("ghost").resource_version;
-    apply(&mut state, client_pod("u2", "ghost"));
-    assert_eq!(sent(&state, "ghost").len(), 1);
-    apply(&mut state, StateUpdate::PodDeleted("u2".try_into().unwrap()));
-    // The deletion is forgotten with the node, so an agent there must list again.
-    assert!(state.feed().since("ghost", &version, 8).is_err());
-    assert!(state.missing_nodes.is_empty());
+    apply(&mut state, client_pod("u2", "late"));
+    assert_eq!(sent(&state, "late"), []);
+    assert!(state.index().pod(&"u2".try_into().unwrap()).unwrap().1.is_none(), "it is not compiled");
+    apply(&mut state, node("late"));
+    assert_eq!(sent(&state, "late"), [name("u2", "u2", false)]);
 }
