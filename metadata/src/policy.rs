@@ -17,7 +17,9 @@ use crate::profile::HostNetwork;
 use crate::role::ProviderKind;
 use crate::selector::Selector;
 
-pub use effective::{Claim, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_REQUESTS_PER_SECOND, EffectivePolicy, Maximum};
+pub use effective::{
+    Claim, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_REQUESTS_PER_SECOND, EffectivePolicy, Maximum, is_zone_of,
+};
 pub use glob::Glob;
 
 /// A validated policy. An absent field restricts nothing, unless [`EffectivePolicy`] has a default for it.
@@ -47,7 +49,7 @@ pub struct Policy {
     pub allowed_secrets: Option<Vec<Glob>>,
     /// The accounts that profiles may claim. They may be signed.
     pub allowed_account_ids: Option<BTreeSet<AccountId>>,
-    /// The regions that profiles may claim. They may be signed.
+    /// The regions that profiles may claim, also by a zone. They may be signed.
     pub allowed_regions: Option<BTreeSet<Line>>,
     /// The allowed modes of hostNetwork pods.
     pub allowed_host_network: Option<BTreeSet<HostNetwork>>,

@@ -4,7 +4,7 @@
 use crate::compile::{Settings, UnlistedClaims};
 use crate::facts::Facts;
 use crate::names::AccountId;
-use crate::policy::{Claim, EffectivePolicy};
+use crate::policy::{Claim, EffectivePolicy, is_zone_of};
 use crate::profile::InstanceSpec;
 use crate::role::Role;
 use crate::workload::SignedPlace;
@@ -35,7 +35,7 @@ pub(super) fn signed_place(
     let region = claimed.or_else(|| settings.region.clone()).or_else(|| label("topology.kubernetes.io/region"));
     let claimed = spec.availability_zone.as_ref().map(ToString::to_string).filter(|zone| {
         let region = region.as_deref().unwrap_or_default();
-        zone.starts_with(region) && may_sign(region)
+        is_zone_of(zone, region) && may_sign(region)
     });
     SignedPlace { zone: claimed.or_else(|| label("topology.kubernetes.io/zone")), region }
 }

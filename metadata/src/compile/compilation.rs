@@ -164,7 +164,7 @@ impl Compilation<'_> {
         allowed
     }
 
-    /// Returns the profile's properties of the instance without an account or region that a policy forbids.
+    /// Returns the profile's properties of the instance without an account, region or zone that a policy forbids.
     fn instance_spec(&mut self) -> InstanceSpec {
         let mut spec = self.profile.instance.clone();
         if let Some(account) = &spec.account_id
@@ -180,6 +180,13 @@ impl Compilation<'_> {
             let message = format!("MetadataPolicy {} does not allow the region {region}", policy.name);
             self.report("spec.instance.region", FindingReason::PolicyForbids, message);
             spec.region = None;
+        }
+        if let Some(zone) = &spec.availability_zone
+            && let Claim::Forbidden(policy) = self.rules.zone_claim(zone.as_str())
+        {
+            let message = format!("MetadataPolicy {} does not allow the region of the zone {zone}", policy.name);
+            self.report("spec.instance.availabilityZone", FindingReason::PolicyForbids, message);
+            (spec.availability_zone, spec.availability_zone_id) = (None, None);
         }
         spec
     }

@@ -160,6 +160,15 @@ impl<'p> EffectivePolicy<'p> {
         })
     }
 
+    /// Returns the decision about an availability zone. A list of regions also lists their zones.
+    #[must_use]
+    pub fn zone_claim(&self, zone: &str) -> Claim<'p> {
+        self.claim(|policy| {
+            let listed = policy.allowed_regions.as_ref()?;
+            Some(listed.iter().any(|region| is_zone_of(zone, region.as_str())))
+        })
+    }
+
     /// Combines the decisions of the policies. `decide` returns `None` for a policy without a list.
     fn claim(&self, decide: impl Fn(&Policy) -> Option<bool>) -> Claim<'p> {
         let mut claim = Claim::Unlisted;
@@ -203,4 +212,11 @@ impl<'p> EffectivePolicy<'p> {
     pub fn static_pods(&self) -> StaticPods {
         self.0.iter().filter_map(|policy| policy.static_pods).min().unwrap_or(StaticPods::Deny)
     }
+}
+
+/// Returns true if the name of a zone is that of a region with a suffix, such as `us-east-1b` or `us-west-2-lax-1a`. A digit
+/// after the region's name belongs to the name of another region: `us-east-10a` is not in `us-east-1`.
+#[must_use]
+pub fn is_zone_of(zone: &str, region: &str) -> bool {
+    zone.strip_prefix(region).is_some_and(|suffix| !suffix.starts_with(|c: char| c.is_ascii_digit()))
 }

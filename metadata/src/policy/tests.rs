@@ -109,6 +109,20 @@ fn claim_is_allowed_if_every_list_has_it() {
 }
 
 #[test]
+fn zone_belongs_to_the_region_that_its_name_starts_with() {
+    for (zone, region, belongs) in [
+        ("us-east-1b", "us-east-1", true),
+        ("us-west-2-lax-1a", "us-west-2", true),
+        ("cn-hangzhou-b", "cn-hangzhou", true),
+        ("us-east-10a", "us-east-1", false),
+        ("us-east-1b", "eu-west-1", false),
+        ("us", "us-east-1", false),
+    ] {
+        assert_eq!(is_zone_of(zone, region), belongs, "{zone} in {region}");
+    }
+}
+
+#[test]
 fn strictest_policy_opens_nothing() {
     let strictest = [Policy::strictest("broken".to_owned())];
     let rules = EffectivePolicy::of_namespace(&strictest, &BTreeMap::new());

@@ -110,11 +110,44 @@ fn claim_that_a_policy_does_not_list_is_left_out() {
         assert_eq!(workload.instance.region.as_deref(), Some("eu-west-1"));
         assert_eq!(signed_place(&case), place("eu-west-1", "eu-west-1a"));
         let forbidden = |field: &str| (field.to_owned(), FindingReason::PolicyForbids);
-        assert_eq!(case.findings(), [forbidden("spec.instance.accountId"), forbidden("spec.instance.region")]);
+        let fields = ["spec.instance.accountId", "spec.instance.region", "spec.instance.availabilityZone"];
+        assert_eq!(case.findings(), fields.map(forbidden));
         let findings = case.compile().findings;
         assert_eq!(findings[0].message, "MetadataPolicy p does not allow the account 222222222222");
         assert_eq!(findings[1].message, "MetadataPolicy p does not allow the region us-east-1");
     }
+}
+
+#[test]
+fn zone_of_a_forbidden_region_is_neither_served_nor_signed_without_a_region() {
+    for region_of_node in [Some("eu-west-1"), None] {
+        let mut case = claiming(vec![listing(&[], &["eu-west-1"])]);
+        let labels = &mut case.facts.node.as_mut().unwrap().metadata.labels;
+        labels.insert("topology.k8s.aws/zone-id".to_owned(), "euw1-az2".to_owned());
+        if region_of_node.is_none() {
+            labels.remove("topology.kubernetes.io/region");
+        }
+        let instance = &mut case.profile_mut().instance;
+        instance.region = None;
+        instance.availability_zone_id = Some("use1-az4".try_into().unwrap());
+        let served = case.workload().instance;
+        assert_eq!((served.region.as_deref(), served.zone.as_deref()), (region_of_node, Some("eu-west-1a")));
+        assert_eq!(served.zone_id.as_deref(), Some("euw1-az2"));
+        assert_eq!(signed_place(&case), [region_of_node, Some("eu-west-1a")].map(|text| text.map(str::to_owned)));
+        let finding = ("spec.instance.availabilityZone".to_owned(), FindingReason::PolicyForbids);
+        assert_eq!(case.findings(), [finding]);
+        let message = "MetadataPolicy p does not allow the region of the zone us-east-1b";
+        assert_eq!(case.compile().findings[0].message, message);
+    }
+}
+
+#[test]
+fn zone_of_a_listed_region_is_served_without_a_region() {
+    let mut case = claiming(vec![listing(&[], &["eu-west-1"])]);
+    let instance = &mut case.profile_mut().instance;
+    (instance.region, instance.availability_zone) = (None, Some("eu-west-1c".try_into().unwrap()));
+    assert_eq!(case.workload().instance.zone.as_deref(), Some("eu-west-1c"));
+    assert_eq!(case.findings(), []);
 }
 
 #[test]
