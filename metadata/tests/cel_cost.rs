@@ -175,7 +175,8 @@ fn facts(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, Strin
         node: Some(NodeFacts {
             metadata: NodeMetadata { name: "node-1".into(), labels: labels.clone() },
             spec: NodeSpec { pod_cidrs: Vec::new(), taints: vec![taint; labels.len()] },
-            status: NodeStatus::default(),
+            // The operator keeps at most 16 addresses of a node. The text of these is the longest.
+            status: NodeStatus { addresses: vec!["2001:db8:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap(); 16] },
         }),
     }
 }

@@ -22,6 +22,9 @@ const LAST_APPLIED_ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-config
 const MAX_LABELS_BYTES: usize = 64 * 1024;
 /// Maximum number of annotations of an object that are kept: the first ones in the order of their keys.
 const MAX_ANNOTATIONS: usize = 256;
+/// Maximum number of addresses of a node that are kept: the first ones. Kubernetes has no limit of its own, and each pod of
+/// the node has a copy in its expressions and items.
+const MAX_NODE_ADDRESSES: usize = 16;
 /// The annotation of a mirror pod: the UID of the static pod.
 /// Source: kubelet, `pkg/kubelet/types/pod_update.go` and `pkg/kubelet/config/common.go`.
 pub(crate) const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
@@ -108,6 +111,7 @@ pub fn node(node: &Node, first_seen: Timestamp) -> NodeFacts {
             addresses: addresses
                 .filter(|address| address.type_ == "InternalIP")
                 .filter_map(|address| address.address.parse().ok())
+                .take(MAX_NODE_ADDRESSES)
                 .collect(),
         },
     }

@@ -110,6 +110,19 @@ fn node_facts_have_pod_cidrs_internal_addresses_and_taints() {
 }
 
 #[test]
+fn node_facts_have_the_first_16_internal_addresses() {
+    let addresses = (0..40).map(|number| {
+        let kind = if number % 2 == 0 { "InternalIP" } else { "ExternalIP" };
+        json!({ "type": kind, "address": format!("192.0.2.{number}") })
+    });
+    let addresses = addresses.collect::<Vec<_>>();
+    let object = json!({ "metadata": { "name": "n" }, "status": { "addresses": addresses } });
+    let kept = node(&serde_json::from_value(object).unwrap(), first_seen()).status.addresses;
+    let expected = (0..16).map(|number| format!("192.0.2.{}", 2 * number)).collect::<Vec<_>>();
+    assert_eq!(kept.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn cordoned_node_has_one_unschedulable_taint() {
     let taints_of = |taints: Value| {
         let object = json!({ "metadata": { "name": "n" }, "spec": { "unschedulable": true, "taints": taints } });
