@@ -1,4 +1,4 @@
-//! Secret text: no `Display`, a fixed `Debug`, and wiped from memory on drop.
+//! Secret text: no `Display`, a fixed `Debug`, and wiped from memory on drop. Errors of JSON with secret values.
 
 use std::fmt;
 
@@ -27,6 +27,22 @@ impl SecretString {
 impl fmt::Debug for SecretString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
+    }
+}
+
+/// The position of an error in JSON that can contain a secret. The text of [`serde_json::Error`] quotes values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unexpected JSON at line {line}, column {column}")]
+pub struct JsonErrorPosition {
+    /// The line, from 1.
+    pub line: usize,
+    /// The column, from 1, or 0 before the first byte of a line.
+    pub column: usize,
+}
+
+impl From<&serde_json::Error> for JsonErrorPosition {
+    fn from(error: &serde_json::Error) -> Self {
+        Self { line: error.line(), column: error.column() }
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use podmeta_metadata::secret::JsonErrorPosition;
 use podmeta_metadata::session::{KeyBytes, KeyFileError, Keyring, MAX_CLOCK_STEP, Nonce};
 use zeroize::Zeroizing;
 
@@ -109,7 +110,10 @@ impl KeyFile {
 
     fn store(&self, keys: Keyring) -> Result<Keyring, LoadKeysError> {
         let text = keys.to_json();
-        let text = text.map_err(|error| LoadKeysError::Invalid { path: self.path.clone(), source: error.into() })?;
+        let text = text.map_err(|error| LoadKeysError::Invalid {
+            path: self.path.clone(),
+            source: JsonErrorPosition::from(&error).into(),
+        })?;
         let stored = private_file::replace(&self.path, text.as_bytes());
         stored.map_err(|source| LoadKeysError::Io { path: self.path.clone(), source })?;
         Ok(keys)

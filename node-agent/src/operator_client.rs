@@ -16,6 +16,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use podmeta_agent_api::calls::CallError;
+use podmeta_metadata::secret::JsonErrorPosition;
 use podmeta_metadata::workload::MAX_WORKLOAD_BYTES;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
@@ -105,7 +106,7 @@ pub enum OperatorError {
 impl OperatorError {
     /// Returns the error of a response that is not the expected JSON. It contains no value of it, which may be secret.
     pub(crate) fn invalid_json(error: &serde_json::Error) -> Self {
-        Self::InvalidResponse(format!("unexpected JSON at line {}, column {}", error.line(), error.column()))
+        Self::InvalidResponse(JsonErrorPosition::from(error).to_string())
     }
 }
 

@@ -9,13 +9,14 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Key, KeyBytes, Keyring};
+use crate::secret::JsonErrorPosition;
 
 /// Error of a key file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// It is not JSON of the expected form.
     #[error("it is not a list of keys: {0}")]
-    Form(#[from] serde_json::Error),
+    Form(#[from] JsonErrorPosition),
     /// It has no key.
     #[error("it has no key")]
     Empty,
@@ -51,7 +52,7 @@ impl Keyring {
     /// # Errors
     /// If the text is malformed or has no key.
     pub fn from_json(text: &str) -> Result<Self, KeyFileError> {
-        let stored: Vec<StoredKey> = serde_json::from_str(text)?;
+        let stored: Vec<StoredKey> = serde_json::from_str(text).map_err(|error| JsonErrorPosition::from(&error))?;
         let mut keys = stored.into_iter().map(|key| Key::try_from(key).map(Arc::new));
         let current = keys.next().ok_or(KeyFileError::Empty)??;
         Ok(Self { current, replaced: keys.collect::<Result<_, _>>()? })

@@ -225,3 +225,13 @@ fn debug_output_does_not_contain_keys() {
     let shown = format!("{:?}", ring(7));
     assert!(!shown.contains("07, 07") && !shown.contains("BwcH"), "{shown}");
 }
+
+#[test]
+fn error_of_a_malformed_key_file_does_not_contain_its_values() {
+    for text in [r#"["s3cret"]"#, r#"[{"bytes": ["s3cret"]}]"#, r#"[{"bytes": "", "made": "s3cret"}]"#] {
+        let error = Keyring::from_json(text).err().unwrap();
+        for shown in [error.to_string(), format!("{error:?}")] {
+            assert!(shown.contains("line") && !shown.contains("s3cret"), "{shown}");
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use podmeta_metadata::secret::JsonErrorPosition;
 use podmeta_metadata::signature::Signer;
 use podmeta_service::identity::IdentityKey;
 use zeroize::Zeroizing;
@@ -78,7 +79,11 @@ impl StateDir {
 
 fn read(path: &Path) -> Result<Option<IdentityKey>> {
     match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&Zeroizing::new(bytes)).map(Some).with_context(|| invalid(path)),
+        Ok(bytes) => {
+            let identity = serde_json::from_slice(&Zeroizing::new(bytes));
+            let identity = identity.map_err(|error| JsonErrorPosition::from(&error));
+            identity.map(Some).with_context(|| invalid(path))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
@@ -86,4 +91,21 @@ fn read(path: &Path) -> Result<Option<IdentityKey>> {
 
 fn invalid(path: &Path) -> String {
     format!("invalid key in {}; remove the file to create a new key", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_of_a_malformed_identity_file_does_not_contain_its_values() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("identity.json");
+        for text in [r#""s3cret""#, r#"{"key": ["s3cret"], "certificate": ""}"#, r#"{"certificate": "", "s3cret": 1}"#]
+        {
+            fs::write(&path, text).unwrap();
+            let error = format!("{:?}", read(&path).err().unwrap());
+            assert!(error.contains("unexpected JSON at line 1") && !error.contains("s3cret"), "{error}");
+        }
+    }
 }
