@@ -201,13 +201,13 @@ impl<'p> EffectivePolicy<'p> {
             .then(|| "hostNetwork Node needs a MetadataPolicy that lists it in allowedHostNetwork".to_owned())
     }
 
-    /// Returns the metadata of pods that no profile matches: `Facts` if a policy has it and no policy has `Deny`.
+    /// Returns the treatment of pods that no profile matches: `Facts` if a policy has it and no policy has `Deny`.
     #[must_use]
     pub fn without_profile(&self) -> UnmatchedPods {
         self.0.iter().filter_map(|policy| policy.without_profile).min().unwrap_or(UnmatchedPods::Deny)
     }
 
-    /// Returns the metadata of static pods: `Facts` if a policy has it and no policy has `Deny`.
+    /// Returns the treatment of static pods: `Facts` if a policy has it and no policy has `Deny`.
     #[must_use]
     pub fn static_pods(&self) -> StaticPods {
         self.0.iter().filter_map(|policy| policy.static_pods).min().unwrap_or(StaticPods::Deny)

@@ -193,7 +193,7 @@ async fn run<K, Key>(
 }
 
 /// The objects of one watch. After a relist, objects that are not in the new list are deleted. An object that cannot be
-/// read keeps its last readable state.
+/// read keeps its last readable state, except for a pod: agents must not serve it with old facts, so it is deleted.
 pub(super) struct KnownObjects<Key> {
     kind: WatchedKind,
     /// The known objects, and whether each was in the current list.
@@ -220,9 +220,7 @@ impl<Key: Eq + Hash + Clone> KnownObjects<Key> {
                 self.listed.values_mut().for_each(|listed| *listed = false);
                 Vec::new()
             }
-            Ok(Event::Apply(object) | Event::InitApply(object)) => {
-                self.apply(&object, &convert.key, &convert.set).into_iter().collect()
-            }
+            Ok(Event::Apply(object) | Event::InitApply(object)) => self.apply(&object, convert).into_iter().collect(),
             Ok(Event::Delete(object)) => {
                 let key = (convert.key)(object.meta());
                 if let Some(key) = &key {
@@ -244,13 +242,28 @@ impl<Key: Eq + Hash + Clone> KnownObjects<Key> {
     fn apply<K: Resource>(
         &mut self,
         object: &MaybeObject<K>,
-        key: impl Fn(&ObjectMeta) -> Option<Key>,
-        set: impl Fn(&K) -> Option<StateUpdate>,
+        convert: &Convert<
+            impl Fn(&ObjectMeta) -> Option<Key>,
+            impl Fn(&K) -> Option<StateUpdate>,
+            impl Fn(Key) -> StateUpdate,
+        >,
     ) -> Option<StateUpdate> {
         match object {
             MaybeObject::Readable(object) => {
-                self.listed.extend(key(object.meta()).map(|key| (key, true)));
-                set(object)
+                self.listed.extend((convert.key)(object.meta()).map(|key| (key, true)));
+                (convert.set)(object)
+            }
+            MaybeObject::Unreadable { metadata, error } if self.kind == WatchedKind::Pods => {
+                let ObjectMeta { name, namespace, .. } = &**metadata;
+                tracing::error!(
+                    namespace,
+                    pod = name,
+                    error,
+                    "skipping pod: the object cannot be read; agents do not serve it: correct the field"
+                );
+                let key = (convert.key)(metadata)?;
+                self.listed.remove(&key);
+                Some((convert.deleted)(key))
             }
             MaybeObject::Unreadable { metadata, error } => {
                 let ObjectMeta { name, namespace, .. } = &**metadata;
@@ -263,7 +276,7 @@ impl<Key: Eq + Hash + Clone> KnownObjects<Key> {
                     error,
                     "cannot read an object; keeping its last readable state: correct the field"
                 );
-                if let Some(listed) = key(metadata).and_then(|key| self.listed.get_mut(&key)) {
+                if let Some(listed) = (convert.key)(metadata).and_then(|key| self.listed.get_mut(&key)) {
                     *listed = true;
                 }
                 None

@@ -144,3 +144,36 @@ async fn pod_that_becomes_invalid_is_deleted() {
     let Some(StateUpdate::PodDeleted(uid)) = updates_rx.recv().await else { panic!("the pod is still served") };
     assert_eq!(uid.to_string(), "u1");
 }
+
+#[tokio::test(start_paused = true)]
+async fn pod_that_becomes_unreadable_is_deleted_until_it_is_readable() {
+    let (client, mut server) = FakeApiServer::new();
+    let (updates_tx, mut updates_rx) = mpsc::channel(16);
+    tokio::spawn(pods(client, updates_tx));
+    let pod = |start_time: &str| {
+        let metadata = json!({
+            "namespace": "shop", "name": "web", "uid": "u1", "resourceVersion": "5",
+            "creationTimestamp": "2026-01-05T08:00:00Z",
+        });
+        let spec = json!({"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]});
+        json!({"metadata": metadata, "spec": spec, "status": {"startTime": start_time}})
+    };
+    let (readable, unreadable) = (pod("2026-01-05T08:00:00Z"), pod("9999-12-31T23:59:59Z"));
+    let modified = |pod: &Value| json!({"type": "MODIFIED", "object": pod});
+    let is_served = |update: Option<StateUpdate>| match update {
+        Some(StateUpdate::Pod { facts, .. }) => (facts.metadata.uid.to_string(), true),
+        Some(StateUpdate::PodDeleted(uid)) => (uid.to_string(), false),
+        other => panic!("{other:?}"),
+    };
+    server.expect(Method::GET, "/api/v1/pods").await.respond(&list(std::slice::from_ref(&readable)));
+    assert_eq!(is_served(updates_rx.recv().await), ("u1".to_owned(), true));
+    assert!(matches!(updates_rx.recv().await, Some(StateUpdate::ListComplete(WatchedKind::Pods))));
+    let events = [modified(&unreadable), modified(&readable), expired()];
+    server.expect(Method::GET, "/api/v1/pods").await.respond_events(&events);
+    assert_eq!(is_served(updates_rx.recv().await), ("u1".to_owned(), false));
+    assert_eq!(is_served(updates_rx.recv().await), ("u1".to_owned(), true));
+    // A list has the unreadable pod too.
+    server.expect(Method::GET, "/api/v1/pods").await.respond(&list(&[unreadable]));
+    assert_eq!(is_served(updates_rx.recv().await), ("u1".to_owned(), false));
+    assert!(matches!(updates_rx.recv().await, Some(StateUpdate::ListComplete(WatchedKind::Pods))));
+}
