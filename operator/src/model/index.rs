@@ -43,7 +43,7 @@ pub struct Index {
     namespaces: HashMap<String, NamespaceEntry>,
     nodes: HashMap<String, NodeEntry>,
     /// Sorted by name: a finding names the first of several equally strict policies.
-    policies: Vec<Policy>,
+    policies: Arc<Vec<Policy>>,
     /// The namespaces whose Secrets were not listed yet.
     unread_secrets: BTreeSet<SecretScope>,
     /// The pods on which the status of each profile depends.
@@ -80,7 +80,7 @@ impl Index {
             claims: Claims::new(),
             namespaces: HashMap::new(),
             nodes: HashMap::new(),
-            policies: Vec::new(),
+            policies: Arc::default(),
             unread_secrets: BTreeSet::new(),
             pods_by_profile: HashMap::new(),
             pending_pods: PendingPods::default(),

@@ -4,6 +4,8 @@
 //! pods keep the last valid generation. The leader keeps it in the status, so that all replicas serve the same one, also
 //! after a restart.
 
+use std::sync::Arc;
+
 use kube::api::ObjectMeta;
 use podmeta_crds::field::FieldError;
 use podmeta_crds::metadataprofile::{LastValid, MetadataProfile, MetadataProfileStatus};
@@ -25,8 +27,8 @@ pub struct ProfileObject {
 /// A valid spec, in the core's types and as text.
 #[derive(Clone, Debug)]
 pub struct ValidSpec {
-    /// The parsed spec.
-    pub profile: Profile,
+    /// The parsed spec. Shared with the pods that are compiled.
+    pub profile: Arc<Profile>,
     /// The generation, and the spec as ASCII JSON, in the form that the status holds.
     pub written: LastValid,
 }
@@ -39,7 +41,7 @@ pub struct InvalidSpec {
     /// The last valid generation, if the status holds it.
     pub last_valid: Option<ValidSpec>,
     /// A profile that selects the same pods and denies them, or `None` if the selector is invalid.
-    pub deny_all: Option<Profile>,
+    pub deny_all: Option<Arc<Profile>>,
 }
 
 /// Parses a profile. `object` is the whole object, `metadata` its parsed metadata.
@@ -57,9 +59,9 @@ pub fn read(metadata: &ObjectMeta, object: &Value) -> ProfileObject {
             Ok(profile) => {
                 let spec = object.get("spec").map(to_ascii_json).unwrap_or_default();
                 let written = LastValid { generation: reference.generation, spec };
-                return ProfileObject { reference, spec: Ok(ValidSpec { profile, written }), status };
+                return ProfileObject { reference, spec: Ok(ValidSpec { profile: profile.into(), written }), status };
             }
-            Err(errors) => (errors, profile::deny_all(&read)),
+            Err(errors) => (errors, profile::deny_all(&read).map(Arc::new)),
         },
         Err(error) => (vec![error], None),
     };
@@ -75,7 +77,7 @@ fn last_valid(object: &Value) -> Option<ValidSpec> {
     let spec: Value = serde_json::from_str(&written.spec).ok()?;
     let read = json::deserialize(&json!({"metadata": metadata, "spec": spec})).ok()?;
     let profile = profile::validate(&read).ok()?;
-    Some(ValidSpec { profile, written })
+    Some(ValidSpec { profile: profile.into(), written })
 }
 
 /// Returns the value as JSON that consists of printable ASCII characters only.

@@ -1,5 +1,7 @@
 //! The state of one profile: which generation is in effect for its pods.
 
+use std::sync::Arc;
+
 use podmeta_crds::field::FieldError;
 use podmeta_crds::metadataprofile::{LastValid, MAX_LAST_VALID_BYTES, MetadataProfileStatus};
 use podmeta_metadata::profile::{Profile, ProfileRef};
@@ -15,7 +17,7 @@ pub struct ProfileState {
     /// The newest valid generation.
     pub(super) valid: Option<ValidSpec>,
     /// A profile that serves nothing. It is in effect while there is no valid generation.
-    pub(super) deny_all: Option<Profile>,
+    pub(super) deny_all: Option<Arc<Profile>>,
     pub(super) status: Option<MetadataProfileStatus>,
 }
 
@@ -49,7 +51,7 @@ impl ProfileState {
 
     /// Returns the profile that is in effect.
     #[must_use]
-    pub fn profile(&self) -> Option<&Profile> {
+    pub fn profile(&self) -> Option<&Arc<Profile>> {
         self.valid.as_ref().map(|valid| &valid.profile).or(self.deny_all.as_ref())
     }
 }

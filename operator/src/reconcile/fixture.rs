@@ -62,7 +62,8 @@ pub(crate) fn updates() -> Vec<StateUpdate> {
     for profile in objects.profiles {
         let written = LastValid { generation: profile.object.generation, spec: "{}".into() };
         let reference = profile.object.clone();
-        let object = ProfileObject { reference, spec: Ok(ValidSpec { profile, written }), status: None };
+        let object =
+            ProfileObject { reference, spec: Ok(ValidSpec { profile: profile.into(), written }), status: None };
         updates.push(StateUpdate::Profile(Box::new(object)));
     }
     updates

@@ -76,7 +76,7 @@ fn edit_noisy_profile(generation: i64) -> StateUpdate {
     object.reference.namespace = NOISY.to_owned();
     object.reference.generation = generation;
     let spec = object.spec.as_mut().unwrap();
-    spec.profile.object = object.reference.clone();
+    Arc::make_mut(&mut spec.profile).object = object.reference.clone();
     StateUpdate::Profile(object)
 }
 

@@ -20,7 +20,8 @@ fn profiles() -> impl Iterator<Item = StateUpdate> {
     fixture::updates().into_iter().filter_map(|update| {
         let StateUpdate::Profile(mut object) = update else { return None };
         let key = KeyRef { name: "boot".to_owned(), key: "script".to_owned() };
-        object.spec.as_mut().unwrap().profile.user_data = Some(UserDataSource::ConfigMap(key));
+        let spec = object.spec.as_mut().unwrap();
+        Arc::make_mut(&mut spec.profile).user_data = Some(UserDataSource::ConfigMap(key));
         Some(StateUpdate::Profile(object))
     })
 }

@@ -66,8 +66,8 @@ impl Index {
     /// Sets the facts of a namespace, or removes them with `None`.
     pub fn set_namespace(&mut self, name: &str, facts: Option<NamespaceFacts>) {
         let entry = self.namespaces.entry(name.to_owned()).or_default();
-        if entry.facts != facts {
-            entry.facts = facts;
+        if entry.facts.as_deref() != facts.as_ref() {
+            entry.facts = facts.map(Arc::new);
             self.pending_pods.extend(name, entry.pods.iter().cloned());
             self.changed_profiles.extend(entry.profile_keys(name));
         }
@@ -105,7 +105,7 @@ impl Index {
         let previous = previous.filter(|previous| previous.reference.uid == object.reference.uid);
         let next = ProfileState::next(previous, object);
         let changed = before.as_ref() != next.profile();
-        let affected: Vec<&Profile> = before.iter().chain(next.profile()).filter(|_| changed).collect();
+        let affected: Vec<&Arc<Profile>> = before.iter().chain(next.profile()).filter(|_| changed).collect();
         self.pending_pods.extend(&key.namespace, entry.selected_pods(&self.pods, &affected));
         entry.profiles.insert(key.name, next);
     }
@@ -114,7 +114,7 @@ impl Index {
     pub fn remove_profile(&mut self, key: &ProfileKey) {
         let Some(entry) = self.namespaces.get_mut(&key.namespace) else { return };
         let Some(previous) = entry.profiles.remove(&key.name) else { return };
-        let affected: Vec<&Profile> = previous.profile().into_iter().collect();
+        let affected: Vec<&Arc<Profile>> = previous.profile().into_iter().collect();
         self.pending_pods.extend(&key.namespace, entry.selected_pods(&self.pods, &affected));
         self.changed_profiles.insert(key.clone());
         self.remove_namespace_if_empty(&key.namespace);
@@ -139,21 +139,22 @@ impl Index {
     /// A policy affects the pods and the status of the profiles of the namespaces that it selects now and those that it
     /// selected before.
     fn replace_policy(&mut self, name: &str, new: Option<Policy>) {
-        let position = self.policies.iter().position(|policy| policy.name == name);
-        let old = position.map(|position| self.policies.remove(position));
+        let policies = Arc::make_mut(&mut self.policies);
+        let position = policies.iter().position(|policy| policy.name == name);
+        let old = position.map(|position| policies.remove(position));
         if old != new {
             let is_selected = |facts: &NamespaceFacts| {
                 [&old, &new].into_iter().flatten().any(|policy| policy.namespaces.matches(&facts.metadata.labels))
             };
             for (namespace, entry) in &self.namespaces {
-                if entry.facts.as_ref().is_some_and(is_selected) {
+                if entry.facts.as_deref().is_some_and(is_selected) {
                     self.pending_pods.extend(namespace, entry.pods.iter().cloned());
                     self.changed_profiles.extend(entry.profile_keys(namespace));
                 }
             }
         }
-        self.policies.extend(new);
-        self.policies.sort_by(|one, other| one.name.cmp(&other.name));
+        policies.extend(new);
+        policies.sort_by(|one, other| one.name.cmp(&other.name));
     }
 
     /// Records whether the Secrets of these namespaces were not listed yet. It affects the status of the profiles that
@@ -194,15 +195,16 @@ impl Index {
     /// Sets the values of a ConfigMap's keys. It affects the pods of the profiles that refer to a changed key.
     pub fn set_config_map(&mut self, namespace: &str, name: &str, values: BTreeMap<String, Bytes>) {
         let entry = self.namespaces.entry(namespace.to_owned()).or_default();
-        let old: BTreeMap<KeyRef, Bytes> = entry.config_map_values.extract_if(.., |key, _| key.name == name).collect();
+        let all = Arc::make_mut(&mut entry.config_map_values);
+        let old: BTreeMap<KeyRef, Bytes> = all.extract_if(.., |key, _| key.name == name).collect();
         let new: BTreeMap<KeyRef, Bytes> =
             values.into_iter().map(|(key, value)| (KeyRef { name: name.to_owned(), key }, value)).collect();
-        let refers_to_change = |profile: &&Profile| {
+        let refers_to_change = |profile: &&Arc<Profile>| {
             profile.config_map_key().is_some_and(|key| key.name == name && old.get(key) != new.get(key))
         };
-        let affected: Vec<&Profile> = entry.effective_profiles().into_iter().filter(refers_to_change).collect();
+        let affected: Vec<&Arc<Profile>> = entry.effective_profiles().into_iter().filter(refers_to_change).collect();
         self.pending_pods.extend(namespace, entry.selected_pods(&self.pods, &affected));
-        entry.config_map_values.extend(new);
+        Arc::make_mut(&mut entry.config_map_values).extend(new);
         self.remove_namespace_if_empty(namespace);
     }
 

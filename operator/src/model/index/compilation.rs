@@ -1,4 +1,4 @@
-//! Compiles pods from copies of the index's data, so that the index is not locked. A panic while one pod is compiled
+//! Compiles pods from shared and copied data of the index, so that the index is not locked. A panic while one pod is compiled
 //! denies that pod only.
 
 use std::any::Any;
@@ -27,17 +27,17 @@ const PARALLEL_THRESHOLD: usize = 64;
 const INTERNAL_ERROR: &str = "internal error: the pod could not be compiled; see the operator's log";
 
 /// The function that compiles one pod. Tests replace it.
-pub(super) type CompileFn = fn(&Facts, &[&Profile], &[Policy], &Sources, &Settings) -> Compiled;
+pub(super) type CompileFn = fn(&Facts, &[Arc<Profile>], &[Policy], &Sources, &Settings) -> Compiled;
 
 /// Compiled pods, by the UID of their object. `None`: agents do not get the pod.
 pub type CompiledPods = Vec<(PodUid, Option<CompiledPod>)>;
 
-/// The inputs of pods that are compiled together: copies, which later changes of the index do not affect.
+/// The inputs of pods that are compiled together. Later changes of the index do not affect them.
 #[derive(Debug)]
 pub struct CompileBatch {
     compile_fn: CompileFn,
     settings: Settings,
-    policies: Vec<Policy>,
+    policies: Arc<Vec<Policy>>,
     jobs: Vec<CompileJob>,
 }
 
@@ -56,9 +56,9 @@ struct CompileJob {
 /// The inputs that all pods of a namespace have in common.
 #[derive(Debug)]
 struct NamespaceInputs {
-    facts: NamespaceFacts,
-    profiles: Vec<Profile>,
-    config_map_values: Sources,
+    facts: Arc<NamespaceFacts>,
+    profiles: Vec<Arc<Profile>>,
+    config_map_values: Arc<Sources>,
 }
 
 impl Index {
@@ -77,7 +77,7 @@ impl Index {
             let (pod, addresses) = (Arc::clone(&pod.facts), pod.addresses.clone());
             jobs.push(CompileJob { uid, pod, addresses, namespace, node });
         }
-        let (settings, policies) = (self.settings.clone(), self.policies.clone());
+        let (settings, policies) = (self.settings.clone(), Arc::clone(&self.policies));
         CompileBatch { compile_fn: self.compile_fn, settings, policies, jobs }
     }
 }
@@ -87,7 +87,7 @@ impl NamespaceEntry {
         Some(NamespaceInputs {
             facts: self.facts.clone()?,
             profiles: self.effective_profiles().into_iter().cloned().collect(),
-            config_map_values: self.config_map_values.clone(),
+            config_map_values: Arc::clone(&self.config_map_values),
         })
     }
 }
@@ -126,18 +126,18 @@ impl CompileBatch {
     fn compile_pod(&self, job: &CompileJob) -> Option<CompiledPod> {
         let namespace = job.namespace.as_ref()?;
         let node = job.node.as_deref().cloned();
-        let facts = Facts { pod: (*job.pod).clone(), namespace: namespace.facts.clone(), node };
-        let profiles: Vec<&Profile> = namespace.profiles.iter().collect();
+        let facts = Facts { pod: (*job.pod).clone(), namespace: (*namespace.facts).clone(), node };
+        let profiles = namespace.profiles.as_slice();
         let sources = &namespace.config_map_values;
-        let compile = || (self.compile_fn)(&facts, &profiles, &self.policies, sources, &self.settings);
+        let compile = || (self.compile_fn)(&facts, profiles, &self.policies, sources, &self.settings);
         let Compiled { outcome, findings } =
-            catch_unwind(AssertUnwindSafe(compile)).unwrap_or_else(|panic| deny(&facts, &profiles, panic.as_ref()));
+            catch_unwind(AssertUnwindSafe(compile)).unwrap_or_else(|panic| deny(&facts, profiles, panic.as_ref()));
         Some(CompiledPod { item: WorkloadItem { outcome, addresses: job.addresses.clone() }, findings })
     }
 }
 
 /// Denies a pod whose compilation panicked, with a finding for each profile that matches it.
-fn deny(facts: &Facts, profiles: &[&Profile], panic: &(dyn Any + Send)) -> Compiled {
+fn deny(facts: &Facts, profiles: &[Arc<Profile>], panic: &(dyn Any + Send)) -> Compiled {
     let metadata = &facts.pod.metadata;
     let error = panic.downcast_ref::<String>().map(String::as_str);
     let error = error.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();

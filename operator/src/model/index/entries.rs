@@ -25,14 +25,14 @@ pub(super) struct PodEntry {
 /// A namespace and its objects. Objects can arrive before their namespace and stay after it is deleted.
 #[derive(Debug, Default)]
 pub(super) struct NamespaceEntry {
-    pub(super) facts: Option<NamespaceFacts>,
+    pub(super) facts: Option<Arc<NamespaceFacts>>,
     pub(super) pods: BTreeSet<PodUid>,
     /// Profiles by name.
     pub(super) profiles: BTreeMap<String, ProfileState>,
     /// The Secrets that profiles may use, by name.
     pub(super) secrets: BTreeMap<String, SecretData>,
     /// The values of ConfigMap keys that profiles refer to.
-    pub(super) config_map_values: Sources,
+    pub(super) config_map_values: Arc<Sources>,
 }
 
 impl NamespaceEntry {
@@ -47,7 +47,7 @@ impl NamespaceEntry {
     }
 
     /// Returns the profiles that are in effect.
-    pub(super) fn effective_profiles(&self) -> Vec<&Profile> {
+    pub(super) fn effective_profiles(&self) -> Vec<&Arc<Profile>> {
         self.profiles.values().filter_map(ProfileState::profile).collect()
     }
 
@@ -55,7 +55,7 @@ impl NamespaceEntry {
     pub(super) fn selected_pods(
         &self,
         pods: &HashMap<PodUid, PodEntry>,
-        profiles: &[&Profile],
+        profiles: &[&Arc<Profile>],
     ) -> impl Iterator<Item = PodUid> {
         let is_selected = |pod: &PodEntry| profiles.iter().any(|profile| profile.matches(&pod.facts));
         self.pods.iter().filter(move |uid| pods.get(*uid).is_some_and(is_selected)).cloned()

@@ -73,7 +73,7 @@ fn updates(objects: &LoadedObjects) -> Vec<StateUpdate> {
 
 fn profile_object(profile: &Profile) -> ProfileObject {
     let written = LastValid { generation: profile.object.generation, spec: "{}".into() };
-    let spec = Ok(ValidSpec { profile: profile.clone(), written });
+    let spec = Ok(ValidSpec { profile: profile.clone().into(), written });
     ProfileObject { reference: profile.object.clone(), spec, status: None }
 }
 
@@ -433,4 +433,25 @@ fn batch_that_must_stop_leaves_the_other_pods_pending() {
         assert_eq!(index.has_pending_pods(), left);
     }
     assert!(objects.pods.iter().all(|pod| is_served(&index, &pod.facts.pod.metadata.uid)));
+}
+
+#[test]
+fn batch_shares_its_inputs_with_the_index() {
+    let hops = profile("web", "web", ", metadataOptions: {httpPutResponseHopLimit: 5}");
+    let text = pod("shop", "web", "web") + &hops + &policy("p", "maxHopLimit: 3");
+    let objects = objects(&text);
+    let mut index = Index::new(Settings::default());
+    updates(&objects).into_iter().for_each(|update| apply(&mut index, update));
+    let known = |index: &Index| Arc::strong_count(index.profile(&key("web")).unwrap().profile().unwrap());
+    let before = known(&index);
+    let batch = index.take_batch(usize::MAX);
+    assert_eq!((known(&index), Arc::strong_count(&index.policies)), (before + 1, 2));
+    // An edit does not change the inputs of the batch.
+    index.remove_policy("p");
+    assert_eq!((index.policies.len(), Arc::strong_count(&index.policies)), (0, 1));
+    let (_, compiled) = batch.compile(|| false).remove(0);
+    let hops = compiled.unwrap().item.outcome.workload().unwrap().options.http_put_response_hop_limit;
+    assert_eq!(hops.get(), 3);
+    drop(batch);
+    assert_eq!(known(&index), before);
 }

@@ -48,12 +48,17 @@ fn profile(name: &str, generation: i64, more: &str) -> ProfileObject {
     assert!(problems.is_empty(), "{problems:?}");
     let profile = objects.profiles[0].clone();
     let written = LastValid { generation, spec: "{}".into() };
-    ProfileObject { reference: profile.object.clone(), spec: Ok(ValidSpec { profile, written }), status: None }
+    ProfileObject {
+        reference: profile.object.clone(),
+        spec: Ok(ValidSpec { profile: profile.into(), written }),
+        status: None,
+    }
 }
 
 fn invalid(name: &str, generation: i64) -> ProfileObject {
     let valid = profile(name, generation, "");
-    let deny_all = valid.spec.ok().map(|valid| Profile { dialects: BTreeSet::new(), ..valid.profile });
+    let deny_all =
+        valid.spec.ok().map(|valid| Profile { dialects: BTreeSet::new(), ..(*valid.profile).clone() }.into());
     let errors = vec![FieldError { field: "spec.metadata[0].expression".into(), message: "is not valid CEL".into() }];
     ProfileObject { spec: Err(InvalidSpec { errors, last_valid: None, deny_all }), ..profile(name, generation, "") }
 }
