@@ -133,8 +133,19 @@ fn strictest_policy_opens_nothing() {
     assert!(rules.forbids_host_network(HostNetwork::Pod).is_some());
     assert!(matches!(rules.account_claim(&AccountId::try_from("111111111111").unwrap()), Claim::Forbidden(_)));
     assert!(matches!(rules.region_claim("eu-west-1"), Claim::Forbidden(_)));
-    assert_eq!(rules.without_profile(), UnmatchedPods::Deny);
+    assert!(rules.forbids_secret("keys").is_some());
+    let maxima = [rules.max_requests_per_second(), rules.max_connections()].map(|maximum| maximum.limit.get());
+    assert_eq!(maxima, [1, 1]);
     assert_eq!((rules.max_hop_limit().unwrap().0, rules.requires_tokens().is_some()), (HopLimit::ONE, true));
+
+    let facts = Policy {
+        without_profile: Some(UnmatchedPods::Facts),
+        static_pods: Some(StaticPods::Facts),
+        ..Policy::default()
+    };
+    let with_facts = [facts, Policy::strictest("broken".to_owned())];
+    let rules = EffectivePolicy::of_namespace(&with_facts, &BTreeMap::new());
+    assert_eq!((rules.without_profile(), rules.static_pods()), (UnmatchedPods::Deny, StaticPods::Deny));
 }
 
 #[test]
