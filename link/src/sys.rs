@@ -1,5 +1,5 @@
-//! System calls without a safe wrapper: file descriptors in a message, adoption of a netlink socket, and the interface of
-//! an IPv4 connection. The only unsafe code of the workspace.
+//! System calls without a safe wrapper: file descriptors in a message, adoption of a netlink socket, the interface of an
+//! IPv4 connection, and the size of a send queue. The only unsafe code of the workspace.
 #![allow(unsafe_code)]
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -98,6 +98,19 @@ pub(crate) fn arrival_interface_v4(stream: &TcpStream) -> io::Result<u32> {
         return Err(io::Error::other("the kernel did not report the interface of the connection"));
     }
     u32::try_from(packet.info.ipi_ifindex).map_err(io::Error::other)
+}
+
+/// Returns the number of bytes in the send queue of a stream socket: those that the peer's kernel has not acknowledged
+/// (`SIOCOUTQ`).
+///
+/// # Errors
+/// If the kernel does not report it.
+pub fn send_queue_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ, which has the number of TIOCOUTQ, writes one int to the pointer, which is valid for it.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    nix::errno::Errno::result(result)?;
+    usize::try_from(bytes).map_err(io::Error::other)
 }
 
 /// Socket option with the control messages of a TCP connection. Source: linux/in.h.

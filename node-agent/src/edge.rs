@@ -42,7 +42,7 @@ use unknown_pods::UnknownPods;
 use connection::EdgeConnection;
 pub use connection::{Arrival, EdgeServer, SocketPair};
 pub use hop_limit::SetHopLimit;
-pub use metered::ResetOnClose;
+pub use metered::SendBuffer;
 pub use pod::EdgePod;
 pub use podmeta_metadata::compile::PodView;
 

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::edge::hop_limit::{HopLimitedStream, ResponseHopLimit, SetHopLimit};
 use crate::edge::idle_timeout::IdleTimeout;
 use crate::edge::limit::LimitExceeded;
-use crate::edge::metered::{MeteredStream, ResetOnClose};
+use crate::edge::metered::{MeteredStream, SendBuffer};
 use crate::edge::{Edge, EdgePod, handle};
 
 /// Origin of a connection. The pod is identified by the link or listener alone, never by a header.
@@ -76,7 +76,7 @@ impl EdgeServer {
     /// Serves a connection until it ends. Closes it at once if the pod has too many connections.
     pub async fn serve<I>(self, io: I, arrival: Arrival)
     where
-        I: AsyncRead + AsyncWrite + SetHopLimit + ResetOnClose + Send + Unpin + 'static,
+        I: AsyncRead + AsyncWrite + SetHopLimit + SendBuffer + Send + Unpin + 'static,
     {
         // The connection of an unknown pod is served too, because its requests get 503.
         let pod = self.edge.pod(&arrival.pod);

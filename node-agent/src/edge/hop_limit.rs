@@ -12,7 +12,7 @@ use podmeta_metadata::request::Family;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::edge::metered::ResetOnClose;
+use crate::edge::metered::SendBuffer;
 
 /// A stream whose packets can be limited to a number of hops.
 pub trait SetHopLimit {
@@ -76,7 +76,11 @@ impl<I: SetHopLimit> HopLimitedStream<I> {
     }
 }
 
-impl<I: ResetOnClose> ResetOnClose for HopLimitedStream<I> {
+impl<I: SendBuffer> SendBuffer for HopLimitedStream<I> {
+    fn buffered_bytes(&self) -> usize {
+        self.io.buffered_bytes()
+    }
+
     fn reset_on_close(&self) {
         self.io.reset_on_close();
     }

@@ -26,7 +26,7 @@ pub(super) enum BufferState {
     Idle,
     /// The client has sent bytes: hyper holds a read buffer of 8 KiB and a write buffer of 8 KiB.
     Receiving,
-    /// The client got more than 4 KiB since it last sent bytes. The kernel's send buffer may hold all of them.
+    /// The kernel's send buffer may hold more than 4 KiB that the client has not received.
     Sent,
     /// The client does not read its response: both socket buffers may be full too.
     Unread,

@@ -12,37 +12,63 @@ use crate::edge::memory::{BufferState, ConnectionCharge};
 /// Responses up to this size are sent from one buffer, which is faster than a vectored write.
 const MAX_COPIED_BYTES: usize = 1024;
 
-/// Bytes of responses that are charged as [`BufferState::Sent`] if more were sent since the last read.
+/// Bytes in the send buffer of the kernel that are charged as [`BufferState::Sent`] if there are more.
 const MAX_UNCHARGED_BYTES: usize = 4096;
 
-/// A stream that can drop bytes that the client has not received.
-pub trait ResetOnClose {
+/// Written bytes after which the size of the send buffer is read again, when the client sends bytes. Each time costs a
+/// system call.
+const MAX_UNCHECKED_BYTES: usize = MAX_UNCHARGED_BYTES / 2;
+
+/// A stream whose written bytes stay in a buffer of the kernel until the client receives them.
+pub trait SendBuffer {
+    /// Returns the number of bytes in the buffer, or `usize::MAX` if it is unknown.
+    fn buffered_bytes(&self) -> usize;
+
     /// Closes with a reset, which drops all unsent bytes. Without it the kernel keeps them for a client that does not read.
     fn reset_on_close(&self);
 }
 
-impl ResetOnClose for TcpStream {
+/// Returns the number of bytes that the kernel holds for the peer of a socket.
+#[cfg(target_os = "linux")]
+fn buffered_bytes(socket: &impl std::os::fd::AsFd) -> usize {
+    podmeta_link::sys::send_queue_bytes(socket.as_fd()).unwrap_or(usize::MAX)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn buffered_bytes<S>(_: &S) -> usize {
+    usize::MAX
+}
+
+impl SendBuffer for TcpStream {
+    fn buffered_bytes(&self) -> usize {
+        buffered_bytes(self)
+    }
+
     fn reset_on_close(&self) {
         // It fails only if the connection has already ended.
         drop(socket2::SockRef::from(self).set_linger(Some(std::time::Duration::ZERO)));
     }
 }
 
-/// Does nothing, because the kernel frees the unread bytes of a closed Unix socket with its other end.
 #[cfg(unix)]
-impl ResetOnClose for tokio::net::UnixStream {
+impl SendBuffer for tokio::net::UnixStream {
+    fn buffered_bytes(&self) -> usize {
+        buffered_bytes(self)
+    }
+
+    /// Does nothing, because the kernel frees the unread bytes of a closed Unix socket with its other end.
     fn reset_on_close(&self) {}
 }
 
 /// A stream that is charged for its buffers. It fails if the connection is evicted.
-pub(super) struct MeteredStream<I: ResetOnClose> {
+pub(super) struct MeteredStream<I: SendBuffer> {
     io: I,
     charge: ConnectionCharge,
-    /// The bytes that were written since the last read. The client may not have read them.
+    /// Upper bound of the bytes in the send buffer: those of its last check, and those written since then.
     sent: usize,
 }
 
-impl<I: ResetOnClose> MeteredStream<I> {
+impl<I: SendBuffer> MeteredStream<I> {
     pub(super) fn new(io: I, charge: ConnectionCharge) -> Self {
         Self { io, charge, sent: 0 }
     }
@@ -66,13 +92,17 @@ impl<I: ResetOnClose> MeteredStream<I> {
         self.charge.poll_or_evicted(cx, written)
     }
 
-    /// Charges the state after bytes of the client were read: it has probably read the last response.
+    /// Charges the state after bytes of the client were read. A client can send bytes without receiving its responses, so
+    /// only the size of the send buffer lowers the charge.
     fn charge_read(&mut self) -> io::Result<()> {
         if self.charge.state() == BufferState::Unread {
             return Ok(());
         }
-        self.sent = 0;
-        self.charge_state(BufferState::Receiving)
+        if self.sent > MAX_UNCHECKED_BYTES {
+            self.sent = self.io.buffered_bytes();
+        }
+        let sent = self.sent > MAX_UNCHARGED_BYTES;
+        self.charge_state(if sent { BufferState::Sent } else { BufferState::Receiving })
     }
 
     fn charge_state(&mut self, state: BufferState) -> io::Result<()> {
@@ -80,7 +110,7 @@ impl<I: ResetOnClose> MeteredStream<I> {
     }
 }
 
-impl<I: ResetOnClose> Drop for MeteredStream<I> {
+impl<I: SendBuffer> Drop for MeteredStream<I> {
     fn drop(&mut self) {
         let is_reset = match self.charge.state() {
             BufferState::Idle | BufferState::Receiving => false,
@@ -94,7 +124,7 @@ impl<I: ResetOnClose> Drop for MeteredStream<I> {
     }
 }
 
-impl<I: AsyncRead + ResetOnClose + Unpin> AsyncRead for MeteredStream<I> {
+impl<I: AsyncRead + SendBuffer + Unpin> AsyncRead for MeteredStream<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
@@ -105,7 +135,7 @@ impl<I: AsyncRead + ResetOnClose + Unpin> AsyncRead for MeteredStream<I> {
     }
 }
 
-impl<I: AsyncWrite + ResetOnClose + Unpin> AsyncWrite for MeteredStream<I> {
+impl<I: AsyncWrite + SendBuffer + Unpin> AsyncWrite for MeteredStream<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
         self.charge_write(cx, written)
@@ -152,11 +182,14 @@ fn copy<'c>(bufs: &[io::IoSlice<'_>], copied: &'c mut [u8; MAX_COPIED_BYTES]) ->
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
     use crate::edge::limit::{ConnectionLimiter, PodKey};
     use crate::edge::memory::MemoryBudget;
+
+    /// Size of the client's receive buffer. The kernel holds the rest of a longer response for the server.
+    const RECEIVE_BUFFER_BYTES: u32 = 4096;
 
     async fn pair() -> (MeteredStream<TcpStream>, TcpStream) {
         pair_of(&MemoryBudget::default(), ConnectionLimiter::default().key()).await
@@ -165,7 +198,9 @@ mod tests {
     /// Connects to a server that charges `budget` for `pod`.
     async fn pair_of(budget: &MemoryBudget, pod: PodKey) -> (MeteredStream<TcpStream>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let client = TcpSocket::new_v4().unwrap();
+        client.set_recv_buffer_size(RECEIVE_BUFFER_BYTES).unwrap();
+        let client = client.connect(listener.local_addr().unwrap());
         let (client, server) = tokio::join!(client, listener.accept());
         (MeteredStream::new(server.unwrap().0, budget.open(pod)), client.unwrap())
     }
@@ -199,7 +234,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connection_is_charged_for_a_sent_response_until_its_client_sends_more() {
+    async fn connection_is_charged_for_a_sent_response_until_its_client_has_received_it() {
         for (length, writes) in [(16 * 1024, 1), (1024, 5)] {
             let (mut server, mut client) = pair().await;
             client.write_all(b"GET").await.unwrap();
@@ -211,11 +246,30 @@ mod tests {
             assert_eq!(server.charge.state(), BufferState::Sent, "{writes} writes of {length} bytes");
             server.write_all(b"7").await.unwrap();
             assert_eq!(server.charge.state(), BufferState::Sent, "a short write does not end it");
+            client.read_exact(&mut vec![0; length * writes + 1]).await.unwrap();
             client.write_all(b"G").await.unwrap();
             server.read_exact(&mut [0; 1]).await.unwrap();
             assert_eq!(server.charge.state(), BufferState::Receiving);
             server.write_all(b"7").await.unwrap();
             assert_eq!(server.charge.state(), BufferState::Receiving, "a short response");
+        }
+    }
+
+    /// Bytes of a client that does not receive its responses do not lower the charge.
+    #[tokio::test]
+    async fn connection_stays_charged_while_its_client_sends_bytes_and_receives_nothing() {
+        for (length, responses) in [(64 * 1024, 1), (1024, 64)] {
+            let (mut server, mut client) = pair().await;
+            for _ in 0..responses {
+                client.write_all(b"G").await.unwrap();
+                server.read_exact(&mut [0; 1]).await.unwrap();
+                server.write_all(&vec![7; length]).await.unwrap();
+            }
+            for _ in 0..3 {
+                client.write_all(b"G").await.unwrap();
+                server.read_exact(&mut [0; 1]).await.unwrap();
+                assert_eq!(server.charge.state(), BufferState::Sent, "{responses} responses of {length} bytes");
+            }
         }
     }
 

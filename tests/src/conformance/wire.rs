@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use podmeta_metadata::request::Family;
-use podmeta_node_agent::edge::{ResetOnClose, SetHopLimit};
+use podmeta_node_agent::edge::{SendBuffer, SetHopLimit};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use tokio::time::timeout;
 
@@ -168,7 +168,11 @@ impl SetHopLimit for EdgeEnd {
     }
 }
 
-impl ResetOnClose for EdgeEnd {
+impl SendBuffer for EdgeEnd {
+    fn buffered_bytes(&self) -> usize {
+        0
+    }
+
     fn reset_on_close(&self) {}
 }
 
