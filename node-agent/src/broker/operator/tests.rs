@@ -1,4 +1,5 @@
 mod isolation;
+mod latency;
 
 use podmeta_metadata::credentials::Credentials;
 use podmeta_metadata::role::Provider;

@@ -79,7 +79,7 @@ impl GatedOperator {
     }
 }
 
-fn credentials_response() -> TestResponse {
+pub(super) fn credentials_response() -> TestResponse {
     let credentials = Credentials {
         access_key_id: "AKIA".into(),
         secret_access_key: SecretString::new("s".into()),
@@ -90,7 +90,7 @@ fn credentials_response() -> TestResponse {
     (StatusCode::OK, serde_json::to_string(&CredentialsResponse::Given(credentials)).unwrap())
 }
 
-const SIGNED: (StatusCode, &str) = (StatusCode::OK, r#"{"document":"d","signature":"s","pkcs7":"p"}"#);
+pub(super) const SIGNED: (StatusCode, &str) = (StatusCode::OK, r#"{"document":"d","signature":"s","pkcs7":"p"}"#);
 const USER_DATA: (StatusCode, &str) = (StatusCode::OK, r#"{"data":"eA=="}"#);
 const MISSING: (StatusCode, &str) = (StatusCode::NOT_FOUND, r#"{"message":"no Secret shop/boot"}"#);
 const UNAVAILABLE: (StatusCode, &str) = (StatusCode::SERVICE_UNAVAILABLE, r#"{"message":"behind"}"#);
