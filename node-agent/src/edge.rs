@@ -4,6 +4,8 @@
 mod access;
 mod access_log;
 mod connection;
+mod fair_listener;
+mod fair_share;
 mod hop_limit;
 mod idle_timeout;
 mod limit;
@@ -34,17 +36,17 @@ use podmeta_metadata::request::Request;
 use podmeta_metadata::response::{HttpResponse, ReasonPhrase};
 use podmeta_metadata::session::Keyring;
 use podmeta_service::log_throttle::LogThrottle;
-
 use tokio::sync::watch;
 use tokio::time::timeout;
-use unknown_pods::UnknownPods;
 
 use connection::EdgeConnection;
 pub use connection::{Arrival, EdgeServer, SocketPair};
+pub use fair_listener::FairListener;
 pub use hop_limit::SetHopLimit;
 pub use metered::SendBuffer;
 pub use pod::EdgePod;
 pub use podmeta_metadata::compile::PodView;
+use unknown_pods::UnknownPods;
 
 use crate::broker::Broker;
 use metrics::EdgeMetrics;
@@ -65,6 +67,10 @@ pub struct Edge {
     published: watch::Sender<()>,
     /// Limits the memory of all connections.
     memory: memory::MemoryBudget,
+    /// Pods that are over their share of the worker thread.
+    background: fair_share::BackgroundQueue,
+    /// Share of the worker thread of all unknown pods together.
+    unknown_pod_share: Arc<fair_share::ThreadShare>,
     /// Limits the log lines of rejections of all unknown pods together.
     unknown_pod_rejection_log: Mutex<LogThrottle>,
     clock: Clock,
@@ -82,6 +88,8 @@ impl Edge {
             unknown_pods: UnknownPods::default(),
             published: watch::Sender::default(),
             memory: memory::MemoryBudget::default(),
+            background: fair_share::BackgroundQueue::default(),
+            unknown_pod_share: Arc::default(),
             unknown_pod_rejection_log: Mutex::default(),
             clock,
             metrics: EdgeMetrics::default(),
@@ -152,6 +160,11 @@ impl Edge {
             }
         };
         timeout(UNKNOWN_POD_WAIT, published).await.ok().flatten()
+    }
+
+    /// Returns the share of the worker thread of a pod. `pod` is `None` for all unknown pods together.
+    fn share(&self, pod: Option<&EdgePod>) -> Arc<fair_share::ThreadShare> {
+        Arc::clone(pod.map_or(&self.unknown_pod_share, |pod| &pod.share))
     }
 }
 

@@ -117,6 +117,7 @@ impl PodListeners {
         stop: CancellationToken,
     ) -> io::Result<JoinHandle<()>> {
         let server = self.server.clone();
+        let listener = server.listen(listener, pod.clone());
         self.acceptor.spawn(listener, None, stop, move |connection| {
             let arrival = arrival(&connection, &pod, dialect, &socket_tables);
             server.clone().serve(connection.stream, arrival)

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
@@ -19,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::edge::fair_listener::FairListener;
 use crate::edge::hop_limit::{HopLimitedStream, ResponseHopLimit, SetHopLimit};
 use crate::edge::idle_timeout::IdleTimeout;
 use crate::edge::limit::LimitExceeded;
@@ -73,6 +75,12 @@ impl EdgeServer {
         Self { edge, stop }
     }
 
+    /// Returns the listener of a pod. It accepts connections within the pod's share of the worker thread.
+    #[must_use]
+    pub fn listen<L>(&self, listener: L, pod: PodUid) -> FairListener<L> {
+        FairListener::new(listener, pod, Arc::clone(&self.edge))
+    }
+
     /// Serves a connection until it ends. Closes it at once if the pod has too many connections.
     pub async fn serve<I>(self, io: I, arrival: Arrival)
     where
@@ -102,6 +110,7 @@ impl EdgeServer {
         let _open = self.edge.metrics().open_connection();
         let charge = self.edge.memory.open(connections.key());
         let eviction = Arc::clone(charge.eviction());
+        let share = self.edge.share(pod.as_deref());
         drop(pod);
         let hop_limit = Arc::new(ResponseHopLimit::default());
         let io = HopLimitedStream::new(io, arrival.family, Arc::clone(&hop_limit));
@@ -112,15 +121,18 @@ impl EdgeServer {
             let (head, _body) = request.into_parts();
             Ok::<_, Infallible>(handle(edge, connection, &head).await)
         });
-        let connection = builder().serve_connection(io, service);
-        let mut connection = std::pin::pin!(connection);
-        let result = tokio::select! {
-            result = connection.as_mut() => result,
-            () = self.stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let mut connection = pin!(builder().serve_connection(io, service));
+        let served = pin!(async {
+            tokio::select! {
+                result = connection.as_mut() => result,
+                () = self.stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
             }
-        };
+        });
+        // The memory of an evicted connection is needed at once.
+        let result = self.edge.background.run(&share, || eviction.is_evicted(), served).await;
         if eviction.is_evicted() {
             let (edge, EdgeConnection { arrival, .. }) = &shared;
             record_eviction(edge, arrival);

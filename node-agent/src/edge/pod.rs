@@ -16,6 +16,7 @@ use podmeta_service::log_throttle::LogThrottle;
 use tokio::sync::OnceCell;
 
 use crate::edge::access_log::AccessLog;
+use crate::edge::fair_share::ThreadShare;
 use crate::edge::limit::{ConnectionLimiter, RateLimiter};
 
 /// A published pod.
@@ -25,6 +26,8 @@ pub struct EdgePod {
     trees: BTreeMap<Dialect, DialectTree>,
     pub(super) rate_limiter: Arc<RateLimiter>,
     pub(super) connections: ConnectionLimiter,
+    /// Share of the worker thread.
+    pub(super) share: Arc<ThreadShare>,
     /// Limits the log lines of rejections and failures.
     pub(super) rejection_log: Arc<Mutex<LogThrottle>>,
     pub(super) access_log: Arc<AccessLog>,
@@ -57,6 +60,7 @@ impl EdgePod {
             trees,
             rate_limiter: Arc::default(),
             connections: ConnectionLimiter::default(),
+            share: Arc::default(),
             rejection_log: Arc::default(),
             access_log: Arc::default(),
             last_tokenless: Arc::default(),
@@ -78,6 +82,7 @@ impl EdgePod {
         Self {
             rate_limiter: Arc::clone(&self.rate_limiter),
             connections: self.connections.clone(),
+            share: Arc::clone(&self.share),
             rejection_log: Arc::clone(&self.rejection_log),
             access_log: Arc::clone(&self.access_log),
             last_tokenless: Arc::clone(&self.last_tokenless),
