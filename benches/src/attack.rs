@@ -15,8 +15,9 @@ use crate::RunOptions;
 use crate::load::load;
 use crate::manifests::{PodLimits, WorkDir};
 use crate::process::ServerProcess;
-use crate::requests::{RequestKind, token, user_data_request};
+use crate::requests::{RequestKind, record, record_user_data, token, user_data_request};
 use crate::statistics::Spread;
+use crate::throughput::AGENT_ARRANGEMENT;
 
 const PODS: usize = 41;
 const CONNECTIONS_PER_POD: usize = 250;
@@ -68,9 +69,9 @@ pub(crate) fn all(options: &RunOptions, work_dir: &WorkDir) -> Result<()> {
     raise_file_limit()?;
     println!("\n## Attacks, latency of another pod\n");
     println!(
-        "| attack | p99 µs before | p99 µs during the attack | ratio | resident KiB before | during | TCP buffers KiB | CPU, cores |"
+        "| attack | server | p99 µs before | p99 µs during the attack | ratio | resident KiB before | during | TCP buffers KiB | CPU, cores |"
     );
-    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     for (attack, name) in [
         (Attack::SlowHeads, "10,000 connections, one byte per second on each"),
         (Attack::NewConnections, "64 clients, tokens on new connections"),
@@ -79,28 +80,53 @@ pub(crate) fn all(options: &RunOptions, work_dir: &WorkDir) -> Result<()> {
         (Attack::PartialHeads(Attackers::OnePod), "partial heads of 8 KiB, 1 pod × 1,024 connections"),
         (Attack::PartialHeads(Attackers::ManyPods), "partial heads of 8 KiB, 40 pods × 250 connections"),
     ] {
-        let rounds = (0..options.rounds).map(|_| round(attack, options, work_dir)).collect::<Result<Vec<_>>>()?;
-        let median = |of: fn(&AttackRound) -> f64| Spread::of(rounds.iter().map(of)).median;
-        let (p99_before, p99_during) = (median(|round| round.p99_before), median(|round| round.p99_during));
-        println!(
-            "| {name} | {p99_before:.0} | {p99_during:.0} | {:.2} | {:.0} | {:.0} | {:.0} | {:.2} |",
-            p99_during / p99_before,
-            median(|round| round.resident_before),
-            median(|round| round.resident_during),
-            median(|round| round.tcp_buffers),
-            median(|round| round.cores),
-        );
+        let (mut of_baseline, mut of_agent) = (Vec::new(), Vec::new());
+        for _ in 0..options.rounds {
+            let agent = agent(attack, options, work_dir)?;
+            of_baseline.push(round(attack, options, &baseline(attack, &agent)?)?);
+            of_agent.push(round(attack, options, &agent)?);
+        }
+        row(name, "baseline", &of_baseline, &of_baseline);
+        row(name, "**agent**", &of_agent, &of_baseline);
     }
     Ok(())
 }
 
+/// Prints the medians of the rounds. The ratio is that of the latencies during the attack.
+fn row(attack: &str, server: &str, rounds: &[AttackRound], baseline: &[AttackRound]) {
+    let median = |rounds: &[AttackRound], of: fn(&AttackRound) -> f64| Spread::of(rounds.iter().map(of)).median;
+    let p99_during = |rounds| median(rounds, |round| round.p99_during);
+    println!(
+        "| {attack} | {server} | {:.0} | {:.0} | {:.2} | {:.0} | {:.0} | {:.0} | {:.2} |",
+        median(rounds, |round| round.p99_before),
+        p99_during(rounds),
+        p99_during(rounds) / p99_during(baseline),
+        median(rounds, |round| round.resident_before),
+        median(rounds, |round| round.resident_during),
+        median(rounds, |round| round.tcp_buffers),
+        median(rounds, |round| round.cores),
+    );
+}
+
+/// Starts an agent with the pods of an attack.
+fn agent(attack: Attack, options: &RunOptions, work_dir: &WorkDir) -> Result<ServerProcess> {
+    ServerProcess::agent(&work_dir.pods(PODS, attack.limits())?, &["--log", &options.log])
+}
+
+/// Starts a baseline with the agent's responses. All pods have its only address.
+fn baseline(attack: Attack, agent: &ServerProcess) -> Result<ServerProcess> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (token, mut responses) = runtime.block_on(record(agent.address()?))?;
+    if let PodLimits::PolicyDefault = attack.limits() {
+        responses.push(runtime.block_on(record_user_data(agent.address()?, &token))?);
+    }
+    let mut baseline = ServerProcess::baseline(&responses, AGENT_ARRANGEMENT)?;
+    baseline.addresses = vec![baseline.address()?; PODS];
+    Ok(baseline)
+}
+
 #[allow(clippy::cast_precision_loss, reason = "KiB are far below 2^52")]
-fn round(attack: Attack, options: &RunOptions, work_dir: &WorkDir) -> Result<AttackRound> {
-    let limits = match attack {
-        Attack::SlowHeads | Attack::NewConnections => PodLimits::Default,
-        Attack::UnreadResponses(_) | Attack::PartialHeads(_) => PodLimits::PolicyDefault,
-    };
-    let server = ServerProcess::agent(&work_dir.pods(PODS, limits)?, &["--log", &options.log])?;
+fn round(attack: Attack, options: &RunOptions, server: &ServerProcess) -> Result<AttackRound> {
     let (measured_pod, attacking_pods) = server.addresses.split_last().context("too few pods")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let pattern = RequestKind::Leaf.pattern(&runtime.block_on(token(*measured_pod))?);
@@ -131,6 +157,13 @@ fn round(attack: Attack, options: &RunOptions, work_dir: &WorkDir) -> Result<Att
 }
 
 impl Attack {
+    fn limits(self) -> PodLimits {
+        match self {
+            Self::SlowHeads | Self::NewConnections => PodLimits::Default,
+            Self::UnreadResponses(_) | Self::PartialHeads(_) => PodLimits::PolicyDefault,
+        }
+    }
+
     fn run(self, pods: &[SocketAddr], time: Duration, over: &AtomicBool) -> Result<()> {
         match self {
             Self::SlowHeads => slow_heads(pods, over),

@@ -19,6 +19,9 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 
+/// Size of the send buffer and of the receive buffer of a connection. Both servers have the same.
+const SOCKET_BUFFER_BYTES: usize = 16 * 1024;
+
 /// Distribution of connections over threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ThreadArrangement {
@@ -95,6 +98,8 @@ fn listener(address: SocketAddr) -> Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?; // as the agent does
+    socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
     socket.bind(&address.into())?;
     socket.listen(1024)?;
     socket.set_nonblocking(true)?;

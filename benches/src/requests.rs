@@ -10,6 +10,7 @@ use crate::load::{ClientConnection, RequestPattern};
 const TOKEN_PATH: &str = "/latest/api/token";
 const LEAF: &str = "/latest/meta-data/instance-id";
 const LISTING: &str = "/latest/meta-data/";
+const USER_DATA: &str = "/latest/user-data";
 const CREDENTIALS: &str = "/latest/meta-data/iam/security-credentials/web-role";
 
 /// A kind of request.
@@ -57,7 +58,7 @@ impl RequestKind {
 /// Returns a request for the user data.
 #[must_use]
 pub(crate) fn user_data_request(token: &str) -> Vec<u8> {
-    get("/latest/user-data", token)
+    get(USER_DATA, token)
 }
 
 fn get(path: &str, token: &str) -> Vec<u8> {
@@ -96,6 +97,14 @@ pub(crate) async fn record(agent: SocketAddr) -> Result<(String, Vec<RecordedRes
         responses.push(send(agent, path, &get(path, &token)).await?);
     }
     Ok((token, responses))
+}
+
+/// Sends a request for the user data to the agent. Returns the response.
+///
+/// # Errors
+/// If the status is not 200.
+pub(crate) async fn record_user_data(agent: SocketAddr, token: &str) -> Result<RecordedResponse> {
+    send(agent, USER_DATA, &user_data_request(token)).await
 }
 
 async fn send(server: SocketAddr, path: &str, request: &[u8]) -> Result<RecordedResponse> {
