@@ -54,6 +54,9 @@ use metrics::EdgeMetrics;
 /// Longest wait of a request for the workload of its pod. SDKs give up after one second.
 const UNKNOWN_POD_WAIT: Duration = Duration::from_millis(800);
 
+/// Maximum number of open connections with which all pods are served in order.
+const FEW_CONNECTIONS: i64 = 128;
+
 /// Returns the current time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
@@ -160,6 +163,12 @@ impl Edge {
             }
         };
         timeout(UNKNOWN_POD_WAIT, published).await.ok().flatten()
+    }
+
+    /// Returns true if so few connections are open that they do not delay each other by much. Then no pod is served in the
+    /// background, because turns cost processor time.
+    fn has_few_connections(&self) -> bool {
+        self.metrics.open_connections() <= FEW_CONNECTIONS
     }
 
     /// Returns the share of the worker thread of a pod. `pod` is `None` for all unknown pods together.

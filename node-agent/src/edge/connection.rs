@@ -132,7 +132,8 @@ impl EdgeServer {
             }
         });
         // The memory of an evicted connection is needed at once.
-        let result = self.edge.background.run(&share, || eviction.is_evicted(), served).await;
+        let is_urgent = || eviction.is_evicted() || self.edge.has_few_connections();
+        let result = self.edge.background.run(&share, is_urgent, served).await;
         if eviction.is_evicted() {
             let (edge, EdgeConnection { arrival, .. }) = &shared;
             record_eviction(edge, arrival);

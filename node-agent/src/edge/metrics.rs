@@ -126,6 +126,10 @@ impl EdgeMetrics {
         OpenConnection(self.connections.clone())
     }
 
+    pub(super) fn open_connections(&self) -> i64 {
+        self.connections.get()
+    }
+
     pub(super) fn count_rejected_connection(&self) {
         self.connections_refused.inc();
     }

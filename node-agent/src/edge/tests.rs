@@ -122,3 +122,12 @@ async fn many_rejections_of_a_pod_are_one_log_line_a_second() {
     assert_eq!(response.matches("HTTP/1.1 403 ").count(), 240);
     assert_eq!(log.lines().count(), 1, "{log}");
 }
+
+#[test]
+fn pods_are_served_in_the_background_only_while_many_connections_are_open() {
+    let edge = edge();
+    let _few = (0..FEW_CONNECTIONS).map(|_| edge.metrics().open_connection()).collect::<Vec<_>>();
+    assert!(edge.has_few_connections());
+    let _one_more = edge.metrics().open_connection();
+    assert!(!edge.has_few_connections());
+}

@@ -268,7 +268,7 @@ fn unread_responses_use_little_memory_while_another_pod_is_served() {
             assert!(started.elapsed() < TIMEOUT / 4, "{CONNECTIONS} connections are not over the pod's budget");
         }
         let more = server.resident_kib().saturating_sub(before);
-        assert!(more < CONNECTIONS as u64 * 24, "{CONNECTIONS} unread responses took {more} KiB");
+        assert!(more < CONNECTIONS as u64 * 16, "{CONNECTIONS} unread responses took {more} KiB");
         let complete = 6 * (user_data.len() as u64);
         let read = clients.iter_mut().filter_map(|stream| {
             let mut received = Vec::new();
