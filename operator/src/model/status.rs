@@ -14,6 +14,10 @@ use podmeta_metadata::finding::{Finding, FindingReason};
 /// The maximum length of a condition's message, in bytes. The API server allows 32,768.
 const MAX_MESSAGE_BYTES: usize = 1024;
 
+/// The part of a message that says what pods on the host network reach.
+const HOST_NETWORK_NOTE: &str =
+    "pods on the host network do not reach them, and still reach the node's own metadata service";
+
 /// The inputs of the status of a profile.
 #[derive(Clone, Debug, Default)]
 pub struct ObservedProfile {
@@ -174,7 +178,7 @@ fn accepted(observed: &ObservedProfile) -> NewCondition {
     }
 }
 
-/// Reports only which data the node agents have. Requests of pods reach them once routing exists.
+/// Reports which data the node agents have. The message excludes pods on the host network, because they have no link.
 fn programmed(observed: &ObservedProfile) -> NewCondition {
     let condition = |status, reason: &str, message: String| NewCondition::new(PROGRAMMED, status, reason, message);
     let pending = observed.pods.iter().filter(|pod| !pod.is_programmed).count();
@@ -183,7 +187,7 @@ fn programmed(observed: &ObservedProfile) -> NewCondition {
         (all, 0) => condition(
             ConditionStatus::True,
             "Programmed",
-            format!("node agents have the data of all {all} pods; requests of pods are not routed to them yet"),
+            format!("node agents have the data of all {all} pods; {HOST_NETWORK_NOTE}"),
         ),
         (all, pending) => condition(
             ConditionStatus::False,

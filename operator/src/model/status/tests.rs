@@ -31,7 +31,11 @@ fn programmed_profile_has_good_conditions() {
     assert_eq!(condition(&status, ACCEPTED).0, "True");
     assert_eq!(
         condition(&status, PROGRAMMED),
-        ("True", "Programmed", "node agents have the data of all 2 pods; requests of pods are not routed to them yet")
+        (
+            "True",
+            "Programmed",
+            "node agents have the data of all 2 pods; pods on the host network do not reach them, and still reach the node's own metadata service"
+        )
     );
     assert_eq!(condition(&status, CREDENTIALS_READY).1, "Given");
     assert_eq!(condition(&status, CONFLICTED).0, "False");
