@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::error::ErrorKind;
 use podmeta_service::settings::ClusterArgs;
 
 use crate::model::update::SecretScope;
@@ -14,45 +13,15 @@ use crate::uninstall::UninstallArgs;
 
 /// Compiles MetadataProfiles into the workloads that node agents serve.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "podmeta-operator", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct Cli {
-    #[command(subcommand)]
-    command: Option<Subcommand>,
-    #[command(flatten)]
-    run: Option<Args>,
-}
-
-#[derive(Clone, Debug, clap::Subcommand)]
-enum Subcommand {
+#[command(name = "podmeta-operator", version)]
+pub enum Cli {
+    /// Run the operator. The chart runs it.
+    Run(Box<Args>),
     /// Remove podmeta from all nodes, and wait until it is removed.
     Uninstall(UninstallArgs),
 }
 
-/// What the program does.
-#[derive(Clone, Debug)]
-pub enum Command {
-    /// Runs the operator.
-    Run(Box<Args>),
-    /// Removes podmeta from all nodes.
-    Uninstall(UninstallArgs),
-}
-
-impl Cli {
-    /// Returns the command. Exits with an error message if required flags are missing.
-    #[must_use]
-    pub fn command(self) -> Command {
-        match (self.command, self.run) {
-            (Some(Subcommand::Uninstall(args)), _) => Command::Uninstall(args),
-            (None, Some(args)) => Command::Run(Box::new(args)),
-            (None, None) => {
-                let message = "--namespace, --identity and --address are required";
-                <Self as clap::CommandFactory>::command().error(ErrorKind::MissingRequiredArgument, message).exit()
-            }
-        }
-    }
-}
-
-/// Flags of the operator.
+/// Flags of `run`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Listen address of the node agents' API (HTTPS).

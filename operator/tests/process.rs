@@ -33,7 +33,7 @@ fn operator_has_no_core_dumps() {
     fs::write(directory.join("kubeconfig"), kubeconfig).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_podmeta-operator"));
     command.env("KUBECONFIG", directory.join("kubeconfig"));
-    command.args(["--namespace", "podmeta-system", "--identity", "test", "--address", "127.0.0.1"]);
+    command.args(["run", "--namespace", "podmeta-system", "--identity", "test", "--address", "127.0.0.1"]);
     command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
     let operator = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     let operator = OperatorProcess(operator);

@@ -238,7 +238,7 @@ fn documented_operator_flags_are_those_of_the_code() {
         flags.extend(field.captures_iter(fields).map(|found| format!("--{}", found[1].replace('_', "-"))));
     }
     flags.remove("--cluster"); // the flattened ClusterArgs
-    let rows = page("docs/command-line.md").rows("podmeta-operator");
+    let rows = page("docs/command-line.md").rows("podmeta-operator run");
     let documented = rows.iter().flat_map(|row| code(&row[0])).map(str::to_owned).collect::<BTreeSet<_>>();
     assert_eq!(documented, flags);
 }

@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use podmeta_operator::args::{Cli, Command};
+use podmeta_operator::args::Cli;
 use podmeta_operator::{operator, uninstall};
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command() {
-        Command::Run(args) => operator::main(*args),
-        Command::Uninstall(args) => uninstall::main(&args),
+    let result = match Cli::parse() {
+        Cli::Run(args) => operator::main(*args),
+        Cli::Uninstall(args) => uninstall::main(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -21,6 +21,7 @@ impl OperatorProcess {
         let child = Command::new(program)
             .env("KUBECONFIG", kubeconfig)
             .args([
+                "run",
                 "--listen",
                 OPERATOR_ADDRESS,
                 "--admin-listen",
