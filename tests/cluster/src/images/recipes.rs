@@ -47,6 +47,8 @@ pub(super) fn client() -> Result<(ImageConfig, RootFs)> {
     for program in programs {
         files.add_program(program)?;
     }
+    // The AWS Common Runtime needs a trust store, also for requests without TLS.
+    files.add_file("/etc/ssl/certs/ca-certificates.crt", Path::new("/etc/ssl/certs/ca-certificates.crt"));
     let clients = install_sdk_clients()?;
     add_python(&mut files, &clients.join("python/venv/bin/python"))?;
     let packages =
