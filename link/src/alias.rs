@@ -1,8 +1,8 @@
 //! The alias of a link's agent end. It names the pod, so that the node agent finds the identity of an interface in the
 //! kernel.
 //!
-//! Form: `podmeta/1 uid=UID sandbox=ID mac=MAC ip=ADDRESS[,ADDRESS]`. `mac` and `ip` are absent if the CNI result has
-//! none.
+//! Form: `podmeta/1 uid=UID sandbox=ID mac=MAC ip=ADDRESS[,ADDRESS]`. `mac` and `ip` are absent if the pod's primary
+//! interface has none.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -41,7 +41,7 @@ impl TryFrom<&str> for SandboxId {
     }
 }
 
-/// The pod behind a link, with what the CNI result reports of its primary interface.
+/// The pod of a link, with the addresses of its primary interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alias {
     /// The pod's UID, as the container runtime knows it.

@@ -28,7 +28,7 @@ pub struct Config {
 }
 
 /// Adds the guards, writes the CNI configuration, makes the links of the pods that run already, and then repairs all
-/// three. Returns only an error. Calls `is_ready` once, after the first complete pass.
+/// three. Returns only an error. Calls `is_ready` once, after the first check of all three.
 ///
 /// # Errors
 /// If the guards or the agent namespace cannot be made at the start, or the thread of the guards ends. Later failures

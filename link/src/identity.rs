@@ -1,5 +1,5 @@
 //! Identity of connections: the interface at which a connection arrived, and the pod that the alias of the interface
-//! names. The kernel never uses an interface index of a namespace again.
+//! names. The kernel assigns an interface index of a namespace again only after about 2^31 other interfaces.
 
 use std::collections::HashMap;
 use std::io;
@@ -54,7 +54,7 @@ impl LinkTable {
             table.add(&link);
         }
         drop(interfaces);
-        // The task holds no handle, so that the socket closes with the table.
+        // The task has no handle: the socket closes when the table is dropped.
         let (links, changes_tx) = (Arc::clone(&table.links), table.changes_tx.clone());
         tokio::spawn(async move {
             while let Some((message, sender)) = messages.next().await {

@@ -1,4 +1,4 @@
-//! Network namespaces. The only code of podmeta that enters one.
+//! Network namespaces: opens, creates, pins and enters them. No other module of this crate enters one.
 
 use std::fs::File;
 use std::io;

@@ -13,7 +13,7 @@ use crate::service::SERVICE_PORT;
 /// Bit of the multicast group `RTNLGRP_LINK`, changes of interfaces. Source: linux/rtnetlink.h.
 const LINK_GROUP: u32 = 1;
 
-/// Size of the netlink socket's receive buffer. A start of some hundred pods fits.
+/// Size of the netlink socket's receive buffer in bytes. The events of some hundred new pods fit.
 const RECEIVE_BUFFER_BYTES: usize = 1024 * 1024;
 
 /// The sockets for one process of the node agent.
@@ -53,7 +53,7 @@ fn is_without_ipv6(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(nix::libc::EAFNOSUPPORT | nix::libc::EADDRNOTAVAIL))
 }
 
-/// Binds a socket. The receiver calls `listen`, so that no connection waits for a process that is not ready.
+/// Binds a socket. The receiver calls `listen`: until then no connection is queued for a process that is not ready.
 fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -67,7 +67,7 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
 fn open_route() -> io::Result<netlink_sys::Socket> {
     let mut socket = netlink_sys::Socket::new(NETLINK_ROUTE)?;
     socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES)?;
-    // A lost event is no error of the socket: the receiver asks the kernel for an interface that it does not know.
+    // A lost event must not fail the socket: the receiver reads an unknown interface from the kernel.
     socket.set_no_enobufs(true)?;
     socket.bind(&netlink_sys::SocketAddr::new(0, LINK_GROUP))?;
     Ok(socket)

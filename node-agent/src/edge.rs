@@ -54,7 +54,7 @@ use metrics::EdgeMetrics;
 /// Longest wait of a request for the workload of its pod. SDKs give up after one second.
 const UNKNOWN_POD_WAIT: Duration = Duration::from_millis(800);
 
-/// Maximum number of open connections with which all pods are served in order.
+/// Maximum number of open connections of all pods with which no pod is served in the background.
 const FEW_CONNECTIONS: i64 = 128;
 
 /// Returns the current time.
@@ -165,8 +165,8 @@ impl Edge {
         timeout(UNKNOWN_POD_WAIT, published).await.ok().flatten()
     }
 
-    /// Returns true if so few connections are open that they do not delay each other by much. Then no pod is served in the
-    /// background, because turns cost processor time.
+    /// Returns true if few connections are open, which delay each other little. Then no pod is served in the background,
+    /// because that costs processor time.
     fn has_few_connections(&self) -> bool {
         self.metrics.open_connections() <= FEW_CONNECTIONS
     }

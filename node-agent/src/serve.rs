@@ -175,7 +175,7 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
         };
         let mut has_pods = has_pods.clone();
         tokio::spawn(async move {
-            // Connections arrive from the moment the sockets are open, so the pods must be known first.
+            // Connections arrive as soon as the sockets are open, so the pods must be known first.
             if has_pods.wait_for(|has_pods| *has_pods).await.is_ok() {
                 links.serve(move || _ = links_are_open_tx.send_replace(true)).await;
             }

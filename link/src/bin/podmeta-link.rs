@@ -51,8 +51,8 @@ mod linux {
         Run(RunArgs),
         /// Exit with 0 if `run` has completed its first pass.
         Ready(ReadyArgs),
-        /// Remove CNI configuration, links, agent namespace, guards and state from the node. The plugin stays: runtimes
-        /// start it once more for each pod that was started with it.
+        /// Remove CNI configuration, links, agent namespace, guards and state from the node. The plugin stays, because
+        /// runtimes start it again when a pod ends that was started with it.
         Uninstall(UninstallArgs),
     }
 
@@ -127,7 +127,7 @@ mod linux {
     enum OnFailureArg {
         /// The pod does not start; the runtime retries.
         Fail,
-        /// The pod starts without a link and reaches no metadata service.
+        /// The pod starts without a link. It reaches no metadata service until the link daemon makes the link.
         Start,
     }
 
@@ -230,7 +230,7 @@ mod linux {
 
     fn write_ready(path: &Path) {
         match std::fs::write(path, "") {
-            Ok(()) => tracing::info!("the node is ready"),
+            Ok(()) => tracing::info!("the link daemon is ready"),
             Err(error) => tracing::error!(%error, path = %path.display(), "cannot write the ready file"),
         }
     }

@@ -72,7 +72,7 @@ pub enum OnFailure {
     /// The pod does not start. The runtime retries.
     #[default]
     Fail,
-    /// The pod starts without a link and reaches no metadata service.
+    /// The pod starts without a link. It reaches no metadata service until the link daemon makes the link.
     Start,
 }
 

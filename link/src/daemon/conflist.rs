@@ -18,13 +18,13 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Minimum interval of checks. Many events in a short time start few checks.
 const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Checks the configuration after each change of the directory, and at an interval. Sends once, after the first check
-/// that succeeded.
+/// Checks the configuration after each change of the directory, and at an interval. Sends to `checked_tx` once, after the
+/// first check that succeeded.
 pub(super) async fn run(config: &Config, counters: &Counters, checked_tx: oneshot::Sender<()>) {
     let mut checked_tx = Some(checked_tx);
     let mut previous = None;
     loop {
-        // A watch follows the directory, not its path. A new one for each check notices that the directory was replaced.
+        // A watch follows the directory, not its path. A new watch for each check also detects a replaced directory.
         let events = Events::of_directory(&config.cni_config_dir);
         match check(config, counters, &mut previous) {
             Ok(()) => drop(checked_tx.take().map(|checked_tx| checked_tx.send(()))),
@@ -54,7 +54,7 @@ fn check(config: &Config, counters: &Counters, previous: &mut Option<ConflistSta
         }
         ConflistFile::Absent => {
             if previous.as_ref().is_none_or(|previous| previous.file != ConflistFile::Absent) {
-                tracing::warn!("the node has no valid CNI configuration; new pods get no link");
+                tracing::warn!("no valid CNI configuration sorts after podmeta's; new pods get their link late");
             }
         }
     }

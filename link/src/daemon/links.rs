@@ -37,7 +37,7 @@ struct LinkMaker<'a> {
     states: HashMap<String, SandboxState>,
 }
 
-/// Checks the links at an interval. Sends once, after the first pass without a failure of the runtime.
+/// Checks the links at an interval. Sends to `checked_tx` once, after the first check without a failure of the runtime.
 pub(super) async fn run(config: &Config, host: Netns, counters: &Counters, checked_tx: oneshot::Sender<()>) {
     let runtime = Runtime::new(config.runtime_socket.clone());
     let mut maker = LinkMaker { config, counters, host, runtime, states: HashMap::new() };

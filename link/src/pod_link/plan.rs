@@ -46,10 +46,10 @@ pub(super) enum Foreign {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
     /// Another program gave the pod a service address.
-    #[error("the pod has the address {0} itself: remove it, or exclude the pod from podmeta")]
+    #[error("the pod has the address {0} itself: remove it from the pod")]
     Address(IpAddr),
     /// Another program added a route to a service address.
-    #[error("the pod has a route to {0} that is not podmeta's: remove it, or exclude the pod from podmeta")]
+    #[error("the pod has a route to {0} that is not podmeta's: remove it from the pod")]
     Route(IpAddr),
     /// An interface of another kind has the name.
     #[error("the pod has an interface imds0 that is not podmeta's: rename it")]

@@ -1,6 +1,6 @@
 //! Shares the worker thread among pods. A pod that used more than its share of the thread is served in the background:
-//! in turn with other such pods, and only while no other connection is ready. Thus an attack of many pods delays another
-//! pod by the time of one batch.
+//! round robin with other such pods, in batches, and only while no other connection is ready. An attack of many pods delays
+//! another pod by at most the time of one batch.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -50,7 +50,7 @@ pub(super) struct BackgroundQueue(Arc<Mutex<QueueState>>);
 
 #[derive(Debug, Default)]
 struct QueueState {
-    /// Pods with waiting tasks, in turn.
+    /// Pods with waiting tasks, in round-robin order.
     pods: VecDeque<Arc<ThreadShare>>,
     /// Time of background polls since other connections were served.
     batch: Duration,

@@ -57,7 +57,7 @@ struct ConnectionCount {
     eviction_throttle: LogThrottle,
 }
 
-/// Identifies a pod, or all unknown pods together. Unique while one of its connections is open.
+/// Identifies a pod, published or unknown. Unique while one of its connections is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PodKey(pub(super) usize);
 

@@ -15,8 +15,8 @@ const MAX_COPIED_BYTES: usize = 1024;
 /// Bytes in the send buffer of the kernel that are charged as [`BufferState::Sent`] if there are more.
 const MAX_UNCHARGED_BYTES: usize = 4096;
 
-/// Written bytes after which the size of the send buffer is read again, when the client sends bytes. Each time costs a
-/// system call.
+/// Number of written bytes after which the size of the send buffer is read again, when the client sends bytes. Each read
+/// costs a system call.
 const MAX_UNCHECKED_BYTES: usize = MAX_UNCHARGED_BYTES / 2;
 
 /// A stream whose written bytes stay in a buffer of the kernel until the client receives them.

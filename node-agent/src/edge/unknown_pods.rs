@@ -7,7 +7,7 @@ use podmeta_metadata::names::PodUid;
 
 use crate::edge::limit::ConnectionLimiter;
 
-/// The open connections of unknown pods. Each pod has its own limit, so that one cannot use up that of the others.
+/// The open connections of unknown pods. Each pod has its own limit: one pod cannot use up the limit of another.
 #[derive(Debug, Default)]
 pub(super) struct UnknownPods(Mutex<HashMap<PodUid, ConnectionLimiter>>);
 

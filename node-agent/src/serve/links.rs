@@ -30,7 +30,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Delay before the link daemon is called again after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// What the links are served with.
+/// Serves the connections of all links of the node.
 #[derive(Clone)]
 pub(super) struct LinkServer {
     /// Socket of the link daemon.
@@ -44,8 +44,8 @@ pub(super) struct LinkServer {
 }
 
 impl LinkServer {
-    /// Serves the links until the task is cancelled. Calls `set_open` when connections can arrive. If the agent namespace is
-    /// replaced, gets sockets of the new one.
+    /// Serves the links until the task is cancelled. Calls `set_open` after each check with open sockets. If the agent
+    /// namespace is replaced, gets sockets of the new one.
     pub(super) async fn serve(self, set_open: impl Fn() + Send) -> Infallible {
         let mut current = None;
         loop {
@@ -113,7 +113,7 @@ async fn blocking<T: Send + 'static>(socket: &Path, call: fn(&Path) -> Result<T>
     tokio::task::spawn_blocking(move || call(&socket)).await?
 }
 
-/// Gives the addresses of links to the pods.
+/// Applies changes of links to the pods of the node.
 async fn apply_changes(mut changes: UnboundedReceiver<LinkChange>, node: Arc<NodeState>) {
     while let Some(change) = changes.recv().await {
         match change {

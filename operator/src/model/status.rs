@@ -14,7 +14,7 @@ use podmeta_metadata::finding::{Finding, FindingReason};
 /// The maximum length of a condition's message, in bytes. The API server allows 32,768.
 const MAX_MESSAGE_BYTES: usize = 1024;
 
-/// The part of a message that says what pods on the host network reach.
+/// Part of a message about pods on the host network.
 const HOST_NETWORK_NOTE: &str =
     "pods on the host network do not reach them, and still reach the node's own metadata service";
 

@@ -14,8 +14,8 @@ pub(super) const UNINSTALL_LABEL: &str = "podmeta.dev/uninstall";
 const CONTAINER: &str = "link";
 const CNI_CONFIG_VOLUME: &str = "cni-config";
 
-/// Path at which the node's `/run` is mounted. It is mounted as a whole, because `/run/podmeta` is removed: a mount of
-/// `/run/podmeta` would create that directory again. At `/run`, a runtime could add files of its own to it.
+/// Path at which the node's `/run` is mounted. A mount of `/run/podmeta` alone would create again the directory that is
+/// removed. A mount at `/run` of the container could get files of the container runtime, which would be left on the node.
 const HOST_RUN: &str = "/host/run";
 
 /// Path of the directory whose file `ready` exists once the node is clean. It is not a directory of the node.
