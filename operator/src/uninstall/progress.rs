@@ -41,10 +41,10 @@ impl Progress {
         let unnamed = self.desired.map_or(0, |desired| desired.saturating_sub(self.nodes.len()));
         match (named.as_str(), unnamed) {
             ("", 0) => "all nodes: the state of the link DaemonSet is unknown".to_owned(),
-            ("", unnamed) => format!("{unnamed} nodes without a pod of the link DaemonSet"),
+            ("", unnamed) => format!("nodes without a pod of the link DaemonSet: {unnamed}"),
             (named, 0) => format!("these nodes: {named}"),
             (named, unnamed) => {
-                format!("these nodes: {named}; and {unnamed} nodes without a pod of the link DaemonSet")
+                format!("these nodes: {named}; nodes without a pod of the link DaemonSet: {unnamed}")
             }
         }
     }

@@ -142,7 +142,7 @@ async fn nodes_that_are_not_reached_in_time_are_named() {
         }
     });
     let error = result.await.unwrap().unwrap_err().to_string();
-    let expected = "podmeta is not removed from these nodes: b, c; and 1 nodes without a pod of the link DaemonSet";
+    let expected = "podmeta is not removed from these nodes: b, c; nodes without a pod of the link DaemonSet: 1";
     assert_eq!(error, expected);
     assert!((TIMEOUT - POLL_INTERVAL..=TIMEOUT).contains(&started.elapsed()), "{:?}", started.elapsed());
 }
