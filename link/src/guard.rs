@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 
 use crate::netns::Netns;
 
-/// Number of objects that were missing and have been added.
+/// Number of objects that were missing or changed and have been added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Repairs {
     /// Routing rules.
@@ -18,7 +18,7 @@ pub struct Repairs {
     pub tables: usize,
 }
 
-/// Adds the parts of both guards that are missing in a namespace, the routing rules first. Idempotent.
+/// Adds the parts of both guards that are missing or changed in a namespace, the routing rules first. Idempotent.
 ///
 /// # Errors
 /// If the kernel rejects a part. The message names the guard.

@@ -2,8 +2,20 @@
 //! Linux only: on other systems the crate is empty.
 //!
 //! A link is a veth pair. Its pod end, `imds0`, has routes to the service addresses. Its agent end is in the agent
-//! namespace, which owns these addresses. The alias of the agent end names the pod ([`alias`]). The kernel keeps this
-//! state, in no file.
+//! namespace, which owns these addresses. The alias of the agent end names the pod ([`alias`]). This state is in the
+//! kernel, not in a file.
+//!
+//! Modules, from the lowest layer to the highest:
+//!
+//! - [`service`], [`range`]: the service addresses, and the addresses of links
+//! - [`alias`]: the text that names the pod of a link
+//! - [`netns`], [`sys`]: network namespaces, and system calls without a safe wrapper
+//! - [`agent_ns`], [`pod_link`], [`guard`]: the agent namespace, the link of one pod, the guards of a node
+//! - [`cni`], [`install`]: the CNI plugin, and its files on a node
+//! - [`cri`]: the client of the container runtime
+//! - [`daemon`], [`counters`]: the link daemon, and the counts of its repairs
+//! - [`socket`], [`protocol`], [`sockets`]: the socket of the daemon, its calls, and the sockets that it passes
+//! - [`client`], [`identity`]: for the node agent: the client of that socket, and the pod of a connection
 #![cfg(target_os = "linux")]
 
 pub mod agent_ns;
