@@ -170,6 +170,7 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
             acceptor: acceptor.clone(),
             server,
             node: Arc::clone(&node),
+            sync_runtime: sync_runtime.clone(),
             metrics: link_metrics,
             stop: stop.clone(),
         };

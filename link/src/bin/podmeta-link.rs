@@ -57,10 +57,16 @@ mod linux {
     }
 
     #[derive(Args)]
-    struct NodeArgs {
+    struct NamespaceArgs {
         /// Path of the pinned agent namespace.
         #[arg(long, default_value = agent_ns::PINNED_PATH, value_name = "PATH")]
         agent_namespace: PathBuf,
+    }
+
+    #[derive(Args)]
+    struct NodeArgs {
+        #[command(flatten)]
+        namespace: NamespaceArgs,
         /// Directory of CNI configurations.
         #[arg(long, default_value = "/etc/cni/net.d", value_name = "DIR")]
         cni_config_dir: PathBuf,
@@ -69,7 +75,7 @@ mod linux {
     #[derive(Args)]
     struct InstallArgs {
         #[command(flatten)]
-        node: NodeArgs,
+        namespace: NamespaceArgs,
         /// Directory of CNI plugins.
         #[arg(long, default_value = "/opt/cni/bin", value_name = "DIR")]
         cni_bin_dir: PathBuf,
@@ -157,7 +163,7 @@ mod linux {
                 Command::Install(args) => {
                     let host = Netns::current().context("cannot open the node's network namespace")?;
                     guard::ensure(&host).await?;
-                    agent_ns::ensure(&args.node.agent_namespace).await?;
+                    agent_ns::ensure(&args.namespace.agent_namespace).await?;
                     install::copy_plugin(&args.plugin, &args.cni_bin_dir)?;
                 }
                 Command::Run(args) => {
@@ -177,7 +183,7 @@ mod linux {
     }
 
     async fn uninstall(args: &UninstallArgs) -> Result<()> {
-        daemon::uninstall(&args.node.agent_namespace, &args.node.cni_config_dir).await?;
+        daemon::uninstall(&args.node.namespace.agent_namespace, &args.node.cni_config_dir).await?;
         match std::fs::remove_dir_all(&args.state_dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("cannot remove {}", args.state_dir.display()));
@@ -195,7 +201,7 @@ mod linux {
         fn socket_config(&self, counters: Arc<Counters>) -> SocketConfig {
             SocketConfig {
                 path: self.socket.clone(),
-                agent_namespace: self.node.agent_namespace.clone(),
+                agent_namespace: self.node.namespace.agent_namespace.clone(),
                 runtime_socket: self.runtime_socket.clone(),
                 agent_pods: AgentPods { namespace: self.release_namespace.clone(), release: self.release.clone() },
                 counters,
@@ -208,7 +214,7 @@ mod linux {
                 OnFailureArg::Start => OnFailure::Start,
             };
             Config {
-                agent_namespace: self.node.agent_namespace,
+                agent_namespace: self.node.namespace.agent_namespace,
                 cni_config_dir: self.node.cni_config_dir,
                 runtime_socket: self.runtime_socket,
                 settings: Settings { link_range: self.link_range, on_failure },

@@ -16,22 +16,18 @@ pub(super) struct LinkMetrics {
 }
 
 impl LinkMetrics {
-    /// Registers the metrics with the prefix `podmeta_agent_link_`.
+    /// Registers the metrics with the prefix `podmeta_agent_`.
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let registry = registry.sub_registry_with_prefix("podmeta_agent");
         let help = "Routing rules of the guards that were missing and have been added";
-        registry.register("link_guard_rules_repaired", help, metrics.rules_repaired.clone());
+        registry.register("guard_rules_repaired", help, metrics.rules_repaired.clone());
         let help = "Tables of the guards that were missing or changed and have been written";
-        registry.register("link_guard_tables_repaired", help, metrics.tables_repaired.clone());
+        registry.register("guard_tables_repaired", help, metrics.tables_repaired.clone());
         let help = "Links that the daemon made, without those of the CNI plugin";
-        registry.register("link_links_made", help, metrics.links_made.clone());
-        registry.register(
-            "link_links_failed",
-            "Failed attempts of the daemon to make a link",
-            metrics.links_failed.clone(),
-        );
-        registry.register("link_cni_config_writes", "Writes of the CNI configuration", metrics.conflist_writes.clone());
+        registry.register("links_made", help, metrics.links_made.clone());
+        registry.register("links_failed", "Failed attempts of the daemon to make a link", metrics.links_failed.clone());
+        registry.register("cni_config_writes", "Writes of the CNI configuration", metrics.conflist_writes.clone());
         metrics
     }
 

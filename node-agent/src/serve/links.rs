@@ -16,6 +16,7 @@ use podmeta_metadata::host::HostRule;
 use podmeta_metadata::request::Family;
 use podmeta_metadata::workload::{Link, MacAddress};
 use podmeta_service::listener::{Acceptor, TcpConnection, adopt};
+use tokio::runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,8 @@ pub(super) struct LinkServer {
     pub(super) acceptor: Acceptor,
     pub(super) server: EdgeServer,
     pub(super) node: Arc<NodeState>,
+    /// The runtime that follows the operator.
+    pub(super) sync_runtime: runtime::Handle,
     pub(super) metrics: LinkMetrics,
     /// Ends the listeners.
     pub(super) stop: CancellationToken,
@@ -85,7 +88,9 @@ impl LinkServer {
     async fn open(&self, namespace: NamespaceId, sockets: AgentSockets) -> Result<OpenSockets> {
         let AgentSockets { listener, route } = sockets;
         let (table, changes) = LinkTable::open(route).await.context("cannot read the links of the node")?;
-        let changes = tokio::spawn(apply_changes(changes, Arc::clone(&self.node)));
+        self.node.clear_links();
+        // A list of many pods holds the lock of the pods for long. It must not delay requests.
+        let changes = self.sync_runtime.spawn(apply_changes(changes, Arc::clone(&self.node)));
         let (stop, server) = (self.stop.child_token(), self.server.clone());
         let handle = move |connection| serve_connection(connection, table.clone(), server.clone());
         self.acceptor.spawn(adopt(listener)?, None, stop.clone(), handle)?;

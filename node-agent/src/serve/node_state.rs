@@ -107,6 +107,13 @@ impl NodeState {
         }
     }
 
+    /// Removes all links, because they belong to an agent namespace that was replaced.
+    pub fn clear_links(&self) {
+        let mut pods = self.lock();
+        let removed = std::mem::take(&mut pods.links);
+        self.edge.update(removed.keys().map(|uid| (uid.clone(), pods.view(uid))));
+    }
+
     /// Sets the link of a pod.
     pub fn set_link(&self, pod: &PodUid, link: Link) {
         let mut pods = self.lock();

@@ -1,5 +1,4 @@
 mod isolation;
-mod latency;
 
 use podmeta_metadata::credentials::Credentials;
 use podmeta_metadata::role::Provider;

@@ -184,13 +184,7 @@ async fn link_values_set_the_command_line_and_the_mounts() -> Result<()> {
     let objects = render_chart(&["--set", values]).await?;
     let link = PodSpecs::of(&objects)?.link;
     let (install, daemon) = (&link["initContainers"][0], &link["containers"][0]);
-    let arguments = json!([
-        "install",
-        "--cni-bin-dir=/var/lib/cni/bin",
-        "--cni-config-dir=/etc/cni/test.d",
-        "--plugin=/podmeta-cni",
-        "--log=debug",
-    ]);
+    let arguments = json!(["install", "--cni-bin-dir=/var/lib/cni/bin", "--plugin=/podmeta-cni", "--log=debug",]);
     ensure!(install["args"] == arguments, "{}", install["args"]);
     let arguments = json!([
         "run",

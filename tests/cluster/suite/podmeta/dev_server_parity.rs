@@ -60,7 +60,10 @@ async fn agent_and_dev_server_return_identical_responses() -> Result<()> {
             let spec = json!({
                 "dialects": ["ec2", "ecs"],
                 "metadataOptions": {"instanceMetadataTags": "enabled"},
-                "instance": {"region": "eu-west-1", "accountId": "123456789012"},
+                // Without a MAC address in the profile, the agent has that of the pod's interface.
+                "instance": {
+                    "region": "eu-west-1", "accountId": "123456789012", "network": {"mac": "02:00:00:00:00:01"},
+                },
                 "roles": [role("ec2"), role("ecs")],
                 "userData": {source: {"name": object, "key": "boot"}},
                 "tags": {"labels": ["app"], "static": [{"key": "team", "value": "shop"}]},

@@ -71,7 +71,7 @@ pub(super) async fn instance_id(podmeta: &Podmeta, namespace: &TestNamespace, po
 }
 
 #[tokio::test]
-async fn pods_that_start_at_once_are_answered_as_themselves_by_their_first_instruction() -> Result<()> {
+async fn first_requests_of_pods_that_start_at_once_return_their_own_ids() -> Result<()> {
     kit::podmeta_test(async |podmeta, namespace| {
         namespace.apply(&profile("web", json!({}))).await?;
         podmeta.wait_until_programmed(namespace, "web", 0).await?;
@@ -96,7 +96,7 @@ async fn pods_that_start_at_once_are_answered_as_themselves_by_their_first_instr
 }
 
 #[tokio::test]
-async fn pod_is_answered_on_every_service_address_and_restarts_keep_its_link() -> Result<()> {
+async fn every_service_address_serves_the_pod_with_its_own_addresses() -> Result<()> {
     kit::podmeta_test(async |podmeta, namespace| {
         namespace.apply(&tokenless_profile("web")).await?;
         let pod = namespace.start_client("web", json!({})).await?;
@@ -230,7 +230,7 @@ async fn only_agents_of_the_release_may_use_the_link_socket() -> Result<()> {
             }],
             "volumes": [{"name": "link", "hostPath": {"path": "/run/podmeta/link"}}],
         });
-        let pod: Pod = namespace.start_client("thief", mount).await?;
+        let pod: Pod = namespace.start_client("other", mount).await?;
         let script = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/link/link.sock'); \
                       s.sendall(b'\"sockets\"\\n'); data, fds, _, _ = socket.recv_fds(s, 4096, 8); print(len(fds), data.decode())";
         let printed = namespace.run(&pod.name_any(), &["python3", "-c", script]).await?;

@@ -111,22 +111,22 @@ async fn metrics_are_reachable_from_allowed_namespaces_only() -> Result<()> {
 }
 
 #[tokio::test]
-async fn agent_reaches_operator_but_not_api_server_or_imds() -> Result<()> {
+async fn agent_reaches_operator_but_not_api_server_and_gets_no_metadata() -> Result<()> {
     kit::exclusive_podmeta_test(async |podmeta, namespace| {
         namespace.start_client("client", json!({})).await?;
         let (operators, _) = podmeta.wait_until_ready().await?;
         let services: Api<Service> = Api::namespaced(podmeta.cluster.client.clone(), "default");
         let api_server = services.get("kubernetes").await?.spec.and_then(|spec| spec.cluster_ip);
         let api_server = format!("https://{}/version", api_server.context("the Service kubernetes has no address")?);
-        let imds = METADATA_ADDRESSES.map(|address| format!("http://{}/", url_host(address)));
-        for url in imds.into_iter().chain([api_server]) {
-            ensure!(
-                status_from_pod(namespace, &url).await?.is_some(),
-                "{url} does not respond to a pod without policy"
-            );
-            for node in podmeta.cluster.node_names() {
+        let status = status_from_pod(namespace, &api_server).await?;
+        ensure!(status.is_some(), "{api_server} does not respond to a pod without policy");
+        for node in podmeta.cluster.node_names() {
+            let status = status_from_agent(podmeta, node, &api_server).await?;
+            ensure!(status.is_none(), "{api_server} returns {status:?} to the agent on {node}");
+            // The agent's pod has a link too, and no profile.
+            for url in METADATA_ADDRESSES.map(|address| format!("http://{}/", url_host(address))) {
                 let status = status_from_agent(podmeta, node, &url).await?;
-                ensure!(status.is_none(), "{url} returns {status:?} to the agent on {node}");
+                ensure!(status == Some(403), "{url} returns {status:?} to the agent on {node}");
             }
         }
         for operator in operators {

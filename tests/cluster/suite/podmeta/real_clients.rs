@@ -14,14 +14,13 @@ use crate::kit;
 const REAL_CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../real-clients");
 
 /// Programs of the clients, with their arguments. `/clients` contains the scripts.
-const CLIENTS: [&str; 7] = [
+const CLIENTS: [&str; 6] = [
     "python3 /clients/boto3_client.py ipv4",
     "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6 python3 /clients/boto3_client.py ipv6",
     "python3 /clients/awscrt_client.py full",
     "node /clients/aws_sdk.js",
     "python3 /clients/alibabacloud_client.py full",
     "node /clients/alicloud.js",
-    "node /clients/opentelemetry.js ec2",
 ];
 
 /// Returns the Secrets and the profile `required` of the real clients, for any namespace and node.
