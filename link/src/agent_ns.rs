@@ -21,7 +21,7 @@ pub const PINNED_PATH: &str = "/run/netns/podmeta";
 const LOOPBACK: u32 = 1;
 
 /// Settings of the namespace, under `/proc/sys/net`. `default` holds for interfaces that are created later.
-const SETTINGS: [(&str, &str); 20] = [
+const SETTINGS: [(&str, &str); 21] = [
     // A packet with the address of another link is dropped.
     ("ipv4/conf/all/rp_filter", "1"),
     ("ipv4/conf/default/rp_filter", "1"),
@@ -44,6 +44,8 @@ const SETTINGS: [(&str, &str); 20] = [
     ("ipv6/conf/default/accept_ra", "0"),
     // Connections in the accept queue of a closed listener move to the next process's listener.
     ("ipv4/tcp_migrate_req", "1"),
+    // Connections that wait to be accepted. All pods share the queues of the agent's listeners.
+    ("core/somaxconn", "32768"),
     // An agent without capabilities may listen on port 80.
     ("ipv4/ip_unprivileged_port_start", "80"),
 ];
@@ -57,12 +59,31 @@ pub async fn ensure(path: &Path) -> Result<Netns> {
         Ok(netns) => netns,
         Err(_) => create(path)?,
     };
+    configure(&netns).await?;
+    Ok(netns)
+}
+
+/// Opens the agent namespace and configures it. Does not create it: only a process with the node's own mounts can pin it so
+/// that others see it.
+///
+/// # Errors
+/// If the namespace is not pinned, or cannot be configured.
+pub async fn open_pinned(path: &Path) -> Result<Netns> {
+    let netns = Netns::open(path);
+    let netns = netns.with_context(|| {
+        format!("the agent namespace {} is not pinned; the CNI plugin pins it with the next new pod", path.display())
+    })?;
+    configure(&netns).await?;
+    Ok(netns)
+}
+
+async fn configure(netns: &Netns) -> Result<()> {
     netns.run(write_settings).context("cannot write the settings of the agent namespace")?;
-    filter::ensure(&netns).context("cannot write the filter of the agent namespace")?;
-    let route = RouteSocket::open(&netns).context("cannot open a netlink socket in the agent namespace")?;
+    filter::ensure(netns).context("cannot write the filter of the agent namespace")?;
+    let route = RouteSocket::open(netns).context("cannot open a netlink socket in the agent namespace")?;
     route.set_up(LOOPBACK).await.context("cannot set the loopback interface of the agent namespace up")?;
     for address in service::addresses() {
-        if address.is_ipv6() && !has_ipv6(&netns)? {
+        if address.is_ipv6() && !has_ipv6(netns)? {
             continue;
         }
         let length = if address.is_ipv4() { 32 } else { 128 };
@@ -73,7 +94,7 @@ pub async fn ensure(path: &Path) -> Result<Netns> {
         unless_exists(request.execute().await)
             .with_context(|| format!("cannot add {address} to the agent namespace"))?;
     }
-    Ok(netns)
+    Ok(())
 }
 
 /// Removes the pin of the agent namespace. The namespace ends with its last process and socket, and all links with it.

@@ -37,7 +37,7 @@ pub async fn run(config: Config, counters: Arc<Counters>, is_ready: impl FnOnce(
     let host = || Netns::current().context("cannot open the node's network namespace");
     guard::ensure(&host()?).await?;
     let guards = guard::repair::spawn(host()?, Arc::clone(&counters)).context("cannot start the guards' thread")?;
-    agent_ns::ensure(&config.agent_namespace).await?;
+    agent_ns::open_pinned(&config.agent_namespace).await?;
     let (conflist_tx, conflist_rx) = oneshot::channel();
     let (links_tx, links_rx) = oneshot::channel();
     let ready = async {

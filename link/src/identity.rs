@@ -1,13 +1,14 @@
 //! Identity of connections: the interface at which a connection arrived, and the pod that the alias of the interface
 //! names. The kernel assigns an interface index of a namespace again only after about 2^31 other interfaces.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::TcpStream;
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use anyhow::{Context as _, Result};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use netlink_packet_core::NetlinkPayload;
 use rtnetlink::packet_route::RouteNetlinkMessage;
@@ -44,16 +45,13 @@ impl LinkTable {
     ///
     /// # Errors
     /// If the kernel does not return the links.
-    pub async fn open(route: OwnedFd) -> Result<(Self, UnboundedReceiver<LinkChange>), Error> {
-        let (connection, handle, mut messages) = rtnetlink::from_socket(sys::adopt_netlink(route));
+    pub async fn open(route: OwnedFd) -> Result<(Self, UnboundedReceiver<LinkChange>)> {
+        let (connection, handle, mut messages) =
+            rtnetlink::from_socket(sys::adopt_netlink(route).context("cannot use the route socket")?);
         tokio::spawn(connection);
         let (changes_tx, changes_rx) = unbounded_channel();
         let table = Self { handle, links: Arc::default(), changes_tx };
-        let mut interfaces = table.handle.link().get().execute();
-        while let Some(link) = interfaces.try_next().await? {
-            table.add(&link);
-        }
-        drop(interfaces);
+        table.refresh().await.context("cannot read the links of the node")?;
         // The task has no handle: the socket closes when the table is dropped.
         let (links, changes_tx) = (Arc::clone(&table.links), table.changes_tx.clone());
         tokio::spawn(async move {
@@ -78,39 +76,64 @@ impl LinkTable {
         Ok((table, changes_rx))
     }
 
+    /// Reads all links again. An event can be lost if the kernel has no memory for it.
+    ///
+    /// # Errors
+    /// If the kernel does not return the links.
+    pub async fn refresh(&self) -> std::result::Result<(), Error> {
+        let mut interfaces = self.handle.link().get().execute().try_collect::<Vec<_>>().await?;
+        // A pod can have two sandboxes for a short time. The newer one is last.
+        interfaces.sort_by_key(|link| link.header.index);
+        let found = interfaces.iter().map(|link| link.header.index).collect::<HashSet<_>>();
+        let mut removed = Vec::new();
+        lock(&self.links).retain(|index, alias| {
+            let is_found = found.contains(index);
+            if !is_found {
+                removed.push(Arc::clone(alias));
+            }
+            is_found
+        });
+        for alias in removed {
+            let _closed = self.changes_tx.send(LinkChange::Removed(alias));
+        }
+        for link in &interfaces {
+            add(&self.links, &self.changes_tx, link);
+        }
+        Ok(())
+    }
+
     /// Returns the alias of a link, or `None` if the interface has none. An interface that is not in the table is read
-    /// from the kernel.
+    /// from the kernel. Only events add it to the table, in order with its removal.
     ///
     /// # Errors
     /// If the kernel does not respond.
-    pub async fn find(&self, interface: u32) -> Result<Option<Arc<Alias>>, Error> {
+    pub async fn find(&self, interface: u32) -> std::result::Result<Option<Arc<Alias>>, Error> {
         if let Some(alias) = lock(&self.links).get(&interface) {
             return Ok(Some(Arc::clone(alias)));
         }
         let mut interfaces = self.handle.link().get().match_index(interface).execute();
         match interfaces.try_next().await {
-            Ok(link) => Ok(link.and_then(|link| self.add(&link))),
+            Ok(link) => Ok(link.and_then(|link| parse_alias(&link))),
             Err(error) if errno(&error) == Some(nix::libc::ENODEV) => Ok(None),
             Err(error) => Err(error),
         }
     }
+}
 
-    fn add(&self, link: &LinkMessage) -> Option<Arc<Alias>> {
-        add(&self.links, &self.changes_tx, link)
+/// Adds a link with a valid alias, or replaces the alias of a link.
+fn add(links: &Mutex<HashMap<u32, Arc<Alias>>>, changes_tx: &UnboundedSender<LinkChange>, link: &LinkMessage) {
+    let Some(alias) = parse_alias(link) else { return };
+    let before = lock(links).insert(link.header.index, Arc::clone(&alias));
+    if before.as_ref() != Some(&alias) {
+        let removed = before.map(LinkChange::Removed);
+        for change in removed.into_iter().chain([LinkChange::Added(alias)]) {
+            let _closed = changes_tx.send(change);
+        }
     }
 }
 
-/// Adds a link with a valid alias. Its alias does not change later.
-fn add(
-    links: &Mutex<HashMap<u32, Arc<Alias>>>,
-    changes_tx: &UnboundedSender<LinkChange>,
-    link: &LinkMessage,
-) -> Option<Arc<Alias>> {
-    let alias = Arc::new(alias_of(link)?.parse::<Alias>().ok()?);
-    if lock(links).insert(link.header.index, Arc::clone(&alias)).is_none() {
-        let _closed = changes_tx.send(LinkChange::Added(Arc::clone(&alias)));
-    }
-    Some(alias)
+fn parse_alias(link: &LinkMessage) -> Option<Arc<Alias>> {
+    alias_of(link)?.parse().ok().map(Arc::new)
 }
 
 fn lock(links: &Mutex<HashMap<u32, Arc<Alias>>>) -> MutexGuard<'_, HashMap<u32, Arc<Alias>>> {

@@ -75,11 +75,15 @@ pub fn remove_conflist(directory: &Path) -> Result<()> {
     }
 }
 
-/// Reads all files of a directory. A file that disappears meanwhile is skipped.
+/// Reads the configurations of a directory. Other files, and those that disappear meanwhile, are skipped.
 fn read_files(directory: &Path) -> io::Result<Vec<File>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
+        let is_config = path.file_name().and_then(|name| name.to_str()).is_some_and(conflist::is_config);
+        if !is_config || !path.is_file() {
+            continue;
+        }
         match std::fs::read(&path) {
             Ok(content) => files.push(File { path, content }),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => {}

@@ -61,15 +61,15 @@ pub async fn ensure(agent: &Netns, pod: &Netns, alias: &Alias, range: LinkRange)
     }
 }
 
-/// Returns the aliases of all links in the agent namespace. Interfaces with another alias are skipped.
+/// Returns the index and alias of all links in the agent namespace. Interfaces with another alias are skipped.
 ///
 /// # Errors
 /// If the links cannot be read.
-pub async fn list(agent: &Netns) -> Result<Vec<Alias>> {
+pub async fn list(agent: &Netns) -> Result<Vec<(u32, Alias)>> {
     let socket = RouteSocket::open(agent).context("cannot open a netlink socket in the agent namespace")?;
     let links = socket.link().get().execute().try_collect::<Vec<_>>().await;
     let links = links.context("cannot read the links of the agent namespace")?;
-    Ok(links.iter().filter_map(|link| found::alias(link)?.parse().ok()).collect())
+    Ok(links.iter().filter_map(|link| Some((link.header.index, found::alias(link)?.parse().ok()?))).collect())
 }
 
 /// Returns true if a pod has a complete link with this alias.

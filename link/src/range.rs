@@ -10,6 +10,9 @@ use crate::service;
 /// Prefix of the IPv6 addresses of links, a unique local prefix. The last 32 bits are the IPv4 address.
 const IPV6_PREFIX: Ipv6Addr = Ipv6Addr::new(0xfda9, 0xfe, 0xa9fe, 0, 0, 0, 0, 0);
 
+/// Length of the prefix in bytes.
+pub(crate) const IPV6_PREFIX_BYTES: u32 = 12;
+
 /// The IPv4 range of links of a node: a prefix of 16 to 24 bits without service addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkRange(Ipv4Net);
@@ -69,6 +72,12 @@ impl LinkRange {
 #[must_use]
 pub fn ipv6_of(address: Ipv4Addr) -> Ipv6Addr {
     Ipv6Addr::from(u128::from(IPV6_PREFIX) | u128::from(u32::from(address)))
+}
+
+/// Returns the prefix of the IPv6 addresses of all links.
+pub(crate) fn ipv6_prefix() -> [u8; IPV6_PREFIX_BYTES as usize] {
+    let [prefix @ .., _, _, _, _] = IPV6_PREFIX.octets();
+    prefix
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The socket of the link daemon. It passes sockets of the agent namespace to the node agents of this release, and to no
 //! other process.
 
-use std::io;
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -19,10 +19,13 @@ use crate::netns::Netns;
 use crate::peer::pod_of_cgroups;
 use crate::protocol::{Call, CallResponse, NamespaceId, NodeStatus};
 use crate::sockets::AgentSockets;
-use crate::sys::{receive_line, send_line};
+use crate::sys::send_line;
 
 /// Timeout of reading the call and of writing the response.
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Maximum length of a call in bytes.
+const MAX_CALL_BYTES: u64 = 64;
 
 /// Calls that are served at once. A node has one agent, and two during an update.
 const MAX_CALLS: usize = 8;
@@ -125,7 +128,9 @@ async fn authorize(pid: Option<i32>, config: &SocketConfig) -> Result<()> {
 
 /// Reads the call and sends its response.
 fn respond(stream: &UnixStream, agent_namespace: &Path, counters: CounterSnapshot) -> Result<()> {
-    let (line, _) = receive_line(stream).context("cannot read the call")?;
+    let mut line = String::new();
+    // A plain read, so that descriptors of the client are not received.
+    BufReader::new(stream.take(MAX_CALL_BYTES)).read_line(&mut line).context("cannot read the call")?;
     let call = serde_json::from_str(&line).context("cannot parse the call")?;
     let agent = Netns::open(agent_namespace)
         .with_context(|| format!("cannot open the agent namespace {}", agent_namespace.display()))?;

@@ -65,11 +65,19 @@ pub fn receive_line(socket: &UnixStream) -> io::Result<(String, Vec<OwnedFd>)> {
 
 /// Registers a netlink socket with the tokio runtime.
 ///
+/// # Errors
+/// If the descriptor is not a netlink socket.
+///
 /// # Panics
-/// If the descriptor is not a socket, or outside a tokio runtime.
-pub(crate) fn adopt_netlink(socket: OwnedFd) -> impl AsyncSocket + Send {
+/// Outside a tokio runtime, or if the runtime cannot register another descriptor.
+pub(crate) fn adopt_netlink(socket: OwnedFd) -> io::Result<impl AsyncSocket + Send> {
+    let reference = socket2::SockRef::from(&socket);
+    if reference.domain()? != socket2::Domain::from(libc::AF_NETLINK) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the descriptor is not a netlink socket"));
+    }
+    reference.set_nonblocking(true)?;
     // SAFETY: `into_raw_fd` gives up the ownership, so the new socket is the only owner of the descriptor.
-    unsafe { TokioSocket::from_raw_fd(socket.into_raw_fd()) }
+    Ok(unsafe { TokioSocket::from_raw_fd(socket.into_raw_fd()) })
 }
 
 /// Returns the index of the interface at which the handshake of an AF_INET connection arrived.

@@ -4,12 +4,16 @@
 //! Fragments are dropped because only the first one has the TCP header: a pod could hide a SYN from the limit. No client
 //! needs them: a TCP segment fits into the MTU of the link.
 //!
+//! A pod with NET_ADMIN can move an interface of its own into this namespace, with any alias and a link-local address. Only
+//! podmeta adds routes here, so a packet must have a source of the range that such a route can name.
+//!
 //! ```text
 //! table inet podmeta_agent {
 //!     set rates { typeof iif; flags dynamic, timeout; timeout 1m; }
 //!     chain arriving { type filter hook prerouting priority -310;
 //!         iif != lo meta nfproto ipv4 ip frag-off & 0x3fff != 0 drop
 //!         iif != lo meta nfproto ipv6 exthdr frag exists drop
+//!         iif != lo meta nfproto ipv6 ip6 saddr & ffff:ffff:ffff:ffff:ffff:ffff:: != fda9:fe:a9fe:: drop
 //!         iif != lo meta nfproto ipv6 fib saddr . iif oif missing drop
 //!         iif != lo tcp flags & (syn | ack) == syn update @rates { iif limit rate over 2000/second burst 2000 } drop
 //!     }
@@ -26,6 +30,7 @@ use crate::nft::expression::{
     not_equal, over_rate, payload, source_is_routed_to_interface,
 };
 use crate::nft::{self, Chain, RateSet, Table};
+use crate::range::{IPV6_PREFIX_BYTES, ipv6_prefix};
 
 /// New connections of one link in a second, beyond the burst. It exceeds the default request burst of a profile, 1,000.
 const MAX_CONNECTION_RATE: u64 = 2000;
@@ -48,6 +53,9 @@ const FRAGMENT_OFFSET: u32 = 6;
 
 /// Bits of the flag "more fragments" and of the fragment offset. They are 0 in a packet that is not a fragment.
 const FRAGMENT_BITS: [u8; 2] = [0x3f, 0xff];
+
+/// Offset of the source in an IPv6 header, in bytes.
+const IPV6_SOURCE_OFFSET: u32 = 8;
 
 /// Replaces the filter unless it is complete.
 pub(super) fn ensure(agent: &Netns) -> io::Result<()> {
@@ -74,6 +82,16 @@ fn table() -> Table {
         equal([NFPROTO_IPV6]),
         has_fragment_header(),
         equal([1]),
+        counter(),
+        drop_packet(),
+    ];
+    let other_range = vec![
+        meta(MetaKey::Iif),
+        not_equal(LOOPBACK.to_ne_bytes()),
+        meta(MetaKey::Nfproto),
+        equal([NFPROTO_IPV6]),
+        payload(Header::Network, IPV6_SOURCE_OFFSET, IPV6_PREFIX_BYTES),
+        not_equal(ipv6_prefix()),
         counter(),
         drop_packet(),
     ];
@@ -106,7 +124,7 @@ fn table() -> Table {
             name: "arriving",
             hook: InetHookNumber::PreRouting,
             priority: -310,
-            rules: vec![fragment_ipv4, fragment_ipv6, foreign_source, too_many_connections],
+            rules: vec![fragment_ipv4, fragment_ipv6, other_range, foreign_source, too_many_connections],
         }],
     }
 }

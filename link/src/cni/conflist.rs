@@ -6,6 +6,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
 
+use super::VERSIONS;
 use super::request::{OnFailure, Source};
 use crate::range::LinkRange;
 
@@ -83,14 +84,16 @@ fn plugin(file: &File, settings: Settings) -> Value {
 
 /// Returns true for the names that container runtimes read.
 /// Source: `ConfFiles` in containernetworking/cni libcni/conf.go.
-fn is_config(name: &str) -> bool {
+pub(crate) fn is_config(name: &str) -> bool {
     [".conf", ".conflist", ".json"].iter().any(|extension| name.ends_with(extension))
 }
 
-/// Parses a file as a list of plugins. A `.conf` file has one plugin. Returns `None` if it is not valid.
+/// Parses a file as a list of plugins. A `.conf` file has one plugin. Returns `None` if it is not valid, or of a version that
+/// podmeta's plugin does not support: with it, no pod could start.
 fn parse(file: &File) -> Option<Map<String, Value>> {
     let Value::Object(config) = serde_json::from_slice(&file.content).ok()? else { return None };
     config.get("name")?.as_str().filter(|name| !name.is_empty())?;
+    config.get("cniVersion")?.as_str().filter(|version| VERSIONS.contains(version))?;
     if file.path.extension()? == "conflist" {
         let plugins = config.get("plugins")?.as_array()?;
         let is_valid = |plugin: &Value| plugin.get("type").is_some_and(Value::is_string);

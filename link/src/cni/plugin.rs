@@ -33,7 +33,12 @@ pub async fn run(command: Command, agent: &Path) -> Result<String, CniError> {
             Ok(()) => Ok(String::new()),
             Err(error) => Err(link_error(&attachment, &error)),
         },
-        Command::PassThrough(config) => Ok(previous_result(config)),
+        Command::PassThrough(config) => match ensure_guards().await {
+            Ok(()) => Ok(previous_result(config)),
+            Err(error) => {
+                Err(CniError::new(Code::Link, "podmeta cannot add the guards of this node", format!("{error:#}")))
+            }
+        },
         Command::Del | Command::Gc => Ok(String::new()),
         Command::Status => match ensure_guards().await.and(agent_ns::ensure(agent).await.map(drop)) {
             Ok(()) => Ok(String::new()),

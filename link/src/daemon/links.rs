@@ -20,8 +20,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Result of the last attempt for a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SandboxState {
-    /// It has a complete link.
-    Linked,
+    /// It has a complete link. The index of the agent end is `None` until the next check.
+    Linked(Option<u32>),
     /// It uses the host's network and needs no link.
     HostNetwork,
     /// The attempt failed, which was logged.
@@ -53,21 +53,30 @@ pub(super) async fn run(config: &Config, host: Netns, counters: &Counters, check
     }
 }
 
+/// Returns true if the link that was found is the known one.
+fn is_same_link(known: Option<u32>, found: Option<u32>) -> bool {
+    found.is_some() && (known.is_none() || known == found)
+}
+
 impl LinkMaker<'_> {
     /// Makes the links of sandboxes that have none. A failure affects one pod only. It is logged once and retried.
     async fn check(&mut self) -> Result<()> {
-        let agent = agent_ns::ensure(&self.config.agent_namespace).await?;
+        let agent = agent_ns::open_pinned(&self.config.agent_namespace).await?;
         let sandboxes = self.runtime.running_sandboxes().await?;
-        let linked = pod_link::list(&agent).await?.into_iter().map(|alias| alias.sandbox.as_str().to_owned());
-        let linked = linked.collect::<HashSet<_>>();
+        let links = pod_link::list(&agent).await?.into_iter();
+        let links = links.map(|(interface, alias)| (alias.sandbox.as_str().to_owned(), interface));
+        let links = links.collect::<HashMap<_, _>>();
         let running = sandboxes.iter().map(|sandbox| sandbox.id.as_str()).collect::<HashSet<_>>();
         self.states.retain(|id, _| running.contains(id.as_str()));
         for sandbox in &sandboxes {
             let id = sandbox.id.as_str();
             match self.states.get(id) {
                 Some(SandboxState::HostNetwork) => {}
-                // An alias alone does not prove a complete link: a program can end while it makes one.
-                Some(SandboxState::Linked) if linked.contains(id) => {}
+                // An alias alone does not prove a complete link: a program can end while it makes one, and a pod with
+                // NET_ADMIN can replace an interface.
+                Some(SandboxState::Linked(known)) if is_same_link(*known, links.get(id).copied()) => {
+                    self.states.insert(id.to_owned(), SandboxState::Linked(links.get(id).copied()));
+                }
                 previous => {
                     let has_failed = previous == Some(&SandboxState::Failed);
                     let state = self.check_sandbox(&agent, sandbox, has_failed).await;
@@ -85,9 +94,9 @@ impl LinkMaker<'_> {
             Ok(Some(Outcome::Made)) => {
                 self.counters.add_link_made();
                 tracing::info!(pod, "made the link of a running pod");
-                SandboxState::Linked
+                SandboxState::Linked(None)
             }
-            Ok(Some(Outcome::Kept)) => SandboxState::Linked,
+            Ok(Some(Outcome::Kept)) => SandboxState::Linked(None),
             Ok(None) => SandboxState::HostNetwork,
             Err(error) => {
                 self.counters.add_link_failed();

@@ -127,7 +127,8 @@ fn is_veth(link: &LinkMessage) -> bool {
         .any(|attribute| matches!(attribute, LinkAttribute::LinkInfo(info) if info.iter().any(is_veth)))
 }
 
-fn peer_index(link: &LinkMessage) -> Option<u32> {
+/// Returns the index of a veth's other end, in its own namespace.
+pub(super) fn peer_index(link: &LinkMessage) -> Option<u32> {
     link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::Link(index) => Some(*index),
         _ => None,

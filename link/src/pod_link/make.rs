@@ -5,11 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result, bail};
 use rtnetlink::packet_route::address::AddressHeaderFlags;
-use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute};
+use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::neighbour::NeighbourState;
 use rtnetlink::packet_route::route::RouteScope;
 use rtnetlink::{Error, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
+use super::found::peer_index;
 use super::{AGENT_MAC, POD_INTERFACE, POD_MAC};
 use crate::agent_ns::has_ipv6;
 use crate::alias::Alias;
@@ -46,8 +47,13 @@ struct Addresses {
 pub(super) async fn make(sockets: &Sockets, pod: &Netns, alias: &Alias, peer: &str, range: LinkRange) -> Result<()> {
     create_pair(&sockets.agent, pod, peer).await.context("cannot create the link")?;
     let agent_end = index(&sockets.agent, peer).await?;
+    set_alias(&sockets.agent, agent_end, alias).await.context("cannot set the alias of the link")?;
+    if let Err(error) = check_pair(sockets, agent_end, peer).await {
+        remove(&sockets.agent, agent_end).await?;
+        return Err(error);
+    }
     let ipv6 = has_ipv6(pod)? && sockets_have_ipv6(&sockets.agent).await?;
-    let addresses = set_up_agent_end(&sockets.agent, agent_end, alias, range, ipv6).await?;
+    let addresses = set_up_agent_end(&sockets.agent, agent_end, range, ipv6).await?;
     let pod_end = index(&sockets.pod, POD_INTERFACE).await?;
     set_up_pod_end(&sockets.pod, pod_end, addresses).await.context("cannot set up the pod's end of the link")
 }
@@ -80,6 +86,31 @@ async fn index(socket: &RouteSocket, name: &str) -> Result<u32> {
     }
 }
 
+/// Sets the alias of the agent end. The kernel ignores an alias at creation.
+async fn set_alias(agent: &RouteSocket, interface: u32, alias: &Alias) -> Result<(), Error> {
+    let alias = LinkAttribute::IfAlias(alias.to_string());
+    agent.link().set(LinkUnspec::new_with_index(interface).append_extra_attribute(alias).build()).execute().await
+}
+
+/// Checks that both ends are those of one pair. A pod with NET_ADMIN can replace the agent end by an interface of its own
+/// between creation and alias. The pod end disappears with the replaced end.
+///
+/// # Errors
+/// If the ends do not belong together.
+async fn check_pair(sockets: &Sockets, agent_end: u32, peer: &str) -> Result<()> {
+    let pod = sockets.pod.find_link(POD_INTERFACE).await?;
+    let agent = sockets.agent.find_link(peer).await?;
+    let is_pair = |pod: &LinkMessage, agent: &LinkMessage| {
+        agent.header.index == agent_end
+            && peer_index(pod) == Some(agent_end)
+            && peer_index(agent) == Some(pod.header.index)
+    };
+    match (pod, agent) {
+        (Some(pod), Some(agent)) if is_pair(&pod, &agent) => Ok(()),
+        _ => bail!("another program replaced an end of the link while it was made"),
+    }
+}
+
 /// Returns true if the agent namespace has an IPv6 service address.
 async fn sockets_have_ipv6(agent: &RouteSocket) -> Result<bool> {
     use futures_util::TryStreamExt as _;
@@ -89,18 +120,8 @@ async fn sockets_have_ipv6(agent: &RouteSocket) -> Result<bool> {
     Ok(!found.is_empty())
 }
 
-/// Sets the agent end up: alias first, because the kernel ignores an alias at creation. The route to the pod's address
-/// reserves that address.
-async fn set_up_agent_end(
-    agent: &RouteSocket,
-    interface: u32,
-    alias: &Alias,
-    range: LinkRange,
-    ipv6: bool,
-) -> Result<Addresses> {
-    let message =
-        LinkUnspec::new_with_index(interface).append_extra_attribute(LinkAttribute::IfAlias(alias.to_string())).build();
-    agent.link().set(message).execute().await.context("cannot set the alias of the link")?;
+/// Sets the agent end up. The route to the pod's address reserves that address. Without it no packet of the link passes.
+async fn set_up_agent_end(agent: &RouteSocket, interface: u32, range: LinkRange, ipv6: bool) -> Result<Addresses> {
     if ipv6 {
         agent.disable_link_local(interface).await.context("cannot turn off the link-local address")?;
     }

@@ -82,7 +82,7 @@ pub(super) fn plan(found: &Found, wanted: &Alias) -> Result<Plan, Conflict> {
         && pod.is_complete
         && agent.is_complete
         && pod.peer == Some(agent.index)
-        && agent.alias.as_deref() == Some(wanted.to_string().as_str())
+        && agent.alias.as_deref().is_some_and(|alias| is_alias_of(alias, wanted))
     {
         return Ok(Plan::Keep);
     }
@@ -91,6 +91,12 @@ pub(super) fn plan(found: &Found, wanted: &Alias) -> Result<Plan, Conflict> {
     let is_pair = found.pod_end.and_then(|end| end.peer) == found.agent_end.as_ref().map(|end| end.index);
     let agent_end = found.agent_end.as_ref().map(|end| end.index).filter(|_| !is_pair);
     Ok(Plan::Make { remove_pod_end: pod_end, remove_agent_end: agent_end })
+}
+
+/// Returns true if an alias names the sandbox of the wanted one. Its MAC and addresses may differ: the pod can change those
+/// of its interface later.
+fn is_alias_of(alias: &str, wanted: &Alias) -> bool {
+    alias.parse::<Alias>().is_ok_and(|alias| alias.pod == wanted.pod && alias.sandbox == wanted.sandbox)
 }
 
 #[cfg(test)]
@@ -125,6 +131,12 @@ mod tests {
     #[test]
     fn complete_link_is_kept() {
         assert_eq!(plan(&complete(), &alias("a")), Ok(Plan::Keep));
+    }
+
+    #[test]
+    fn link_of_a_pod_that_changed_its_addresses_is_kept() {
+        let wanted = Alias { ipv4: Some([10, 0, 0, 9].into()), ..alias("a") };
+        assert_eq!(plan(&complete(), &wanted), Ok(Plan::Keep));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! metadata service.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddrV6};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use podmeta_link::guard;
 use podmeta_link::netns::Netns;
@@ -160,11 +161,11 @@ async fn router_advertisement_changes_nothing_in_the_agent_namespace() {
     let socket = attacker.run(|| Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))).unwrap();
     socket.set_multicast_hops_v6(255).unwrap();
     let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-    let dropped = attack.agent.dropped_foreign_sources();
+    let dropped = attack.agent.dropped_other_ranges();
     for _ in 0..3 {
         socket.send_to(&message, &SocketAddrV6::new(all_nodes, 0, 0, index).into()).unwrap();
     }
-    wait_until("the advertisements arrived", || attack.agent.dropped_foreign_sources() >= dropped + 3).await;
+    wait_until("the advertisements arrived", || attack.agent.dropped_other_ranges() >= dropped + 3).await;
     assert_eq!(state(), before);
     for address in service::addresses() {
         attack.assert_neighbour("router advertisement", address);
@@ -197,4 +198,27 @@ async fn flood_of_half_open_connections_leaves_a_neighbours_connections() {
         }
     }
     assert!(attack.agent.dropped_connections() > 0);
+}
+
+/// A pod with NET_ADMIN and no user namespace can move an interface into the agent namespace, and give it any alias. The
+/// link-local route of that interface passes a check of the route alone.
+#[tokio::test]
+async fn interface_that_a_pod_moved_into_the_agent_namespace_gets_no_response() {
+    let attack = Attack::new().await;
+    let agent = &attack.agent.netns;
+    let attacker = format!("/proc/{}/fd/{}", std::process::id(), attack.attacker().as_fd().as_raw_fd());
+    run(agent, "sysctl -qw net.ipv6.conf.default.accept_dad=0");
+    run(agent, "ip link add moved type veth peer name evil");
+    run(agent, &format!("ip link set evil netns {attacker}"));
+    run(agent, "ip link set moved up");
+    run(attack.attacker(), "ip link set evil up");
+    let local = || run(agent, "ip -6 -o addr show dev moved scope link");
+    wait_until("the interface has a link-local address", || local().contains("fe80::")).await;
+    let gateway = local().split_whitespace().nth(3).unwrap().split('/').next().unwrap().to_owned();
+    let source = run(attack.attacker(), "ip -6 -o addr show dev evil scope link");
+    let source = source.split_whitespace().nth(3).unwrap().split('/').next().unwrap();
+    let service = service::ipv6()[0];
+    run(attack.attacker(), &format!("ip -6 route replace {service}/128 via {gateway} dev evil src {source}"));
+    assert!(request(attack.attacker(), service.into()).is_err());
+    assert_eq!(request(attack.neighbour(), service.into()).unwrap(), interface_of(&attack.agent, 1));
 }

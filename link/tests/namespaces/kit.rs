@@ -36,6 +36,11 @@ impl Agent {
         self.dropped("@rates")
     }
 
+    /// Returns the number of IPv6 packets that were dropped because their source is no address of a link.
+    pub(crate) fn dropped_other_ranges(&self) -> u64 {
+        self.dropped("ip6 saddr")
+    }
+
     /// Returns the number of IPv6 packets that were dropped because their source belongs to another link.
     pub(crate) fn dropped_foreign_sources(&self) -> u64 {
         self.dropped("fib saddr")
