@@ -72,8 +72,6 @@ pub struct Edge {
     memory: memory::MemoryBudget,
     /// Pods that are over their share of the worker thread.
     background: fair_share::BackgroundQueue,
-    /// Share of the worker thread of all unknown pods together.
-    unknown_pod_share: Arc<fair_share::ThreadShare>,
     /// Limits the log lines of rejections of all unknown pods together.
     unknown_pod_rejection_log: Mutex<LogThrottle>,
     clock: Clock,
@@ -92,7 +90,6 @@ impl Edge {
             published: watch::Sender::default(),
             memory: memory::MemoryBudget::default(),
             background: fair_share::BackgroundQueue::default(),
-            unknown_pod_share: Arc::default(),
             unknown_pod_rejection_log: Mutex::default(),
             clock,
             metrics: EdgeMetrics::default(),
@@ -171,9 +168,9 @@ impl Edge {
         self.metrics.open_connections() <= FEW_CONNECTIONS
     }
 
-    /// Returns the share of the worker thread of a pod. `pod` is `None` for all unknown pods together.
-    fn share(&self, pod: Option<&EdgePod>) -> Arc<fair_share::ThreadShare> {
-        Arc::clone(pod.map_or(&self.unknown_pod_share, |pod| &pod.share))
+    /// Returns the share of the worker thread of a pod.
+    fn share(&self, uid: &PodUid) -> Arc<fair_share::ThreadShare> {
+        self.pod(uid).map_or_else(|| self.unknown_pods.limits(uid).share, |pod| Arc::clone(&pod.share))
     }
 }
 

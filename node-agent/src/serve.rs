@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use http::Uri;
 use jiff::Timestamp;
 use podmeta_service::admin::Admin;
@@ -161,6 +161,7 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
         tracing::warn!(path = %path.display(), "debug socket enabled: root on this node can query every pod of the node");
     }
     let (links_are_open_tx, links_are_open) = watch::channel(true);
+    let mut links_task = tokio::spawn(std::future::pending::<()>());
     #[cfg(target_os = "linux")]
     if let Some(socket) = args.link_socket {
         links_are_open_tx.send_replace(false);
@@ -175,7 +176,7 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
             stop: stop.clone(),
         };
         let mut has_pods = has_pods.clone();
-        tokio::spawn(async move {
+        links_task = tokio::spawn(async move {
             // Connections arrive as soon as the sockets are open, so the pods must be known first.
             if has_pods.wait_for(|has_pods| *has_pods).await.is_ok() {
                 links.serve(move || _ = links_are_open_tx.send_replace(true)).await;
@@ -183,12 +184,16 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
         });
     }
     tokio::spawn(report_readiness(admin, has_pods, links_are_open));
-    let _signal = signals.next().await;
+    tokio::select! {
+        _signal = signals.next() => {}
+        _panic = &mut links_task => bail!("internal error: the task that serves the links ended"),
+    }
     stop.cancel();
     if acceptor.drain(SHUTDOWN_TIMEOUT).await.is_err() {
         tracing::warn!(timeout = ?SHUTDOWN_TIMEOUT, "closing connections that did not end in time");
     }
-    state_file.write(&node.state()).context("cannot save the state")
+    // The state is saved after each change. A write now could replace the newer state of the next agent.
+    Ok(())
 }
 
 /// Sets the readiness of the agent: it has a state of its pods and its listeners are open.

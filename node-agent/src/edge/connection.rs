@@ -90,7 +90,7 @@ impl EdgeServer {
         let pod = self.edge.pod(&arrival.pod);
         let (connections, limit) = match &pod {
             Some(pod) => (pod.connections.clone(), pod.limits().connections),
-            None => (self.edge.unknown_pods.connections(&arrival.pod), Limits::default().connections),
+            None => (self.edge.unknown_pods.limits(&arrival.pod).connections, Limits::default().connections),
         };
         let _permit = match connections.open(limit.get(), Instant::now()) {
             Ok(permit) => permit,
@@ -110,7 +110,7 @@ impl EdgeServer {
         let _open = self.edge.metrics().open_connection();
         let charge = self.edge.memory.open(connections.key());
         let eviction = Arc::clone(charge.eviction());
-        let share = self.edge.share(pod.as_deref());
+        let share = self.edge.share(&arrival.pod);
         drop(pod);
         let hop_limit = Arc::new(ResponseHopLimit::default());
         let io = HopLimitedStream::new(io, arrival.family, Arc::clone(&hop_limit));
@@ -150,7 +150,7 @@ fn record_eviction(edge: &Edge, arrival: &Arrival) {
     let pod = edge.pod(&arrival.pod);
     let connections = match &pod {
         Some(pod) => pod.connections.clone(),
-        None => edge.unknown_pods.connections(&arrival.pod),
+        None => edge.unknown_pods.limits(&arrival.pod).connections,
     };
     if connections.should_log_eviction(Instant::now()) {
         tracing::warn!(

@@ -30,7 +30,7 @@ impl<L: Listener> Listener for FairListener<L> {
     }
 
     async fn accept(&self) -> io::Result<Self::Connection> {
-        let share = self.edge.share(self.edge.pod(&self.pod).as_deref());
+        let share = self.edge.share(&self.pod);
         let is_urgent = || self.edge.has_few_connections();
         self.edge.background.run(&share, is_urgent, pin!(self.listener.accept())).await
     }

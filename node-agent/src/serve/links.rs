@@ -76,6 +76,7 @@ impl LinkServer {
             let status = blocking(&self.socket, client::node_status).await?;
             self.metrics.record(&status.counters);
             if status.namespace == open.namespace {
+                open.table.refresh().await.context("cannot read the links of the node")?;
                 return Ok(());
             }
         }
@@ -87,20 +88,23 @@ impl LinkServer {
 
     async fn open(&self, namespace: NamespaceId, sockets: AgentSockets) -> Result<OpenSockets> {
         let AgentSockets { listener, route } = sockets;
-        let (table, changes) = LinkTable::open(route).await.context("cannot read the links of the node")?;
+        // A request to the kernel can wait for a lock, so the table's task does not run on the edge runtime.
+        let (table, changes) = self.sync_runtime.spawn(LinkTable::open(route)).await??;
         self.node.clear_links();
         // A list of many pods holds the lock of the pods for long. It must not delay requests.
         let changes = self.sync_runtime.spawn(apply_changes(changes, Arc::clone(&self.node)));
         let (stop, server) = (self.stop.child_token(), self.server.clone());
-        let handle = move |connection| serve_connection(connection, table.clone(), server.clone());
+        let links = table.clone();
+        let handle = move |connection| serve_connection(connection, links.clone(), server.clone());
         self.acceptor.spawn(adopt(listener)?, None, stop.clone(), handle)?;
-        Ok(OpenSockets { namespace, stop, changes })
+        Ok(OpenSockets { namespace, table, stop, changes })
     }
 }
 
 /// The sockets in use. Their listener ends on drop.
 struct OpenSockets {
     namespace: NamespaceId,
+    table: LinkTable,
     stop: CancellationToken,
     changes: JoinHandle<()>,
 }
@@ -122,8 +126,8 @@ async fn blocking<T: Send + 'static>(socket: &Path, call: fn(&Path) -> Result<T>
 async fn apply_changes(mut changes: UnboundedReceiver<LinkChange>, node: Arc<NodeState>) {
     while let Some(change) = changes.recv().await {
         match change {
-            LinkChange::Added(alias) => node.set_link(&alias.pod, link(&alias)),
-            LinkChange::Removed(alias) => node.remove_link(&alias.pod, &link(&alias)),
+            LinkChange::Added(alias) => node.set_link(&alias.pod, alias.sandbox.as_str(), link(&alias)),
+            LinkChange::Removed(alias) => node.remove_link(&alias.pod, alias.sandbox.as_str()),
         }
     }
 }

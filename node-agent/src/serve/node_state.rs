@@ -36,7 +36,15 @@ struct NodePods {
     version: Option<ResourceVersion>,
     items: BTreeMap<PodUid, Arc<WorkloadItem>>,
     /// The links of pods, also of pods without an item. Their addresses take precedence over the API server's.
-    links: BTreeMap<PodUid, Link>,
+    links: BTreeMap<PodUid, PodLink>,
+}
+
+/// The link of a pod.
+#[derive(Debug)]
+struct PodLink {
+    /// The sandbox that the link belongs to.
+    sandbox: String,
+    link: Link,
 }
 
 /// The earlier items of pods that may have changed. `None` for a pod that is new.
@@ -114,17 +122,17 @@ impl NodeState {
         self.edge.update(removed.keys().map(|uid| (uid.clone(), pods.view(uid))));
     }
 
-    /// Sets the link of a pod.
-    pub fn set_link(&self, pod: &PodUid, link: Link) {
+    /// Sets the link of a pod's sandbox.
+    pub fn set_link(&self, pod: &PodUid, sandbox: &str, link: Link) {
         let mut pods = self.lock();
-        pods.links.insert(pod.clone(), link);
+        pods.links.insert(pod.clone(), PodLink { sandbox: sandbox.to_owned(), link });
         self.edge.update([(pod.clone(), pods.view(pod))]);
     }
 
-    /// Removes the link of a pod, unless the pod has another one now.
-    pub fn remove_link(&self, pod: &PodUid, link: &Link) {
+    /// Removes the link of a pod, unless the pod has another sandbox now.
+    pub fn remove_link(&self, pod: &PodUid, sandbox: &str) {
         let mut pods = self.lock();
-        if pods.links.get(pod) == Some(link) {
+        if pods.links.get(pod).is_some_and(|link| link.sandbox == sandbox) {
             pods.links.remove(pod);
             self.edge.update([(pod.clone(), pods.view(pod))]);
         }
@@ -205,7 +213,12 @@ impl NodePods {
     /// Returns the data that the agent serves for a pod, or `None` if it has none.
     fn view(&self, uid: &PodUid) -> Option<PodView> {
         let item = self.items.get(uid)?;
-        let link = || self.links.get(uid).cloned().unwrap_or_else(|| Link::from_addresses(uid, &item.addresses));
+        let link = || {
+            self.links
+                .get(uid)
+                .map(|link| link.link.clone())
+                .unwrap_or_else(|| Link::from_addresses(uid, &item.addresses))
+        };
         item.outcome.clone().into_view(link)
     }
 }
