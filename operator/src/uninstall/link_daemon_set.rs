@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-/// The label of pods that uninstall. Pods of the DaemonSet's earlier template do not have it.
-pub(super) const UNINSTALL_LABEL: &str = "podmeta.dev/uninstall";
+/// The command of pods that uninstall, their first argument. Pods of the DaemonSet's earlier template have another one.
+pub(super) const UNINSTALL: &str = "uninstall";
 
 /// Name of the container and its volume with the directory of CNI configurations. The chart sets both.
 const CONTAINER: &str = "link";
@@ -30,8 +30,6 @@ pub(super) fn switch_to_uninstalling(links: &mut DaemonSet) -> Result<()> {
     let spec = links.spec.as_mut().context("it has no spec")?;
     let pod = spec.template.spec.as_mut().context("it has no pod spec")?;
     switch_pod(pod)?;
-    let labels = spec.template.metadata.get_or_insert_default().labels.get_or_insert_default();
-    labels.insert(UNINSTALL_LABEL.to_owned(), "true".to_owned());
     let all = RollingUpdateDaemonSet {
         max_unavailable: Some(IntOrString::String("100%".to_owned())),
         max_surge: Some(IntOrString::Int(0)),
@@ -49,7 +47,7 @@ fn switch_pod(pod: &mut PodSpec) -> Result<()> {
     let cni_config = cni_config.with_context(|| format!("its container does not mount {CNI_CONFIG_VOLUME}"))?;
     let ready_file = format!("{RESULT_DIR}/ready");
     container.args = Some(vec![
-        "uninstall".to_owned(),
+        UNINSTALL.to_owned(),
         format!("--cni-config-dir={}", cni_config.mount_path),
         format!("--agent-namespace={HOST_RUN}/netns/podmeta"),
         format!("--state-dir={HOST_RUN}/podmeta"),

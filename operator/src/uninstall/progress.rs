@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::link_daemon_set::UNINSTALL_LABEL;
+use super::link_daemon_set::UNINSTALL;
 
 /// The nodes that had or have a pod of the link DaemonSet, and those that are clean.
 #[derive(Debug, Default)]
@@ -57,7 +57,9 @@ pub(super) fn nodes<'p>(pods: impl IntoIterator<Item = &'p Pod>) -> impl Iterato
 
 /// True if a pod has uninstalled podmeta from its node.
 fn is_clean(pod: &Pod) -> bool {
-    let uninstalls = pod.metadata.labels.iter().flatten().any(|(name, _)| name == UNINSTALL_LABEL);
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let commands = containers.filter_map(|container| container.args.as_ref()?.first());
+    let uninstalls = commands.into_iter().any(|command| command == UNINSTALL);
     let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let is_ready = conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True");
     uninstalls && is_ready && pod.metadata.deletion_timestamp.is_none()

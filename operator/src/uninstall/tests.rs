@@ -56,10 +56,10 @@ enum LinkPod {
 
 fn pod(node: &str, state: LinkPod) -> Value {
     let ready = if state == LinkPod::Uninstalling { "False" } else { "True" };
-    let labels = if state == LinkPod::Old { json!({}) } else { json!({"podmeta.dev/uninstall": "true"}) };
+    let command = if state == LinkPod::Old { "run" } else { "uninstall" };
     json!({
-        "metadata": {"name": format!("pod-{node}"), "labels": labels},
-        "spec": {"nodeName": node, "containers": []},
+        "metadata": {"name": format!("pod-{node}")},
+        "spec": {"nodeName": node, "containers": [{"name": "link", "args": [command]}]},
         "status": {"conditions": [{"type": "Ready", "status": ready}]},
     })
 }
@@ -197,8 +197,7 @@ async fn uninstalling_pods_mount_run_and_no_directory_of_podmeta() {
     assert_eq!(links["metadata"]["resourceVersion"], "7", "a concurrent change must conflict");
     assert_eq!(links["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"], "100%");
     let template = &links["spec"]["template"];
-    let labels = json!({"app.kubernetes.io/component": "link", "podmeta.dev/uninstall": "true"});
-    assert_eq!(template["metadata"]["labels"], labels);
+    assert_eq!(template["metadata"]["labels"], json!({"app.kubernetes.io/component": "link"}));
     let pod = &template["spec"];
     assert_eq!((&pod["initContainers"], &pod["hostNetwork"]), (&Value::Null, &json!(true)));
     let container = &pod["containers"][0];

@@ -198,10 +198,8 @@ async fn link_values_set_the_command_line_and_the_mounts() -> Result<()> {
     ]);
     ensure!(daemon["args"] == arguments, "{}", daemon["args"]);
     // The configuration names its source by the path on the node, so both paths are equal.
-    for container in [install, daemon] {
-        let paths = fields(&container["volumeMounts"], "/mountPath");
-        ensure!(paths.contains(&&json!("/etc/cni/test.d")), "{paths:?}");
-    }
+    let paths = fields(&daemon["volumeMounts"], "/mountPath");
+    ensure!(paths.contains(&&json!("/etc/cni/test.d")), "{paths:?}");
     let runtime = json!({
         "name": "runtime", "mountPath": "/run/crio", "readOnly": true, "mountPropagation": "HostToContainer",
     });
@@ -248,6 +246,9 @@ async fn uninstall_objects_are_hooks_that_may_change_only_the_daemon_sets_of_the
     ensure!(job["backoffLimit"] == 0 && job["activeDeadlineSeconds"] == 180, "{job}");
     let arguments = json!(["--release=podmeta", "--namespace=podmeta-system", "--timeout=2m"]);
     ensure!(PodSpecs::of(&objects)?.uninstall["containers"][0]["args"] == arguments, "{job}");
+    ensure!(PodSpecs::of(&objects)?.uninstall["hostNetwork"] == true, "the hook needs a link: {job}");
+    let without = render_chart(&["--set", "link.uninstallHook=false"]).await?;
+    ensure!(object(&without, "Job", "podmeta-uninstall").is_err(), "the hook is rendered");
     // The hook finds the pods by these labels, and changes this container and volume.
     for component in ["agent", "link"] {
         let labels = &object(&objects, "DaemonSet", &format!("podmeta-{component}"))?["spec"]["template"]["metadata"];
