@@ -37,13 +37,14 @@ pub struct Settings {
 /// Result of [`render`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
-    /// Content of podmeta's file, or `None` if no file that sorts after it is valid.
+    /// Content of podmeta's file, or `None` if no file that sorts after it is valid and of a supported version.
     pub content: Option<String>,
     /// Name of the first valid file that sorts before podmeta's. The runtime uses that one.
     pub sorts_before: Option<String>,
 }
 
-/// Returns podmeta's configuration, made from the first valid file that sorts after it. A file that sorts before is no
+/// Returns podmeta's configuration, made from the first valid file that sorts after it, if podmeta's plugin supports the
+/// version of that file. With another version no pod could start. A file that sorts before is no
 /// source: it can be a meta plugin, such as Multus, that delegates to podmeta's file.
 #[must_use]
 pub fn render(files: &[File], settings: Settings) -> Rendered {
@@ -53,7 +54,11 @@ pub fn render(files: &[File], settings: Settings) -> Rendered {
     let valid = others.into_iter().filter_map(|file| Some((file, parse(file)?)));
     let (before, after): (Vec<_>, Vec<_>) = valid.partition(|(file, _)| name(file).as_str() < FILE_NAME);
     Rendered {
-        content: after.into_iter().next().map(|(file, list)| with_plugin(file, list, settings)),
+        content: after
+            .into_iter()
+            .next()
+            .filter(|(_, list)| is_supported(list))
+            .map(|(file, list)| with_plugin(file, list, settings)),
         sorts_before: before.first().map(|(file, _)| name(file)),
     }
 }
@@ -88,12 +93,15 @@ pub(crate) fn is_config(name: &str) -> bool {
     [".conf", ".conflist", ".json"].iter().any(|extension| name.ends_with(extension))
 }
 
-/// Parses a file as a list of plugins. A `.conf` file has one plugin. Returns `None` if it is not valid, or of a version that
-/// podmeta's plugin does not support: with it, no pod could start.
+/// Returns true if podmeta's plugin supports the version of a configuration.
+fn is_supported(list: &Map<String, Value>) -> bool {
+    list.get("cniVersion").and_then(Value::as_str).is_some_and(|version| VERSIONS.contains(&version))
+}
+
+/// Parses a file as a list of plugins. A `.conf` file has one plugin. Returns `None` if it is not valid.
 fn parse(file: &File) -> Option<Map<String, Value>> {
     let Value::Object(config) = serde_json::from_slice(&file.content).ok()? else { return None };
     config.get("name")?.as_str().filter(|name| !name.is_empty())?;
-    config.get("cniVersion")?.as_str().filter(|version| VERSIONS.contains(version))?;
     if file.path.extension()? == "conflist" {
         let plugins = config.get("plugins")?.as_array()?;
         let is_valid = |plugin: &Value| plugin.get("type").is_some_and(Value::is_string);
@@ -169,8 +177,17 @@ mod tests {
 
     #[test]
     fn entry_of_ours_in_the_source_is_not_repeated() {
-        let list = r#"{"name":"pods","plugins":[{"type":"bridge"},{"type":"podmeta-cni"}]}"#;
+        let list = r#"{"cniVersion":"1.0.0","name":"pods","plugins":[{"type":"bridge"},{"type":"podmeta-cni"}]}"#;
         assert_eq!(render_json(&[file("10-x.conflist", list)])["plugins"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn first_file_of_an_unsupported_version_gives_no_configuration() {
+        for version in ["0.3.0", "", "2.0.0"] {
+            let old = file("10-old.conflist", &LIST.replace("1.0.0", version));
+            let files = [old, file("20-pods.conflist", LIST)];
+            assert_eq!(render(&files, Settings::default()).content, None, "{version}");
+        }
     }
 
     #[test]
