@@ -131,3 +131,24 @@ fn pods_are_served_in_the_background_only_while_many_connections_are_open() {
     let _one_more = edge.metrics().open_connection();
     assert!(!edge.has_few_connections());
 }
+
+#[tokio::test(start_paused = true)]
+async fn request_of_a_new_pod_waits_for_its_workload() {
+    let edge = edge();
+    let (uid, view) = denied("a", "one");
+    let publish = async {
+        tokio::time::advance(UNKNOWN_POD_WAIT / 2).await;
+        edge.publish([denied("b", "one")]);
+        tokio::time::advance(UNKNOWN_POD_WAIT / 4).await;
+        edge.publish([(uid.clone(), view)]);
+    };
+    let (pod, ()) = tokio::join!(edge.wait_for_pod(&uid), publish);
+    assert!(pod.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_of_an_unknown_pod_waits_800_ms_at_most() {
+    let started = tokio::time::Instant::now();
+    assert!(edge().wait_for_pod(&"a".try_into().unwrap()).await.is_none());
+    assert_eq!(started.elapsed(), Duration::from_millis(800));
+}

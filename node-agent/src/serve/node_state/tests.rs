@@ -87,3 +87,15 @@ fn credentials_and_documents_are_removed_with_their_pod() {
     node.apply_events(vec![event(4, WatchChange::Deleted { uid: pod_uid("a") })]);
     assert_eq!(node.state().broker_state, SavedBrokerState::default());
 }
+
+#[test]
+fn link_of_the_newest_sandbox_is_kept_when_an_older_one_is_removed() {
+    let node = node_state(SavedState::default());
+    let link = |address: &str| Link::from_addresses(&pod_uid("a"), &[address.parse().unwrap()]);
+    node.set_link(&pod_uid("a"), "old", link("10.0.0.1"));
+    node.set_link(&pod_uid("a"), "new", link("10.0.0.1"));
+    node.remove_link(&pod_uid("a"), "old");
+    assert_eq!(node.lock().links[&pod_uid("a")].sandbox, "new");
+    node.remove_link(&pod_uid("a"), "new");
+    assert!(node.lock().links.is_empty());
+}
