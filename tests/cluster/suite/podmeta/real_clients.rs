@@ -27,16 +27,18 @@ const CLIENTS: [&str; 6] = [
 fn manifests() -> Result<String> {
     let text = std::fs::read_to_string(Path::new(REAL_CLIENTS).join("pods.yaml"))?;
     let mut documents: Vec<Value> = serde_saphyr::from_multiple(&text)?;
-    documents.retain(|document| match document["kind"].as_str() {
+    documents.retain(|document| match document.get("kind").and_then(Value::as_str) {
         Some("Secret") => true,
-        Some("MetadataProfile") => document["metadata"]["name"] == "required",
+        Some("MetadataProfile") => document.pointer("/metadata/name").is_some_and(|name| name == "required"),
         _ => false,
     });
     for document in &mut documents {
         document["metadata"].as_object_mut().context("no metadata")?.remove("namespace");
         if document["kind"] == "MetadataProfile" {
-            document["spec"]["instance"]["region"] = expected("REGION")?.into();
-            document["spec"]["instance"]["availabilityZone"] = expected("ZONE")?.into();
+            let instance = document.pointer_mut("/spec/instance").and_then(Value::as_object_mut);
+            let instance = instance.context("the profile has no spec.instance")?;
+            instance.insert("region".to_owned(), expected("REGION")?.into());
+            instance.insert("availabilityZone".to_owned(), expected("ZONE")?.into());
         }
     }
     let documents = documents.iter().map(ToString::to_string).collect::<Vec<_>>();
