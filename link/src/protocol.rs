@@ -40,7 +40,7 @@ pub enum CallResponse {
 pub struct NodeStatus {
     /// Identity of the agent namespace. Sockets of another one get no connections.
     pub namespace: NamespaceId,
-    /// What the daemon repaired and made since it started.
+    /// Counts of repairs and links since the daemon started.
     pub counters: CounterSnapshot,
 }
 

@@ -149,7 +149,7 @@ async fn serve_connection(connection: TcpConnection, table: LinkTable, server: E
     };
     let alias = match table.find(interface).await {
         Ok(Some(alias)) => alias,
-        Ok(None) => return tracing::warn!(interface, "closing connection: it arrived at an interface that is no link"),
+        Ok(None) => return tracing::warn!(interface, "closing connection: its interface is not a link"),
         Err(error) => return tracing::warn!(interface, %error, "closing connection: cannot read its link"),
     };
     let service = local.ip().to_canonical();

@@ -53,7 +53,7 @@ print(right, failed, wrong, *failures)
 struct LoadResult {
     failed: u64,
     wrong: u64,
-    /// What the script printed.
+    /// Output of the script.
     printed: String,
 }
 
