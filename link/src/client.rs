@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::protocol::{Call, CallResponse, NamespaceId, NodeStatus};
+use crate::netns::NetnsId;
+use crate::protocol::{Call, CallResponse, NodeStatus};
 use crate::sockets::AgentSockets;
 use crate::sys::{receive_line, send_line};
 
@@ -19,7 +20,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// If the daemon does not respond or rejects the call.
-pub fn receive_sockets(socket: &Path) -> Result<(NamespaceId, AgentSockets)> {
+pub fn receive_sockets(socket: &Path) -> Result<(NetnsId, AgentSockets)> {
     match call(socket, Call::Sockets)? {
         (CallResponse::Sockets { namespace }, fds) => {
             let [listener, route] = <[OwnedFd; 2]>::try_from(fds)

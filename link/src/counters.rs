@@ -30,9 +30,18 @@ pub struct CounterSnapshot {
     pub conflist_writes: u64,
 }
 
+/// Number of objects of the guards that were missing or changed and have been added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repairs {
+    /// Routing rules.
+    pub rules: usize,
+    /// Tables of nftables.
+    pub tables: usize,
+}
+
 impl Counters {
     /// Adds repairs of the guards.
-    pub(crate) fn add_repairs(&self, repairs: crate::guard::Repairs) {
+    pub(crate) fn add_repairs(&self, repairs: Repairs) {
         self.rules.fetch_add(repairs.rules as u64, Ordering::Relaxed);
         self.tables.fetch_add(repairs.tables as u64, Ordering::Relaxed);
     }

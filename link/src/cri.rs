@@ -65,11 +65,11 @@ impl AgentPods {
 
 /// A connection to the container runtime. It is opened with the first call, and again after a failure.
 #[derive(Debug)]
-pub struct Runtime {
+pub struct RuntimeClient {
     client: Grpc<Channel>,
 }
 
-impl Runtime {
+impl RuntimeClient {
     /// Creates a client of the runtime's socket. Must be called in a tokio runtime.
     #[must_use]
     pub fn new(socket: PathBuf) -> Self {

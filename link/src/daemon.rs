@@ -9,14 +9,14 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow};
 use tokio::sync::oneshot;
 
-use crate::cni::conflist::Settings;
+use crate::cni::conflist::LinkSettings;
 use crate::counters::Counters;
 use crate::netns::Netns;
 use crate::{agent_ns, guard, install};
 
 /// Configuration of the daemon.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct DaemonConfig {
     /// Path of the pinned agent namespace.
     pub agent_namespace: PathBuf,
     /// Directory of CNI configurations.
@@ -24,7 +24,7 @@ pub struct Config {
     /// Socket of the container runtime.
     pub runtime_socket: PathBuf,
     /// Settings of the links.
-    pub settings: Settings,
+    pub settings: LinkSettings,
 }
 
 /// Adds the guards, writes the CNI configuration, makes the links of the pods that run already, and then repairs all
@@ -33,7 +33,7 @@ pub struct Config {
 /// # Errors
 /// If the guards or the agent namespace cannot be made at the start, or the thread of the guards ends. Later failures
 /// are logged and retried.
-pub async fn run(config: Config, counters: Arc<Counters>, is_ready: impl FnOnce()) -> Result<()> {
+pub async fn run(config: DaemonConfig, counters: Arc<Counters>, is_ready: impl FnOnce()) -> Result<()> {
     let host = || Netns::current().context("cannot open the node's network namespace");
     guard::ensure(&host()?).await?;
     let guards = guard::repair::spawn(host()?, Arc::clone(&counters)).context("cannot start the guards' thread")?;

@@ -7,16 +7,8 @@ pub mod rules;
 
 use anyhow::{Context as _, Result};
 
+use crate::counters::Repairs;
 use crate::netns::Netns;
-
-/// Number of objects that were missing or changed and have been added.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Repairs {
-    /// Routing rules.
-    pub rules: usize,
-    /// Tables of nftables.
-    pub tables: usize,
-}
 
 /// Adds the parts of both guards that are missing or changed in a namespace, the routing rules first. Idempotent.
 ///

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::cni::conflist::{self, FILE_NAME, File, PLUGIN_TYPE, Rendered, Settings};
+use crate::cni::conflist::{self, ConfigFile, FILE_NAME, LinkSettings, PLUGIN_TYPE, Rendered};
 
 /// State of podmeta's CNI configuration after [`write_conflist`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub fn copy_plugin(program: &Path, directory: &Path) -> Result<()> {
 ///
 /// # Errors
 /// If the directory cannot be read or written.
-pub fn write_conflist(directory: &Path, settings: Settings) -> Result<ConflistState> {
+pub fn write_conflist(directory: &Path, settings: LinkSettings) -> Result<ConflistState> {
     let path = directory.join(FILE_NAME);
     let files = read_files(directory).with_context(|| format!("cannot read {}", directory.display()))?;
     let Rendered { content, sorts_before } = conflist::render(&files, settings);
@@ -76,7 +76,7 @@ pub fn remove_conflist(directory: &Path) -> Result<()> {
 }
 
 /// Reads the configurations of a directory. Other files, and those that disappear meanwhile, are skipped.
-fn read_files(directory: &Path) -> io::Result<Vec<File>> {
+fn read_files(directory: &Path) -> io::Result<Vec<ConfigFile>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
@@ -85,7 +85,7 @@ fn read_files(directory: &Path) -> io::Result<Vec<File>> {
             continue;
         }
         match std::fs::read(&path) {
-            Ok(content) => files.push(File { path, content }),
+            Ok(content) => files.push(ConfigFile { path, content }),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => {}
             Err(error) => return Err(error),
         }
@@ -113,7 +113,7 @@ mod tests {
     const LIST: &str = r#"{"name":"pods","cniVersion":"1.0.0","plugins":[{"type":"bridge"}]}"#;
 
     fn write(directory: &Path) -> ConflistFile {
-        write_conflist(directory, Settings::default()).unwrap().file
+        write_conflist(directory, LinkSettings::default()).unwrap().file
     }
 
     #[test]
@@ -163,7 +163,7 @@ mod tests {
         std::fs::write(&first, r#"{"name":"m","type":"multus"}"#).unwrap();
         let state =
             |file, sorts_before: Option<&str>| ConflistState { file, sorts_before: sorts_before.map(Into::into) };
-        let write = || write_conflist(directory.path(), Settings::default()).unwrap();
+        let write = || write_conflist(directory.path(), LinkSettings::default()).unwrap();
         assert_eq!(write(), state(ConflistFile::Absent, Some("00-multus.conf")));
         std::fs::write(directory.path().join("10-pods.conflist"), LIST).unwrap();
         assert_eq!(write(), state(ConflistFile::Written, Some("00-multus.conf")));

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
+use serde::{Deserialize, Serialize};
 
 /// The namespace of the calling thread.
 const OWN_NAMESPACE: &str = "/proc/thread-self/ns/net";
@@ -16,12 +17,9 @@ const OWN_NAMESPACE: &str = "/proc/thread-self/ns/net";
 #[derive(Debug)]
 pub struct Netns(File);
 
-/// The identity of a namespace while it exists: device and inode of its file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NetnsId {
-    device: u64,
-    inode: u64,
-}
+/// Identity of a network namespace on a node while it exists: the inode of its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetnsId(u64);
 
 impl Netns {
     /// Opens the namespace that is mounted at a path.
@@ -30,7 +28,7 @@ impl Netns {
     /// If the file cannot be opened or is not on the filesystem of namespaces.
     pub fn open(path: &Path) -> io::Result<Self> {
         let netns = Self(File::open(path)?);
-        if netns.id()?.device != Self::current()?.id()?.device {
+        if netns.0.metadata()?.dev() != Self::current()?.0.metadata()?.dev() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the file is not a network namespace"));
         }
         Ok(netns)
@@ -71,8 +69,7 @@ impl Netns {
     /// # Errors
     /// If the kernel cannot read the metadata of the file.
     pub fn id(&self) -> io::Result<NetnsId> {
-        let metadata = self.0.metadata()?;
-        Ok(NetnsId { device: metadata.dev(), inode: metadata.ino() })
+        Ok(NetnsId(self.0.metadata()?.ino()))
     }
 
     /// Runs a function in the namespace, in a thread of its own, and returns its result. Blocks the caller.

@@ -2,6 +2,7 @@
 
 mod compare;
 pub(crate) mod expression;
+mod table;
 mod transport;
 
 use std::io;
@@ -9,10 +10,12 @@ use std::io;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NetlinkMessage};
 use netlink_packet_netfilter::NetfilterMessage;
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, Expressions, Hook, InetHookNumber, NfTablesMessage, RuleAttribute, RuleMessage,
-    SetAttribute, SetDescription, SetFlags, SetMessage, TableAttribute, TableMessage,
+    ChainAttribute, ChainMessage, Expressions, Hook, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute,
+    SetDescription, SetFlags, SetMessage, TableAttribute, TableMessage,
 };
 use netlink_sys::Socket;
+
+pub(crate) use table::{Chain, RateSet, Table};
 
 use crate::netns::Netns;
 
@@ -24,33 +27,6 @@ const RATE_SET_TIMEOUT: u64 = 60_000;
 
 /// Maximum number of interfaces in a [`RateSet`].
 const RATE_SET_SIZE: u32 = 4096;
-
-/// A table of the family `inet`.
-#[derive(Debug)]
-pub(crate) struct Table {
-    pub(crate) name: &'static str,
-    /// Sets that hold a rate for each interface.
-    pub(crate) rate_sets: Vec<RateSet>,
-    pub(crate) chains: Vec<Chain>,
-}
-
-/// A set of interfaces, each with the state of a rate limit.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RateSet {
-    pub(crate) name: &'static str,
-    /// Identifies the set in the transaction.
-    pub(crate) id: u32,
-}
-
-/// A chain with the policy `accept`.
-#[derive(Debug)]
-pub(crate) struct Chain {
-    pub(crate) name: &'static str,
-    pub(crate) hook: InetHookNumber,
-    /// Chains of a lower priority run first.
-    pub(crate) priority: i32,
-    pub(crate) rules: Vec<Vec<Expressions>>,
-}
 
 /// Replaces a table unless it is complete. Returns the number of tables that were written: 0 or 1.
 pub(crate) fn ensure(netns: &Netns, table: &Table) -> io::Result<usize> {

@@ -27,7 +27,7 @@ const POD_MAC: [u8; 6] = [0x02, 0x1d, 0x02, 0, 0, 0];
 
 /// Result of [`ensure`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum LinkOutcome {
     /// The link was complete.
     Kept,
     /// The link was made. An incomplete one was removed first.
@@ -40,15 +40,15 @@ pub enum Outcome {
 /// # Errors
 /// If the pod uses the host's or the agent namespace, or something else in the pod uses a service address
 /// ([`Conflict`]). Also if the kernel rejects a step, which the message names.
-pub async fn ensure(agent: &Netns, pod: &Netns, alias: &Alias, range: LinkRange) -> Result<Outcome> {
+pub async fn ensure(agent: &Netns, pod: &Netns, alias: &Alias, range: LinkRange) -> Result<LinkOutcome> {
     if pod.id()? == agent.id()? || pod.id()? == Netns::current()?.id()? {
         bail!("the pod has no network namespace of its own");
     }
-    let sockets = make::Sockets::open(agent, pod)?;
+    let sockets = make::LinkSockets::open(agent, pod)?;
     let peer = peer_name(alias);
     let found = found::read(&sockets, &peer).await.context("cannot read the links and routes of the pod")?;
     match plan::plan(&found, alias)? {
-        plan::Plan::Keep => Ok(Outcome::Kept),
+        plan::Plan::Keep => Ok(LinkOutcome::Kept),
         plan::Plan::Make { remove_pod_end, remove_agent_end } => {
             for (socket, interface) in [(&sockets.pod, remove_pod_end), (&sockets.agent, remove_agent_end)] {
                 if let Some(interface) = interface {
@@ -56,7 +56,7 @@ pub async fn ensure(agent: &Netns, pod: &Netns, alias: &Alias, range: LinkRange)
                 }
             }
             make::make(&sockets, pod, alias, &peer, range).await?;
-            Ok(Outcome::Made)
+            Ok(LinkOutcome::Made)
         }
     }
 }
@@ -77,7 +77,7 @@ pub async fn list(agent: &Netns) -> Result<Vec<(u32, Alias)>> {
 /// # Errors
 /// If the state of the kernel cannot be read, or if something else in the pod uses a service address.
 pub async fn is_complete(agent: &Netns, pod: &Netns, alias: &Alias) -> Result<bool> {
-    let sockets = make::Sockets::open(agent, pod)?;
+    let sockets = make::LinkSockets::open(agent, pod)?;
     let found =
         found::read(&sockets, &peer_name(alias)).await.context("cannot read the links and routes of the pod")?;
     Ok(plan::plan(&found, alias)? == plan::Plan::Keep)

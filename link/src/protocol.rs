@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::counters::CounterSnapshot;
+use crate::netns::NetnsId;
 
 /// Default path of the socket.
 pub const SOCKET_PATH: &str = "/run/podmeta/link/link.sock";
@@ -26,7 +27,7 @@ pub enum CallResponse {
     /// subscribed to changes of interfaces.
     Sockets {
         /// Identity of the agent namespace.
-        namespace: NamespaceId,
+        namespace: NetnsId,
     },
     /// The state of the node.
     Status(NodeStatus),
@@ -39,11 +40,7 @@ pub enum CallResponse {
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {
     /// Identity of the agent namespace. Sockets of another one get no connections.
-    pub namespace: NamespaceId,
+    pub namespace: NetnsId,
     /// Counts of repairs and links since the daemon started.
     pub counters: CounterSnapshot,
 }
-
-/// Identity of a network namespace on a node while it exists: the inode of its file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NamespaceId(pub u64);

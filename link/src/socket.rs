@@ -2,7 +2,7 @@
 //! other process.
 
 use std::io::{self, BufRead as _, BufReader, Read as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
 use crate::counters::{CounterSnapshot, Counters};
-use crate::cri::{AgentPods, Runtime};
+use crate::cri::{AgentPods, RuntimeClient};
 use crate::netns::Netns;
 use crate::peer::pod_of_cgroups;
-use crate::protocol::{Call, CallResponse, NamespaceId, NodeStatus};
+use crate::protocol::{Call, CallResponse, NodeStatus};
 use crate::sockets::AgentSockets;
 use crate::sys::send_line;
 
@@ -120,7 +120,7 @@ async fn authorize(pid: Option<i32>, config: &SocketConfig) -> Result<()> {
     let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
     let cgroups = cgroups.with_context(|| format!("cannot read the cgroup of process {pid}"))?;
     let pod: PodUid = pod_of_cgroups(&cgroups).with_context(|| format!("process {pid} belongs to no pod"))?;
-    if !Runtime::new(config.runtime_socket.clone()).is_running(&pod, &config.agent_pods).await? {
+    if !RuntimeClient::new(config.runtime_socket.clone()).is_running(&pod, &config.agent_pods).await? {
         bail!("pod {pod} is not a node agent of this release");
     }
     Ok(())
@@ -134,7 +134,7 @@ fn respond(stream: &UnixStream, agent_namespace: &Path, counters: CounterSnapsho
     let call = serde_json::from_str(&line).context("cannot parse the call")?;
     let agent = Netns::open(agent_namespace)
         .with_context(|| format!("cannot open the agent namespace {}", agent_namespace.display()))?;
-    let namespace = NamespaceId(std::fs::metadata(format!("/proc/self/fd/{}", agent.raw_fd()))?.ino());
+    let namespace = agent.id()?;
     match call {
         Call::Sockets => {
             let sockets = AgentSockets::open(&agent).context("cannot open sockets in the agent namespace")?;

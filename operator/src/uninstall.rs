@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing_subscriber::EnvFilter;
 
 use crate::cluster::own_objects::retry_while_unavailable;
-use progress::Progress;
+use progress::UninstallProgress;
 
 /// Interval at which the pods are listed.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -153,7 +153,7 @@ impl Uninstaller {
     /// # Errors
     /// If a node is not clean at the deadline.
     async fn wait_for_links(&self, deadline: Instant) -> Result<()> {
-        let mut progress = Progress::default();
+        let mut progress = UninstallProgress::default();
         loop {
             match timeout(POLL_TIMEOUT, self.observe_links(&mut progress)).await.unwrap_or(Ok(())) {
                 Ok(()) if progress.is_complete() => {
@@ -170,7 +170,7 @@ impl Uninstaller {
         }
     }
 
-    async fn observe_links(&self, progress: &mut Progress) -> Result<()> {
+    async fn observe_links(&self, progress: &mut UninstallProgress) -> Result<()> {
         let links = self.daemon_sets.get(&self.link_name()).await?;
         let pods = self.list_pods("link").await?;
         progress.observe(&links, &pods);

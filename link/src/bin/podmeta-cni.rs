@@ -6,14 +6,14 @@ use std::process::ExitCode;
 #[cfg(target_os = "linux")]
 fn main() -> ExitCode {
     use podmeta_link::agent_ns::PINNED_PATH;
-    use podmeta_link::cni::error::{CniError, Code};
-    use podmeta_link::cni::{plugin, request::Command};
+    use podmeta_link::cni::error::{CniError, CniErrorCode};
+    use podmeta_link::cni::{plugin, request::CniCommand};
 
-    let io_error = |error: std::io::Error| CniError::new(Code::Io, "cannot start podmeta-cni", error);
+    let io_error = |error: std::io::Error| CniError::new(CniErrorCode::Io, "cannot start podmeta-cni", error);
     let result = (|| {
         let mut config = String::new();
         std::io::stdin().read_to_string(&mut config).map_err(io_error)?;
-        let command = Command::parse(|name| std::env::var(name).ok(), &config)?;
+        let command = CniCommand::parse(|name| std::env::var(name).ok(), &config)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io_error)?;
         runtime.block_on(plugin::run(command, PINNED_PATH.as_ref()))
     })();

@@ -21,11 +21,11 @@ mod linux {
 
     use anyhow::{Context as _, Result};
     use clap::{Args, Parser, Subcommand, ValueEnum};
-    use podmeta_link::cni::conflist::Settings;
+    use podmeta_link::cni::conflist::LinkSettings;
     use podmeta_link::cni::request::OnFailure;
     use podmeta_link::counters::Counters;
     use podmeta_link::cri::AgentPods;
-    use podmeta_link::daemon::{self, Config};
+    use podmeta_link::daemon::{self, DaemonConfig};
     use podmeta_link::netns::Netns;
     use podmeta_link::range::LinkRange;
     use podmeta_link::socket::SocketConfig;
@@ -208,16 +208,16 @@ mod linux {
             }
         }
 
-        fn config(self) -> Config {
+        fn config(self) -> DaemonConfig {
             let on_failure = match self.on_failure {
                 OnFailureArg::Fail => OnFailure::Fail,
                 OnFailureArg::Start => OnFailure::Start,
             };
-            Config {
+            DaemonConfig {
                 agent_namespace: self.node.namespace.agent_namespace,
                 cni_config_dir: self.node.cni_config_dir,
                 runtime_socket: self.runtime_socket,
-                settings: Settings { link_range: self.link_range, on_failure },
+                settings: LinkSettings { link_range: self.link_range, on_failure },
             }
         }
     }

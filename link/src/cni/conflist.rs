@@ -18,7 +18,7 @@ pub const PLUGIN_TYPE: &str = "podmeta-cni";
 
 /// A configuration file of the directory.
 #[derive(Clone, Debug)]
-pub struct File {
+pub struct ConfigFile {
     /// Path of the file.
     pub path: std::path::PathBuf,
     /// Its content.
@@ -27,7 +27,7 @@ pub struct File {
 
 /// Settings of podmeta's plugin.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Settings {
+pub struct LinkSettings {
     /// The range of the links' addresses.
     pub link_range: LinkRange,
     /// Effect on a pod whose link cannot be made.
@@ -47,8 +47,8 @@ pub struct Rendered {
 /// version of that file. With another version no pod could start. A file that sorts before is no
 /// source: it can be a meta plugin, such as Multus, that delegates to podmeta's file.
 #[must_use]
-pub fn render(files: &[File], settings: Settings) -> Rendered {
-    let name = |file: &File| file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+pub fn render(files: &[ConfigFile], settings: LinkSettings) -> Rendered {
+    let name = |file: &ConfigFile| file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut others = files.iter().filter(|file| is_config(&name(file)) && name(file) != FILE_NAME).collect::<Vec<_>>();
     others.sort_by_key(|file| name(file));
     let valid = others.into_iter().filter_map(|file| Some((file, parse(file)?)));
@@ -64,7 +64,7 @@ pub fn render(files: &[File], settings: Settings) -> Rendered {
 }
 
 /// Returns a configuration with podmeta's plugin at its end.
-fn with_plugin(file: &File, mut list: Map<String, Value>, settings: Settings) -> String {
+fn with_plugin(file: &ConfigFile, mut list: Map<String, Value>, settings: LinkSettings) -> String {
     if let Some(plugins) = list.get_mut("plugins").and_then(Value::as_array_mut) {
         plugins.retain(|plugin| plugin.get("type").and_then(Value::as_str) != Some(PLUGIN_TYPE));
         plugins.push(plugin(file, settings));
@@ -73,7 +73,7 @@ fn with_plugin(file: &File, mut list: Map<String, Value>, settings: Settings) ->
 }
 
 /// Returns the entry of podmeta's plugin.
-fn plugin(file: &File, settings: Settings) -> Value {
+fn plugin(file: &ConfigFile, settings: LinkSettings) -> Value {
     let source = Source { file: file.path.clone(), sha256: sha256(&file.content) };
     let on_failure = match settings.on_failure {
         OnFailure::Fail => "fail",
@@ -99,7 +99,7 @@ fn is_supported(list: &Map<String, Value>) -> bool {
 }
 
 /// Parses a file as a list of plugins. A `.conf` file has one plugin. Returns `None` if it is not valid.
-fn parse(file: &File) -> Option<Map<String, Value>> {
+fn parse(file: &ConfigFile) -> Option<Map<String, Value>> {
     let Value::Object(config) = serde_json::from_slice(&file.content).ok()? else { return None };
     config.get("name")?.as_str().filter(|name| !name.is_empty())?;
     if file.path.extension()? == "conflist" {
@@ -130,12 +130,12 @@ mod tests {
     const LIST: &str = r#"{"cniVersion":"1.0.0","name":"pods","disableCheck":true,
         "plugins":[{"type":"bridge","bridge":"cni0"},{"type":"portmap"}]}"#;
 
-    fn file(name: &str, content: &str) -> File {
-        File { path: format!("/etc/cni/net.d/{name}").into(), content: content.into() }
+    fn file(name: &str, content: &str) -> ConfigFile {
+        ConfigFile { path: format!("/etc/cni/net.d/{name}").into(), content: content.into() }
     }
 
-    fn render_json(files: &[File]) -> Value {
-        serde_json::from_str(&render(files, Settings::default()).content.unwrap()).unwrap()
+    fn render_json(files: &[ConfigFile]) -> Value {
+        serde_json::from_str(&render(files, LinkSettings::default()).content.unwrap()).unwrap()
     }
 
     #[test]
@@ -186,24 +186,24 @@ mod tests {
         for version in ["0.3.0", "", "2.0.0"] {
             let old = file("10-old.conflist", &LIST.replace("1.0.0", version));
             let files = [old, file("20-pods.conflist", LIST)];
-            assert_eq!(render(&files, Settings::default()).content, None, "{version}");
+            assert_eq!(render(&files, LinkSettings::default()).content, None, "{version}");
         }
     }
 
     #[test]
     fn file_that_sorts_before_ours_is_reported_and_is_no_source() {
         let multus = file("00-multus.conf", r#"{"name":"m","type":"multus"}"#);
-        let rendered = render(std::slice::from_ref(&multus), Settings::default());
+        let rendered = render(std::slice::from_ref(&multus), LinkSettings::default());
         assert_eq!(rendered, Rendered { content: None, sorts_before: Some("00-multus.conf".to_owned()) });
         let files = [multus, file("00-invalid.conf", "{"), file("10-pods.conflist", LIST)];
         assert_eq!(render_json(&files)["name"], "pods");
-        assert_eq!(render(&files, Settings::default()).sorts_before.as_deref(), Some("00-multus.conf"));
+        assert_eq!(render(&files, LinkSettings::default()).sorts_before.as_deref(), Some("00-multus.conf"));
     }
 
     #[test]
     fn directory_without_valid_configuration_renders_nothing() {
         for files in [vec![], vec![file("10-x.conflist", "{}")], vec![file(FILE_NAME, LIST)]] {
-            assert_eq!(render(&files, Settings::default()), Rendered { content: None, sorts_before: None });
+            assert_eq!(render(&files, LinkSettings::default()), Rendered { content: None, sorts_before: None });
         }
     }
 }

@@ -15,7 +15,7 @@ pub struct CniError {
 
 /// Code of an error. Codes below 100 are defined by the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Code {
+pub enum CniErrorCode {
     /// The version of the configuration is not supported.
     IncompatibleVersion = 1,
     /// An environment variable is missing or not valid.
@@ -35,7 +35,7 @@ pub enum Code {
 impl CniError {
     /// Creates an error. `details` names the cause and the remedy.
     #[must_use]
-    pub fn new(code: Code, msg: &str, details: impl ToString) -> Self {
+    pub fn new(code: CniErrorCode, msg: &str, details: impl ToString) -> Self {
         // The oldest version that the plugin supports. All versions have the same form of errors.
         let cni_version = super::VERSIONS.first().copied().unwrap_or_default().to_owned();
         Self { cni_version, code: code as u32, msg: msg.to_owned(), details: details.to_string() }

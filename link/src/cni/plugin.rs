@@ -7,20 +7,20 @@ use serde_json::json;
 
 use super::VERSIONS;
 use super::conflist::sha256;
-use super::error::{CniError, Code};
-use super::request::{Attachment, Command, Config, OnFailure};
+use super::error::{CniError, CniErrorCode};
+use super::request::{Attachment, CniCommand, OnFailure, PluginConfig};
 use crate::alias::Alias;
 use crate::netns::Netns;
-use crate::pod_link::{Outcome, primary};
+use crate::pod_link::{LinkOutcome, primary};
 use crate::{agent_ns, guard, pod_link};
 
 /// Runs a request and returns the text for standard output. `agent` is the path of the pinned agent namespace.
 ///
 /// # Errors
 /// If the guards or the link cannot be made. The error names pod, cause and remedy.
-pub async fn run(command: Command, agent: &Path) -> Result<String, CniError> {
+pub async fn run(command: CniCommand, agent: &Path) -> Result<String, CniError> {
     match command {
-        Command::Add(attachment) => {
+        CniCommand::Add(attachment) => {
             is_current(&attachment.config)?;
             // Without guards a pod must not start, whatever happens to its link.
             ensure_guards().await.map_err(|error| link_error(&attachment, &error))?;
@@ -29,44 +29,46 @@ pub async fn run(command: Command, agent: &Path) -> Result<String, CniError> {
                 _ => Ok(previous_result(attachment.config)),
             }
         }
-        Command::Check(attachment) => match check(&attachment, agent).await {
+        CniCommand::Check(attachment) => match check(&attachment, agent).await {
             Ok(()) => Ok(String::new()),
             Err(error) => Err(link_error(&attachment, &error)),
         },
-        Command::PassThrough(config) => match ensure_guards().await {
+        CniCommand::PassThrough(config) => match ensure_guards().await {
             Ok(()) => Ok(previous_result(config)),
-            Err(error) => {
-                Err(CniError::new(Code::Link, "podmeta cannot add the guards of this node", format!("{error:#}")))
-            }
+            Err(error) => Err(CniError::new(
+                CniErrorCode::Link,
+                "podmeta cannot add the guards of this node",
+                format!("{error:#}"),
+            )),
         },
-        Command::Del | Command::Gc => Ok(String::new()),
-        Command::Status => match ensure_guards().await.and(agent_ns::ensure(agent).await.map(drop)) {
+        CniCommand::Del | CniCommand::Gc => Ok(String::new()),
+        CniCommand::Status => match ensure_guards().await.and(agent_ns::ensure(agent).await.map(drop)) {
             Ok(()) => Ok(String::new()),
             Err(error) => {
-                Err(CniError::new(Code::Link, "podmeta cannot make links on this node", format!("{error:#}")))
+                Err(CniError::new(CniErrorCode::Link, "podmeta cannot make links on this node", format!("{error:#}")))
             }
         },
-        Command::Version => Ok(json!({"cniVersion": VERSIONS.last(), "supportedVersions": VERSIONS}).to_string()),
+        CniCommand::Version => Ok(json!({"cniVersion": VERSIONS.last(), "supportedVersions": VERSIONS}).to_string()),
     }
 }
 
-fn previous_result(config: Config) -> String {
+fn previous_result(config: PluginConfig) -> String {
     config.prev_result.map_or_else(String::new, |result| result.get().to_owned())
 }
 
 fn link_error(attachment: &Attachment, error: &anyhow::Error) -> CniError {
     let message = format!("podmeta cannot make the metadata link of pod {}", attachment.pod_name);
-    CniError::new(Code::Link, &message, format!("{error:#}"))
+    CniError::new(CniErrorCode::Link, &message, format!("{error:#}"))
 }
 
 /// Checks that the configuration of the other plugins has not changed since podmeta's was made from it.
-fn is_current(config: &Config) -> Result<(), CniError> {
+fn is_current(config: &PluginConfig) -> Result<(), CniError> {
     let Some(source) = &config.source else { return Ok(()) };
     match std::fs::read(&source.file) {
         Ok(content) if sha256(&content) == source.sha256 => Ok(()),
         _ => {
             let details = format!("{} has changed; podmeta updates its own configuration", source.file.display());
-            Err(CniError::new(Code::TryAgainLater, "the CNI configuration is out of date: try again", details))
+            Err(CniError::new(CniErrorCode::TryAgainLater, "the CNI configuration is out of date: try again", details))
         }
     }
 }
@@ -76,7 +78,7 @@ async fn ensure_guards() -> Result<()> {
     guard::ensure(&host).await.map(drop)
 }
 
-async fn add(attachment: &Attachment, agent: &Path) -> Result<Outcome> {
+async fn add(attachment: &Attachment, agent: &Path) -> Result<LinkOutcome> {
     let agent = agent_ns::ensure(agent).await?;
     let (pod, alias) = pod(attachment).await?;
     pod_link::ensure(&agent, &pod, &alias, attachment.config.link_range).await

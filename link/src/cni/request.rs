@@ -7,14 +7,14 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::VERSIONS;
-use super::error::{CniError, Code};
+use super::error::{CniError, CniErrorCode};
 use crate::alias::SandboxId;
 use crate::pod_link::primary::PRIMARY_INTERFACE;
 use crate::range::LinkRange;
 
 /// A request of the runtime.
 #[derive(Debug)]
-pub enum Command {
+pub enum CniCommand {
     /// Make the link of a pod.
     Add(Attachment),
     /// Check the link of a pod.
@@ -28,7 +28,7 @@ pub enum Command {
     /// Report the supported versions.
     Version,
     /// Return the previous result: the attachment is not a pod's primary interface.
-    PassThrough(Config),
+    PassThrough(PluginConfig),
 }
 
 /// A pod that gets a link.
@@ -45,13 +45,13 @@ pub struct Attachment {
     /// Name of the pod's primary interface.
     pub interface: String,
     /// The configuration.
-    pub config: Config,
+    pub config: PluginConfig,
 }
 
 /// The plugin's entry of the configuration list.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Config {
+pub struct PluginConfig {
     cni_version: String,
     /// The range of the links' addresses.
     #[serde(default, deserialize_with = "link_range")]
@@ -89,14 +89,14 @@ fn link_range<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<LinkR
     String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
-impl Command {
+impl CniCommand {
     /// Parses a request. `variable` returns an environment variable; `config` is the standard input.
     ///
     /// # Errors
     /// If a variable is missing, or the configuration is not valid. The error names it.
     pub fn parse(variable: impl Fn(&str) -> Option<String>, config: &str) -> Result<Self, CniError> {
         let required = |name: &str| {
-            let missing = || CniError::new(Code::InvalidEnvironment, "missing environment variable", name);
+            let missing = || CniError::new(CniErrorCode::InvalidEnvironment, "missing environment variable", name);
             variable(name).filter(|value| !value.is_empty()).ok_or_else(missing)
         };
         match required("CNI_COMMAND")?.as_str() {
@@ -106,7 +106,7 @@ impl Command {
             "GC" => Ok(Self::Gc),
             "STATUS" => Ok(Self::Status),
             "VERSION" => Ok(Self::Version),
-            other => Err(CniError::new(Code::InvalidEnvironment, "unknown CNI_COMMAND", other)),
+            other => Err(CniError::new(CniErrorCode::InvalidEnvironment, "unknown CNI_COMMAND", other)),
         }
     }
 }
@@ -114,25 +114,25 @@ impl Command {
 fn attachment(
     required: impl Fn(&str) -> Result<String, CniError>,
     config: &str,
-    command: fn(Attachment) -> Command,
-) -> Result<Command, CniError> {
-    let config = serde_json::from_str::<Config>(config)
-        .map_err(|error| CniError::new(Code::Decode, "the configuration of podmeta-cni is not valid", error))?;
+    command: fn(Attachment) -> CniCommand,
+) -> Result<CniCommand, CniError> {
+    let config = serde_json::from_str::<PluginConfig>(config)
+        .map_err(|error| CniError::new(CniErrorCode::Decode, "the configuration of podmeta-cni is not valid", error))?;
     if !VERSIONS.contains(&config.cni_version.as_str()) {
         let details = format!("{} is not one of {}", config.cni_version, VERSIONS.join(", "));
-        return Err(CniError::new(Code::IncompatibleVersion, "unsupported cniVersion", details));
+        return Err(CniError::new(CniErrorCode::IncompatibleVersion, "unsupported cniVersion", details));
     }
     if config.prev_result.is_none() {
         let details = "podmeta-cni must follow the plugin that makes the pod's network";
-        return Err(CniError::new(Code::InvalidConfig, "the configuration has no prevResult", details));
+        return Err(CniError::new(CniErrorCode::InvalidConfig, "the configuration has no prevResult", details));
     }
     let interface = required("CNI_IFNAME")?;
     let args = required("CNI_ARGS").unwrap_or_default();
     let arg = |name: &str| args.split(';').find_map(|arg| arg.split_once('=').filter(|(key, _)| *key == name));
     let Some((_, uid)) = arg("K8S_POD_UID").filter(|_| interface == PRIMARY_INTERFACE) else {
-        return Ok(Command::PassThrough(config));
+        return Ok(CniCommand::PassThrough(config));
     };
-    let invalid = |name, error: &dyn ToString| CniError::new(Code::InvalidEnvironment, name, error.to_string());
+    let invalid = |name, error: &dyn ToString| CniError::new(CniErrorCode::InvalidEnvironment, name, error.to_string());
     let name = |key| arg(key).map_or("?", |(_, value)| value);
     Ok(command(Attachment {
         pod: PodUid::try_from(uid).map_err(|error| invalid("K8S_POD_UID of CNI_ARGS is not valid", &error))?,
@@ -152,7 +152,7 @@ mod tests {
     const CONFIG: &str = r#"{"cniVersion":"1.0.0","name":"pods","type":"podmeta-cni","prevResult":{"ips":[]}}"#;
     const ARGS: &str = "IgnoreUnknown=1;K8S_POD_UID=u-1;K8S_POD_NAME=web;K8S_POD_NAMESPACE=shop";
 
-    fn parse(overrides: &[(&str, &str)], config: &str) -> Result<Command, CniError> {
+    fn parse(overrides: &[(&str, &str)], config: &str) -> Result<CniCommand, CniError> {
         let variable = |name: &str| {
             let defaults = [
                 ("CNI_COMMAND", "ADD"),
@@ -164,12 +164,12 @@ mod tests {
             let find = |(key, value): &(&str, &str)| (*key == name).then(|| (*value).to_owned());
             overrides.iter().find_map(find).or_else(|| defaults.iter().find_map(find))
         };
-        Command::parse(variable, config)
+        CniCommand::parse(variable, config)
     }
 
     #[test]
     fn add_names_pod_sandbox_and_namespace() {
-        let Ok(Command::Add(add)) = parse(&[], CONFIG) else { panic!("not ADD") };
+        let Ok(CniCommand::Add(add)) = parse(&[], CONFIG) else { panic!("not ADD") };
         assert_eq!((add.pod.as_str(), add.sandbox.as_str(), add.pod_name.as_str()), ("u-1", "s1", "shop/web"));
         assert_eq!(add.config.on_failure, OnFailure::Fail);
         assert_eq!(add.config.link_range, LinkRange::default());
@@ -178,13 +178,13 @@ mod tests {
     #[test]
     fn attachment_without_pod_uid_or_with_a_second_interface_passes_through() {
         for overrides in [[("CNI_ARGS", "K8S_POD_NAME=web")], [("CNI_IFNAME", "net1")], [("CNI_ARGS", "")]] {
-            assert!(matches!(parse(&overrides, CONFIG), Ok(Command::PassThrough(_))), "{overrides:?}");
+            assert!(matches!(parse(&overrides, CONFIG), Ok(CniCommand::PassThrough(_))), "{overrides:?}");
         }
     }
 
     #[test]
     fn delete_needs_neither_configuration_nor_result() {
-        assert!(matches!(parse(&[("CNI_COMMAND", "DEL")], ""), Ok(Command::Del)));
+        assert!(matches!(parse(&[("CNI_COMMAND", "DEL")], ""), Ok(CniCommand::Del)));
     }
 
     #[test]

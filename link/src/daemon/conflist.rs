@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::Config;
+use super::DaemonConfig;
 use crate::counters::Counters;
 use crate::events::{self, Events};
 use crate::install::{self, ConflistFile, ConflistState};
@@ -20,7 +20,7 @@ const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Checks the configuration after each change of the directory, and at an interval. Sends to `checked_tx` once, after the
 /// first check that succeeded.
-pub(super) async fn run(config: &Config, counters: &Counters, checked_tx: oneshot::Sender<()>) {
+pub(super) async fn run(config: &DaemonConfig, counters: &Counters, checked_tx: oneshot::Sender<()>) {
     let mut checked_tx = Some(checked_tx);
     let mut previous = None;
     loop {
@@ -43,7 +43,7 @@ pub(super) async fn run(config: &Config, counters: &Counters, checked_tx: onesho
 }
 
 /// Writes the configuration if it is not current. Logs a change of its state.
-fn check(config: &Config, counters: &Counters, previous: &mut Option<ConflistState>) -> Result<()> {
+fn check(config: &DaemonConfig, counters: &Counters, previous: &mut Option<ConflistState>) -> Result<()> {
     let state = install::write_conflist(&config.cni_config_dir, config.settings)
         .context("cannot update podmeta's CNI configuration")?;
     match state.file {

@@ -7,11 +7,11 @@ use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::Config;
+use super::DaemonConfig;
 use crate::counters::Counters;
-use crate::cri::{Runtime, Sandbox};
+use crate::cri::{RuntimeClient, Sandbox};
 use crate::netns::Netns;
-use crate::pod_link::{Outcome, primary};
+use crate::pod_link::{LinkOutcome, primary};
 use crate::{agent_ns, pod_link};
 
 /// Interval of checks. A pod that the plugin did not link waits at most this time.
@@ -29,17 +29,17 @@ enum SandboxState {
 }
 
 struct LinkMaker<'a> {
-    config: &'a Config,
+    config: &'a DaemonConfig,
     counters: &'a Counters,
     host: Netns,
-    runtime: Runtime,
+    runtime: RuntimeClient,
     /// States by sandbox ID.
     states: HashMap<String, SandboxState>,
 }
 
 /// Checks the links at an interval. Sends to `checked_tx` once, after the first check without a failure of the runtime.
-pub(super) async fn run(config: &Config, host: Netns, counters: &Counters, checked_tx: oneshot::Sender<()>) {
-    let runtime = Runtime::new(config.runtime_socket.clone());
+pub(super) async fn run(config: &DaemonConfig, host: Netns, counters: &Counters, checked_tx: oneshot::Sender<()>) {
+    let runtime = RuntimeClient::new(config.runtime_socket.clone());
     let mut maker = LinkMaker { config, counters, host, runtime, states: HashMap::new() };
     let mut checked_tx = Some(checked_tx);
     let mut ticks = interval(CHECK_INTERVAL);
@@ -91,12 +91,12 @@ impl LinkMaker<'_> {
     async fn check_sandbox(&mut self, agent: &Netns, sandbox: &Sandbox, has_failed: bool) -> SandboxState {
         let pod = &sandbox.pod_name;
         match self.make_link(agent, sandbox).await {
-            Ok(Some(Outcome::Made)) => {
+            Ok(Some(LinkOutcome::Made)) => {
                 self.counters.add_link_made();
                 tracing::info!(pod, "made the link of a running pod");
                 SandboxState::Linked(None)
             }
-            Ok(Some(Outcome::Kept)) => SandboxState::Linked(None),
+            Ok(Some(LinkOutcome::Kept)) => SandboxState::Linked(None),
             Ok(None) => SandboxState::HostNetwork,
             Err(error) => {
                 self.counters.add_link_failed();
@@ -109,7 +109,7 @@ impl LinkMaker<'_> {
     }
 
     /// Makes the link of one sandbox. Returns `None` for a pod on the host network.
-    async fn make_link(&mut self, agent: &Netns, sandbox: &Sandbox) -> Result<Option<Outcome>> {
+    async fn make_link(&mut self, agent: &Netns, sandbox: &Sandbox) -> Result<Option<LinkOutcome>> {
         let Some(path) = self.runtime.network_namespace(&sandbox.id).await? else { return Ok(None) };
         let pod = Netns::open(&path).with_context(|| format!("cannot open the namespace {}", path.display()))?;
         if pod.id()? == self.host.id()? {

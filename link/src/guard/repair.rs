@@ -10,8 +10,7 @@ use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
-use super::Repairs;
-use crate::counters::Counters;
+use crate::counters::{Counters, Repairs};
 use crate::events::{self, Events};
 use crate::netns::Netns;
 

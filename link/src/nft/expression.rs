@@ -8,7 +8,7 @@ use netlink_packet_netfilter::nftables::{
     VerdictAttribute,
 };
 
-use super::RateSet;
+use super::table::RateSet;
 
 /// Base of a payload expression.
 #[derive(Clone, Copy)]

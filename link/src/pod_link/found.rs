@@ -11,7 +11,7 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage}
 use rtnetlink::{Error, RouteMessageBuilder};
 
 use super::POD_INTERFACE;
-use super::make::Sockets;
+use super::make::LinkSockets;
 use super::plan::{AgentEnd, Foreign, Found, PodEnd};
 use crate::route_socket::RouteSocket;
 use crate::service;
@@ -20,7 +20,7 @@ use crate::service;
 const MAX_MESSAGES: usize = 10_000;
 
 /// Reads both ends of a link, and what else in the pod uses a service address.
-pub(super) async fn read(sockets: &Sockets, peer: &str) -> Result<Found, Error> {
+pub(super) async fn read(sockets: &LinkSockets, peer: &str) -> Result<Found, Error> {
     let pod = sockets.pod.find_link(POD_INTERFACE).await?;
     let pod_index = pod.as_ref().map(|link| link.header.index);
     let routes = routes(&sockets.pod).await?;

@@ -20,12 +20,12 @@ use crate::route_socket::{RouteSocket, errno, is_exists, unless_exists};
 use crate::service;
 
 /// Sockets in the two namespaces of a link.
-pub(super) struct Sockets {
+pub(super) struct LinkSockets {
     pub(super) agent: RouteSocket,
     pub(super) pod: RouteSocket,
 }
 
-impl Sockets {
+impl LinkSockets {
     /// Opens a socket in each namespace. Must be called in a tokio runtime.
     pub(super) fn open(agent: &Netns, pod: &Netns) -> Result<Self> {
         Ok(Self {
@@ -37,14 +37,20 @@ impl Sockets {
 
 /// The addresses of a pod end.
 #[derive(Clone, Copy)]
-struct Addresses {
+struct LinkAddresses {
     ipv4: Ipv4Addr,
     /// `None` if one of the two namespaces has no IPv6.
     ipv6: Option<Ipv6Addr>,
 }
 
 /// Makes a link. Neither end may exist.
-pub(super) async fn make(sockets: &Sockets, pod: &Netns, alias: &Alias, peer: &str, range: LinkRange) -> Result<()> {
+pub(super) async fn make(
+    sockets: &LinkSockets,
+    pod: &Netns,
+    alias: &Alias,
+    peer: &str,
+    range: LinkRange,
+) -> Result<()> {
     create_pair(&sockets.agent, pod, peer).await.context("cannot create the link")?;
     let agent_end = index(&sockets.agent, peer).await?;
     set_alias(&sockets.agent, agent_end, alias).await.context("cannot set the alias of the link")?;
@@ -97,7 +103,7 @@ async fn set_alias(agent: &RouteSocket, interface: u32, alias: &Alias) -> Result
 ///
 /// # Errors
 /// If the ends do not belong together.
-async fn check_pair(sockets: &Sockets, agent_end: u32, peer: &str) -> Result<()> {
+async fn check_pair(sockets: &LinkSockets, agent_end: u32, peer: &str) -> Result<()> {
     let pod = sockets.pod.find_link(POD_INTERFACE).await?;
     let agent = sockets.agent.find_link(peer).await?;
     let is_pair = |pod: &LinkMessage, agent: &LinkMessage| {
@@ -121,13 +127,13 @@ async fn sockets_have_ipv6(agent: &RouteSocket) -> Result<bool> {
 }
 
 /// Sets the agent end up. The route to the pod's address reserves that address. Without it no packet of the link passes.
-async fn set_up_agent_end(agent: &RouteSocket, interface: u32, range: LinkRange, ipv6: bool) -> Result<Addresses> {
+async fn set_up_agent_end(agent: &RouteSocket, interface: u32, range: LinkRange, ipv6: bool) -> Result<LinkAddresses> {
     if ipv6 {
         agent.disable_link_local(interface).await.context("cannot turn off the link-local address")?;
     }
     agent.set_up(interface).await.context("cannot set the agent's end of the link up")?;
     let ipv4 = reserve_address(agent, interface, range).await?;
-    let addresses = Addresses { ipv4, ipv6: ipv6.then(|| ipv6_of(ipv4)) };
+    let addresses = LinkAddresses { ipv4, ipv6: ipv6.then(|| ipv6_of(ipv4)) };
     if let Some(ipv6) = addresses.ipv6 {
         let route = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(ipv6, 128).output_interface(interface);
         agent.route().add(route.build()).execute().await.context("cannot add the IPv6 route to the pod")?;
@@ -155,7 +161,7 @@ async fn reserve_address(agent: &RouteSocket, interface: u32, range: LinkRange) 
 }
 
 /// Sets the pod end up. The addresses have global scope, because masquerading in the pod skips others.
-async fn set_up_pod_end(pod: &RouteSocket, interface: u32, addresses: Addresses) -> Result<(), Error> {
+async fn set_up_pod_end(pod: &RouteSocket, interface: u32, addresses: LinkAddresses) -> Result<(), Error> {
     pod.address().add(interface, addresses.ipv4.into(), 32).execute().await?;
     if let Some(ipv6) = addresses.ipv6 {
         pod.disable_link_local(interface).await?;

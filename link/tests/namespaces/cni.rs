@@ -1,7 +1,7 @@
 //! The plugin as the container runtime runs it, but in a node's namespace of the test's own.
 
 use podmeta_link::cni::plugin;
-use podmeta_link::cni::request::Command;
+use podmeta_link::cni::request::CniCommand;
 use podmeta_link::netns::Netns;
 use podmeta_link::service;
 
@@ -24,7 +24,7 @@ fn plugin(agent: &Agent, node: &Netns, command: &str, pod: &std::path::Path, ext
         Some(value.to_owned())
     };
     let config = format!(r#"{{"cniVersion":"1.0.0","name":"n","type":"podmeta-cni"{extra},"prevResult":{RESULT}}}"#);
-    let command = Command::parse(variable, &config).map_err(|error| error.to_string())?;
+    let command = CniCommand::parse(variable, &config).map_err(|error| error.to_string())?;
     let result = node.run(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(runtime.block_on(plugin::run(command, &agent.path)))

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use podmeta_link::cni::conflist::{FILE_NAME, Settings};
+use podmeta_link::cni::conflist::{FILE_NAME, LinkSettings};
 use podmeta_link::counters::{CounterSnapshot, Counters};
-use podmeta_link::daemon::{self, Config};
+use podmeta_link::daemon::{self, DaemonConfig};
 use podmeta_link::netns::Netns;
 use tokio::sync::oneshot;
 
@@ -41,11 +41,11 @@ impl Daemon {
         std::fs::create_dir(&cni).unwrap();
         let runtime_socket = runtime_socket(&agent);
         let counters = Arc::new(Counters::default());
-        let config = Config {
+        let config = DaemonConfig {
             agent_namespace: agent.path.clone(),
             cni_config_dir: cni.clone(),
             runtime_socket,
-            settings: Settings::default(),
+            settings: LinkSettings::default(),
         };
         let is_ready = Arc::new(AtomicBool::default());
         let (stop_tx, stop_rx) = oneshot::channel();

@@ -1,6 +1,7 @@
 //! Guards, each one alone: a pod behind a node, and the node's own metadata service behind its uplink.
 
-use podmeta_link::guard::{self, Repairs};
+use podmeta_link::counters::Repairs;
+use podmeta_link::guard;
 use podmeta_link::netns::Netns;
 use podmeta_link::pod_link;
 use podmeta_link::range::LinkRange;

@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use podmeta_link::agent_ns;
-use podmeta_link::pod_link::{self, Conflict, Outcome};
+use podmeta_link::pod_link::{self, Conflict, LinkOutcome};
 use podmeta_link::range::LinkRange;
 use podmeta_link::service;
 
@@ -19,7 +19,7 @@ async fn each_pod_reaches_all_service_addresses_by_its_own_interface() {
     let pods = [pod(), pod()];
     for (n, pod) in pods.iter().enumerate() {
         let outcome = pod_link::ensure(&agent.netns, pod, &alias(n), LinkRange::default()).await.unwrap();
-        assert_eq!(outcome, Outcome::Made);
+        assert_eq!(outcome, LinkOutcome::Made);
     }
     for (n, pod) in pods.iter().enumerate() {
         for address in service::addresses() {
@@ -45,7 +45,7 @@ async fn complete_link_is_kept() {
     pod_link::ensure(&agent.netns, &pod, &alias(0), LinkRange::default()).await.unwrap();
     let before = interface_of(&agent, 0);
     let outcome = pod_link::ensure(&agent.netns, &pod, &alias(0), LinkRange::default()).await.unwrap();
-    assert_eq!((outcome, interface_of(&agent, 0)), (Outcome::Kept, before));
+    assert_eq!((outcome, interface_of(&agent, 0)), (LinkOutcome::Kept, before));
 }
 
 #[tokio::test]
@@ -65,7 +65,7 @@ async fn damaged_link_is_made_again() {
         run(&pod, command);
         assert!(!pod_link::is_complete(&agent.netns, &pod, &alias(0)).await.unwrap(), "{command}");
         let outcome = pod_link::ensure(&agent.netns, &pod, &alias(0), LinkRange::default()).await.unwrap();
-        assert_eq!(outcome, Outcome::Made, "{command}");
+        assert_eq!(outcome, LinkOutcome::Made, "{command}");
         for address in service::addresses() {
             assert_eq!(request(&pod, address).unwrap(), interface_of(&agent, 0), "{command}, {address}");
         }
@@ -78,7 +78,7 @@ async fn link_of_an_older_sandbox_in_the_same_namespace_is_replaced() {
     let pod = pod();
     pod_link::ensure(&agent.netns, &pod, &alias(0), LinkRange::default()).await.unwrap();
     let outcome = pod_link::ensure(&agent.netns, &pod, &alias(1), LinkRange::default()).await.unwrap();
-    assert_eq!(outcome, Outcome::Made);
+    assert_eq!(outcome, LinkOutcome::Made);
     let links = run(&agent.netns, "ip -o link show type veth");
     assert!(links.lines().count() == 1 && links.contains("uid=uid-1 "), "{links}");
 }

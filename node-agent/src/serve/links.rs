@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use podmeta_link::alias::Alias;
 use podmeta_link::client;
 use podmeta_link::identity::{LinkChange, LinkTable, bind_to_arrival_interface};
-use podmeta_link::protocol::NamespaceId;
+use podmeta_link::netns::NetnsId;
 use podmeta_link::sockets::AgentSockets;
 use podmeta_metadata::host::HostRule;
 use podmeta_metadata::request::Family;
@@ -86,7 +86,7 @@ impl LinkServer {
         Ok(())
     }
 
-    async fn open(&self, namespace: NamespaceId, sockets: AgentSockets) -> Result<OpenSockets> {
+    async fn open(&self, namespace: NetnsId, sockets: AgentSockets) -> Result<OpenSockets> {
         let AgentSockets { listener, route } = sockets;
         // A request to the kernel can wait for a lock, so the table's task does not run on the edge runtime.
         let (table, changes) = self.sync_runtime.spawn(LinkTable::open(route)).await??;
@@ -103,7 +103,7 @@ impl LinkServer {
 
 /// The sockets in use. Their listener ends on drop.
 struct OpenSockets {
-    namespace: NamespaceId,
+    namespace: NetnsId,
     table: LinkTable,
     stop: CancellationToken,
     changes: JoinHandle<()>,

@@ -9,14 +9,14 @@ use super::link_daemon_set::UNINSTALL;
 
 /// The nodes that had or have a pod of the link DaemonSet, and those that are clean.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct UninstallProgress {
     nodes: BTreeSet<String>,
     clean: BTreeSet<String>,
     /// Number of nodes that need a pod, or `None` if it is not known for the current template.
     desired: Option<usize>,
 }
 
-impl Progress {
+impl UninstallProgress {
     /// Adds what the API server reports now.
     pub(super) fn observe(&mut self, links: &DaemonSet, pods: &[Pod]) {
         self.nodes.extend(nodes(pods).map(str::to_owned));
