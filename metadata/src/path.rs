@@ -15,8 +15,7 @@ impl<'a> CanonicalPath<'a> {
     pub fn parse(raw: &'a str) -> Option<Self> {
         let trimmed = raw.trim_matches('/');
         // Fast path: most paths are canonical.
-        let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'/' | b':');
-        if trimmed.bytes().all(is_plain) && !trimmed.contains("//") {
+        if is_plain(trimmed) {
             return Some(Self(Cow::Borrowed(trimmed)));
         }
         let mut path = String::with_capacity(trimmed.len());
@@ -41,6 +40,16 @@ impl<'a> CanonicalPath<'a> {
     pub fn split_first(&self) -> (&str, &str) {
         self.0.split_once('/').unwrap_or((&self.0, ""))
     }
+}
+
+/// Returns true if a path has only letters, digits, `-`, `_`, `:` and single slashes.
+fn is_plain(path: &str) -> bool {
+    let mut previous = b'/';
+    path.bytes().all(|byte| {
+        let is_doubled = byte == b'/' && previous == b'/';
+        previous = byte;
+        !is_doubled && matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'/' | b':')
+    })
 }
 
 #[cfg(test)]
