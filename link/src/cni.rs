@@ -5,6 +5,7 @@
 
 pub mod conflist;
 pub mod error;
+pub(crate) mod lock;
 pub mod plugin;
 pub mod request;
 

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, anyhow};
 use tokio::sync::oneshot;
 
 use crate::cni::conflist::LinkSettings;
+use crate::cni::lock::lock_exclusive;
 use crate::counters::Counters;
 use crate::netns::Netns;
 use crate::{agent_ns, guard, install};
@@ -54,12 +55,14 @@ pub async fn run(config: DaemonConfig, counters: Arc<Counters>, is_ready: impl F
     }
 }
 
-/// Removes everything from the node: CNI configuration, links with the agent namespace, and the guards last.
+/// Removes everything from the node: CNI configuration, links with the agent namespace, and the guards last. Waits for CNI
+/// plugins that run: they could add guards again.
 ///
 /// # Errors
-/// If a part cannot be removed. The message names the part.
+/// If a part cannot be removed, or a plugin does not end. The message names the part.
 pub async fn uninstall(agent_namespace: &Path, cni_config_dir: &Path) -> Result<()> {
     install::remove_conflist(cni_config_dir)?;
+    let _lock = lock_exclusive(cni_config_dir).await?;
     agent_ns::remove(agent_namespace)?;
     guard::remove(&Netns::current().context("cannot open the node's network namespace")?).await
 }

@@ -6,22 +6,24 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 use super::VERSIONS;
-use super::conflist::sha256;
+use super::conflist::{FILE_NAME, sha256};
 use super::error::{CniError, CniErrorCode};
+use super::lock::{ConfigDirLock, lock_shared};
 use super::request::{Attachment, CniCommand, OnFailure, PluginConfig};
 use crate::alias::Alias;
 use crate::netns::Netns;
 use crate::pod_link::{LinkOutcome, primary};
 use crate::{agent_ns, guard, pod_link};
 
-/// Runs a request and returns the text for standard output. `agent` is the path of the pinned agent namespace.
+/// Runs a request and returns the text for standard output. `agent` is the path of the pinned agent namespace. While it
+/// adds something, podmeta is not removed from the node.
 ///
 /// # Errors
 /// If the guards or the link cannot be made. The error names pod, cause and remedy.
 pub async fn run(command: CniCommand, agent: &Path) -> Result<String, CniError> {
     match command {
         CniCommand::Add(attachment) => {
-            is_current(&attachment.config)?;
+            let _lock = lock_current(&attachment.config)?;
             // Without guards a pod must not start, whatever happens to its link.
             ensure_guards().await.map_err(|error| link_error(&attachment, &error))?;
             match add(&attachment, agent).await {
@@ -33,21 +35,29 @@ pub async fn run(command: CniCommand, agent: &Path) -> Result<String, CniError> 
             Ok(()) => Ok(String::new()),
             Err(error) => Err(link_error(&attachment, &error)),
         },
-        CniCommand::PassThrough(config) => match ensure_guards().await {
-            Ok(()) => Ok(previous_result(config)),
-            Err(error) => Err(CniError::new(
-                CniErrorCode::Link,
-                "podmeta cannot add the guards of this node",
-                format!("{error:#}"),
-            )),
-        },
-        CniCommand::Del | CniCommand::Gc => Ok(String::new()),
-        CniCommand::Status => match ensure_guards().await.and(agent_ns::ensure(agent).await.map(drop)) {
-            Ok(()) => Ok(String::new()),
-            Err(error) => {
-                Err(CniError::new(CniErrorCode::Link, "podmeta cannot make links on this node", format!("{error:#}")))
+        CniCommand::PassThrough(config) => {
+            let _lock = lock_current(&config)?;
+            match ensure_guards().await {
+                Ok(()) => Ok(previous_result(config)),
+                Err(error) => Err(CniError::new(
+                    CniErrorCode::Link,
+                    "podmeta cannot add the guards of this node",
+                    format!("{error:#}"),
+                )),
             }
-        },
+        }
+        CniCommand::Del | CniCommand::Gc => Ok(String::new()),
+        CniCommand::Status(config) => {
+            let _lock = lock_current(&config)?;
+            match ensure_guards().await.and(agent_ns::ensure(agent).await.map(drop)) {
+                Ok(()) => Ok(String::new()),
+                Err(error) => Err(CniError::new(
+                    CniErrorCode::Link,
+                    "podmeta cannot make links on this node",
+                    format!("{error:#}"),
+                )),
+            }
+        }
         CniCommand::Version => Ok(json!({"cniVersion": VERSIONS.last(), "supportedVersions": VERSIONS}).to_string()),
     }
 }
@@ -61,14 +71,29 @@ fn link_error(attachment: &Attachment, error: &anyhow::Error) -> CniError {
     CniError::new(CniErrorCode::Link, &message, format!("{error:#}"))
 }
 
-/// Checks that the configuration of the other plugins has not changed since podmeta's was made from it.
-fn is_current(config: &PluginConfig) -> Result<(), CniError> {
-    let Some(source) = &config.source else { return Ok(()) };
+/// Locks the directory of CNI configurations, and checks that podmeta's configuration exists and that its source has not
+/// changed since. Without podmeta's configuration, podmeta is not installed or its configuration has no source now. Returns
+/// `None` for a configuration that an administrator wrote.
+fn lock_current(config: &PluginConfig) -> Result<Option<ConfigDirLock>, CniError> {
+    let Some(source) = &config.source else { return Ok(None) };
+    let try_again = |details| {
+        CniError::new(CniErrorCode::TryAgainLater, "the CNI configuration is out of date: try again", details)
+    };
+    let directory = source.file.parent().unwrap_or(Path::new("/"));
+    let lock = match lock_shared(directory) {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return Err(try_again("podmeta is being removed from this node".to_owned())),
+        Err(error) => return Err(try_again(format!("cannot lock {}: {error}", directory.display()))),
+    };
+    let ours = directory.join(FILE_NAME);
+    if !ours.exists() {
+        return Err(try_again(format!("{} does not exist", ours.display())));
+    }
     match std::fs::read(&source.file) {
-        Ok(content) if sha256(&content) == source.sha256 => Ok(()),
+        Ok(content) if sha256(&content) == source.sha256 => Ok(Some(lock)),
         _ => {
-            let details = format!("{} has changed; podmeta updates its own configuration", source.file.display());
-            Err(CniError::new(CniErrorCode::TryAgainLater, "the CNI configuration is out of date: try again", details))
+            let file = source.file.display();
+            Err(try_again(format!("{file} has changed; podmeta updates its own configuration")))
         }
     }
 }

@@ -24,7 +24,7 @@ pub enum CniCommand {
     /// Nothing to do: links are removed with their namespaces.
     Gc,
     /// Report whether the plugin can serve `Add`.
-    Status,
+    Status(PluginConfig),
     /// Report the supported versions.
     Version,
     /// Return the previous result: the attachment is not a pod's primary interface.
@@ -104,11 +104,21 @@ impl CniCommand {
             "CHECK" => attachment(required, config, Self::Check),
             "DEL" => Ok(Self::Del),
             "GC" => Ok(Self::Gc),
-            "STATUS" => Ok(Self::Status),
+            "STATUS" => parse_config(config).map(Self::Status),
             "VERSION" => Ok(Self::Version),
             other => Err(CniError::new(CniErrorCode::InvalidEnvironment, "unknown CNI_COMMAND", other)),
         }
     }
+}
+
+fn parse_config(config: &str) -> Result<PluginConfig, CniError> {
+    let config = serde_json::from_str::<PluginConfig>(config)
+        .map_err(|error| CniError::new(CniErrorCode::Decode, "the configuration of podmeta-cni is not valid", error))?;
+    if !VERSIONS.contains(&config.cni_version.as_str()) {
+        let details = format!("{} is not one of {}", config.cni_version, VERSIONS.join(", "));
+        return Err(CniError::new(CniErrorCode::IncompatibleVersion, "unsupported cniVersion", details));
+    }
+    Ok(config)
 }
 
 fn attachment(
@@ -116,12 +126,7 @@ fn attachment(
     config: &str,
     command: fn(Attachment) -> CniCommand,
 ) -> Result<CniCommand, CniError> {
-    let config = serde_json::from_str::<PluginConfig>(config)
-        .map_err(|error| CniError::new(CniErrorCode::Decode, "the configuration of podmeta-cni is not valid", error))?;
-    if !VERSIONS.contains(&config.cni_version.as_str()) {
-        let details = format!("{} is not one of {}", config.cni_version, VERSIONS.join(", "));
-        return Err(CniError::new(CniErrorCode::IncompatibleVersion, "unsupported cniVersion", details));
-    }
+    let config = parse_config(config)?;
     if config.prev_result.is_none() {
         let details = "podmeta-cni must follow the plugin that makes the pod's network";
         return Err(CniError::new(CniErrorCode::InvalidConfig, "the configuration has no prevResult", details));
@@ -180,6 +185,13 @@ mod tests {
         for overrides in [[("CNI_ARGS", "K8S_POD_NAME=web")], [("CNI_IFNAME", "net1")], [("CNI_ARGS", "")]] {
             assert!(matches!(parse(&overrides, CONFIG), Ok(CniCommand::PassThrough(_))), "{overrides:?}");
         }
+    }
+
+    #[test]
+    fn status_needs_a_configuration_without_result() {
+        let status = |config| parse(&[("CNI_COMMAND", "STATUS")], config);
+        assert!(matches!(status(r#"{"cniVersion":"1.1.0"}"#), Ok(CniCommand::Status(_))));
+        assert!(status("").is_err());
     }
 
     #[test]

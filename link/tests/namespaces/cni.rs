@@ -1,35 +1,62 @@
 //! The plugin as the container runtime runs it, but in a node's namespace of the test's own.
 
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Barrier;
+
+use podmeta_link::cni::conflist::FILE_NAME;
 use podmeta_link::cni::plugin;
 use podmeta_link::cni::request::CniCommand;
 use podmeta_link::netns::Netns;
 use podmeta_link::service;
 
+use crate::capabilities;
 use crate::kit::{Agent, pinned_pod, pod, request, run};
 
-const RESULT: &str = r#"{"cniVersion":"1.0.0","interfaces":[{"name":"eth0"}],  "ips":[],"x":1}"#;
+/// Pods that start at once.
+const PODS_AT_ONCE: usize = 250;
 
-/// Runs the plugin with the node's namespace as its own.
-fn plugin(agent: &Agent, node: &Netns, command: &str, pod: &std::path::Path, extra: &str) -> Result<String, String> {
-    let pod = pod.display().to_string();
-    let variable = |name: &str| {
-        let value = match name {
-            "CNI_COMMAND" => command,
-            "CNI_CONTAINERID" => "sandbox0",
-            "CNI_NETNS" => &pod,
-            "CNI_IFNAME" => "eth0",
-            "CNI_ARGS" => "IgnoreUnknown=1;K8S_POD_UID=uid-0;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web",
-            _ => return None,
+pub(crate) const RESULT: &str = r#"{"cniVersion":"1.0.0","interfaces":[{"name":"eth0"}],  "ips":[],"x":1}"#;
+
+/// A request of the container runtime for pod `n`.
+pub(crate) struct Request<'a> {
+    pub(crate) agent: &'a Agent,
+    pub(crate) node: &'a Netns,
+    pub(crate) n: usize,
+    /// Path of the pod's namespace.
+    pub(crate) pod: &'a Path,
+}
+
+impl Request<'_> {
+    /// Runs the plugin with the node's namespace as its own, and with the capabilities of the link daemon.
+    pub(crate) fn run(&self, command: &str, config: &str) -> Result<String, String> {
+        let variable = |name: &str| {
+            let value = match name {
+                "CNI_COMMAND" => command.to_owned(),
+                "CNI_CONTAINERID" => format!("sandbox{}", self.n),
+                "CNI_NETNS" => self.pod.display().to_string(),
+                "CNI_IFNAME" => "eth0".to_owned(),
+                "CNI_ARGS" => {
+                    format!("IgnoreUnknown=1;K8S_POD_UID=uid-{};K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web", self.n)
+                }
+                _ => return None,
+            };
+            Some(value)
         };
-        Some(value.to_owned())
-    };
+        let command = CniCommand::parse(variable, config).map_err(|error| error.to_string())?;
+        let result = self.node.run(|| {
+            capabilities::limit_thread();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            Ok(runtime.block_on(plugin::run(command, &self.agent.path)))
+        });
+        result.unwrap().map_err(|error| error.to_string())
+    }
+}
+
+/// Runs the plugin for pod 0. `extra` is added to its entry of the configuration.
+fn plugin(agent: &Agent, node: &Netns, command: &str, pod: &Path, extra: &str) -> Result<String, String> {
     let config = format!(r#"{{"cniVersion":"1.0.0","name":"n","type":"podmeta-cni"{extra},"prevResult":{RESULT}}}"#);
-    let command = CniCommand::parse(variable, &config).map_err(|error| error.to_string())?;
-    let result = node.run(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(runtime.block_on(plugin::run(command, &agent.path)))
-    });
-    result.unwrap().map_err(|error| error.to_string())
+    Request { agent, node, n: 0, pod }.run(command, &config)
 }
 
 #[tokio::test]
@@ -92,6 +119,7 @@ async fn changed_source_configuration_is_tried_again() {
     let (_pod, path) = pinned_pod(&agent, "pod");
     let source = agent.path.with_file_name("10-pods.conflist");
     std::fs::write(&source, "changed").unwrap();
+    std::fs::write(agent.path.with_file_name(FILE_NAME), "{}").unwrap();
     let extra = format!(r#","source":{{"file":"{}","sha256":"00"}}"#, source.display());
     let error = plugin(&agent, &node, "ADD", &path.0, &extra).unwrap_err();
     assert!(error.contains("try again") && error.contains("10-pods.conflist"), "{error}");
@@ -108,4 +136,46 @@ async fn pod_with_too_many_routes_gets_an_error() {
     run(&pod, &format!("ip -batch {}", batch.display()));
     let error = plugin(&agent, &node, "ADD", &path.0, "").unwrap_err();
     assert!(error.contains("more than 10000 routes"), "{error}");
+}
+
+#[tokio::test]
+async fn pods_that_start_at_once_get_different_addresses_and_their_own_identity() {
+    let agent = Agent::new().await;
+    agent.serve();
+    let node = pod();
+    let barrier = Barrier::new(PODS_AT_ONCE);
+    let config = format!(r#"{{"cniVersion":"1.0.0","name":"n","type":"podmeta-cni","prevResult":{RESULT}}}"#);
+    let start = |n| {
+        let (pod, path) = pinned_pod(&agent, &format!("pod{n}"));
+        barrier.wait();
+        let result = Request { agent: &agent, node: &node, n, pod: &path.0 }.run("ADD", &config);
+        (pod, path, result)
+    };
+    let start = &start;
+    let pods = std::thread::scope(|scope| {
+        let threads = (0..PODS_AT_ONCE).map(|n| scope.spawn(move || start(n))).collect::<Vec<_>>();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    for (n, (_, _, result)) in pods.iter().enumerate() {
+        assert_eq!(result.as_deref(), Ok(RESULT), "pod {n}");
+    }
+    let links = run(&agent.netns, "ip -o link show type veth");
+    // The index is the first word, with a colon. The alias names the pod.
+    let index_and_uid = |line: &str| {
+        let uid = line.split(" uid=").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+        (uid, line.split(':').next().unwrap().to_owned())
+    };
+    let interfaces = links.lines().map(index_and_uid).collect::<HashMap<_, _>>();
+    assert_eq!((links.lines().count(), interfaces.len()), (PODS_AT_ONCE, PODS_AT_ONCE), "aliases are unique");
+    let mut addresses = HashSet::new();
+    for (n, (pod, _, _)) in pods.iter().enumerate() {
+        let text = run(pod, "ip -o addr show dev imds0 scope global");
+        let of_pod = text.lines().map(|line| line.split_whitespace().nth(3).unwrap().to_owned()).collect::<Vec<_>>();
+        assert_eq!(of_pod.len(), 2, "pod {n}: {text}");
+        addresses.extend(of_pod);
+        for address in service::addresses() {
+            assert_eq!(request(pod, address).unwrap(), interfaces[&format!("uid-{n}")], "pod {n}, {address}");
+        }
+    }
+    assert_eq!(addresses.len(), 2 * PODS_AT_ONCE);
 }

@@ -13,17 +13,18 @@ use podmeta_link::daemon::{self, DaemonConfig};
 use podmeta_link::netns::Netns;
 use tokio::sync::oneshot;
 
+use crate::capabilities;
 use crate::kit::{Agent, nft, pod, run, table, wait_until};
 
 /// Maximum time of a repair. It is less than the interval of checks without an event.
-const REPAIR_TIME: Duration = Duration::from_secs(1);
+pub(crate) const REPAIR_TIME: Duration = Duration::from_secs(1);
 
 const CONFLIST: &str = r#"{"name":"pods","cniVersion":"1.0.0","plugins":[{"type":"bridge"}]}"#;
 const CONF: &str = r#"{"name":"pods","cniVersion":"0.3.1","type":"bridge"}"#;
 
-/// A running daemon, stopped on drop.
+/// A running daemon with the capabilities of its container, stopped on drop.
 pub(crate) struct Daemon {
-    node: Arc<Netns>,
+    pub(crate) node: Arc<Netns>,
     pub(crate) counters: Arc<Counters>,
     is_ready: Arc<AtomicBool>,
     pub(crate) cni: PathBuf,
@@ -53,6 +54,7 @@ impl Daemon {
             let (node, counters, is_ready) = (Arc::clone(&node), Arc::clone(&counters), Arc::clone(&is_ready));
             move || {
                 let daemon = node.run(|| {
+                    capabilities::limit_thread();
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                     let set_ready = || is_ready.store(true, Ordering::Relaxed);
                     runtime.block_on(async {
@@ -91,7 +93,7 @@ impl Daemon {
     }
 
     /// Returns podmeta's configuration once it contains a text, and the time since `start`.
-    async fn wait_for_conflist(&self, start: Instant, text: &str) -> Duration {
+    pub(crate) async fn wait_for_conflist(&self, start: Instant, text: &str) -> Duration {
         let content = || std::fs::read_to_string(self.cni.join(FILE_NAME)).unwrap_or_default();
         wait_until(&format!("{FILE_NAME} contains {text}"), || content().contains(text)).await;
         start.elapsed()
@@ -104,7 +106,7 @@ pub(crate) fn runtime_socket(agent: &Agent) -> PathBuf {
 }
 
 /// Starts a daemon whose container runtime accepts connections and never responds.
-async fn with_silent_runtime() -> (Daemon, UnixListener) {
+pub(crate) async fn with_silent_runtime() -> (Daemon, UnixListener) {
     let agent = Agent::new().await;
     let runtime = UnixListener::bind(runtime_socket(&agent)).unwrap();
     (Daemon::start(agent).await, runtime)
@@ -218,4 +220,27 @@ async fn replaced_cni_directory_is_watched_again() {
     std::fs::write(daemon.cni.join("10-pods.conflist"), CONFLIST.replace("bridge", "ptp")).unwrap();
     let time = daemon.wait_for_conflist(start, "ptp").await;
     assert!(time < REPAIR_TIME, "{time:?}");
+}
+
+/// A daemon that created the namespace itself would pin it in its own container only.
+#[tokio::test]
+async fn daemon_does_not_create_a_missing_agent_namespace() {
+    let agent = Agent::new().await;
+    let node = pod();
+    podmeta_link::agent_ns::remove(&agent.path).unwrap();
+    let config = Config {
+        agent_namespace: agent.path.clone(),
+        cni_config_dir: agent.path.with_file_name("net.d"),
+        runtime_socket: runtime_socket(&agent),
+        settings: Settings::default(),
+    };
+    let run = || {
+        capabilities::limit_thread();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let daemon = daemon::run(config, Arc::default(), || {});
+        Ok(runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), daemon).await }))
+    };
+    let error = node.run(run).unwrap().unwrap().unwrap_err();
+    assert!(format!("{error:#}").contains("the CNI plugin pins it with the next new pod"), "{error:#}");
+    assert!(!agent.path.exists());
 }

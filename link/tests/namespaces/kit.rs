@@ -123,6 +123,15 @@ pub(crate) async fn wait_until(condition: &str, is_met: impl Fn() -> bool) {
     }
 }
 
+/// Waits until a condition is met. Blocks the thread.
+pub(crate) fn block_until(condition: &str, is_met: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_met() {
+        assert!(Instant::now() < deadline, "{condition}: not within 10 s");
+        std::thread::yield_now();
+    }
+}
+
 /// Runs a command line in a namespace.
 pub(crate) fn run(netns: &Netns, line: &str) -> String {
     let mut words = line.split_whitespace();

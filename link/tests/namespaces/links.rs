@@ -1,5 +1,6 @@
 //! Links that the daemon makes for running pods.
 
+use podmeta_link::agent_ns;
 use podmeta_link::pod_link;
 use podmeta_link::range::LinkRange;
 use podmeta_link::service;
@@ -17,7 +18,7 @@ async fn running_pods_get_complete_links_and_a_removed_link_is_made_again() {
     // The state after a program ended while it made the link: the alias exists, a route does not.
     pod_link::ensure(&agent.netns, &incomplete, &alias(1), LinkRange::default()).await.unwrap();
     run(&incomplete, "ip route del 169.254.169.254");
-    let sandbox = |n, netns| FakeSandbox { n, netns };
+    let sandbox = |n, netns| FakeSandbox { netns, ..FakeSandbox::host(n) };
     let invalid_path = agent.path.with_file_name("missing");
     let sandboxes = vec![
         sandbox(0, Some(unlinked_path.0.clone())),
@@ -49,4 +50,22 @@ async fn running_pods_get_complete_links_and_a_removed_link_is_made_again() {
         "a linked pod and a pod on the host network need no further call"
     );
     assert!(calls(3) >= 2, "a failure is retried");
+}
+
+#[tokio::test]
+async fn agent_namespace_that_was_pinned_again_gets_the_links_of_running_pods() {
+    let agent = Agent::new().await;
+    let (pod, path) = pinned_pod(&agent, "pod0");
+    let sandboxes = vec![FakeSandbox { netns: Some(path.0.clone()), ..FakeSandbox::host(0) }];
+    FakeRuntime { sandboxes, ..FakeRuntime::default() }.serve(&runtime_socket(&agent));
+    let mut daemon = Daemon::start(agent).await;
+    wait_until("the daemon is ready", || daemon.is_ready()).await;
+    agent_ns::remove(&daemon.agent.path).unwrap();
+    // As the plugin does for the next pod.
+    daemon.agent.netns = agent_ns::ensure(&daemon.agent.path).await.unwrap();
+    daemon.agent.serve();
+    wait_until("the link is made again", || daemon.counters.snapshot().links_made == 2).await;
+    for address in service::addresses() {
+        assert_eq!(request(&pod, address).unwrap(), interface_of(&daemon.agent, 0), "{address}");
+    }
 }

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests fail by a panic")]
 
 mod attack;
+mod capabilities;
 mod cni;
+mod config_changes;
 mod daemon;
 mod guard;
 mod hops;
@@ -12,4 +14,6 @@ mod kit;
 mod link;
 mod links;
 mod node;
+mod replaced_end;
 mod runtime;
+mod uninstall;

@@ -15,10 +15,19 @@ use tokio::net::UnixListener;
 /// A sandbox of the runtime.
 #[derive(Clone)]
 pub(crate) struct FakeSandbox {
-    /// Number in ID, UID and name.
+    /// Number in ID and name.
     pub(crate) n: usize,
+    pub(crate) uid: String,
+    pub(crate) labels: HashMap<String, String>,
     /// Path of its network namespace, or `None` for the host's.
     pub(crate) netns: Option<PathBuf>,
+}
+
+impl FakeSandbox {
+    /// Returns the sandbox of pod `n` on the host network, without labels.
+    pub(crate) fn host(n: usize) -> Self {
+        Self { n, uid: format!("uid-{n}"), labels: HashMap::new(), netns: None }
+    }
 }
 
 /// State that tests change and read.
@@ -29,6 +38,18 @@ pub(crate) struct FakeRuntime {
     pub(crate) status_calls: HashMap<String, usize>,
     /// Calls that list the sandboxes.
     pub(crate) list_calls: usize,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ListRequest {
+    #[prost(message, optional, tag = "1")]
+    filter: Option<Filter>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Filter {
+    #[prost(map = "string, string", tag = "3")]
+    label_selector: HashMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -92,17 +113,21 @@ impl FakeRuntime {
         state
     }
 
-    fn list(&mut self) -> Vec<u8> {
+    /// Returns the sandboxes that have all labels of the request.
+    fn list(&mut self, request: &[u8]) -> Vec<u8> {
         self.list_calls += 1;
+        let wanted = ListRequest::decode(request).unwrap().filter.unwrap_or_default().label_selector;
+        let is_wanted =
+            |sandbox: &&FakeSandbox| wanted.iter().all(|(name, value)| sandbox.labels.get(name) == Some(value));
         let item = |sandbox: &FakeSandbox| Item {
             id: format!("sandbox{}", sandbox.n),
             metadata: Some(Metadata {
                 name: format!("pod{}", sandbox.n),
-                uid: format!("uid-{}", sandbox.n),
+                uid: sandbox.uid.clone(),
                 namespace: "shop".to_owned(),
             }),
         };
-        ListResponse { items: self.sandboxes.iter().map(item).collect() }.encode_to_vec()
+        ListResponse { items: self.sandboxes.iter().filter(is_wanted).map(item).collect() }.encode_to_vec()
     }
 
     fn status(&mut self, request: &[u8]) -> Vec<u8> {
@@ -123,7 +148,7 @@ async fn respond_to(request: Request<RecvStream>, mut respond: SendResponse<Byte
         message.extend(data);
     }
     let message = match head.uri.path() {
-        "/runtime.v1.RuntimeService/ListPodSandbox" => state.lock().unwrap().list(),
+        "/runtime.v1.RuntimeService/ListPodSandbox" => state.lock().unwrap().list(&message[5..]),
         "/runtime.v1.RuntimeService/PodSandboxStatus" => state.lock().unwrap().status(&message[5..]),
         path => panic!("unexpected call {path}"),
     };

@@ -1,0 +1,62 @@
+//! The uninstallation beside CNI plugins that run at the same time.
+
+use std::fs::File;
+
+use nix::fcntl::{Flock, FlockArg};
+use podmeta_link::cni::conflist::{FILE_NAME, Settings};
+use podmeta_link::netns::Netns;
+use podmeta_link::{daemon, install};
+use serde_json::Value;
+
+use crate::cni::{RESULT, Request};
+use crate::kit::{Agent, block_until, pinned_pod, pod, run};
+
+const CONFLIST: &str = r#"{"name":"pods","cniVersion":"1.1.0","plugins":[{"type":"bridge"}]}"#;
+
+fn has_guards(node: &Netns) -> bool {
+    run(node, "nft list ruleset").contains("podmeta") || run(node, "ip rule").contains("prohibit")
+}
+
+#[tokio::test]
+async fn plugin_that_runs_during_the_uninstallation_adds_no_guard_after_it() {
+    let agent = Agent::new().await;
+    let node = pod();
+    let (_pod, path) = pinned_pod(&agent, "pod");
+    let cni = agent.path.with_file_name("net.d");
+    std::fs::create_dir(&cni).unwrap();
+    std::fs::write(cni.join("10-pods.conflist"), CONFLIST).unwrap();
+    install::write_conflist(&cni, Settings::default()).unwrap();
+    let list = serde_json::from_slice::<Value>(&std::fs::read(cni.join(FILE_NAME)).unwrap()).unwrap();
+    let mut config = list["plugins"][1].clone();
+    config["cniVersion"] = list["cniVersion"].clone();
+    config["prevResult"] = serde_json::from_str(RESULT).unwrap();
+    let request = Request { agent: &agent, node: &node, n: 0, pod: &path.0 };
+    let run_plugin = |command| request.run(command, &config.to_string());
+    run_plugin("ADD").unwrap();
+    assert!(has_guards(&node));
+
+    // A plugin holds this lock while it runs.
+    let running = Flock::lock(File::open(&cni).unwrap(), FlockArg::LockShared).unwrap();
+    std::thread::scope(|scope| {
+        let uninstallation = scope.spawn(|| {
+            let uninstall = || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                Ok(runtime.block_on(daemon::uninstall(&agent.path, &cni)))
+            };
+            node.run(uninstall).unwrap()
+        });
+        block_until("podmeta's configuration is removed", || !cni.join(FILE_NAME).exists());
+        for _ in 0..20 {
+            let error = run_plugin("ADD").unwrap_err();
+            assert!(error.contains("try again") && error.contains(FILE_NAME), "{error}");
+        }
+        assert!(has_guards(&node), "the uninstallation waits for the plugin that runs");
+        drop(running);
+        uninstallation.join().unwrap().unwrap();
+    });
+    for command in ["ADD", "STATUS"] {
+        assert!(run_plugin(command).unwrap_err().contains("try again"), "{command}");
+    }
+    assert!(!has_guards(&node));
+    assert!(!agent.path.exists(), "the agent namespace is not pinned");
+}
