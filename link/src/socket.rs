@@ -2,13 +2,17 @@
 //! other process.
 
 use std::io::{self, BufRead as _, BufReader, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt};
 use podmeta_metadata::names::PodUid;
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
@@ -48,15 +52,15 @@ pub struct SocketConfig {
     pub counters: Arc<Counters>,
 }
 
-/// Binds the socket with mode 0600. Replaces a socket that an earlier process left behind. Must be called in a tokio
-/// runtime.
+/// Binds the socket with mode 0600. Creates a missing directory with mode 0700. Replaces a socket that an earlier process
+/// left behind. Must be called in a tokio runtime.
 ///
 /// # Errors
 /// If the socket cannot be created.
 pub fn bind(path: &Path) -> Result<UnixListener> {
     let bind = || -> io::Result<UnixListener> {
         if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory)?;
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         }
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -93,12 +97,15 @@ pub async fn serve(listener: UnixListener, config: SocketConfig) {
 }
 
 async fn serve_call(stream: tokio::net::UnixStream, config: &SocketConfig) -> Result<()> {
-    let peer = stream.peer_cred().context("cannot read the credentials of the client")?;
+    let pod = peer_pod(&stream);
     let stream = stream.into_std()?;
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(IO_TIMEOUT))?;
     stream.set_write_timeout(Some(IO_TIMEOUT))?;
-    let authorized = authorize(peer.pid(), config).await;
+    let authorized = match pod {
+        Ok(pod) => authorize(&pod, config).await,
+        Err(error) => Err(error),
+    };
     let (agent_namespace, counters) = (config.agent_namespace.clone(), config.counters.snapshot());
     tokio::task::spawn_blocking(move || {
         let outcome = authorized.and_then(|()| respond(&stream, &agent_namespace, counters));
@@ -111,19 +118,46 @@ async fn serve_call(stream: tokio::net::UnixStream, config: &SocketConfig) -> Re
     .await?
 }
 
-/// Returns success if the process belongs to a node agent's pod.
+/// Returns success if a pod is a node agent of the release.
 ///
 /// # Errors
-/// If it belongs to another pod or to none, or if the container runtime does not respond.
-async fn authorize(pid: Option<i32>, config: &SocketConfig) -> Result<()> {
-    let pid = pid.filter(|pid| *pid > 0).context("the client is in another PID namespace")?;
-    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
-    let cgroups = cgroups.with_context(|| format!("cannot read the cgroup of process {pid}"))?;
-    let pod: PodUid = pod_of_cgroups(&cgroups).with_context(|| format!("process {pid} belongs to no pod"))?;
-    if !RuntimeClient::new(config.runtime_socket.clone()).is_running(&pod, &config.agent_pods).await? {
+/// If it is not, or if the container runtime does not respond.
+async fn authorize(pod: &PodUid, config: &SocketConfig) -> Result<()> {
+    if !RuntimeClient::new(config.runtime_socket.clone()).is_running(pod, &config.agent_pods).await? {
         bail!("pod {pod} is not a node agent of this release");
     }
     Ok(())
+}
+
+/// Returns the pod of the process that connected.
+///
+/// # Errors
+/// If the process belongs to no pod, or has exited: another process could have its ID now.
+fn peer_pod(stream: &tokio::net::UnixStream) -> Result<PodUid> {
+    let peer = stream.peer_cred().context("cannot read the credentials of the client")?;
+    let pid = peer.pid().filter(|pid| *pid > 0).context("the client is in another PID namespace")?;
+    let process = peer_process(stream).context("cannot identify the client's process")?;
+    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
+    let cgroups = cgroups.with_context(|| format!("cannot read the cgroup of process {pid}"))?;
+    // The ID was not assigned again before the process ended.
+    if let Some(process) = process {
+        ensure!(!has_exited(&process)?, "process {pid} has exited");
+    }
+    pod_of_cgroups(&cgroups).with_context(|| format!("process {pid} belongs to no pod"))
+}
+
+/// Returns a descriptor of the process that connected, or `None` before Linux 6.5, which has no `SO_PEERPIDFD`.
+fn peer_process(stream: &impl AsFd) -> nix::Result<Option<OwnedFd>> {
+    match getsockopt(stream, sockopt::PeerPidfd) {
+        Err(Errno::ENOPROTOOPT) => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+/// Returns true if a process has exited. Its descriptor becomes readable then. Source: pidfd_open(2).
+fn has_exited(process: &OwnedFd) -> nix::Result<bool> {
+    let mut descriptors = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    poll(&mut descriptors, PollTimeout::ZERO).map(|ready| ready > 0)
 }
 
 /// Reads the call and sends its response.
@@ -148,4 +182,54 @@ fn respond(stream: &UnixStream, agent_namespace: &Path, counters: CounterSnapsho
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[tokio::test]
+    async fn socket_and_its_directory_are_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("link/link.sock");
+        let first = bind(&path).unwrap();
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        drop(first);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+        let _second = bind(&path).unwrap();
+        assert_eq!(mode(&path), 0o600, "a socket that was left behind is replaced");
+    }
+
+    /// Starts a program that connects to a socket and stays connected.
+    fn client(path: &Path) -> Child {
+        Command::new("curl").args(["--silent", "--unix-socket"]).arg(path).arg("http://link/").spawn().unwrap()
+    }
+
+    /// Its process ID could belong to a node agent now.
+    #[tokio::test]
+    async fn client_that_has_exited_is_rejected() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("link.sock");
+        let listener = bind(&path).unwrap();
+        let mut client = client(&path);
+        let (stream, _) = listener.accept().await.unwrap();
+        let process = peer_process(&stream).unwrap().unwrap();
+        assert!(!has_exited(&process).unwrap());
+        client.kill().unwrap();
+        // The process is not waited for yet, so its cgroup can be read.
+        let error = loop {
+            match peer_pod(&stream) {
+                Err(error) if error.to_string().contains("belongs to no pod") => tokio::task::yield_now().await,
+                result => break result.unwrap_err(),
+            }
+        };
+        client.wait().unwrap();
+        assert!(error.to_string().contains("has exited"), "{error:#}");
+    }
 }
