@@ -106,15 +106,15 @@ async fn set_alias(agent: &RouteSocket, interface: u32, alias: &Alias) -> Result
 async fn check_pair(sockets: &LinkSockets, agent_end: u32, peer: &str) -> Result<()> {
     let pod = sockets.pod.find_link(POD_INTERFACE).await?;
     let agent = sockets.agent.find_link(peer).await?;
-    let is_pair = |pod: &LinkMessage, agent: &LinkMessage| {
-        agent.header.index == agent_end
-            && peer_index(pod) == Some(agent_end)
-            && peer_index(agent) == Some(pod.header.index)
-    };
     match (pod, agent) {
-        (Some(pod), Some(agent)) if is_pair(&pod, &agent) => Ok(()),
+        (Some(pod), Some(agent)) if agent.header.index == agent_end && is_pair(&pod, &agent) => Ok(()),
         _ => bail!("another program replaced an end of the link while it was made"),
     }
+}
+
+/// Returns true if each interface is the other end of the other one.
+fn is_pair(pod: &LinkMessage, agent: &LinkMessage) -> bool {
+    peer_index(pod) == Some(agent.header.index) && peer_index(agent) == Some(pod.header.index)
 }
 
 /// Returns true if the agent namespace has an IPv6 service address.
@@ -197,4 +197,25 @@ async fn set_up_pod_end(pod: &RouteSocket, interface: u32, addresses: LinkAddres
 async fn add_neighbour(socket: &RouteSocket, interface: u32, address: IpAddr, mac: &[u8; 6]) -> Result<(), Error> {
     let request = socket.neighbours().add(interface, address).state(NeighbourState::Permanent);
     request.link_layer_address(mac).replace().execute().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns an interface whose other end has the index `peer`.
+    fn interface(index: u32, peer: u32) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.push(LinkAttribute::Link(peer));
+        message
+    }
+
+    #[test]
+    fn ends_are_a_pair_only_if_each_one_names_the_other() {
+        assert!(is_pair(&interface(3, 7), &interface(7, 3)));
+        assert!(!is_pair(&interface(3, 7), &interface(8, 3)), "the agent end was replaced");
+        assert!(!is_pair(&interface(3, 7), &interface(7, 4)), "the pod end was replaced");
+        assert!(!is_pair(&LinkMessage::default(), &interface(7, 0)), "the pod end has no other end");
+    }
 }
