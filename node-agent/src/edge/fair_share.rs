@@ -41,7 +41,29 @@ struct ShareState {
 #[derive(Debug, Default)]
 struct Turn {
     is_granted: AtomicBool,
+    /// The task has ended.
+    is_cancelled: AtomicBool,
     waker: AtomicWaker,
+}
+
+/// The turn of a waiting task. If it is dropped before the task used it, the next one follows at once.
+struct WaitingTurn {
+    queue: BackgroundQueue,
+    turn: Arc<Turn>,
+    is_used: bool,
+}
+
+impl Drop for WaitingTurn {
+    fn drop(&mut self) {
+        if self.is_used {
+            return;
+        }
+        let mut queue = self.queue.lock();
+        self.turn.is_cancelled.store(true, Ordering::Release);
+        if self.turn.is_granted.load(Ordering::Acquire) {
+            queue.end_turn(Duration::ZERO, true);
+        }
+    }
 }
 
 /// The pods that are served in the background.
@@ -106,13 +128,14 @@ impl BackgroundQueue {
     }
 
     /// Waits for a turn. `turn` is the one that the task already waits for.
-    fn poll_turn(&self, share: &Arc<ThreadShare>, turn: &mut Option<Arc<Turn>>, cx: &Context<'_>) -> Poll<()> {
+    fn poll_turn(&self, share: &Arc<ThreadShare>, turn: &mut Option<WaitingTurn>, cx: &Context<'_>) -> Poll<()> {
         if turn.is_none() && self.lock().has_time() {
             return Poll::Ready(());
         }
         let waiting = turn.get_or_insert_with(|| self.add_turn(share));
-        waiting.waker.register(cx.waker());
-        if waiting.is_granted.load(Ordering::Acquire) {
+        waiting.turn.waker.register(cx.waker());
+        if waiting.turn.is_granted.load(Ordering::Acquire) {
+            waiting.is_used = true;
             *turn = None;
             return Poll::Ready(());
         }
@@ -120,7 +143,7 @@ impl BackgroundQueue {
     }
 
     /// Adds a turn of a pod to the queue.
-    fn add_turn(&self, share: &Arc<ThreadShare>) -> Arc<Turn> {
+    fn add_turn(&self, share: &Arc<ThreadShare>) -> WaitingTurn {
         let turn = Arc::<Turn>::default();
         let mut queue = self.lock();
         let mut state = share.lock();
@@ -131,7 +154,7 @@ impl BackgroundQueue {
         if !std::mem::replace(&mut queue.is_granting, true) {
             tokio::spawn(self.clone().grant());
         }
-        turn
+        WaitingTurn { queue: self.clone(), turn, is_used: false }
     }
 
     /// Starts batches until no task waits. tokio polls a task that yields after all others that are ready, and after it
@@ -171,21 +194,24 @@ impl QueueState {
         }
     }
 
-    /// Grants the next pod's first turn. Returns false if no task waits.
+    /// Grants the next pod's first turn. Skips turns of tasks that have ended. Returns false if no task waits.
     fn grant_next(&mut self) -> bool {
-        let Some(share) = self.pods.pop_front() else { return false };
-        let mut state = share.lock();
-        let turn = state.waiting.pop_front();
-        let is_waiting = !state.waiting.is_empty();
-        drop(state);
-        if is_waiting {
-            self.pods.push_back(share);
+        while let Some(share) = self.pods.pop_front() {
+            let mut state = share.lock();
+            let turn = std::iter::from_fn(|| state.waiting.pop_front())
+                .find(|turn| !turn.is_cancelled.load(Ordering::Acquire));
+            let is_waiting = !state.waiting.is_empty();
+            drop(state);
+            if is_waiting {
+                self.pods.push_back(share);
+            }
+            if let Some(turn) = turn {
+                turn.is_granted.store(true, Ordering::Release);
+                turn.waker.wake();
+                return true;
+            }
         }
-        if let Some(turn) = turn {
-            turn.is_granted.store(true, Ordering::Release);
-            turn.waker.wake();
-        }
-        true
+        false
     }
 }
 
@@ -273,6 +299,39 @@ mod tests {
         let tasks = (0..50).map(|_| task("over", &over)).chain([urgent]);
         let ended = run_all(&BackgroundQueue::default(), tasks).await;
         assert!(ended.iter().position(|name| *name == "urgent").unwrap() <= 1, "{ended:?}");
+    }
+
+    /// Returns a queue whose batches the test starts, and a share that is over.
+    fn queue_without_time() -> (BackgroundQueue, Arc<ThreadShare>) {
+        let queue = BackgroundQueue::default();
+        queue.lock().batch = BATCH_TIME;
+        queue.lock().is_granting = true;
+        (queue, share_over())
+    }
+
+    #[test]
+    fn turn_of_an_ended_task_costs_no_batch() {
+        let (queue, over) = queue_without_time();
+        let cx = Context::from_waker(std::task::Waker::noop());
+        let (mut ended, mut waiting) = (None, None);
+        assert!(queue.poll_turn(&over, &mut ended, &cx).is_pending());
+        assert!(queue.poll_turn(&over, &mut waiting, &cx).is_pending());
+        drop(ended);
+        assert!(queue.lock().start_batch());
+        assert!(queue.poll_turn(&over, &mut waiting, &cx).is_ready());
+        assert!(!queue.lock().start_batch(), "no turn is left");
+    }
+
+    #[test]
+    fn granted_turn_of_an_ended_task_passes_to_the_next_one() {
+        let (queue, over) = queue_without_time();
+        let cx = Context::from_waker(std::task::Waker::noop());
+        let (mut ended, mut waiting) = (None, None);
+        assert!(queue.poll_turn(&over, &mut ended, &cx).is_pending());
+        assert!(queue.poll_turn(&over, &mut waiting, &cx).is_pending());
+        assert!(queue.lock().start_batch());
+        drop(ended);
+        assert!(queue.poll_turn(&over, &mut waiting, &cx).is_ready());
     }
 
     #[tokio::test]
