@@ -11,6 +11,7 @@ mod node_state;
 mod state_file;
 mod sync;
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,11 +24,12 @@ use jiff::Timestamp;
 use podmeta_service::admin::Admin;
 use podmeta_service::limits;
 use podmeta_service::log::{self, LogGuard};
-use podmeta_service::signals::Signals;
+use podmeta_service::signals::{Signals, StopSignal};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -152,7 +154,7 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
         has_pods_tx.send_replace(is_ready);
     }));
     sync_runtime.spawn(sync::report(sync_client, Arc::clone(&node), Arc::clone(&broker)));
-    sync_runtime.spawn(sync::save(state_file.clone(), Arc::clone(&node), broker));
+    sync_runtime.spawn(sync::save(state_file.clone(), Arc::clone(&node), broker, stop.clone()));
 
     #[cfg(unix)]
     if let Some(path) = &args.debug_socket {
@@ -184,16 +186,24 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
         });
     }
     tokio::spawn(report_readiness(admin, has_pods, links_are_open));
-    tokio::select! {
-        _signal = signals.next() => {}
-        _panic = &mut links_task => bail!("internal error: the task that serves the links ended"),
-    }
+    wait_until_stopped(signals.next(), links_task).await?;
     stop.cancel();
     if acceptor.drain(SHUTDOWN_TIMEOUT).await.is_err() {
         tracing::warn!(timeout = ?SHUTDOWN_TIMEOUT, "closing connections that did not end in time");
     }
     // The state is saved after each change. A write now could replace the newer state of the next agent.
     Ok(())
+}
+
+/// Waits for a signal.
+///
+/// # Errors
+/// If the task that serves the links ends first, which is a panic. An agent that serves no link must not run.
+async fn wait_until_stopped(signal: impl Future<Output = StopSignal>, links_task: JoinHandle<()>) -> Result<()> {
+    tokio::select! {
+        _signal = signal => Ok(()),
+        _panic = links_task => bail!("internal error: the task that serves the links ended"),
+    }
 }
 
 /// Sets the readiness of the agent: it has a state of its pods and its listeners are open.
@@ -212,5 +222,23 @@ async fn report_readiness(
         if changed.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn end_of_the_links_task_ends_the_agent_with_an_error() {
+        let panicked = tokio::spawn(async { panic!("a panic of this test") });
+        let result = wait_until_stopped(std::future::pending(), panicked).await;
+        assert!(result.unwrap_err().to_string().contains("the task that serves the links ended"));
+    }
+
+    #[tokio::test]
+    async fn signal_ends_the_agent_without_an_error() {
+        let links_task = tokio::spawn(std::future::pending());
+        assert!(wait_until_stopped(std::future::ready(StopSignal::Terminate), links_task).await.is_ok());
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use podmeta_link::alias::Alias;
 use podmeta_link::client;
 use podmeta_link::identity::{LinkChange, LinkTable, bind_to_arrival_interface};
@@ -70,14 +70,17 @@ impl LinkServer {
         }
     }
 
-    /// Opens the listener if there is none, or if the agent namespace was replaced.
+    /// Opens the listener if there is none, if the agent namespace was replaced, or if the open sockets are of
+    /// no use.
     async fn check(&self, current: &mut Option<OpenSockets>) -> Result<()> {
         if let Some(open) = current {
             let status = blocking(&self.socket, client::node_status).await?;
             self.metrics.record(&status.counters);
             if status.namespace == open.namespace {
-                open.table.refresh().await.context("cannot read the links of the node")?;
-                return Ok(());
+                match open.refresh().await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => tracing::error!(error = format!("{error:#}"), "opening new sockets of the links"),
+                }
             }
         }
         let (namespace, sockets) = blocking(&self.socket, client::receive_sockets).await?;
@@ -96,8 +99,8 @@ impl LinkServer {
         let (stop, server) = (self.stop.child_token(), self.server.clone());
         let links = table.clone();
         let handle = move |connection| serve_connection(connection, links.clone(), server.clone());
-        self.acceptor.spawn(adopt(listener)?, None, stop.clone(), handle)?;
-        Ok(OpenSockets { namespace, table, stop, changes })
+        let accept_loop = self.acceptor.spawn(adopt(listener)?, None, stop.clone(), handle)?;
+        Ok(OpenSockets { namespace, table, stop, accept_loop, changes })
     }
 }
 
@@ -106,7 +109,21 @@ struct OpenSockets {
     namespace: NetnsId,
     table: LinkTable,
     stop: CancellationToken,
+    accept_loop: JoinHandle<()>,
     changes: JoinHandle<()>,
+}
+
+impl OpenSockets {
+    /// Reads the links again.
+    ///
+    /// # Errors
+    /// If the route socket failed, or a task has ended, which is a panic. Then the sockets are of no use.
+    async fn refresh(&self) -> Result<()> {
+        let is_accepting = self.stop.is_cancelled() || !self.accept_loop.is_finished();
+        ensure!(is_accepting, "internal error: the accept loop of the links ended");
+        ensure!(!self.changes.is_finished(), "internal error: the task that applies changes of links ended");
+        self.table.refresh().await.context("cannot read the links of the node")
+    }
 }
 
 impl Drop for OpenSockets {

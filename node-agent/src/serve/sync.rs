@@ -8,7 +8,6 @@ mod mock;
 mod progress;
 mod report;
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use podmeta_agent_api::calls::{REPORTS, Report};
 use podmeta_agent_api::{ResourceVersion, WORKLOADS, WorkloadList};
+use tokio_util::sync::CancellationToken;
 
 use crate::broker::OperatorBroker;
 use crate::operator_client::{OperatorClient, OperatorError};
@@ -60,18 +60,22 @@ impl OperatorApi for OperatorClient {
     }
 }
 
-/// Saves the state after each change.
-pub(super) async fn save(file: StateFile, node: Arc<NodeState>, broker: Arc<OperatorBroker>) -> Infallible {
+/// Saves the state after each change, until `stop` is cancelled. Then the file belongs to the next agent, whose state is
+/// newer.
+pub(super) async fn save(file: StateFile, node: Arc<NodeState>, broker: Arc<OperatorBroker>, stop: CancellationToken) {
     let (mut pods, mut credentials) = (node.changes(), broker.changes());
-    loop {
+    while !stop.is_cancelled() {
         if let Err(error) = file.write(&node.state()) {
             tracing::warn!(%error, "cannot save the state; a restart will need the operator");
         }
-        tokio::select! {
-            _ = pods.changed() => {}
-            _ = credentials.changed() => {}
-        }
-        tokio::time::sleep(BATCH_DELAY).await;
+        let change = async {
+            tokio::select! {
+                _ = pods.changed() => {}
+                _ = credentials.changed() => {}
+            }
+            tokio::time::sleep(BATCH_DELAY).await;
+        };
+        stop.run_until_cancelled(change).await;
     }
 }
 
@@ -82,4 +86,29 @@ fn jittered(max: Duration) -> Duration {
         return max;
     }
     max / 2 + max.mul_f64(f64::from(byte[0]) / 512.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::SavedState;
+    use crate::serve::fixture::{denied_item, list, node_state, saved_broker_state, unreachable_broker};
+
+    #[tokio::test(start_paused = true)]
+    async fn stopped_agent_does_not_overwrite_the_state_of_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = StateFile::in_dir(directory.path());
+        let (node, stop) = (node_state(SavedState::default()), CancellationToken::new());
+        let broker = unreachable_broker(saved_broker_state(&[]));
+        let saved = || file.read().unwrap().and_then(|state| state.resource_version).map(|version| version.to_string());
+        let task = tokio::spawn(save(file.clone(), Arc::clone(&node), broker, stop.clone()));
+        node.apply_list(list(1, vec![denied_item("a", "one")]));
+        tokio::time::sleep(2 * BATCH_DELAY).await;
+        assert_eq!(saved().as_deref(), Some("e1:1"));
+        stop.cancel();
+        file.write(&SavedState { resource_version: Some("e1:3".parse().unwrap()), ..SavedState::default() }).unwrap();
+        node.apply_list(list(2, vec![denied_item("a", "two")]));
+        task.await.unwrap();
+        assert_eq!(saved().as_deref(), Some("e1:3"));
+    }
 }
