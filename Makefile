@@ -48,7 +48,7 @@ format: ## Check the format of the Rust code
 .PHONY: lint
 lint: ## Run clippy with warnings as errors
 	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
-	$(CARGO) clippy --workspace --test suite --test lifecycle --test namespaces --locked -- --deny warnings
+	$(CARGO) clippy --workspace --test suite --test lifecycle --test namespaces --test links --locked -- --deny warnings
 
 .PHONY: unit
 unit: ## Run unit, property, conformance and dev server tests
@@ -71,10 +71,15 @@ clients: ## Run real SDKs and tools against the dev server; installs them in ~/.
 	tests/real-clients/run
 
 .PHONY: link-test
-link-test: ## Test links, guards and the CNI plugin in network namespaces (root)
+link-test: ## Test links, guards, the CNI plugin and the agent on links in network namespaces (root)
 	$(CARGO) build --locked $(PROGRAMS)
 	tests/cluster/install-packages $(CLUSTER)
-	$(CARGO) test --workspace --locked --test namespaces
+	$(CARGO) test --workspace --locked --test namespaces --test links
+
+.PHONY: link-churn
+link-churn: ## Check the identity of a million requests of pods that reuse addresses (root, iproute2)
+	PODMETA_CHURN_REQUESTS=1000000 $(CARGO) test --release --locked --package podmeta-node-agent --test links -- \
+		--nocapture pods_with_reused_addresses
 
 ##@ Test on a cluster (root)
 
@@ -120,8 +125,9 @@ fleet: ## Measure the operator with PODS pods and hundreds of agents (root)
 	$(CARGO) bench --locked --package podmeta-cluster --bench fleet -- $(PODS)
 
 .PHONY: link-bench
-link-bench: ## Measure the time that the CNI plugin adds to the start of a pod (root)
+link-bench: ## Measure the CNI plugin, and requests through a link beside a bare hyper server (root, about 5 minutes)
 	$(CARGO) bench --locked --package podmeta-link --bench plugin
+	$(CARGO) bench --locked --package podmeta-node-agent --bench link
 
 .PHONY: mutations
 mutations: ## Run the recorded mutations and report stale ones; ONLY=TEXT selects by name (about an hour for all)

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -59,11 +59,12 @@ pub(crate) struct RecordedResponse {
 
 type RecordedResponses = Arc<HashMap<String, (HeaderMap, Bytes)>>;
 
-/// Reads recorded responses as JSON from standard input, prints its address, and serves until it is killed.
+/// Reads recorded responses as JSON from standard input, listens, prints its address, and serves until it is killed. On an
+/// IPv6 address it serves IPv4 too.
 ///
 /// # Errors
 /// If the input is invalid or the listener cannot be opened.
-pub(crate) fn main(arrangement: ThreadArrangement) -> Result<()> {
+pub(crate) fn main(arrangement: ThreadArrangement, listen: SocketAddr) -> Result<()> {
     let recorded: Vec<RecordedResponse> = serde_json::from_reader(std::io::stdin().lock())?;
     let mut responses = HashMap::new();
     for response in recorded {
@@ -74,7 +75,7 @@ pub(crate) fn main(arrangement: ThreadArrangement) -> Result<()> {
         responses.insert(response.path, (headers, Bytes::from(response.body)));
     }
     let responses = Arc::new(responses);
-    let listener = listener(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    let listener = listener(listen)?;
     let address = listener.local_addr()?;
     println!("{address}");
     let multi = |workers| tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
@@ -95,7 +96,10 @@ pub(crate) fn main(arrangement: ThreadArrangement) -> Result<()> {
 }
 
 fn listener(address: SocketAddr) -> Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?; // as the agent does

@@ -12,6 +12,7 @@ mod requests;
 mod statistics;
 mod throughput;
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -81,7 +82,7 @@ struct RunOptions {
 fn main() -> Result<()> {
     let args = Args::parse();
     if let Some(Command::Baseline { arrangement }) = args.command {
-        return baseline::main(arrangement);
+        return baseline::main(arrangement, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     }
     let options = RunOptions { rounds: args.rounds, time: Duration::from_secs(args.seconds), log: args.log };
     let work_dir = WorkDir::create()?;

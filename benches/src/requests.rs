@@ -8,7 +8,7 @@ use crate::baseline::RecordedResponse;
 use crate::load::{ClientConnection, RequestPattern};
 
 const TOKEN_PATH: &str = "/latest/api/token";
-const LEAF: &str = "/latest/meta-data/instance-id";
+pub(crate) const LEAF: &str = "/latest/meta-data/instance-id";
 const LISTING: &str = "/latest/meta-data/";
 const USER_DATA: &str = "/latest/user-data";
 const CREDENTIALS: &str = "/latest/meta-data/iam/security-credentials/web-role";
@@ -107,7 +107,11 @@ pub(crate) async fn record_user_data(agent: SocketAddr, token: &str) -> Result<R
     send(agent, USER_DATA, &user_data_request(token)).await
 }
 
-async fn send(server: SocketAddr, path: &str, request: &[u8]) -> Result<RecordedResponse> {
+/// Sends a request for a path. Returns the response.
+///
+/// # Errors
+/// If the status is not 200.
+pub(crate) async fn send(server: SocketAddr, path: &str, request: &[u8]) -> Result<RecordedResponse> {
     let mut connection = ClientConnection::open(server).await?;
     let response = connection.send(request).await?;
     ensure!(response.status == 200, "{path} returned {}", response.status);

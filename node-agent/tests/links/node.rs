@@ -1,0 +1,222 @@
+//! A node agent whose pods connect through links. It runs in a cgroup as in a pod, and gets its sockets from the link daemon's
+//! socket, which finds that pod in a container runtime.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use jiff::Timestamp;
+use podmeta_agent_api::WorkloadItem;
+use podmeta_crds::manifests::{ManifestFile, load};
+use podmeta_link::cri::AgentPods;
+use podmeta_link::netns::Netns;
+use podmeta_link::pod_link;
+use podmeta_link::range::LinkRange;
+use podmeta_link::socket::{self, SocketConfig};
+use podmeta_metadata::compile::{Outcome, Settings, Sources, compile};
+use podmeta_metadata::dialect::Dialect;
+use podmeta_node_agent::serve::{SavedState, StateFile};
+
+use crate::capabilities;
+use crate::kit::{Agent, alias, run};
+use crate::runtime::{FakeRuntime, FakeSandbox};
+
+/// Name and namespace of the release.
+const RELEASE: (&str, &str) = ("podmeta", "podmeta-system");
+
+/// Profile and policy of all pods: no token, IPv6, and limits over any load of these tests.
+const MANIFEST: &str = r"apiVersion: podmeta.dev/v1alpha1
+kind: MetadataPolicy
+metadata: {name: high}
+spec: {maxRequestsPerSecond: 100000, maxConnections: 4096}
+---
+apiVersion: podmeta.dev/v1alpha1
+kind: MetadataProfile
+metadata: {name: web}
+spec:
+  podSelector: {}
+  dialects: [ec2, ecs]
+  limits: {requestsPerSecond: 100000, burst: 200000, connections: 4096}
+  metadataOptions: {httpTokens: optional, httpProtocolIpv6: enabled}
+";
+
+/// A node agent that serves links.
+pub(crate) struct ServingNode {
+    /// Workloads of the pods. Pod `n` has the UID `uid-n`.
+    items: Vec<WorkloadItem>,
+    process: AgentProcess,
+    pub(crate) agent: Agent,
+}
+
+impl ServingNode {
+    /// Starts an agent that knows `pods` pods, and waits until it serves links.
+    pub(crate) async fn start(pods: usize) -> Self {
+        let agent = Agent::new().await;
+        let items = workloads(pods);
+        let mut process = AgentProcess::start(&agent, &items, RELEASE.1);
+        process.wait_for_log("serving the links of the node's pods");
+        Self { items, process, agent }
+    }
+
+    /// Makes the link of pod `n`.
+    pub(crate) async fn make_link(&self, pod: &Netns, n: usize, range: LinkRange) {
+        pod_link::ensure(&self.agent.netns, pod, &alias(n), range).await.unwrap();
+    }
+
+    /// Returns the instance ID of pod `n` at a service address.
+    pub(crate) fn instance_id(&self, n: usize, address: IpAddr) -> &str {
+        let is_at = |dialect: &Dialect| dialect.protocol().selection().addresses.contains(&address);
+        let dialect = Dialect::ALL.into_iter().find(is_at).unwrap();
+        &self.items[n].outcome.workload().unwrap().part(dialect).unwrap().instance_id
+    }
+
+    /// Returns true if the agent's process runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.process.child.try_wait().unwrap().is_none()
+    }
+}
+
+/// Compiles pods with the UIDs `uid-0` and following.
+fn workloads(pods: usize) -> Vec<WorkloadItem> {
+    let pod = |n| format!("---\napiVersion: v1\nkind: Pod\nmetadata: {{name: web-{n}, uid: uid-{n}}}\nspec: {{}}\n");
+    let text = MANIFEST.to_owned() + &(0..pods).map(pod).collect::<String>();
+    let (objects, errors) = load(&[ManifestFile { name: "pods".to_owned(), text }], Timestamp::UNIX_EPOCH);
+    assert!(errors.is_empty(), "{errors:?}");
+    let compile = |pod: &podmeta_crds::manifests::LoadedPod| {
+        let (profiles, policies) = (&objects.profiles, &objects.policies);
+        let outcome = compile(&pod.facts, profiles, policies, &Sources::default(), &Settings::default()).outcome;
+        assert!(matches!(outcome, Outcome::Served(_)), "{outcome:?}");
+        WorkloadItem { outcome, addresses: Vec::new() }
+    };
+    objects.pods.iter().map(compile).collect()
+}
+
+/// A running agent. It is killed on drop.
+pub(crate) struct AgentProcess {
+    child: Child,
+    log: BufReader<ChildStdout>,
+    _cgroup: PodCgroup,
+    _directory: tempfile::TempDir,
+}
+
+impl AgentProcess {
+    /// Starts an agent in a pod of a namespace. The container runtime reports the labels of a node agent for this pod.
+    pub(crate) fn start(agent: &Agent, items: &[WorkloadItem], namespace: &str) -> Self {
+        let cgroup = PodCgroup::create();
+        let runtime_socket = agent.path.with_file_name("runtime.sock");
+        let sandbox = FakeSandbox { uid: cgroup.uid.clone(), labels: labels(namespace), ..FakeSandbox::host(1000) };
+        FakeRuntime { sandboxes: vec![sandbox], ..FakeRuntime::default() }.serve(&runtime_socket);
+        let socket = agent.path.with_file_name("link").join("link.sock");
+        serve_link_socket(SocketConfig {
+            path: socket.clone(),
+            agent_namespace: agent.path.clone(),
+            runtime_socket,
+            agent_pods: AgentPods { namespace: RELEASE.1.to_owned(), release: RELEASE.0.to_owned() },
+            counters: Arc::default(),
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let state = SavedState {
+            resource_version: Some("e1:1".parse().unwrap()),
+            items: items.iter().cloned().map(Arc::new).collect(),
+            ..SavedState::default()
+        };
+        StateFile::in_dir(directory.path()).write(&state).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"echo $$ > "$0" && exec "$@""#]).arg(cgroup.path.join("cgroup.procs"));
+        command.arg(env!("CARGO_BIN_EXE_podmeta-node-agent"));
+        command.args(["serve", "--operator", "https://127.0.0.1:1", "--admin-listen", "127.0.0.1:0"]);
+        command.args(["--log", "info,access=off", "--state-dir"]).arg(directory.path());
+        command.arg("--operator-ca").arg(directory.path().join("ca.crt"));
+        command.arg("--token").arg(directory.path().join("token")).arg("--link-socket").arg(socket);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let log = BufReader::new(child.stdout.take().unwrap());
+        Self { child, log, _cgroup: cgroup, _directory: directory }
+    }
+
+    /// Reads the log until a line contains a text.
+    pub(crate) fn wait_for_log(&mut self, text: &str) {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert_ne!(self.log.read_line(&mut line).unwrap(), 0, "the agent has exited before it logged {text:?}");
+        }
+    }
+}
+
+impl Drop for AgentProcess {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Returns the labels of a node agent of the release in a namespace.
+fn labels(namespace: &str) -> HashMap<String, String> {
+    let labels = [
+        ("io.kubernetes.pod.namespace", namespace),
+        ("app.kubernetes.io/name", "podmeta"),
+        ("app.kubernetes.io/instance", RELEASE.0),
+        ("app.kubernetes.io/component", "agent"),
+    ];
+    labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// Serves the link daemon's socket until the process ends, in a thread with the capabilities of the daemon.
+fn serve_link_socket(config: SocketConfig) {
+    let (bound_tx, bound_rx) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        capabilities::limit_thread();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = socket::bind(&config.path).unwrap();
+            bound_tx.send(()).unwrap();
+            socket::serve(listener, config).await;
+        });
+    });
+    bound_rx.recv().unwrap();
+}
+
+/// A cgroup with the name of a pod's. It is removed on drop, after its processes have ended.
+struct PodCgroup {
+    uid: String,
+    path: PathBuf,
+}
+
+impl PodCgroup {
+    fn create() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let uid = format!("{:08x}-0000-4000-8000-{n:012x}", std::process::id());
+        let path = root().join(format!("pod{uid}"));
+        fs::create_dir(&path).unwrap();
+        Self { uid, path }
+    }
+}
+
+impl Drop for PodCgroup {
+    fn drop(&mut self) {
+        // The kernel removes an ended process from its cgroup some time later.
+        while let Err(error) = fs::remove_dir(&self.path) {
+            assert_eq!(error.kind(), std::io::ErrorKind::ResourceBusy, "{}", self.path.display());
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Returns the directory where cgroups of version 2 are mounted.
+fn root() -> PathBuf {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let mount = fields.find(|fields| fields[2] == "cgroup2").expect("cgroup v2 is not mounted");
+    Path::new(mount[1]).to_owned()
+}
+
+/// Returns the listeners of the agent namespace, one line each.
+pub(crate) fn listeners(agent: &Agent) -> String {
+    run(&agent.netns, "ss -Hltn")
+}
