@@ -25,7 +25,7 @@ use crate::finding::{Finding, FindingReason};
 use crate::names::AccountId;
 use crate::options::{Limits, MetadataOptions, ProcessUsers};
 use crate::policy::{EffectivePolicy, Policy, StaticPods, UnmatchedPods};
-use crate::profile::{InstanceSpec, KeyRef, Profile};
+use crate::profile::{InstanceSpec, KeyRef, Profile, ProfileRef};
 use crate::workload::{IdentityDocuments, MAX_WORKLOAD_BYTES, PodRef, Workload};
 
 pub use outcome::{DenialReason, Denied, Outcome, PodView};
@@ -74,6 +74,8 @@ pub enum UnlistedClaims {
 pub struct Compiled {
     /// The workload, or the reason why the pod is not served.
     pub outcome: Outcome,
+    /// The profile that applies to the pod, also if the pod is not served, or `None` if no profile matches it.
+    pub profile: Option<ProfileRef>,
     /// Findings to report on its profiles.
     pub findings: Vec<Finding>,
 }
@@ -90,11 +92,11 @@ pub fn compile<P: Borrow<Profile>>(
     let rules = EffectivePolicy::of_namespace(policies, &facts.namespace.metadata.labels);
     let mut findings = Vec::new();
     let Some(profile) = select_profile(facts, profiles, &mut findings) else {
-        return Compiled { outcome: without_profile(facts, &rules, settings), findings };
+        return Compiled { outcome: without_profile(facts, &rules, settings), profile: None, findings };
     };
     let outcome = Compilation { facts, profile, rules, sources, settings, findings: &mut findings, scope: None }.run();
     let outcome = deny_if_too_large(facts, profile, outcome, &mut findings);
-    Compiled { outcome, findings }
+    Compiled { outcome, profile: Some(profile.object.clone()), findings }
 }
 
 /// Denies a pod whose workload is longer than [`MAX_WORKLOAD_BYTES`], with a finding.

@@ -19,7 +19,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use markdown::{Page, code, page, pages, root};
-use podmeta_crds::conditions::{ACCEPTED, CONFLICTED, CREDENTIALS_READY, PROGRAMMED};
+use podmeta_crds::conditions::{ACCEPTED, CONFLICTED, CREDENTIALS_READY, PODS_EXCLUDED, PROGRAMMED};
 use podmeta_crds::manifests::{ManifestFile, load};
 use regex::Regex;
 
@@ -178,7 +178,7 @@ fn finding_reasons() -> BTreeSet<String> {
 fn documented_conditions_and_reasons_are_those_of_the_code() {
     let rows = page("docs/conditions.md").rows("Conditions");
     let documented = |column: usize| rows.iter().map(|row| code(&row[column])[0].to_owned()).collect::<BTreeSet<_>>();
-    let kinds = [ACCEPTED, CONFLICTED, CREDENTIALS_READY, PROGRAMMED].map(str::to_owned);
+    let kinds = [ACCEPTED, CONFLICTED, CREDENTIALS_READY, PODS_EXCLUDED, PROGRAMMED].map(str::to_owned);
     assert_eq!(documented(0), BTreeSet::from(kinds));
 
     let reason = Regex::new(r#"Status::(?:True|False|Unknown),\s*"([A-Z][A-Za-z]+)""#).unwrap();
@@ -189,7 +189,7 @@ fn documented_conditions_and_reasons_are_those_of_the_code() {
 
     let help = page("docs/troubleshooting.md").rows("By condition reason");
     let helped = help.iter().map(|row| code(&row[0])[1].to_owned()).collect::<BTreeSet<_>>();
-    let healthy = ["Accepted", "Programmed", "Given", "NoRoles", "NoConflict"];
+    let healthy = ["Accepted", "Programmed", "Given", "NoRoles", "NoConflict", "NoHostNetworkPods"];
     let missing = reasons.iter().filter(|reason| !helped.contains(*reason) && !healthy.contains(&reason.as_str()));
     assert_eq!(missing.collect::<Vec<_>>(), Vec::<&String>::new(), "reasons that docs/troubleshooting.md lacks");
 }

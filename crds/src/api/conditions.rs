@@ -3,7 +3,8 @@
 /// True if the spec is valid and no policy removed or changed a part. If False, the message names the part.
 pub const ACCEPTED: &str = "Accepted";
 
-/// True if the agents of all matched pods hold the latest generation, or the last valid one if the latest is invalid.
+/// True if the agents of all matched pods hold the latest generation, or the last valid one if the latest is invalid. Pods
+/// on the host network are not counted.
 pub const PROGRAMMED: &str = "Programmed";
 
 /// True if every pod that requested credentials got them, or the profile has no roles. False if the Secret of a role
@@ -12,3 +13,7 @@ pub const CREDENTIALS_READY: &str = "CredentialsReady";
 
 /// True if another profile of the same priority applies to a pod that this profile matches.
 pub const CONFLICTED: &str = "Conflicted";
+
+/// True if the profile applies to pods on the host network. They have no link: podmeta does not serve them, and they still
+/// reach the node's own metadata service.
+pub const PODS_EXCLUDED: &str = "PodsExcluded";

@@ -88,7 +88,7 @@ pub(crate) const MAX_USER_ID: i64 = 4_294_967_294;
         name = "Pods",
         type_ = "integer",
         json_path = ".status.matchedPods",
-        description = "Number of pods that the profile applies to."
+        description = "Number of pods that the profile applies to, except pods on the host network."
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(

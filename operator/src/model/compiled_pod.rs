@@ -13,6 +13,8 @@ use podmeta_metadata::profile::ProfileRef;
 pub struct CompiledPod {
     /// The item that is sent to the pod's node agent.
     pub item: WorkloadItem,
+    /// The profile that applies to the pod, if the pod is on the host network. Such a pod has no link, so no agent serves it.
+    pub host_network_profile: Option<ProfileKey>,
     /// The findings about the pod, for the status of profiles.
     pub findings: Vec<Finding>,
 }
@@ -27,7 +29,7 @@ impl CompiledPod {
     /// Returns every profile whose status depends on this pod.
     pub(super) fn related_profiles(&self) -> BTreeSet<ProfileKey> {
         let findings = self.findings.iter().filter_map(|finding| finding.profile.as_ref());
-        findings.chain(self.profile()).map(ProfileKey::of).collect()
+        findings.chain(self.profile()).map(ProfileKey::of).chain(self.host_network_profile.clone()).collect()
     }
 }
 

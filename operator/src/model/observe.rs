@@ -54,7 +54,9 @@ impl OperatorState {
                     observed.findings.push(finding.clone());
                 }
             }
-            if let Some(profile) = compiled.profile().filter(|profile| ProfileKey::of(profile) == *key) {
+            if compiled.host_network_profile.as_ref() == Some(key) {
+                observed.host_network_pods.push(compiled.item.outcome.pod().name.clone());
+            } else if let Some(profile) = compiled.profile().filter(|profile| ProfileKey::of(profile) == *key) {
                 let report = self.reports.get(node);
                 observed.has_unreported_nodes |= report.is_none();
                 let report = report.and_then(|report| report.pods.get(uid));

@@ -6,17 +6,16 @@ mod tests;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use podmeta_crds::conditions::{ACCEPTED, CONFLICTED, CREDENTIALS_READY, PROGRAMMED};
+use podmeta_crds::conditions::{ACCEPTED, CONFLICTED, CREDENTIALS_READY, PODS_EXCLUDED, PROGRAMMED};
 use podmeta_crds::field::FieldError;
 use podmeta_crds::metadataprofile::{LastValid, MAX_STATUS_PODS, MetadataProfileStatus};
 use podmeta_metadata::finding::{Finding, FindingReason};
 
-/// The maximum length of a condition's message, in bytes. The API server allows 32,768.
-const MAX_MESSAGE_BYTES: usize = 1024;
+/// The maximum length of a condition's message, in bytes. Source: type `Condition` of Kubernetes `meta/v1`, in characters.
+const MAX_MESSAGE_BYTES: usize = 32_768;
 
-/// Part of a message about pods on the host network.
-const HOST_NETWORK_NOTE: &str =
-    "pods on the host network do not reach them, and still reach the node's own metadata service";
+/// The maximum number of pods that a message about pods on the host network names.
+const MAX_NAMED_PODS: usize = 5;
 
 /// The inputs of the status of a profile.
 #[derive(Clone, Debug, Default)]
@@ -31,8 +30,10 @@ pub struct ObservedProfile {
     pub has_valid_generation: bool,
     /// The findings of compiling the pods.
     pub findings: Vec<Finding>,
-    /// The pods that use the profile.
+    /// The pods that use the profile, except those on the host network.
     pub pods: Vec<ObservedPod>,
+    /// The names of the pods that the profile applies to and that are on the host network. Agents cannot serve them.
+    pub host_network_pods: Vec<String>,
     /// True if the profile has roles.
     pub has_roles: bool,
     /// The Secrets of roles that cannot be used or do not hold valid credentials.
@@ -83,7 +84,13 @@ pub fn next(
     observed: &ObservedProfile,
     now: Timestamp,
 ) -> MetadataProfileStatus {
-    let conditions = [accepted(observed), programmed(observed), credentials_ready(observed), conflicted(observed)];
+    let conditions = [
+        accepted(observed),
+        programmed(observed),
+        credentials_ready(observed),
+        conflicted(observed),
+        pods_excluded(observed),
+    ];
     let before = |kind: &str| previous?.conditions.iter().find(|condition| condition.type_ == kind);
     let condition = |new: NewCondition| {
         let unchanged = before(new.kind).filter(|before| before.status == new.status.as_str());
@@ -91,7 +98,7 @@ pub fn next(
             type_: new.kind.to_owned(),
             status: new.status.as_str().to_owned(),
             reason: new.reason,
-            message: truncate(new.message),
+            message: truncate(&new.message, MAX_MESSAGE_BYTES),
             observed_generation: Some(observed.generation),
             last_transition_time: unchanged.map_or(Time(now), |before| before.last_transition_time.clone()),
         }
@@ -120,8 +127,9 @@ pub fn is_only_pending(previous: Option<&MetadataProfileStatus>, next: &Metadata
     };
     let is_programmed =
         |status| condition(status, PROGRAMMED).is_some_and(|(status, _)| status == ConditionStatus::True.as_str());
-    let others_unchanged =
-        [ACCEPTED, CREDENTIALS_READY, CONFLICTED].iter().all(|kind| condition(previous, kind) == condition(next, kind));
+    let others_unchanged = [ACCEPTED, CREDENTIALS_READY, CONFLICTED, PODS_EXCLUDED]
+        .iter()
+        .all(|kind| condition(previous, kind) == condition(next, kind));
     is_programmed(previous) && !is_programmed(next) && others_unchanged
 }
 
@@ -178,17 +186,22 @@ fn accepted(observed: &ObservedProfile) -> NewCondition {
     }
 }
 
-/// Reports which data the node agents have. The message excludes pods on the host network, because they have no link.
+/// Reports which data the node agents have.
 fn programmed(observed: &ObservedProfile) -> NewCondition {
     let condition = |status, reason: &str, message: String| NewCondition::new(PROGRAMMED, status, reason, message);
     let pending = observed.pods.iter().filter(|pod| !pod.is_programmed).count();
     match (observed.pods.len(), pending) {
-        (0, _) => condition(ConditionStatus::True, "NoPods", "no pod uses this profile".to_owned()),
-        (all, 0) => condition(
-            ConditionStatus::True,
-            "Programmed",
-            format!("node agents have the data of all {all} pods; {HOST_NETWORK_NOTE}"),
-        ),
+        (0, _) if observed.host_network_pods.is_empty() => {
+            condition(ConditionStatus::True, "NoPods", "no pod uses this profile".to_owned())
+        }
+        (0, _) => {
+            let message = "this profile applies to pods on the host network only, which podmeta does not serve";
+            condition(ConditionStatus::True, "NoPods", message.to_owned())
+        }
+        (all, 0) => {
+            let message = format!("node agents have the data of all {all} pods");
+            condition(ConditionStatus::True, "Programmed", message)
+        }
         (all, pending) => condition(
             ConditionStatus::False,
             "Pending",
@@ -240,6 +253,27 @@ fn conflicted(observed: &ObservedProfile) -> NewCondition {
     }
 }
 
+/// Reports the pods that no agent can serve, because they are on the host network and have no link.
+fn pods_excluded(observed: &ObservedProfile) -> NewCondition {
+    let mut names: Vec<&str> = observed.host_network_pods.iter().map(String::as_str).collect();
+    if names.is_empty() {
+        let message = "this profile applies to no pod on the host network";
+        return NewCondition::new(PODS_EXCLUDED, ConditionStatus::False, "NoHostNetworkPods", message);
+    }
+    names.sort_unstable();
+    let count = names.len();
+    names.truncate(MAX_NAMED_PODS);
+    let mut named = names.join(", ");
+    if count > names.len() {
+        named.push_str(&format!(" and {} more", count - names.len()));
+    }
+    let message = format!(
+        "podmeta does not serve pods on the host network, and they still reach the node's own metadata service; \
+         affected pods: {count} ({named})"
+    );
+    NewCondition::new(PODS_EXCLUDED, ConditionStatus::True, "HostNetwork", message)
+}
+
 /// Returns true if a finding means that a part of the spec is not in effect.
 fn is_restriction(reason: FindingReason) -> bool {
     match reason {
@@ -269,12 +303,16 @@ fn join(lines: impl Iterator<Item = String>) -> String {
     lines.join("; ")
 }
 
-fn truncate(message: String) -> String {
-    if message.len() <= MAX_MESSAGE_BYTES {
-        return message;
+/// Shortens a text to at most `max_bytes`, which must be at least 3. A shortened text ends with an ellipsis.
+#[must_use]
+pub fn truncate(text: &str, max_bytes: usize) -> String {
+    const ELLIPSIS: char = '…';
+    if text.len() <= max_bytes {
+        return text.to_owned();
     }
-    let mut short: String = message.chars().take(MAX_MESSAGE_BYTES / 4 - 1).collect(); // a character has up to four bytes
-    short.push('…');
+    let end = text.floor_char_boundary(max_bytes.saturating_sub(ELLIPSIS.len_utf8()));
+    let mut short = text.get(..end).unwrap_or_default().to_owned();
+    short.push(ELLIPSIS);
     short
 }
 

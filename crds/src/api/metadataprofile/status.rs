@@ -19,15 +19,15 @@ pub struct MetadataProfileStatus {
     /// Generation of the spec that the status describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Conditions `Accepted`, `Programmed`, `CredentialsReady` and `Conflicted`. None of them shows that pods reach the node
-    /// agents.
+    /// Conditions `Accepted`, `Programmed`, `CredentialsReady`, `Conflicted` and `PodsExcluded`. None of them shows that pods
+    /// reach the node agents.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 8),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
     )]
     pub conditions: Vec<Condition>,
-    /// Number of pods that the profile applies to.
+    /// Number of pods that the profile applies to, except pods on the host network.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "count")]
     pub matched_pods: Option<i64>,

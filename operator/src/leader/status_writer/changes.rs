@@ -2,11 +2,16 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType};
-use podmeta_crds::conditions::{ACCEPTED, CONFLICTED, CREDENTIALS_READY, PROGRAMMED};
+use podmeta_crds::conditions::{ACCEPTED, CONFLICTED, CREDENTIALS_READY, PODS_EXCLUDED, PROGRAMMED};
 use podmeta_crds::metadataprofile::MetadataProfileStatus;
 
+use crate::model::status::truncate;
+
+/// The maximum length of an event's note, in bytes. Source: validation of Kubernetes `events.k8s.io/v1`.
+const MAX_NOTE_BYTES: usize = 1024;
+
 /// Returns a warning for each condition that became bad or changed its reason, and a normal event when all agents have the
-/// data. The note of an event is the message of the condition.
+/// data. The note of an event is the message of the condition, shortened to the maximum length of a note.
 pub(super) fn events(previous: Option<&MetadataProfileStatus>, next: &MetadataProfileStatus) -> Vec<Event> {
     let before = |kind: &str| previous.and_then(|status| status.conditions.iter().find(|before| before.type_ == kind));
     let has_changed = |condition: &&Condition| {
@@ -15,14 +20,14 @@ pub(super) fn events(previous: Option<&MetadataProfileStatus>, next: &MetadataPr
     };
     let events = next.conditions.iter().filter(has_changed).filter_map(|condition| {
         let type_ = match (condition.type_.as_str(), condition.status.as_str()) {
-            (ACCEPTED | CREDENTIALS_READY, "False") | (CONFLICTED, "True") => EventType::Warning,
+            (ACCEPTED | CREDENTIALS_READY, "False") | (CONFLICTED | PODS_EXCLUDED, "True") => EventType::Warning,
             (PROGRAMMED, "True") if condition.reason != "NoPods" => EventType::Normal,
             _ => return None,
         };
         Some(Event {
             type_,
             reason: condition.reason.clone(),
-            note: Some(condition.message.clone()),
+            note: Some(truncate(&condition.message, MAX_NOTE_BYTES)),
             action: "Reconcile".to_owned(),
             secondary: None,
         })
@@ -64,6 +69,24 @@ mod tests {
         assert!(events(Some(&bad), &bad).is_empty());
         let other = status(&[(ACCEPTED, "False", "PolicyForbids")]);
         assert_eq!(events(Some(&bad), &other)[0].reason, "PolicyForbids");
+    }
+
+    #[test]
+    fn excluded_pods_are_one_warning() {
+        let excluded = status(&[(PODS_EXCLUDED, "True", "HostNetwork")]);
+        let published = events(Some(&status(&[(PODS_EXCLUDED, "False", "NoHostNetworkPods")])), &excluded);
+        let [event] = &published[..] else { panic!("{} events", published.len()) };
+        assert_eq!((event.type_, event.reason.as_str()), (EventType::Warning, "HostNetwork"));
+        assert!(events(Some(&excluded), &status(&[(PODS_EXCLUDED, "False", "NoHostNetworkPods")])).is_empty());
+    }
+
+    #[test]
+    fn note_of_an_event_is_shortened_to_its_maximum_length() {
+        let mut invalid = status(&[(ACCEPTED, "False", "Invalid")]);
+        invalid.conditions[0].message = "é".repeat(MAX_NOTE_BYTES);
+        let published = events(None, &invalid);
+        let note = published[0].note.as_deref().unwrap();
+        assert!((MAX_NOTE_BYTES - 3..=MAX_NOTE_BYTES).contains(&note.len()) && note.ends_with('…'), "{}", note.len());
     }
 
     #[test]

@@ -16,7 +16,8 @@ fn uid(number: usize) -> PodUid {
 fn compiled(number: usize, reason: &str) -> CompiledPod {
     let pod = PodRef { namespace: "shop".into(), name: format!("pod-{number}"), uid: uid(number) };
     let outcome = Outcome::Denied(Denied { pod, reason: DenialReason::without_profile(reason) });
-    CompiledPod { item: WorkloadItem { outcome, addresses: Vec::new() }, findings: Vec::new() }
+    let item = WorkloadItem { outcome, addresses: Vec::new() };
+    CompiledPod { item, host_network_profile: None, findings: Vec::new() }
 }
 
 fn update(node: &str, number: usize, reason: &str) -> PodUpdate {

@@ -18,7 +18,7 @@ use podmeta_metadata::profile::Profile;
 use podmeta_metadata::workload::PodRef;
 
 use super::{Index, NamespaceEntry};
-use crate::model::compiled_pod::CompiledPod;
+use crate::model::compiled_pod::{CompiledPod, ProfileKey};
 
 /// The number of pods from which compiling is split among processors. Below it, starting threads costs more.
 const PARALLEL_THRESHOLD: usize = 64;
@@ -130,9 +130,11 @@ impl CompileBatch {
         let profiles = namespace.profiles.as_slice();
         let sources = &namespace.config_map_values;
         let compile = || (self.compile_fn)(&facts, profiles, &self.policies, sources, &self.settings);
-        let Compiled { outcome, findings } =
+        let Compiled { outcome, profile, findings } =
             catch_unwind(AssertUnwindSafe(compile)).unwrap_or_else(|panic| deny(&facts, profiles, panic.as_ref()));
-        Some(CompiledPod { item: WorkloadItem { outcome, addresses: job.addresses.clone() }, findings })
+        let host_network_profile = profile.filter(|_| facts.pod.spec.host_network).as_ref().map(ProfileKey::of);
+        let item = WorkloadItem { outcome, addresses: job.addresses.clone() };
+        Some(CompiledPod { item, host_network_profile, findings })
     }
 }
 
@@ -159,6 +161,7 @@ fn deny(facts: &Facts, profiles: &[Arc<Profile>], panic: &(dyn Any + Send)) -> C
     let findings = findings.collect();
     Compiled {
         outcome: Outcome::Denied(Denied { pod, reason: DenialReason::without_profile(INTERNAL_ERROR) }),
+        profile: None,
         findings,
     }
 }

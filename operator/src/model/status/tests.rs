@@ -29,19 +29,36 @@ fn programmed_profile_has_good_conditions() {
     let status = next(None, &observed, at(0));
     assert_eq!((status.observed_generation, status.matched_pods, status.programmed_pods), (Some(3), Some(2), Some(2)));
     assert_eq!(condition(&status, ACCEPTED).0, "True");
-    assert_eq!(
-        condition(&status, PROGRAMMED),
-        (
-            "True",
-            "Programmed",
-            "node agents have the data of all 2 pods; pods on the host network do not reach them, and still reach the node's own metadata service"
-        )
-    );
+    assert_eq!(condition(&status, PROGRAMMED), ("True", "Programmed", "node agents have the data of all 2 pods"));
     assert_eq!(condition(&status, CREDENTIALS_READY).1, "Given");
     assert_eq!(condition(&status, CONFLICTED).0, "False");
+    let message = "this profile applies to no pod on the host network";
+    assert_eq!(condition(&status, PODS_EXCLUDED), ("False", "NoHostNetworkPods", message));
     assert!(
         status.pods.is_empty() && status.conditions.iter().all(|condition| condition.observed_generation == Some(3))
     );
+}
+
+#[test]
+fn pods_on_the_host_network_are_excluded_with_number_and_first_names() {
+    let with = |names: &[&str], pods| {
+        let host_network_pods = names.iter().map(|name| (*name).to_owned()).collect();
+        next(None, &ObservedProfile { host_network_pods, pods, ..ObservedProfile::default() }, at(0))
+    };
+    let status = with(&["b", "a"], vec![pod("web", true, CredentialsState::NotRequested)]);
+    let message = "podmeta does not serve pods on the host network, and they still reach the node's own metadata service; \
+                   affected pods: 2 (a, b)";
+    assert_eq!(condition(&status, PODS_EXCLUDED), ("True", "HostNetwork", message));
+    assert_eq!((status.matched_pods, status.programmed_pods), (Some(1), Some(1)));
+    assert_eq!(condition(&status, PROGRAMMED).2, "node agents have the data of all 1 pods");
+    assert!(status.pods.is_empty(), "{:?}", status.pods);
+
+    let many = with(&["g", "f", "e", "d", "c", "b", "a"], vec![]);
+    let message = condition(&many, PODS_EXCLUDED).2;
+    assert!(message.ends_with(": 7 (a, b, c, d, e and 2 more)"), "{message}");
+    let message = "this profile applies to pods on the host network only, which podmeta does not serve";
+    assert_eq!(condition(&many, PROGRAMMED), ("True", "NoPods", message));
+    assert_eq!((many.matched_pods, many.programmed_pods), (Some(0), Some(0)));
 }
 
 #[test]
@@ -194,14 +211,24 @@ fn pending_pods_are_named_before_those_without_credentials() {
 }
 
 #[test]
-fn long_message_is_truncated() {
-    let many = (0..200).map(|number| field(&format!("spec.metadata[{number}].path"), "is not one: …")).collect();
-    let status = next(None, &ObservedProfile { errors: many, ..ObservedProfile::default() }, at(0));
-    let message = condition(&status, ACCEPTED).2;
-    assert!(
-        message.len() <= MAX_MESSAGE_BYTES && message.ends_with('…') && message.starts_with("spec.metadata[0]"),
-        "{message}"
-    );
+fn message_is_truncated_at_the_limit_of_the_api_only() {
+    let of = |count: usize| {
+        let errors =
+            (0..count).map(|number| field(&format!("spec.metadata[{number}].path"), "is not one: …")).collect();
+        let status = next(None, &ObservedProfile { errors, ..ObservedProfile::default() }, at(0));
+        condition(&status, ACCEPTED).2.to_owned()
+    };
+    assert!(of(200).contains("spec.metadata[99].path: is not one"), "{}", of(200));
+    let long = of(2000);
+    assert!((32_768 - 3..=32_768).contains(&long.len()), "{}", long.len());
+    assert!(long.ends_with('…') && long.starts_with("spec.metadata[0]"));
+}
+
+#[test]
+fn truncated_text_ends_at_a_character_boundary() {
+    assert_eq!(truncate("ééé", 6), "ééé");
+    assert_eq!(truncate("éééé", 6), "é…");
+    assert_eq!(truncate("aaaaaaa", 6), "aaa…");
 }
 
 #[test]
@@ -217,6 +244,8 @@ fn new_pod_of_a_programmed_generation_is_only_pending() {
     assert!(is_only_pending(Some(&programmed), &next(Some(&programmed), &of(1, &some), at(1))));
     assert!(!is_only_pending(Some(&programmed), &next(Some(&programmed), &of(2, &some), at(1))), "an edit");
     assert!(!is_only_pending(None, &next(None, &of(1, &some), at(1))), "a new profile");
+    let excluded = ObservedProfile { host_network_pods: vec!["c".into()], ..of(1, &some) };
+    assert!(!is_only_pending(Some(&programmed), &next(Some(&programmed), &excluded, at(1))), "an excluded pod");
     let conflict = ObservedProfile {
         findings: vec![finding("spec.priority", FindingReason::Conflicted, "message")],
         ..of(1, &some)

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
-use kube::api::ListParams;
-use podmeta_crds::conditions::{ACCEPTED, CONFLICTED, CREDENTIALS_READY, PROGRAMMED};
+use kube::api::{DeleteParams, ListParams};
+use podmeta_crds::conditions::{ACCEPTED, CONFLICTED, CREDENTIALS_READY, PODS_EXCLUDED, PROGRAMMED};
 use podmeta_crds::metadataprofile::MetadataProfileStatus;
 use serde_json::json;
 
@@ -136,6 +137,34 @@ async fn younger_profile_of_same_priority_is_conflicted_until_older_is_deleted()
             })
             .await?;
         ensure!(has_condition(&status, PROGRAMMED, "True"), "{status:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn pod_on_the_host_network_is_excluded_and_not_counted_as_programmed() -> Result<()> {
+    kit::podmeta_test(async |podmeta, namespace| {
+        namespace.wait_for_service_account().await?;
+        namespace.apply(&client_pod("linked", "web", json!({})).to_string()).await?;
+        let spec = json!({"podSelector": {"matchLabels": {"app": "web"}}, "hostNetwork": "Pod"});
+        namespace.apply(&profile("web", spec)).await?;
+        podmeta.wait_until_programmed(namespace, "web", 1).await?;
+        let status = podmeta.status(namespace, "web").await?;
+        ensure!(has_condition(&status, PODS_EXCLUDED, "False"), "{status:?}");
+        // A pod counts as soon as it is bound to a node. It need not run.
+        namespace.apply(&client_pod("on-host", "web", json!({"hostNetwork": true})).to_string()).await?;
+        let excluded = (PODS_EXCLUDED, "True", "HostNetwork");
+        expect_condition(podmeta, namespace, "web", excluded, "affected pods: 1 (on-host)").await?;
+        let status = podmeta.status(namespace, "web").await?;
+        ensure!((status.matched_pods, status.programmed_pods) == (Some(1), Some(1)), "{status:?}");
+        ensure!(has_condition(&status, PROGRAMMED, "True") && status.pods.is_empty(), "{status:?}");
+        namespace.api::<Pod>().delete("on-host", &DeleteParams::default().grace_period(0)).await?;
+        podmeta
+            .wait_for_status(namespace, "web", "the deleted pod is not excluded", |status| {
+                has_condition(status, PODS_EXCLUDED, "False")
+            })
+            .await?;
         Ok(())
     })
     .await
