@@ -30,7 +30,8 @@ const MAX_CONCURRENT_REVIEWS: usize = 16;
 /// The maximum number of cached tokens. If it is exceeded the cache is cleared, and each token is reviewed again.
 const MAX_CACHED_TOKENS: usize = 20_000;
 
-/// The claims with the node's name and the pod's UID. Source: KEP-4193, GA in Kubernetes 1.32.
+/// The claims with the node's name and the pod's UID. Source: KEP-4193 (`ServiceAccountTokenPodNodeInfo`), on by default since
+/// Kubernetes 1.30 and always on since 1.32.
 const NODE_NAME_CLAIM: &str = "authentication.kubernetes.io/node-name";
 const POD_UID_CLAIM: &str = "authentication.kubernetes.io/pod-uid";
 
@@ -75,7 +76,7 @@ pub enum AuthError {
     #[error("the token belongs to {0}, not to the node agents' ServiceAccount")]
     NotAnAgent(String),
     /// The token has no node or pod.
-    #[error("the token has no claims for node and pod; they need Kubernetes 1.32 or newer")]
+    #[error("the token has no claims for node and pod; podmeta needs Kubernetes 1.33 or newer")]
     NoNode,
     /// The API server did not review the token.
     #[error("the API server cannot review the token: {0}")]
