@@ -188,6 +188,18 @@ impl Compilation<'_> {
             self.report("spec.instance.availabilityZone", FindingReason::PolicyForbids, message);
             (spec.availability_zone, spec.availability_zone_id) = (None, None);
         }
+        // The name of a zone ID does not tell its region. With a zone, the zone was checked above.
+        if spec.availability_zone_id.is_some()
+            && spec.availability_zone.is_none()
+            && let Some(policy) = self.rules.lists_regions()
+        {
+            let message = format!(
+                "MetadataPolicy {} lists regions, so availabilityZoneId needs an availabilityZone",
+                policy.name
+            );
+            self.report("spec.instance.availabilityZoneId", FindingReason::PolicyForbids, message);
+            spec.availability_zone_id = None;
+        }
         spec
     }
 

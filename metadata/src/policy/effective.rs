@@ -169,6 +169,12 @@ impl<'p> EffectivePolicy<'p> {
         })
     }
 
+    /// Returns the first policy with a list of regions, or `None` if no policy has one.
+    #[must_use]
+    pub fn lists_regions(&self) -> Option<&'p Policy> {
+        self.0.iter().copied().find(|policy| policy.allowed_regions.is_some())
+    }
+
     /// Combines the decisions of the policies. `decide` returns `None` for a policy without a list.
     fn claim(&self, decide: impl Fn(&Policy) -> Option<bool>) -> Claim<'p> {
         let mut claim = Claim::Unlisted;

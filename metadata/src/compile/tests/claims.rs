@@ -142,6 +142,32 @@ fn zone_of_a_forbidden_region_is_neither_served_nor_signed_without_a_region() {
 }
 
 #[test]
+fn zone_id_without_a_zone_is_left_out_if_a_policy_lists_regions() {
+    let with_zone = |zone: Option<&str>, policies| {
+        let mut case = claiming(policies);
+        let labels = &mut case.facts.node.as_mut().unwrap().metadata.labels;
+        labels.insert("topology.k8s.aws/zone-id".to_owned(), "euw1-az2".to_owned());
+        let instance = &mut case.profile_mut().instance;
+        (instance.account_id, instance.region) = (None, None);
+        instance.availability_zone = zone.map(|zone| zone.try_into().unwrap());
+        instance.availability_zone_id = Some("euw1-az3".try_into().unwrap());
+        case
+    };
+    let served = |case: &Case| case.workload().instance.zone_id.unwrap();
+    let case = with_zone(None, vec![Policy::default(), listing(&[], &["eu-west-1"])]);
+    assert_eq!(served(&case), "euw1-az2");
+    assert_eq!(case.findings(), [("spec.instance.availabilityZoneId".to_owned(), FindingReason::PolicyForbids)]);
+    let message = "MetadataPolicy p lists regions, so availabilityZoneId needs an availabilityZone";
+    assert_eq!(case.compile().findings[0].message, message);
+    for case in [
+        with_zone(None, vec![listing(&["222222222222"], &[])]),
+        with_zone(Some("eu-west-1c"), vec![listing(&[], &["eu-west-1"])]),
+    ] {
+        assert_eq!((served(&case).as_str(), case.findings()), ("euw1-az3", vec![]));
+    }
+}
+
+#[test]
 fn zone_of_a_listed_region_is_served_without_a_region() {
     let mut case = claiming(vec![listing(&[], &["eu-west-1"])]);
     let instance = &mut case.profile_mut().instance;
