@@ -13,3 +13,8 @@ pub mod watch;
 
 /// The field manager and event source of the operator.
 pub const FIELD_MANAGER: &str = "podmeta-operator";
+
+/// Error of a request to which the API server did not respond in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the API server did not respond in time")]
+pub struct ApiTimeout;

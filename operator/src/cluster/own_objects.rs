@@ -12,7 +12,7 @@ use kube::Client;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::json;
 
-use super::FIELD_MANAGER;
+use super::{ApiTimeout, FIELD_MANAGER};
 
 /// The timeout of one attempt during start-up.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,9 +34,7 @@ pub async fn retry_while_unavailable<T, F>(what: &str, attempt: impl Fn() -> F) 
 where
     F: Future<Output = Result<T>>,
 {
-    let attempt = || async {
-        tokio::time::timeout(START_TIMEOUT, attempt()).await.context("timeout of a request to the API server")?
-    };
+    let attempt = || async { tokio::time::timeout(START_TIMEOUT, attempt()).await.map_err(|_| ApiTimeout)? };
     let backoff = ConstantBuilder::default().with_delay(RETRY_DELAY).without_max_times();
     let log = |error: &anyhow::Error, _| tracing::warn!(error = format!("{error:#}"), "cannot load {what}; retrying");
     attempt.retry(backoff).when(is_unavailable).notify(log).await
@@ -47,7 +45,7 @@ fn is_unavailable(error: &anyhow::Error) -> bool {
     match error.downcast_ref::<kube::Error>() {
         Some(kube::Error::Api(status)) => status.code >= 500 || status.code == 429,
         Some(_) => true,
-        None => error.is::<tokio::time::error::Elapsed>(),
+        None => error.is::<ApiTimeout>(),
     }
 }
 
@@ -112,16 +110,15 @@ pub async fn publish_config_map(client: &Client, namespace: &str, name: &str, ke
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn errors_of_an_unavailable_api_server_are_retried() {
+    #[test]
+    fn errors_of_an_unavailable_api_server_are_retried() {
         let api_error = |code: u16| kube::Error::Api(Box::new(kube::core::Status::failure("no", "No").with_code(code)));
         let error = |error: kube::Error| anyhow::Error::from(error).context("Secret a/b").context("more");
         for (code, retries) in [(401, false), (403, false), (429, true), (500, true), (503, true)] {
             assert_eq!(is_unavailable(&error(api_error(code))), retries, "{code}");
         }
         assert!(is_unavailable(&error(kube::Error::Service("connection refused".into()))));
-        let timeout = tokio::time::timeout(Duration::ZERO, std::future::pending::<()>()).await.unwrap_err();
-        assert!(is_unavailable(&anyhow::Error::from(timeout).context("the API server did not answer in time")));
+        assert!(is_unavailable(&anyhow::Error::from(ApiTimeout).context("Secret a/b")));
         assert!(!is_unavailable(&anyhow::anyhow!("the Secret has no tls.crt and tls.key")));
     }
 }

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::ApiTimeout;
 use crate::cluster::events::format_chain;
 use crate::model::update::StateUpdate;
 
@@ -86,7 +87,7 @@ impl LeaderElector {
             loop {
                 let started = Instant::now();
                 let result = tokio::time::timeout(API_TIMEOUT, self.acquire_or_renew(&mut observed)).await;
-                match result.unwrap_or(Err(LeaseError::Timeout)) {
+                match result.unwrap_or(Err(ApiTimeout.into())) {
                     Ok(LeaseState::Held) => {
                         // The Lease counts from the request, not from the response.
                         renewed = started;
@@ -106,7 +107,7 @@ impl LeaderElector {
             }
             let was_leader = is_leader_tx.send_replace(false);
             if was_leader {
-                match tokio::time::timeout(API_TIMEOUT, self.release()).await.unwrap_or(Err(LeaseError::Timeout)) {
+                match tokio::time::timeout(API_TIMEOUT, self.release()).await.unwrap_or(Err(ApiTimeout.into())) {
                     Ok(()) => tracing::info!(lease = self.name, "released the Lease"),
                     Err(error) => {
                         tracing::warn!(lease = self.name, error = %format_chain(&error), "cannot release the Lease; it expires by itself");
@@ -181,8 +182,8 @@ pub async fn forward_leadership(mut is_leader_rx: watch::Receiver<bool>, updates
 enum LeaseError {
     #[error(transparent)]
     Api(#[from] kube::Error),
-    #[error("the API server did not answer in time")]
-    Timeout,
+    #[error(transparent)]
+    Timeout(#[from] ApiTimeout),
 }
 
 #[derive(Debug, PartialEq, Eq)]

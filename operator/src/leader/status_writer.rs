@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{FIELD_MANAGER, events};
+use crate::cluster::{ApiTimeout, FIELD_MANAGER, events};
 use crate::model::compiled_pod::ProfileKey;
 use crate::model::status;
 use crate::model::update::StateUpdate;
@@ -194,7 +194,7 @@ impl StatusWriter {
         self.shared.metrics.count_status_write();
         let body = Patch::Apply(&body);
         let written = tokio::time::timeout(API_TIMEOUT, api.patch_status(&profile.name, &params, &body)).await;
-        match written.context("the API server did not answer in time")? {
+        match written.map_err(|_| ApiTimeout)? {
             Ok(_) => Ok(true),
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(false),
             Err(error) => Err(error.into()),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::material::{TlsMaterial, renew};
+use crate::cluster::ApiTimeout;
 use crate::cluster::own_objects::{OwnSecretData, publish_config_map, retry_while_unavailable, update_tls_secret};
 
 /// The interval at which the certificate is checked and renewed. Also the timeout of one check.
@@ -90,7 +91,7 @@ impl CertificateLoader {
         let renewal = async move {
             while stop.run_until_cancelled(tokio::time::sleep(CHECK_INTERVAL)).await.is_some() {
                 let next = tokio::time::timeout(CHECK_INTERVAL, self.load()).await;
-                match next.unwrap_or_else(|_| bail!("the API server did not answer in time")) {
+                match next.unwrap_or_else(|_| Err(ApiTimeout.into())) {
                     Ok(next) if next.cert != renewed.0.load().cert => {
                         tracing::info!("serving a new certificate");
                         renewed.0.store(Arc::new(next));
