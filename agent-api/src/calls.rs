@@ -18,7 +18,7 @@ pub const CREDENTIALS: &str = "/v1/credentials";
 pub const DOCUMENT: &str = "/v1/document";
 
 /// Path of a pod's user data in a Secret: [`UserDataRequest`], [`UserDataResponse`].
-pub const SECRETS: &str = "/v1/secrets";
+pub const USER_DATA: &str = "/v1/secrets";
 
 /// Path of the [`Report`] of a node. Only the leader accepts it. Other replicas return 421 and a [`CallError`] with the
 /// leader's address.

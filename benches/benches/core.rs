@@ -8,9 +8,9 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use jiff::Timestamp;
 use podmeta_crds::manifests::{LoadedObjects, ManifestFile, load};
-use podmeta_metadata::compile::{Outcome, Settings, Sources, compile};
+use podmeta_metadata::compile::{ConfigMapValues, Outcome, Settings, compile};
 use podmeta_metadata::dialect::Dialect;
-use podmeta_metadata::evaluate::{EdgeChecks, PodState, evaluate};
+use podmeta_metadata::evaluate::{EdgeChecks, RequestPod, evaluate};
 use podmeta_metadata::host::HostRule;
 use podmeta_metadata::options::TokenTtl;
 use podmeta_metadata::request::Request;
@@ -31,7 +31,7 @@ fn objects() -> LoadedObjects {
 
 fn compiled(objects: &LoadedObjects) -> Outcome {
     let pod = objects.pods.first().expect("the example has a pod");
-    compile(&pod.facts, &objects.profiles, &objects.policies, &Sources::new(), &Settings::default()).outcome
+    compile(&pod.facts, &objects.profiles, &objects.policies, &ConfigMapValues::new(), &Settings::default()).outcome
 }
 
 fn workload(objects: &LoadedObjects) -> Box<Workload> {
@@ -81,7 +81,7 @@ fn benches(criterion: &mut Criterion) {
     criterion.bench_function("request: evaluate and look up", |bench| {
         let edge =
             EdgeChecks { rate_limited: false, host_rule: HostRule::PodLink, process_owner: &|| None, nonce: &|| None };
-        let state = PodState::Served { workload: &workload, tree: tree.as_ref() };
+        let state = RequestPod::Served { workload: &workload, tree: tree.as_ref() };
         bench.iter(|| evaluate(Dialect::Ec2, black_box(&request), state, &edge, &keys, now()).is_ok());
     });
 

@@ -109,20 +109,20 @@ async fn client(
             RequestPattern::Persistent(request) => {
                 let connection = match kept.take() {
                     Some(connection) => connection,
-                    None => ClientConnection::open(address).await?,
+                    None => LoadConnection::open(address).await?,
                 };
                 let connection = kept.insert(connection);
                 let response = connection.send(request).await?;
                 response.status
             }
             RequestPattern::TokenThenGet { put, get } => {
-                let mut connection = ClientConnection::open(address).await?;
+                let mut connection = LoadConnection::open(address).await?;
                 let response = connection.send(put).await?;
                 let token = connection.body(&response).to_vec();
                 let mut request = get.clone();
                 request.extend_from_slice(&token);
                 request.extend_from_slice(b"\r\nConnection: close\r\n\r\n");
-                ClientConnection::open(address).await?.send(&request).await?.status
+                LoadConnection::open(address).await?.send(&request).await?.status
             }
         };
         latencies.saturating_record(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
@@ -132,7 +132,7 @@ async fn client(
 
 /// A client connection with the bytes of its last response.
 #[derive(Debug)]
-pub(crate) struct ClientConnection {
+pub(crate) struct LoadConnection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
@@ -145,7 +145,7 @@ pub(crate) struct ResponseLayout {
     end: usize,
 }
 
-impl ClientConnection {
+impl LoadConnection {
     /// Opens a connection.
     ///
     /// # Errors

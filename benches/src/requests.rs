@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::baseline::RecordedResponse;
-use crate::load::{ClientConnection, RequestPattern};
+use crate::load::{LoadConnection, RequestPattern};
 
 const TOKEN_PATH: &str = "/latest/api/token";
 pub(crate) const LEAF: &str = "/latest/meta-data/instance-id";
@@ -112,7 +112,7 @@ pub(crate) async fn record_user_data(agent: SocketAddr, token: &str) -> Result<R
 /// # Errors
 /// If the status is not 200.
 pub(crate) async fn send(server: SocketAddr, path: &str, request: &[u8]) -> Result<RecordedResponse> {
-    let mut connection = ClientConnection::open(server).await?;
+    let mut connection = LoadConnection::open(server).await?;
     let response = connection.send(request).await?;
     ensure!(response.status == 200, "{path} returned {}", response.status);
     let head = String::from_utf8(connection.head(&response).to_vec())?;

@@ -121,16 +121,16 @@ fn compile_error(errors: ParseErrors) -> InvalidValue {
 
 /// Returns the error as one line of at most [`MAX_ERROR_BYTES`].
 fn evaluation_error(error: &ExecutionError) -> InvalidValue {
-    let mut line = Line("does not evaluate: ".to_owned());
+    let mut line = ErrorLine("does not evaluate: ".to_owned());
     // Fails if the line is full.
     let _full = write!(line, "{error}");
     InvalidValue(line.0)
 }
 
 /// One line of limited length. Formatting stops when it is full.
-struct Line(String);
+struct ErrorLine(String);
 
-impl Write for Line {
+impl Write for ErrorLine {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for character in text.chars() {
             if self.0.len() + character.len_utf8() > MAX_ERROR_BYTES {

@@ -31,7 +31,7 @@ use crate::workload::{IdentityDocuments, MAX_WORKLOAD_BYTES, PodRef, Workload};
 pub use outcome::{DenialReason, Denied, Outcome, PodView};
 
 /// Values of ConfigMaps in the pod's namespace, by object and key.
-pub type Sources = BTreeMap<KeyRef, Bytes>;
+pub type ConfigMapValues = BTreeMap<KeyRef, Bytes>;
 
 /// Settings of the whole cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ pub fn compile<P: Borrow<Profile>>(
     facts: &Facts,
     profiles: &[P],
     policies: &[Policy],
-    sources: &Sources,
+    config_map_values: &ConfigMapValues,
     settings: &Settings,
 ) -> Compiled {
     let rules = EffectivePolicy::of_namespace(policies, &facts.namespace.metadata.labels);
@@ -94,7 +94,8 @@ pub fn compile<P: Borrow<Profile>>(
     let Some(profile) = select_profile(facts, profiles, &mut findings) else {
         return Compiled { outcome: without_profile(facts, &rules, settings), profile: None, findings };
     };
-    let outcome = Compilation { facts, profile, rules, sources, settings, findings: &mut findings, scope: None }.run();
+    let outcome =
+        Compilation { facts, profile, rules, config_map_values, settings, findings: &mut findings, scope: None }.run();
     let outcome = deny_if_too_large(facts, profile, outcome, &mut findings);
     Compiled { outcome, profile: Some(profile.object.clone()), findings }
 }

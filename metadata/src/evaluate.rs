@@ -18,7 +18,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// State of the pod that a connection belongs to.
 #[derive(Clone, Copy, Debug)]
-pub enum PodState<'p> {
+pub enum RequestPod<'p> {
     /// The pod was deleted, or the node does not know it yet.
     Unknown,
     /// The pod is denied on every path.
@@ -95,21 +95,21 @@ pub enum Decision<'t> {
 pub fn evaluate<'p>(
     dialect: Dialect,
     request: &Request<'_>,
-    pod: PodState<'p>,
+    pod: RequestPod<'p>,
     edge: &EdgeChecks<'_>,
     keys: &Keyring,
     now: Timestamp,
 ) -> Result<Decision<'p>, RejectedRequest> {
     let (workload, tree) = match pod {
-        PodState::Unknown => {
+        RequestPod::Unknown => {
             let reason = "the pod was deleted or is not known yet; retry later".to_owned();
             return Err(Rejection::Unavailable(reason).into());
         }
-        PodState::Denied(_) | PodState::Served { .. } if edge.rate_limited => {
+        RequestPod::Denied(_) | RequestPod::Served { .. } if edge.rate_limited => {
             return Err(Rejection::TooManyRequests.into());
         }
-        PodState::Denied(reason) => return Err(Rejection::PodDenied(reason.clone()).into()),
-        PodState::Served { workload, tree } => (workload, tree),
+        RequestPod::Denied(reason) => return Err(Rejection::PodDenied(reason.clone()).into()),
+        RequestPod::Served { workload, tree } => (workload, tree),
     };
     edge.host_rule.check(request.headers, request.version).map_err(Rejection::Malformed)?;
     if !workload.users.is_unrestricted() && !workload.users.admits((edge.process_owner)()) {

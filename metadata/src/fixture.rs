@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::compile::{Compiled, Outcome, Settings, Sources, compile};
+use crate::compile::{Compiled, ConfigMapValues, Outcome, Settings, compile};
 use crate::dialect::Dialect;
 use crate::facts::tests::facts;
 use crate::facts::{Facts, NodeFacts, NodeMetadata, NodeSpec, NodeStatus};
@@ -21,7 +21,7 @@ pub(crate) struct Case {
     pub(crate) facts: Facts,
     pub(crate) profiles: Vec<Profile>,
     pub(crate) policies: Vec<Policy>,
-    pub(crate) sources: Sources,
+    pub(crate) config_map_values: ConfigMapValues,
     pub(crate) settings: Settings,
 }
 
@@ -31,7 +31,7 @@ impl Case {
             facts: facts("shop", "web"),
             profiles: vec![profile("own")],
             policies: Vec::new(),
-            sources: Sources::new(),
+            config_map_values: ConfigMapValues::new(),
             settings: Settings::default(),
         }
     }
@@ -80,7 +80,7 @@ impl Case {
     }
 
     pub(crate) fn compile(&self) -> Compiled {
-        compile(&self.facts, &self.profiles, &self.policies, &self.sources, &self.settings)
+        compile(&self.facts, &self.profiles, &self.policies, &self.config_map_values, &self.settings)
     }
 
     /// Compiles a pod that is served.

@@ -1,7 +1,7 @@
 //! Conformance tests. Each case is a file with one rule of a cloud's metadata service and the requests that verify it.
 //! Cases run against the edge of the node agent over an in-memory pipe, with a clock that the case controls.
 //!
-//! `cases/objects` has the Kubernetes objects, `cases/ec2` and `cases/ecs` have the cases. [`case::Case`] defines the
+//! `cases/objects` has the Kubernetes objects, `cases/ec2` and `cases/ecs` have the cases. [`case::ConformanceCase`] defines the
 //! file format.
 
 mod agent;
@@ -20,7 +20,7 @@ use anyhow::Context as _;
 use podmeta_metadata::dialect::Dialect;
 
 pub(crate) use self::agent::signer;
-use self::case::Case;
+use self::case::ConformanceCase;
 pub(crate) use self::wire::pipe;
 
 /// A case and its file.
@@ -31,7 +31,7 @@ pub struct CaseFile {
     /// The file name without extension.
     pub name: String,
     /// The case, or the parse error.
-    pub case: anyhow::Result<Case>,
+    pub case: anyhow::Result<ConformanceCase>,
 }
 
 impl CaseFile {
@@ -66,7 +66,7 @@ pub fn read_all(folder: &Path) -> anyhow::Result<Vec<CaseFile>> {
             let path = entry?.path();
             let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            all.push(CaseFile { dialect, name, case: Case::read(&text) });
+            all.push(CaseFile { dialect, name, case: ConformanceCase::read(&text) });
         }
     }
     all.sort_by(|a, b| (a.dialect, &a.name).cmp(&(b.dialect, &b.name)));

@@ -2,12 +2,12 @@
 //! Each bound names the client and its source file. The clouds' own values are shorter than every bound.
 
 use podmeta_metadata::dialect::Dialect;
-use podmeta_tests::conformance::case::Case;
+use podmeta_tests::conformance::case::ConformanceCase;
 use podmeta_tests::conformance::{CaseFile, folder, run_cases};
 use serde_json::{Value, json};
 
 /// A bound of one client for the response to one request.
-struct Bound {
+struct SizeBound {
     /// The client's repository, file and constant.
     source: &'static str,
     dialect: Dialect,
@@ -38,7 +38,7 @@ const ECS: Dialect = Dialect::Ecs;
 /// Length of the path before the role: `http://169.254.169.254/latest/meta-data/iam/security-credentials/`.
 const ROLE_URL: usize = 65;
 
-const BOUNDS: &[Bound] = &[
+const BOUNDS: &[SizeBound] = &[
     bound(AWS_C_AUTH_TOKEN, EC2, "PUT /latest/api/token", 64, WGET_LINE),
     // Alibaba Cloud's SDKs are written in languages without fixed buffers. The bound of EC2 is kept.
     bound(AWS_C_AUTH_TOKEN, ECS, "PUT /latest/api/token", 64, WGET_LINE),
@@ -63,11 +63,11 @@ const BOUNDS: &[Bound] = &[
     bound(LOONGCOLLECTOR_ID, ECS, "GET /latest/meta-data/zone-id", 127, WGET_LINE),
 ];
 
-const fn bound(source: &'static str, dialect: Dialect, request: &'static str, body: usize, head: usize) -> Bound {
-    Bound { source, dialect, request, body, head }
+const fn bound(source: &'static str, dialect: Dialect, request: &'static str, body: usize, head: usize) -> SizeBound {
+    SizeBound { source, dialect, request, body, head }
 }
 
-const fn fluent_bit(request: &'static str) -> Bound {
+const fn fluent_bit(request: &'static str) -> SizeBound {
     bound(FLUENT_BIT_BUFFER, EC2, request, FLUENT_BIT.0, FLUENT_BIT.1)
 }
 
@@ -117,11 +117,11 @@ fn longest_objects() -> Vec<Value> {
 fn case(dialect: Dialect, name: String, source: &str, steps: &Value) -> CaseFile {
     let pod = format!("{}/{}", "n".repeat(63), longest_name("p"));
     let case = json!({"rule": name, "source": source, "pod": pod, "patch": longest_objects(), "steps": steps});
-    CaseFile { dialect, name, case: Case::read(&case.to_string()) }
+    CaseFile { dialect, name, case: ConformanceCase::read(&case.to_string()) }
 }
 
 /// Returns the case that checks one bound.
-fn bound_case(bound: &Bound) -> CaseFile {
+fn bound_case(bound: &SizeBound) -> CaseFile {
     let request = bound.request.replace("${role}", &"r".repeat(64));
     let ttl = match bound.dialect {
         EC2 => "X-aws-ec2-metadata-token-ttl-seconds: 21600",

@@ -37,7 +37,7 @@ impl fmt::Display for Hidden {
 
 /// Returns the facts without those over a limit, and a list of the hidden ones.
 pub(super) fn visible(facts: &Facts) -> (Facts, Vec<Hidden>) {
-    let mut limits = Limits { hidden: Vec::new() };
+    let mut limits = FactLimits { hidden: Vec::new() };
     let Facts { pod, namespace, node } = facts;
     let pod = PodFacts {
         origin: pod.origin.clone(),
@@ -54,11 +54,11 @@ pub(super) fn visible(facts: &Facts) -> (Facts, Vec<Hidden>) {
 }
 
 /// The limits, and the facts that are over them.
-struct Limits {
+struct FactLimits {
     hidden: Vec<Hidden>,
 }
 
-impl Limits {
+impl FactLimits {
     /// Returns the value, or `None` if it is over a limit.
     fn check<T: Clone>(&mut self, path: &'static [&'static str], value: &T, entries: usize, bytes: usize) -> Option<T> {
         if entries <= MAX_ENTRIES && bytes <= MAX_ENTRIES_BYTES {

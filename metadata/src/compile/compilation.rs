@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::cel::Scope;
 use crate::compile::instance::{instance, part};
-use crate::compile::{DenialReason, Denied, Outcome, Settings, Sources, limits, pod_ref};
+use crate::compile::{ConfigMapValues, DenialReason, Denied, Outcome, Settings, limits, pod_ref};
 use crate::dialect::Dialect;
 use crate::facts::Facts;
 use crate::finding::{Finding, FindingReason};
@@ -21,7 +21,7 @@ pub(super) struct Compilation<'a> {
     pub(super) facts: &'a Facts,
     pub(super) profile: &'a Profile,
     pub(super) rules: EffectivePolicy<'a>,
-    pub(super) sources: &'a Sources,
+    pub(super) config_map_values: &'a ConfigMapValues,
     pub(super) settings: &'a Settings,
     pub(super) findings: &'a mut Vec<Finding>,
     /// The variables of expressions. Created for the first expression.
@@ -215,7 +215,7 @@ impl Compilation<'_> {
             }
             UserDataSource::ConfigMap(key) => key,
         };
-        match user_data::from_config_map(key, self.sources.get(key)) {
+        match user_data::from_config_map(key, self.config_map_values.get(key)) {
             Ok(bytes) => Some(UserData::Bytes(bytes)),
             Err(message) => {
                 self.report("spec.userData.configMapKeyRef", FindingReason::UserDataUnavailable, message);

@@ -12,7 +12,7 @@ const USER: u32 = 1000;
 /// A request and its context. The default is a request that is served.
 struct Attempt {
     case: Case,
-    pod: fn(PodState<'_>) -> PodState<'_>,
+    pod: fn(RequestPod<'_>) -> RequestPod<'_>,
     rate_limited: bool,
     host_rule: HostRule,
     owner: Option<u32>,
@@ -69,7 +69,7 @@ impl Attempt {
             process_owner: &owner,
             nonce: &|| self.nonce,
         };
-        let state = (self.pod)(PodState::Served { workload: &workload, tree: tree.as_ref() });
+        let state = (self.pod)(RequestPod::Served { workload: &workload, tree: tree.as_ref() });
         evaluate(Dialect::Ec2, &request, state, &edge, &keys, now).err().map(|rejected| rejected.rejection)
     }
 }
@@ -110,7 +110,7 @@ fn checks_run_in_the_documented_order() {
     assert_eq!(attempt.rejection(), Some(Rejection::Malformed("it has no Host")));
     attempt.rate_limited = true;
     assert_eq!(attempt.rejection(), Some(Rejection::TooManyRequests));
-    attempt.pod = |_| PodState::Unknown;
+    attempt.pod = |_| RequestPod::Unknown;
     assert!(matches!(attempt.rejection(), Some(Rejection::Unavailable(_))));
 }
 
@@ -130,7 +130,7 @@ fn denied_pod_is_rejected_after_the_rate_limit_with_its_reason() {
     let keys = Keyring::new(KeyBytes::new([7; 32]), now);
     let reject = |rate_limited| {
         let edge = EdgeChecks { rate_limited, host_rule: HostRule::Loopback, process_owner: &|| None, nonce: &|| None };
-        evaluate(Dialect::Ec2, &request, PodState::Denied(&reason), &edge, &keys, now).unwrap_err().rejection
+        evaluate(Dialect::Ec2, &request, RequestPod::Denied(&reason), &edge, &keys, now).unwrap_err().rejection
     };
     assert_eq!(reject(false), Rejection::PodDenied(reason.clone()));
     assert_eq!(reject(true), Rejection::TooManyRequests);

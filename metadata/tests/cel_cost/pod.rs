@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use podmeta_metadata::cel::{Expression, MAX_ENTRIES, MAX_ENTRIES_BYTES};
-use podmeta_metadata::compile::{Compiled, Settings, Sources, compile};
+use podmeta_metadata::compile::{Compiled, ConfigMapValues, Settings, compile};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::facts::{
     Facts, NamespaceFacts, NamespaceMetadata, NodeFacts, NodeMetadata, NodeSpec, NodeStatus, PodFacts, PodMetadata,
@@ -86,5 +86,5 @@ pub(crate) fn profile(sources: &[String]) -> Profile {
 }
 
 pub(crate) fn compile_with(facts: &Facts, profile: &Profile) -> Compiled {
-    compile(facts, &[profile], &[], &Sources::new(), &Settings::default())
+    compile(facts, &[profile], &[], &ConfigMapValues::new(), &Settings::default())
 }

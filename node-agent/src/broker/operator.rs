@@ -10,7 +10,7 @@ mod credentials_cache;
 mod documents;
 mod lane;
 mod saved;
-mod single_flight;
+mod shared_calls;
 #[cfg(test)]
 mod tests;
 mod user_data;
@@ -29,7 +29,7 @@ use podmeta_metadata::workload::Workload;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use self::call::Call;
+use self::call::PodCall;
 use self::credentials_cache::{CacheState, CredentialsCache};
 use self::documents::DocumentCache;
 use self::lane::Lanes;
@@ -184,7 +184,7 @@ impl OperatorBroker {
         now: Timestamp,
     ) -> Result<IssuedCredentials, CredentialsFailure> {
         let (pod, dialect) = (&request.pod, request.dialect);
-        let call = Call { client: &self.client, lane: &self.lanes.credentials, pod, path: CREDENTIALS, request };
+        let call = PodCall { client: &self.client, lane: &self.lanes.credentials, pod, path: CREDENTIALS, request };
         let result = match call.send().await {
             Ok(CredentialsResponse::Given(credentials)) => {
                 cache.store(IssuedCredentials::new(credentials, dialect), Instant::now())

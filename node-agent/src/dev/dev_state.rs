@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use podmeta_crds::manifests::{self, LoadedObjects, ManifestError};
-use podmeta_metadata::compile::{Outcome, Settings, Sources, compile};
+use podmeta_metadata::compile::{ConfigMapValues, Outcome, Settings, compile};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::finding::{Finding, FindingReason};
 use podmeta_metadata::names::PodUid;
@@ -144,7 +144,7 @@ fn unmatched_profile_note(objects: &LoadedObjects, profile: &ProfileRef) -> Stri
 }
 
 /// Returns the ConfigMap values that the profiles of a namespace name.
-fn config_map_values(objects: &LoadedObjects, namespace: &str) -> Sources {
+fn config_map_values(objects: &LoadedObjects, namespace: &str) -> ConfigMapValues {
     let named = objects.profiles.iter().filter(|profile| profile.object.namespace == namespace);
     let keys = named.filter_map(Profile::config_map_key);
     let value =

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use http::HeaderValue;
 use podmeta_metadata::compile::PodView;
 use podmeta_metadata::dialect::Dialect;
-use podmeta_metadata::evaluate::PodState;
+use podmeta_metadata::evaluate::RequestPod;
 use podmeta_metadata::options::Limits;
 use podmeta_metadata::signature::SignedDocument;
 use podmeta_metadata::tree::Tree;
@@ -121,12 +121,12 @@ impl EdgePod {
     }
 
     /// Returns the state of the pod for the evaluation of a request.
-    pub(super) fn state(&self, dialect: Dialect) -> PodState<'_> {
+    pub(super) fn state(&self, dialect: Dialect) -> RequestPod<'_> {
         match &self.view {
             PodView::Served(workload, _) => {
-                PodState::Served { workload, tree: self.tree(dialect).map(|tree| &tree.tree) }
+                RequestPod::Served { workload, tree: self.tree(dialect).map(|tree| &tree.tree) }
             }
-            PodView::Denied(denied) => PodState::Denied(&denied.reason),
+            PodView::Denied(denied) => RequestPod::Denied(&denied.reason),
         }
     }
 

@@ -9,7 +9,7 @@ use http::header::ALLOW;
 use jiff::Timestamp;
 use podmeta_metadata::compile::PodView;
 use podmeta_metadata::dialect::Dialect;
-use podmeta_metadata::evaluate::{Decision, EdgeChecks, PodState, evaluate};
+use podmeta_metadata::evaluate::{Decision, EdgeChecks, RequestPod, evaluate};
 use podmeta_metadata::rejection::{RejectedRequest, Rejection};
 use podmeta_metadata::request::Request;
 use podmeta_metadata::response::{ContentKind, HttpResponse, ItemResponse};
@@ -85,7 +85,7 @@ fn decide<'p>(
         process_owner: &process_owner,
         nonce: &keys::random_nonce,
     };
-    let state = pod.map_or(PodState::Unknown, |pod| pod.state(dialect));
+    let state = pod.map_or(RequestPod::Unknown, |pod| pod.state(dialect));
     evaluate(dialect, request, state, &checks, &edge.keys.load(), now)
 }
 

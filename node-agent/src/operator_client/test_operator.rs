@@ -27,7 +27,7 @@ pub(crate) struct TestCall {
     pub(crate) path: String,
 }
 
-pub(crate) type TestResponse = (StatusCode, String);
+pub(crate) type OperatorResponse = (StatusCode, String);
 
 /// The operator and a client of it. It stops on drop.
 pub(crate) struct TestOperator {
@@ -41,7 +41,7 @@ pub(crate) struct TestOperator {
 impl TestOperator {
     pub(crate) async fn start<F>(name: &str, respond: impl Fn(TestCall) -> F + Send + Sync + 'static) -> Self
     where
-        F: Future<Output = TestResponse> + Send + 'static,
+        F: Future<Output = OperatorResponse> + Send + 'static,
     {
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
@@ -83,7 +83,7 @@ async fn serve<F>(
     connections: Arc<AtomicUsize>,
     respond: Arc<impl Fn(TestCall) -> F + Send + Sync + 'static>,
 ) where
-    F: Future<Output = TestResponse> + Send + 'static,
+    F: Future<Output = OperatorResponse> + Send + 'static,
 {
     loop {
         let (stream, _) = listener.accept().await.unwrap();

@@ -17,7 +17,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use kube::runtime::events::Recorder;
 use podmeta_agent_api::WORKLOADS;
-use podmeta_agent_api::calls::{CREDENTIALS, CallError, DOCUMENT, REPORTS, SECRETS};
+use podmeta_agent_api::calls::{CREDENTIALS, CallError, DOCUMENT, REPORTS, USER_DATA};
 use podmeta_metadata::signature::Signer;
 use podmeta_service::log_throttle::LogThrottle;
 use tokio::sync::{Semaphore, mpsc};
@@ -81,7 +81,7 @@ impl Api {
             .route(WORKLOADS, get(watch::workloads))
             .route(CREDENTIALS, post(calls::credentials))
             .route(DOCUMENT, post(calls::document))
-            .route(SECRETS, post(calls::user_data))
+            .route(USER_DATA, post(calls::user_data))
             .route(REPORTS, post(calls::reports))
             .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
             .with_state(self)

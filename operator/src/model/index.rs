@@ -73,8 +73,8 @@ impl Index {
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
-            compile_fn: |facts, profiles, policies, sources, settings| {
-                compile(facts, profiles, policies, sources, settings)
+            compile_fn: |facts, profiles, policies, config_map_values, settings| {
+                compile(facts, profiles, policies, config_map_values, settings)
             },
             pods: HashMap::new(),
             claims: Claims::new(),

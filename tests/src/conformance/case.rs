@@ -13,7 +13,7 @@ use super::expect::Expect;
 /// A case file.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Case {
+pub struct ConformanceCase {
     /// The rule, as a sentence. The file name is derived from it.
     pub rule: String,
     /// The source of the rule, or `podmeta's choice` if no source defines it.
@@ -206,7 +206,7 @@ pub enum Action<'s> {
     Rotate,
 }
 
-impl Case {
+impl ConformanceCase {
     /// Parses a case.
     ///
     /// # Errors
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn unknown_field_or_step_without_action_is_an_error() {
-        let case = |steps: &str| Case::read(&format!("rule: A rule\nsource: doc\nsteps:\n{steps}\n"));
+        let case = |steps: &str| ConformanceCase::read(&format!("rule: A rule\nsource: doc\nsteps:\n{steps}\n"));
         assert!(case("- {send: GET /, expect: {status: 200}}").is_ok());
         assert!(case("- {send: GET /, expect: {status: [200, 400], closed: true}}").is_ok());
         for bad in [
@@ -283,7 +283,9 @@ mod tests {
 
     #[test]
     fn file_name_is_derived_from_rule() {
-        let case = Case::read("rule: A GET (HEAD too) gets 404, not 40x\nsource: doc\nsteps: [{wait: 1s}]\n").unwrap();
+        let case =
+            ConformanceCase::read("rule: A GET (HEAD too) gets 404, not 40x\nsource: doc\nsteps: [{wait: 1s}]\n")
+                .unwrap();
         assert_eq!(case.name(), "a-get-head-too-gets-404-not-40x");
     }
 }

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use podmeta_metadata::dialect::Dialect;
 
 use super::agent::CaseAgent;
-use super::case::{Action, Case, Forgery, Step, TokenStep};
+use super::case::{Action, ConformanceCase, Forgery, Step, TokenStep};
 use super::expect::{Expect, compare};
 use super::objects::CaseObjects;
 use super::saved::SavedValues;
@@ -26,7 +26,7 @@ const MAX_ITEM_BYTES: usize = 65_535;
 ///
 /// # Errors
 /// Returns the number of the failed step and the difference.
-pub(super) fn run_case(folder: &Path, dialect: Dialect, case: &Case) -> anyhow::Result<()> {
+pub(super) fn run_case(folder: &Path, dialect: Dialect, case: &ConformanceCase) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     runtime.block_on(async {
         let mut objects = CaseObjects::read(folder, &case.objects)?;
@@ -53,7 +53,7 @@ fn describe(step: &Step) -> String {
 }
 
 struct CaseRunner<'c> {
-    case: &'c Case,
+    case: &'c ConformanceCase,
     dialect: Dialect,
     agent: CaseAgent,
     saved: SavedValues,

@@ -9,9 +9,9 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use jiff::Timestamp;
 use podmeta_crds::manifests::{ManifestFile, load};
 use podmeta_metadata::cel::{Expression, Scope};
-use podmeta_metadata::compile::{Outcome, Settings, Sources, compile};
+use podmeta_metadata::compile::{ConfigMapValues, Outcome, Settings, compile};
 use podmeta_metadata::dialect::Dialect;
-use podmeta_metadata::evaluate::{EdgeChecks, PodState, evaluate};
+use podmeta_metadata::evaluate::{EdgeChecks, RequestPod, evaluate};
 use podmeta_metadata::host::HostRule;
 use podmeta_metadata::options::TokenTtl;
 use podmeta_metadata::path::CanonicalPath;
@@ -169,7 +169,7 @@ fn decide(workload: &Workload, tree: Option<&Tree>, dialect: Dialect, uri: &Uri)
         process_owner: &|| None,
         nonce: &|| Some([7; 16]),
     };
-    let state = PodState::Served { workload, tree };
+    let state = RequestPod::Served { workload, tree };
     evaluate(dialect, &request, state, &edge, &keys(), now()).map(|decision| format!("{decision:?}"))
 }
 
@@ -199,7 +199,8 @@ pub fn objects(input: &[u8]) {
     }
     let link = pod("default/web").1;
     for pod in &objects.pods {
-        let compiled = compile(&pod.facts, &objects.profiles, &objects.policies, &Sources::new(), &Settings::default());
+        let compiled =
+            compile(&pod.facts, &objects.profiles, &objects.policies, &ConfigMapValues::new(), &Settings::default());
         if let Outcome::Served(workload) = compiled.outcome {
             for tree in Dialect::ALL.into_iter().filter_map(|dialect| dialect.protocol().render(&workload, link)) {
                 for path in tree.paths() {

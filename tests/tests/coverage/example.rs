@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use jiff::Timestamp;
 use podmeta_metadata::compile::Settings;
 use podmeta_metadata::dialect::Dialect;
-use podmeta_metadata::evaluate::{Decision, EdgeChecks, PodState, evaluate};
+use podmeta_metadata::evaluate::{Decision, EdgeChecks, RequestPod, evaluate};
 use podmeta_metadata::host::HostRule;
 use podmeta_metadata::rejection::{RejectedRequest, Rejection};
 use podmeta_metadata::request::{Request, TOKEN_PATH};
@@ -138,7 +138,7 @@ impl ExamplePod {
         let nonce = || Some([7; 16]);
         let edge =
             EdgeChecks { rate_limited: false, host_rule: HostRule::PodLink, process_owner: &|| user, nonce: &nonce };
-        let state = PodState::Served { workload: &self.workload, tree: self.trees.get(&dialect) };
+        let state = RequestPod::Served { workload: &self.workload, tree: self.trees.get(&dialect) };
         evaluate(dialect, &request, state, &edge, &self.keys, now())
     }
 

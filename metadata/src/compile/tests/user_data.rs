@@ -38,7 +38,7 @@ fn too_long_inline_user_data_is_rejected() {
 fn config_map_value_is_unchanged() {
     let mut case = from(UserDataSource::ConfigMap(key()));
     let gzip = Bytes::from_static(b"\x1f\x8b\x00\xff");
-    case.sources.insert(key(), gzip.clone());
+    case.config_map_values.insert(key(), gzip.clone());
     assert_eq!(case.workload().instance.user_data, Some(UserData::Bytes(gzip)));
     assert_eq!(case.findings(), []);
 }
@@ -46,7 +46,7 @@ fn config_map_value_is_unchanged() {
 #[test]
 fn missing_config_map_or_key_gives_a_finding() {
     let mut case = from(UserDataSource::ConfigMap(key()));
-    case.sources.insert(KeyRef { key: "other".to_owned(), ..key() }, Bytes::new());
+    case.config_map_values.insert(KeyRef { key: "other".to_owned(), ..key() }, Bytes::new());
     assert_eq!(case.workload().instance.user_data, None);
     assert_eq!(case.findings(), unavailable());
     assert_eq!(case.compile().findings[0].message, "ConfigMap boot or its key script does not exist");
@@ -55,9 +55,9 @@ fn missing_config_map_or_key_gives_a_finding() {
 #[test]
 fn too_long_config_map_value_gives_a_finding() {
     let mut case = from(UserDataSource::ConfigMap(key()));
-    case.sources.insert(key(), Bytes::from(vec![b'x'; MAX_USER_DATA_BYTES]));
+    case.config_map_values.insert(key(), Bytes::from(vec![b'x'; MAX_USER_DATA_BYTES]));
     assert_eq!(case.findings(), []);
-    case.sources.insert(key(), Bytes::from(vec![b'x'; MAX_USER_DATA_BYTES + 1]));
+    case.config_map_values.insert(key(), Bytes::from(vec![b'x'; MAX_USER_DATA_BYTES + 1]));
     assert_eq!(case.workload().instance.user_data, None);
     assert_eq!(case.findings(), unavailable());
     assert!(case.compile().findings[0].message.contains("at most 16384 bytes long, not 16385"));
@@ -66,7 +66,7 @@ fn too_long_config_map_value_gives_a_finding() {
 #[test]
 fn secret_user_data_is_a_reference() {
     let mut case = from(UserDataSource::Secret(key()));
-    case.sources.insert(key(), Bytes::from_static(b"a ConfigMap of the same name"));
+    case.config_map_values.insert(key(), Bytes::from_static(b"a ConfigMap of the same name"));
     assert_eq!(case.workload().instance.user_data, Some(UserData::Secret(key())));
     assert_eq!(case.findings(), []);
 }

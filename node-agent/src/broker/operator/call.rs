@@ -18,7 +18,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(400);
 
 /// Error of a failed call.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CallError {
+pub(super) enum PodCallError {
     /// The pod has too many calls of this kind in its queue. No call was made.
     #[error("the pod has too many calls to the operator in flight; retry later")]
     QueueFull,
@@ -28,7 +28,7 @@ pub(super) enum CallError {
 }
 
 /// A call for a pod in a lane.
-pub(super) struct Call<'c, A> {
+pub(super) struct PodCall<'c, A> {
     pub(super) client: &'c OperatorClient,
     pub(super) lane: &'c Lane,
     pub(super) pod: &'c PodUid,
@@ -36,9 +36,9 @@ pub(super) struct Call<'c, A> {
     pub(super) request: &'c A,
 }
 
-impl<A: Serialize + Sync> Call<'_, A> {
+impl<A: Serialize + Sync> PodCall<'_, A> {
     /// Calls the operator. See [`Self::send_until`].
-    pub(super) async fn send<B: for<'de> Deserialize<'de>>(&self) -> Result<B, CallError> {
+    pub(super) async fn send<B: for<'de> Deserialize<'de>>(&self) -> Result<B, PodCallError> {
         self.send_until(|_| true).await
     }
 
@@ -48,9 +48,9 @@ impl<A: Serialize + Sync> Call<'_, A> {
     pub(super) async fn send_until<B: for<'de> Deserialize<'de>>(
         &self,
         is_current: impl Fn(&B) -> bool + Send,
-    ) -> Result<B, CallError> {
+    ) -> Result<B, PodCallError> {
         let deadline = Instant::now() + CALL_TIMEOUT;
-        let queued = self.lane.queue(self.pod).ok_or(CallError::QueueFull)?;
+        let queued = self.lane.queue(self.pod).ok_or(PodCallError::QueueFull)?;
         let Ok(_started) = timeout_at(deadline, queued.start()).await else {
             return Err(OperatorError::Timeout.into());
         };

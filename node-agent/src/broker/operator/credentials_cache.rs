@@ -9,7 +9,7 @@ use podmeta_metadata::role::Role;
 use tokio::time::Instant;
 
 use super::FAILURE_AGE;
-use super::single_flight::SingleFlight;
+use super::shared_calls::SharedCalls;
 use crate::broker::IssuedCredentials;
 
 /// Age up to which credentials are returned without a refresh. The age counts from the last refresh or its failure.
@@ -26,7 +26,7 @@ const MAX_STALE_WAIT: Duration = Duration::from_millis(300);
 pub(super) struct CredentialsCache {
     role: Role,
     entry: Mutex<CacheEntry>,
-    calls: SingleFlight<(), Result<IssuedCredentials, CredentialsFailure>>,
+    calls: SharedCalls<(), Result<IssuedCredentials, CredentialsFailure>>,
 }
 
 #[derive(Debug, Default)]
@@ -52,13 +52,13 @@ pub(super) enum CacheState {
 impl CredentialsCache {
     /// Creates an empty cache.
     pub(super) fn new(role: Role) -> Self {
-        Self { role, entry: Mutex::default(), calls: SingleFlight::default() }
+        Self { role, entry: Mutex::default(), calls: SharedCalls::default() }
     }
 
     /// Creates a cache with saved credentials of unknown age.
     pub(super) fn restored(role: Role, credentials: IssuedCredentials) -> Self {
         let entry = CacheEntry { credentials: Some(credentials), ..CacheEntry::default() };
-        Self { role, entry: Mutex::new(entry), calls: SingleFlight::default() }
+        Self { role, entry: Mutex::new(entry), calls: SharedCalls::default() }
     }
 
     /// Returns the role of the credentials.
@@ -91,7 +91,7 @@ impl CredentialsCache {
     }
 
     /// Returns the calls in flight: at most one refresh.
-    pub(super) fn calls(&self) -> &SingleFlight<(), Result<IssuedCredentials, CredentialsFailure>> {
+    pub(super) fn calls(&self) -> &SharedCalls<(), Result<IssuedCredentials, CredentialsFailure>> {
         &self.calls
     }
 

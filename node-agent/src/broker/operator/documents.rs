@@ -10,9 +10,9 @@ use podmeta_metadata::signature::SignedDocument;
 use podmeta_metadata::workload::Link;
 use tokio::time::Instant;
 
-use super::call::{Call, CallError};
+use super::call::{PodCall, PodCallError};
 use super::saved::PodRecord;
-use super::single_flight::SingleFlight;
+use super::shared_calls::SharedCalls;
 use super::{CALL_PANICKED, FAILURE_AGE, OperatorBroker, lock};
 use crate::operator_client::OperatorError;
 
@@ -21,8 +21,8 @@ use crate::operator_client::OperatorError;
 pub(super) struct DocumentCache {
     /// Documents without an audience.
     signed: Mutex<HashMap<(PodUid, Dialect), SignedDocument>>,
-    failures: Mutex<HashMap<(PodUid, Dialect, DocumentKind), Failure>>,
-    calls: SingleFlight<DocumentKey, DocumentResult>,
+    failures: Mutex<HashMap<(PodUid, Dialect, DocumentKind), DocumentFailure>>,
+    calls: SharedCalls<DocumentKey, DocumentResult>,
 }
 
 /// Pod, dialect and text of a document. The text contains everything that the operator signs, the audience included.
@@ -42,7 +42,7 @@ enum DocumentKind {
 
 /// The last failure of a pod in one dialect and kind.
 #[derive(Clone, Debug)]
-struct Failure {
+struct DocumentFailure {
     message: String,
     failed: Instant,
 }
@@ -110,7 +110,7 @@ impl OperatorBroker {
     /// Has the operator sign a document, and caches the result.
     async fn sign(&self, request: &DocumentRequest, text: &str) -> DocumentResult {
         let (pod, dialect) = (&request.pod, request.dialect);
-        let call = Call { client: &self.client, lane: &self.lanes.documents, pod, path: DOCUMENT, request };
+        let call = PodCall { client: &self.client, lane: &self.lanes.documents, pod, path: DOCUMENT, request };
         let key = (pod.clone(), dialect);
         let kind = DocumentKind::new(request.audience.as_ref());
         let has_audience = kind == DocumentKind::Audience;
@@ -123,9 +123,9 @@ impl OperatorBroker {
                 return Ok(signed);
             }
             Ok(_) => "the operator has another version of the pod than this agent; retry later".to_owned(),
-            Err(error @ CallError::QueueFull) => return Err(error.to_string()),
-            Err(error @ CallError::Operator(OperatorError::Rejected { .. })) => error.to_string(),
-            Err(CallError::Operator(error)) => {
+            Err(error @ PodCallError::QueueFull) => return Err(error.to_string()),
+            Err(error @ PodCallError::Operator(OperatorError::Rejected { .. })) => error.to_string(),
+            Err(PodCallError::Operator(error)) => {
                 let signed = lock(&self.documents.signed);
                 let cached = signed.get(&key).filter(|cached| !has_audience && cached.document == text);
                 if let Some(cached) = cached {
@@ -134,7 +134,7 @@ impl OperatorBroker {
                 error.to_string()
             }
         };
-        let failure = Failure { message: message.clone(), failed: Instant::now() };
+        let failure = DocumentFailure { message: message.clone(), failed: Instant::now() };
         lock(&self.documents.failures).insert((pod.clone(), dialect, kind), failure);
         Err(message)
     }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use podmeta_agent_api::calls::{SECRETS, UserDataRequest, UserDataResponse};
+use podmeta_agent_api::calls::{USER_DATA, UserDataRequest, UserDataResponse};
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::profile::KeyRef;
 use tokio::time::Instant;
 
-use super::call::{Call, CallError};
-use super::single_flight::SingleFlight;
+use super::call::{PodCall, PodCallError};
+use super::shared_calls::SharedCalls;
 use super::{CALL_PANICKED, FAILURE_AGE, OperatorBroker, lock};
 use crate::operator_client::OperatorError;
 
@@ -24,7 +24,7 @@ const USER_DATA_AGE: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub(super) struct UserDataCache {
     pods: Mutex<HashMap<PodUid, CachedUserData>>,
-    calls: SingleFlight<(PodUid, KeyRef), UserDataResult>,
+    calls: SharedCalls<(PodUid, KeyRef), UserDataResult>,
 }
 
 /// User data, or the error message.
@@ -66,7 +66,8 @@ impl OperatorBroker {
     /// Calls the operator and caches the result.
     async fn fetch_user_data(&self, request: UserDataRequest) -> UserDataResult {
         let pod = &request.pod;
-        let call = Call { client: &self.client, lane: &self.lanes.user_data, pod, path: SECRETS, request: &request };
+        let call =
+            PodCall { client: &self.client, lane: &self.lanes.user_data, pod, path: USER_DATA, request: &request };
         let response = call.send::<UserDataResponse>().await;
         let cached = self.user_data.cached(pod, &request.key);
         let (result, age) = match (response, cached) {
@@ -74,9 +75,9 @@ impl OperatorBroker {
                 Ok(bytes) => (Ok(Bytes::from(bytes)), USER_DATA_AGE),
                 Err(_) => (Err("user data of the operator is not valid base64".to_owned()), FAILURE_AGE),
             },
-            (Err(CallError::QueueFull), _) => return Err(CallError::QueueFull.to_string()),
+            (Err(PodCallError::QueueFull), _) => return Err(PodCallError::QueueFull.to_string()),
             (
-                Err(CallError::Operator(
+                Err(PodCallError::Operator(
                     OperatorError::Unreachable(_) | OperatorError::Timeout | OperatorError::Status(_),
                 )),
                 Some(CachedUserData { result: Ok(bytes), .. }),

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::operator_client::OperatorError;
 use crate::serve::NodeState;
 use crate::serve::sync::events::EventDecoder;
-use crate::serve::sync::progress::Progress;
+use crate::serve::sync::progress::SyncProgress;
 use crate::serve::sync::{OperatorApi, jittered};
 
 /// Longest time without a response or a frame. The operator sends a bookmark at least every 20 s.
@@ -34,7 +34,7 @@ pub(in crate::serve) async fn follow<A: OperatorApi>(
     node: Arc<NodeState>,
     set_ready: impl Fn(bool) + Send + Sync,
 ) -> Infallible {
-    let (mut delay, mut progress) = (MIN_RETRY_DELAY, Progress::new(set_ready));
+    let (mut delay, mut progress) = (MIN_RETRY_DELAY, SyncProgress::new(set_ready));
     loop {
         let started = Instant::now();
         let result = list_and_watch(&*api, &node, &mut progress).await;
@@ -63,7 +63,7 @@ pub(in crate::serve) async fn follow<A: OperatorApi>(
 async fn list_and_watch<A: OperatorApi>(
     api: &A,
     node: &NodeState,
-    progress: &mut Progress<impl Fn(bool)>,
+    progress: &mut SyncProgress<impl Fn(bool)>,
 ) -> Result<(), OperatorError> {
     if node.version().is_none() {
         list(api, node, progress).await?;
@@ -95,7 +95,7 @@ async fn list_and_watch<A: OperatorApi>(
 async fn list<A: OperatorApi>(
     api: &A,
     node: &NodeState,
-    progress: &mut Progress<impl Fn(bool)>,
+    progress: &mut SyncProgress<impl Fn(bool)>,
 ) -> Result<(), OperatorError> {
     let list = timeout(WATCH_TIMEOUT, api.list()).await.unwrap_or(Err(OperatorError::Timeout))?;
     node.apply_list(list);

@@ -33,16 +33,18 @@ pub(super) enum MockResponse {
 }
 
 /// A call and the time since the mock was created.
-pub(super) type Call = (String, Duration);
+pub(super) type TimedCall = (String, Duration);
 
 pub(super) struct MockOperator {
     responses: Mutex<VecDeque<MockResponse>>,
     started: Instant,
-    calls: mpsc::UnboundedSender<Call>,
+    calls: mpsc::UnboundedSender<TimedCall>,
 }
 
 impl MockOperator {
-    pub(super) fn new(responses: impl IntoIterator<Item = MockResponse>) -> (Arc<Self>, mpsc::UnboundedReceiver<Call>) {
+    pub(super) fn new(
+        responses: impl IntoIterator<Item = MockResponse>,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<TimedCall>) {
         let (calls_tx, calls_rx) = mpsc::unbounded_channel();
         let responses = Mutex::new(responses.into_iter().collect());
         (Arc::new(Self { responses, started: Instant::now(), calls: calls_tx }), calls_rx)

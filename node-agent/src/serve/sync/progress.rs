@@ -7,11 +7,11 @@ use crate::operator_client::OperatorError;
 pub(super) const MAX_FUTILE_ATTEMPTS: u32 = 5;
 
 /// Progress of the attempts to list and watch.
-pub(super) struct Progress<F> {
+pub(super) struct SyncProgress<F> {
     set_ready: F,
     /// The last readiness that was reported.
     is_ready: Option<bool>,
-    /// The number of attempts in a row that the operator answered without progress.
+    /// The number of attempts in a row that the operator responded to without progress.
     futile_attempts: u32,
     /// True if this attempt has started a watch.
     is_watching: bool,
@@ -19,7 +19,7 @@ pub(super) struct Progress<F> {
     has_advanced: bool,
 }
 
-impl<F: Fn(bool)> Progress<F> {
+impl<F: Fn(bool)> SyncProgress<F> {
     /// Reports changes of the readiness to `set_ready`. An agent without state is not ready until it has a list.
     pub(super) fn new(set_ready: F) -> Self {
         Self { set_ready, is_ready: None, futile_attempts: 0, is_watching: false, has_advanced: false }
@@ -44,8 +44,8 @@ impl<F: Fn(bool)> Progress<F> {
     pub(super) fn end_attempt(&mut self, result: &Result<(), OperatorError>) {
         let (is_watching, has_advanced) =
             (std::mem::take(&mut self.is_watching), std::mem::take(&mut self.has_advanced));
-        let is_answered = is_watching || result.as_ref().err().is_some_and(is_answer);
-        if is_answered && !has_advanced {
+        let has_responded = is_watching || result.as_ref().err().is_some_and(is_response);
+        if has_responded && !has_advanced {
             self.futile_attempts = self.futile_attempts.saturating_add(1);
         }
         if self.futile_attempts == MAX_FUTILE_ATTEMPTS && self.is_ready != Some(false) {
@@ -65,7 +65,7 @@ impl<F: Fn(bool)> Progress<F> {
 }
 
 /// Returns true if the error is in what the operator responded.
-fn is_answer(error: &OperatorError) -> bool {
+fn is_response(error: &OperatorError) -> bool {
     match error {
         OperatorError::Rejected { .. } | OperatorError::VersionExpired | OperatorError::InvalidResponse(_) => true,
         OperatorError::File { .. }

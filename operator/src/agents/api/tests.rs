@@ -189,7 +189,7 @@ async fn data_of_a_pod_on_another_node_or_of_an_unknown_pod_returns_403() {
     for pod in ["u2", "unknown"] {
         for (path, body) in [
             (CREDENTIALS, credentials_of(pod)),
-            (SECRETS, json!({"pod": pod, "key": key})),
+            (USER_DATA, json!({"pod": pod, "key": key})),
             (DOCUMENT, document_of(pod, "10.0.0.7")),
         ] {
             let response = Fixture::synced().post(path, &body).await;
@@ -231,7 +231,7 @@ async fn missing_role_or_user_data_returns_404() {
     let ecs = json!({"pod": "u1", "dialect": "ecs"});
     assert_eq!(Fixture::synced().post(CREDENTIALS, &ecs).await.status, 404);
     let user_data = json!({"pod": "u1", "key": {"name": "keys", "key": "boot"}});
-    assert_eq!(Fixture::synced().post(SECRETS, &user_data).await.status, 404);
+    assert_eq!(Fixture::synced().post(USER_DATA, &user_data).await.status, 404);
 }
 
 #[tokio::test(start_paused = true)]

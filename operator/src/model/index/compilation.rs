@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use podmeta_agent_api::WorkloadItem;
-use podmeta_metadata::compile::{Compiled, DenialReason, Denied, Outcome, Settings, Sources};
+use podmeta_metadata::compile::{Compiled, ConfigMapValues, DenialReason, Denied, Outcome, Settings};
 use podmeta_metadata::facts::{Facts, NamespaceFacts, NodeFacts, PodFacts};
 use podmeta_metadata::finding::{Finding, FindingReason};
 use podmeta_metadata::names::PodUid;
@@ -27,7 +27,7 @@ const PARALLEL_THRESHOLD: usize = 64;
 const INTERNAL_ERROR: &str = "internal error: the pod could not be compiled; see the operator's log";
 
 /// The function that compiles one pod. Tests replace it.
-pub(super) type CompileFn = fn(&Facts, &[Arc<Profile>], &[Policy], &Sources, &Settings) -> Compiled;
+pub(super) type CompileFn = fn(&Facts, &[Arc<Profile>], &[Policy], &ConfigMapValues, &Settings) -> Compiled;
 
 /// Compiled pods, by the UID of their object. `None`: agents do not get the pod.
 pub type CompiledPods = Vec<(PodUid, Option<CompiledPod>)>;
@@ -58,7 +58,7 @@ struct CompileJob {
 struct NamespaceInputs {
     facts: Arc<NamespaceFacts>,
     profiles: Vec<Arc<Profile>>,
-    config_map_values: Arc<Sources>,
+    config_map_values: Arc<ConfigMapValues>,
 }
 
 impl Index {
@@ -128,8 +128,8 @@ impl CompileBatch {
         let node = job.node.as_deref().cloned();
         let facts = Facts { pod: (*job.pod).clone(), namespace: (*namespace.facts).clone(), node };
         let profiles = namespace.profiles.as_slice();
-        let sources = &namespace.config_map_values;
-        let compile = || (self.compile_fn)(&facts, profiles, &self.policies, sources, &self.settings);
+        let values = &namespace.config_map_values;
+        let compile = || (self.compile_fn)(&facts, profiles, &self.policies, values, &self.settings);
         let Compiled { outcome, profile, findings } =
             catch_unwind(AssertUnwindSafe(compile)).unwrap_or_else(|panic| deny(&facts, profiles, panic.as_ref()));
         let host_network_profile = profile.filter(|_| facts.pod.spec.host_network).as_ref().map(ProfileKey::of);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use podmeta_metadata::compile::Sources;
+use podmeta_metadata::compile::ConfigMapValues;
 use podmeta_metadata::credentials::SecretData;
 use podmeta_metadata::facts::{NamespaceFacts, NodeFacts, PodFacts, Taint};
 use podmeta_metadata::names::PodUid;
@@ -32,7 +32,7 @@ pub(super) struct NamespaceEntry {
     /// The Secrets that profiles may use, by name.
     pub(super) secrets: BTreeMap<String, SecretData>,
     /// The values of ConfigMap keys that profiles refer to.
-    pub(super) config_map_values: Arc<Sources>,
+    pub(super) config_map_values: Arc<ConfigMapValues>,
 }
 
 impl NamespaceEntry {

@@ -373,9 +373,9 @@ fn pod_whose_compilation_panics_is_denied_with_a_finding_and_others_are_compiled
     let text = pod("shop", "bad", "web") + &pod("shop", "good", "web") + &profile("web", "web", "");
     let objects = objects(&text);
     let mut index = Index::new(Settings::default());
-    index.compile_fn = |facts, profiles, policies, sources, settings| {
+    index.compile_fn = |facts, profiles, policies, config_map_values, settings| {
         assert!(facts.pod.metadata.name != "bad", "a defect");
-        podmeta_metadata::compile::compile(facts, profiles, policies, sources, settings)
+        podmeta_metadata::compile::compile(facts, profiles, policies, config_map_values, settings)
     };
     updates(&objects).into_iter().for_each(|update| apply(&mut index, update));
     assert_eq!(compile(&mut index).len(), 2);

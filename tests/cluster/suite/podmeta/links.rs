@@ -50,7 +50,7 @@ print(right, failed, wrong, *failures)
 ";
 
 /// The result of [`LOAD_SCRIPT`].
-struct LoadResult {
+struct LinkLoadResult {
     failed: u64,
     wrong: u64,
     /// Output of the script.
@@ -138,7 +138,7 @@ async fn under_load(
     podmeta: &Podmeta,
     namespace: &TestNamespace,
     body: impl AsyncFnOnce(&str) -> Result<()>,
-) -> Result<LoadResult> {
+) -> Result<LinkLoadResult> {
     namespace.apply(&tokenless_profile("web")).await?;
     namespace.start_client("web", json!({})).await?;
     podmeta.wait_until_programmed(namespace, "web", 1).await?;
@@ -158,7 +158,7 @@ async fn under_load(
     let mut number = || words.next().context("a number is missing")?.parse::<u64>().context("not a number");
     let (right, failed, wrong) = (number()?, number()?, number()?);
     ensure!(right > 0, "{printed}");
-    Ok(LoadResult { failed, wrong, printed })
+    Ok(LinkLoadResult { failed, wrong, printed })
 }
 
 /// Restarts the pods of a DaemonSet and waits until all are updated and ready.

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
-use podmeta_agent_api::calls::{CREDENTIALS, DOCUMENT, SECRETS};
+use podmeta_agent_api::calls::{CREDENTIALS, DOCUMENT, USER_DATA};
 use podmeta_agent_api::{AUDIENCE, WORKLOADS, WorkloadList};
 use podmeta_metadata::compile::Outcome;
 use serde_json::{Value, json};
@@ -55,7 +55,7 @@ impl StolenNode<'_> {
         for (path, request) in [
             (CREDENTIALS, json!({"pod": uid, "dialect": "ec2"})),
             (DOCUMENT, json!({"pod": uid, "dialect": "ec2", "link": link})),
-            (SECRETS, json!({"pod": uid, "key": {"name": "keys", "key": "secretAccessKey"}})),
+            (USER_DATA, json!({"pod": uid, "key": {"name": "keys", "key": "secretAccessKey"}})),
         ] {
             let (status, body) = send(self.namespace, &self.token, "POST", path, &request.to_string()).await?;
             ensure!(status == "403" && !body.contains(SECRET_ACCESS_KEY), "{path} of {uid}: {status} {body}");

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::StatusCode;
-use podmeta_agent_api::calls::{DOCUMENT, SECRETS};
+use podmeta_agent_api::calls::{DOCUMENT, USER_DATA};
 use podmeta_metadata::profile::KeyRef;
 use tokio::sync::Semaphore;
 
 use super::*;
 use crate::broker::operator::lane::{MAX_CALLS_PER_POD, MAX_QUEUED_PER_POD};
-use crate::operator_client::test_operator::{TestOperator, TestResponse};
+use crate::operator_client::test_operator::{OperatorResponse, TestOperator};
 
 /// Longest time that a test waits for a condition.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -79,7 +79,7 @@ impl GatedOperator {
     }
 }
 
-pub(super) fn credentials_response() -> TestResponse {
+pub(super) fn credentials_response() -> OperatorResponse {
     let credentials = Credentials {
         access_key_id: "AKIA".into(),
         secret_access_key: SecretString::new("s".into()),
@@ -91,7 +91,7 @@ pub(super) fn credentials_response() -> TestResponse {
 }
 
 pub(super) const SIGNED: (StatusCode, &str) = (StatusCode::OK, r#"{"document":"d","signature":"s","pkcs7":"p"}"#);
-const USER_DATA: (StatusCode, &str) = (StatusCode::OK, r#"{"data":"eA=="}"#);
+const USER_DATA_RESPONSE: (StatusCode, &str) = (StatusCode::OK, r#"{"data":"eA=="}"#);
 const MISSING: (StatusCode, &str) = (StatusCode::NOT_FOUND, r#"{"message":"no Secret shop/boot"}"#);
 const UNAVAILABLE: (StatusCode, &str) = (StatusCode::SERVICE_UNAVAILABLE, r#"{"message":"behind"}"#);
 
@@ -143,7 +143,7 @@ async fn documents_over_the_queue_of_a_pod_fail_at_once() {
 
 #[tokio::test]
 async fn requests_for_user_data_share_one_call() {
-    let operator = GatedOperator::start("user-data", SECRETS, USER_DATA).await;
+    let operator = GatedOperator::start("user-data", USER_DATA, USER_DATA_RESPONSE).await;
     let requests = join_all((0..100).map(|_| operator.user_data("a")));
     let release = async {
         operator.wait_for_calls(1).await;
@@ -168,7 +168,7 @@ async fn requests_for_one_document_share_one_call() {
 
 #[tokio::test]
 async fn unavailable_user_data_is_requested_by_one_call_with_its_retries() {
-    let operator = GatedOperator::start("unavailable-user-data", SECRETS, UNAVAILABLE).await;
+    let operator = GatedOperator::start("unavailable-user-data", USER_DATA, UNAVAILABLE).await;
     operator.release();
     let results = join_all((0..100).map(|_| operator.user_data("a"))).await;
     assert!(results.iter().all(Result::is_err));
@@ -180,7 +180,7 @@ async fn unavailable_user_data_is_requested_by_one_call_with_its_retries() {
 
 #[tokio::test]
 async fn rejected_calls_are_cached_for_a_short_time() {
-    let operator = GatedOperator::start("rejected", SECRETS, MISSING).await;
+    let operator = GatedOperator::start("rejected", USER_DATA, MISSING).await;
     operator.release();
     for _ in 0..20 {
         assert!(operator.user_data("a").await.unwrap_err().contains("no Secret"));

@@ -7,13 +7,13 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::*;
 use crate::serve::SavedState;
 use crate::serve::fixture::{added, denied_item, event, list as workload_list, node_state, pod_uid};
-use crate::serve::sync::mock::{Call, MockOperator, MockResponse, frame, unavailable};
+use crate::serve::sync::mock::{MockOperator, MockResponse, TimedCall, frame, unavailable};
 use crate::serve::sync::progress::MAX_FUTILE_ATTEMPTS;
 
 /// A node that follows an operator with these responses.
 struct Follower {
     node: Arc<NodeState>,
-    calls: UnboundedReceiver<Call>,
+    calls: UnboundedReceiver<TimedCall>,
     /// The changes of the readiness.
     ready: Arc<Mutex<Vec<bool>>>,
 }
@@ -36,7 +36,7 @@ impl Follower {
         self.ready.lock().unwrap().clone()
     }
 
-    async fn next_call(&mut self) -> Call {
+    async fn next_call(&mut self) -> TimedCall {
         self.calls.recv().await.unwrap()
     }
 
@@ -161,7 +161,7 @@ fn invalid_response() -> MockResponse {
 }
 
 #[tokio::test(start_paused = true)]
-async fn agent_is_not_ready_while_the_operator_answers_without_progress() {
+async fn agent_is_not_ready_while_the_operator_responds_without_progress() {
     let attempts = MAX_FUTILE_ATTEMPTS as usize;
     let rejected = || {
         MockResponse::Error(OperatorError::Rejected {

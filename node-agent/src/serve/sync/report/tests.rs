@@ -4,16 +4,16 @@ use super::*;
 use crate::broker::operator::SavedBrokerState;
 use crate::serve::SavedState;
 use crate::serve::fixture::{denied_item, list, node_state, unreachable_broker};
-use crate::serve::sync::mock::{Call, MockOperator, MockResponse, not_leader, unavailable};
+use crate::serve::sync::mock::{MockOperator, MockResponse, TimedCall, not_leader, unavailable};
 
-fn start(responses: impl IntoIterator<Item = MockResponse>) -> (Arc<NodeState>, UnboundedReceiver<Call>) {
+fn start(responses: impl IntoIterator<Item = MockResponse>) -> (Arc<NodeState>, UnboundedReceiver<TimedCall>) {
     let (api, calls) = MockOperator::new(responses);
     let (node, broker) = (node_state(SavedState::default()), unreachable_broker(SavedBrokerState::default()));
     tokio::spawn(report(api, Arc::clone(&node), broker));
     (node, calls)
 }
 
-async fn expect(calls: &mut UnboundedReceiver<Call>, expected: &[&str]) -> Duration {
+async fn expect(calls: &mut UnboundedReceiver<TimedCall>, expected: &[&str]) -> Duration {
     let mut time = Duration::ZERO;
     for call in expected {
         let (name, at) = calls.recv().await.unwrap();

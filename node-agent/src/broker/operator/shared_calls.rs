@@ -11,17 +11,17 @@ use super::lock;
 /// The calls in flight, by key. Requests with the same key share one call. The call continues if they all stop waiting,
 /// so that a client cannot cause more calls by closing its connections.
 #[derive(Debug)]
-pub(super) struct SingleFlight<K, T>(CallsInFlight<K, T>);
+pub(super) struct SharedCalls<K, T>(CallsInFlight<K, T>);
 
 type CallsInFlight<K, T> = Arc<Mutex<BTreeMap<K, watch::Receiver<Option<T>>>>>;
 
-impl<K, T> Default for SingleFlight<K, T> {
+impl<K, T> Default for SharedCalls<K, T> {
     fn default() -> Self {
         Self(Arc::default())
     }
 }
 
-impl<K: Clone + Ord + Send + 'static, T: Clone + Send + Sync + 'static> SingleFlight<K, T> {
+impl<K: Clone + Ord + Send + 'static, T: Clone + Send + Sync + 'static> SharedCalls<K, T> {
     /// Returns the result of the call in flight with this key. Starts `call` if there is none. Returns `None` if the call
     /// panics.
     pub(super) async fn join(&self, key: K, call: impl Future<Output = T> + Send + 'static) -> Option<T> {
@@ -37,7 +37,7 @@ impl<K: Clone + Ord + Send + 'static, T: Clone + Send + Sync + 'static> SingleFl
         }
         let (result_tx, result_rx) = watch::channel(None);
         calls.insert(key.clone(), result_rx.clone());
-        let guard = FlightGuard { calls: Arc::clone(&self.0), key };
+        let guard = SharedCallGuard { calls: Arc::clone(&self.0), key };
         tokio::spawn(async move {
             let result = call.await;
             drop(guard);
@@ -48,12 +48,12 @@ impl<K: Clone + Ord + Send + 'static, T: Clone + Send + Sync + 'static> SingleFl
 }
 
 /// Removes a call when it ends or panics.
-struct FlightGuard<K: Ord, T> {
+struct SharedCallGuard<K: Ord, T> {
     calls: CallsInFlight<K, T>,
     key: K,
 }
 
-impl<K: Ord, T> Drop for FlightGuard<K, T> {
+impl<K: Ord, T> Drop for SharedCallGuard<K, T> {
     fn drop(&mut self) {
         lock(&self.calls).remove(&self.key);
     }
@@ -70,10 +70,10 @@ mod tests {
 
     #[tokio::test]
     async fn requests_with_one_key_share_a_call_and_others_do_not() {
-        let (flights, calls) = (SingleFlight::default(), Arc::new(AtomicUsize::new(0)));
+        let (shared, calls) = (SharedCalls::default(), Arc::new(AtomicUsize::new(0)));
         let join = |key: &'static str| {
             let calls = Arc::clone(&calls);
-            flights.join(key, async move {
+            shared.join(key, async move {
                 tokio::task::yield_now().await;
                 calls.fetch_add(1, Ordering::Relaxed)
             })
@@ -82,28 +82,28 @@ mod tests {
         assert!(results.iter().all(|result| *result == Some(0)), "{results:?}");
         let results = join_all([join("a"), join("b")]).await;
         assert_ne!(results[0], results[1], "two calls");
-        assert!(lock(&flights.0).is_empty());
+        assert!(lock(&shared.0).is_empty());
     }
 
     #[tokio::test]
     async fn call_continues_without_its_first_request() {
-        let (flights, release) = (SingleFlight::default(), Arc::new(Semaphore::new(0)));
+        let (shared, release) = (SharedCalls::default(), Arc::new(Semaphore::new(0)));
         let released = Arc::clone(&release);
-        let first = flights.join("a", async move { released.acquire().await.is_ok() });
+        let first = shared.join("a", async move { released.acquire().await.is_ok() });
         tokio::select! {
             biased;
             _ = first => panic!("the call is not released yet"),
             () = std::future::ready(()) => {}
         }
-        let second = flights.join("a", async { panic!("a second call is started") });
+        let second = shared.join("a", async { panic!("a second call is started") });
         release.add_permits(1);
         assert_eq!(second.await, Some(true));
     }
 
     #[tokio::test]
     async fn panicking_call_ends_its_requests_and_the_next_call_starts() {
-        let flights = SingleFlight::<_, u32>::default();
-        assert_eq!(flights.join("a", async { panic!("a test panics here") }).await, None);
-        assert_eq!(flights.join("a", async { 1 }).await, Some(1));
+        let shared = SharedCalls::<_, u32>::default();
+        assert_eq!(shared.join("a", async { panic!("a test panics here") }).await, None);
+        assert_eq!(shared.join("a", async { 1 }).await, Some(1));
     }
 }
