@@ -14,6 +14,7 @@
 //! - [`cni`], [`install`]: the CNI plugin, and its files on a node
 //! - [`cri`]: the client of the container runtime
 //! - [`daemon`], [`counters`]: the link daemon, and the counts of its repairs
+//! - [`private_socket`]: Unix sockets that only their owner can use
 //! - [`socket`], [`protocol`], [`sockets`]: the socket of the daemon, its calls, and the sockets that it passes
 //! - [`client`], [`identity`]: for the node agent: the client of that socket, and the pod of a connection
 #![cfg(target_os = "linux")]
@@ -33,6 +34,7 @@ pub mod netns;
 mod nft;
 mod peer;
 pub mod pod_link;
+pub mod private_socket;
 pub mod protocol;
 pub mod range;
 mod route_socket;

@@ -3,7 +3,7 @@
 
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use crate::counters::{CounterSnapshot, Counters};
 use crate::cri::{AgentPods, RuntimeClient};
 use crate::netns::Netns;
 use crate::peer::pod_of_cgroups;
+use crate::private_socket;
 use crate::protocol::{Call, CallResponse, NodeStatus};
 use crate::sockets::AgentSockets;
 use crate::sys::send_line;
@@ -52,8 +53,8 @@ pub struct SocketConfig {
     pub counters: Arc<Counters>,
 }
 
-/// Binds the socket with mode 0600. Creates a missing directory with mode 0700. Replaces a socket that an earlier process
-/// left behind. Must be called in a tokio runtime.
+/// Binds the socket with [`private_socket::bind`]. Creates a missing directory with mode 0700. Must be called in a tokio
+/// runtime.
 ///
 /// # Errors
 /// If the socket cannot be created.
@@ -62,13 +63,7 @@ pub fn bind(path: &Path) -> Result<UnixListener> {
         if let Some(directory) = path.parent() {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(listener)
+        private_socket::bind(path)
     };
     bind().with_context(|| format!("cannot create the socket {}", path.display()))
 }

@@ -3,6 +3,7 @@
 mod address;
 mod args;
 mod dev_state;
+mod fair_listener;
 mod input;
 mod listen;
 #[cfg(target_os = "linux")]

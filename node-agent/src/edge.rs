@@ -4,8 +4,9 @@
 mod access;
 mod access_log;
 mod connection;
-mod fair_listener;
 mod fair_share;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod hop_limit;
 mod idle_timeout;
 mod limit;
@@ -41,7 +42,6 @@ use tokio::time::timeout;
 
 use connection::EdgeConnection;
 pub use connection::{Arrival, EdgeServer, SocketPair};
-pub use fair_listener::FairListener;
 pub use hop_limit::SetHopLimit;
 pub use metered::SendBuffer;
 pub use pod::EdgePod;

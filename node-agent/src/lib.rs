@@ -7,11 +7,11 @@
 //! - [`broker`]: credentials, user data and signatures, from files or from the operator
 //! - [`edge`]: evaluates and serves requests of the published pods
 //! - [`dev`]: the dev server, with pods of YAML files
+//! - [`debug`]: the debug socket of `serve` and its client. Linux only
 //! - [`serve`]: the agent of a node, with pods of the operator
-//! - [`debug`]: the debug socket of `serve` and its client
 
 pub mod broker;
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 pub mod debug;
 pub mod dev;
 pub mod edge;

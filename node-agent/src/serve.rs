@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::broker::{Broker, OperatorBroker};
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 use crate::debug;
 use crate::edge::{Edge, EdgeServer};
 use crate::keys::KeyFile;
@@ -76,7 +76,7 @@ pub struct ServeArgs {
     pub admin_listen: SocketAddr,
 
     /// Debug socket for `podmeta-node-agent query`. Root on the node can query every pod through it. Off if not given.
-    #[cfg(unix)]
+    #[cfg(target_os = "linux")]
     #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = debug::DEFAULT_PATH)]
     pub debug_socket: Option<PathBuf>,
 
@@ -156,10 +156,11 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
     sync_runtime.spawn(sync::report(sync_client, Arc::clone(&node), Arc::clone(&broker)));
     sync_runtime.spawn(sync::save(state_file.clone(), Arc::clone(&node), broker, stop.clone()));
 
-    #[cfg(unix)]
+    #[cfg(target_os = "linux")]
     if let Some(path) = &args.debug_socket {
         let (listener, server) = (debug::bind(path)?, EdgeServer::new(Arc::clone(&edge), stop.clone()));
-        debug::serve(listener, &acceptor, stop.clone(), server, Arc::clone(&node))?;
+        let node = Arc::clone(&node);
+        debug::serve(listener, &acceptor, stop.clone(), server, move |pod| node.find(pod))?;
         tracing::warn!(path = %path.display(), "debug socket enabled: root on this node can query every pod of the node");
     }
     let (links_are_open_tx, links_are_open) = watch::channel(true);

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 use podmeta_node_agent::debug;
 use podmeta_node_agent::{dev, serve};
 
@@ -16,7 +16,7 @@ enum AgentCommand {
     /// Serves the pods of this node with the operator's data. The chart runs it.
     Serve(Box<serve::ServeArgs>),
     /// Queries the agent on this node as one of its pods, through the debug socket.
-    #[cfg(unix)]
+    #[cfg(target_os = "linux")]
     Query(debug::QueryArgs),
     /// Creates the namespace of `dev --pod`. For internal use.
     #[cfg(target_os = "linux")]
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     let result = match AgentCommand::parse() {
         AgentCommand::Dev(args) => dev::main(*args),
         AgentCommand::Serve(args) => serve::main(*args),
-        #[cfg(unix)]
+        #[cfg(target_os = "linux")]
         AgentCommand::Query(args) => debug::query(&args),
         #[cfg(target_os = "linux")]
         AgentCommand::InNamespace(args) => args.run().map(|never| match never {}),

@@ -2,12 +2,11 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use podmeta_link::private_socket;
 use podmeta_metadata::host::HostRule;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::request::Family;
@@ -17,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::debug::parse_dialect;
 use crate::edge::{Arrival, EdgeServer};
-use crate::serve::NodeState;
 use podmeta_service::listener::Acceptor;
 
 /// Longest first line in bytes: namespace, name and dialect.
@@ -29,24 +27,16 @@ const LINE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that may be open at once.
 const MAX_CONNECTIONS: usize = 64;
 
-/// Binds the socket with mode 0600. Replaces a socket that an earlier agent left behind.
+/// Binds the socket. Only root on the node can use it. Replaces a socket that an earlier agent left behind.
 ///
 /// # Errors
 /// If the socket cannot be created.
 pub fn bind(path: &Path) -> Result<UnixListener> {
-    let bind = || -> io::Result<UnixListener> {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(listener)
-    };
-    bind().with_context(|| format!("cannot create socket {} (--debug-socket)", path.display()))
+    private_socket::bind(path).with_context(|| format!("cannot create socket {} (--debug-socket)", path.display()))
 }
 
-/// Serves the socket in tasks of `acceptor` until `stop` is cancelled.
+/// Serves the socket in tasks of `acceptor` until `stop` is cancelled. `find_pod` returns the UID of the pod
+/// `NAMESPACE/NAME`.
 ///
 /// # Errors
 /// If the listener cannot be used.
@@ -55,16 +45,20 @@ pub fn serve(
     acceptor: &Acceptor,
     stop: CancellationToken,
     server: EdgeServer,
-    node: Arc<NodeState>,
+    find_pod: impl Fn(&str) -> Option<PodUid> + Clone + Send + 'static,
 ) -> io::Result<()> {
-    let handle = move |stream| serve_connection(stream, server.clone(), Arc::clone(&node));
+    let handle = move |stream| serve_connection(stream, server.clone(), find_pod.clone());
     acceptor.spawn(listener, Some(MAX_CONNECTIONS), stop, handle).map(drop)
 }
 
-async fn serve_connection(mut stream: UnixStream, server: EdgeServer, node: Arc<NodeState>) {
+async fn serve_connection(
+    mut stream: UnixStream,
+    server: EdgeServer,
+    find_pod: impl Fn(&str) -> Option<PodUid> + Send,
+) {
     let line = tokio::time::timeout(LINE_TIMEOUT, read_line(&mut stream)).await;
     let Ok(Ok(line)) = line else { return };
-    match parse_arrival(&line, &node) {
+    match parse_arrival(&line, find_pod) {
         Ok(arrival) => server.serve(stream, arrival).await,
         Err(error) => tracing::warn!("closing debug connection: invalid first line {line:?}: {error:#}"),
     }
@@ -82,12 +76,12 @@ async fn read_line(stream: &mut UnixStream) -> Result<String> {
     }
 }
 
-fn parse_arrival(line: &str, node: &NodeState) -> Result<Arrival> {
+fn parse_arrival(line: &str, find_pod: impl Fn(&str) -> Option<PodUid>) -> Result<Arrival> {
     let (pod, dialect) = line.split_once(' ').context("expected NAMESPACE/NAME DIALECT, such as shop/web ec2")?;
     let dialect = parse_dialect(dialect)?;
-    let pod = match node.find(pod) {
+    let pod = match find_pod(pod) {
         Some(uid) => uid,
-        // Not the UID of any pod, so the request gets the response for an unknown pod.
+        // A UID, or a name that is not found. No UID is like a name, so that request gets the response for an unknown pod.
         None => PodUid::try_from(pod.replace('/', "-")).map_err(|error| anyhow::anyhow!("{error}"))?,
     };
     let service = dialect.service_address(Ipv4Addr::UNSPECIFIED.into());

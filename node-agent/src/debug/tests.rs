@@ -10,8 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::query::send;
 use super::*;
 use crate::edge::EdgeServer;
-use crate::serve::SavedState;
-use crate::serve::fixture::{denied_item, edge_and_node_state, list};
+use crate::edge::fixture::{denied, edge};
 use podmeta_service::listener::Acceptor;
 
 /// A debug socket of a node with the denied pod `shop/web`.
@@ -24,12 +23,14 @@ impl DebugSocket {
     fn start(name: &str) -> Self {
         let directory = std::env::temp_dir().join(format!("podmeta-debug-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        let (edge, node) = edge_and_node_state(SavedState::default());
-        node.apply_list(list(1, vec![denied_item("web", "no profile")]));
+        let edge = edge();
+        let (web, view) = denied("web", "no profile");
+        edge.publish([(web.clone(), view)]);
         let stop = CancellationToken::new();
         let server = EdgeServer::new(edge, stop.clone());
         let listener = bind(&directory.join("debug.sock")).unwrap();
-        serve(listener, &Acceptor::default(), stop.clone(), server, node).unwrap();
+        let find_pod = move |pod: &str| (pod == "shop/web").then(|| web.clone());
+        serve(listener, &Acceptor::default(), stop.clone(), server, find_pod).unwrap();
         Self { directory, _stop: stop.drop_guard() }
     }
 

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dev::address::ports;
 use crate::dev::args::ListenArg;
+use crate::dev::fair_listener::FairListener;
 use crate::edge::{Arrival, EdgeServer, SocketPair};
 use podmeta_service::listener::{Acceptor, TcpConnection};
 
@@ -117,7 +118,7 @@ impl PodListeners {
         stop: CancellationToken,
     ) -> io::Result<JoinHandle<()>> {
         let server = self.server.clone();
-        let listener = server.listen(listener, pod.clone());
+        let listener = FairListener { listener, pod: pod.clone(), server: server.clone() };
         self.acceptor.spawn(listener, None, stop, move |connection| {
             let arrival = arrival(&connection, &pod, dialect, &socket_tables);
             server.clone().serve(connection.stream, arrival)

@@ -20,7 +20,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::edge::fair_listener::FairListener;
 use crate::edge::hop_limit::{HopLimitedStream, ResponseHopLimit, SetHopLimit};
 use crate::edge::idle_timeout::IdleTimeout;
 use crate::edge::limit::LimitExceeded;
@@ -75,10 +74,11 @@ impl EdgeServer {
         Self { edge, stop }
     }
 
-    /// Returns the listener of a pod. It accepts connections within the pod's share of the worker thread.
-    #[must_use]
-    pub fn listen<L>(&self, listener: L, pod: PodUid) -> FairListener<L> {
-        FairListener::new(listener, pod, Arc::clone(&self.edge))
+    /// Runs a future within the pod's share of the worker thread: in the background while the pod is over its share and
+    /// many connections are open.
+    pub async fn run_within_share<F: Future>(&self, pod: &PodUid, task: F) -> F::Output {
+        let is_urgent = || self.edge.has_few_connections();
+        self.edge.background.run(&self.edge.share(pod), is_urgent, pin!(task)).await
     }
 
     /// Serves a connection until it ends. Closes it at once if the pod has too many connections.

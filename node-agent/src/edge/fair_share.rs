@@ -221,6 +221,9 @@ mod tests {
 
     use super::*;
 
+    /// Longest time that a test waits for a task. A task that gets no turn would wait forever.
+    const DEADLINE: Duration = Duration::from_secs(20);
+
     /// A task of a pod that uses the thread for longer than a batch.
     struct BusyTask {
         name: &'static str,
@@ -255,7 +258,7 @@ mod tests {
             })
         };
         for handle in tasks.into_iter().map(spawn).collect::<Vec<_>>() {
-            handle.await.unwrap();
+            tokio::time::timeout(DEADLINE, handle).await.expect("a task gets no turn").unwrap();
         }
         Arc::into_inner(ended).unwrap().into_inner().unwrap()
     }

@@ -2,33 +2,15 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Mutex;
 
-use podmeta_metadata::compile::{DenialReason, Denied};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::host::HostRule;
 use podmeta_metadata::request::Family;
-use podmeta_metadata::session::KeyBytes;
-use podmeta_metadata::workload::PodRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::broker::OperatorBroker;
-use crate::operator_client::{OperatorClient, OperatorEndpoint};
-
-fn edge() -> Arc<Edge> {
-    let url = "https://operator".parse().unwrap();
-    let endpoint = OperatorEndpoint { url, ca: "/none".into(), token: "/none".into() };
-    let broker = Broker::Operator(OperatorBroker::new(OperatorClient::new(endpoint), Default::default()));
-    let keys = Keyring::new(KeyBytes::new([1; 32]), Timestamp::UNIX_EPOCH);
-    Edge::new(keys, broker, Arc::new(|| Timestamp::UNIX_EPOCH))
-}
-
-fn denied(name: &str, reason: &str) -> (PodUid, PodView) {
-    let uid = PodUid::try_from(name).unwrap();
-    let pod = PodRef { namespace: "shop".into(), name: name.into(), uid: uid.clone() };
-    (uid, PodView::Denied(Denied { pod, reason: DenialReason::without_profile(reason) }))
-}
+use crate::edge::fixture::{denied, edge};
 
 #[test]
 fn publish_keeps_a_pod_whose_view_is_the_same_and_removes_missing_pods() {

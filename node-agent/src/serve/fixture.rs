@@ -69,14 +69,10 @@ pub(crate) fn unreachable_broker(saved: SavedBrokerState) -> Arc<OperatorBroker>
 
 /// Returns a node state with an edge of its own.
 pub(crate) fn node_state(saved: SavedState) -> Arc<NodeState> {
-    edge_and_node_state(saved).1
-}
-
-pub(crate) fn edge_and_node_state(saved: SavedState) -> (Arc<Edge>, Arc<NodeState>) {
     let SavedState { resource_version, items, broker_state } = saved;
     let broker = unreachable_broker(broker_state);
     let keys = Keyring::new(KeyBytes::new([1; 32]), Timestamp::UNIX_EPOCH);
     let edge = Edge::new(keys, Broker::Operator(Arc::clone(&broker)), Arc::new(|| Timestamp::UNIX_EPOCH));
     let saved = SavedState { resource_version, items, broker_state: SavedBrokerState::default() };
-    (Arc::clone(&edge), NodeState::new(edge, broker, saved))
+    NodeState::new(edge, broker, saved)
 }

@@ -1,0 +1,28 @@
+//! Accepts connections of one pod within its share of the worker thread. In dev mode each pod has listeners of its own. The
+//! links of a node share one listener, so there a new connection has no pod yet.
+
+use std::io;
+
+use podmeta_metadata::names::PodUid;
+use podmeta_service::listener::Listener;
+
+use crate::edge::EdgeServer;
+
+/// A listener of one pod. While the pod is over its share, connections are accepted in the background.
+pub(super) struct FairListener<L> {
+    pub(super) listener: L,
+    pub(super) pod: PodUid,
+    pub(super) server: EdgeServer,
+}
+
+impl<L: Listener> Listener for FairListener<L> {
+    type Connection = L::Connection;
+
+    fn configure(&self, backlog: i32) -> io::Result<()> {
+        self.listener.configure(backlog)
+    }
+
+    async fn accept(&self) -> io::Result<Self::Connection> {
+        self.server.run_within_share(&self.pod, self.listener.accept()).await
+    }
+}
