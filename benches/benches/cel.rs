@@ -7,7 +7,7 @@
     clippy::indexing_slicing,
     unreachable_pub,
     missing_docs,
-    reason = "a benchmark that cannot go on fails"
+    reason = "a benchmark fails by panicking"
 )]
 
 #[path = "../../metadata/tests/cel_cost/pod.rs"]
@@ -24,7 +24,8 @@ use podmeta_metadata::cel::{Expression, MAX_COST, Scope};
 use podmeta_metadata::facts::Facts;
 use search::search;
 
-/// Returns the nanoseconds of an evaluation for 1,000 units of cost, or `None` if the expression is not accepted.
+/// Returns the evaluation time in nanoseconds per 1,000 units of cost, or `None` if the expression is invalid or too
+/// expensive.
 fn time_of_cost(source: &str, facts: &Facts) -> Option<u64> {
     let expression = Expression::compile(source).ok()?;
     let mut scope = Scope::new(facts).expect("facts are converted");
@@ -34,7 +35,7 @@ fn time_of_cost(source: &str, facts: &Facts) -> Option<u64> {
     u64::try_from(started.elapsed().as_nanos()).ok().map(|time| time * 1_000 / cost)
 }
 
-/// Returns the expression of the slowest of these profiles, each with 64 items of one expression.
+/// Returns the expression that takes longest to compile in a profile of 64 items.
 fn slowest(facts: &Facts, sources: Vec<String>) -> String {
     let time = |source: &String| -> Duration {
         let profile = profile(std::slice::from_ref(source));

@@ -1,6 +1,6 @@
 //! Micro-benchmarks of the core: tokens, evaluation of a request, compilation and rendering of a pod.
 
-#![allow(clippy::expect_used, clippy::panic, missing_docs, reason = "a benchmark that cannot go on fails")]
+#![allow(clippy::expect_used, clippy::panic, missing_docs, reason = "a benchmark fails by panicking")]
 
 use std::hint::black_box;
 

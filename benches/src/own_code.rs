@@ -1,5 +1,4 @@
-//! Time that podmeta's own code takes for a request: from the complete request head to the response, as logged by the
-//! agent.
+//! Measures the time from the complete request head to the response, as the agent logs it.
 
 use std::time::Duration;
 

@@ -10,9 +10,9 @@ pub(crate) struct Measurement {
     /// Completed request patterns per second.
     pub(crate) per_second: f64,
     /// Median latency in microseconds.
-    pub p50: f64,
+    pub(crate) p50: f64,
     /// 99th percentile of the latency in microseconds.
-    pub p99: f64,
+    pub(crate) p99: f64,
     /// Processor time of the server in milliseconds per 1,000 completed request patterns.
     pub(crate) processor: f64,
 }
@@ -58,8 +58,8 @@ mod tests {
 
     #[test]
     fn median_of_an_even_count_is_the_mean_of_the_middle_values() {
-        for (statistics, median) in [(vec![3.0, 1.0, 2.0], 2.0), (vec![4.0, 1.0, 3.0, 2.0], 2.5), (vec![7.0], 7.0)] {
-            assert!((Spread::of(statistics).median - median).abs() < f64::EPSILON);
+        for (values, median) in [(vec![3.0, 1.0, 2.0], 2.0), (vec![4.0, 1.0, 3.0, 2.0], 2.5), (vec![7.0], 7.0)] {
+            assert!((Spread::of(values).median - median).abs() < f64::EPSILON);
         }
         let spread = Spread::of([5.0, 9.0, 1.0]);
         assert!(spread.min < 1.5 && spread.max > 8.5);

@@ -9,7 +9,7 @@ use crate::netns::NetnsId;
 /// Default path of the socket.
 pub const SOCKET_PATH: &str = "/run/podmeta/link/link.sock";
 
-/// A call.
+/// A call of the node agent to the link daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Call {

@@ -191,7 +191,8 @@ impl PodFacts {
         }
     }
 
-    /// Returns the pod's host name: `spec.hostname`, or its name truncated to 63 characters, the limit of a DNS label.
+    /// Returns the pod's host name: `spec.hostname`, or its name truncated to 63 characters, the limit of a DNS label. The
+    /// truncated name does not end in `-` or `.`.
     #[must_use]
     pub fn hostname(&self) -> &str {
         match &self.spec.hostname {

@@ -1,7 +1,6 @@
 //! The dialect table: everything that differs between the clouds' metadata protocols.
 //!
-//! To add a dialect, add a folder below `protocol/` that implements [`Protocol`], a variant of [`Dialect`], and a line
-//! in [`Dialect::protocol`].
+//! CONTRIBUTING.md lists what a new dialect needs.
 
 pub mod ec2;
 pub mod ecs;

@@ -93,7 +93,7 @@ pub struct ServeArgs {
 /// Runs `serve` until it receives a termination signal.
 ///
 /// # Errors
-/// If the agent cannot start, or cannot save its state at the end.
+/// If the agent cannot start, or the task that serves the links ends (internal error).
 pub fn main(args: ServeArgs) -> Result<ExitCode> {
     let filter =
         EnvFilter::try_new(&args.log).with_context(|| format!("--log {:?} is not a valid filter", args.log))?;

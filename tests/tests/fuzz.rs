@@ -1,7 +1,7 @@
 //! Short run of each fuzz target: every seed, every recorded failing input (`found/TARGET`) and mutated seeds.
 //! `make fuzz` runs a coverage-guided fuzzer.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! Checks that the record of mutations and docs/conformance.md match the cases. The snippets of the mutations are not
 //! compared with the source; `make mutations` does that.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 

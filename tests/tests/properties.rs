@@ -1,6 +1,6 @@
 //! Property tests of trees, paths and tokens.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use jiff::Timestamp;
 use podmeta_metadata::compile::Settings;

@@ -1,6 +1,6 @@
 //! The condition types of a `MetadataProfile`. They are part of the API, and so are their reasons.
 
-/// True if the spec is valid and no policy removed or changed a part. If False, the message names the part.
+/// True if the spec is valid and every part of it is in effect. If False, the message names the part.
 pub const ACCEPTED: &str = "Accepted";
 
 /// True if the agents of all matched pods hold the latest generation, or the last valid one if the latest is invalid. Pods

@@ -25,6 +25,7 @@ pub(super) fn dialect(_: &mut SchemaGenerator) -> Schema {
 pub(super) fn reserved_path_rules() -> [Rule; DIALECT_COUNT] {
     Dialect::ALL.map(|dialect| {
         let names = dialect.protocol().reserved_names().join("|");
+        // `network/interfaces/` identifies the pod, as in `ItemPath::check`.
         let pattern = format!("^((?i:{names})(/|$)|network/interfaces/)");
         let rule = format!("self.dialect != '{dialect}' || !self.path.matches('{pattern}')");
         schema::rule(&rule, messages::RESERVED_PATH, ".path")
@@ -48,7 +49,7 @@ fn tag_key_condition(dialect: Dialect) -> (&'static str, &'static str) {
     match dialect {
         Dialect::Ec2 => (
             "tag.key.matches('^[-A-Za-z0-9+=.,_:@]*$') && !(tag.key in ['.', '..', '_index'])",
-            "must contain letters, digits and +-=.,_:@ only on ec2, and must not be . or .. or _index",
+            "must contain only letters, digits and +-=.,_:@ on ec2, and must not be . or .. or _index",
         ),
         Dialect::Ecs => (
             r"tag.key.matches(r'^[^\x00-\x20\x7f-\xa0\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}/%?#\\]*$') && !tag.key.startsWith('aliyun') && !tag.key.startsWith('acs:') && !(tag.key in ['.', '..'])",
@@ -63,7 +64,8 @@ pub(super) fn providers(_: &mut SchemaGenerator) -> Schema {
     schema::set(schema::choice(&names.each_ref().map(String::as_str)), PROVIDERS.len())
 }
 
-/// Returns the rules that reject a role whose provider the dialect does not support.
+/// Returns the rules that reject a role whose provider the dialect does not support. Each dialect must reject a
+/// provider: an empty condition is not valid CEL.
 pub(super) fn provider_rules() -> [Rule; DIALECT_COUNT] {
     Dialect::ALL.map(|dialect| {
         let fields = unsupported_providers(dialect).map(|provider| format!("!has(self.{provider})"));
@@ -72,7 +74,7 @@ pub(super) fn provider_rules() -> [Rule; DIALECT_COUNT] {
     })
 }
 
-/// Returns the error of a role whose provider the dialect does not support.
+/// Returns the error of a role whose provider the dialect does not support. It names all such providers.
 pub(crate) fn unsupported_provider_message(dialect: Dialect) -> String {
     let names = unsupported_providers(dialect).map(|provider| provider.to_string()).collect::<Vec<_>>().join(" or ");
     format!("a role of {dialect} cannot have {names}")
@@ -82,7 +84,7 @@ fn unsupported_providers(dialect: Dialect) -> impl Iterator<Item = ProviderKind>
     PROVIDERS.into_iter().filter(move |provider| !dialect.protocol().supports_provider(*provider))
 }
 
-/// Returns the rule that rejects `httpProtocolIpv6` for a profile without a dialect that has an IPv6 address.
+/// Returns the rule that `httpProtocolIpv6: enabled` needs a dialect with an IPv6 address.
 pub(super) fn ipv6_rule() -> Rule {
     let dialects = Dialect::ALL.into_iter().filter(|dialect| supports_ipv6(*dialect));
     let conditions = dialects.map(|dialect| format!("'{dialect}' in self.dialects")).collect::<Vec<_>>().join(" || ");

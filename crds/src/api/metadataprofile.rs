@@ -76,7 +76,7 @@ pub(crate) const MAX_USER_ID: i64 = 4_294_967_294;
         name = "Accepted",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Accepted")].status"#,
-        description = "Status of condition Accepted: the spec is valid, and no policy removed or changed a part."
+        description = "Status of condition Accepted: the spec is valid, and every part of it is in effect."
     ),
     printcolumn(
         name = "Programmed",

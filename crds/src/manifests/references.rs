@@ -47,8 +47,8 @@ pub(super) fn of_profile(namespace: &str, name: &str, spec: &MetadataProfileSpec
         .collect()
 }
 
-/// Returns an error for each invalid reference of a profile. The ConfigMap or the key does not exist, or profiles cannot
-/// use the Secret.
+/// Returns an error for each invalid reference of a profile. A reference is invalid if the object or the key does not
+/// exist, or if profiles cannot use the Secret.
 #[must_use]
 pub fn check_references(objects: &LoadedObjects) -> Vec<ManifestError> {
     let errors = objects.references.iter().filter_map(|reference| {

@@ -1,4 +1,5 @@
-//! Pods of workloads. One pod represents all pods of a Deployment, StatefulSet, DaemonSet or Job.
+//! Makes a pod from the pod template of a Deployment, StatefulSet, DaemonSet or Job. The pod represents all pods of the
+//! object.
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;

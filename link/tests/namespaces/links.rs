@@ -15,7 +15,7 @@ async fn running_pods_get_complete_links_and_a_removed_link_is_made_again() {
     agent.serve();
     let [(unlinked, unlinked_path), (incomplete, incomplete_path)] =
         ["pod0", "pod1"].map(|name| pinned_pod(&agent, name));
-    // The state after a program ended while it made the link: the alias exists, a route does not.
+    // Simulates an incomplete link: the alias exists, a route is missing.
     pod_link::ensure(&agent.netns, &incomplete, &alias(1), LinkRange::default()).await.unwrap();
     run(&incomplete, "ip route del 169.254.169.254");
     let sandbox = |n, netns| FakeSandbox { netns, ..FakeSandbox::host(n) };

@@ -45,7 +45,7 @@ pub(super) struct DevServer {
 }
 
 impl DevServer {
-    /// Serves until a stop signal.
+    /// Serves until SIGINT, SIGTERM or SIGHUP.
     pub(super) async fn run(mut self) -> Result<ExitCode> {
         let mut signals = Signals::listen()?;
         let stop = CancellationToken::new();
@@ -66,11 +66,11 @@ impl DevServer {
                 _ = signals.next() => break,
                 _ = poll.tick() => {}
             }
-            let read = self.inputs.read();
-            if read.as_ref().is_ok_and(|read| *read == self.files) {
+            let files = self.inputs.read();
+            if files.as_ref().is_ok_and(|files| *files == self.files) {
                 continue;
             }
-            match reload(read, &mut self.files, &self.args.cluster.settings(UnlistedClaims::Signed)) {
+            match reload(files, &mut self.files, &self.args.cluster.settings(UnlistedClaims::Signed)) {
                 Reload::Unchanged => {}
                 Reload::Invalid => eprintln!("keeping the previous pods until the files are valid"),
                 Reload::Changed(new) => {

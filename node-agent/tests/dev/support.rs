@@ -31,6 +31,7 @@ impl TempDir {
         path
     }
 
+    /// Returns `podmeta-node-agent dev` with these arguments. Its state and its working directory are in this directory.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_podmeta-node-agent"));
         command.arg("dev").args(["--state-dir", self.0.join("state").to_str().unwrap()]).args(arguments);

@@ -182,7 +182,11 @@ fn accepted(observed: &ObservedProfile) -> NewCondition {
         Some(first) => {
             condition(ConditionStatus::False, &first.to_string(), join(restrictions.into_iter().map(format_finding)))
         }
-        None => condition(ConditionStatus::True, "Accepted", "the spec is valid and no policy restricts it".to_owned()),
+        None => condition(
+            ConditionStatus::True,
+            "Accepted",
+            "the spec is valid and every part of it is in effect".to_owned(),
+        ),
     }
 }
 

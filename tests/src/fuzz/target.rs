@@ -185,8 +185,8 @@ pub fn token(input: &[u8]) {
     assert_eq!(verify(&sent).is_ok(), sent == given.as_bytes(), "second check of {:?}", String::from_utf8_lossy(&sent));
 }
 
-/// Loads the input as manifests. Problems must name the file in one line. Paths of the compiled trees must not contain
-/// control characters that split a listing.
+/// Loads the input as manifests. Each error must be one line that names the file. Paths of the compiled trees must not
+/// contain control characters that split a listing.
 pub fn objects(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let (objects, problems) = load(&[ManifestFile { name: "fuzz.yaml".to_owned(), text: text.to_owned() }], now());
@@ -194,7 +194,7 @@ pub fn objects(input: &[u8]) {
         let line = problem.to_string();
         assert!(
             line.starts_with("fuzz.yaml") && !line.contains('\n'),
-            "problem is not one line with the file name: {line:?}"
+            "error is not one line with the file name: {line:?}"
         );
     }
     let link = pod("default/web").1;

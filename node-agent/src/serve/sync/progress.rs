@@ -1,4 +1,4 @@
-//! Readiness of the agent: it has a state, and attempts to follow the operator make progress.
+//! Readiness of the agent. An agent is ready if it has a state and its attempts to list and watch make progress.
 
 use crate::operator_client::OperatorError;
 

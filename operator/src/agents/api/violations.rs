@@ -29,7 +29,8 @@ impl ViolationReporter {
         Self { recorder, throttle: Mutex::default() }
     }
 
-    /// Logs a violation, and publishes an event if violations of the node's agent continue.
+    /// Logs a violation, at most one line a second for each node. Publishes an event if violations of the node's agent
+    /// continue.
     pub(super) fn report(&self, node: &str, violation: &str) {
         let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
         let (should_publish, suppressed) = throttle.record(node, Instant::now());

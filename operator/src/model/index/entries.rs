@@ -41,7 +41,7 @@ impl NamespaceEntry {
         facts.is_none() && pods.is_empty() && profiles.is_empty() && secrets.is_empty() && config_map_values.is_empty()
     }
 
-    /// Returns the keys of all profiles. `name` is the name of the namespace.
+    /// Returns the keys of the namespace's profiles. The caller passes the name of the namespace.
     pub(super) fn profile_keys(&self, name: &str) -> impl Iterator<Item = ProfileKey> {
         self.profiles.keys().map(move |profile| ProfileKey { namespace: name.to_owned(), name: profile.clone() })
     }
@@ -62,8 +62,8 @@ impl NamespaceEntry {
     }
 }
 
-/// A node and the pods that are bound to it. Pods can arrive before their node and stay after it is deleted. Agents get them
-/// while the node exists.
+/// A node and the pods that are bound to it. Pods can arrive before their node and stay after it is deleted. Agents get
+/// the pods only while the node exists.
 #[derive(Debug, Default)]
 pub(super) struct NodeEntry {
     pub(super) facts: Option<Arc<NodeFacts>>,

@@ -23,7 +23,7 @@ pub struct ImageConfig {
     pub environment: Vec<String>,
 }
 
-/// Writes a layer, which is a tar archive.
+/// Writes a tar archive: a layer, or the archive of an image.
 pub struct LayerWriter {
     tar: Builder<BufWriter<File>>,
     path: PathBuf,
@@ -126,7 +126,7 @@ impl LayerWriter {
     }
 }
 
-/// Returns name and digest of an archive's image.
+/// Returns the name and the digest of the image in an archive.
 ///
 /// # Errors
 /// If the file is not an OCI image archive, or the image has no name.

@@ -11,8 +11,8 @@ use super::links::{GET_INSTANCE_ID, instance_id};
 use crate::cluster::imds_stub::urls;
 use crate::kit::{self, Podmeta, TestNode, eventually};
 
-/// Prints what podmeta changes on a node: links, rules, tables, mounts, namespaces and files. The network of pods, and the
-/// plugin's binary, which stays, are left out.
+/// Shell script that prints what podmeta changes on a node: links, rules, tables, mounts, namespaces and files. It leaves
+/// out the network of pods, and the plugin's binary, because uninstall keeps it.
 const NODE_STATE: &str = "ip -o link show | grep -v veth | cut -d: -f2 | sort
 ip rule; ip -6 rule; nft list tables | sort
 grep -c podmeta /proc/self/mountinfo || true

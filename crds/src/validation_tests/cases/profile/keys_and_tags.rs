@@ -10,7 +10,7 @@ pub(super) fn keys_and_tags() -> Vec<SpecCase> {
     let tags =
         |dialects: &str, key: &str| format!("dialects: [{dialects}]\ntags: {{static: [{{key: \"{key}\", value: v}}]}}");
     let labels = |text: &str| both(&format!("tags: {{labels: [{text}]}}"));
-    let ec2 = ("must contain letters, digits and +-=.,_:@ only on ec2", "on ec2");
+    let ec2 = ("must contain only letters, digits and +-=.,_:@ on ec2", "on ec2");
     let ecs = ("must be one path segment on ecs", "on ecs");
     vec![
         accepted("public key", key("me@home", SSH_KEY)),
