@@ -108,7 +108,11 @@ pub fn main(args: ServeArgs) -> Result<ExitCode> {
     private_file::create_dir(&args.state_dir)
         .with_context(|| format!("cannot create {} (--state-dir)", args.state_dir.display()))?;
     if let Err(error) = private_file::remove_leftovers(&args.state_dir, SystemTime::now()) {
-        tracing::warn!(%error, "cannot remove temporary files of earlier agents from the state directory");
+        tracing::warn!(
+            path = %args.state_dir.display(),
+            %error,
+            "cannot remove temporary files of earlier agents; leaving them"
+        );
     }
     // The operator's data is parsed in a runtime of its own, so that a list of many pods delays no request.
     let sync_runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

@@ -60,7 +60,9 @@ async fn serve_connection(
     let Ok(Ok(line)) = line else { return };
     match parse_arrival(&line, find_pod) {
         Ok(arrival) => server.serve(stream, arrival).await,
-        Err(error) => tracing::warn!("closing debug connection: invalid first line {line:?}: {error:#}"),
+        Err(error) => {
+            tracing::warn!(line, error = format!("{error:#}"), "closing debug connection: invalid first line");
+        }
     }
 }
 

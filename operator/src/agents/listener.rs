@@ -82,7 +82,7 @@ pub async fn serve(
     let accepting = acceptor.spawn(listener, None, stop, handle).context("cannot use the agents' listener")?;
     accepting.await.context("internal error: the accept loop has panicked")?;
     if acceptor.drain(DRAIN_TIMEOUT).await.is_err() {
-        tracing::info!("connections of agents did not end in time; closing them");
+        tracing::info!(timeout = ?DRAIN_TIMEOUT, "closing connections that did not end in time");
     }
     Ok(())
 }

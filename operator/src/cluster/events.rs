@@ -10,13 +10,26 @@ const API_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Publishes an event. A failure is logged and not retried.
 pub async fn publish(recorder: &Recorder, event: &Event, object: &ObjectReference) {
-    let (kind, name) = (object.kind.as_deref(), object.name.as_deref());
+    let (kind, namespace, name) = (object.kind.as_deref(), object.namespace.as_deref(), object.name.as_deref());
     match tokio::time::timeout(API_TIMEOUT, recorder.publish(event, object)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::warn!(error = %format_chain(&error), kind, name, reason = event.reason, "cannot publish an event; it is dropped");
+            tracing::warn!(
+                error = %format_chain(&error),
+                kind,
+                namespace,
+                name,
+                reason = event.reason,
+                "cannot publish an event; it is dropped"
+            );
         }
-        Err(_) => tracing::warn!(kind, name, reason = event.reason, "cannot publish an event: timeout; it is dropped"),
+        Err(_) => tracing::warn!(
+            kind,
+            namespace,
+            name,
+            reason = event.reason,
+            "cannot publish an event: timeout; it is dropped"
+        ),
     }
 }
 

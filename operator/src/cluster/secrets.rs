@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::Api;
 use kube::runtime::watcher::{self, Config, Event};
-use podmeta_metadata::credentials::{SecretData, USABLE_BY_LABEL, USABLE_BY_PROFILES, is_usable};
+use podmeta_metadata::credentials::{MAX_SECRET_BYTES, SecretData, USABLE_BY_LABEL, USABLE_BY_PROFILES, is_usable};
 use tokio::sync::mpsc::Sender;
 
 use budget::SecretBudget;
@@ -88,7 +88,11 @@ fn secret_update(object: &Secret) -> Option<StateUpdate> {
     let data: SecretData = values.collect();
     let is_usable = object.metadata.labels.as_ref().is_some_and(|labels| is_usable(labels, &data));
     if !is_usable {
-        tracing::warn!(namespace, name, "ignoring a Secret that profiles may use: it is too large");
+        tracing::warn!(
+            namespace,
+            name,
+            "ignoring a Secret that profiles may use: it has more than {MAX_SECRET_BYTES} bytes"
+        );
     }
     Some(secret(namespace, name, is_usable.then_some(data)))
 }

@@ -28,7 +28,7 @@ pub(super) fn parse_items(list: RawList) -> WorkloadList {
             pod = pod.unwrap_or_default(),
             line = error.line(),
             column = error.column(),
-            "cannot read the workload of a pod; the pod gets 503: operator and agent must have compatible versions"
+            "cannot parse the workload of a pod; the pod gets 503 until operator and agent have compatible versions"
         );
         None
     };

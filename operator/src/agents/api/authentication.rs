@@ -1,5 +1,6 @@
 //! Authenticates the agent of a request.
 
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 
 use axum::extract::FromRequestParts;
@@ -36,7 +37,14 @@ impl FromRequestParts<Arc<Api>> for Agent {
             Err(error) => {
                 api.shared.metrics.count_rejected(RejectedReason::Token);
                 if let Some(suppressed) = admit_rejection(api) {
-                    tracing::warn!(path = parts.uri.path(), %error, suppressed, "rejecting a request (401): not authenticated");
+                    let peer = peer_address(parts).map(tracing::field::display);
+                    tracing::warn!(
+                        path = parts.uri.path(),
+                        peer,
+                        %error,
+                        suppressed,
+                        "rejecting a request (401): not authenticated"
+                    );
                 }
                 return Err(error_response(StatusCode::UNAUTHORIZED, error));
             }
@@ -64,8 +72,11 @@ impl FromRequestParts<Arc<Api>> for Agent {
 async fn authenticate(parts: &Parts, api: &Api) -> Result<AgentIdentity, AuthError> {
     let header = parts.headers.get(header::AUTHORIZATION).and_then(|header| header.to_str().ok());
     let token = header.and_then(|header| header.strip_prefix("Bearer ")).filter(|token| !token.is_empty());
-    let address = parts.extensions.get::<PeerConnection>().map(|peer| peer.address);
-    api.reviewer.authenticate(token.ok_or(AuthError::NoToken)?, address).await
+    api.reviewer.authenticate(token.ok_or(AuthError::NoToken)?, peer_address(parts)).await
+}
+
+fn peer_address(parts: &Parts) -> Option<IpAddr> {
+    parts.extensions.get::<PeerConnection>().map(|peer| peer.address)
 }
 
 /// Returns the number of suppressed lines, or `None` if a rejected request must not be logged now.

@@ -46,7 +46,8 @@ impl LayerWriter {
     pub fn add_dir(&mut self, path: &Path) -> Result<()> {
         let mode = if path == Path::new("/tmp") { 0o1777 } else { 0o755 };
         let mut header = header(EntryType::Directory, mode, 0);
-        self.tar.append_data(&mut header, relative(path), std::io::empty()).context("cannot write a layer")
+        let written = self.tar.append_data(&mut header, relative(path), std::io::empty());
+        written.with_context(|| format!("cannot write {}", self.path.display()))
     }
 
     /// Adds a file of the host. Follows symbolic links.
@@ -70,7 +71,8 @@ impl LayerWriter {
     /// If the layer cannot be written.
     pub fn add_text(&mut self, path: &Path, text: &str) -> Result<()> {
         let mut header = header(EntryType::Regular, 0o644, text.len() as u64);
-        self.tar.append_data(&mut header, relative(path), text.as_bytes()).context("cannot write a layer")
+        let written = self.tar.append_data(&mut header, relative(path), text.as_bytes());
+        written.with_context(|| format!("cannot write {}", self.path.display()))
     }
 
     /// Adds a symbolic link.
@@ -79,7 +81,8 @@ impl LayerWriter {
     /// If the layer cannot be written.
     pub fn add_link(&mut self, path: &Path, target: &Path) -> Result<()> {
         let mut header = header(EntryType::Symlink, 0o777, 0);
-        self.tar.append_link(&mut header, relative(path), target).context("cannot write a layer")
+        let written = self.tar.append_link(&mut header, relative(path), target);
+        written.with_context(|| format!("cannot write {}", self.path.display()))
     }
 
     /// Writes the archive of an image with this layer, and removes the layer's file.
