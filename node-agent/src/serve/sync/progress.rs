@@ -6,12 +6,12 @@ use crate::operator_client::OperatorError;
 /// backoff between them is 15 to 29 seconds in total.
 pub(super) const MAX_FUTILE_ATTEMPTS: u32 = 5;
 
-/// Progress of the attempts to list and watch.
+/// Decides from the attempts to list and watch whether the agent is ready.
 pub(super) struct SyncProgress<F> {
     set_ready: F,
     /// The last readiness that was reported.
     is_ready: Option<bool>,
-    /// The number of attempts in a row that the operator responded to without progress.
+    /// The number of attempts in a row with a response of the operator and without progress.
     futile_attempts: u32,
     /// True if this attempt has started a watch.
     is_watching: bool,
