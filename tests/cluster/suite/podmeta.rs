@@ -3,13 +3,17 @@
 mod agent_authorization;
 mod certificates;
 mod chart;
+mod churn;
 mod crd_validation;
 mod dev_server_parity;
 mod faulty_objects;
+mod first_requests;
 mod fixtures;
+mod handovers;
 mod identity_documents;
 mod large_objects;
 mod links;
+mod load;
 mod mirror_pods;
 mod network_policies;
 mod outages;

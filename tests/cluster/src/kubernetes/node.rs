@@ -164,6 +164,8 @@ fn kubelet_config() -> serde_json::Value {
         "kubeAPIBurst": 200,
         "eventRecordQPS": 0,
         "serializeImagePulls": false,
+        // Tests kill containers often. The default delay before a restart grows to five minutes.
+        "crashLoopBackOff": {"maxContainerRestartPeriod": "1s"},
         // No garbage collection: there is no registry to pull an image from again, and the disk is shared with the host.
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},

@@ -1,4 +1,4 @@
-//! Profiles, Secrets and a pod with credentials that tests share.
+//! Profiles, Secrets, a pod with credentials, and the instance ID of pods, which tests share.
 
 use std::time::Duration;
 
@@ -11,6 +11,18 @@ use crate::kit::{Podmeta, TestNamespace, eventually, has_condition, with_spec};
 
 pub(super) const ACCESS_KEY_ID: &str = "ASIAIOSFODNN7EXAMPLE";
 pub(super) const SECRET_ACCESS_KEY: &str = "hunter2";
+
+/// Prints the instance ID, with a token. It tries once.
+pub(super) const GET_INSTANCE_ID: &str = "set -e
+token=$(curl -sSf -m 10 -X PUT http://169.254.169.254/latest/api/token -H 'X-aws-ec2-metadata-token-ttl-seconds: 60')
+curl -sSf -m 10 -H \"X-aws-ec2-metadata-token: $token\" http://169.254.169.254/latest/meta-data/instance-id";
+
+/// Returns the instance ID of a pod by the debug socket of its agent.
+pub(super) async fn instance_id(podmeta: &Podmeta, namespace: &TestNamespace, pod: &str) -> Result<String> {
+    let node = namespace.node_of(pod).await?;
+    let name = format!("{}/{pod}", namespace.name);
+    podmeta.query_until_ok(&node, &[&name, "ec2", "/latest/meta-data/instance-id"]).await
+}
 
 /// Returns a profile for the pods whose label `app` is the profile's name. Fields of `spec` replace those of the profile.
 pub(super) fn profile(name: &str, spec: Value) -> String {

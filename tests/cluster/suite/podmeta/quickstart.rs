@@ -12,7 +12,7 @@ use podmeta_cluster::programs::KUBERNETES_MODULE;
 use podmeta_crds::conditions::{ACCEPTED, PROGRAMMED};
 use tokio::process::Command;
 
-use super::links::{GET_INSTANCE_ID, instance_id};
+use super::fixtures::{GET_INSTANCE_ID, instance_id};
 use crate::kit::{self, has_condition};
 
 const QUICKSTART_MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/quickstart-cluster.yaml");

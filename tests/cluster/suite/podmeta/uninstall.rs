@@ -6,8 +6,7 @@ use anyhow::{Result, ensure};
 use podmeta_cluster::network::imds_stub::RESPONSE_BODY;
 use serde_json::json;
 
-use super::fixtures::profile;
-use super::links::{GET_INSTANCE_ID, instance_id};
+use super::fixtures::{GET_INSTANCE_ID, instance_id, profile};
 use crate::cluster::imds_stub::urls;
 use crate::kit::{self, Podmeta, TestNode, eventually};
 

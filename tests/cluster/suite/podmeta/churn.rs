@@ -1,0 +1,167 @@
+//! Churn: pods start and end all the time, their addresses are used again, and each pod checks that it gets its own identity.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use futures_util::future::try_join_all;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::DeleteParams;
+use kube::runtime::wait::await_condition;
+use serde_json::Value;
+
+use super::load::{CheckCounts, Load, checking_pod, load_profile, number_of_environment};
+use crate::kit::{self, TestNamespace, TestNode, eventually, pod_addresses};
+
+/// Default number of requests of the long-lived pods together. `PODMETA_CHURN_REQUESTS` sets another one.
+const REQUESTS: usize = 200_000;
+
+/// Pods that run during the whole test.
+const LONG_LIVED_PODS: usize = 6;
+
+/// Pods at a time that end after a few requests. Each is replaced by a new one.
+const SHORT_LIVED_PODS: usize = 6;
+
+/// Load of a short-lived pod: one process with a new connection for each request, and one with kept connections.
+const SHORT_LOAD: Load = Load { requests: 100, pause: 0, requests_of_connections: &[1, 20] };
+
+/// Addresses of each family for the pods of the node, including those that are being removed.
+const ADDRESSES: u32 = 24;
+
+/// Directory of CNI configurations on a node.
+const CNI_CONFIG_DIR: &str = "/etc/cni/net.d";
+
+/// The network configuration of a node, with fewer addresses for new pods.
+struct SmallPodRange<'n> {
+    node: &'n TestNode,
+    file: String,
+    /// Content of the file before the test.
+    before: String,
+}
+
+impl<'n> SmallPodRange<'n> {
+    /// Restricts the ranges of a node. The caller must call [`SmallPodRange::restore`], also on errors.
+    async fn set(node: &'n TestNode) -> Result<Self> {
+        let find = format!("ls {CNI_CONFIG_DIR}/*.conflist | grep -v /00-podmeta | head -n 1");
+        let file = node.sh(&find).await?.trim().to_owned();
+        let before = node.sh(&format!("cat {file}")).await?;
+        let small = Self { node, file, before };
+        let mut config: Value = serde_json::from_str(&small.before)?;
+        let ranges = config.pointer_mut("/plugins/0/ipam/ranges").and_then(Value::as_array_mut);
+        for range in ranges.context("the network configuration has no ranges")? {
+            restrict(range.get_mut(0).context("a range is empty")?)?;
+        }
+        small.write(&config.to_string()).await?;
+        Ok(small)
+    }
+
+    async fn restore(&self) -> Result<()> {
+        self.write(&self.before).await
+    }
+
+    /// Replaces the file, and waits until podmeta's configuration contains the new ranges.
+    async fn write(&self, content: &str) -> Result<()> {
+        let (node, file) = (self.node, &self.file);
+        node.sh(&format!("printf %s '{content}' >{file}.new\nmv {file}.new {file}")).await?;
+        let ranges = |config: &str| -> Result<Value> {
+            let config: Value = serde_json::from_str(config)?;
+            config.pointer("/plugins/0/ipam/ranges").cloned().context("no ranges")
+        };
+        let expected = ranges(content)?;
+        eventually(Duration::from_secs(10), "podmeta's configuration has the new ranges", async || {
+            let config = node.sh(&format!("cat {CNI_CONFIG_DIR}/00-podmeta.conflist")).await?;
+            ensure!(ranges(&config)? == expected, "{config}");
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Restricts a range of the plugin host-local to the last addresses of the subnet, or the last of 65,536 IPv6 addresses.
+fn restrict(range: &mut Value) -> Result<()> {
+    let subnet = range["subnet"].as_str().context("a range has no subnet")?;
+    let (network, length) = subnet.split_once('/').context("a subnet has no length")?;
+    let (first, last) = if let Ok(network) = network.parse::<Ipv4Addr>() {
+        let broadcast = u32::from(network) | u32::MAX.checked_shr(length.parse()?).unwrap_or(0);
+        (Ipv4Addr::from(broadcast - ADDRESSES).to_string(), Ipv4Addr::from(broadcast - 1).to_string())
+    } else {
+        let last = u128::from(network.parse::<Ipv6Addr>()?) | 0xffff;
+        (Ipv6Addr::from(last - u128::from(ADDRESSES) + 1).to_string(), Ipv6Addr::from(last).to_string())
+    };
+    range["rangeStart"] = first.into();
+    range["rangeEnd"] = last.into();
+    Ok(())
+}
+
+/// The counts and the IPv4 address of a pod that ended.
+struct EndedPod {
+    counts: CheckCounts,
+    address: String,
+}
+
+/// Starts a pod, waits until it ends, and deletes it.
+async fn run_pod(namespace: &TestNamespace, node: &TestNode, name: &str, load: &Load) -> Result<EndedPod> {
+    namespace.apply(&checking_pod(name, "web", &node.name, &load.command()).to_string()).await?;
+    let phase = |pod: Option<&Pod>| pod.and_then(|pod| pod.status.as_ref()?.phase.clone()).unwrap_or_default();
+    let has_ended = |pod: Option<&Pod>| ["Succeeded", "Failed"].contains(&phase(pod).as_str());
+    let pod = await_condition(namespace.api::<Pod>(), name, has_ended).await?.context("the pod was deleted")?;
+    let printed = namespace.logs(name, "client").await?;
+    let counts = CheckCounts::parse(&printed).with_context(|| format!("pod {name}"))?;
+    namespace.api::<Pod>().delete(name, &DeleteParams::default().grace_period(0)).await?;
+    Ok(EndedPod { counts, address: pod_addresses(&pod)?.0 })
+}
+
+/// Runs the long-lived pods, and short-lived ones until the long-lived pods have ended. Returns both kinds.
+async fn churn(namespace: &TestNamespace, node: &TestNode, requests: usize) -> Result<(Vec<EndedPod>, Vec<EndedPod>)> {
+    let load =
+        Load { requests: requests.div_ceil(2 * LONG_LIVED_PODS), pause: 0, requests_of_connections: &[50, 1000] };
+    let has_ended = Cell::new(false);
+    let long_lived = async {
+        let load = &load;
+        let run = async |number| run_pod(namespace, node, &format!("long-{number}"), load).await;
+        let ended = try_join_all((0..LONG_LIVED_PODS).map(run)).await;
+        has_ended.set(true);
+        ended
+    };
+    let short_lived = try_join_all((0..SHORT_LIVED_PODS).map(async |slot| {
+        let mut ended = Vec::new();
+        while !has_ended.get() {
+            let name = format!("short-{slot}-{}", ended.len());
+            ended.push(run_pod(namespace, node, &name, &SHORT_LOAD).await?);
+        }
+        anyhow::Ok(ended)
+    }));
+    let (long_lived, short_lived) = tokio::try_join!(long_lived, short_lived)?;
+    Ok((long_lived, short_lived.into_iter().flatten().collect()))
+}
+
+#[tokio::test]
+async fn pods_whose_addresses_are_used_again_get_only_their_own_identity() -> Result<()> {
+    kit::exclusive_podmeta_test(async |podmeta, namespace| {
+        namespace.wait_for_service_account().await?;
+        namespace.apply(&load_profile("web")).await?;
+        podmeta.wait_until_programmed(namespace, "web", 0).await?;
+        let requests = number_of_environment("PODMETA_CHURN_REQUESTS", REQUESTS)?;
+        let node = podmeta.cluster.node("a")?;
+        let small = SmallPodRange::set(&node).await?;
+        let started = Instant::now();
+        let churned = churn(namespace, &node, requests).await;
+        small.restore().await?;
+        let (long_lived, short_lived) = churned?;
+        let pods = long_lived.len() + short_lived.len();
+        let addresses = long_lived.iter().chain(&short_lived).map(|pod| pod.address.clone()).collect::<BTreeSet<_>>();
+        let counts = CheckCounts::sum(long_lived.into_iter().chain(short_lived).map(|pod| pod.counts));
+        println!(
+            "{pods} pods with {} addresses in {:.0} s: {counts:?}",
+            addresses.len(),
+            started.elapsed().as_secs_f64()
+        );
+        ensure!(pods > 2 * addresses.len(), "{pods} pods with {} addresses", addresses.len());
+        ensure!(usize::try_from(counts.right)? >= requests, "{counts:?}");
+        ensure!(counts.wrong == 0 && counts.failed == 0, "{counts:?}");
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,148 @@
+//! Handovers, upgrades and killed agents, while pods of all nodes request their instance ID with new and kept connections.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use futures_util::future::try_join_all;
+use k8s_openapi::api::apps::v1::DaemonSet;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use super::load::{CheckCounts, Load, checking_pod, load_profile};
+use crate::kit::{self, Podmeta, TestNamespace, TestNode, eventually};
+
+/// Handovers of all nodes together: in each, a new agent takes over the connections of a node.
+const HANDOVERS: usize = 40;
+
+/// Kills of agents on all nodes together.
+const KILLS: usize = 50;
+
+/// Load of one pod: two processes with a new connection for each request, two with kept connections.
+const LOAD: Load = Load { requests: 0, pause: 5, requests_of_connections: &[1, 1, 1000, 1000] };
+
+/// Fails unless a process of the node listens on the service port in the agent namespace.
+const FIND_LISTENER_SCRIPT: &str = "ip netns exec podmeta ss -Hltn 'sport = :80' | grep -q .";
+
+/// Runs `body` while a pod of each node requests its instance ID. Returns the sums of the pods.
+async fn under_load(
+    podmeta: &Podmeta,
+    namespace: &TestNamespace,
+    body: impl AsyncFnOnce() -> Result<()>,
+) -> Result<CheckCounts> {
+    namespace.apply(&load_profile("web")).await?;
+    let nodes = podmeta.cluster.node_names();
+    let sleep = ["sleep", "infinity"].map(str::to_owned);
+    for node in nodes {
+        namespace.start(node, &checking_pod(node, "web", node, &sleep)).await?;
+    }
+    podmeta.wait_until_programmed(namespace, "web", i64::try_from(nodes.len())?).await?;
+    let command = LOAD.command();
+    let command = command.iter().map(String::as_str).collect::<Vec<_>>();
+    let load = try_join_all(nodes.iter().map(|node| namespace.run(node, &command)));
+    let body = async {
+        let result = body().await;
+        for node in nodes {
+            namespace.run(node, &["touch", "/stop"]).await?;
+        }
+        result
+    };
+    let (printed, ended) = tokio::join!(load, body);
+    let counts = printed?.iter().map(|printed| CheckCounts::parse(printed)).collect::<Result<Vec<_>>>()?;
+    let counts = CheckCounts::sum(counts);
+    println!("{counts:?}");
+    ended?;
+    ensure!(counts.right > 0, "{counts:?}");
+    Ok(counts)
+}
+
+/// Restarts the pods of a DaemonSet and waits until all are updated and available.
+async fn restart(podmeta: &Podmeta, name: &str, restart: usize) -> Result<()> {
+    let sets = podmeta.system.api::<DaemonSet>();
+    let annotation = json!({"podmeta.test/restart": restart.to_string()});
+    let patch: Value = json!({"spec": {"template": {"metadata": {"annotations": annotation}}}});
+    let patched = sets.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+    let generation = patched.metadata.generation;
+    eventually(Duration::from_secs(120), "the DaemonSet is updated", async || {
+        let status = sets.get(name).await?.status.context("the DaemonSet has no status")?;
+        let desired = status.desired_number_scheduled;
+        let is_updated = status.observed_generation == generation
+            && status.updated_number_scheduled == Some(desired)
+            && status.number_available == Some(desired);
+        ensure!(is_updated, "{status:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn handovers_of_agents_and_restart_of_link_daemons_fail_no_connection() -> Result<()> {
+    kit::exclusive_podmeta_test(async |podmeta, namespace| {
+        let rollouts = HANDOVERS.div_ceil(podmeta.cluster.node_names().len());
+        let counts = under_load(podmeta, namespace, async || {
+            for number in 0..rollouts {
+                restart(podmeta, "podmeta-agent", number).await?;
+            }
+            restart(podmeta, "podmeta-link", 0).await?;
+            podmeta.wait_until_ready().await.map(drop)
+        })
+        .await?;
+        ensure!(counts.failed == 0 && counts.wrong == 0, "{counts:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn chart_upgrade_fails_no_connection() -> Result<()> {
+    kit::exclusive_podmeta_test(async |podmeta, namespace| {
+        let sets = podmeta.system.api::<DaemonSet>();
+        let generation = async |name| anyhow::Ok(sets.get(name).await?.metadata.generation);
+        let before = (generation("podmeta-agent").await?, generation("podmeta-link").await?);
+        let counts = under_load(podmeta, namespace, async || {
+            let values = "operator.log=info\\,kube=info,agent.log=info\\,kube=info,link.log=info\\,kube=info";
+            podmeta.upgrade(&["--set", values]).await?;
+            podmeta.wait_until_ready().await.map(drop)
+        })
+        .await?;
+        let after = (generation("podmeta-agent").await?, generation("podmeta-link").await?);
+        ensure!(before.0 != after.0 && before.1 != after.1, "the upgrade changed no DaemonSet: {before:?}, {after:?}");
+        ensure!(counts.failed == 0 && counts.wrong == 0, "{counts:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Kills the agent of a node, and waits until another one listens.
+async fn kill_agent(podmeta: &Podmeta, node: &TestNode) -> Result<()> {
+    let killed = podmeta.agent_process(&node.name).await?;
+    node.sh(&format!("kill -9 {killed}")).await?;
+    eventually(Duration::from_secs(60), "another agent listens", async || {
+        ensure!(podmeta.agent_process(&node.name).await? != killed, "the old agent runs");
+        node.sh(FIND_LISTENER_SCRIPT).await.map(drop)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn killed_agents_give_no_wrong_response() -> Result<()> {
+    kit::exclusive_podmeta_test(async |podmeta, namespace| {
+        let nodes = podmeta.cluster.node_names();
+        let kills = KILLS.div_ceil(nodes.len());
+        let counts = under_load(podmeta, namespace, async || {
+            let kill_agents = async |node: &String| {
+                let node = podmeta.cluster.node_by_name(node);
+                for _ in 0..kills {
+                    kill_agent(podmeta, &node).await?;
+                }
+                anyhow::Ok(())
+            };
+            try_join_all(nodes.iter().map(kill_agents)).await?;
+            podmeta.wait_until_ready().await.map(drop)
+        })
+        .await?;
+        ensure!(counts.wrong == 0, "{counts:?}");
+        ensure!(counts.failed > 0, "no agent was killed under load: {counts:?}");
+        Ok(())
+    })
+    .await
+}
