@@ -6,7 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use http::HeaderValue;
+use http::header::CONNECTION;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -17,7 +20,7 @@ use podmeta_metadata::options::Limits;
 use podmeta_metadata::request::{Family, MAX_HEAD_BYTES};
 use podmeta_metadata::session::LastToken;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::edge::hop_limit::{HopLimitedStream, ResponseHopLimit, SetHopLimit};
@@ -25,6 +28,9 @@ use crate::edge::idle_timeout::IdleTimeout;
 use crate::edge::limit::LimitExceeded;
 use crate::edge::metered::{MeteredStream, SendBuffer};
 use crate::edge::{Edge, EdgePod, handle};
+
+/// Longest wait for the last request of a connection when the server stops. The client may have sent it already.
+const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Origin of a connection. The pod is identified by the link or listener alone, never by a header.
 #[derive(Clone, Debug)]
@@ -68,7 +74,8 @@ pub struct EdgeServer {
 }
 
 impl EdgeServer {
-    /// Creates a server. After `stop` is cancelled, each connection ends with its current request.
+    /// Creates a server. After `stop` is cancelled, each connection ends with its next response, or after
+    /// [`LAST_REQUEST_WAIT`] if it has no request.
     #[must_use]
     pub fn new(edge: Arc<Edge>, stop: CancellationToken) -> Self {
         Self { edge, stop }
@@ -119,16 +126,24 @@ impl EdgeServer {
         let service = service_fn(async |request: http::Request<Incoming>| {
             let (edge, connection) = &shared;
             let (head, _body) = request.into_parts();
-            Ok::<_, Infallible>(handle(edge, connection, &head).await)
+            let mut response = handle(edge, connection, &head).await;
+            if self.stop.is_cancelled() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
         });
         let mut connection = pin!(builder().serve_connection(io, service));
         let served = pin!(async {
             tokio::select! {
                 result = connection.as_mut() => result,
-                () = self.stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
+                // hyper's shutdown closes a connection without a request at once. Its client would get no response.
+                () = self.stop.cancelled() => match timeout(LAST_REQUEST_WAIT, connection.as_mut()).await {
+                    Ok(result) => result,
+                    Err(_elapsed) => {
+                        connection.as_mut().graceful_shutdown();
+                        connection.await
+                    }
+                },
             }
         });
         // The memory of an evicted connection is needed at once.

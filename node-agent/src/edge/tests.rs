@@ -61,6 +61,28 @@ impl io::Write for TestLog {
     }
 }
 
+const REQUEST: &[u8] = b"GET /latest/ HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n";
+
+#[cfg(unix)]
+async fn read_all(stream: &mut UnixStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+/// Serves a connection of a denied pod. Runs `client` with its other end and the token that stops the server.
+#[cfg(unix)]
+async fn serve_denied_pod<T>(client: impl AsyncFnOnce(UnixStream, CancellationToken) -> T) -> T {
+    let (edge, stop) = (edge(), CancellationToken::new());
+    let (pod, view) = denied("a", "two MetadataProfiles match it");
+    edge.publish([(pod.clone(), view)]);
+    let (stream, server) = UnixStream::pair().unwrap();
+    let service = Dialect::Ec2.service_address(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let arrival = Arrival { pod, service, family: Family::Ipv4, host_rule: HostRule::PodLink, sockets: None };
+    let serve = EdgeServer::new(edge, stop.clone()).serve(server, arrival);
+    tokio::join!(serve, client(stream, stop)).1
+}
+
 /// Sends requests of a denied pod on one connection. Returns the responses and the log at level info.
 #[cfg(unix)]
 async fn requests_of_a_denied_pod(count: usize) -> (String, String) {
@@ -68,23 +90,14 @@ async fn requests_of_a_denied_pod(count: usize) -> (String, String) {
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
-    let edge = edge();
-    let (pod, view) = denied("a", "two MetadataProfiles match it");
-    edge.publish([(pod.clone(), view)]);
-    let (mut client, server) = UnixStream::pair().unwrap();
-    let service = Dialect::Ec2.service_address(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let arrival = Arrival { pod, service, family: Family::Ipv4, host_rule: HostRule::PodLink, sockets: None };
-    let serve = EdgeServer::new(edge, CancellationToken::new()).serve(server, arrival);
-    let request = async {
+    let response = serve_denied_pod(async |mut client, _stop| {
         for _ in 1..count {
-            client.write_all(b"GET /latest/ HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n").await.unwrap();
+            client.write_all(REQUEST).await.unwrap();
         }
         client.write_all(b"GET /latest/ HTTP/1.1\r\nHost: 169.254.169.254\r\nConnection: close\r\n\r\n").await.unwrap();
-        let mut response = String::new();
-        client.read_to_string(&mut response).await.unwrap();
-        response
-    };
-    let ((), response) = tokio::join!(serve, request);
+        read_all(&mut client).await
+    })
+    .await;
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     (response, log)
 }
@@ -103,6 +116,46 @@ async fn many_rejections_of_a_pod_are_one_log_line_a_second() {
     let (response, log) = requests_of_a_denied_pod(240).await;
     assert_eq!(response.matches("HTTP/1.1 403 ").count(), 240);
     assert_eq!(log.lines().count(), 1, "{log}");
+}
+
+#[cfg(unix)]
+#[tokio::test(start_paused = true)]
+async fn first_request_after_stop_gets_a_response_that_closes_the_connection() {
+    let response = serve_denied_pod(async |mut client, stop| {
+        stop.cancel();
+        tokio::time::advance(Duration::from_millis(500)).await;
+        client.write_all(REQUEST).await.unwrap();
+        read_all(&mut client).await
+    });
+    let response = response.await;
+    assert!(response.starts_with("HTTP/1.1 403 ") && response.contains("Connection: close\r\n"), "{response}");
+}
+
+#[cfg(unix)]
+#[tokio::test(start_paused = true)]
+async fn next_request_of_a_kept_connection_after_stop_gets_a_response_that_closes_it() {
+    let response = serve_denied_pod(async |mut client, stop| {
+        client.write_all(REQUEST).await.unwrap();
+        assert!(client.read(&mut [0; 4096]).await.unwrap() > 0);
+        stop.cancel();
+        tokio::time::advance(Duration::from_millis(500)).await;
+        client.write_all(REQUEST).await.unwrap();
+        read_all(&mut client).await
+    });
+    let response = response.await;
+    assert!(response.starts_with("HTTP/1.1 403 ") && response.contains("Connection: close\r\n"), "{response}");
+}
+
+#[cfg(unix)]
+#[tokio::test(start_paused = true)]
+async fn idle_connection_closes_one_second_after_stop() {
+    let started = tokio::time::Instant::now();
+    let response = serve_denied_pod(async |mut client, stop| {
+        stop.cancel();
+        read_all(&mut client).await
+    });
+    assert_eq!(response.await, "");
+    assert_eq!(started.elapsed(), Duration::from_secs(1));
 }
 
 #[test]
