@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use podmeta_metadata::credentials::{Credentials, CredentialsFailure};
+use podmeta_metadata::credentials::{Credentials, CredentialsFailure, FailureCause};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::profile::KeyRef;
@@ -94,6 +94,9 @@ pub struct PodReport {
     /// The result of the pod's last request for credentials in each dialect: `None` if it succeeded, or the error.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub credentials: BTreeMap<Dialect, Option<String>>,
+    /// The causes of the errors in `credentials`. An agent of an older release does not report them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub causes: BTreeMap<Dialect, FailureCause>,
     /// True if the pod sent requests without a session token in the last 24 hours.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tokenless: bool,

@@ -1,5 +1,7 @@
 //! Temporary credentials, in the same form for all clouds.
 
+mod cause;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,11 +12,13 @@ use zeroize::Zeroizing;
 
 use crate::secret::SecretString;
 
+pub use cause::FailureCause;
+
 /// The lifetime of credentials from a Secret without an expiration.
 const DEFAULT_LIFETIME: SignedDuration = SignedDuration::from_hours(6);
 
-/// The failure code of a Secret that profiles cannot use, or that is invalid.
-const SECRET_FAILED: &str = "Failed";
+/// The failure code of everything that is not a refused role. Source: EC2 returns it if it cannot get credentials.
+const FAILED: &str = "Failed";
 
 /// The failure code of a provider that cannot be used.
 const PROVIDER_FAILED: &str = "AssumeRoleUnauthorizedAccess";
@@ -91,15 +95,24 @@ pub struct CredentialsFailure {
     pub code: Cow<'static, str>,
     /// Failed step and the change to make.
     pub message: String,
+    /// The cause, for the status of the profile. An operator of an older release does not send it.
+    #[serde(default)]
+    pub cause: FailureCause,
     /// The time of the failure.
     pub at: Timestamp,
 }
 
 impl CredentialsFailure {
+    /// A failure without a more specific code than `Failed`.
+    #[must_use]
+    pub fn failed(message: String, cause: FailureCause, at: Timestamp) -> Self {
+        Self { code: FAILED.into(), message, cause, at }
+    }
+
     /// A failure of a provider that cannot be used.
     #[must_use]
     pub fn of_provider(message: String, at: Timestamp) -> Self {
-        Self { code: PROVIDER_FAILED.into(), message, at }
+        Self { code: PROVIDER_FAILED.into(), message, cause: FailureCause::ProviderFailed, at }
     }
 }
 
@@ -133,7 +146,7 @@ pub fn from_role_secret(
         Some(data) => from_secret(data, now).map_err(|error| format!("Secret {namespace}/{name}: {error}")),
         None => Err(not_usable(namespace, name)),
     };
-    credentials.map_err(|message| CredentialsFailure { code: SECRET_FAILED.into(), message, at: now })
+    credentials.map_err(|message| CredentialsFailure::failed(message, FailureCause::ProviderFailed, now))
 }
 
 /// Reads static keys from a Secret: `accessKeyId` and `secretAccessKey`, and optionally `sessionToken` and `expiration`

@@ -134,7 +134,7 @@ impl Provider {
 
 /// The lifetime of an STS session: 3600 to 43200 seconds.
 /// Source: STS AssumeRole, `DurationSeconds`. The minimum is podmeta's: at renewal, 30 minutes are left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "i64", into = "i64")]
 pub struct SessionDuration(u16);
 

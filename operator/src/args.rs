@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use podmeta_service::settings::ClusterArgs;
 
+use crate::credentials::settings::CredentialsArgs;
 use crate::model::update::SecretScope;
 use crate::tls::serving_certificate::CertificateSource;
 use crate::uninstall::UninstallArgs;
@@ -56,6 +57,10 @@ pub struct Args {
     #[arg(long, default_value = "podmeta-agent", value_name = "NAME")]
     pub agent_service_account: String,
 
+    /// ServiceAccount of the operator. It tests with it that the cluster limits the tokens that the operator may request.
+    #[arg(long, default_value = "podmeta-operator", value_name = "NAME")]
+    pub service_account: String,
+
     /// Secret of the operator's certificate authority and serving certificate. The authority's certificate is published
     /// for agents in a ConfigMap with the same name.
     #[arg(long, default_value = "podmeta-operator-tls", value_name = "NAME")]
@@ -81,6 +86,10 @@ pub struct Args {
     /// podmeta.dev/usable-by: metadataprofiles are read.
     #[arg(long, default_value = "*", value_name = "NAMESPACES")]
     pub secret_namespaces: SecretNamespaces,
+
+    /// Settings of the credentials providers.
+    #[command(flatten)]
+    pub credentials: CredentialsArgs,
 
     /// Settings of the whole cluster.
     #[command(flatten)]

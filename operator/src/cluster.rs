@@ -2,6 +2,7 @@
 //! kinds, of the Secrets that profiles may use, and of single ConfigMaps. Each change becomes a
 //! [`StateUpdate`](crate::model::update::StateUpdate).
 
+pub mod cluster_id;
 pub mod events;
 #[cfg(test)]
 pub(crate) mod fake_api_server;

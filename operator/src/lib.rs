@@ -4,6 +4,7 @@
 //! - [`model`]: the state, without I/O.
 //! - [`reconcile`]: the task that applies all changes of the state.
 //! - [`agents`]: the HTTPS API of the node agents.
+//! - [`credentials`]: sessions of cloud roles for pods.
 //! - [`leader`]: leader election and the status of profiles.
 //! - [`tls`]: the certificates of that API. [`identity_key`]: the key that signs identity documents.
 //! - [`operator`]: starts and stops everything.
@@ -12,6 +13,7 @@
 pub mod agents;
 pub mod args;
 pub mod cluster;
+pub mod credentials;
 pub mod identity_key;
 pub mod leader;
 pub mod metrics;

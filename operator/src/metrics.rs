@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use podmeta_metadata::credentials::FailureCause;
+use podmeta_metadata::role::ProviderKind;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -39,6 +41,38 @@ struct RejectedLabels {
     reason: RejectedReason,
 }
 
+/// A call to a cloud, by provider and outcome. The outcome is `issued` or the cause of the failure.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CredentialsLabels {
+    provider: FixedLabel<ProviderKind>,
+    outcome: CallOutcome,
+}
+
+/// A label with one of the texts of an enum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct FixedLabel<T>(T);
+
+impl<T: std::fmt::Display> EncodeLabelValue for FixedLabel<T> {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.0.to_string().encode(encoder)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum CallOutcome {
+    Issued,
+    Failed(FailureCause),
+}
+
+impl EncodeLabelValue for CallOutcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        match self {
+            Self::Issued => "issued".encode(encoder),
+            Self::Failed(cause) => FixedLabel(*cause).encode(encoder),
+        }
+    }
+}
+
 /// The metrics of one operator process.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -50,6 +84,7 @@ pub struct Metrics {
     agents: Gauge,
     rejected: Family<RejectedLabels, Counter>,
     status_writes: Counter,
+    credentials_calls: Family<CredentialsLabels, Counter>,
     pods: Gauge,
     profiles: Gauge,
     leader: Gauge,
@@ -67,6 +102,7 @@ impl Default for Metrics {
             agents: Gauge::default(),
             rejected: Family::default(),
             status_writes: Counter::default(),
+            credentials_calls: Family::default(),
             pods: Gauge::default(),
             profiles: Gauge::default(),
             leader: Gauge::default(),
@@ -88,6 +124,8 @@ impl Metrics {
         registry.register("agents", "Watches of node agents on this replica", self.agents.clone());
         registry.register("refused", "Rejected requests and connections, by reason", self.rejected.clone());
         registry.register("status_writes", "Writes of profile statuses", self.status_writes.clone());
+        let calls = "Calls to a cloud for credentials, by provider and outcome";
+        registry.register("credentials_calls", calls, self.credentials_calls.clone());
         registry.register("pods", "Known pods", self.pods.clone());
         registry.register("profiles", "Known profiles", self.profiles.clone());
         registry.register("leader", "1 if this replica is the leader, else 0", self.leader.clone());
@@ -121,6 +159,13 @@ impl Metrics {
 
     pub(crate) fn count_status_write(&self) {
         self.status_writes.inc();
+    }
+
+    /// Counts a call that succeeded, or that failed for a cause.
+    pub(crate) fn count_credentials_call(&self, provider: ProviderKind, failure: Option<FailureCause>) {
+        let outcome = failure.map_or(CallOutcome::Issued, CallOutcome::Failed);
+        let labels = CredentialsLabels { provider: FixedLabel(provider), outcome };
+        self.credentials_calls.get_or_create(&labels).inc();
     }
 
     pub(crate) fn set_leader(&self, is_leader: bool) {

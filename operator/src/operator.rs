@@ -17,17 +17,22 @@ use podmeta_service::log::{self, LogGuard};
 use podmeta_service::signals::Signals;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch as watch_channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
-use crate::agents::api::Api;
+use crate::agents::api::{Api, ApiContext};
 use crate::agents::listener;
 use crate::agents::token_review::TokenReviewer;
 use crate::args::Args;
-use crate::cluster::{FIELD_MANAGER, references, secrets, watch};
+use crate::cluster::{FIELD_MANAGER, cluster_id, references, secrets, watch};
+use crate::credentials::issuer::CredentialsIssuer;
+use crate::credentials::pod_token::PodTokens;
+use crate::credentials::providers::{Providers, operator_credentials};
+use crate::credentials::settings::ClusterId;
+use crate::credentials::token_policy::{TokenPolicyState, TokenPolicyTest};
 use crate::identity_key;
 use crate::leader::lease::{LeaderElector, Leadership, forward_leadership};
 use crate::leader::status_writer::StatusWriter;
@@ -48,14 +53,22 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
 /// # Errors
 /// If it cannot start, or the reconcile task fails.
 pub fn main(args: Args) -> Result<()> {
-    // Callers log the client's errors with more context. The client itself would log the body of a response that it cannot
-    // parse, and that can be a Secret.
-    let filter = EnvFilter::try_new(format!("kube_client::client=off,{}", args.log));
+    let filter = EnvFilter::try_new(log_directives(&args.log));
     let filter = filter.with_context(|| format!("--log {:?} is not a valid filter", args.log))?;
     let log = log::init(filter);
     limits::disable_core_dumps().context("cannot disable core dumps")?;
     limits::raise_open_files();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(args, &log))
+}
+
+/// Returns the directives of the log. Some libraries would log bodies of requests and responses, which hold tokens,
+/// credentials and Secrets, at a verbose level. Their callers log errors with more context.
+#[must_use]
+pub(crate) fn log_directives(level: &str) -> String {
+    format!(
+        "kube_client::client=off,aws_config=warn,aws_runtime=warn,aws_sdk_sts=warn,aws_sigv4=warn,aws_smithy_http_client=warn,\
+         aws_smithy_runtime=warn,aws_smithy_runtime_api=warn,{level}"
+    )
 }
 
 async fn run(args: Args, log: &LogGuard) -> Result<()> {
@@ -76,7 +89,7 @@ async fn run(args: Args, log: &LogGuard) -> Result<()> {
     let listener = listener.with_context(|| format!("cannot listen on {} (--admin-listen)", args.admin_listen))?;
     admin.serve(listener, &Acceptor::default(), stop.clone())?;
 
-    let (certificate, signer) = tokio::select! {
+    let (certificate, signer, cluster_id) = tokio::select! {
         keys = load_keys(&args, &client, &tasks, &stop) => keys?,
         _ = signals.next() => return Ok(()),
     };
@@ -101,8 +114,25 @@ async fn run(args: Args, log: &LogGuard) -> Result<()> {
     let status_writer = StatusWriter::new(shared.clone(), updates_tx.clone(), client.clone(), recorder.clone());
     tasks.spawn(status_writer.run(leadership.is_leader.clone(), stop.clone()));
 
+    let tokens = start_token_policy_test(&args, &client, &tasks, &stop);
+    let providers = Providers::new(&args.credentials, operator_credentials(&args.credentials), tokens);
+    let providers = providers.context("cannot load the root certificates of the host")?;
+    let calls_per_second = args.credentials.sts_calls_per_second;
+    let issuer = CredentialsIssuer::new(cluster_id, providers, calls_per_second, metrics.clone(), recorder.clone());
+    tasks.spawn(Arc::clone(&issuer).run(shared.clone(), stop.clone()));
+
     let reviewer = TokenReviewer::new(client, &args.namespace, &args.agent_service_account);
-    let api = Api::new(shared.clone(), updates_tx, reviewer, leadership, signer, recorder, stop.clone());
+    let context = ApiContext {
+        shared: shared.clone(),
+        updates_tx,
+        reviewer,
+        leadership,
+        issuer,
+        signer,
+        recorder,
+        stop: stop.clone(),
+    };
+    let api = Api::new(context);
     let listener = listener::bind(args.listen).await?;
     let serve = listener::serve(listener, certificate, api.router(), metrics, stop.clone());
     tasks.spawn(async move {
@@ -137,13 +167,28 @@ fn watch_config(mut config: Config) -> Config {
     config
 }
 
-/// Loads the serving certificate, whose renewal it starts, and the signing key of identity documents.
+/// Starts the tests of the admission policy, and returns the source of tokens that they switch.
+fn start_token_policy_test(args: &Args, client: &Client, tasks: &TaskTracker, stop: &CancellationToken) -> PodTokens {
+    let (state_tx, state) = watch_channel::channel(TokenPolicyState::Unknown);
+    let audiences = args.credentials.token_audiences.clone();
+    let test = TokenPolicyTest {
+        client: client.clone(),
+        namespace: args.namespace.clone(),
+        service_account: args.service_account.clone(),
+        pod: args.identity.clone(),
+        audiences: audiences.clone(),
+    };
+    tasks.spawn(test.run(state_tx, stop.clone()));
+    PodTokens::new(client.clone(), audiences, state)
+}
+
+/// Loads the serving certificate, whose renewal it starts, the signing key of identity documents, and the ID of the cluster.
 async fn load_keys(
     args: &Args,
     client: &Client,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> Result<(Arc<ServingCertificate>, Signer)> {
+) -> Result<(Arc<ServingCertificate>, Signer, ClusterId)> {
     let loader = CertificateLoader {
         client: client.clone(),
         source: args.certificate_source(),
@@ -154,7 +199,11 @@ async fn load_keys(
     let (certificate, renewal) = loader.start(stop.clone()).await?;
     tasks.spawn(renewal);
     let key = identity_key::load(client, &args.namespace, &args.identity_secret).await?;
-    Ok((certificate, key.signer()?))
+    let cluster_id = match &args.credentials.cluster_id {
+        Some(id) => id.clone(),
+        None => cluster_id::load(client).await?,
+    };
+    Ok((certificate, key.signer()?, cluster_id))
 }
 
 fn start_watches(

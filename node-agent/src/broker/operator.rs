@@ -10,7 +10,6 @@ mod credentials_cache;
 mod documents;
 mod lane;
 mod saved;
-mod shared_calls;
 #[cfg(test)]
 mod tests;
 mod user_data;
@@ -21,7 +20,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use podmeta_agent_api::calls::{CREDENTIALS, CredentialsRequest, CredentialsResponse, ProfileGeneration};
-use podmeta_metadata::credentials::CredentialsFailure;
+use podmeta_metadata::credentials::{CredentialsFailure, FailureCause};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::role::Role;
@@ -45,8 +44,8 @@ const FAILURE_AGE: Duration = Duration::from_secs(3);
 /// Message of a call that panicked.
 const CALL_PANICKED: &str = "internal error: the call to the operator did not end";
 
-/// The result of each pod's last credentials call, by dialect: the failure message, or `None` after a success.
-pub type CredentialsOutcomes = BTreeMap<PodUid, BTreeMap<Dialect, Option<String>>>;
+/// The result of each pod's last credentials call, by dialect: the failure, or `None` after a success.
+pub type CredentialsOutcomes = BTreeMap<PodUid, BTreeMap<Dialect, Option<CredentialsFailure>>>;
 
 /// The broker of a node.
 pub struct OperatorBroker {
@@ -173,7 +172,7 @@ impl OperatorBroker {
     ) -> Result<IssuedCredentials, CredentialsFailure> {
         let (broker, refreshed) = (Arc::clone(self), Arc::clone(&cache));
         let call = async move { broker.fetch_credentials(&request, &refreshed, now).await };
-        let failure = || CredentialsFailure { code: "Failed".into(), message: CALL_PANICKED.to_owned(), at: now };
+        let failure = || CredentialsFailure::failed(CALL_PANICKED.to_owned(), FailureCause::ProviderFailed, now);
         cache.calls().join((), call).await.unwrap_or_else(|| Err(failure()))
     }
 
@@ -189,15 +188,18 @@ impl OperatorBroker {
             Ok(CredentialsResponse::Given(credentials)) => {
                 cache.store(IssuedCredentials::new(credentials, dialect), Instant::now())
             }
+            Ok(CredentialsResponse::Failed(failure)) if failure.cause.is_temporary() => {
+                cache.store_unavailable(failure, now, Instant::now())
+            }
             Ok(CredentialsResponse::Failed(failure)) => cache.store_failure(failure, Instant::now()),
             Err(error) => {
                 tracing::warn!(%pod, %dialect, %error, "cannot get credentials from the operator; serving cached ones until they expire");
                 let message = "podmeta cannot reach its operator for credentials; retry later".to_owned();
-                let failure = CredentialsFailure { code: "Failed".into(), message, at: now };
+                let failure = CredentialsFailure::failed(message, FailureCause::ProviderUnavailable, now);
                 cache.store_unavailable(failure, now, Instant::now())
             }
         };
-        let failure = result.as_ref().err().map(|failure| failure.message.clone());
+        let failure = result.as_ref().err().cloned();
         lock(&self.outcomes).entry(request.pod.clone()).or_default().insert(request.dialect, failure);
         self.notify();
         result

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use podmeta_agent_api::calls::{PodReport, ProfileGeneration, Report};
 use podmeta_agent_api::{ResourceVersion, WatchChange, WatchEvent, WorkloadItem, WorkloadList};
 use podmeta_metadata::compile::{Outcome, PodView};
+use podmeta_metadata::credentials::CredentialsFailure;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::role::Role;
@@ -173,8 +174,14 @@ impl NodeState {
                 profile.map(|profile| ProfileGeneration { uid: profile.uid.clone(), generation: profile.generation });
             let last_tokenless = self.edge.pod(uid).and_then(|pod| pod.last_tokenless());
             let tokenless = last_tokenless.is_some_and(|second| now - second < TOKENLESS_WINDOW_SECONDS);
-            let credentials = outcomes.remove(uid).unwrap_or_default();
-            Some((uid.clone(), PodReport { profile, credentials, tokenless }))
+            let outcomes = outcomes.remove(uid).unwrap_or_default();
+            let cause = |(dialect, failure): (&Dialect, &Option<CredentialsFailure>)| {
+                failure.as_ref().map(|failure| (*dialect, failure.cause))
+            };
+            let causes = outcomes.iter().filter_map(cause).collect();
+            let message = |failure: Option<CredentialsFailure>| failure.map(|failure| failure.message);
+            let credentials = outcomes.into_iter().map(|(dialect, failure)| (dialect, message(failure))).collect();
+            Some((uid.clone(), PodReport { profile, credentials, causes, tokenless }))
         };
         Report { pods: self.lock().items.iter().filter_map(report_pod).collect() }
     }

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::keyed_locks::KeyedLocks;
 use super::token_review::TokenReviewer;
+use crate::credentials::issuer::CredentialsIssuer;
 use crate::leader::lease::Leadership;
 use crate::model::update::StateUpdate;
 use crate::reconcile::SharedState;
@@ -33,12 +34,33 @@ use violations::ViolationReporter;
 /// The maximum size of a request body, in bytes. A report of 1,000 pods has about 200 KiB.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// The dependencies of the handlers.
+/// What the handlers need from other tasks.
+pub struct ApiContext {
+    /// The state.
+    pub shared: Arc<SharedState>,
+    /// The queue of updates of the state.
+    pub updates_tx: mpsc::Sender<StateUpdate>,
+    /// Authenticates agents.
+    pub reviewer: TokenReviewer,
+    /// Whether this replica is the leader.
+    pub leadership: Leadership,
+    /// Issues credentials of cloud roles.
+    pub issuer: Arc<CredentialsIssuer>,
+    /// Signs identity documents.
+    pub signer: Signer,
+    /// Publishes events on nodes.
+    pub recorder: Recorder,
+    /// Ends watches.
+    pub stop: CancellationToken,
+}
+
+/// The state of the handlers.
 pub struct Api {
     shared: Arc<SharedState>,
     updates_tx: mpsc::Sender<StateUpdate>,
     reviewer: TokenReviewer,
     leadership: Leadership,
+    issuer: Arc<CredentialsIssuer>,
     signer: Arc<Signer>,
     /// A signature takes milliseconds of CPU time, so one is computed at a time.
     signing_slot: Semaphore,
@@ -50,28 +72,21 @@ pub struct Api {
 }
 
 impl Api {
-    /// Creates the handlers. Watches end when `stop` is cancelled.
+    /// Creates the handlers.
     #[must_use]
-    pub fn new(
-        shared: Arc<SharedState>,
-        updates_tx: mpsc::Sender<StateUpdate>,
-        reviewer: TokenReviewer,
-        leadership: Leadership,
-        signer: Signer,
-        recorder: Recorder,
-        stop: CancellationToken,
-    ) -> Arc<Self> {
+    pub fn new(context: ApiContext) -> Arc<Self> {
         Arc::new(Self {
-            shared,
-            updates_tx,
-            reviewer,
-            leadership,
-            signer: Arc::new(signer),
+            shared: context.shared,
+            updates_tx: context.updates_tx,
+            reviewer: context.reviewer,
+            leadership: context.leadership,
+            issuer: context.issuer,
+            signer: Arc::new(context.signer),
             signing_slot: Semaphore::new(1),
             node_locks: KeyedLocks::default(),
-            violations: ViolationReporter::new(recorder),
+            violations: ViolationReporter::new(context.recorder),
             rejection_log: Mutex::default(),
-            stop,
+            stop: context.stop,
         })
     }
 

@@ -9,13 +9,14 @@ use jiff::Timestamp;
 use podmeta_agent_api::calls::{
     CredentialsRequest, CredentialsResponse, DocumentRequest, ProfileGeneration, UserDataResponse,
 };
-use podmeta_metadata::credentials::{CredentialsFailure, SecretData, from_role_secret};
+use podmeta_metadata::credentials::{Credentials, CredentialsFailure, SecretData, from_role_secret};
 use podmeta_metadata::profile::{KeyRef, ProfileRef};
-use podmeta_metadata::role::Provider;
 use podmeta_metadata::secret::SecretString;
 use podmeta_metadata::user_data;
 use podmeta_metadata::workload::{UserData, Workload};
 
+use crate::credentials::request::{RoleRequest, resolve};
+use crate::credentials::settings::ClusterId;
 use crate::model::compiled_pod::CompiledPod;
 use crate::model::index::SecretUnavailable;
 use crate::model::state::OperatorState;
@@ -38,34 +39,56 @@ pub enum BrokerError {
     Behind,
 }
 
-/// Returns the credentials of a pod's role, or the failure that the pod gets.
+/// The source of the credentials of a pod's role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RoleSource {
+    /// A Secret, or an invalid role. The response is complete.
+    Ready(CredentialsResponse),
+    /// A cloud, which must be called without the lock of the state.
+    Cloud(Box<RoleRequest>),
+}
+
+/// Returns the source of the credentials of a pod's role. `cluster` is the ID of the cluster in external IDs.
 ///
 /// # Errors
 /// If the pod has no role in that dialect, or this replica is behind.
-pub fn credentials(
+pub fn role_source(
     state: &OperatorState,
     pod: &CompiledPod,
+    node: &str,
     request: &CredentialsRequest,
+    cluster: &ClusterId,
     now: Timestamp,
-) -> Result<CredentialsResponse, BrokerError> {
+) -> Result<RoleSource, BrokerError> {
     let workload = workload(pod, "role")?;
     if request.profile.as_ref().zip(pod.profile()).is_some_and(|(requested, known)| is_newer(requested, known)) {
         return Err(BrokerError::Behind);
     }
     let role = workload.role(request.dialect).ok_or(BrokerError::NotConfigured("role in this dialect"))?;
     let namespace = &workload.pod.namespace;
-    let credentials = match &role.provider {
-        Provider::Secret { name } => from_role_secret(namespace, name, secret(state, namespace, name)?, now),
-        Provider::AwsWebIdentity { .. } | Provider::AwsAssumeRole { .. } | Provider::AliyunOidc { .. } => {
-            let message =
-                format!("podmeta does not support the provider {} yet; use a secret provider", role.provider.kind());
-            Err(CredentialsFailure::of_provider(message, now))
+    match role.provider.secret_name() {
+        Some(name) => {
+            let credentials = from_role_secret(namespace, name, secret(state, namespace, name)?, now);
+            Ok(RoleSource::Ready(to_response(credentials)))
         }
-    };
-    Ok(match credentials {
+        None => match resolve(workload, request.dialect, node, cluster) {
+            Ok(Some(request)) => Ok(RoleSource::Cloud(Box::new(request))),
+            Ok(None) => Err(BrokerError::NotConfigured("profile of the role")),
+            Err(error) => {
+                let failure = CredentialsFailure::of_provider(error.to_string(), now);
+                Ok(RoleSource::Ready(CredentialsResponse::Failed(failure)))
+            }
+        },
+    }
+}
+
+/// Converts the result of a provider.
+#[must_use]
+pub fn to_response(credentials: Result<Credentials, CredentialsFailure>) -> CredentialsResponse {
+    match credentials {
         Ok(credentials) => CredentialsResponse::Given(credentials),
         Err(failure) => CredentialsResponse::Failed(failure),
-    })
+    }
 }
 
 /// Returns a pod's user data from a Secret.

@@ -83,11 +83,16 @@ impl FakeRequest {
     }
 
     pub(crate) fn respond_error(self, status: StatusCode) {
+        self.respond_status(status, "a test error");
+    }
+
+    /// Responds with an error that has this message.
+    pub(crate) fn respond_status(self, status: StatusCode, message: &str) {
         let code = status.as_u16();
         let reason = status.canonical_reason().unwrap_or_default().replace(' ', "");
         let body = json!({
             "kind": "Status", "apiVersion": "v1", "status": "Failure",
-            "reason": reason, "message": "a test error", "code": code,
+            "reason": reason, "message": message, "code": code,
         });
         self.send(status, body.to_string());
     }

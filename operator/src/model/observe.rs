@@ -145,7 +145,9 @@ fn observed_pod(compiled: &CompiledPod, profile: &ProfileRef, report: Option<&Po
             Some(_) if uses_secret(*dialect) => {}
             Some(message) => {
                 let field = format!("spec.roles[dialect={dialect}]");
-                credentials = CredentialsState::Failed(FieldError { field, message: message.clone() });
+                let cause = report.and_then(|report| report.causes.get(dialect)).copied().unwrap_or_default();
+                let error = FieldError { field, message: message.clone() };
+                credentials = CredentialsState::Failed { cause, error };
                 break;
             }
             None => credentials = CredentialsState::Issued,

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use podmeta_crds::conditions::{ACCEPTED, CONFLICTED, CREDENTIALS_READY, PODS_EXCLUDED, PROGRAMMED};
 use podmeta_crds::field::FieldError;
 use podmeta_crds::metadataprofile::{LastValid, MAX_STATUS_PODS, MetadataProfileStatus};
+use podmeta_metadata::credentials::FailureCause;
 use podmeta_metadata::finding::{Finding, FindingReason};
 
 /// The maximum length of a condition's message, in bytes. Source: type `Condition` of Kubernetes `meta/v1`, in characters.
@@ -73,8 +74,13 @@ pub enum CredentialsState {
     NotRequested,
     /// The pod got credentials.
     Issued,
-    /// The provider failed, with the profile field of the role.
-    Failed(FieldError),
+    /// The provider failed.
+    Failed {
+        /// The cause: the reason of the condition.
+        cause: FailureCause,
+        /// The profile field of the role, and the message that the pod gets.
+        error: FieldError,
+    },
 }
 
 /// Returns the next status. Conditions whose status did not change keep their transition time.
@@ -226,21 +232,23 @@ fn credentials_ready(observed: &ObservedProfile) -> NewCondition {
         };
     }
     let failures = observed.pods.iter().filter_map(|pod| match &pod.credentials {
-        CredentialsState::Failed(error) => Some(format!("pod {}: {error}", pod.name)),
+        CredentialsState::Failed { cause, error } => Some((*cause, format!("pod {}: {error}", pod.name))),
         CredentialsState::Issued | CredentialsState::NotRequested => None,
     });
-    let failures = join(failures);
+    let (causes, failures): (Vec<FailureCause>, Vec<String>) = failures.unzip();
+    let first_cause = causes.into_iter().min();
+    let failures = join(failures.into_iter());
     let warnings = join(observed.secret_warnings.iter().map(ToString::to_string));
     let with_warnings =
         |message: &str| if warnings.is_empty() { message.to_owned() } else { format!("{message}; {warnings}") };
     let any_issued = observed.pods.iter().any(|pod| pod.credentials == CredentialsState::Issued);
-    match (observed.has_roles, failures.is_empty(), any_issued) {
+    match (observed.has_roles, first_cause, any_issued) {
         (false, _, _) => condition(ConditionStatus::True, "NoRoles", "the profile has no roles".to_owned()),
-        (true, false, _) => condition(ConditionStatus::False, "ProviderFailed", failures),
-        (true, true, true) => {
+        (true, Some(cause), _) => condition(ConditionStatus::False, &cause.to_string(), failures),
+        (true, None, true) => {
             condition(ConditionStatus::True, "Given", with_warnings("every pod that requested credentials got them"))
         }
-        (true, true, false) => {
+        (true, None, false) => {
             condition(ConditionStatus::Unknown, "NotAsked", with_warnings("no pod has requested credentials yet"))
         }
     }
@@ -323,7 +331,7 @@ pub fn truncate(text: &str, max_bytes: usize) -> String {
 /// Returns the pods that are not programmed, then those without credentials.
 fn status_pods(observed: &ObservedProfile) -> Vec<String> {
     let pending = observed.pods.iter().filter(|pod| !pod.is_programmed);
-    let failed = |pod: &&ObservedPod| pod.is_programmed && matches!(pod.credentials, CredentialsState::Failed(_));
+    let failed = |pod: &&ObservedPod| pod.is_programmed && matches!(pod.credentials, CredentialsState::Failed { .. });
     let [mut pending, mut failed] = [pending.collect::<Vec<_>>(), observed.pods.iter().filter(failed).collect()];
     pending.sort_unstable_by(|one, other| one.name.cmp(&other.name));
     failed.sort_unstable_by(|one, other| one.name.cmp(&other.name));

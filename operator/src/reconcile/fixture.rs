@@ -49,7 +49,12 @@ spec:
 
 /// Returns an update for each object.
 pub(crate) fn updates() -> Vec<StateUpdate> {
-    let file = ManifestFile { name: "fixture.yaml".into(), text: OBJECTS.into() };
+    updates_with("")
+}
+
+/// Returns an update for each object, and for those of more YAML documents.
+fn updates_with(more: &str) -> Vec<StateUpdate> {
+    let file = ManifestFile { name: "fixture.yaml".into(), text: format!("{OBJECTS}{more}") };
     let (objects, problems) = load(&[file], Timestamp::UNIX_EPOCH);
     assert!(problems.iter().all(|problem| problem.to_string().contains("Secret")), "{problems:?}");
     let mut updates = Vec::new();
@@ -76,8 +81,13 @@ pub(crate) fn empty_reconciler() -> Reconciler {
 
 /// Returns a task that is synced with all objects.
 pub(crate) fn synced_reconciler() -> Reconciler {
+    synced_reconciler_with("")
+}
+
+/// Returns a task that is synced with all objects, and those of more YAML documents.
+pub(crate) fn synced_reconciler_with(more: &str) -> Reconciler {
     let mut reconciler = empty_reconciler();
-    let mut updates = updates();
+    let mut updates = updates_with(more);
     updates.extend(WatchedKind::ALL.map(StateUpdate::ListComplete));
     reconciler.reconcile(updates, Instant::now());
     reconciler

@@ -6,10 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use podmeta_metadata::credentials::CredentialsFailure;
 use podmeta_metadata::role::Role;
+use podmeta_service::shared_calls::SharedCalls;
 use tokio::time::Instant;
 
 use super::FAILURE_AGE;
-use super::shared_calls::SharedCalls;
 use crate::broker::IssuedCredentials;
 
 /// Age up to which credentials are returned without a refresh. The age counts from the last refresh or its failure.
@@ -115,7 +115,7 @@ impl CredentialsCache {
         Err(failure)
     }
 
-    /// Records that the operator is unavailable. Returns the credentials if they have not expired, else the failure.
+    /// Records that the operator or the provider is unavailable. Returns the credentials if they have not expired, else the failure.
     pub(super) fn store_unavailable(
         &self,
         failure: CredentialsFailure,
@@ -147,7 +147,7 @@ impl CacheEntry {
 
 #[cfg(test)]
 mod tests {
-    use podmeta_metadata::credentials::Credentials;
+    use podmeta_metadata::credentials::{Credentials, FailureCause};
     use podmeta_metadata::dialect::Dialect;
     use podmeta_metadata::role::Provider;
     use podmeta_metadata::secret::SecretString;
@@ -175,7 +175,7 @@ mod tests {
     }
 
     fn failure(message: &str) -> CredentialsFailure {
-        CredentialsFailure { code: "Failed".into(), message: message.to_owned(), at: at(0) }
+        CredentialsFailure::failed(message.to_owned(), FailureCause::ProviderFailed, at(0))
     }
 
     #[test]

@@ -8,11 +8,11 @@ use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::signature::SignedDocument;
 use podmeta_metadata::workload::Link;
+use podmeta_service::shared_calls::SharedCalls;
 use tokio::time::Instant;
 
 use super::call::{PodCall, PodCallError};
 use super::saved::PodRecord;
-use super::shared_calls::SharedCalls;
 use super::{CALL_PANICKED, FAILURE_AGE, OperatorBroker, lock};
 use crate::operator_client::OperatorError;
 

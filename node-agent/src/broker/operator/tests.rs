@@ -8,6 +8,7 @@ use podmeta_metadata::workload::Link;
 
 use super::*;
 use crate::operator_client::OperatorEndpoint;
+use crate::operator_client::test_operator::TestOperator;
 
 pub(super) fn unreachable_broker(saved: SavedBrokerState) -> Arc<OperatorBroker> {
     let url = "https://operator".parse().unwrap();
@@ -37,6 +38,34 @@ fn credentials_of_one_role_are_not_returned_for_another() {
     assert_eq!(broker.cache(&pod, Dialect::Ec2, &role("two")).credentials(), None);
     assert_eq!(broker.cache(&pod, Dialect::Ec2, &role("one")).credentials(), None, "the cache was replaced");
     assert_eq!(broker.saved_state(), SavedBrokerState::default());
+}
+
+#[tokio::test]
+async fn saved_credentials_are_served_while_the_provider_is_unavailable_and_not_if_it_denies_them() {
+    let pod: PodUid = "u1".try_into().unwrap();
+    let credentials = Credentials {
+        access_key_id: "AKIA".into(),
+        secret_access_key: SecretString::new("s".into()),
+        session_token: SecretString::new(String::new()),
+        last_updated: Timestamp::UNIX_EPOCH,
+        expiration: Timestamp::MAX,
+    };
+    for (cause, is_served) in [(FailureCause::ProviderUnavailable, true), (FailureCause::AccessDenied, false)] {
+        let failure = CredentialsFailure::failed("no".into(), cause, Timestamp::UNIX_EPOCH);
+        let body = serde_json::to_string(&CredentialsResponse::Failed(failure)).unwrap();
+        let response = move |_| std::future::ready((http::StatusCode::OK, body.clone()));
+        let operator = TestOperator::start("provider", response).await;
+        let value = RoleCredentials { role: role("keys"), credentials: credentials.clone() };
+        let record = PodRecord { pod: pod.clone(), dialect: Dialect::Ec2, value };
+        let saved = SavedBrokerState { credentials: vec![record], ..SavedBrokerState::default() };
+        let broker = OperatorBroker::new(Arc::clone(&operator.client), saved);
+        let request = CredentialsRequest { pod: pod.clone(), dialect: Dialect::Ec2, profile: None };
+        let cache = broker.cache(&pod, Dialect::Ec2, &role("keys"));
+        let result = broker.refresh(request, cache, Timestamp::UNIX_EPOCH).await;
+        assert_eq!(result.is_ok(), is_served, "{cause} {result:?}");
+        let outcome = &broker.outcomes()[&pod][&Dialect::Ec2];
+        assert_eq!(outcome.as_ref().map(|failure| failure.cause), (!is_served).then_some(cause));
+    }
 }
 
 #[tokio::test(start_paused = true)]

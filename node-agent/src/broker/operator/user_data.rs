@@ -10,10 +10,10 @@ use bytes::Bytes;
 use podmeta_agent_api::calls::{USER_DATA, UserDataRequest, UserDataResponse};
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::profile::KeyRef;
+use podmeta_service::shared_calls::SharedCalls;
 use tokio::time::Instant;
 
 use super::call::{PodCall, PodCallError};
-use super::shared_calls::SharedCalls;
 use super::{CALL_PANICKED, FAILURE_AGE, OperatorBroker, lock};
 use crate::operator_client::OperatorError;
 

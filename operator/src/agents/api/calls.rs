@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::authentication::Agent;
 use super::{Api, error_response, retry_later_response};
-use crate::agents::broker::{self, BrokerError};
+use crate::agents::broker::{self, BrokerError, RoleSource};
 use crate::metrics::RejectedReason;
 use crate::model::compiled_pod::CompiledPod;
 use crate::model::state::OperatorState;
@@ -24,9 +24,23 @@ pub(super) async fn credentials(
     agent: Agent,
     Json(request): Json<CredentialsRequest>,
 ) -> Response {
-    let response =
-        for_pod(&api, &agent, &request.pod, |state, pod| broker::credentials(state, pod, &request, Timestamp::now()));
-    response.map_or_else(|error| *error, |credentials| Json(credentials).into_response())
+    let source = || {
+        for_pod(&api, &agent, &request.pod, |state, pod| {
+            broker::role_source(state, pod, &agent.0.node, &request, api.issuer.cluster(), Timestamp::now())
+        })
+    };
+    let role = match source() {
+        Ok(RoleSource::Ready(response)) => return Json(response).into_response(),
+        Ok(RoleSource::Cloud(role)) => role,
+        Err(error) => return *error,
+    };
+    let credentials = api.issuer.issue((*role).clone()).await;
+    // The pod may have been deleted or got another role meanwhile.
+    match source() {
+        Ok(RoleSource::Cloud(current)) if current == role => Json(broker::to_response(credentials)).into_response(),
+        Ok(RoleSource::Cloud(_) | RoleSource::Ready(_)) => retry_later_response("the role of the pod has changed"),
+        Err(error) => *error,
+    }
 }
 
 pub(super) async fn user_data(

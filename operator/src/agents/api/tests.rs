@@ -13,6 +13,8 @@ use tower::ServiceExt as _;
 
 use super::*;
 use crate::cluster::fake_api_server::FakeApiServer;
+use crate::credentials::issuer::tests::issuer;
+use crate::credentials::stub_sts::{StubSts, aws_response};
 use crate::model::update::SecretScope;
 use crate::reconcile::{Reconciler, fixture};
 
@@ -24,6 +26,8 @@ static IDENTITY_KEY: LazyLock<IdentityKey> = LazyLock::new(|| IdentityKey::gener
 struct Fixture {
     router: Router,
     server: FakeApiServer,
+    /// The API server of the pods' tokens.
+    tokens: FakeApiServer,
     updates_tx: mpsc::Sender<StateUpdate>,
     is_leader: watch_channel::Sender<bool>,
     address: watch_channel::Sender<Option<String>>,
@@ -36,7 +40,7 @@ struct TestResponse {
 }
 
 impl Fixture {
-    fn new(reconciler: Reconciler) -> Self {
+    fn new(reconciler: Reconciler, sts_url: &str) -> Self {
         let (client, server) = FakeApiServer::new();
         let (shared, updates_tx) = fixture::start(reconciler);
         let (is_leader, is_leader_rx) = watch_channel::channel(false);
@@ -45,12 +49,14 @@ impl Fixture {
         let reviewer = TokenReviewer::new(client.clone(), "podmeta-system", "podmeta-agent");
         let recorder = Recorder::new(client, Reporter { controller: "test".into(), instance: None });
         let (signer, stop) = (IDENTITY_KEY.signer().unwrap(), CancellationToken::new());
-        let api = Api::new(shared, updates_tx.clone(), reviewer, leadership, signer, recorder, stop);
-        Self { router: api.router(), server, updates_tx, is_leader, address }
+        let (issuer, tokens) = issuer(sts_url);
+        let updates = updates_tx.clone();
+        let context = ApiContext { shared, updates_tx: updates, reviewer, leadership, issuer, signer, recorder, stop };
+        Self { router: Api::new(context).router(), server, tokens, updates_tx, is_leader, address }
     }
 
     fn synced() -> Self {
-        Self::new(fixture::synced_reconciler())
+        Self::new(fixture::synced_reconciler(), "http://127.0.0.1:9")
     }
 
     /// Sends a request as the agent a1 on node n1.
@@ -136,7 +142,7 @@ async fn unavailable_token_review_returns_503() {
 
 #[tokio::test(start_paused = true)]
 async fn replica_that_is_not_synced_returns_503() {
-    let mut fixture = Fixture::new(fixture::empty_reconciler());
+    let mut fixture = Fixture::new(fixture::empty_reconciler(), "http://127.0.0.1:9");
     let response = fixture.call(Method::GET, WORKLOADS, &Value::Null).await;
     assert_eq!((response.status, response.retry_after), (503, true));
 }
@@ -224,6 +230,46 @@ async fn credentials_of_a_newer_generation_return_503_and_of_the_known_one_200()
         let response = fixture.post(CREDENTIALS, &body).await;
         assert_eq!(response.status, status, "{generation}");
     }
+}
+
+/// A pod on node n1 whose role comes from a cloud.
+const CLOUD_POD: &str = "---
+apiVersion: v1
+kind: Pod
+metadata: {namespace: shop, name: api-1, uid: u3, labels: {app: api}}
+spec: {nodeName: n1, serviceAccountName: api, containers: [{name: c, image: 'i:1'}]}
+---
+apiVersion: podmeta.dev/v1alpha1
+kind: MetadataProfile
+metadata: {namespace: shop, name: api, uid: p2, generation: 1}
+spec:
+  dialects: [ec2]
+  podSelector: {matchLabels: {app: api}}
+  roles:
+    - {name: r, dialect: ec2, awsWebIdentity: {roleArn: 'arn:aws:iam::123456789012:role/api'}}
+";
+
+#[tokio::test]
+async fn cloud_role_is_issued_to_the_agent_of_the_pods_node_only() {
+    let stub = StubSts::start(|request| {
+        assert_eq!(request.form["WebIdentityToken"], "a.b.c");
+        (200, aws_response("AssumeRoleWithWebIdentity", "2099-01-01T00:00:00Z"))
+    });
+    let stub = stub.await;
+    let mut fixture = Fixture::new(fixture::synced_reconciler_with(CLOUD_POD), &stub.url);
+    let other = fixture.call_as("n2", "a2", Method::POST, CREDENTIALS, &credentials_of("u3")).await;
+    assert_eq!((other.status, stub.calls()), (403, 0), "{}", other.body);
+    let mut tokens = std::mem::replace(&mut fixture.tokens, FakeApiServer::new().1);
+    let body = credentials_of("u3");
+    let (response, ()) = tokio::join!(fixture.post(CREDENTIALS, &body), async {
+        let request = tokens.expect(Method::POST, "/api/v1/namespaces/shop/serviceaccounts/api/token").await;
+        assert_eq!(request.body["spec"]["boundObjectRef"]["uid"], "u3");
+        let status = json!({"token": "a.b.c", "expirationTimestamp": "2099-01-01T00:00:00Z"});
+        request.respond(&json!({"metadata": {}, "spec": {"audiences": []}, "status": status}));
+    });
+    assert_eq!(response.status, 200, "{}", response.body);
+    assert_eq!(response.body["given"]["accessKeyId"], "ASIA1", "{}", response.body);
+    assert_eq!(stub.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,10 +15,12 @@ use podmeta_metadata::facts::PodFacts;
 use podmeta_metadata::finding::FindingReason;
 use podmeta_metadata::policy::{Glob, Policy};
 use podmeta_metadata::profile::{HostNetwork, KeyRef, Profile};
+use podmeta_metadata::role::ProviderKind;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::agents::broker::{self, BrokerError};
+use crate::agents::broker::{self, BrokerError, RoleSource};
+use crate::credentials::request::CloudRole;
 use crate::model::index::SecretUnavailable;
 use crate::model::profile::{InvalidSpec, ProfileObject, ValidSpec};
 use crate::model::status::ObservedProfile;
@@ -385,13 +387,46 @@ fn credentials_of_an_unread_secret_are_retried_later() {
     let request = CredentialsRequest { pod: uid(), dialect: Dialect::Ec2, profile: None };
     let credentials = |state: &OperatorState| {
         let pod = state.pod_on_node("n1", &uid()).unwrap();
-        broker::credentials(state, pod, &request, Timestamp::UNIX_EPOCH)
+        let cluster = "cluster".parse().unwrap();
+        broker::role_source(state, pod, "n1", &request, &cluster, Timestamp::UNIX_EPOCH)
     };
     assert_eq!(credentials(&state), Err(BrokerError::Behind), "the agent retries and serves cached credentials");
     apply(&mut state, StateUpdate::SecretsListed(SecretScope::Cluster));
-    assert!(
-        matches!(credentials(&state), Ok(CredentialsResponse::Failed(failure)) if failure.message == not_usable("shop", "keys"))
-    );
+    let Ok(RoleSource::Ready(CredentialsResponse::Failed(failure))) = credentials(&state) else {
+        panic!("{:?}", credentials(&state));
+    };
+    assert_eq!(failure.message, not_usable("shop", "keys"));
+}
+
+#[test]
+fn external_id_of_a_role_is_that_of_its_namespace_and_another_one_fails() {
+    let policy = Policy {
+        name: "p".into(),
+        allowed_providers: Some([ProviderKind::AwsAssumeRole].into()),
+        allowed_role_arns: Some(vec![Glob::try_from("*").unwrap()]),
+        ..Policy::default()
+    };
+    let request = CredentialsRequest { pod: uid(), dialect: Dialect::Ec2, profile: None };
+    for (external_id, is_accepted) in
+        [("", true), (", externalId: cluster/shop", true), (", externalId: cluster/other", false)]
+    {
+        let mut state = new_state();
+        let policy = PolicyObject { name: "p".into(), spec: Ok(policy.clone()) };
+        apply(&mut state, StateUpdate::Policy(Box::new(policy)));
+        let role = format!("awsAssumeRole: {{roleArn: 'arn:aws:iam::123456789012:role/web'{external_id}}}");
+        let roles = format!(", roles: [{{name: r, dialect: ec2, {role}}}]");
+        apply(&mut state, StateUpdate::Profile(Box::new(profile("web", 1, &roles))));
+        let pod = state.pod_on_node("n1", &uid()).unwrap();
+        let cluster = "cluster".parse().unwrap();
+        match broker::role_source(&state, pod, "n1", &request, &cluster, Timestamp::UNIX_EPOCH).unwrap() {
+            RoleSource::Cloud(role) => {
+                assert!(is_accepted, "{external_id}");
+                let CloudRole::AwsAssumeRole { external_id, .. } = role.role else { panic!("{role:?}") };
+                assert_eq!(external_id, "cluster/shop");
+            }
+            RoleSource::Ready(response) => assert!(!is_accepted, "{external_id} {response:?}"),
+        }
+    }
 }
 
 #[test]

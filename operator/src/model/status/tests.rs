@@ -103,6 +103,10 @@ fn conflict_has_its_own_condition() {
     assert_eq!(condition(&status, ACCEPTED).0, "True");
 }
 
+fn failed(cause: FailureCause, message: &str) -> CredentialsState {
+    CredentialsState::Failed { cause, error: field("spec.roles[dialect=ec2]", message) }
+}
+
 #[test]
 fn credentials_ready_is_unknown_without_requests_and_false_after_a_failure() {
     let with = |credentials: Vec<CredentialsState>| {
@@ -110,13 +114,25 @@ fn credentials_ready_is_unknown_without_requests_and_false_after_a_failure() {
         next(None, &ObservedProfile { pods, has_roles: true, ..ObservedProfile::default() }, at(0))
     };
     assert_eq!(condition(&with(vec![CredentialsState::NotRequested]), CREDENTIALS_READY).0, "Unknown");
-    let failed = CredentialsState::Failed(field("spec.roles[0].secret", "Secret keys does not exist"));
+    let error = field("spec.roles[0].secret", "Secret keys does not exist");
+    let failed = CredentialsState::Failed { cause: FailureCause::ProviderFailed, error };
     let status = with(vec![CredentialsState::Issued, failed]);
     let message = "pod a: spec.roles[0].secret: Secret keys does not exist";
     assert_eq!(condition(&status, CREDENTIALS_READY), ("False", "ProviderFailed", message));
     assert_eq!(status.pods, ["a"]);
     let none = next(None, &ObservedProfile::default(), at(0));
     assert_eq!(condition(&none, CREDENTIALS_READY), ("True", "NoRoles", "the profile has no roles"));
+}
+
+#[test]
+fn reason_of_several_failures_is_the_first_cause_and_the_message_has_all() {
+    let pods = vec![
+        pod("a", true, failed(FailureCause::Throttled, "slow")),
+        pod("b", true, failed(FailureCause::AccessDenied, "no trust")),
+    ];
+    let status = next(None, &ObservedProfile { pods, has_roles: true, ..ObservedProfile::default() }, at(0));
+    let message = "pod a: spec.roles[dialect=ec2]: slow; pod b: spec.roles[dialect=ec2]: no trust";
+    assert_eq!(condition(&status, CREDENTIALS_READY), ("False", "AccessDenied", message));
 }
 
 #[test]
@@ -201,7 +217,7 @@ fn order_of_pods_does_not_change_the_status_and_the_list_is_bounded() {
 
 #[test]
 fn pending_pods_are_named_before_those_without_credentials() {
-    let failed = || CredentialsState::Failed(field("spec.roles[dialect=ec2]", "no"));
+    let failed = || failed(FailureCause::ProviderFailed, "no");
     let pods = vec![pod("a", true, failed()), pod("b", false, failed()), pod("c", true, CredentialsState::Issued)];
     let finding = || finding("spec.a", FindingReason::ItemUnavailable, "one");
     let observed = ObservedProfile { pods, findings: vec![finding(), finding()], ..ObservedProfile::default() };

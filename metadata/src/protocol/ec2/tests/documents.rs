@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::render;
-use crate::credentials::{Credentials, CredentialsFailure};
+use crate::credentials::{Credentials, CredentialsFailure, FailureCause};
 use crate::dialect::Dialect;
 use crate::fixture::{Case, link, text};
 use crate::protocol::ec2::{
@@ -107,6 +107,7 @@ fn missing_credentials_are_a_code_without_a_key() {
     let body = failure(&CredentialsFailure {
         code: "AssumeRoleUnauthorizedAccess".into(),
         message: "no \"trust\"".to_owned(),
+        cause: FailureCause::AccessDenied,
         at,
     });
     assert_eq!(

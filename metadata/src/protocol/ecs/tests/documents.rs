@@ -1,6 +1,6 @@
 //! The exact text of documents. Clients parse them, and signatures cover them.
 
-use crate::credentials::{Credentials, CredentialsFailure};
+use crate::credentials::{Credentials, CredentialsFailure, FailureCause};
 use crate::dialect::Dialect;
 use crate::fixture::{Case, link, text};
 use crate::protocol::ecs::{
@@ -72,7 +72,12 @@ fn credentials_have_only_the_members_of_ecs() {
 #[test]
 fn missing_credentials_are_a_code_without_a_key() {
     let at = "2026-01-05T08:22:00Z".parse().unwrap();
-    let body = failure(&CredentialsFailure { code: "NoPermission".into(), message: "no \"trust\"".to_owned(), at });
+    let body = failure(&CredentialsFailure {
+        code: "NoPermission".into(),
+        message: "no \"trust\"".to_owned(),
+        cause: FailureCause::AccessDenied,
+        at,
+    });
     assert_eq!(
         std::str::from_utf8(&body).unwrap(),
         "{\n  \"Message\" : \"no \\\"trust\\\"\",\n  \"LastUpdated\" : \"2026-01-05T08:22:00Z\",\n  \

@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
-
-use super::lock;
 
 /// The calls in flight, by key. Requests with the same key share one call. The call continues if they all stop waiting,
 /// so that a client cannot cause more calls by closing its connections.
 #[derive(Debug)]
-pub(super) struct SharedCalls<K, T>(CallsInFlight<K, T>);
+pub struct SharedCalls<K, T>(CallsInFlight<K, T>);
 
 type CallsInFlight<K, T> = Arc<Mutex<BTreeMap<K, watch::Receiver<Option<T>>>>>;
 
@@ -24,7 +22,7 @@ impl<K, T> Default for SharedCalls<K, T> {
 impl<K: Clone + Ord + Send + 'static, T: Clone + Send + Sync + 'static> SharedCalls<K, T> {
     /// Returns the result of the call in flight with this key. Starts `call` if there is none. Returns `None` if the call
     /// panics.
-    pub(super) async fn join(&self, key: K, call: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    pub async fn join(&self, key: K, call: impl Future<Output = T> + Send + 'static) -> Option<T> {
         let mut result = self.join_or_start(key, call);
         let result = result.wait_for(Option::is_some).await.ok()?;
         result.clone()
@@ -45,6 +43,10 @@ impl<K: Clone + Ord + Send + 'static, T: Clone + Send + Sync + 'static> SharedCa
         });
         result_rx
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Removes a call when it ends or panics.

@@ -1,0 +1,119 @@
+//! Errors of a provider, and what the pod gets. The full error stays in the operator's log and in an event, because it can
+//! name the operator's principal or other roles.
+
+use jiff::Timestamp;
+use podmeta_metadata::credentials::{CredentialsFailure, FailureCause};
+use podmeta_metadata::role::ProviderKind;
+
+use super::request::CloudRole;
+
+/// Maximum length of the text that a cloud sends in an error, in bytes.
+const MAX_DETAIL: usize = 600;
+
+/// The code of a refused role on EC2. Source: EC2 returns it if the trust policy does not allow EC2 (aws/aws-cli issue 2060).
+const EC2_REFUSED: &str = "AssumeRoleUnauthorizedAccess";
+
+/// The code of a refused role on Alibaba Cloud. Source: common errors of STS, `NoPermission`.
+const ALIYUN_REFUSED: &str = "NoPermission";
+
+/// Error of a call to a provider.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct ProviderError {
+    /// The cause.
+    pub cause: FailureCause,
+    /// The failed step and the full error, for operators of the cluster.
+    pub detail: String,
+    /// The request ID of the cloud.
+    pub request_id: Option<String>,
+}
+
+impl ProviderError {
+    /// Creates an error. Shortens `detail`, and removes control characters.
+    #[must_use]
+    pub fn new(cause: FailureCause, detail: impl AsRef<str>) -> Self {
+        let (detail, mut short) = (detail.as_ref(), String::new());
+        for c in detail.chars().map(|c| if c.is_control() { ' ' } else { c }) {
+            if short.len() + c.len_utf8() > MAX_DETAIL {
+                short.push('…');
+                break;
+            }
+            short.push(c);
+        }
+        Self { cause, detail: short, request_id: None }
+    }
+
+    /// Returns the failure for the pod. It has no text of the cloud.
+    #[must_use]
+    pub fn to_failure(&self, role: &CloudRole, now: Timestamp) -> CredentialsFailure {
+        let (arn, kind) = (role.arn(), role.kind());
+        let message = match self.cause {
+            FailureCause::AccessDenied => {
+                format!("the cloud does not allow the session of the role {arn}; check the role's trust policy")
+            }
+            FailureCause::InvalidIdentityToken => format!(
+                "the cloud does not accept the token of the pod's ServiceAccount for the role {arn}; check the OIDC \
+                 provider and its audiences"
+            ),
+            FailureCause::ExpiredToken => format!("a token for the role {arn} has expired; retry later"),
+            FailureCause::TokenRequestForbidden => {
+                format!("the operator cannot request the token of the pod's ServiceAccount that {kind} needs")
+            }
+            FailureCause::Throttled => format!("the cloud limits the rate of calls for the role {arn}; retry later"),
+            FailureCause::ProviderUnavailable => format!("the provider {kind} is unavailable; retry later"),
+            FailureCause::ProviderFailed => format!("the provider {kind} failed for the role {arn}"),
+        };
+        let refused = match kind {
+            ProviderKind::AliyunOidc => ALIYUN_REFUSED,
+            ProviderKind::AwsWebIdentity | ProviderKind::AwsAssumeRole | ProviderKind::Secret => EC2_REFUSED,
+        };
+        let mut failure = CredentialsFailure::failed(message, self.cause, now);
+        match self.cause {
+            FailureCause::AccessDenied | FailureCause::InvalidIdentityToken | FailureCause::TokenRequestForbidden => {
+                failure.code = refused.into();
+            }
+            FailureCause::ExpiredToken
+            | FailureCause::Throttled
+            | FailureCause::ProviderUnavailable
+            | FailureCause::ProviderFailed => {}
+        }
+        failure
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credentials::request::tests::web_identity;
+
+    const ALL: [FailureCause; 7] = [
+        FailureCause::AccessDenied,
+        FailureCause::InvalidIdentityToken,
+        FailureCause::ExpiredToken,
+        FailureCause::TokenRequestForbidden,
+        FailureCause::Throttled,
+        FailureCause::ProviderUnavailable,
+        FailureCause::ProviderFailed,
+    ];
+
+    #[test]
+    fn pod_gets_the_code_of_the_cloud_without_the_clouds_text() {
+        let role = web_identity("shop", "u1").role;
+        for cause in ALL {
+            let error = ProviderError::new(cause, "User arn:aws:sts::1:assumed-role/operator/x is not authorized");
+            let failure = error.to_failure(&role, Timestamp::UNIX_EPOCH);
+            assert_eq!(failure.cause, cause);
+            assert!(!failure.message.contains("operator/x"), "{}", failure.message);
+        }
+        let code = |cause| ProviderError::new(cause, "").to_failure(&role, Timestamp::UNIX_EPOCH).code;
+        assert_eq!(code(FailureCause::AccessDenied), "AssumeRoleUnauthorizedAccess");
+        assert_eq!(code(FailureCause::ProviderUnavailable), "Failed");
+    }
+
+    #[test]
+    fn detail_is_one_line_of_limited_length() {
+        let error = ProviderError::new(FailureCause::ProviderFailed, "ä\r\n".repeat(1000));
+        assert!(error.detail.len() <= MAX_DETAIL + '…'.len_utf8() && !error.detail.contains('\n'));
+        assert!(error.detail.ends_with('…'));
+    }
+}

@@ -1,0 +1,138 @@
+//! Reports the result of each call: the audit log, a metric, and an event on the profile after a failure.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Resource as _;
+use kube::runtime::events::{Event, EventType, Recorder};
+use podmeta_crds::metadataprofile::MetadataProfile;
+use podmeta_metadata::credentials::FailureCause;
+use podmeta_metadata::time::rfc3339;
+use tokio::time::Instant;
+
+use crate::cluster::events;
+use crate::credentials::failure::ProviderError;
+use crate::credentials::providers::Session;
+use crate::credentials::request::RoleRequest;
+use crate::credentials::session::session_name;
+use crate::metrics::Metrics;
+
+/// The minimum interval between two events with the same reason on one profile.
+const EVENT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Reports results.
+pub(super) struct ResultReporter {
+    metrics: Metrics,
+    recorder: Recorder,
+    throttle: Mutex<EventThrottle>,
+}
+
+impl ResultReporter {
+    pub(super) fn new(metrics: Metrics, recorder: Recorder) -> Self {
+        Self { metrics, recorder, throttle: Mutex::default() }
+    }
+
+    /// Reports a result. Must be called in a tokio runtime.
+    pub(super) fn report(&self, request: &RoleRequest, result: &Result<Session, ProviderError>) {
+        let cause = result.as_ref().err().map(|error| error.cause);
+        self.metrics.count_credentials_call(request.role.kind(), cause);
+        match result {
+            Ok(session) => log_issued(request, session),
+            Err(error) => {
+                log_failure(request, error);
+                self.publish_event(request, error);
+            }
+        }
+    }
+
+    fn publish_event(&self, request: &RoleRequest, error: &ProviderError) {
+        let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+        if !throttle.admit(&request.profile.uid, error.cause, Instant::now()) {
+            return;
+        }
+        drop(throttle);
+        let note = format!("pod {}, role {}: {}", request.pod.name, request.role.arn(), error.detail);
+        let event = Event {
+            type_: EventType::Warning,
+            reason: error.cause.to_string(),
+            note: Some(note),
+            action: "IssueCredentials".to_owned(),
+            secondary: None,
+        };
+        let profile = ObjectReference {
+            api_version: Some(MetadataProfile::api_version(&()).into_owned()),
+            kind: Some(MetadataProfile::kind(&()).into_owned()),
+            namespace: Some(request.pod.namespace.clone()),
+            name: Some(request.profile.name.clone()),
+            uid: Some(request.profile.uid.clone()),
+            ..ObjectReference::default()
+        };
+        let recorder = self.recorder.clone();
+        tokio::spawn(async move { events::publish(&recorder, &event, &profile).await });
+    }
+}
+
+/// Writes the audit line of a session.
+fn log_issued(request: &RoleRequest, session: &Session) {
+    tracing::info!(
+        target: "podmeta_operator::audit",
+        namespace = request.pod.namespace,
+        pod = request.pod.name,
+        pod_uid = %request.pod.uid,
+        node = request.node,
+        service_account = request.service_account,
+        provider = %request.role.kind(),
+        role = %request.role.arn(),
+        session_name = session_name(&request.pod),
+        access_key_id = session.credentials.access_key_id,
+        expiration = rfc3339(session.credentials.expiration),
+        request_id = session.request_id,
+        "issued credentials"
+    );
+}
+
+fn log_failure(request: &RoleRequest, error: &ProviderError) {
+    tracing::warn!(
+        namespace = request.pod.namespace,
+        pod = request.pod.name,
+        pod_uid = %request.pod.uid,
+        node = request.node,
+        provider = %request.role.kind(),
+        role = %request.role.arn(),
+        session_name = session_name(&request.pod),
+        cause = %error.cause,
+        request_id = error.request_id,
+        error = error.detail,
+        "cannot issue credentials; serving the last ones until they expire, retrying with backoff"
+    );
+}
+
+/// The time of the last event of each profile and cause.
+#[derive(Debug, Default)]
+struct EventThrottle(HashMap<(String, FailureCause), Instant>);
+
+impl EventThrottle {
+    fn admit(&mut self, profile: &str, cause: FailureCause, now: Instant) -> bool {
+        self.0.retain(|_, published| now.duration_since(*published) < EVENT_INTERVAL);
+        let key = (profile.to_owned(), cause);
+        let is_admitted = !self.0.contains_key(&key);
+        self.0.entry(key).or_insert(now);
+        is_admitted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_of_one_profile_and_cause_is_published_once_a_minute() {
+        let (mut throttle, start) = (EventThrottle::default(), Instant::now());
+        let mut admit = |profile, cause, second| throttle.admit(profile, cause, start + Duration::from_secs(second));
+        let admitted = (0..150).filter(|second| admit("p1", FailureCause::AccessDenied, *second));
+        assert_eq!(admitted.collect::<Vec<_>>(), [0, 60, 120]);
+        assert!(admit("p1", FailureCause::Throttled, 150) && admit("p2", FailureCause::AccessDenied, 150));
+    }
+}
