@@ -46,6 +46,9 @@ pub struct LastRun {
     pub commit: String,
     /// Date of the run, `YYYY-MM-DD`.
     pub date: String,
+    /// Names of mutations that were added or changed after the run.
+    #[serde(default)]
+    pub changed: Vec<String>,
 }
 
 const LAST_RUN_FILE: &str = "last-run.yaml";
@@ -96,7 +99,7 @@ impl LastRun {
         serde_saphyr::from_str(&text).with_context(|| format!("cannot parse {}", file.display()))
     }
 
-    /// Writes the record.
+    /// Writes the commit and the date. A run of all mutations leaves none that changed after it.
     ///
     /// # Errors
     /// If the file cannot be written.

@@ -20,6 +20,13 @@ fn recorded_kills_name_existing_cases() {
 }
 
 #[test]
+fn changed_mutations_of_the_last_run_exist() {
+    let names = mutation::read_all().unwrap().into_iter().map(|mutation| mutation.name).collect::<BTreeSet<_>>();
+    let unknown = LastRun::read().unwrap().changed.into_iter().filter(|name| !names.contains(name)).collect::<Vec<_>>();
+    assert!(unknown.is_empty(), "last-run.yaml lists unknown mutations: {unknown:?}");
+}
+
+#[test]
 fn conformance_page_matches_cases_and_recorded_mutations() {
     let page = render(&read_all(&folder()).unwrap(), &mutation::read_all().unwrap(), &LastRun::read().unwrap());
     let written = std::fs::read_to_string(workspace().join("docs/conformance.md")).unwrap();

@@ -136,5 +136,6 @@ fn this_run() -> anyhow::Result<LastRun> {
     Ok(LastRun {
         commit: git(&["rev-parse", "--short", "HEAD"])?,
         date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
+        changed: Vec::new(),
     })
 }

@@ -8,27 +8,38 @@ use podmeta_metadata::dialect::Dialect;
 use super::{LastRun, Mutation};
 use crate::conformance::CaseFile;
 
-/// Renders the page. Of several mutations that kill a case, the page names the one that kills the fewest cases.
+/// Renders the page. Of several mutations that kill a case, the page names one of the last run, then the one that kills the
+/// fewest cases.
 #[must_use]
 pub fn render(cases: &[CaseFile], mutations: &[Mutation], last_run: &LastRun) -> String {
+    let LastRun { commit, date, changed } = last_run;
+    let rank = |mutation: &Mutation| (changed.contains(&mutation.name), mutation.kills.len());
     let mut killers: BTreeMap<&str, &Mutation> = BTreeMap::new();
     for mutation in mutations {
         for case in &mutation.kills {
             let best = killers.entry(case).or_insert(mutation);
-            if mutation.kills.len() < best.kills.len() {
+            if rank(mutation) < rank(best) {
                 *best = mutation;
             }
         }
     }
-    let LastRun { commit, date } = last_run;
+    let not_run = match changed.len() {
+        0 => String::new(),
+        count => format!(
+            "{count} of {} mutations were added or changed after that commit. They were not run: \"not run\" marks the cases\n\
+             that only they should kill.\n",
+            mutations.len()
+        ),
+    };
     let mut page = format!(
         "# Conformance\n\n\
          `tests/cases` has {} cases. Each case tests one rule of a cloud's metadata service and names the source of the rule.\n\
          All of them pass on every commit (`make quick`).\n\n\
          The columns \"mutation\" and \"kills\" are a record. The mutation removes the rule from the source; the case then\n\
          failed, together with as many cases in all as \"kills\" says. Last verified at commit {commit} on {date} with\n\
-         `make mutations`. \"none\" means that no mutation is recorded for the case. [tests/README.md](../tests/README.md)\n\
-         describes cases, sources and mutations.\n\n\
+         `make mutations`. \"none\" means that no mutation is recorded for the case.\n\
+         {not_run}\
+         [tests/README.md](../tests/README.md) describes cases, sources and mutations.\n\n\
          This page is generated. After a change of a case run `make conformance-page`.\n",
         cases.len()
     );
@@ -43,8 +54,9 @@ pub fn render(cases: &[CaseFile], mutations: &[Mutation], last_run: &LastRun) ->
                 Err(_) => (file.name.as_str(), ""),
             };
             let (mutation, kills) = match killers.get(file.id().as_str()) {
-                Some(mutation) => (mutation.name.as_str(), mutation.kills.len()),
-                None => ("none", 0),
+                Some(mutation) if changed.contains(&mutation.name) => (mutation.name.as_str(), "not run".to_owned()),
+                Some(mutation) => (mutation.name.as_str(), mutation.kills.len().to_string()),
+                None => ("none", "0".to_owned()),
             };
             let _ = writeln!(page, "| {rule} | {source} | {mutation} | {kills} |");
         }
