@@ -59,7 +59,9 @@ struct AttackRound {
     p99_during: f64,
     resident_before: f64,
     resident_during: f64,
-    /// Growth of the kernel's TCP buffers, those of the clients included.
+    /// Growth of the kernel's memory of the server's sockets, in KiB.
+    server_sockets: f64,
+    /// Growth of the kernel's TCP buffers in KiB, those of the clients included.
     tcp_buffers: f64,
     cores: f64,
 }
@@ -69,9 +71,9 @@ pub(crate) fn all(options: &RunOptions, work_dir: &WorkDir) -> Result<()> {
     raise_file_limit()?;
     println!("\n## Attacks, latency of another pod\n");
     println!(
-        "| attack | server | p99 µs before | p99 µs during the attack | ratio | resident KiB before | during | TCP buffers KiB | CPU, cores |"
+        "| attack | server | p99 µs before | p99 µs during the attack | ratio | resident KiB before | during | server's sockets KiB | all TCP buffers KiB | CPU, cores |"
     );
-    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     for (attack, name) in [
         (Attack::SlowHeads, "10,000 connections, one byte per second on each"),
         (Attack::NewConnections, "64 clients, tokens on new connections"),
@@ -97,12 +99,13 @@ fn row(attack: &str, server: &str, rounds: &[AttackRound], baseline: &[AttackRou
     let median = |rounds: &[AttackRound], of: fn(&AttackRound) -> f64| Spread::of(rounds.iter().map(of)).median;
     let p99_during = |rounds| median(rounds, |round| round.p99_during);
     println!(
-        "| {attack} | {server} | {:.0} | {:.0} | {:.2} | {:.0} | {:.0} | {:.0} | {:.2} |",
+        "| {attack} | {server} | {:.0} | {:.0} | {:.2} | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} |",
         median(rounds, |round| round.p99_before),
         p99_during(rounds),
         p99_during(rounds) / p99_during(baseline),
         median(rounds, |round| round.resident_before),
         median(rounds, |round| round.resident_during),
+        median(rounds, |round| round.server_sockets),
         median(rounds, |round| round.tcp_buffers),
         median(rounds, |round| round.cores),
     );
@@ -132,7 +135,8 @@ fn round(attack: Attack, options: &RunOptions, server: &ServerProcess) -> Result
     let pattern = RequestKind::Leaf.pattern(&runtime.block_on(token(*measured_pod))?);
     let load_measured_pod = || load(*measured_pod, &pattern, 1, options.time, REQUEST_INTERVAL);
     let p99_before = load_measured_pod()?.quantile(0.99);
-    let (resident_before, tcp_before) = (server.resident()?.total as f64, tcp_buffers()?);
+    let resident_before = server.resident()?.total as f64;
+    let (sockets_before, tcp_before) = (server.socket_memory()?, tcp_buffers()?);
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let attacker = scope.spawn(|| attack.run(attacking_pods, options.time, &over));
@@ -146,6 +150,7 @@ fn round(attack: Attack, options: &RunOptions, server: &ServerProcess) -> Result
                 p99_during,
                 resident_before,
                 resident_during: server.resident()?.total as f64,
+                server_sockets: server.socket_memory()?.saturating_sub(sockets_before) as f64,
                 tcp_buffers: tcp_buffers()?.saturating_sub(tcp_before) as f64,
                 cores,
             })

@@ -82,6 +82,17 @@ impl ServerProcess {
         Ok(time)
     }
 
+    /// Returns the kernel's memory of the server's sockets in KiB. Sockets of clients do not count.
+    ///
+    /// # Errors
+    /// If `ss` of iproute2 cannot be run.
+    pub(crate) fn socket_memory(&self) -> Result<u64> {
+        let arguments = ["--no-header", "--numeric", "--oneline", "--tcp", "--all", "--memory"];
+        let output = Command::new("ss").args(arguments).output().context("cannot run ss of iproute2")?;
+        anyhow::ensure!(output.status.success(), "ss failed: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(socket_memory_of(&String::from_utf8_lossy(&output.stdout), &self.addresses) / 1024)
+    }
+
     /// Returns the resident memory.
     ///
     /// # Errors
@@ -95,6 +106,22 @@ impl ServerProcess {
         };
         Ok(ResidentMemory { total: field("VmRSS")?, anonymous: field("RssAnon")? })
     }
+}
+
+/// Returns the kernel's memory of the sockets with one of these local addresses, in bytes, from the output of `ss --memory`: bytes
+/// that were received (`r`) or wait to be sent or acknowledged (`w`), reserved memory (`f`), options (`o`) and backlog (`bl`).
+fn socket_memory_of(ss_output: &str, addresses: &[SocketAddr]) -> u64 {
+    let of_line = |line: &str| -> Option<u64> {
+        let local: SocketAddr = line.split_ascii_whitespace().nth(3)?.parse().ok()?;
+        let (_, memory) = line.split_once("skmem:(")?;
+        let values = memory.split_once(')')?.0.split(',');
+        let bytes = |value: &str| {
+            let (name, bytes) = value.split_at_checked(value.find(|c: char| c.is_ascii_digit())?)?;
+            matches!(name, "r" | "w" | "f" | "o" | "bl").then(|| bytes.parse::<u64>().ok())?
+        };
+        addresses.contains(&local).then(|| values.filter_map(bytes).sum::<u64>())
+    };
+    ss_output.lines().filter_map(of_line).sum()
 }
 
 /// Resident memory in KiB.
@@ -130,4 +157,25 @@ fn sibling(name: &str) -> Result<PathBuf> {
         path.display()
     );
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SS_OUTPUT: &str = "\
+LISTEN 0 4096 127.0.0.1:20001 0.0.0.0:* skmem:(r0,rb131072,t0,tb16384,f0,w0,o0,bl0,d0)
+ESTAB 10 0 127.0.0.1:20001 127.0.0.1:40000 skmem:(r768,rb131072,t5,tb2626560,f3328,w4096,o8,bl16,d3)
+ESTAB 0 10 127.0.0.1:40000 127.0.0.1:20001 skmem:(r1,rb131072,t0,tb2626560,f1,w1,o1,bl1,d0)
+ESTAB 0 0 127.0.0.1:20002 127.0.0.1:40001 skmem:(r100,rb131072,t0,tb2626560,f0,w0,o0,bl0,d0)
+TIME-WAIT 0 0 127.0.0.1:20001 127.0.0.1:40002
+";
+
+    #[test]
+    fn memory_of_the_servers_sockets_is_summed_without_those_of_clients() {
+        let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        assert_eq!(socket_memory_of(SS_OUTPUT, &[address(20001)]), 768 + 3328 + 4096 + 8 + 16);
+        assert_eq!(socket_memory_of(SS_OUTPUT, &[address(20001), address(20002)]), 8216 + 100);
+        assert_eq!(socket_memory_of(SS_OUTPUT, &[address(9)]), 0);
+    }
 }

@@ -1,4 +1,4 @@
-//! An operator on a loopback port, with HTTPS and a CA of its own.
+//! An operator on a loopback port, with HTTPS and a CA of its own. The benchmark `neighbours` includes this file.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::operator_client::{OperatorClient, OperatorEndpoint};
+use super::{OperatorClient, OperatorEndpoint};
 
 /// A call that the test responds to.
 pub(crate) struct TestCall {
