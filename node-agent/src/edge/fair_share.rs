@@ -219,6 +219,8 @@ impl QueueState {
 mod tests {
     use std::pin::pin;
 
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     /// Longest time that a test waits for a task. A task that gets no turn would wait forever.
@@ -342,10 +344,28 @@ mod tests {
         let (queue, over) = (BackgroundQueue::default(), share_over());
         queue.lock().batch = BATCH_TIME;
         for _ in 0..10 {
-            let waiting = pin!(std::future::pending::<()>());
-            let cancelled = tokio::time::timeout(Duration::ZERO, queue.run(&over, || false, waiting));
-            assert!(cancelled.await.is_err());
+            let task = pin!(std::future::pending::<()>());
+            assert!(queue.run(&over, || false, task).now_or_never().is_none());
         }
+        assert_eq!(over.lock().waiting.len(), 10, "turns that no task waits for");
         assert_eq!(run_all(&queue, [task("over", &over)]).await, ["over"]);
+    }
+
+    #[test]
+    fn turns_are_granted_until_the_batch_has_used_its_time() {
+        let (mut queue, share, turns) =
+            (QueueState::default(), Arc::<ThreadShare>::default(), [(); 3].map(|()| Arc::<Turn>::default()));
+        share.lock().waiting.extend(turns.iter().cloned());
+        queue.pods.push_back(share);
+        let granted = || turns.iter().filter(|turn| turn.is_granted.load(Ordering::Acquire)).count();
+        assert!(queue.start_batch());
+        assert_eq!(granted(), 1);
+        queue.end_turn(BATCH_TIME / 2, true);
+        assert_eq!(granted(), 2);
+        queue.end_turn(BATCH_TIME / 2, true);
+        assert_eq!(granted(), 2, "the batch has ended");
+        assert!(queue.start_batch());
+        assert_eq!(granted(), 3);
+        assert!(!queue.start_batch(), "no task waits");
     }
 }

@@ -44,7 +44,7 @@ impl<F: Fn(bool)> SyncProgress<F> {
     pub(super) fn end_attempt(&mut self, result: &Result<(), OperatorError>) {
         let (is_watching, has_advanced) =
             (std::mem::take(&mut self.is_watching), std::mem::take(&mut self.has_advanced));
-        let has_responded = is_watching || result.as_ref().err().is_some_and(is_response);
+        let has_responded = is_watching || result.as_ref().err().is_some_and(is_futile_response);
         if has_responded && !has_advanced {
             self.futile_attempts = self.futile_attempts.saturating_add(1);
         }
@@ -64,13 +64,84 @@ impl<F: Fn(bool)> SyncProgress<F> {
     }
 }
 
-/// Returns true if the error is in what the operator responded.
-fn is_response(error: &OperatorError) -> bool {
+/// Returns true if a replica that can serve calls responded, but without progress. A 5xx status is no such response: the
+/// replica is unavailable.
+fn is_futile_response(error: &OperatorError) -> bool {
     match error {
         OperatorError::Rejected { .. } | OperatorError::VersionExpired | OperatorError::InvalidResponse(_) => true,
         OperatorError::File { .. }
         | OperatorError::Unreachable(_)
         | OperatorError::Timeout
         | OperatorError::Status(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use http::StatusCode;
+
+    use super::*;
+
+    /// Returns the changes of the readiness.
+    fn changes(attempts: impl FnOnce(&mut SyncProgress<&dyn Fn(bool)>)) -> Vec<bool> {
+        let changes = RefCell::new(Vec::new());
+        let set_ready = |is_ready| changes.borrow_mut().push(is_ready);
+        attempts(&mut SyncProgress::new(&set_ready));
+        changes.into_inner()
+    }
+
+    fn invalid() -> Result<(), OperatorError> {
+        Err(OperatorError::InvalidResponse("not a list".to_owned()))
+    }
+
+    #[test]
+    fn only_responses_of_an_available_operator_make_the_agent_not_ready() {
+        let rejected =
+            || OperatorError::Rejected { status: StatusCode::FORBIDDEN, message: "no".to_owned(), leader: None };
+        let file = || OperatorError::File { path: "/none".into(), reason: "missing".to_owned() };
+        type Failure = fn() -> OperatorError;
+        let failures: [(Failure, bool); 7] = [
+            (rejected, true),
+            (|| OperatorError::VersionExpired, true),
+            (|| OperatorError::InvalidResponse("not a list".to_owned()), true),
+            (file, false),
+            (|| OperatorError::Unreachable("no route".to_owned()), false),
+            (|| OperatorError::Timeout, false),
+            (|| OperatorError::Status(StatusCode::SERVICE_UNAVAILABLE), false),
+        ];
+        for (failure, counts) in failures {
+            let changes = changes(|progress| {
+                (0..MAX_FUTILE_ATTEMPTS).for_each(|_| progress.end_attempt(&Err(failure())));
+            });
+            assert_eq!(changes, [false; 1][..usize::from(counts)], "{}", failure());
+        }
+    }
+
+    #[test]
+    fn attempt_with_an_event_is_not_counted() {
+        let changes_after = |futile: u32| {
+            changes(|progress| {
+                progress.record_watch();
+                progress.record_advance();
+                progress.end_attempt(&Ok(()));
+                (0..futile).for_each(|_| progress.end_attempt(&invalid()));
+            })
+        };
+        assert_eq!(changes_after(MAX_FUTILE_ATTEMPTS - 1), [true]);
+        assert_eq!(changes_after(MAX_FUTILE_ATTEMPTS), [true, false]);
+    }
+
+    #[test]
+    fn agent_that_is_not_ready_becomes_ready_by_an_event_and_not_by_a_watch() {
+        let changes = changes(|progress| {
+            (0..MAX_FUTILE_ATTEMPTS).for_each(|_| progress.end_attempt(&invalid()));
+            progress.record_watch();
+            progress.end_attempt(&Ok(()));
+            progress.record_watch();
+            progress.record_advance();
+        });
+        assert_eq!(changes, [false, true]);
     }
 }

@@ -91,6 +91,18 @@ async fn status_410_relists_and_watches_without_delay() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn failed_list_after_status_410_is_repeated() {
+    let mut follower = Follower::start([
+        MockResponse::List(workload_list(3, pods(&["a"]))),
+        MockResponse::Error(OperatorError::VersionExpired),
+        unavailable(),
+        MockResponse::List(workload_list(9, pods(&["b"]))),
+    ]);
+    follower.expect(&["list", "watch e1:3", "list", "list", "watch e1:9"]).await;
+    assert_eq!(follower.pods(), ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn invalid_event_relists_and_keeps_the_pods() {
     let invalid = vec![Bytes::from("{}\n")];
     let mut follower =
