@@ -33,7 +33,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time after which a connection ends with its current request.
 const CONNECTION_AGE: Duration = Duration::from_secs(60);
 
-/// The timeout of the last request of a connection.
+/// The timeout of the request that is in progress when a connection reaches [`CONNECTION_AGE`].
 const LAST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The buffer of a connection for reading, in bytes. A longer head is rejected.

@@ -74,7 +74,7 @@ struct Bound<'f> {
     size: Size,
     /// The number of entries or elements.
     length: u64,
-    /// Each key, value and element.
+    /// The upper bound of each key, value and element.
     member: Size,
     /// The fact that the value is, if it is certain.
     fact: Option<&'f Fact>,
@@ -192,7 +192,11 @@ impl<'e, 'f> Estimate<'e, 'f> {
         Ok(Bound::any(operand.member))
     }
 
-    /// Returns the bound of a member with a constant name. Without the member, evaluation fails.
+    /// Returns the bound of a member with a constant name. If there is no such member, evaluation fails later, at no further
+    /// cost.
+    ///
+    /// # Errors
+    /// If the operand is a hidden fact.
     fn member(operand: Bound<'f>, name: &str) -> Result<Bound<'f>, InvalidValue> {
         let Some(fact) = operand.fact else { return Ok(Bound::any(operand.member)) };
         match (fact.fields.get(name), &fact.hidden) {

@@ -16,6 +16,7 @@ pub(super) const RESERVED_NAMES: [&str; 10] = [
     "mac",
 ];
 
+/// Paths of the leaves that every tree has.
 const UNCONDITIONAL_PATHS: [&str; 15] = [
     "ami-id",
     "ami-launch-index",

@@ -6,6 +6,7 @@ use crate::workload::{DialectPart, Instance};
 pub(super) const RESERVED_NAMES: [&str; 8] =
     ["ram", "tags", "all", "instance-id", "serial-number", "hostname", "private-ipv4", "mac"];
 
+/// Paths of the leaves that every tree has.
 const UNCONDITIONAL_PATHS: [&str; 8] = [
     "image-id",
     "instance/instance-name",
