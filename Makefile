@@ -109,6 +109,12 @@ cluster-test: ## Run the cluster tests; keeps the cluster if a test fails
 	env -u KUBECONFIG -u PODMETA_CLUSTER -u PODMETA_IMDS_STUB $(CARGO) test --workspace --locked --test suite
 	$(CLUSTER) down
 
+.PHONY: scale-test
+scale-test: ## Run the tests of load, faults and churn with 250 pods and 1,000,000 requests on the cluster of `make cluster` (root)
+	$(CLUSTER) build-programs
+	PODMETA_PODS_AT_ONCE=250 PODMETA_CHURN_REQUESTS=1000000 $(CARGO) test --workspace --locked --test suite -- \
+		podmeta::churn podmeta::first_requests podmeta::handovers --nocapture --test-threads=1
+
 ##@ Benchmark, fuzz, mutate
 
 .PHONY: bench

@@ -86,8 +86,15 @@ pub(super) fn checking_pod(name: &str, app: &str, node: &str, command: &[String]
     let uid = json!({"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}});
     let client = json!({
         "name": "client", "image": CLIENT, "imagePullPolicy": "Never", "command": command, "env": [uid],
+        "resources": processor_share("50m"),
     });
     kit::client_pod(name, app, json!({"nodeName": node, "restartPolicy": "Never", "containers": [client]}))
+}
+
+/// Returns the resources of a container with this share of a processor. Without a share, other programs of the machine leave
+/// it no time while they are busy.
+pub(super) fn processor_share(request: &str) -> Value {
+    json!({"requests": {"cpu": request}})
 }
 
 /// Returns the number of an environment variable, or `default` if it is not set.
