@@ -1,5 +1,6 @@
 //! The commands of the program `cluster`.
 
+pub mod datapath;
 pub mod down;
 pub mod lock;
 pub mod progress;

@@ -10,6 +10,7 @@ use podmeta_cluster::commands::{down, lock, status, up};
 use podmeta_cluster::images::{TestImage, containerd};
 use podmeta_cluster::layout::{ClusterName, MAX_NODES, MachineName, NodeId};
 use podmeta_cluster::machine::{RunningMachine, init};
+use podmeta_cluster::network::datapath::Datapath;
 use podmeta_cluster::network::{imds_stub, network_policy};
 use podmeta_cluster::prerequisites;
 use podmeta_cluster::programs::{COREDNS_MODULE, HELM_MODULE, KUBERNETES_MODULE};
@@ -32,6 +33,9 @@ enum ClusterCommand {
         /// Number of nodes.
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_NODES)))]
         nodes: u8,
+        /// CNI plugin of the nodes. Default: that of the existing cluster, or bridge.
+        #[arg(long)]
+        cni: Option<Datapath>,
     },
     /// Delete the cluster with all its data.
     Down,
@@ -47,6 +51,8 @@ enum ClusterCommand {
     MissingPackages,
     /// Build all programs (Kubernetes, kubectl, helm, CoreDNS) and print a PATH that contains them.
     BuildPrograms,
+    /// Print the values of `up --cni`, the default first.
+    Datapaths,
     /// Build an image and print the path of its archive.
     ImageArchive {
         /// The image.
@@ -88,7 +94,7 @@ fn run(ClusterCli { command, name }: ClusterCli) -> Result<()> {
             println!("{}", prerequisites::missing_packages().join(" "));
             Ok(())
         }
-        ClusterCommand::Up { nodes } => up::up(&name, nodes),
+        ClusterCommand::Up { nodes, cni } => up::up(&name, nodes, cni),
         ClusterCommand::Down => down::down(&name),
         ClusterCommand::Status => prerequisites::require_root().and_then(|()| status::status(&name)),
         ClusterCommand::LoadImage { images } => load_images(&name, &images),
@@ -96,6 +102,10 @@ fn run(ClusterCli { command, name }: ClusterCli) -> Result<()> {
             let dirs = [KUBERNETES_MODULE, HELM_MODULE, COREDNS_MODULE].map(|module| module.build());
             let dirs = dirs.into_iter().map(|dir| Ok(dir?.display().to_string())).collect::<Result<Vec<_>>>()?;
             println!("export PATH={}:$PATH", dirs.join(":"));
+            Ok(())
+        }
+        ClusterCommand::Datapaths => {
+            Datapath::value_variants().iter().for_each(|datapath| println!("{datapath}"));
             Ok(())
         }
         ClusterCommand::ImageArchive { image } => {

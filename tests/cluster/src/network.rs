@@ -1,5 +1,7 @@
-//! The network of a cluster: links between machines, NetworkPolicies, and the stub of the cloud metadata service.
+//! The network of a cluster: datapaths of pods, links between machines, NetworkPolicies, and the stub of the cloud metadata
+//! service.
 
+pub mod datapath;
 pub mod imds_stub;
 pub mod links;
 pub mod network_policy;

@@ -24,6 +24,8 @@ const PROGRAMS: [(&str, &str); 13] = [
 ];
 /// Directories where distributions install the CNI plugins.
 const CNI_PLUGIN_DIRS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
+/// The CNI plugins of all datapaths.
+const CNI_PLUGINS: [&str; 3] = ["bridge", "host-local", "ptp"];
 const CNI_PLUGINS_PACKAGE: &str = "containernetworking-plugins";
 /// Exists if br_netfilter is loaded: kube-proxy's rules then apply to packets between pods of one bridge.
 const BRIDGE_FILTER_DIR: &str = "/proc/sys/net/bridge";
@@ -71,7 +73,8 @@ pub fn check() -> Result<PathBuf> {
 }
 
 fn cni_plugin_dir() -> Option<PathBuf> {
-    CNI_PLUGIN_DIRS.iter().map(PathBuf::from).find(|dir| dir.join("bridge").exists())
+    let has_plugins = |dir: &PathBuf| CNI_PLUGINS.iter().all(|plugin| dir.join(plugin).exists());
+    CNI_PLUGIN_DIRS.iter().map(PathBuf::from).find(has_plugins)
 }
 
 /// Returns the version of the installed Go.

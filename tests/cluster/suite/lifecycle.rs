@@ -42,11 +42,15 @@ fn run_lifecycle(pid_namespaces: &mut BTreeSet<PathBuf>) -> Result<()> {
         up.kill().and_then(|()| up.wait()).context("cannot kill `cluster up`")?;
     }
     cluster(&["up", "--name", "life-1", "--nodes", "1"])?;
-    cluster(&["up", "--name", "life-2", "--nodes", "1"])?;
-    for name in CLUSTERS {
+    cluster(&["up", "--name", "life-2", "--nodes", "1", "--cni", "ptp"])?;
+    for (name, cni) in CLUSTERS.into_iter().zip(["bridge", "ptp"]) {
         let status = cluster(&["status", "--name", name])?;
         ensure!(status.contains(&format!("{name}-a")) && status.contains(" Ready "), "{name}: {status}");
+        ensure!(status.contains(&format!("cni: {cni}\n")), "{name}: {status}");
     }
+    let changed = cluster(&["up", "--name", "life-1", "--nodes", "1", "--cni", "ptp"]).err();
+    let error = format!("{:#}", changed.context("the CNI plugin of an existing cluster can be changed")?);
+    ensure!(error.contains("cluster life-1 exists with --cni bridge, which cannot be changed"), "{error}");
     // `up` of a running cluster changes nothing: the same pods, without restarts.
     let first = probe_pods()?;
     cluster(&["up", "--name", "life-1", "--nodes", "1"])?;

@@ -4,11 +4,12 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::datapath;
 use crate::kubernetes::kubectl::Kubectl;
 use crate::layout::ClusterName;
 use crate::machine::processes::ClusterProcess;
 
-/// Prints the cluster's services with their process IDs, its nodes and its pods.
+/// Prints the cluster's services with their process IDs, its CNI plugin, its nodes and its pods.
 ///
 /// # Errors
 /// If the cluster does not exist, or its API server does not respond.
@@ -25,7 +26,9 @@ pub fn status(cluster: &ClusterName) -> Result<()> {
     let api_server = api_server.context("the API server does not run: `cluster up` starts it")?;
     let program = fs::read_link(format!("/proc/{}/exe", api_server.pid))?;
     let kubectl = Kubectl::new(program.parent().context("the API server's program has no directory")?, cluster);
-    println!("\n{}", kubectl.run(&["get", "nodes", "--output=wide"])?);
+    let datapath = datapath::read(cluster)?.context("the CNI plugin of the cluster is unknown")?;
+    println!("\ncni: {datapath}\n");
+    println!("{}", kubectl.run(&["get", "nodes", "--output=wide"])?);
     println!("{}", kubectl.run(&["get", "pods", "--all-namespaces", "--output=wide"])?);
     let state = cluster.state_dir();
     let logs = state.join("logs");

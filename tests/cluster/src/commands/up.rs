@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use super::progress::step;
-use super::{down, lock};
+use super::{datapath, down, lock};
 use crate::images::{TestImage, containerd};
 use crate::kubernetes::kubectl::Kubectl;
 use crate::kubernetes::pki::{self, ClusterCa};
@@ -18,6 +18,7 @@ use crate::kubernetes::{connectivity, control_plane, node};
 use crate::layout::{ClusterName, HostLink, IMDS_STUB_COUNTS_PORT, MachineName, NodeId};
 use crate::machine::processes::poll_until;
 use crate::machine::{MachineService, RunningMachine};
+use crate::network::datapath::Datapath;
 use crate::network::links;
 use crate::prerequisites;
 use crate::programs::{COREDNS_MODULE, KUBERNETES_MODULE};
@@ -37,15 +38,17 @@ struct ClusterMachines {
 /// Creates the missing parts of a cluster, and waits until pods on all nodes reach each other.
 ///
 /// # Errors
-/// If a step fails. The error names the directory with logs and events.
-pub fn up(cluster: &ClusterName, nodes: u8) -> Result<()> {
+/// If the cluster exists with another datapath. If a step fails: the error then names the directory with logs and events.
+pub fn up(cluster: &ClusterName, nodes: u8, cni: Option<Datapath>) -> Result<()> {
     let plugins = prerequisites::check()?;
     let programs = KUBERNETES_MODULE.build()?;
     COREDNS_MODULE.build()?;
     let _lock = lock::acquire()?;
     let kubectl = Kubectl::new(&programs, cluster);
     let started = Instant::now();
-    if let Err(error) = create(cluster, nodes, &programs, &plugins, &kubectl) {
+    delete_after_reboot(cluster)?;
+    let datapath = datapath::select(cluster, cni)?;
+    if let Err(error) = create(cluster, nodes, datapath, &programs, &plugins, &kubectl) {
         let dir = write_diagnostics(cluster, &kubectl);
         return Err(error.context(format!("cannot create cluster {cluster}; logs and events: {}", dir.display())));
     }
@@ -54,8 +57,14 @@ pub fn up(cluster: &ClusterName, nodes: u8) -> Result<()> {
     Ok(())
 }
 
-fn create(cluster: &ClusterName, nodes: u8, programs: &Path, plugins: &Path, kubectl: &Kubectl) -> Result<()> {
-    delete_after_reboot(cluster)?;
+fn create(
+    cluster: &ClusterName,
+    nodes: u8,
+    datapath: Datapath,
+    programs: &Path,
+    plugins: &Path,
+    kubectl: &Kubectl,
+) -> Result<()> {
     let all: Vec<NodeId> = NodeId::first(nodes.max(existing_nodes(cluster))).collect();
     let archives = step("images", || {
         let images = [TestImage::Pause, TestImage::Coredns, TestImage::Client];
@@ -63,7 +72,7 @@ fn create(cluster: &ClusterName, nodes: u8, programs: &Path, plugins: &Path, kub
     })?;
     let machines = step("machines", || start_machines(cluster, &all))?;
     let link = step("network", || connect(cluster, &machines))?;
-    step("certificates and configuration", || configure(cluster, &machines, link, plugins))?;
+    step("certificates and configuration", || configure(cluster, &machines, link, datapath, plugins))?;
     step("control plane and images", || {
         std::thread::scope(|scope| {
             let images = scope.spawn(|| for_each_node(&machines.nodes, |_, machine| import(machine, &archives)));
@@ -110,11 +119,17 @@ fn connect(cluster: &ClusterName, machines: &ClusterMachines) -> Result<HostLink
     Ok(link)
 }
 
-fn configure(cluster: &ClusterName, machines: &ClusterMachines, link: HostLink, plugins: &Path) -> Result<()> {
+fn configure(
+    cluster: &ClusterName,
+    machines: &ClusterMachines,
+    link: HostLink,
+    datapath: Datapath,
+    plugins: &Path,
+) -> Result<()> {
     let ca = ClusterCa::open(&cluster.state_dir().join("pki"))?;
     control_plane::configure(cluster, &machines.control_plane, &ca, link)?;
     for (node, machine) in &machines.nodes {
-        node::configure(cluster, *node, machine, &ca, plugins)?;
+        node::configure(cluster, *node, machine, &ca, datapath, plugins)?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Services of a node and their configuration: containerd with the bridge CNI plugin, kubelet, kube-proxy, and the
+//! Services of a node and their configuration: containerd with its CNI plugin, kubelet, kube-proxy, and the
 //! enforcement of NetworkPolicies.
 
 use std::fs;
@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::control_plane::internal_url;
 use super::pki::{CertificateSubject, ClusterCa, write_private};
@@ -15,6 +15,7 @@ use crate::images::PAUSE;
 use crate::layout::{CLUSTER_DOMAIN, ClusterName, DNS_SERVICE_ADDRESS, NodeId};
 use crate::machine::init::STATE_MOUNT;
 use crate::machine::{MachineService, RunningMachine};
+use crate::network::datapath::Datapath;
 use crate::prerequisites::find_program;
 
 /// containerd's socket on a node.
@@ -29,6 +30,7 @@ pub fn configure(
     node: NodeId,
     machine: &RunningMachine,
     ca: &ClusterCa,
+    datapath: Datapath,
     plugins: &Path,
 ) -> Result<()> {
     let (dir, name, addresses) = (machine.state_dir(), node.name(cluster), node.addresses());
@@ -46,11 +48,11 @@ pub fn configure(
     write_private(&dir.join("resolv.conf"), "# No upstream DNS: only names of the cluster resolve.\n")?;
     write_private(&dir.join("containerd.toml"), &containerd_config())?;
     write_private(&dir.join("kubelet.yaml"), &kubelet_config().to_string())?;
-    write_private(&dir.join("kube-proxy.yaml"), &kube_proxy_config(&name).to_string())?;
-    let conflist = machine.path("/etc/cni/net.d/10-bridge.conflist");
-    // Keep an existing file: podmeta may have added its plugin to it.
+    write_private(&dir.join("kube-proxy.yaml"), &kube_proxy_config(&name, datapath).to_string())?;
+    let conflist = machine.path(&format!("/etc/cni/net.d/10-{datapath}.conflist"));
+    // Keep an existing file: podmeta follows each change of it.
     if !conflist.exists() {
-        write_private(&conflist, &cni_config(node).to_string())?;
+        write_private(&conflist, &datapath.cni_config(node).to_string())?;
     }
     link_plugins(plugins, &machine.path("/opt/cni/bin"))
 }
@@ -130,20 +132,7 @@ conf_dir = "/etc/cni/net.d"
     )
 }
 
-fn cni_config(node: NodeId) -> serde_json::Value {
-    let (ipv4, ipv6) = node.pod_ranges();
-    json!({"cniVersion": "1.0.0", "name": "bridge", "plugins": [{
-        "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
-        "ipam": {
-            "type": "host-local",
-            "dataDir": "/run/cni/networks",
-            "ranges": [[{"subnet": ipv4}], [{"subnet": ipv6}]],
-            "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
-        },
-    }]})
-}
-
-fn kubelet_config() -> serde_json::Value {
+fn kubelet_config() -> Value {
     json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -172,18 +161,20 @@ fn kubelet_config() -> serde_json::Value {
     })
 }
 
-fn kube_proxy_config(name: &str) -> serde_json::Value {
-    json!({
+fn kube_proxy_config(name: &str, datapath: Datapath) -> Value {
+    let mut config = json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "clientConnection": {"kubeconfig": format!("{STATE_MOUNT}/kube-proxy.kubeconfig")},
         "hostnameOverride": name,
         "mode": "nftables",
-        "detectLocalMode": "BridgeInterface",
-        "detectLocal": {"bridgeInterface": "cni0"},
         // Keep the host's limits: a network namespace cannot change them.
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
-    })
+    });
+    if let (Value::Object(config), Value::Object(local)) = (&mut config, datapath.local_traffic()) {
+        config.extend(local);
+    }
+    config
 }
 
 /// Links the host's CNI plugins into the machine's plugin directory, where tests can install others.

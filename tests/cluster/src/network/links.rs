@@ -12,6 +12,8 @@ use crate::machine::{RunningMachine, command_output};
 
 /// Name of the host link's device on the machine `control-plane`.
 const HOST_DEVICE: &str = "host";
+/// Metric of routes that apply only if no other route of the same range does.
+const LAST_METRIC: u32 = u32::MAX - 1;
 
 /// Creates the fabric on the machine `control-plane`, and its link to the host.
 ///
@@ -44,6 +46,8 @@ pub fn set_up_fabric(cluster: &ClusterName, control_plane: &RunningMachine) -> R
 }
 
 /// Connects a node to the fabric, and adds routes to the pods of other nodes.
+///
+/// Packets to an address without a pod are rejected. Otherwise the node and its gateway would send them to each other.
 ///
 /// # Errors
 /// If a device or route cannot be created.
@@ -78,6 +82,8 @@ pub fn connect_node(
          ip link set dev eth0 up
          ip route replace default via {gateway4}
          ip route replace default via {gateway6}
+         ip route replace unreachable {pods4} metric {LAST_METRIC}
+         ip route replace unreachable {pods6} metric {LAST_METRIC}
          {}",
         routes.collect::<String>()
     ))?;
