@@ -115,7 +115,7 @@ impl RuntimeClient {
         Ok(response.items.into_iter().filter_map(sandbox).collect())
     }
 
-    /// Returns the path of a sandbox's network namespace, or `None` if it uses the host's.
+    /// Returns the path of a sandbox's network namespace, below `/run`, or `None` if it uses the host's.
     ///
     /// # Errors
     /// If the runtime does not respond, or does not report the namespaces of the sandbox.
@@ -128,7 +128,8 @@ impl RuntimeClient {
         let info: SandboxInfo = serde_json::from_str(info).context("cannot parse the details of a sandbox")?;
         let namespaces = info.runtime_spec.linux.namespaces;
         let network = namespaces.into_iter().find(|namespace| namespace.kind == "network");
-        Ok(network.and_then(|namespace| namespace.path).filter(|path| path != Path::new("")))
+        let path = network.and_then(|namespace| namespace.path).filter(|path| path != Path::new(""));
+        Ok(path.map(below_run))
     }
 
     async fn call<Q, A>(&mut self, path: PathAndQuery, request: Q) -> Result<A>
@@ -140,5 +141,27 @@ impl RuntimeClient {
         let codec = ProstCodec::default();
         let response = self.client.unary(tonic::Request::new(request), path, codec).await;
         Ok(response.context("the container runtime rejected the call")?.into_inner())
+    }
+}
+
+/// Returns a path below `/var/run` as the path below `/run`. On nodes `/var/run` is a link to `/run`. In an image it can be
+/// missing, and the chart mounts `/run/netns`.
+fn below_run(path: PathBuf) -> PathBuf {
+    match path.strip_prefix("/var/run") {
+        Ok(rest) => Path::new("/run").join(rest),
+        Err(_) => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespace_below_var_run_is_opened_below_run() {
+        assert_eq!(below_run("/var/run/netns/cni-1".into()), Path::new("/run/netns/cni-1"));
+        for path in ["/run/netns/cni-1", "/var/runs/netns/cni-1", "/proc/7/ns/net"] {
+            assert_eq!(below_run(path.into()), Path::new(path));
+        }
     }
 }

@@ -70,8 +70,6 @@ pub(super) fn client() -> Result<(ImageConfig, RootFs)> {
 pub(super) fn podmeta() -> Result<(ImageConfig, RootFs)> {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
     let mut files = RootFs::with_base_files();
-    // Runtimes report the namespaces of pods below /var/run.
-    files.add_link("/var/run", Path::new("/run"));
     for name in ["podmeta-operator", "podmeta-node-agent", "podmeta-link", "podmeta-cni"] {
         let built = ["release", "debug"].map(|profile| target.join(profile).join(name));
         let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
