@@ -95,15 +95,23 @@ impl Podmeta {
         Ok(Self { cluster: cluster.clone(), system })
     }
 
-    /// Uninstalls podmeta, unless this process has uninstalled it. No other test may run.
-    pub(crate) async fn uninstall(cluster: &TestCluster) -> Result<()> {
+    /// Uninstalls podmeta, unless this process has uninstalled it. No other test may run. Returns what helm printed.
+    pub(crate) async fn uninstall(cluster: &TestCluster) -> Result<String> {
         let mut installation = INSTALLATION.lock().await;
-        if *installation != Installation::Absent {
-            *installation = Installation::Unknown;
-            uninstall(cluster).await?;
-            *installation = Installation::Absent;
+        if *installation == Installation::Absent {
+            return Ok(String::new());
         }
-        Ok(())
+        *installation = Installation::Unknown;
+        let printed = uninstall(cluster).await?;
+        *installation = Installation::Absent;
+        Ok(printed)
+    }
+
+    /// Runs `body`, which installs or uninstalls podmeta itself. The next installation replaces what it leaves. No other test
+    /// may run.
+    pub(crate) async fn with_own_installation(body: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+        *INSTALLATION.lock().await = Installation::Unknown;
+        body().await
     }
 
     /// Upgrades to the same chart with other values, and waits until the new pods are ready.
@@ -216,25 +224,35 @@ fn is_ready(pod: &Pod) -> bool {
 
 /// Renders the chart with these values. Returns its objects.
 pub(crate) async fn render_chart(values: &[&str]) -> Result<Vec<Value>> {
-    let rendered = run_helm(&[&["template", "podmeta", CHART], values].concat()).await?;
+    let rendered = run_helm(&[&["template", "podmeta", CHART], values].concat()).await?.stdout;
     let objects: Vec<Value> = serde_saphyr::from_multiple(&rendered).context("the chart does not render YAML")?;
     Ok(objects.into_iter().filter(|object| !object.is_null()).collect())
 }
 
-/// Uninstalls the release, if there is one.
-async fn uninstall(cluster: &TestCluster) -> Result<()> {
-    helm(cluster, &["uninstall", "podmeta", "--ignore-not-found", "--wait"]).await.map(drop)
+/// Uninstalls the release, if there is one. Returns what helm printed.
+async fn uninstall(cluster: &TestCluster) -> Result<String> {
+    helm(cluster, &["uninstall", "podmeta", "--ignore-not-found", "--wait"]).await
 }
 
+/// Runs helm on the cluster. Returns its stdout and stderr.
 async fn helm(cluster: &TestCluster, arguments: &[&str]) -> Result<String> {
     let kubeconfig = cluster.kubeconfig.to_str().context("the path of the kubeconfig is not text")?;
-    run_helm(&[&["--kubeconfig", kubeconfig], arguments].concat()).await
+    let output = run_helm(&[&["--kubeconfig", kubeconfig], arguments].concat()).await?;
+    Ok(output.stdout + &output.stderr)
 }
 
-async fn run_helm(arguments: &[&str]) -> Result<String> {
+/// Output of a command that succeeded.
+struct HelmOutput {
+    stdout: String,
+    /// Contains the logs of hooks.
+    stderr: String,
+}
+
+async fn run_helm(arguments: &[&str]) -> Result<HelmOutput> {
     let program = tokio::task::spawn_blocking(|| HELM_MODULE.build()).await??.join("helm");
     let mut helm = Command::new(program);
     helm.args(["--namespace", SYSTEM_NAMESPACE]).args(arguments);
     let output = helm.output().await.context("cannot run helm")?;
-    command_output(&output).with_context(|| format!("helm {}", arguments.join(" ")))
+    let stdout = command_output(&output).with_context(|| format!("helm {}", arguments.join(" ")))?;
+    Ok(HelmOutput { stdout, stderr: String::from_utf8_lossy(&output.stderr).into_owned() })
 }
