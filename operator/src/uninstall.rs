@@ -2,7 +2,8 @@
 //!
 //! 1. Deletes the DaemonSet `RELEASE-agent` and waits until its pods have ended.
 //! 2. Changes the DaemonSet `RELEASE-link` so that its pods uninstall podmeta from their nodes.
-//! 3. Waits until such a pod is ready on each node.
+//! 3. Waits until such a pod is ready on each node that has a pod of this DaemonSet.
+//! 4. Names the other nodes: podmeta may be left on them.
 //!
 //! Each step has a time limit. A repeated run continues where the last one ended.
 
@@ -15,9 +16,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::Pod;
-use kube::Client;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::{Client, ResourceExt};
 use podmeta_service::log;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing_subscriber::EnvFilter;
@@ -33,6 +34,10 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum number of attempts to change a DaemonSet whose status changes at the same time.
 const MAX_WRITE_ATTEMPTS: usize = 5;
+
+/// Message about nodes without a pod of the link DaemonSet.
+const OTHER_NODES: &str = "these nodes have no pod of the link DaemonSet and are not cleaned; if podmeta was installed on \
+                           them before, run `podmeta-link uninstall` on them";
 
 /// Removes podmeta from all nodes: the chart's pre-delete hook.
 #[derive(Clone, Debug, clap::Args)]
@@ -70,7 +75,8 @@ pub fn main(args: &UninstallArgs) -> Result<()> {
 async fn run(client: Client, args: &UninstallArgs) -> Result<()> {
     let uninstaller = Uninstaller {
         daemon_sets: Api::namespaced(client.clone(), &args.namespace),
-        pods: Api::namespaced(client, &args.namespace),
+        pods: Api::namespaced(client.clone(), &args.namespace),
+        nodes: Api::all(client),
         release: args.release.clone(),
     };
     let start = Instant::now();
@@ -82,12 +88,16 @@ async fn run(client: Client, args: &UninstallArgs) -> Result<()> {
         tracing::info!("the release has no link DaemonSet; nothing to remove from nodes");
         return Ok(());
     }
-    uninstaller.wait_for_links(deadline).await
+    let mut progress = UninstallProgress::default();
+    let waited = uninstaller.wait_for_links(&mut progress, deadline).await;
+    uninstaller.name_other_nodes(&progress).await;
+    waited
 }
 
 struct Uninstaller {
     daemon_sets: Api<DaemonSet>,
     pods: Api<Pod>,
+    nodes: Api<Node>,
     release: String,
 }
 
@@ -148,16 +158,18 @@ impl Uninstaller {
         Ok(switched)
     }
 
-    /// Waits until each node is clean.
+    /// Waits until each node of the link DaemonSet is clean.
     ///
     /// # Errors
     /// If a node is not clean at the deadline.
-    async fn wait_for_links(&self, deadline: Instant) -> Result<()> {
-        let mut progress = UninstallProgress::default();
+    async fn wait_for_links(&self, progress: &mut UninstallProgress, deadline: Instant) -> Result<()> {
         loop {
-            match timeout(POLL_TIMEOUT, self.observe_links(&mut progress)).await.unwrap_or(Ok(())) {
+            match timeout(POLL_TIMEOUT, self.observe_links(progress)).await.unwrap_or(Ok(())) {
                 Ok(()) if progress.is_complete() => {
-                    tracing::info!(nodes = progress.clean_nodes(), "removed podmeta from all nodes");
+                    tracing::info!(
+                        nodes = progress.clean_nodes(),
+                        "removed podmeta from all nodes of the link DaemonSet"
+                    );
                     return Ok(());
                 }
                 Ok(()) => {}
@@ -175,6 +187,30 @@ impl Uninstaller {
         let pods = self.list_pods("link").await?;
         progress.observe(&links, &pods);
         Ok(())
+    }
+
+    /// Logs the names of the nodes without a pod of the link DaemonSet, for example because `link.nodeSelector` has changed.
+    /// The API server does not know whether podmeta ran on them before.
+    async fn name_other_nodes(&self, progress: &UninstallProgress) {
+        match self.list_linux_nodes().await {
+            Ok(nodes) => {
+                let nodes = progress.other_nodes(nodes).join(", ");
+                if !nodes.is_empty() {
+                    tracing::warn!(nodes, "{OTHER_NODES}");
+                }
+            }
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "cannot list the nodes; those without a link daemon are not named"
+            ),
+        }
+    }
+
+    async fn list_linux_nodes(&self) -> Result<Vec<String>> {
+        let params = ListParams::default().labels("kubernetes.io/os=linux");
+        let list = timeout(POLL_TIMEOUT, self.nodes.list_metadata(&params));
+        let list = list.await.context("timeout of a request to the API server")??;
+        Ok(list.iter().map(ResourceExt::name_any).collect())
     }
 
     async fn list_pods(&self, component: &str) -> Result<Vec<Pod>> {

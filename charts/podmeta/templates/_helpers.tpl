@@ -29,5 +29,5 @@ app.kubernetes.io/component: {{ index . 1 }}
 helm.sh/hook: pre-delete
 helm.sh/hook-weight: {{ . | quote }}
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
-helm.sh/hook-output-log-policy: hook-failed
+helm.sh/hook-output-log-policy: hook-failed,hook-succeeded
 {{- end }}

@@ -1,4 +1,4 @@
-//! Which nodes are clean. Pure.
+//! Which nodes are clean, and which are not reached. Pure.
 
 use std::collections::BTreeSet;
 
@@ -28,6 +28,11 @@ impl UninstallProgress {
     /// True if all nodes that need a pod are clean. A node that left the cluster needs none.
     pub(super) fn is_complete(&self) -> bool {
         self.desired.is_some_and(|desired| self.clean.len() >= desired)
+    }
+
+    /// Returns the names of these nodes that never had a pod of the link DaemonSet.
+    pub(super) fn other_nodes(&self, nodes: impl IntoIterator<Item = String>) -> Vec<String> {
+        nodes.into_iter().filter(|node| !self.nodes.contains(node)).collect()
     }
 
     /// Number of clean nodes.

@@ -7,6 +7,7 @@ use crate::cluster::fake_api_server::FakeApiServer;
 const AGENT: &str = "/apis/apps/v1/namespaces/podmeta-system/daemonsets/podmeta-agent";
 const LINK: &str = "/apis/apps/v1/namespaces/podmeta-system/daemonsets/podmeta-link";
 const PODS: &str = "/api/v1/namespaces/podmeta-system/pods";
+const NODES: &str = "/api/v1/nodes";
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The link DaemonSet of the chart, reduced to what matters here. Its status is that of `generation`.
@@ -94,6 +95,16 @@ async fn switch_links(server: &mut FakeApiServer) -> Value {
     body
 }
 
+/// Responds to the list of nodes, which is the last request.
+async fn list_nodes(server: &mut FakeApiServer, names: &[&str]) {
+    let request = server.expect(Method::GET, NODES).await;
+    assert!(request.query.contains("kubernetes.io%2Fos%3Dlinux"), "{}", request.query);
+    let nodes: Vec<_> = names.iter().map(|name| json!({"metadata": {"name": name}})).collect();
+    let list =
+        json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "items": nodes});
+    request.respond(&list);
+}
+
 /// Responds to one poll of the link daemons.
 async fn report(server: &mut FakeApiServer, links: &Value, pods: &[Value]) {
     server.expect(Method::GET, LINK).await.respond(links);
@@ -114,6 +125,7 @@ async fn uninstall_succeeds_once_every_node_has_a_ready_pod_that_uninstalled() {
     report(&mut server, &links, &[pod("a", LinkPod::Clean), pod("b", LinkPod::Uninstalling)]).await;
     assert!(!result.is_finished());
     report(&mut server, &links, &[pod("a", LinkPod::Clean), pod("b", LinkPod::Clean)]).await;
+    list_nodes(&mut server, &["a", "b", "c"]).await;
     result.await.unwrap().unwrap();
 }
 
@@ -125,6 +137,27 @@ async fn status_of_an_earlier_generation_does_not_end_the_uninstallation() {
     report(&mut server, &link_daemon_set(0, 2, 1), &[]).await;
     report(&mut server, &link_daemon_set(1, 2, 2), &[pod("a", LinkPod::Old)]).await;
     report(&mut server, &link_daemon_set(1, 2, 2), &[pod("a", LinkPod::Clean)]).await;
+    list_nodes(&mut server, &["a"]).await;
+    result.await.unwrap().unwrap();
+}
+
+#[test]
+fn node_that_never_had_a_link_daemon_is_another_node() {
+    let parse = |pods: &[Value]| serde_json::from_value::<Vec<Pod>>(json!(pods)).unwrap();
+    let links = serde_json::from_value(link_daemon_set(1, 2, 2)).unwrap();
+    let mut progress = UninstallProgress::default();
+    progress.observe(&links, &parse(&[pod("a", LinkPod::Old), pod("b", LinkPod::Old)]));
+    progress.observe(&links, &parse(&[pod("a", LinkPod::Clean)]));
+    assert_eq!(progress.other_nodes(["a", "b", "c"].map(str::to_owned)), ["c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_cannot_be_listed_do_not_fail_the_uninstallation() {
+    let (mut server, result) = start();
+    stop_agents(&mut server).await;
+    switch_links(&mut server).await;
+    report(&mut server, &link_daemon_set(1, 2, 2), &[pod("a", LinkPod::Clean)]).await;
+    server.expect(Method::GET, NODES).await.respond_error(StatusCode::FORBIDDEN);
     result.await.unwrap().unwrap();
 }
 
@@ -136,12 +169,18 @@ async fn nodes_that_are_not_reached_in_time_are_named() {
     let links = link_daemon_set(4, 2, 2);
     let pods = [pod("a", LinkPod::Clean), pod("b", LinkPod::Old), pod("c", LinkPod::Uninstalling)];
     let started = Instant::now();
-    tokio::spawn(async move {
+    let polled = tokio::spawn(async move {
         loop {
-            report(&mut server, &links, &pods).await;
+            let request = server.expect_any().await;
+            match request.path.as_str() {
+                LINK => request.respond(&links),
+                PODS => request.respond(&list(&pods)),
+                path => return path.to_owned(),
+            }
         }
     });
     let error = result.await.unwrap().unwrap_err().to_string();
+    assert_eq!(polled.await.unwrap(), NODES, "the last request");
     let expected = "podmeta is not removed from these nodes: b, c; nodes without a pod of the link DaemonSet: 1";
     assert_eq!(error, expected);
     assert!((TIMEOUT - POLL_INTERVAL..=TIMEOUT).contains(&started.elapsed()), "{:?}", started.elapsed());

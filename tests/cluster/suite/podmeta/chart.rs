@@ -229,12 +229,15 @@ async fn agents_are_replaced_without_a_gap_and_link_daemons_one_after_another() 
 #[tokio::test]
 async fn uninstall_objects_are_hooks_that_may_change_only_the_daemon_sets_of_the_release() -> Result<()> {
     let objects = render_chart(&[]).await?;
-    for (kind, weight) in [("ServiceAccount", "-1"), ("Role", "-1"), ("RoleBinding", "-1"), ("Job", "0")] {
+    let kinds = ["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"].map(|kind| (kind, "-1"));
+    for (kind, weight) in kinds.into_iter().chain([("Job", "0")]) {
         let annotations = &object(&objects, kind, "podmeta-uninstall")?["metadata"]["annotations"];
         ensure!(annotations["helm.sh/hook"] == "pre-delete", "{kind}: {annotations}");
         ensure!(annotations["helm.sh/hook-weight"] == weight, "{kind}: {annotations}");
         let policy = &annotations["helm.sh/hook-delete-policy"];
         ensure!(policy == "before-hook-creation,hook-succeeded", "{kind}: {policy}");
+        let log_policy = &annotations["helm.sh/hook-output-log-policy"];
+        ensure!(log_policy == "hook-failed,hook-succeeded", "{kind}: {log_policy}");
     }
     let rules = json!([
         {"apiGroups": ["apps"], "resources": ["daemonsets"], "resourceNames": ["podmeta-agent"], "verbs": ["delete"]},
@@ -242,6 +245,8 @@ async fn uninstall_objects_are_hooks_that_may_change_only_the_daemon_sets_of_the
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
     ]);
     ensure!(object(&objects, "Role", "podmeta-uninstall")?["rules"] == rules);
+    let rules = json!([{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]}]);
+    ensure!(object(&objects, "ClusterRole", "podmeta-uninstall")?["rules"] == rules);
     let job = &object(&objects, "Job", "podmeta-uninstall")?["spec"];
     ensure!(job["backoffLimit"] == 0 && job["activeDeadlineSeconds"] == 180, "{job}");
     let arguments = json!(["--release=podmeta", "--namespace=podmeta-system", "--timeout=2m"]);

@@ -2,13 +2,19 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use futures_util::future::try_join_all;
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use kube::api::{Api, PostParams};
 use podmeta_cluster::network::imds_stub::RESPONSE_BODY;
 use serde_json::json;
 
 use super::fixtures::{GET_INSTANCE_ID, instance_id, profile};
 use crate::cluster::imds_stub::urls;
-use crate::kit::{self, Podmeta, TestNode, eventually};
+use crate::kit::{self, Podmeta, TestCluster, TestNode, eventually};
 
 /// Shell script that prints what podmeta changes on a node: links, rules, tables, mounts, namespaces and files. It leaves
 /// out the network of pods, and the plugin's binary, because uninstall keeps it.
@@ -24,11 +30,31 @@ async fn state(node: &TestNode) -> Result<String> {
     node.sh(NODE_STATE).await
 }
 
+/// Returns the nodes with their states.
+async fn states(cluster: &TestCluster) -> Result<Vec<(TestNode, String)>> {
+    let state = async |name: &String| {
+        let node = cluster.node_by_name(name);
+        let state = state(&node).await?;
+        Ok((node, state))
+    };
+    try_join_all(cluster.node_names().iter().map(state)).await
+}
+
+/// Waits until a node has this state again.
+async fn wait_until_as_before(node: &TestNode, before: &str) -> Result<()> {
+    eventually(Duration::from_secs(30), "the node is as before", async || {
+        let after = state(node).await?;
+        ensure!(after == before, "node {}, before: {before}\nafter: {after}", node.name);
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn running_and_new_pods_are_served_until_uninstall_leaves_the_nodes_as_before() -> Result<()> {
     kit::bare_cluster_test(async |cluster, namespace| {
         let node = cluster.node("a")?;
-        let before = state(&node).await?;
+        let before = states(cluster).await?;
         namespace.start_client("old", json!({"nodeName": node.name})).await?;
         let podmeta = Podmeta::install(cluster).await?;
         for name in ["old", "new"] {
@@ -41,18 +67,92 @@ async fn running_and_new_pods_are_served_until_uninstall_leaves_the_nodes_as_bef
             let expected = instance_id(&podmeta, namespace, name).await?;
             ensure!(printed == expected, "pod {name} got {printed}, expected {expected}");
         }
+        for (node, before) in &before {
+            ensure!(state(node).await? != *before, "podmeta changed nothing on node {}", node.name);
+        }
         Podmeta::uninstall(cluster).await?;
-        eventually(Duration::from_secs(30), "the node is as before", async || {
-            let after = state(&node).await?;
-            ensure!(after == before, "before: {before}\nafter: {after}");
-            Ok(())
-        })
-        .await?;
+        for (node, before) in &before {
+            wait_until_as_before(node, before).await?;
+        }
         for name in ["old", "new"] {
             for url in urls() {
                 ensure!(namespace.curl(name, &url).await? == RESPONSE_BODY, "pod {name}: {url}");
             }
         }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn uninstall_names_a_node_outside_the_node_selector_and_leaves_it_as_it_is() -> Result<()> {
+    kit::bare_cluster_test(async |cluster, _| {
+        let (inside, outside) = (cluster.node("a")?, cluster.node("b")?);
+        let (inside_before, outside_before) = (state(&inside).await?, state(&outside).await?);
+        let podmeta = Podmeta::install(cluster).await?;
+        let outside_installed = state(&outside).await?;
+        ensure!(outside_installed != outside_before, "podmeta changed nothing on node {}", outside.name);
+        let selector = format!(r#"link.nodeSelector={{"kubernetes.io/hostname":"{}"}}"#, inside.name);
+        podmeta.upgrade(&["--set-json", &selector]).await?;
+        let printed = Podmeta::uninstall(cluster).await?;
+        let warning = printed.lines().find(|line| line.contains("podmeta-link uninstall"));
+        let warning = warning.with_context(|| format!("no warning of node {}: {printed}", outside.name))?;
+        ensure!(warning.contains(&outside.name) && !warning.contains(&inside.name), "{warning}");
+        wait_until_as_before(&inside, &inside_before).await?;
+        let left = state(&outside).await?;
+        ensure!(left != outside_before, "node {} is clean, but has no link daemon", outside.name);
+        // A release whose link daemons run on all nodes removes it there too.
+        Podmeta::install(cluster).await?;
+        Podmeta::uninstall(cluster).await?;
+        wait_until_as_before(&outside, &outside_before).await
+    })
+    .await
+}
+
+/// Renames the container of the link DaemonSet. The uninstall hook fails if the container has another name than `link`.
+async fn rename_link_container(podmeta: &Podmeta, name: &str) -> Result<()> {
+    let daemon_sets = podmeta.system.api::<DaemonSet>();
+    eventually(Duration::from_secs(10), "the DaemonSet is changed", async || {
+        let mut links = daemon_sets.get("podmeta-link").await?;
+        let pod = links.spec.as_mut().and_then(|spec| spec.template.spec.as_mut()).context("no pod spec")?;
+        pod.containers.first_mut().context("no container")?.name = name.to_owned();
+        Ok(daemon_sets.replace("podmeta-link", &PostParams::default(), &links).await.map(drop)?)
+    })
+    .await
+}
+
+/// Returns the kinds of the uninstall hook's objects that exist.
+async fn hook_objects(podmeta: &Podmeta) -> Result<Vec<&'static str>> {
+    let name = "podmeta-uninstall";
+    let (system, client) = (&podmeta.system, &podmeta.cluster.client);
+    let found = [
+        ("Job", system.api::<Job>().get_opt(name).await?.is_some()),
+        ("ServiceAccount", system.api::<ServiceAccount>().get_opt(name).await?.is_some()),
+        ("Role", system.api::<Role>().get_opt(name).await?.is_some()),
+        ("RoleBinding", system.api::<RoleBinding>().get_opt(name).await?.is_some()),
+        ("ClusterRole", Api::<ClusterRole>::all(client.clone()).get_opt(name).await?.is_some()),
+        ("ClusterRoleBinding", Api::<ClusterRoleBinding>::all(client.clone()).get_opt(name).await?.is_some()),
+    ];
+    Ok(found.into_iter().filter_map(|(kind, exists)| exists.then_some(kind)).collect())
+}
+
+#[tokio::test]
+async fn failed_uninstall_leaves_the_job_of_the_hook_but_not_its_rights_and_can_be_repeated() -> Result<()> {
+    kit::exclusive_podmeta_test(async |podmeta, _| {
+        rename_link_container(podmeta, "renamed").await?;
+        let failed = Podmeta::uninstall(&podmeta.cluster).await;
+        rename_link_container(podmeta, "link").await?;
+        let error = format!("{:#}", failed.err().context("the hook did not fail")?);
+        ensure!(error.contains("it has no container link"), "{error}");
+        eventually(Duration::from_secs(10), "only the Job exists", async || {
+            let objects = hook_objects(podmeta).await?;
+            ensure!(objects == ["Job"], "{objects:?}");
+            Ok(())
+        })
+        .await?;
+        Podmeta::uninstall(&podmeta.cluster).await?;
+        let objects = hook_objects(podmeta).await?;
+        ensure!(objects.is_empty(), "{objects:?}");
         Ok(())
     })
     .await
