@@ -36,7 +36,7 @@ pub(super) fn coredns() -> Result<(ImageConfig, RootFs)> {
     Ok((config(COREDNS, &["/coredns"], &[]), files))
 }
 
-/// Programs of this host, and the SDKs that `tests/real-clients/run` installs.
+/// Programs of this host, and the SDKs and cloud-init that `tests/real-clients/run` installs.
 pub(super) fn client() -> Result<(ImageConfig, RootFs)> {
     let mut files = RootFs::with_base_files();
     let programs = [
@@ -55,11 +55,13 @@ pub(super) fn client() -> Result<(ImageConfig, RootFs)> {
         fs::read_dir(clients.join("python/venv/lib"))?.next().context("the SDK clients' Python has no packages")??;
     let excluded = ["__pycache__", "pip", "setuptools"];
     files.add_tree(Path::new("/opt/clients/python"), &packages.path().join("site-packages"), &excluded)?;
+    let packages = clients.join("cloud_init/usr/lib/python3/dist-packages");
+    files.add_tree(Path::new("/opt/clients/cloud_init"), &packages, &["__pycache__"])?;
     files.add_tree(Path::new("/opt/clients/node_modules"), &clients.join("node/node_modules"), &[".bin", "@types"])?;
     let environment = [
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG=C.UTF-8",
-        "PYTHONPATH=/opt/clients/python",
+        "PYTHONPATH=/opt/clients/python:/opt/clients/cloud_init",
         "PYTHONDONTWRITEBYTECODE=1",
         "NODE_PATH=/opt/clients/node_modules",
     ];
@@ -119,7 +121,7 @@ fn add_python(files: &mut RootFs, python: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Installs the clouds' SDKs with `tests/real-clients/run`, and returns their directory.
+/// Installs the clouds' SDKs and cloud-init with `tests/real-clients/run`, and returns their directory.
 fn install_sdk_clients() -> Result<PathBuf> {
     let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../real-clients/run");
     let output =
