@@ -100,7 +100,7 @@ cluster-down: ## Delete the cluster of `make cluster`
 	$(CLUSTER) down
 
 .PHONY: cluster-test
-cluster-test: ## Run the cluster tests; keeps the cluster if a test fails
+cluster-test: ## Run the cluster tests, and the core tests on each datapath; keeps the cluster if a test fails
 	$(CARGO) build --locked $(PROGRAMS)
 	tests/cluster/install-packages $(CLUSTER)
 	$(CARGO) test --workspace --locked --test lifecycle
@@ -108,6 +108,13 @@ cluster-test: ## Run the cluster tests; keeps the cluster if a test fails
 	$(CLUSTER) build-programs
 	env -u KUBECONFIG -u PODMETA_CLUSTER -u PODMETA_IMDS_STUB $(CARGO) test --workspace --locked --test suite
 	$(CLUSTER) down
+	tests/cluster/datapaths core
+
+.PHONY: datapaths
+datapaths: programs ## Run every network test on each datapath of the test cluster; reports in target/datapaths
+	tests/cluster/install-packages $(CLUSTER)
+	$(CLUSTER) build-programs
+	tests/cluster/datapaths network
 
 .PHONY: scale-test
 scale-test: ## Run the tests of load, faults and churn with 250 pods and 1,000,000 requests on the cluster of `make cluster` (root)
