@@ -227,6 +227,19 @@ async fn agents_are_replaced_without_a_gap_and_link_daemons_one_after_another() 
 }
 
 #[tokio::test]
+async fn liveness_probes_tolerate_a_minute_without_a_response() -> Result<()> {
+    let objects = render_chart(&[]).await?;
+    let pods = PodSpecs::of(&objects)?;
+    let expected = json!({
+        "httpGet": {"path": "/healthz", "port": "metrics"}, "timeoutSeconds": 10, "failureThreshold": 6,
+    });
+    for pod in [pods.operator, pods.agent] {
+        ensure!(pod["containers"][0]["livenessProbe"] == expected, "{}", pod["containers"][0]);
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn uninstall_objects_are_hooks_that_may_change_only_the_daemon_sets_of_the_release() -> Result<()> {
     let objects = render_chart(&[]).await?;
     let kinds = ["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"].map(|kind| (kind, "-1"));
