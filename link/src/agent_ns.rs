@@ -20,8 +20,12 @@ pub const PINNED_PATH: &str = "/run/netns/podmeta";
 /// Interface index of the loopback interface. Source: the kernel creates it first in each namespace.
 const LOOPBACK: u32 = 1;
 
-/// Settings of the namespace, under `/proc/sys/net`. `default` holds for interfaces that are created later.
-const SETTINGS: [(&str, &str); 21] = [
+/// Settings of the namespace, under `/proc/sys/net`, in the order of their writes. `default` holds for interfaces that are
+/// created later.
+pub const SETTINGS: [(&str, &str); 21] = [
+    // First: the kernel changes `accept_redirects` with it. Source: `inet_forward_change` in net/ipv4/devinet.c.
+    ("ipv4/ip_forward", "0"),
+    ("ipv6/conf/all/forwarding", "0"),
     // A packet with the address of another link is dropped.
     ("ipv4/conf/all/rp_filter", "1"),
     ("ipv4/conf/default/rp_filter", "1"),
@@ -36,8 +40,6 @@ const SETTINGS: [(&str, &str); 21] = [
     ("ipv4/conf/default/proxy_arp", "0"),
     ("ipv4/conf/all/accept_redirects", "0"),
     ("ipv4/conf/default/accept_redirects", "0"),
-    ("ipv4/ip_forward", "0"),
-    ("ipv6/conf/all/forwarding", "0"),
     ("ipv6/conf/all/accept_redirects", "0"),
     ("ipv6/conf/default/accept_redirects", "0"),
     ("ipv6/conf/all/accept_ra", "0"),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use crate::netns::NetnsId;
-use crate::protocol::{Call, CallResponse, NodeStatus};
+use crate::protocol::{Call, CallResponse, LinkNodeStatus};
 use crate::sockets::AgentSockets;
 use crate::sys::{receive_line, send_line};
 
@@ -36,7 +36,7 @@ pub fn receive_sockets(socket: &Path) -> Result<(NetnsId, AgentSockets)> {
 ///
 /// # Errors
 /// If the daemon does not respond or rejects the call.
-pub fn node_status(socket: &Path) -> Result<NodeStatus> {
+pub fn node_status(socket: &Path) -> Result<LinkNodeStatus> {
     match call(socket, Call::Status)?.0 {
         CallResponse::Status(status) => Ok(status),
         other => unexpected(&other),

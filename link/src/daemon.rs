@@ -10,10 +10,11 @@ use anyhow::{Context as _, Result, anyhow};
 use tokio::sync::oneshot;
 
 use crate::cni::conflist::LinkSettings;
-use crate::cni::lock::lock_exclusive;
+use crate::cni::lock::{lock_exclusive, remove_lock_file};
 use crate::counters::Counters;
+use crate::findings::SharedFindings;
 use crate::netns::Netns;
-use crate::{agent_ns, guard, install};
+use crate::{agent_ns, guard, install, requirements};
 
 /// Configuration of the daemon.
 #[derive(Clone, Debug)]
@@ -28,16 +29,25 @@ pub struct DaemonConfig {
     pub settings: LinkSettings,
 }
 
-/// Adds the guards, writes the CNI configuration, makes the links of the pods that run already, and then repairs all
+/// Checks the requirements, adds the guards, writes the CNI configuration, makes the links of the pods that run already, and then repairs all
 /// three. Returns only an error. Calls `is_ready` once, after the first check of all three.
 ///
 /// # Errors
 /// If the guards or the agent namespace cannot be made at the start, or the thread of the guards ends. Later failures
 /// are logged and retried.
-pub async fn run(config: DaemonConfig, counters: Arc<Counters>, is_ready: impl FnOnce()) -> Result<()> {
+pub async fn run(
+    config: DaemonConfig,
+    counters: Arc<Counters>,
+    findings: Arc<SharedFindings>,
+    is_ready: impl FnOnce(),
+) -> Result<()> {
     let host = || Netns::current().context("cannot open the node's network namespace");
+    for (kind, message) in requirements::check(&requirements::read(&host()?)) {
+        findings.set(kind, Some(message));
+    }
     guard::ensure(&host()?).await?;
-    let guards = guard::repair::spawn(host()?, Arc::clone(&counters)).context("cannot start the guards' thread")?;
+    let guards = guard::repair::spawn(host()?, Arc::clone(&counters), Arc::clone(&findings));
+    let guards = guards.context("cannot start the guards' thread")?;
     agent_ns::open_pinned(&config.agent_namespace).await?;
     let (conflist_tx, conflist_rx) = oneshot::channel();
     let (links_tx, links_rx) = oneshot::channel();
@@ -49,7 +59,7 @@ pub async fn run(config: DaemonConfig, counters: Arc<Counters>, is_ready: impl F
     };
     tokio::select! {
         error = guards => Err(error.unwrap_or_else(|_| anyhow!("the guards' thread panicked"))),
-        () = conflist::run(&config, &counters, conflist_tx) => Err(anyhow!("internal error: the CNI task ended")),
+        () = conflist::run(&config, &counters, &findings, conflist_tx) => Err(anyhow!("internal error: the CNI task ended")),
         () = links::run(&config, host()?, &counters, links_tx) => Err(anyhow!("internal error: the links' task ended")),
         () = ready => Err(anyhow!("internal error: the readiness task ended")),
     }
@@ -64,5 +74,7 @@ pub async fn uninstall(agent_namespace: &Path, cni_config_dir: &Path) -> Result<
     install::remove_conflist(cni_config_dir)?;
     let _lock = lock_exclusive(cni_config_dir).await?;
     agent_ns::remove(agent_namespace)?;
-    guard::remove(&Netns::current().context("cannot open the node's network namespace")?).await
+    guard::remove(&Netns::current().context("cannot open the node's network namespace")?).await?;
+    remove_lock_file(cni_config_dir);
+    Ok(())
 }

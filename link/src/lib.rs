@@ -10,11 +10,13 @@
 //! - [`service`], [`range`]: the service addresses, and the addresses of links
 //! - [`alias`]: the text that names the pod of a link
 //! - [`netns`], [`sys`]: network namespaces, and system calls without a safe wrapper
+//! - [`private_socket`]: Unix sockets that only their owner can use
+//! - [`counters`], [`findings`]: the counts of repairs, and the findings about the node
 //! - [`agent_ns`], [`pod_link`], [`guard`]: the agent namespace, the link of one pod, the guards of a node
 //! - [`cni`], [`install`]: the CNI plugin, and its files on a node
 //! - [`cri`]: the client of the container runtime
-//! - [`daemon`], [`counters`]: the link daemon, and the counts of its repairs
-//! - [`private_socket`]: Unix sockets that only their owner can use
+//! - [`requirements`]: the checks of the node
+//! - [`daemon`]: the link daemon
 //! - [`socket`], [`protocol`], [`sockets`]: the socket of the daemon, its calls, and the sockets that it passes
 //! - [`client`], [`identity`]: for the node agent: the client of that socket, and the pod of a connection
 #![cfg(target_os = "linux")]
@@ -27,6 +29,7 @@ pub mod counters;
 pub mod cri;
 pub mod daemon;
 mod events;
+pub mod findings;
 pub mod guard;
 pub mod identity;
 pub mod install;
@@ -37,6 +40,7 @@ pub mod pod_link;
 pub mod private_socket;
 pub mod protocol;
 pub mod range;
+pub mod requirements;
 mod route_socket;
 pub mod service;
 pub mod socket;

@@ -49,6 +49,12 @@ pub(crate) fn remove(netns: &Netns, name: &str) -> io::Result<()> {
     transport::commit(&transport::open(netns)?, vec![create(name), delete(name)])
 }
 
+/// Sends a request that changes nothing. Fails if the kernel has no nftables.
+pub(crate) fn probe(netns: &Netns) -> io::Result<()> {
+    let request = transport::message(NfTablesMessage::GetTable(table_message("podmeta")), NLM_F_ACK);
+    transport::query(&transport::open(netns)?, request).map(drop)
+}
+
 /// Returns the objects of a table, in the order of their addition: the table, its sets, its chains and all rules.
 fn objects(table: &Table) -> Vec<NfTablesMessage> {
     let mut objects = vec![NfTablesMessage::NewTable(table_message(table.name))];

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -17,12 +17,13 @@ use podmeta_metadata::names::PodUid;
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
-use crate::counters::{CounterSnapshot, Counters};
+use crate::counters::Counters;
 use crate::cri::{AgentPods, RuntimeClient};
+use crate::findings::SharedFindings;
 use crate::netns::Netns;
 use crate::peer::pod_of_cgroups;
 use crate::private_socket;
-use crate::protocol::{Call, CallResponse, NodeStatus};
+use crate::protocol::{Call, CallResponse, LinkNodeStatus};
 use crate::sockets::AgentSockets;
 use crate::sys::send_line;
 
@@ -34,6 +35,9 @@ const MAX_CALL_BYTES: u64 = 64;
 
 /// Calls that are served at once. A node has one agent, and two during an update.
 const MAX_CALLS: usize = 8;
+
+/// Maximum number of pods in the cache of node agents. A node has two at a time.
+const MAX_KNOWN_AGENTS: usize = 16;
 
 /// Delay after an accept error.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(500);
@@ -51,6 +55,31 @@ pub struct SocketConfig {
     pub agent_pods: AgentPods,
     /// Counters of the daemon.
     pub counters: Arc<Counters>,
+    /// Findings of the daemon.
+    pub findings: Arc<SharedFindings>,
+}
+
+/// Pods that the container runtime has reported as node agents. A UID never belongs to another pod, and only processes of the
+/// pod are in its cgroup. So a pod is checked once, and an agent can restart while the runtime is too busy to respond.
+#[derive(Debug, Default)]
+struct KnownAgents(Mutex<Vec<PodUid>>);
+
+impl KnownAgents {
+    fn contains(&self, pod: &PodUid) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(pod)
+    }
+
+    /// Adds a pod. Removes the oldest one if there are too many.
+    fn add(&self, pod: PodUid) {
+        let mut pods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pods.contains(&pod) {
+            return;
+        }
+        if pods.len() >= MAX_KNOWN_AGENTS {
+            pods.remove(0);
+        }
+        pods.push(pod);
+    }
 }
 
 /// Binds the socket with [`private_socket::bind`]. Creates a missing directory with mode 0700. Must be called in a tokio
@@ -71,6 +100,7 @@ pub fn bind(path: &Path) -> Result<UnixListener> {
 /// Serves calls until the task is cancelled.
 pub async fn serve(listener: UnixListener, config: SocketConfig) {
     let (config, permits) = (Arc::new(config), Arc::new(Semaphore::new(MAX_CALLS)));
+    let agents = Arc::new(KnownAgents::default());
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let stream = match listener.accept().await {
@@ -81,9 +111,9 @@ pub async fn serve(listener: UnixListener, config: SocketConfig) {
                 continue;
             }
         };
-        let config = Arc::clone(&config);
+        let (config, agents) = (Arc::clone(&config), Arc::clone(&agents));
         tokio::spawn(async move {
-            if let Err(error) = serve_call(stream, &config).await {
+            if let Err(error) = serve_call(stream, &config, &agents).await {
                 tracing::warn!(error = format!("{error:#}"), "cannot serve a call on the link socket");
             }
             drop(permit);
@@ -91,19 +121,19 @@ pub async fn serve(listener: UnixListener, config: SocketConfig) {
     }
 }
 
-async fn serve_call(stream: tokio::net::UnixStream, config: &SocketConfig) -> Result<()> {
+async fn serve_call(stream: tokio::net::UnixStream, config: &SocketConfig, agents: &KnownAgents) -> Result<()> {
     let pod = peer_pod(&stream);
     let stream = stream.into_std()?;
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(IO_TIMEOUT))?;
     stream.set_write_timeout(Some(IO_TIMEOUT))?;
     let authorized = match pod {
-        Ok(pod) => authorize(&pod, config).await,
+        Ok(pod) => authorize(pod, config, agents).await,
         Err(error) => Err(error),
     };
-    let (agent_namespace, counters) = (config.agent_namespace.clone(), config.counters.snapshot());
+    let config = config.clone();
     tokio::task::spawn_blocking(move || {
-        let outcome = authorized.and_then(|()| respond(&stream, &agent_namespace, counters));
+        let outcome = authorized.and_then(|()| respond(&stream, &config));
         if let Err(error) = &outcome {
             let response = serde_json::to_string(&CallResponse::Failed(format!("{error:#}")))?;
             let _closed = send_line(&stream, &response, &[]);
@@ -116,11 +146,15 @@ async fn serve_call(stream: tokio::net::UnixStream, config: &SocketConfig) -> Re
 /// Returns success if a pod is a node agent of the release.
 ///
 /// # Errors
-/// If it is not, or if the container runtime does not respond.
-async fn authorize(pod: &PodUid, config: &SocketConfig) -> Result<()> {
-    if !RuntimeClient::new(config.runtime_socket.clone()).is_running(pod, &config.agent_pods).await? {
+/// If it is not, or if the container runtime does not respond for a pod that is not known yet.
+async fn authorize(pod: PodUid, config: &SocketConfig, agents: &KnownAgents) -> Result<()> {
+    if agents.contains(&pod) {
+        return Ok(());
+    }
+    if !RuntimeClient::new(config.runtime_socket.clone()).is_running(&pod, &config.agent_pods).await? {
         bail!("pod {pod} is not a node agent of this release");
     }
+    agents.add(pod);
     Ok(())
 }
 
@@ -156,13 +190,13 @@ fn has_exited(process: &OwnedFd) -> nix::Result<bool> {
 }
 
 /// Reads the call and sends its response.
-fn respond(stream: &UnixStream, agent_namespace: &Path, counters: CounterSnapshot) -> Result<()> {
+fn respond(stream: &UnixStream, config: &SocketConfig) -> Result<()> {
     let mut line = String::new();
     // A plain read, so that descriptors of the client are not received.
     BufReader::new(stream.take(MAX_CALL_BYTES)).read_line(&mut line).context("cannot read the call")?;
     let call = serde_json::from_str(&line).context("cannot parse the call")?;
-    let agent = Netns::open(agent_namespace)
-        .with_context(|| format!("cannot open the agent namespace {}", agent_namespace.display()))?;
+    let path = &config.agent_namespace;
+    let agent = Netns::open(path).with_context(|| format!("cannot open the agent namespace {}", path.display()))?;
     let namespace = agent.id()?;
     match call {
         Call::Sockets => {
@@ -172,7 +206,9 @@ fn respond(stream: &UnixStream, agent_namespace: &Path, counters: CounterSnapsho
             tracing::info!("passed sockets to a node agent");
         }
         Call::Status => {
-            let response = serde_json::to_string(&CallResponse::Status(NodeStatus { namespace, counters }))?;
+            let (counters, findings) = (config.counters.snapshot(), config.findings.snapshot());
+            let response =
+                serde_json::to_string(&CallResponse::Status(LinkNodeStatus { namespace, counters, findings }))?;
             send_line(stream, &response, &[]).context("cannot send the status")?;
         }
     }
@@ -181,6 +217,7 @@ fn respond(stream: &UnixStream, agent_namespace: &Path, counters: CounterSnapsho
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
     use std::process::{Child, Command};
 
     use super::*;
@@ -217,14 +254,26 @@ mod tests {
         let process = peer_process(&stream).unwrap().unwrap();
         assert!(!has_exited(&process).unwrap());
         client.kill().unwrap();
+        let exited = nix::poll::poll(
+            &mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)],
+            PollTimeout::try_from(Duration::from_secs(10)).unwrap(),
+        );
         // The process is not waited for yet, so its cgroup can be read.
-        let error = loop {
-            match peer_pod(&stream) {
-                Err(error) if error.to_string().contains("belongs to no pod") => tokio::task::yield_now().await,
-                result => break result.unwrap_err(),
-            }
-        };
+        let error = peer_pod(&stream).unwrap_err();
         client.wait().unwrap();
+        assert_eq!(exited, Ok(1));
         assert!(error.to_string().contains("has exited"), "{error:#}");
+    }
+
+    #[test]
+    fn oldest_known_agent_is_removed_when_there_are_too_many() {
+        let agents = KnownAgents::default();
+        let pod = |number: usize| PodUid::try_from(format!("agent-{number}")).unwrap();
+        for number in 0..=MAX_KNOWN_AGENTS {
+            agents.add(pod(number));
+            agents.add(pod(number));
+        }
+        assert!(!agents.contains(&pod(0)));
+        assert!((1..=MAX_KNOWN_AGENTS).all(|number| agents.contains(&pod(number))));
     }
 }

@@ -16,7 +16,7 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 const MAX_FDS: usize = 8;
 
 /// Maximum length of a received line in bytes.
-const MAX_LINE_BYTES: usize = 4096;
+const MAX_LINE_BYTES: usize = 16 * 1024;
 
 /// Sends a line of text with file descriptors. The line break is added.
 ///

@@ -3,6 +3,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     reason = "shared with tests, which fail by a panic"
@@ -42,7 +43,7 @@ mod requests;
 mod runtime;
 #[cfg(target_os = "linux")]
 #[path = "../../benches/src/statistics.rs"]
-#[allow(dead_code, reason = "other benchmarks use the rest")]
+#[allow(dead_code, unused_imports, reason = "other benchmarks use the rest; its tests do not run here")]
 mod statistics;
 
 #[cfg(target_os = "linux")]

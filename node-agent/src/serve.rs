@@ -4,6 +4,8 @@
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(target_os = "linux")]
+mod link_findings;
+#[cfg(target_os = "linux")]
 mod link_metrics;
 #[cfg(target_os = "linux")]
 mod links;

@@ -26,10 +26,12 @@ mod linux {
     use podmeta_link::counters::Counters;
     use podmeta_link::cri::AgentPods;
     use podmeta_link::daemon::{self, DaemonConfig};
+    use podmeta_link::findings::{self, SharedFindings};
     use podmeta_link::netns::Netns;
     use podmeta_link::range::LinkRange;
     use podmeta_link::socket::SocketConfig;
-    use podmeta_link::{agent_ns, guard, install, protocol, socket};
+    use podmeta_link::{agent_ns, guard, install, protocol, requirements, socket};
+    use podmeta_metadata::node_finding::NodeFindings;
     use tracing_subscriber::EnvFilter;
 
     /// Makes the links of a node's pods to the node agent, and the guards of the node.
@@ -162,6 +164,9 @@ mod linux {
             match command {
                 Command::Install(args) => {
                     let host = Netns::current().context("cannot open the node's network namespace")?;
+                    // The log names what the node lacks before a step fails because of it.
+                    let found = requirements::check(&requirements::read(&host));
+                    findings::log_changes(&NodeFindings::new(), &found);
                     guard::ensure(&host).await?;
                     agent_ns::ensure(&args.namespace.agent_namespace).await?;
                     install::copy_plugin(&args.plugin, &args.cni_bin_dir)?;
@@ -169,10 +174,10 @@ mod linux {
                 Command::Run(args) => {
                     remove_ready(&args.ready.ready_file)?;
                     let ready_file = args.ready.ready_file.clone();
-                    let counters = Arc::<Counters>::default();
-                    let socket = args.socket_config(Arc::clone(&counters));
+                    let (counters, findings) = (Arc::<Counters>::default(), Arc::<SharedFindings>::default());
+                    let socket = args.socket_config(Arc::clone(&counters), Arc::clone(&findings));
                     tokio::spawn(socket::serve(socket::bind(&socket.path)?, socket));
-                    daemon::run(args.config(), counters, move || write_ready(&ready_file)).await?;
+                    daemon::run(args.config(), counters, findings, move || write_ready(&ready_file)).await?;
                 }
                 Command::Ready(args) if !args.ready_file.exists() => return Ok(ExitCode::FAILURE),
                 Command::Ready(_) => {}
@@ -198,13 +203,14 @@ mod linux {
     }
 
     impl RunArgs {
-        fn socket_config(&self, counters: Arc<Counters>) -> SocketConfig {
+        fn socket_config(&self, counters: Arc<Counters>, findings: Arc<SharedFindings>) -> SocketConfig {
             SocketConfig {
                 path: self.socket.clone(),
                 agent_namespace: self.node.namespace.agent_namespace.clone(),
                 runtime_socket: self.runtime_socket.clone(),
                 agent_pods: AgentPods { namespace: self.release_namespace.clone(), release: self.release.clone() },
                 counters,
+                findings,
             }
         }
 

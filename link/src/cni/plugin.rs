@@ -8,11 +8,11 @@ use serde_json::json;
 use super::VERSIONS;
 use super::conflist::{FILE_NAME, sha256};
 use super::error::{CniError, CniErrorCode};
-use super::lock::{ConfigDirLock, lock_shared};
+use super::lock::{ConfigDirLock, lock_shared, remove_lock_file};
 use super::request::{Attachment, CniCommand, OnFailure, PluginConfig};
 use crate::alias::Alias;
 use crate::netns::Netns;
-use crate::pod_link::{LinkOutcome, primary};
+use crate::pod_link::{Conflict, LinkOutcome, primary};
 use crate::{agent_ns, guard, pod_link};
 
 /// Runs a request and returns the text for standard output. `agent` is the path of the pinned agent namespace. While it
@@ -27,8 +27,13 @@ pub async fn run(command: CniCommand, agent: &Path) -> Result<String, CniError> 
             // Without guards a pod must not start, whatever happens to its link.
             ensure_guards().await.map_err(|error| link_error(&attachment, &error))?;
             match add(&attachment, agent).await {
+                Ok(_) => Ok(previous_result(attachment.config)),
                 Err(error) if attachment.config.on_failure == OnFailure::Fail => Err(link_error(&attachment, &error)),
-                _ => Ok(previous_result(attachment.config)),
+                Err(error) => {
+                    // The runtime logs standard error. Source: `RawExec` in containernetworking/cni pkg/invoke.
+                    eprintln!("{}; the pod starts without a link", link_error(&attachment, &error));
+                    Ok(previous_result(attachment.config))
+                }
             }
         }
         CniCommand::Check(attachment) => match check(&attachment, agent).await {
@@ -66,9 +71,14 @@ fn previous_result(config: PluginConfig) -> String {
     config.prev_result.map_or_else(String::new, |result| result.get().to_owned())
 }
 
+/// Returns an error with pod, cause and remedy. A conflict names its own remedy.
 fn link_error(attachment: &Attachment, error: &anyhow::Error) -> CniError {
     let message = format!("podmeta cannot make the metadata link of pod {}", attachment.pod_name);
-    CniError::new(CniErrorCode::Link, &message, format!("{error:#}"))
+    let remedy = match error.downcast_ref::<Conflict>() {
+        Some(_) => "",
+        None => "; the runtime retries; read the log of the link daemon on this node",
+    };
+    CniError::new(CniErrorCode::Link, &message, format!("{error:#}{remedy}"))
 }
 
 /// Locks the directory of CNI configurations, and checks that podmeta's configuration exists and that its source has not
@@ -80,14 +90,19 @@ fn lock_current(config: &PluginConfig) -> Result<Option<ConfigDirLock>, CniError
         CniError::new(CniErrorCode::TryAgainLater, "the CNI configuration is out of date: try again", details)
     };
     let directory = source.file.parent().unwrap_or(Path::new("/"));
+    let ours = directory.join(FILE_NAME);
+    let missing = || try_again(format!("{} does not exist", ours.display()));
+    if !ours.exists() {
+        return Err(missing());
+    }
     let lock = match lock_shared(directory) {
         Ok(Some(lock)) => lock,
         Ok(None) => return Err(try_again("podmeta is being removed from this node".to_owned())),
         Err(error) => return Err(try_again(format!("cannot lock {}: {error}", directory.display()))),
     };
-    let ours = directory.join(FILE_NAME);
     if !ours.exists() {
-        return Err(try_again(format!("{} does not exist", ours.display())));
+        remove_lock_file(directory);
+        return Err(missing());
     }
     match std::fs::read(&source.file) {
         Ok(content) if sha256(&content) == source.sha256 => Ok(Some(lock)),

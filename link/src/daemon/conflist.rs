@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use podmeta_metadata::node_finding::NodeFindingKind;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -10,7 +11,8 @@ use tokio::time::sleep;
 use super::DaemonConfig;
 use crate::counters::Counters;
 use crate::events::{self, Events};
-use crate::install::{self, ConflistFile, ConflistState};
+use crate::findings::SharedFindings;
+use crate::install::{self, ConflistFile};
 
 /// Interval of checks without an event. A symbolic link can point to a file whose changes are no events.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -20,13 +22,17 @@ const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Checks the configuration after each change of the directory, and at an interval. Sends to `checked_tx` once, after the
 /// first check that succeeded.
-pub(super) async fn run(config: &DaemonConfig, counters: &Counters, checked_tx: oneshot::Sender<()>) {
+pub(super) async fn run(
+    config: &DaemonConfig,
+    counters: &Counters,
+    findings: &SharedFindings,
+    checked_tx: oneshot::Sender<()>,
+) {
     let mut checked_tx = Some(checked_tx);
-    let mut previous = None;
     loop {
         // A watch follows the directory, not its path. A new watch for each check also detects a replaced directory.
         let events = Events::of_directory(&config.cni_config_dir);
-        match check(config, counters, &mut previous) {
+        match check(config, counters, findings) {
             Ok(()) => drop(checked_tx.take().map(|checked_tx| checked_tx.send(()))),
             Err(error) => tracing::error!(error = format!("{error:#}"), "cannot check the CNI configuration; retrying"),
         }
@@ -42,30 +48,22 @@ pub(super) async fn run(config: &DaemonConfig, counters: &Counters, checked_tx: 
     }
 }
 
-/// Writes the configuration if it is not current. Logs a change of its state.
-fn check(config: &DaemonConfig, counters: &Counters, previous: &mut Option<ConflistState>) -> Result<()> {
+/// Writes the configuration if it is not current, and sets the findings about the directory.
+fn check(config: &DaemonConfig, counters: &Counters, findings: &SharedFindings) -> Result<()> {
     let state = install::write_conflist(&config.cni_config_dir, config.settings)
         .context("cannot update podmeta's CNI configuration")?;
-    match state.file {
-        ConflistFile::Current => {}
-        ConflistFile::Written => {
-            counters.add_conflist_write();
-            tracing::info!("wrote the CNI configuration");
-        }
-        ConflistFile::Absent => {
-            if previous.as_ref().is_none_or(|previous| previous.file != ConflistFile::Absent) {
-                tracing::warn!("no valid CNI configuration sorts after podmeta's; new pods get their link late");
-            }
-        }
+    if state.file == ConflistFile::Written {
+        counters.add_conflist_write();
+        tracing::info!("wrote the CNI configuration");
     }
-    if let Some(file) = &state.sorts_before
-        && previous.as_ref().is_none_or(|previous| previous.sorts_before != state.sorts_before)
-    {
-        tracing::warn!(
-            file,
-            "a CNI configuration sorts before podmeta's, so the runtime uses it; new pods get their link late; rename it"
-        );
-    }
-    *previous = Some(state);
+    let absent = (state.file == ConflistFile::Absent).then(|| {
+        "no valid CNI configuration sorts after podmeta's, so new pods get their link late; install a network plugin"
+            .to_owned()
+    });
+    findings.set(NodeFindingKind::CniConfig, absent);
+    let sorts_before = state.sorts_before.map(|file| {
+        format!("the CNI configuration {file} sorts before podmeta's, so new pods get their link late; rename it")
+    });
+    findings.set(NodeFindingKind::CniOrder, sorts_before);
     Ok(())
 }

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use podmeta_metadata::node_finding::NodeFindingKind;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
 use crate::counters::{Counters, Repairs};
 use crate::events::{self, Events};
+use crate::findings::SharedFindings;
 use crate::netns::Netns;
 
 /// Interval of checks without an event.
@@ -32,11 +34,15 @@ const RULE_GROUPS: [u32; 2] = [8, 19];
 ///
 /// # Errors
 /// If the thread or its runtime cannot be started.
-pub fn spawn(host: Netns, counters: Arc<Counters>) -> io::Result<oneshot::Receiver<anyhow::Error>> {
+pub fn spawn(
+    host: Netns,
+    counters: Arc<Counters>,
+    findings: Arc<SharedFindings>,
+) -> io::Result<oneshot::Receiver<anyhow::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (error_tx, error_rx) = oneshot::channel();
     std::thread::Builder::new().name("guards".to_owned()).spawn(move || {
-        if let Err(error) = run(&runtime, &host, &counters, || error_tx.is_closed()) {
+        if let Err(error) = run(&runtime, &host, &counters, &findings, || error_tx.is_closed()) {
             drop(error_tx.send(error));
         }
     })?;
@@ -44,13 +50,23 @@ pub fn spawn(host: Netns, counters: Arc<Counters>) -> io::Result<oneshot::Receiv
 }
 
 /// Checks the guards after each event, and at an interval, until `is_stopped` returns true.
-fn run(runtime: &Runtime, host: &Netns, counters: &Counters, is_stopped: impl Fn() -> bool) -> Result<()> {
+fn run(
+    runtime: &Runtime,
+    host: &Netns,
+    counters: &Counters,
+    findings: &SharedFindings,
+    is_stopped: impl Fn() -> bool,
+) -> Result<()> {
     let tables = Events::of_netlink(host, NETLINK_NETFILTER, &[NFNLGRP_NFTABLES])
         .context("cannot listen to changes of nftables")?;
     let rules =
         Events::of_netlink(host, NETLINK_ROUTE, &RULE_GROUPS).context("cannot listen to changes of routing rules")?;
     while !is_stopped() {
-        match runtime.block_on(super::ensure(host)) {
+        let result = runtime.block_on(super::ensure(host));
+        let message =
+            |error| format!("{error:#}; pods can reach the node's metadata service if all guards are missing");
+        findings.set(NodeFindingKind::Guards, result.as_ref().err().map(message));
+        match result {
             Ok(repairs) if repairs == Repairs::default() => {}
             Ok(repairs) => {
                 counters.add_repairs(repairs);

@@ -30,7 +30,7 @@ pub(super) async fn read(sockets: &LinkSockets, peer: &str) -> Result<Found, Err
     for (interface, address) in addresses(&sockets.pod).await? {
         if services.contains(&address) {
             foreign.push(Foreign::Address(address));
-        } else if Some(interface) == pod_index {
+        } else if Some(interface) == pod_index && !is_link_local(address) {
             own_families.insert(address.is_ipv6());
         }
     }
@@ -57,6 +57,11 @@ pub(super) async fn read(sockets: &LinkSockets, peer: &str) -> Result<Found, Err
         None => None,
     };
     Ok(Found { pod_end, agent_end, foreign })
+}
+
+/// Returns true for the addresses that the kernel assigns itself. They exist also without IPv6 in the agent namespace.
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// Returns the addresses of all interfaces, with the index of the interface.

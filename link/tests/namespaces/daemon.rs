@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use podmeta_link::cni::conflist::{FILE_NAME, LinkSettings};
 use podmeta_link::counters::{CounterSnapshot, Counters};
 use podmeta_link::daemon::{self, DaemonConfig};
+use podmeta_link::findings::SharedFindings;
 use podmeta_link::netns::Netns;
 use tokio::sync::oneshot;
 
@@ -26,6 +27,7 @@ const CONF: &str = r#"{"name":"pods","cniVersion":"0.3.1","type":"bridge"}"#;
 pub(crate) struct Daemon {
     pub(crate) node: Arc<Netns>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) findings: Arc<SharedFindings>,
     is_ready: Arc<AtomicBool>,
     pub(crate) cni: PathBuf,
     stop_tx: Option<oneshot::Sender<()>>,
@@ -41,7 +43,7 @@ impl Daemon {
         let cni = agent.path.with_file_name("net.d");
         std::fs::create_dir(&cni).unwrap();
         let runtime_socket = runtime_socket(&agent);
-        let counters = Arc::new(Counters::default());
+        let (counters, findings) = (Arc::new(Counters::default()), Arc::new(SharedFindings::default()));
         let config = DaemonConfig {
             agent_namespace: agent.path.clone(),
             cni_config_dir: cni.clone(),
@@ -52,6 +54,7 @@ impl Daemon {
         let (stop_tx, stop_rx) = oneshot::channel();
         let thread = std::thread::spawn({
             let (node, counters, is_ready) = (Arc::clone(&node), Arc::clone(&counters), Arc::clone(&is_ready));
+            let findings = Arc::clone(&findings);
             move || {
                 let daemon = node.run(|| {
                     capabilities::limit_thread();
@@ -59,7 +62,7 @@ impl Daemon {
                     let set_ready = || is_ready.store(true, Ordering::Relaxed);
                     runtime.block_on(async {
                         tokio::select! {
-                            result = daemon::run(config, counters, set_ready) => panic!("the daemon ended: {result:?}"),
+                            result = daemon::run(config, counters, findings, set_ready) => panic!("the daemon ended: {result:?}"),
                             _ = stop_rx => {}
                         }
                     });
@@ -70,7 +73,7 @@ impl Daemon {
             }
         });
         let (stop_tx, thread) = (Some(stop_tx), Some(thread));
-        let daemon = Self { node, counters, is_ready, cni, stop_tx, thread, agent };
+        let daemon = Self { node, counters, findings, is_ready, cni, stop_tx, thread, agent };
         wait_until("the guards exist", || daemon.guards().2.contains("podmeta")).await;
         daemon
     }
@@ -228,16 +231,16 @@ async fn daemon_does_not_create_a_missing_agent_namespace() {
     let agent = Agent::new().await;
     let node = pod();
     podmeta_link::agent_ns::remove(&agent.path).unwrap();
-    let config = Config {
+    let config = DaemonConfig {
         agent_namespace: agent.path.clone(),
         cni_config_dir: agent.path.with_file_name("net.d"),
         runtime_socket: runtime_socket(&agent),
-        settings: Settings::default(),
+        settings: LinkSettings::default(),
     };
     let run = || {
         capabilities::limit_thread();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let daemon = daemon::run(config, Arc::default(), || {});
+        let daemon = daemon::run(config, Arc::default(), Arc::default(), || {});
         Ok(runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), daemon).await }))
     };
     let error = node.run(run).unwrap().unwrap().unwrap_err();

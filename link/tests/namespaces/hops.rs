@@ -11,8 +11,8 @@ use podmeta_link::range::LinkRange;
 use podmeta_link::service::{self, SERVICE_PORT};
 use socket2::SockRef;
 
-use crate::kit::{Agent, alias, listener, nft, pod, run};
-use crate::node::{connect, route_by_default, set_up};
+use crate::kit::{Agent, alias, listener, pod};
+use crate::routing::nested;
 
 const RESPONSE: &str = "token";
 
@@ -49,19 +49,6 @@ fn request(from: &Netns, address: IpAddr, limit: u32, timeout: Duration) -> Stri
     });
     response.truncate(read.unwrap());
     String::from_utf8(response).unwrap()
-}
-
-/// Creates a container whose connections another namespace routes and masquerades.
-fn nested(outer: &Netns, outer_uplink: &str, network: u8) -> Netns {
-    let inner = pod();
-    connect(outer, "nested0", &inner, "eth0");
-    set_up(outer, "nested0", network, 1);
-    set_up(&inner, "eth0", network, 2);
-    route_by_default(&inner, network, 1);
-    run(outer, "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
-    let chain = format!("type nat hook postrouting priority 100; oifname {outer_uplink} masquerade;");
-    nft(outer, &format!("table inet nested {{ chain out {{ {chain} }}; }}"));
-    inner
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Identity of connections at the sockets that the node agent receives.
 
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -12,12 +13,13 @@ use podmeta_link::sockets::AgentSockets;
 use socket2::SockRef;
 
 use crate::kit::{Agent, alias, interface_of, listener, pod, run};
+use crate::routing::{self, set_up};
 
 /// Timeout of one connection.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Connects from a namespace and accepts the connection.
-fn connect(from: &Netns, address: IpAddr, listener: &TcpListener) -> (TcpStream, TcpStream) {
+pub(crate) fn connect(from: &Netns, address: IpAddr, listener: &TcpListener) -> (TcpStream, TcpStream) {
     let client = from.run(|| TcpStream::connect_timeout(&(address, SERVICE_PORT).into(), TIMEOUT)).unwrap();
     (client, listener.accept().unwrap().0)
 }
@@ -100,4 +102,63 @@ async fn two_processes_share_the_port() {
     drop(first);
     let (_client, accepted) = connect(&pod, service::ipv4()[0].into(), &second);
     assert_eq!(bind_to_arrival_interface(&accepted).unwrap().to_string(), interface_of(&agent, 0));
+}
+
+#[tokio::test]
+async fn connection_has_the_pod_of_its_link_with_syn_cookies() {
+    let agent = Agent::new().await;
+    // Each connection uses a cookie, not only those over the limit of the queue.
+    run(&agent.netns, "sysctl -qw net.ipv4.tcp_syncookies=2");
+    let (listener, table, _changes) = open(&agent).await;
+    let pods = [pod(), pod()];
+    for (n, pod) in pods.iter().enumerate() {
+        pod_link::ensure(&agent.netns, pod, &alias(n), LinkRange::default()).await.unwrap();
+    }
+    for (n, pod) in pods.iter().enumerate() {
+        for address in service::addresses() {
+            let (_client, accepted) = connect(pod, address, &listener);
+            let interface = bind_to_arrival_interface(&accepted).unwrap();
+            assert_eq!(table.find(interface).await.unwrap().unwrap().pod, alias(n).pod, "{address}");
+        }
+    }
+    let counters = run(&agent.netns, "cat /proc/net/netstat");
+    let mut lines = counters.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
+    let mut fields = lines.next().unwrap().split(' ').zip(lines.next().unwrap().split(' '));
+    let received = fields.find(|(name, _)| *name == "SyncookiesRecv").unwrap().1.parse::<usize>().unwrap();
+    assert_eq!(received, pods.len() * service::addresses().len(), "all connections used a cookie");
+}
+
+/// Without the bind, a segment with the right addresses and numbers is accepted from any link. The test turns the reverse path
+/// filter off, which drops such a segment earlier.
+#[tokio::test]
+async fn later_segment_by_another_link_is_not_read() {
+    let agent = Agent::new().await;
+    let (listener, _table, _changes) = open(&agent).await;
+    let pods = [pod(), pod()];
+    for (n, pod) in pods.iter().enumerate() {
+        pod_link::ensure(&agent.netns, pod, &alias(n), LinkRange::default()).await.unwrap();
+    }
+    let address = service::ipv4()[0];
+    let (mut unbound_client, mut unbound) = connect(&pods[0], address.into(), &listener);
+    let (mut client, mut bound) = connect(&pods[0], address.into(), &listener);
+    bind_to_arrival_interface(&bound).unwrap();
+    let filters = run(&agent.netns, "ls /proc/sys/net/ipv4/conf");
+    for interface in filters.split_whitespace() {
+        run(&agent.netns, &format!("sysctl -qw net/ipv4/conf/{interface}/rp_filter=0"));
+    }
+    // The first pod now sends by the second one, which forwards.
+    routing::connect(&pods[0], "next0", &pods[1], "previous0");
+    set_up(&pods[0], "next0", 9, 1);
+    set_up(&pods[1], "previous0", 9, 2);
+    run(&pods[1], "sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.previous0.rp_filter=0");
+    let source = run(&pods[0], "ip -o -4 addr show dev imds0");
+    let source = source.split_whitespace().nth(3).unwrap().split('/').next().unwrap();
+    run(&pods[0], &format!("ip route replace {address}/32 via 10.0.9.2 dev next0 src {source}"));
+    let mut buffer = [0; 8];
+    unbound_client.write_all(b"x").unwrap();
+    unbound.set_read_timeout(Some(TIMEOUT)).unwrap();
+    assert_eq!(unbound.read(&mut buffer).unwrap(), 1, "the segment arrives by the second link");
+    client.write_all(b"x").unwrap();
+    bound.set_read_timeout(Some(TIMEOUT)).unwrap();
+    assert!(bound.read(&mut buffer).is_err(), "the segment is read");
 }

@@ -2,11 +2,14 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests fail by a panic")]
 
+mod agent_namespace;
 mod attack;
 mod capabilities;
 mod cni;
+mod commands;
 mod config_changes;
 mod daemon;
+mod findings;
 mod guard;
 mod hops;
 mod identity;
@@ -15,5 +18,7 @@ mod link;
 mod links;
 mod node;
 mod replaced_end;
+mod routing;
 mod runtime;
 mod uninstall;
+mod without_ipv6;

@@ -2,12 +2,12 @@
 
 use std::io::Write as _;
 use std::net::{Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use podmeta_link::netns::Netns;
 use podmeta_link::service::{self, SERVICE_PORT};
 
 use crate::kit::{listener, pod, request, run};
+use crate::routing::{connect, route_by_default, set_up};
 
 /// Response of the node's own metadata service.
 pub(crate) const REAL: &str = "REAL-IMDS";
@@ -62,23 +62,4 @@ impl Topology {
             assert_eq!(request(&self.node, address).unwrap(), REAL, "{case}: the node does not reach {address}");
         }
     }
-}
-
-/// Connects two namespaces by a veth pair.
-pub(crate) fn connect(near: &Netns, near_name: &str, far: &Netns, far_name: &str) {
-    let netns = format!("/proc/{}/fd/{}", std::process::id(), far.as_fd().as_raw_fd());
-    run(near, &format!("ip link add {near_name} type veth peer name {far_name} netns {netns}"));
-}
-
-/// Sets an interface up with the addresses 10.0.`network`.`host` and fd01:`network`::`host`.
-pub(crate) fn set_up(netns: &Netns, interface: &str, network: u8, host: usize) {
-    run(netns, &format!("ip addr add 10.0.{network}.{host}/24 dev {interface}"));
-    run(netns, &format!("ip addr add fd01:{network}::{host:x}/64 dev {interface} nodad"));
-    run(netns, &format!("ip link set {interface} up"));
-}
-
-/// Adds the default routes by a host of a network.
-pub(crate) fn route_by_default(netns: &Netns, network: u8, host: usize) {
-    run(netns, &format!("ip route add default via 10.0.{network}.{host}"));
-    run(netns, &format!("ip -6 route add default via fd01:{network}::{host:x}"));
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use nix::fcntl::{Flock, FlockArg};
-use podmeta_link::cni::conflist::{FILE_NAME, Settings};
+use podmeta_link::cni::conflist::{FILE_NAME, LinkSettings};
 use podmeta_link::netns::Netns;
 use podmeta_link::{daemon, install};
 use serde_json::Value;
@@ -25,7 +25,7 @@ async fn plugin_that_runs_during_the_uninstallation_adds_no_guard_after_it() {
     let cni = agent.path.with_file_name("net.d");
     std::fs::create_dir(&cni).unwrap();
     std::fs::write(cni.join("10-pods.conflist"), CONFLIST).unwrap();
-    install::write_conflist(&cni, Settings::default()).unwrap();
+    install::write_conflist(&cni, LinkSettings::default()).unwrap();
     let list = serde_json::from_slice::<Value>(&std::fs::read(cni.join(FILE_NAME)).unwrap()).unwrap();
     let mut config = list["plugins"][1].clone();
     config["cniVersion"] = list["cniVersion"].clone();
@@ -36,7 +36,7 @@ async fn plugin_that_runs_during_the_uninstallation_adds_no_guard_after_it() {
     assert!(has_guards(&node));
 
     // A plugin holds this lock while it runs.
-    let running = Flock::lock(File::open(&cni).unwrap(), FlockArg::LockShared).unwrap();
+    let running = Flock::lock(File::open(cni.join(".podmeta-lock")).unwrap(), FlockArg::LockShared).unwrap();
     std::thread::scope(|scope| {
         let uninstallation = scope.spawn(|| {
             let uninstall = || {
@@ -59,4 +59,5 @@ async fn plugin_that_runs_during_the_uninstallation_adds_no_guard_after_it() {
     }
     assert!(!has_guards(&node));
     assert!(!agent.path.exists(), "the agent namespace is not pinned");
+    assert!(!cni.join(".podmeta-lock").exists(), "the lock file is left");
 }

@@ -9,20 +9,25 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use podmeta_link::alias::Alias;
 use podmeta_link::client;
+use podmeta_link::findings::log_changes;
 use podmeta_link::identity::{LinkChange, LinkTable, bind_to_arrival_interface};
 use podmeta_link::netns::NetnsId;
+use podmeta_link::requirements::kernel_release;
 use podmeta_link::sockets::AgentSockets;
 use podmeta_metadata::host::HostRule;
+use podmeta_metadata::node_finding::NodeFindings;
 use podmeta_metadata::request::Family;
 use podmeta_metadata::workload::{Link, MacAddress};
 use podmeta_service::listener::{Acceptor, TcpConnection, adopt};
 use tokio::runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::edge::{Arrival, EdgeServer};
 use crate::serve::NodeState;
+use crate::serve::link_findings::LinkFindings;
 use crate::serve::link_metrics::LinkMetrics;
 
 /// Interval of checks whether the agent namespace was replaced.
@@ -50,9 +55,17 @@ impl LinkServer {
     /// Serves the links until the task is cancelled. Calls `set_open` after each check with open sockets. If the agent
     /// namespace is replaced, gets sockets of the new one.
     pub(super) async fn serve(self, set_open: impl Fn() + Send) -> Infallible {
-        let mut current = None;
+        let (mut current, mut findings) = (None, LinkFindings::default());
+        let mut reported = NodeFindings::new();
+        let kernel_release = kernel_release();
         loop {
-            let delay = match self.check(&mut current).await {
+            let result = self.check(&mut current, &mut findings).await;
+            let found = findings.record_check(result.as_ref().err(), &kernel_release, Instant::now());
+            log_changes(&reported, &found);
+            self.metrics.record_findings(&found);
+            self.node.set_findings(found.clone());
+            reported = found;
+            let delay = match result {
                 Ok(()) => {
                     set_open();
                     CHECK_INTERVAL
@@ -70,12 +83,13 @@ impl LinkServer {
         }
     }
 
-    /// Opens the listener if there is none, if the agent namespace was replaced, or if the open sockets are of
-    /// no use.
-    async fn check(&self, current: &mut Option<OpenSockets>) -> Result<()> {
+    /// Opens the listener if there is none, if the agent namespace was replaced, or if the open sockets no
+    /// longer work.
+    async fn check(&self, current: &mut Option<OpenSockets>, findings: &mut LinkFindings) -> Result<()> {
         if let Some(open) = current {
             let status = blocking(&self.socket, client::node_status).await?;
             self.metrics.record(&status.counters);
+            findings.record_status(status.findings);
             if status.namespace == open.namespace {
                 match open.refresh().await {
                     Ok(()) => return Ok(()),

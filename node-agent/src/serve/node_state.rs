@@ -12,6 +12,7 @@ use podmeta_metadata::compile::{Outcome, PodView};
 use podmeta_metadata::credentials::CredentialsFailure;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
+use podmeta_metadata::node_finding::NodeFindings;
 use podmeta_metadata::role::Role;
 use podmeta_metadata::workload::{Link, Workload};
 use tokio::sync::watch;
@@ -30,6 +31,8 @@ pub struct NodeState {
     broker: Arc<OperatorBroker>,
     /// The number of changes.
     changes: watch::Sender<u64>,
+    /// What the node lacks.
+    findings: watch::Sender<NodeFindings>,
 }
 
 #[derive(Debug, Default)]
@@ -58,7 +61,8 @@ impl NodeState {
         let items = saved.items.into_iter().map(|item| (uid(&item).clone(), item)).collect();
         let pods = NodePods { version: saved.resource_version, items, links: BTreeMap::new() };
         edge.publish(pods.items.keys().filter_map(|uid| Some((uid.clone(), pods.view(uid)?))));
-        Arc::new(Self { pods: Mutex::new(pods), edge, broker, changes: watch::Sender::new(0) })
+        let findings = watch::Sender::default();
+        Arc::new(Self { pods: Mutex::new(pods), edge, broker, changes: watch::Sender::new(0), findings })
     }
 
     /// Returns the resource version to continue the watch from, or `None` if the pods must be listed.
@@ -71,6 +75,21 @@ impl NodeState {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Subscribes to changes of the findings about the node.
+    #[must_use]
+    pub fn findings(&self) -> watch::Receiver<NodeFindings> {
+        self.findings.subscribe()
+    }
+
+    /// Sets the findings about the node.
+    pub fn set_findings(&self, findings: NodeFindings) {
+        self.findings.send_if_modified(|known| {
+            let has_changed = *known != findings;
+            *known = findings;
+            has_changed
+        });
     }
 
     /// Replaces all pods. Pods that are not in the list are removed.
@@ -183,7 +202,8 @@ impl NodeState {
             let credentials = outcomes.into_iter().map(|(dialect, failure)| (dialect, message(failure))).collect();
             Some((uid.clone(), PodReport { profile, credentials, causes, tokenless }))
         };
-        Report { pods: self.lock().items.iter().filter_map(report_pod).collect() }
+        let pods = self.lock().items.iter().filter_map(report_pod).collect();
+        Report { pods, findings: self.findings.borrow().clone() }
     }
 
     fn lock(&self) -> MutexGuard<'_, NodePods> {

@@ -108,7 +108,7 @@ mod tests {
         stop.cancel();
         file.write(&SavedState { resource_version: Some("e1:3".parse().unwrap()), ..SavedState::default() }).unwrap();
         node.apply_list(list(2, vec![denied_item("a", "two")]));
-        task.await.unwrap();
+        tokio::time::timeout(10 * BATCH_DELAY, task).await.unwrap().unwrap();
         assert_eq!(saved().as_deref(), Some("e1:3"));
     }
 }

@@ -33,9 +33,10 @@ async fn pods_with_reused_addresses_get_only_their_own_identity() {
     let requests = std::env::var(REQUESTS_VARIABLE).map_or(REQUESTS, |text| text.parse().unwrap());
     let pods = requests.div_ceil(REQUESTS_PER_POD);
     let mut node = ServingNode::start(pods).await;
-    for host in FREE_ADDRESSES + 1..255 {
-        run(&node.agent.netns, &format!("ip route add 10.99.0.{host}/32 dev lo"));
-    }
+    let reserved = (FREE_ADDRESSES + 1..255).map(|host| format!("route add 10.99.0.{host}/32 dev lo\n"));
+    let batch = node.agent.path.with_file_name("reserved");
+    std::fs::write(&batch, reserved.collect::<String>()).unwrap();
+    run(&node.agent.netns, &format!("ip -batch {}", batch.display()));
     let next = AtomicUsize::new(0);
     let checked = std::thread::scope(|scope| {
         let slots = (0..SLOTS).map(|slot| {

@@ -10,7 +10,7 @@ use podmeta_link::service::SERVICE_PORT;
 pub(crate) const INSTANCE_ID: &str = "/latest/meta-data/instance-id";
 
 /// Timeout of a connection, and of a response.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A persistent connection.
 pub(crate) struct Client(TcpStream);

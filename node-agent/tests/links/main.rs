@@ -1,16 +1,25 @@
 //! Tests of the program `podmeta-node-agent serve` with pods in network namespaces. It gets its sockets from the link daemon's
 //! socket, and has no operator: its pods come from a state file. They need root, `ip`, `nft` and `ss`.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests fail by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of tests fail by a panic"
+)]
 
 #[path = "../../../link/tests/namespaces/capabilities.rs"]
 mod capabilities;
 mod churn;
 mod client;
+mod hop_limit;
 #[path = "../../../link/tests/namespaces/kit.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod kit;
 mod node;
+#[path = "../../../link/tests/namespaces/routing.rs"]
+mod routing;
 #[path = "../../../link/tests/namespaces/runtime.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod runtime;

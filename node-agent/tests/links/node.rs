@@ -6,9 +6,11 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::Arc;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use podmeta_agent_api::WorkloadItem;
@@ -18,18 +20,21 @@ use podmeta_link::netns::Netns;
 use podmeta_link::pod_link;
 use podmeta_link::range::LinkRange;
 use podmeta_link::socket::{self, SocketConfig};
-use podmeta_metadata::compile::{Outcome, Settings, Sources, compile};
+use podmeta_metadata::compile::{ConfigMapValues, Outcome, Settings, compile};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_node_agent::serve::{SavedState, StateFile};
 
 use crate::capabilities;
-use crate::kit::{Agent, alias, run};
+use crate::kit::{Agent, alias, block_until, run};
 use crate::runtime::{FakeRuntime, FakeSandbox};
 
 /// Name and namespace of the release.
 const RELEASE: (&str, &str) = ("podmeta", "podmeta-system");
 
-/// Profile and policy of all pods: no token, IPv6, and limits over any load of these tests.
+/// Maximum wait for a line of the agent's log.
+const LOG_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Profile and policy of all pods: no token, IPv6, and limits over any load of these tests. A test can add metadata options.
 const MANIFEST: &str = r"apiVersion: podmeta.dev/v1alpha1
 kind: MetadataPolicy
 metadata: {name: high}
@@ -42,23 +47,28 @@ spec:
   podSelector: {}
   dialects: [ec2, ecs]
   limits: {requestsPerSecond: 100000, burst: 200000, connections: 4096}
-  metadataOptions: {httpTokens: optional, httpProtocolIpv6: enabled}
+  metadataOptions: {httpTokens: optional, httpProtocolIpv6: enabled, OPTIONS}
 ";
 
 /// A node agent that serves links.
 pub(crate) struct ServingNode {
     /// Workloads of the pods. Pod `n` has the UID `uid-n`.
     items: Vec<WorkloadItem>,
-    process: AgentProcess,
+    process: LinkAgentProcess,
     pub(crate) agent: Agent,
 }
 
 impl ServingNode {
     /// Starts an agent that knows `pods` pods, and waits until it serves links.
     pub(crate) async fn start(pods: usize) -> Self {
+        Self::start_with_options(pods, "httpPutResponseHopLimit: 1").await
+    }
+
+    /// Starts an agent whose pods have these metadata options.
+    pub(crate) async fn start_with_options(pods: usize, options: &str) -> Self {
         let agent = Agent::new().await;
-        let items = workloads(pods);
-        let mut process = AgentProcess::start(&agent, &items, RELEASE.1);
+        let items = workloads(pods, options);
+        let process = LinkAgentProcess::start(&agent, &items, RELEASE.1);
         process.wait_for_log("serving the links of the node's pods");
         Self { items, process, agent }
     }
@@ -82,14 +92,15 @@ impl ServingNode {
 }
 
 /// Compiles pods with the UIDs `uid-0` and following.
-fn workloads(pods: usize) -> Vec<WorkloadItem> {
+fn workloads(pods: usize, options: &str) -> Vec<WorkloadItem> {
     let pod = |n| format!("---\napiVersion: v1\nkind: Pod\nmetadata: {{name: web-{n}, uid: uid-{n}}}\nspec: {{}}\n");
-    let text = MANIFEST.to_owned() + &(0..pods).map(pod).collect::<String>();
+    let text = MANIFEST.replace("OPTIONS", options) + &(0..pods).map(pod).collect::<String>();
     let (objects, errors) = load(&[ManifestFile { name: "pods".to_owned(), text }], Timestamp::UNIX_EPOCH);
     assert!(errors.is_empty(), "{errors:?}");
     let compile = |pod: &podmeta_crds::manifests::LoadedPod| {
         let (profiles, policies) = (&objects.profiles, &objects.policies);
-        let outcome = compile(&pod.facts, profiles, policies, &Sources::default(), &Settings::default()).outcome;
+        let outcome =
+            compile(&pod.facts, profiles, policies, &ConfigMapValues::default(), &Settings::default()).outcome;
         assert!(matches!(outcome, Outcome::Served(_)), "{outcome:?}");
         WorkloadItem { outcome, addresses: Vec::new() }
     };
@@ -97,14 +108,14 @@ fn workloads(pods: usize) -> Vec<WorkloadItem> {
 }
 
 /// A running agent. It is killed on drop.
-pub(crate) struct AgentProcess {
+pub(crate) struct LinkAgentProcess {
     child: Child,
-    log: BufReader<ChildStdout>,
+    log_rx: Mutex<Receiver<String>>,
     _cgroup: PodCgroup,
     _directory: tempfile::TempDir,
 }
 
-impl AgentProcess {
+impl LinkAgentProcess {
     /// Starts an agent in a pod of a namespace. The container runtime reports the labels of a node agent for this pod.
     pub(crate) fn start(agent: &Agent, items: &[WorkloadItem], namespace: &str) -> Self {
         let cgroup = PodCgroup::create();
@@ -118,6 +129,7 @@ impl AgentProcess {
             runtime_socket,
             agent_pods: AgentPods { namespace: RELEASE.1.to_owned(), release: RELEASE.0.to_owned() },
             counters: Arc::default(),
+            findings: Arc::default(),
         });
         let directory = tempfile::tempdir().unwrap();
         let state = SavedState {
@@ -134,21 +146,22 @@ impl AgentProcess {
         command.arg("--operator-ca").arg(directory.path().join("ca.crt"));
         command.arg("--token").arg(directory.path().join("token")).arg("--link-socket").arg(socket);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let (log_tx, log_rx) = channel();
         let log = BufReader::new(child.stdout.take().unwrap());
-        Self { child, log, _cgroup: cgroup, _directory: directory }
+        std::thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| log_tx.send(line)));
+        Self { child, log_rx: Mutex::new(log_rx), _cgroup: cgroup, _directory: directory }
     }
 
-    /// Reads the log until a line contains a text.
-    pub(crate) fn wait_for_log(&mut self, text: &str) {
-        let mut line = String::new();
-        while !line.contains(text) {
-            line.clear();
-            assert_ne!(self.log.read_line(&mut line).unwrap(), 0, "the agent has exited before it logged {text:?}");
-        }
+    /// Waits until a line of the log contains a text.
+    pub(crate) fn wait_for_log(&self, text: &str) {
+        let deadline = Instant::now() + LOG_TIMEOUT;
+        let log_rx = self.log_rx.lock().unwrap();
+        let next_line = || log_rx.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        while !next_line().unwrap_or_else(|error| panic!("the agent did not log {text:?}: {error}")).contains(text) {}
     }
 }
 
-impl Drop for AgentProcess {
+impl Drop for LinkAgentProcess {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
@@ -201,10 +214,7 @@ impl PodCgroup {
 impl Drop for PodCgroup {
     fn drop(&mut self) {
         // The kernel removes an ended process from its cgroup some time later.
-        while let Err(error) = fs::remove_dir(&self.path) {
-            assert_eq!(error.kind(), std::io::ErrorKind::ResourceBusy, "{}", self.path.display());
-            std::thread::yield_now();
-        }
+        block_until("the cgroup is removed", || fs::remove_dir(&self.path).is_ok());
     }
 }
 

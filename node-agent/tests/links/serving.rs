@@ -8,7 +8,7 @@ use podmeta_link::service;
 
 use crate::client::{Client, INSTANCE_ID};
 use crate::kit::{Agent, connect_many, pod, wait_until};
-use crate::node::{AgentProcess, ServingNode, listeners};
+use crate::node::{LinkAgentProcess, ServingNode, listeners};
 
 /// Connections of one pod at once.
 const BURST: usize = 1000;
@@ -31,7 +31,7 @@ async fn each_pod_gets_its_own_instance_id_at_every_service_address() {
 #[tokio::test]
 async fn pod_of_another_namespace_with_the_labels_of_an_agent_gets_no_sockets() {
     let agent = Agent::new().await;
-    let mut process = AgentProcess::start(&agent, &[], "other");
+    let process = LinkAgentProcess::start(&agent, &[], "other");
     process.wait_for_log("is not a node agent of this release");
     assert_eq!(listeners(&agent), "");
 }

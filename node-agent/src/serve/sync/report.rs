@@ -30,7 +30,7 @@ pub(in crate::serve) async fn report<A: OperatorApi>(
     node: Arc<NodeState>,
     broker: Arc<OperatorBroker>,
 ) -> Infallible {
-    let (mut pods, mut credentials) = (node.changes(), broker.changes());
+    let (mut pods, mut credentials, mut findings) = (node.changes(), broker.changes(), node.findings());
     let mut leader = None;
     loop {
         let report = node.report(jiff::Timestamp::now().as_second());
@@ -46,6 +46,7 @@ pub(in crate::serve) async fn report<A: OperatorApi>(
         tokio::select! {
             _ = pods.changed() => {}
             _ = credentials.changed() => {}
+            _ = findings.changed() => {}
             () = sleep(jittered(delay)) => {}
         }
         sleep(BATCH_DELAY).await;

@@ -1,3 +1,4 @@
+use podmeta_metadata::node_finding::{NodeFindingKind, NodeFindings};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
@@ -61,6 +62,20 @@ async fn change_is_reported_after_the_batch_delay() {
     node.apply_list(list(3, vec![denied_item("a", "one")]));
     let delay = expect(&mut calls, &["report service"]).await - first;
     assert!(delay <= 2 * BATCH_DELAY, "{delay:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn changed_finding_is_reported_after_the_batch_delay() {
+    let (node, mut calls) = start([MockResponse::ReportAccepted, MockResponse::ReportAccepted]);
+    let first = expect(&mut calls, &["report service"]).await;
+    let findings = NodeFindings::from([(NodeFindingKind::CniOrder, "rename it".to_owned())]);
+    node.set_findings(findings.clone());
+    let second = expect(&mut calls, &["report service"]).await;
+    assert!(second - first <= 2 * BATCH_DELAY, "{:?}", second - first);
+    assert_eq!(node.report(0).findings, findings);
+    node.set_findings(findings);
+    let third = expect(&mut calls, &["report service"]).await;
+    assert!(third - second >= REPORT_INTERVAL / 2, "an unchanged finding is not reported again");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,146 @@
+//! Commands of the plugin: all commands and versions of the specification, a missing agent namespace, and failures.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use podmeta_link::agent_ns;
+use podmeta_link::cni::VERSIONS;
+use podmeta_link::cni::plugin;
+use podmeta_link::cni::request::CniCommand;
+use podmeta_link::netns::Netns;
+use podmeta_link::service;
+use serde_json::Value;
+
+use crate::kit::{Agent, PinnedPath, pinned_pod, pod, request, run};
+use crate::node::{REAL, Topology};
+
+const ARGS: &str = "K8S_POD_UID=uid-0;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web";
+
+/// Returns the configuration of the plugin. `extra` is added to its entry.
+fn config(version: &str, extra: &str) -> String {
+    let result = result(version);
+    format!(r#"{{"cniVersion":"{version}","name":"n","type":"podmeta-cni"{extra},"prevResult":{result}}}"#)
+}
+
+/// Returns the result of the previous plugin.
+fn result(version: &str) -> String {
+    format!(r#"{{"cniVersion":"{version}","interfaces":[{{"name":"eth0"}}],"x":1}}"#)
+}
+
+/// Runs a command with the node's namespace as its own.
+fn run_plugin(agent: &Agent, node: &Netns, command: &str, pod: &Path, config: &str) -> Result<String, String> {
+    let variable = |name: &str| match name {
+        "CNI_COMMAND" => Some(command.to_owned()),
+        "CNI_CONTAINERID" => Some("sandbox0".to_owned()),
+        "CNI_NETNS" => Some(pod.display().to_string()),
+        "CNI_IFNAME" => Some("eth0".to_owned()),
+        "CNI_ARGS" => Some(ARGS.to_owned()),
+        _ => None,
+    };
+    let command = CniCommand::parse(variable, config).map_err(|error| error.to_string())?;
+    let result = node.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(runtime.block_on(plugin::run(command, &agent.path)))
+    });
+    result.unwrap().map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn every_version_of_the_specification_is_served() {
+    let agent = Agent::new().await;
+    agent.serve();
+    let node = pod();
+    let (pod, path) = pinned_pod(&agent, "pod");
+    for version in ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+        let config = config(version, "");
+        assert_eq!(run_plugin(&agent, &node, "ADD", &path.0, &config), Ok(result(version)), "{version}");
+        assert_eq!(run_plugin(&agent, &node, "CHECK", &path.0, &config), Ok(String::new()), "{version}");
+        for address in service::addresses() {
+            assert!(request(&pod, address).is_ok(), "{version}, {address}");
+        }
+        run(&pod, "ip link del imds0");
+    }
+    let supported = run_plugin(&agent, &node, "VERSION", &path.0, "").unwrap();
+    let supported = serde_json::from_str::<Value>(&supported).unwrap();
+    assert_eq!(supported["cniVersion"], "1.1.0");
+    assert_eq!(supported["supportedVersions"], serde_json::json!(VERSIONS));
+}
+
+#[tokio::test]
+async fn status_makes_guards_and_namespace_or_fails_and_collection_changes_nothing() {
+    let agent = Agent::new().await;
+    let node = pod();
+    let (_pod, path) = pinned_pod(&agent, "pod");
+    let config = config("1.1.0", "");
+    agent_ns::remove(&agent.path).unwrap();
+    assert_eq!(run_plugin(&agent, &node, "GC", &path.0, &config), Ok(String::new()));
+    assert!(!agent.path.exists() && !run(&node, "ip rule").contains("prohibit"));
+    assert_eq!(run_plugin(&agent, &node, "STATUS", &path.0, &config), Ok(String::new()));
+    assert!(Netns::open(&agent.path).is_ok() && run(&node, "ip rule").contains("prohibit"));
+    // A directory is in the place of the namespace.
+    agent_ns::remove(&agent.path).unwrap();
+    std::fs::create_dir(&agent.path).unwrap();
+    let error = run_plugin(&agent, &node, "STATUS", &path.0, &config).unwrap_err();
+    assert!(error.contains("podmeta cannot make links on this node"), "{error}");
+    std::fs::remove_dir(&agent.path).unwrap();
+}
+
+#[tokio::test]
+async fn add_pins_a_missing_namespace_and_replaces_a_leftover_file() {
+    let mut agent = Agent::new().await;
+    let node = pod();
+    let (pod, path) = pinned_pod(&agent, "pod");
+    let leftovers: [fn(&Path); 2] = [|_| {}, |path| std::fs::write(path, "from before a reboot").unwrap()];
+    for (n, leave) in leftovers.into_iter().enumerate() {
+        agent_ns::remove(&agent.path).unwrap();
+        leave(&agent.path);
+        assert_eq!(run_plugin(&agent, &node, "ADD", &path.0, &config("1.0.0", "")), Ok(result("1.0.0")), "{n}");
+        agent.netns = Netns::open(&agent.path).unwrap();
+        agent.serve();
+        for address in service::addresses() {
+            assert!(request(&pod, address).is_ok(), "{n}, {address}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn failure_without_a_remedy_of_its_own_names_pod_cause_and_where_to_look() {
+    let agent = Agent::new().await;
+    let node = pod();
+    let missing = agent.path.with_file_name("missing");
+    let error = run_plugin(&agent, &node, "ADD", &missing, &config("1.0.0", "")).unwrap_err();
+    assert!(error.contains("pod shop/web") && error.contains("cannot open the pod's namespace"), "{error}");
+    assert!(error.ends_with("; the runtime retries; read the log of the link daemon on this node"), "{error}");
+    let (pod, path) = pinned_pod(&agent, "pod");
+    run(&pod, "ip addr add 169.254.169.254/32 dev lo");
+    let error = run_plugin(&agent, &node, "ADD", &path.0, &config("1.0.0", "")).unwrap_err();
+    assert!(error.contains("pod shop/web") && error.ends_with("itself: remove it from the pod"), "{error}");
+}
+
+/// The program of the plugin, whose agent namespace is in a mount namespace of its own.
+#[tokio::test]
+async fn pod_that_starts_without_a_link_gets_nothing_and_the_runtime_logs_the_cause() {
+    let agent = Agent::new().await;
+    let topology = Topology::new(1);
+    let pod = &topology.pods[0];
+    let path = PinnedPath(agent.path.with_file_name("pod"));
+    pod.pin(&path.0).unwrap();
+    for address in service::addresses() {
+        assert_eq!(request(pod, address).unwrap(), REAL, "{address}");
+    }
+    run(pod, "ip link add imds0 type bridge");
+    let config_file = agent.path.with_file_name("config");
+    std::fs::write(&config_file, config("1.0.0", r#","onFailure":"start""#)).unwrap();
+    let script = r#"mount --make-rprivate / && mount -t tmpfs tmpfs /run && exec "$0""#;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_podmeta-cni")]);
+    command.env("CNI_COMMAND", "ADD").env("CNI_CONTAINERID", "sandbox0").env("CNI_IFNAME", "eth0");
+    command.env("CNI_NETNS", &path.0).env("CNI_ARGS", ARGS);
+    command.stdin(Stdio::from(std::fs::File::open(&config_file).unwrap()));
+    let output = topology.node.run(|| command.output()).unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), result("1.0.0"), "{log}");
+    assert!(log.contains("pod shop/web") && log.contains("interface imds0 that is not podmeta's"), "{log}");
+    assert!(log.contains("the pod starts without a link"), "{log}");
+    topology.assert_pods_are_closed_and_node_is_open("without a link");
+}

@@ -1,0 +1,94 @@
+//! Findings about a node: what it lacks, so that its pods are not served or not guarded. The link daemon and the node agent
+//! find them, and the operator publishes them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The findings about one node. Each message has cause, effect and remedy, on one line.
+pub type NodeFindings = BTreeMap<NodeFindingKind, String>;
+
+/// The kinds of findings. Their names are labels of metrics and fields of the agents' API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "&'static str")]
+pub enum NodeFindingKind {
+    /// The kernel is too old.
+    Kernel,
+    /// cgroup v2 is not mounted.
+    Cgroup,
+    /// The kernel has no nftables.
+    Nftables,
+    /// The kernel lacks settings of the agent namespace.
+    Settings,
+    /// A CNI configuration sorts before podmeta's.
+    CniOrder,
+    /// There is no CNI configuration that podmeta can use.
+    CniConfig,
+    /// The guards cannot be added.
+    Guards,
+    /// The node agent gets no sockets or no status from the link daemon.
+    LinkDaemon,
+    /// A kind of a newer version.
+    Other,
+}
+
+impl NodeFindingKind {
+    /// All kinds.
+    pub const ALL: [Self; 9] = [
+        Self::Kernel,
+        Self::Cgroup,
+        Self::Nftables,
+        Self::Settings,
+        Self::CniOrder,
+        Self::CniConfig,
+        Self::Guards,
+        Self::LinkDaemon,
+        Self::Other,
+    ];
+
+    /// Returns the name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Cgroup => "cgroup",
+            Self::Nftables => "nftables",
+            Self::Settings => "settings",
+            Self::CniOrder => "cni-order",
+            Self::CniConfig => "cni-config",
+            Self::Guards => "guards",
+            Self::LinkDaemon => "link-daemon",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl From<NodeFindingKind> for &'static str {
+    fn from(kind: NodeFindingKind) -> Self {
+        kind.as_str()
+    }
+}
+
+impl From<String> for NodeFindingKind {
+    fn from(name: String) -> Self {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name).unwrap_or(Self::Other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_is_parsed_from_its_name() {
+        let findings = NodeFindingKind::ALL.map(|kind| (kind, "m".to_owned())).into_iter().collect::<NodeFindings>();
+        let text = serde_json::to_string(&findings).unwrap();
+        assert_eq!(serde_json::from_str::<NodeFindings>(&text).unwrap(), findings, "{text}");
+    }
+
+    #[test]
+    fn kind_of_a_newer_version_is_other() {
+        let findings = serde_json::from_str::<NodeFindings>(r#"{"new":"m"}"#).unwrap();
+        assert_eq!(findings, NodeFindings::from([(NodeFindingKind::Other, "m".to_owned())]));
+    }
+}

@@ -1,0 +1,88 @@
+//! The findings of a node as its agent reports them: those of the link daemon, and of the agent itself while the daemon is
+//! unavailable. Pure: time is an argument.
+
+use std::time::Duration;
+
+use anyhow::Error;
+use podmeta_link::requirements::check_kernel;
+use podmeta_metadata::node_finding::{NodeFindingKind, NodeFindings};
+use tokio::time::Instant;
+
+/// Time for which calls of the link daemon must fail before that is a finding. An update of the daemon takes less.
+const OUTAGE_GRACE: Duration = Duration::from_secs(60);
+
+/// The findings of a node.
+#[derive(Debug, Default)]
+pub(super) struct LinkFindings {
+    /// The last findings of the daemon.
+    of_daemon: NodeFindings,
+    /// Start of the calls that failed since the last success.
+    failing_since: Option<Instant>,
+}
+
+impl LinkFindings {
+    /// Records the findings of the daemon.
+    pub(super) fn record_status(&mut self, findings: NodeFindings) {
+        self.of_daemon = findings;
+    }
+
+    /// Records the result of a check and returns the current findings. On a kernel that is too old the daemon does not start,
+    /// so the agent reports the kernel itself.
+    pub(super) fn record_check(&mut self, error: Option<&Error>, kernel_release: &str, now: Instant) -> NodeFindings {
+        let mut findings = self.of_daemon.clone();
+        let Some(error) = error else {
+            self.failing_since = None;
+            return findings;
+        };
+        let failing_since = *self.failing_since.get_or_insert(now);
+        if now.duration_since(failing_since) >= OUTAGE_GRACE {
+            let message = format!("{error:#}; read the log of the link daemon on this node");
+            findings.insert(NodeFindingKind::LinkDaemon, message);
+            findings.extend(check_kernel(kernel_release).map(|message| (NodeFindingKind::Kernel, message)));
+        }
+        findings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KERNEL: &str = "6.1.0";
+
+    fn error() -> Error {
+        Error::msg("connection refused").context("cannot call the link daemon")
+    }
+
+    #[test]
+    fn daemon_that_fails_for_a_minute_is_a_finding_until_it_responds() {
+        let (mut findings, start) = (LinkFindings::default(), Instant::now());
+        let mut check =
+            |error: Option<&Error>, second| findings.record_check(error, KERNEL, start + Duration::from_secs(second));
+        assert_eq!(check(None, 0), NodeFindings::new());
+        assert_eq!(check(Some(&error()), 100), NodeFindings::new());
+        assert_eq!(check(Some(&error()), 159), NodeFindings::new());
+        let found = check(Some(&error()), 160);
+        let message = "cannot call the link daemon: connection refused; read the log of the link daemon on this node";
+        assert_eq!(found, NodeFindings::from([(NodeFindingKind::LinkDaemon, message.to_owned())]));
+        assert_eq!(check(None, 161), NodeFindings::new());
+        assert_eq!(check(Some(&error()), 162), NodeFindings::new(), "the time starts again");
+    }
+
+    #[test]
+    fn findings_of_the_daemon_are_kept_while_it_fails() {
+        let (mut findings, now) = (LinkFindings::default(), Instant::now());
+        let of_daemon = NodeFindings::from([(NodeFindingKind::CniOrder, "00-multus.conf".to_owned())]);
+        findings.record_status(of_daemon.clone());
+        assert_eq!(findings.record_check(None, KERNEL, now), of_daemon);
+        assert_eq!(findings.record_check(Some(&error()), KERNEL, now), of_daemon);
+    }
+
+    #[test]
+    fn old_kernel_is_a_finding_of_the_agent_if_the_daemon_does_not_start() {
+        let (mut findings, start) = (LinkFindings::default(), Instant::now());
+        findings.record_check(Some(&error()), "5.10.0", start);
+        let found = findings.record_check(Some(&error()), "5.10.0", start + OUTAGE_GRACE);
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), [NodeFindingKind::Kernel, NodeFindingKind::LinkDaemon]);
+    }
+}
