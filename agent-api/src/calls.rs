@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use podmeta_metadata::credentials::{Credentials, CredentialsFailure, FailureCause};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
+use podmeta_metadata::node_finding::NodeFindings;
 use podmeta_metadata::profile::KeyRef;
 use podmeta_metadata::secret::SecretString;
 use podmeta_metadata::workload::Link;
@@ -45,6 +46,8 @@ pub enum CredentialsResponse {
     Given(Credentials),
     /// The failure.
     Failed(CredentialsFailure),
+    /// The cloud has not responded yet. The call continues. Request again.
+    Pending,
 }
 
 /// Requests a pod's signed identity document.
@@ -82,6 +85,9 @@ pub struct UserDataResponse {
 pub struct Report {
     /// The pods that the agent serves.
     pub pods: BTreeMap<PodUid, PodReport>,
+    /// What the node lacks. Agents of an older version send none.
+    #[serde(default, skip_serializing_if = "NodeFindings::is_empty")]
+    pub findings: NodeFindings,
 }
 
 /// The report of one pod.
@@ -119,4 +125,16 @@ pub struct CallError {
     /// The address of the leader, `ADDRESS:PORT`. Only in 421 responses to reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn report_of_an_older_agent_has_no_findings() {
+        let report = serde_json::from_str::<Report>(r#"{"pods":{}}"#).unwrap();
+        assert_eq!(report, Report::default());
+        assert_eq!(serde_json::to_string(&report).unwrap(), r#"{"pods":{}}"#, "an older operator reads it");
+    }
 }

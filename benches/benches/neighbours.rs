@@ -10,7 +10,7 @@
     clippy::panic,
     missing_docs,
     unreachable_pub,
-    reason = "a benchmark that cannot go on fails"
+    reason = "a benchmark fails by panicking"
 )]
 
 use std::fmt::Write as _;

@@ -14,9 +14,13 @@
 //! - [`protocol`]: the table of the dialects. It renders a workload into a [`tree`] and writes the [`response`].
 //! - [`dialect`]: the names of the dialects. [`time`]: their time formats.
 //!
+//! Nodes:
+//!
+//! - [`node_finding`]: what a node lacks. Link daemon, node agent and operator share it.
+//!
 //! Secrets and signatures:
 //!
-//! - [`credentials`]: credentials from a Secret. The operator and dev mode share it.
+//! - [`credentials`]: credentials, their failures and causes. Operator, agent and dev mode share them.
 //! - [`secret`]: secret text. [`signature`]: signs identity documents.
 
 pub mod cel;
@@ -32,6 +36,7 @@ pub mod host;
 mod identity;
 pub mod item;
 pub mod names;
+pub mod node_finding;
 mod notice;
 pub mod options;
 pub mod path;

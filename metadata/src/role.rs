@@ -48,7 +48,7 @@ pub enum Provider {
     AwsAssumeRole {
         /// The role to assume.
         role_arn: RoleArn,
-        /// The external ID that the role's trust policy requires.
+        /// The external ID of the profile. The operator rejects one that is not that of the namespace.
         external_id: Option<Line>,
         /// The lifetime of a session.
         duration: SessionDuration,

@@ -39,6 +39,7 @@ use podmeta_metadata::session::Keyring;
 use podmeta_service::log_throttle::LogThrottle;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use connection::EdgeConnection;
 pub use connection::{Arrival, EdgeServer, SocketPair};
@@ -174,8 +175,14 @@ impl Edge {
     }
 }
 
-/// Handles one request. Does not read its body: neither cloud's service does.
-async fn handle(edge: &Edge, connection: &EdgeConnection, head: &Parts) -> Response<Full<Bytes>> {
+/// Handles one request. Does not read its body: neither cloud's service does. The response closes the connection if `stop` is
+/// cancelled.
+async fn handle(
+    edge: &Edge,
+    connection: &EdgeConnection,
+    head: &Parts,
+    stop: &CancellationToken,
+) -> Response<Full<Bytes>> {
     let started = std::time::Instant::now();
     let arrival = &connection.arrival;
     let request = Request {
@@ -201,7 +208,7 @@ async fn handle(edge: &Edge, connection: &EdgeConnection, head: &Parts) -> Respo
     let outcome =
         access::RequestOutcome { response: &response, rejection: rejection.as_ref(), duration: started.elapsed() };
     access::record(edge, connection, dialect, pod.as_deref(), &request, &outcome);
-    let closes = pod.is_none() || rejection.as_ref().is_some_and(Rejection::closes_connection);
+    let closes = pod.is_none() || rejection.as_ref().is_some_and(Rejection::closes_connection) || stop.is_cancelled();
     into_response(response, closes)
 }
 

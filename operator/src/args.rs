@@ -57,7 +57,7 @@ pub struct Args {
     #[arg(long, default_value = "podmeta-agent", value_name = "NAME")]
     pub agent_service_account: String,
 
-    /// ServiceAccount of the operator. It tests with it that the cluster limits the tokens that the operator may request.
+    /// ServiceAccount of the operator, for the test of the admission policy for tokens.
     #[arg(long, default_value = "podmeta-operator", value_name = "NAME")]
     pub service_account: String,
 

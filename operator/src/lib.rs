@@ -3,8 +3,8 @@
 //! - [`cluster`]: reads the Kubernetes API and writes the operator's own objects.
 //! - [`model`]: the state, without I/O.
 //! - [`reconcile`]: the task that applies all changes of the state.
-//! - [`agents`]: the HTTPS API of the node agents.
 //! - [`credentials`]: sessions of cloud roles for pods.
+//! - [`agents`]: the HTTPS API of the node agents.
 //! - [`leader`]: leader election and the status of profiles.
 //! - [`tls`]: the certificates of that API. [`identity_key`]: the key that signs identity documents.
 //! - [`operator`]: starts and stops everything.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use podmeta_metadata::credentials::FailureCause;
+use podmeta_metadata::node_finding::NodeFindingKind;
 use podmeta_metadata::role::ProviderKind;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -48,7 +49,7 @@ struct CredentialsLabels {
     outcome: CallOutcome,
 }
 
-/// A label with one of the texts of an enum.
+/// A label value from the text of an enum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct FixedLabel<T>(T);
 
@@ -73,6 +74,11 @@ impl EncodeLabelValue for CallOutcome {
     }
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NodeFindingLabels {
+    kind: &'static str,
+}
+
 /// The metrics of one operator process.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -88,6 +94,7 @@ pub struct Metrics {
     pods: Gauge,
     profiles: Gauge,
     leader: Gauge,
+    node_findings: Family<NodeFindingLabels, Gauge>,
 }
 
 impl Default for Metrics {
@@ -106,6 +113,7 @@ impl Default for Metrics {
             pods: Gauge::default(),
             profiles: Gauge::default(),
             leader: Gauge::default(),
+            node_findings: Family::default(),
         }
     }
 }
@@ -128,6 +136,8 @@ impl Metrics {
         registry.register("credentials_calls", calls, self.credentials_calls.clone());
         registry.register("pods", "Known pods", self.pods.clone());
         registry.register("profiles", "Known profiles", self.profiles.clone());
+        let help = "Nodes with a finding, by kind; 0 if this replica is not the leader";
+        registry.register("node_findings", help, self.node_findings.clone());
         registry.register("leader", "1 if this replica is the leader, else 0", self.leader.clone());
     }
 
@@ -166,6 +176,15 @@ impl Metrics {
         let outcome = failure.map_or(CallOutcome::Issued, CallOutcome::Failed);
         let labels = CredentialsLabels { provider: FixedLabel(provider), outcome };
         self.credentials_calls.get_or_create(&labels).inc();
+    }
+
+    /// Sets the number of nodes with each kind of finding. `found` has a kind once for each node.
+    pub(crate) fn set_node_findings(&self, found: impl Iterator<Item = NodeFindingKind> + Clone) {
+        for kind in NodeFindingKind::ALL {
+            let nodes = found.clone().filter(|found| *found == kind).count();
+            let labels = NodeFindingLabels { kind: kind.as_str() };
+            self.node_findings.get_or_create(&labels).set(i64::try_from(nodes).unwrap_or(i64::MAX));
+        }
     }
 
     pub(crate) fn set_leader(&self, is_leader: bool) {

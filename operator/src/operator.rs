@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use jiff::Timestamp;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Client, Config};
 use podmeta_agent_api::Epoch;
@@ -27,14 +28,16 @@ use crate::agents::api::{Api, ApiContext};
 use crate::agents::listener;
 use crate::agents::token_review::TokenReviewer;
 use crate::args::Args;
+use crate::cluster::cluster_id::ClusterId;
 use crate::cluster::{FIELD_MANAGER, cluster_id, references, secrets, watch};
-use crate::credentials::issuer::CredentialsIssuer;
+use crate::credentials::issuer::{CredentialsIssuer, IsCurrent};
 use crate::credentials::pod_token::PodTokens;
 use crate::credentials::providers::{Providers, operator_credentials};
-use crate::credentials::settings::ClusterId;
+use crate::credentials::request;
 use crate::credentials::token_policy::{TokenPolicyState, TokenPolicyTest};
 use crate::identity_key;
 use crate::leader::lease::{LeaderElector, Leadership, forward_leadership};
+use crate::leader::node_findings;
 use crate::leader::status_writer::StatusWriter;
 use crate::metrics::Metrics;
 use crate::model::state::OperatorState;
@@ -116,10 +119,12 @@ async fn run(args: Args, log: &LogGuard) -> Result<()> {
 
     let tokens = start_token_policy_test(&args, &client, &tasks, &stop);
     let providers = Providers::new(&args.credentials, operator_credentials(&args.credentials), tokens);
-    let providers = providers.context("cannot load the root certificates of the host")?;
     let calls_per_second = args.credentials.sts_calls_per_second;
-    let issuer = CredentialsIssuer::new(cluster_id, providers, calls_per_second, metrics.clone(), recorder.clone());
-    tasks.spawn(Arc::clone(&issuer).run(shared.clone(), stop.clone()));
+    let is_current = is_current_role(shared.clone(), cluster_id.clone());
+    let (issuer_metrics, events) = (metrics.clone(), recorder.clone());
+    let issuer = CredentialsIssuer::new(cluster_id, providers, calls_per_second, issuer_metrics, events, is_current);
+    tasks.spawn(Arc::clone(&issuer).run(stop.clone()));
+    tasks.spawn(node_findings::run(shared.clone(), recorder.clone(), stop.clone()));
 
     let reviewer = TokenReviewer::new(client, &args.namespace, &args.agent_service_account);
     let context = ApiContext {
@@ -165,6 +170,11 @@ fn watch_config(mut config: Config) -> Config {
     (config.read_timeout, config.reset_reader_on_write) = (Some(WATCH_READ_TIMEOUT), true);
     config.default_retry = false;
     config
+}
+
+/// Returns the check that the issuer makes before each call.
+fn is_current_role(shared: Arc<SharedState>, cluster: ClusterId) -> IsCurrent {
+    Arc::new(move |request| request::is_current(&shared.read(), request, &cluster, Timestamp::now()))
 }
 
 /// Starts the tests of the admission policy, and returns the source of tokens that they switch.

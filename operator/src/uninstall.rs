@@ -23,6 +23,7 @@ use podmeta_service::log;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing_subscriber::EnvFilter;
 
+use crate::cluster::ApiTimeout;
 use crate::cluster::own_objects::retry_while_unavailable;
 use progress::UninstallProgress;
 
@@ -209,7 +210,7 @@ impl Uninstaller {
     async fn list_linux_nodes(&self) -> Result<Vec<String>> {
         let params = ListParams::default().labels("kubernetes.io/os=linux");
         let list = timeout(POLL_TIMEOUT, self.nodes.list_metadata(&params));
-        let list = list.await.context("timeout of a request to the API server")??;
+        let list = list.await.map_err(|_| ApiTimeout)??;
         Ok(list.iter().map(ResourceExt::name_any).collect())
     }
 
@@ -218,7 +219,7 @@ impl Uninstaller {
         let labels = format!("app.kubernetes.io/instance={release},app.kubernetes.io/component={component}");
         let params = ListParams::default().labels(&labels);
         let list = timeout(POLL_TIMEOUT, self.pods.list(&params));
-        Ok(list.await.context("timeout of a request to the API server")??.items)
+        Ok(list.await.map_err(|_| ApiTimeout)??.items)
     }
 
     fn link_name(&self) -> String {

@@ -28,6 +28,11 @@ impl<K: Clone + Ord + Send + 'static, T: Clone + Send + Sync + 'static> SharedCa
         result.clone()
     }
 
+    /// Starts `call` unless a call with this key is in flight. Does not wait for it.
+    pub fn start(&self, key: K, call: impl Future<Output = T> + Send + 'static) {
+        drop(self.join_or_start(key, call));
+    }
+
     fn join_or_start(&self, key: K, call: impl Future<Output = T> + Send + 'static) -> watch::Receiver<Option<T>> {
         let mut calls = lock(&self.0);
         if let Some(result) = calls.get(&key) {
@@ -100,6 +105,15 @@ mod tests {
         let second = shared.join("a", async { panic!("a second call is started") });
         release.add_permits(1);
         assert_eq!(second.await, Some(true));
+    }
+
+    #[tokio::test]
+    async fn call_that_is_started_again_while_in_flight_adds_no_task() {
+        let (shared, tasks) = (SharedCalls::<_, ()>::default(), tokio::runtime::Handle::current().metrics());
+        for _ in 0..20 {
+            shared.start("a", std::future::pending());
+        }
+        assert_eq!(tasks.num_alive_tasks(), 1);
     }
 
     #[tokio::test]

@@ -26,16 +26,12 @@ pub enum FailureCause {
 }
 
 impl FailureCause {
-    /// Returns true if credentials that were issued before the failure are still in order.
+    /// Returns true if the failure is temporary or about the operator, so credentials issued before it may still be served.
     #[must_use]
     pub fn is_temporary(self) -> bool {
         match self {
-            Self::Throttled | Self::ProviderUnavailable => true,
-            Self::AccessDenied
-            | Self::InvalidIdentityToken
-            | Self::ExpiredToken
-            | Self::TokenRequestForbidden
-            | Self::ProviderFailed => false,
+            Self::ExpiredToken | Self::TokenRequestForbidden | Self::Throttled | Self::ProviderUnavailable => true,
+            Self::AccessDenied | Self::InvalidIdentityToken | Self::ProviderFailed => false,
         }
     }
 }

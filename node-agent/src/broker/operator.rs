@@ -182,9 +182,10 @@ impl OperatorBroker {
         cache: &CredentialsCache,
         now: Timestamp,
     ) -> Result<IssuedCredentials, CredentialsFailure> {
-        let (pod, dialect) = (&request.pod, request.dialect);
-        let call = PodCall { client: &self.client, lane: &self.lanes.credentials, pod, path: CREDENTIALS, request };
-        let result = match call.send().await {
+        let (pod, dialect, lane) = (&request.pod, request.dialect, self.lanes.of_role(cache.role()));
+        let call = PodCall { client: &self.client, lane, pod, path: CREDENTIALS, request };
+        let is_complete = |response: &CredentialsResponse| !matches!(response, CredentialsResponse::Pending);
+        let result = match call.send_until(is_complete).await {
             Ok(CredentialsResponse::Given(credentials)) => {
                 cache.store(IssuedCredentials::new(credentials, dialect), Instant::now())
             }
@@ -192,6 +193,12 @@ impl OperatorBroker {
                 cache.store_unavailable(failure, now, Instant::now())
             }
             Ok(CredentialsResponse::Failed(failure)) => cache.store_failure(failure, Instant::now()),
+            Ok(CredentialsResponse::Pending) => {
+                tracing::warn!(%pod, %dialect, "the cloud has not responded to the operator yet; serving cached credentials until they expire");
+                let message = "the cloud has not responded to podmeta yet; retry later".to_owned();
+                let failure = CredentialsFailure::failed(message, FailureCause::ProviderUnavailable, now);
+                cache.store_unavailable(failure, now, Instant::now())
+            }
             Err(error) => {
                 tracing::warn!(%pod, %dialect, %error, "cannot get credentials from the operator; serving cached ones until they expire");
                 let message = "podmeta cannot reach its operator for credentials; retry later".to_owned();

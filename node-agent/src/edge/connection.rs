@@ -8,8 +8,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
-use http::header::CONNECTION;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -126,24 +124,23 @@ impl EdgeServer {
         let service = service_fn(async |request: http::Request<Incoming>| {
             let (edge, connection) = &shared;
             let (head, _body) = request.into_parts();
-            let mut response = handle(edge, connection, &head).await;
-            if self.stop.is_cancelled() {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(handle(edge, connection, &head, &self.stop).await)
         });
         let mut connection = pin!(builder().serve_connection(io, service));
         let served = pin!(async {
             tokio::select! {
                 result = connection.as_mut() => result,
-                // hyper's shutdown closes a connection without a request at once. Its client would get no response.
-                () = self.stop.cancelled() => match timeout(LAST_REQUEST_WAIT, connection.as_mut()).await {
-                    Ok(result) => result,
-                    Err(_elapsed) => {
-                        connection.as_mut().graceful_shutdown();
-                        connection.await
+                // hyper's shutdown closes a connection without a request at once. Its client would get no response. The timer
+                // is on the heap, because each connection has room for all futures of this function.
+                () = self.stop.cancelled() => {
+                    match Box::pin(timeout(LAST_REQUEST_WAIT, connection.as_mut())).await {
+                        Ok(result) => result,
+                        Err(_elapsed) => {
+                            connection.as_mut().graceful_shutdown();
+                            connection.await
+                        }
                     }
-                },
+                }
             }
         });
         // The memory of an evicted connection is needed at once.

@@ -15,8 +15,8 @@ use podmeta_metadata::secret::SecretString;
 use podmeta_metadata::user_data;
 use podmeta_metadata::workload::{UserData, Workload};
 
+use crate::cluster::cluster_id::ClusterId;
 use crate::credentials::request::{RoleRequest, resolve};
-use crate::credentials::settings::ClusterId;
 use crate::model::compiled_pod::CompiledPod;
 use crate::model::index::SecretUnavailable;
 use crate::model::state::OperatorState;

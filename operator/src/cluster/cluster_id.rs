@@ -1,4 +1,6 @@
-//! The ID of the cluster: the UID of the namespace `kube-system`, which lives as long as the cluster.
+//! The ID of the cluster: the UID of the namespace `kube-system`, which exists as long as the cluster.
+
+use std::str::FromStr;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::Namespace;
@@ -6,7 +8,31 @@ use kube::Client;
 use kube::api::{Api, ListParams};
 
 use super::own_objects::retry_while_unavailable;
-use crate::credentials::settings::ClusterId;
+
+/// The ID of the cluster in external IDs: 2 to 128 letters, digits and `-._`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterId(String);
+
+impl ClusterId {
+    /// Returns the text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ClusterId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        if (2..=128).contains(&text.len()) && text.bytes().all(is_allowed) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("must be 2 to 128 letters, digits and -._".to_owned())
+        }
+    }
+}
 
 /// Reads the ID. Retries while the API server is unavailable.
 ///
@@ -31,6 +57,14 @@ mod tests {
 
     use super::*;
     use crate::cluster::fake_api_server::FakeApiServer;
+
+    #[test]
+    fn cluster_id_fits_into_an_external_id() {
+        assert!("0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e1001".parse::<ClusterId>().is_ok());
+        for text in ["", "a", "a/b", "a b", &"a".repeat(129)] {
+            assert!(text.parse::<ClusterId>().is_err(), "{text:?}");
+        }
+    }
 
     async fn load_with(items: serde_json::Value) -> Result<ClusterId> {
         let (client, mut server) = FakeApiServer::new();

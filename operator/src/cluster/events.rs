@@ -5,13 +5,20 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, Recorder};
 
+use crate::model::status::{replace_control_characters, truncate};
+
 /// The timeout of one API request.
 const API_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Publishes an event. A failure is logged and not retried.
-pub async fn publish(recorder: &Recorder, event: &Event, object: &ObjectReference) {
+/// The maximum length of an event's note, in bytes. Source: validation of Kubernetes `events.k8s.io/v1`.
+const MAX_NOTE_BYTES: usize = 1024;
+
+/// Publishes an event. Shortens its note, and replaces control characters in it. A failure is logged and not retried.
+/// Events with the same reason and action on one object are counted as one, with the note of the first.
+pub async fn publish(recorder: &Recorder, mut event: Event, object: &ObjectReference) {
+    event.note = event.note.as_deref().map(to_note);
     let (kind, namespace, name) = (object.kind.as_deref(), object.namespace.as_deref(), object.name.as_deref());
-    match tokio::time::timeout(API_TIMEOUT, recorder.publish(event, object)).await {
+    match tokio::time::timeout(API_TIMEOUT, recorder.publish(&event, object)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             tracing::warn!(
@@ -33,6 +40,24 @@ pub async fn publish(recorder: &Recorder, event: &Event, object: &ObjectReferenc
     }
 }
 
+/// Returns a text that the API server accepts as a note.
+fn to_note(text: &str) -> String {
+    truncate(&replace_control_characters(text), MAX_NOTE_BYTES)
+}
+
+/// Returns a reference to a Node, for an event.
+#[must_use]
+pub fn node_reference(name: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Node".to_owned()),
+        name: Some(name.to_owned()),
+        // The kubelet uses the name too, and `kubectl describe node` searches for it.
+        uid: Some(name.to_owned()),
+        ..ObjectReference::default()
+    }
+}
+
 /// Formats an error with its sources.
 #[must_use]
 pub fn format_chain(error: &(dyn std::error::Error + 'static)) -> String {
@@ -48,4 +73,17 @@ pub fn format_chain(error: &(dyn std::error::Error + 'static)) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn note_has_at_most_1024_bytes_on_one_line() {
+        let note = to_note(&"ä\n".repeat(1000));
+        assert!(note.starts_with("ä ä ") && note.ends_with('…') && !note.contains('\n'), "{note}");
+        assert!((1020..=1024).contains(&note.len()), "{}", note.len());
+        assert_eq!(to_note("short"), "short");
+    }
 }

@@ -4,28 +4,24 @@
 mod tests;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use podmeta_metadata::credentials::{Credentials, CredentialsFailure};
 
 use super::request::RoleRequest;
 
-/// The time that is left at least on credentials that are served while the provider is available. Credentials with a shorter
-/// lifetime have half of it left.
+/// The time that is left on credentials when their renewal starts at the latest. Credentials with a shorter lifetime have
+/// half of it left.
 const MIN_LEFT: SignedDuration = SignedDuration::from_mins(30);
 
 /// Renewals are spread over this time before need, or over a quarter of a shorter lifetime.
 const RENEW_WINDOW: SignedDuration = SignedDuration::from_mins(10);
 
-/// The time for which the first failure is returned without a new call. It doubles with each further failure.
+/// The longest time for which the first failure is returned without a new call. It doubles with each further failure.
 const FIRST_BACKOFF: SignedDuration = SignedDuration::from_secs(2);
 
 /// The maximum time for which a failure is returned without a new call.
 const MAX_BACKOFF: SignedDuration = SignedDuration::from_mins(2);
-
-/// The time that a request waits for the renewal of credentials that must be renewed. Agents wait 3 seconds.
-const MAX_RENEWAL_WAIT: Duration = Duration::from_millis(1500);
 
 /// A random number from 0 to 1, exclusive.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,12 +42,12 @@ impl Jitter {
 
 /// The cached credentials.
 #[derive(Debug, Default)]
-pub struct CredentialsCache {
-    entries: BTreeMap<RoleRequest, CacheEntry>,
+pub struct SessionCache {
+    entries: BTreeMap<RoleRequest, SessionEntry>,
 }
 
 #[derive(Debug)]
-struct CacheEntry {
+struct SessionEntry {
     issued: Option<Issued>,
     failure: Option<CachedFailure>,
     last_requested: Timestamp,
@@ -62,8 +58,6 @@ struct Issued {
     credentials: Credentials,
     /// Time at which a renewal starts.
     renew_at: Timestamp,
-    /// Time from which requests wait for the renewal.
-    needed_at: Timestamp,
 }
 
 #[derive(Debug)]
@@ -77,23 +71,18 @@ struct CachedFailure {
 
 /// What a request for credentials must do.
 #[derive(Debug, PartialEq)]
-pub enum CacheState {
+pub enum SessionCacheState {
     /// Return this result.
     Ready(Result<Credentials, CredentialsFailure>),
-    /// Renew. Return these credentials if the renewal takes longer than `max_wait`.
-    Stale {
-        /// The current credentials.
-        credentials: Credentials,
-        /// The maximum time to wait for the renewal.
-        max_wait: Duration,
-    },
+    /// Start a renewal and return these credentials.
+    Stale(Credentials),
     /// Call the provider and return its result.
     Missing,
 }
 
-impl CredentialsCache {
+impl SessionCache {
     /// Returns what a request must do, and records that the credentials are in use.
-    pub fn state(&mut self, request: &RoleRequest, now: Timestamp) -> CacheState {
+    pub fn state(&mut self, request: &RoleRequest, now: Timestamp) -> SessionCacheState {
         if let Some(entry) = self.entries.get_mut(request) {
             entry.last_requested = now;
         }
@@ -102,19 +91,16 @@ impl CredentialsCache {
 
     /// Returns what a request must do, without a record of it.
     #[must_use]
-    pub fn peek(&self, request: &RoleRequest, now: Timestamp) -> CacheState {
-        let Some(entry) = self.entries.get(request) else { return CacheState::Missing };
-        let is_backing_off = entry.failure.as_ref().is_some_and(|failure| now < failure.retry_at);
+    pub fn peek(&self, request: &RoleRequest, now: Timestamp) -> SessionCacheState {
+        let Some(entry) = self.entries.get(request) else { return SessionCacheState::Missing };
+        let is_backing_off = entry.is_backing_off(now);
         match (entry.valid(now), &entry.failure) {
             (Some(issued), _) if now < issued.renew_at || is_backing_off => {
-                CacheState::Ready(Ok(issued.credentials.clone()))
+                SessionCacheState::Ready(Ok(issued.credentials.clone()))
             }
-            (Some(issued), _) => {
-                let max_wait = if now < issued.needed_at { Duration::ZERO } else { MAX_RENEWAL_WAIT };
-                CacheState::Stale { credentials: issued.credentials.clone(), max_wait }
-            }
-            (None, Some(failure)) if is_backing_off => CacheState::Ready(Err(failure.failure.clone())),
-            (None, _) => CacheState::Missing,
+            (Some(issued), _) => SessionCacheState::Stale(issued.credentials.clone()),
+            (None, Some(failure)) if is_backing_off => SessionCacheState::Ready(Err(failure.failure.clone())),
+            (None, _) => SessionCacheState::Missing,
         }
     }
 
@@ -123,10 +109,9 @@ impl CredentialsCache {
         let lifetime = credentials.expiration.duration_since(now).max(SignedDuration::ZERO);
         let min_left = MIN_LEFT.min(lifetime / 2);
         let window = RENEW_WINDOW.min(lifetime / 4);
-        let before_expiration = |left| credentials.expiration.saturating_sub(left).unwrap_or(now);
-        let (needed_at, renew_at) = (before_expiration(min_left), before_expiration(min_left + jitter.of(window)));
+        let renew_at = credentials.expiration.saturating_sub(min_left + jitter.of(window)).unwrap_or(now);
         let entry = self.entry(request, now);
-        entry.issued = Some(Issued { credentials, renew_at, needed_at });
+        entry.issued = Some(Issued { credentials, renew_at });
         entry.failure = None;
     }
 
@@ -156,12 +141,11 @@ impl CredentialsCache {
     /// renewed.
     #[must_use]
     pub fn due(&self, now: Timestamp) -> Vec<RoleRequest> {
-        let is_due = |entry: &CacheEntry| {
-            let is_backing_off = entry.failure.as_ref().is_some_and(|failure| now < failure.retry_at);
+        let is_due = |entry: &SessionEntry| {
             entry.valid(now).is_some_and(|issued| {
                 let unused = now.duration_since(entry.last_requested);
                 let lifetime = issued.credentials.expiration.duration_since(issued.credentials.last_updated);
-                now >= issued.renew_at && !is_backing_off && unused < lifetime
+                now >= issued.renew_at && !entry.is_backing_off(now) && unused < lifetime
             })
         };
         self.entries.iter().filter(|(_, entry)| is_due(entry)).map(|(request, _)| request.clone()).collect()
@@ -169,7 +153,7 @@ impl CredentialsCache {
 
     /// Removes the entries for which `keep` returns false, and those without valid credentials that nobody requests.
     pub fn retain(&mut self, now: Timestamp, keep: impl Fn(&RoleRequest) -> bool) {
-        let is_used = |entry: &CacheEntry| {
+        let is_used = |entry: &SessionEntry| {
             entry.valid(now).is_some() || now.duration_since(entry.last_requested) < MAX_BACKOFF * 2
         };
         self.entries.retain(|request, entry| is_used(entry) && keep(request));
@@ -187,15 +171,24 @@ impl CredentialsCache {
         self.entries.is_empty()
     }
 
-    fn entry(&mut self, request: &RoleRequest, now: Timestamp) -> &mut CacheEntry {
-        let new = || CacheEntry { issued: None, failure: None, last_requested: now };
+    fn entry(&mut self, request: &RoleRequest, now: Timestamp) -> &mut SessionEntry {
+        let new = || SessionEntry { issued: None, failure: None, last_requested: now };
         self.entries.entry(request.clone()).or_insert_with(new)
     }
 }
 
-impl CacheEntry {
+impl SessionEntry {
     /// Returns the credentials if they have not expired.
     fn valid(&self, now: Timestamp) -> Option<&Issued> {
         self.issued.as_ref().filter(|issued| now < issued.credentials.expiration)
+    }
+
+    /// Returns true if no new call is made yet. If more than the maximum backoff is left, the clock was set back, so the
+    /// backoff has ended.
+    fn is_backing_off(&self, now: Timestamp) -> bool {
+        self.failure.as_ref().is_some_and(|failure| {
+            let left = failure.retry_at.duration_since(now);
+            left.is_positive() && left <= MAX_BACKOFF
+        })
     }
 }

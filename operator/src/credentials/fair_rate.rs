@@ -1,4 +1,4 @@
-//! The rate of calls to one cloud. Namespaces take turns, so that many pods of one do not delay those of others.
+//! Rate limit of calls to one cloud. Round robin by namespace, so that many pods of one do not delay those of others.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
@@ -9,56 +9,59 @@ use tokio::time::sleep;
 
 /// Limits the rate of calls. The calls of each namespace start in their order.
 #[derive(Clone, Debug)]
-pub struct FairRate(mpsc::UnboundedSender<QueuedCall>);
+pub struct FairRate(mpsc::UnboundedSender<WaitingStsCall>);
 
-/// A call that waits for its turn.
-#[derive(Debug)]
-struct QueuedCall {
+/// A call in the queue.
+struct WaitingStsCall {
     namespace: String,
     start: oneshot::Sender<()>,
+    /// Returns true if the call must still be made.
+    is_needed: Box<dyn Fn() -> bool + Send>,
 }
 
 impl FairRate {
-    /// Starts the task that gives the turns. It ends when the limiter and its clones are dropped.
+    /// Starts the scheduler task. It ends when the limiter and its clones are dropped.
     #[must_use]
     pub fn start(calls_per_second: NonZeroU32) -> Self {
         // The queue has at most one call for each role of a pod, because the issuer shares calls.
         let (calls_tx, calls_rx) = mpsc::unbounded_channel();
-        tokio::spawn(give_turns(calls_rx, Duration::from_secs(1) / calls_per_second.get()));
+        tokio::spawn(schedule_calls(calls_rx, Duration::from_secs(1) / calls_per_second.get()));
         Self(calls_tx)
     }
 
-    /// Waits until a call for a pod of this namespace may start.
-    pub async fn acquire(&self, namespace: &str) {
+    /// Waits until a call for a pod of this namespace may start, and returns true. Returns false if `is_needed` returns
+    /// false then. Such a call does not delay the next one.
+    pub async fn acquire(&self, namespace: &str, is_needed: impl Fn() -> bool + Send + 'static) -> bool {
         let (start, started) = oneshot::channel();
+        let call = WaitingStsCall { namespace: namespace.to_owned(), start, is_needed: Box::new(is_needed) };
         // The task ends after this limiter.
-        let _sent = self.0.send(QueuedCall { namespace: namespace.to_owned(), start });
-        let _turn = started.await;
+        let _sent = self.0.send(call);
+        started.await.is_ok()
     }
 }
 
-async fn give_turns(mut calls_rx: mpsc::UnboundedReceiver<QueuedCall>, interval: Duration) {
+async fn schedule_calls(mut calls_rx: mpsc::UnboundedReceiver<WaitingStsCall>, interval: Duration) {
     let mut queue = FairQueue::default();
     loop {
         while let Ok(call) = calls_rx.try_recv() {
-            queue.push(call.namespace, call.start);
+            queue.push(call.namespace.clone(), call);
         }
         match queue.pop() {
-            // A call that no longer waits takes no time.
-            Some(start) => {
-                if start.send(()).is_ok() {
+            // A call that is cancelled or no longer needed uses no slot.
+            Some(call) => {
+                if (call.is_needed)() && call.start.send(()).is_ok() {
                     sleep(interval).await;
                 }
             }
             None => match calls_rx.recv().await {
-                Some(call) => queue.push(call.namespace, call.start),
+                Some(call) => queue.push(call.namespace.clone(), call),
                 None => return,
             },
         }
     }
 }
 
-/// A queue that takes turns between namespaces.
+/// A round-robin queue of namespaces.
 #[derive(Debug)]
 struct FairQueue<T> {
     items: BTreeMap<String, VecDeque<T>>,
@@ -116,7 +119,7 @@ mod tests {
     async fn calls_of_250_pods_are_spread_over_the_configured_rate() {
         let (rate, start) = (FairRate::start(NonZeroU32::new(10).unwrap()), Instant::now());
         let calls = (0..250).map(|_| async {
-            rate.acquire("shop").await;
+            rate.acquire("shop", || true).await;
             start.elapsed()
         });
         let starts = join_all(calls).await;
@@ -127,9 +130,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn call_of_another_namespace_does_not_wait_for_many_of_one() {
         let (rate, start) = (FairRate::start(NonZeroU32::new(10).unwrap()), Instant::now());
-        let many = join_all((0..100).map(|_| rate.acquire("many")));
+        let many = join_all((0..100).map(|_| rate.acquire("many", || true)));
         let other = async {
-            rate.acquire("other").await;
+            rate.acquire("other", || true).await;
             start.elapsed()
         };
         let (_, waited) = tokio::join!(many, other);
@@ -139,11 +142,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn call_that_no_longer_waits_takes_no_turn() {
         let (rate, start) = (FairRate::start(NonZeroU32::MIN), Instant::now());
-        rate.acquire("a").await;
+        assert!(rate.acquire("a", || true).await);
         for _ in 0..5 {
-            assert!(tokio::time::timeout(Duration::from_millis(1), rate.acquire("a")).await.is_err());
+            assert!(tokio::time::timeout(Duration::from_millis(1), rate.acquire("a", || true)).await.is_err());
         }
-        rate.acquire("a").await;
+        assert!(rate.acquire("a", || true).await);
         assert!(start.elapsed() <= Duration::from_millis(1100), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn call_that_is_no_longer_needed_is_not_started_and_does_not_delay_the_next_one() {
+        let (rate, start) = (FairRate::start(NonZeroU32::MIN), Instant::now());
+        let (obsolete, needed) =
+            tokio::join!(join_all((0..100).map(|_| rate.acquire("a", || false))), rate.acquire("a", || true),);
+        assert!(needed && !obsolete.contains(&true));
+        assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
     }
 }

@@ -16,31 +16,34 @@ use podmeta_service::shared_calls::SharedCalls;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::cache::{CacheState, CredentialsCache, Jitter};
+use super::cache::{Jitter, SessionCache, SessionCacheState};
 use super::failure::ProviderError;
 use super::fair_rate::FairRate;
 use super::providers::Providers;
-use super::request::{RoleRequest, resolve};
-use super::settings::ClusterId;
+use super::request::RoleRequest;
+use crate::cluster::cluster_id::ClusterId;
 use crate::metrics::Metrics;
-use crate::reconcile::SharedState;
 use report::ResultReporter;
 
 /// The interval at which due credentials are renewed, and those of deleted pods are dropped.
 const RENEW_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The timeout of all steps of one call, without the wait for its turn.
+/// The timeout of all steps of one call, without the time in the queue.
 const CALL_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// Returns true if the pod of a request still has this role.
+pub type IsCurrent = Arc<dyn Fn(&RoleRequest) -> bool + Send + Sync>;
 
 /// Issues credentials of cloud roles.
 pub struct CredentialsIssuer {
     cluster: ClusterId,
     providers: Providers,
-    cache: Mutex<CredentialsCache>,
+    cache: Mutex<SessionCache>,
     calls: SharedCalls<RoleRequest, Result<Credentials, CredentialsFailure>>,
     aws_rate: FairRate,
     aliyun_rate: FairRate,
     reporter: ResultReporter,
+    is_current: IsCurrent,
 }
 
 impl CredentialsIssuer {
@@ -52,6 +55,7 @@ impl CredentialsIssuer {
         calls_per_second: NonZeroU32,
         metrics: Metrics,
         recorder: Recorder,
+        is_current: IsCurrent,
     ) -> Arc<Self> {
         Arc::new(Self {
             cluster,
@@ -61,6 +65,7 @@ impl CredentialsIssuer {
             aws_rate: FairRate::start(calls_per_second),
             aliyun_rate: FairRate::start(calls_per_second),
             reporter: ResultReporter::new(metrics, recorder),
+            is_current,
         })
     }
 
@@ -77,42 +82,40 @@ impl CredentialsIssuer {
     pub async fn issue(self: &Arc<Self>, request: RoleRequest) -> Result<Credentials, CredentialsFailure> {
         let state = self.cache().state(&request, Timestamp::now());
         match state {
-            CacheState::Ready(result) => result,
-            CacheState::Missing => self.renew(request).await,
-            CacheState::Stale { credentials, max_wait } => {
-                // The renewal continues if the request stops waiting.
-                timeout(max_wait, self.renew(request)).await.unwrap_or(Ok(credentials))
+            SessionCacheState::Ready(result) => result,
+            SessionCacheState::Missing => self.renew(request).await,
+            SessionCacheState::Stale(credentials) => {
+                self.start_renewal(request);
+                Ok(credentials)
             }
         }
     }
 
     /// Renews credentials before need, and drops those of pods that were deleted or have another role now.
-    pub async fn run(self: Arc<Self>, shared: Arc<SharedState>, stop: CancellationToken) {
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let run = async {
             loop {
-                self.maintain(&shared, Timestamp::now());
+                self.maintain(Timestamp::now());
                 sleep(RENEW_INTERVAL).await;
             }
         };
         stop.run_until_cancelled(run).await;
     }
 
-    fn maintain(self: &Arc<Self>, shared: &SharedState, now: Timestamp) {
-        let state = shared.read();
-        let is_current = |request: &RoleRequest| {
-            let pod = state.pod_on_node(&request.node, &request.pod.uid);
-            let Some(workload) = pod.and_then(|pod| pod.item.outcome.workload()) else { return false };
-            let current = resolve(workload, request.dialect, &request.node, &self.cluster);
-            current.is_ok_and(|current| current.as_ref() == Some(request))
-        };
+    fn maintain(self: &Arc<Self>, now: Timestamp) {
         let mut cache = self.cache();
-        cache.retain(now, is_current);
+        cache.retain(now, &*self.is_current);
         let due = cache.due(now);
-        drop((cache, state));
+        drop(cache);
         for request in due {
-            let issuer = Arc::clone(self);
-            tokio::spawn(async move { issuer.renew(request).await });
+            self.start_renewal(request);
         }
+    }
+
+    /// Starts a renewal unless one is in the queue or in flight. Does not wait for it.
+    fn start_renewal(self: &Arc<Self>, request: RoleRequest) {
+        let (issuer, called) = (Arc::clone(self), request.clone());
+        self.calls.start(request, async move { issuer.call_provider(&called).await });
     }
 
     /// Calls the provider and updates the cache. Concurrent renewals with the same parameters share one call.
@@ -128,10 +131,15 @@ impl CredentialsIssuer {
 
     async fn call_provider(&self, request: &RoleRequest) -> Result<Credentials, CredentialsFailure> {
         // A call that ended between the look-up and the start of this one has filled the cache.
-        if let CacheState::Ready(result) = self.cache().peek(request, Timestamp::now()) {
+        if let SessionCacheState::Ready(result) = self.cache().peek(request, Timestamp::now()) {
             return result;
         }
-        self.rate(request.role.kind()).acquire(&request.pod.namespace).await;
+        let (is_current, queued) = (Arc::clone(&self.is_current), request.clone());
+        let is_needed = move || is_current(&queued);
+        if !self.rate(request.role.kind()).acquire(&request.pod.namespace, is_needed).await {
+            let error = ProviderError::new(FailureCause::ProviderUnavailable, "the role of the pod has changed");
+            return Err(error.to_failure(&request.role, Timestamp::now()));
+        }
         let called = timeout(CALL_TIMEOUT, self.providers.create_session(request, Timestamp::now())).await;
         let timed_out =
             || Err(ProviderError::new(FailureCause::ProviderUnavailable, "the call to the provider timed out"));
@@ -157,12 +165,12 @@ impl CredentialsIssuer {
         }
     }
 
-    fn cache(&self) -> MutexGuard<'_, CredentialsCache> {
+    fn cache(&self) -> MutexGuard<'_, SessionCache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Returns a random part. Without random bytes, it is the whole: it spreads less, and renews early.
+/// Returns a random jitter, or the maximum if no random bytes are available.
 fn jitter() -> Jitter {
     let mut bytes = [0xff; 4];
     let _random = aws_lc_rs::rand::fill(&mut bytes);

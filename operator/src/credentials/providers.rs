@@ -9,7 +9,7 @@ pub(crate) mod tests;
 
 use aws_sdk_sts::config::SharedCredentialsProvider;
 use jiff::Timestamp;
-use podmeta_metadata::credentials::Credentials;
+use podmeta_metadata::credentials::{Credentials, FailureCause};
 
 use super::failure::ProviderError;
 use super::pod_token::PodTokens;
@@ -38,15 +38,9 @@ pub struct Providers {
 
 impl Providers {
     /// Creates the clients. They open no connection. `operator` are the operator's own credentials, for `awsAssumeRole`.
-    ///
-    /// # Errors
-    /// If the host has no root certificates.
-    pub fn new(
-        args: &CredentialsArgs,
-        operator: SharedCredentialsProvider,
-        tokens: PodTokens,
-    ) -> Result<Self, std::io::Error> {
-        Ok(Self { tokens, aws: AwsSts::new(args, operator), aliyun: AliyunSts::new(args)? })
+    #[must_use]
+    pub fn new(args: &CredentialsArgs, operator: SharedCredentialsProvider, tokens: PodTokens) -> Self {
+        Self { tokens, aws: AwsSts::new(args, operator), aliyun: AliyunSts::new(args) }
     }
 
     /// Creates a session. Calls the cloud once.
@@ -71,9 +65,8 @@ impl Providers {
             }
         };
         if session.credentials.expiration <= now {
-            let cause = podmeta_metadata::credentials::FailureCause::ProviderUnavailable;
             let detail = "the session of the response has already expired: check the clock of the operator's node";
-            return Err(ProviderError::new(cause, detail));
+            return Err(ProviderError::new(FailureCause::ProviderUnavailable, detail));
         }
         Ok(session)
     }

@@ -1,11 +1,13 @@
 //! The parameters of a session. They are resolved from the compiled pod only, and are the key of the cache.
 
+use jiff::Timestamp;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::RoleArn;
 use podmeta_metadata::role::{Provider, ProviderKind, SessionDuration};
 use podmeta_metadata::workload::{PodRef, Workload};
 
-use super::settings::ClusterId;
+use crate::cluster::cluster_id::ClusterId;
+use crate::model::state::OperatorState;
 
 /// Everything that the credentials of a pod's role depend on. Requests that differ in anything do not share credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,7 +19,7 @@ pub struct RoleRequest {
     /// The pod's ServiceAccount, if the pod names one.
     pub service_account: Option<String>,
     /// The profile, for events.
-    pub profile: ProfileObject,
+    pub profile: ProfileId,
     /// The dialect of the role.
     pub dialect: Dialect,
     /// The role.
@@ -28,7 +30,7 @@ pub struct RoleRequest {
 
 /// A profile, independent of its generation: an edit of another field causes no call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ProfileObject {
+pub struct ProfileId {
     /// The name. The namespace is that of the pod.
     pub name: String,
     /// The UID.
@@ -123,11 +125,20 @@ pub fn resolve(
         pod: workload.pod.clone(),
         node: node.to_owned(),
         service_account: workload.instance.service_account.clone(),
-        profile: ProfileObject { name: profile.name.clone(), uid: profile.uid.clone() },
+        profile: ProfileId { name: profile.name.clone(), uid: profile.uid.clone() },
         dialect,
         role,
         duration,
     }))
+}
+
+/// Returns true if the pod of a request has not ended and still has this role.
+#[must_use]
+pub fn is_current(state: &OperatorState, request: &RoleRequest, cluster: &ClusterId, now: Timestamp) -> bool {
+    let pod = state.pod_on_node(&request.node, &request.pod.uid).filter(|_| !state.has_ended(&request.pod.uid, now));
+    let Some(workload) = pod.and_then(|pod| pod.item.outcome.workload()) else { return false };
+    let current = resolve(workload, request.dialect, &request.node, cluster);
+    current.is_ok_and(|current| current.as_ref() == Some(request))
 }
 
 /// Returns the external ID of the roles of a namespace: `CLUSTER/NAMESPACE`. A role whose trust policy requires it cannot be
@@ -147,7 +158,7 @@ pub(crate) mod tests {
             pod: PodRef { namespace: namespace.into(), name: pod.into(), uid: pod.try_into().unwrap() },
             node: "n1".into(),
             service_account: Some("web".into()),
-            profile: ProfileObject { name: "web".into(), uid: "p1".into() },
+            profile: ProfileId { name: "web".into(), uid: "p1".into() },
             dialect: Dialect::Ec2,
             role: CloudRole::AwsWebIdentity {
                 role_arn: "arn:aws:iam::123456789012:role/web".try_into().unwrap(),

@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use http::Uri;
 
+use crate::cluster::cluster_id::ClusterId;
+
 /// The first part of the names of regions in the partition `aws`. Source: the partition list of the AWS SDKs.
 const AWS_AREAS: [&str; 9] = ["af", "ap", "ca", "eu", "il", "me", "mx", "sa", "us"];
 
@@ -20,7 +22,7 @@ pub struct CredentialsArgs {
 
     /// URL of the AWS STS endpoint, such as that of a private endpoint. The default is the public one of the region.
     #[arg(long, value_name = "URL")]
-    pub aws_sts_endpoint: Option<Endpoint>,
+    pub aws_sts_endpoint: Option<StsEndpoint>,
 
     /// Use the FIPS endpoint of the AWS region.
     #[arg(long, conflicts_with = "aws_sts_endpoint")]
@@ -32,7 +34,7 @@ pub struct CredentialsArgs {
 
     /// URL of the Alibaba Cloud STS endpoint, such as that of a private endpoint.
     #[arg(long, value_name = "URL", conflicts_with = "aliyun_region")]
-    pub aliyun_sts_endpoint: Option<Endpoint>,
+    pub aliyun_sts_endpoint: Option<StsEndpoint>,
 
     /// Audiences of the pods' tokens that the operator may request, separated by commas. If it is empty, awsWebIdentity and
     /// aliyunOidc are off. The chart's admission policy has the same list.
@@ -132,9 +134,9 @@ impl FromStr for AliyunRegion {
 
 /// The URL of an endpoint: scheme, host and port only.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint(Uri);
+pub struct StsEndpoint(Uri);
 
-impl Endpoint {
+impl StsEndpoint {
     /// Returns the public endpoint of Alibaba Cloud's STS.
     /// Source: <https://api.aliyun.com/product/Sts>, endpoints.
     #[must_use]
@@ -153,7 +155,7 @@ impl Endpoint {
     }
 }
 
-impl FromStr for Endpoint {
+impl FromStr for StsEndpoint {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -201,31 +203,6 @@ impl FromStr for TokenAudiences {
     }
 }
 
-/// The ID of the cluster in external IDs: 2 to 128 letters, digits and `-._`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClusterId(String);
-
-impl ClusterId {
-    /// Returns the text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for ClusterId {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-        if (2..=128).contains(&text.len()) && text.bytes().all(is_allowed) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err("must be 2 to 128 letters, digits and -._".to_owned())
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,7 +238,7 @@ mod tests {
     #[test]
     fn endpoint_of_an_aliyun_region_is_under_aliyuncs_com() {
         let region = |name: &str| name.parse::<AliyunRegion>();
-        let uri = |region: Option<&AliyunRegion>| Endpoint::aliyun_sts(region).uri().to_string();
+        let uri = |region: Option<&AliyunRegion>| StsEndpoint::aliyun_sts(region).uri().to_string();
         assert_eq!(uri(None), "https://sts.aliyuncs.com/");
         assert_eq!(uri(Some(&region("cn-hangzhou").unwrap())), "https://sts.cn-hangzhou.aliyuncs.com/");
         assert_eq!(uri(Some(&region("ap-southeast-1").unwrap())), "https://sts.ap-southeast-1.aliyuncs.com/");
@@ -273,12 +250,12 @@ mod tests {
     #[test]
     fn endpoint_is_scheme_host_and_port_only() {
         for text in ["https://sts.example", "https://sts.example/", "http://127.0.0.1:5000", "https://[::1]:443/"] {
-            assert!(text.parse::<Endpoint>().is_ok(), "{text}");
+            assert!(text.parse::<StsEndpoint>().is_ok(), "{text}");
         }
         for text in
             ["", "sts.example", "/path", "ftp://sts.example", "https://sts.example/x", "https://a@b/", "https://b/?x"]
         {
-            assert!(text.parse::<Endpoint>().is_err(), "{text}");
+            assert!(text.parse::<StsEndpoint>().is_err(), "{text}");
         }
     }
 
@@ -289,14 +266,6 @@ mod tests {
         assert_eq!("".parse::<TokenAudiences>().unwrap().first(), None);
         for text in ["a,", ",a", "a b", "a\n"] {
             assert!(text.parse::<TokenAudiences>().is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn cluster_id_fits_into_an_external_id() {
-        assert!("0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e1001".parse::<ClusterId>().is_ok());
-        for text in ["", "a", "a/b", "a b", &"a".repeat(129)] {
-            assert!(text.parse::<ClusterId>().is_err(), "{text:?}");
         }
     }
 }

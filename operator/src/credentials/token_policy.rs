@@ -1,4 +1,4 @@
-//! Proves that the API server enforces the chart's admission policy for tokens: it must reject two requests of the operator,
+//! Tests that the API server enforces the chart's admission policy for tokens: it must reject two requests of the operator,
 //! for a token that is not bound to a pod, and for one with an audience that is not listed. RBAC alone would let the operator
 //! request a token of any ServiceAccount of the cluster, for the API server too.
 
@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Client;
 use kube::api::{Api, PostParams};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::pod_token::token_request;
@@ -19,7 +19,7 @@ use crate::cluster::events::format_chain;
 /// The interval between two tests.
 const TEST_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The delay after a test without a result.
+/// The delay after a test without a result, or while the policy is not enforced.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// The timeout of one API request.
@@ -28,13 +28,13 @@ const API_TIMEOUT: Duration = Duration::from_secs(5);
 /// The audience of a test. No chart lists it.
 const FOREIGN_AUDIENCE: &str = "podmeta.dev/policy-test";
 
-/// Part of the message of every denial by an admission policy.
-const DENIED_BY_POLICY: &str = "ValidatingAdmissionPolicy";
+/// The time after which a result no longer counts.
+const MAX_RESULT_AGE: Duration = Duration::from_secs(300);
 
-/// What the last test has shown.
+/// Result of the last test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenPolicyState {
-    /// No test has had a result yet. No tokens are requested.
+    /// No test has had a result in the last 5 minutes. No tokens are requested.
     Unknown,
     /// The API server rejects what the policy forbids.
     Enforced,
@@ -49,7 +49,7 @@ pub struct TokenPolicyTest {
     pub client: Client,
     /// The namespace of the operator.
     pub namespace: String,
-    /// The ServiceAccount of the operator.
+    /// The ServiceAccount of the operator. The chart names the policy after it: `SERVICE-ACCOUNT-tokens`.
     pub service_account: String,
     /// The name of the operator's pod.
     pub pod: String,
@@ -58,17 +58,22 @@ pub struct TokenPolicyTest {
 }
 
 impl TokenPolicyTest {
-    /// Tests the policy now and every minute. A test without a result keeps the last state.
+    /// Tests the policy now and every minute, or every 5 seconds until it is enforced. A test without a result keeps the last
+    /// state, for at most 5 minutes.
     pub async fn run(self, state_tx: watch::Sender<TokenPolicyState>, stop: CancellationToken) {
         let run = async {
+            let mut last_result = Instant::now();
             loop {
-                let delay = match self.test().await {
+                let state = self.test().await;
+                let delay = if state == Some(TokenPolicyState::Enforced) { TEST_INTERVAL } else { RETRY_DELAY };
+                match state {
                     Some(state) => {
+                        last_result = Instant::now();
                         publish(&state_tx, state);
-                        TEST_INTERVAL
                     }
-                    None => RETRY_DELAY,
-                };
+                    None if last_result.elapsed() > MAX_RESULT_AGE => publish(&state_tx, TokenPolicyState::Unknown),
+                    None => {}
+                }
                 sleep(delay).await;
             }
         };
@@ -105,7 +110,10 @@ impl TokenPolicyTest {
             }
         };
         match &error {
-            kube::Error::Api(status) if status.message.contains(DENIED_BY_POLICY) => Some(Ok(())),
+            kube::Error::Api(status) if status.message.contains(&self.denied_by_policy()) => Some(Ok(())),
+            kube::Error::Api(status) if status.message.contains("ValidatingAdmissionPolicy") => {
+                Some(Err("another admission policy denies the tokens".to_owned()))
+            }
             kube::Error::Api(status) if status.code == 403 => {
                 Some(Err("the operator may not request tokens (serviceaccounts/token)".to_owned()))
             }
@@ -115,6 +123,11 @@ impl TokenPolicyTest {
                 None
             }
         }
+    }
+
+    /// Returns a part of the message of each denial by the chart's policy.
+    fn denied_by_policy(&self) -> String {
+        format!("ValidatingAdmissionPolicy '{}-tokens'", self.service_account)
     }
 }
 
@@ -128,7 +141,10 @@ fn publish(state_tx: &watch::Sender<TokenPolicyState>, state: TokenPolicyState) 
             reason,
             "the admission policy for tokens is not enforced; awsWebIdentity and aliyunOidc are off"
         ),
-        TokenPolicyState::Enforced | TokenPolicyState::Unknown => {
+        TokenPolicyState::Unknown => tracing::warn!(
+            "the admission policy for tokens was not tested for 5 minutes; awsWebIdentity and aliyunOidc are off"
+        ),
+        TokenPolicyState::Enforced => {
             tracing::info!("the admission policy for tokens is enforced; awsWebIdentity and aliyunOidc are on");
         }
     }
@@ -158,9 +174,14 @@ mod tests {
     }
 
     fn deny(request: FakeRequest) {
-        let message =
-            "serviceaccounts \"operator\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'p' denied request";
-        request.respond_status(StatusCode::FORBIDDEN, message);
+        deny_by("operator-tokens", request);
+    }
+
+    fn deny_by(policy: &str, request: FakeRequest) {
+        let message = format!(
+            "serviceaccounts \"operator\" is forbidden: ValidatingAdmissionPolicy '{policy}' with binding 'b' denied request"
+        );
+        request.respond_status(StatusCode::FORBIDDEN, &message);
     }
 
     fn grant(request: FakeRequest) {
@@ -220,6 +241,63 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn denial_by_another_policy_is_not_a_proof() {
+        let (test, mut server) = policy_test("sts.amazonaws.com");
+        let (state, ()) = tokio::join!(test.test(), async {
+            for _ in 0..2 {
+                deny_by("operator-tokens-2", server.expect(Method::POST, PATH).await);
+            }
+        });
+        assert!(
+            matches!(&state, Some(TokenPolicyState::NotEnforced(reason)) if reason.contains("another")),
+            "{state:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rejection_by_rbac_is_tested_again_after_5_seconds() {
+        let (test, mut server) = policy_test("sts.amazonaws.com");
+        let (state_tx, mut state) = watch::channel(TokenPolicyState::Unknown);
+        let stop = CancellationToken::new();
+        tokio::spawn(test.run(state_tx, stop.clone()));
+        for _ in 0..2 {
+            server.expect(Method::POST, PATH).await.respond_error(StatusCode::FORBIDDEN);
+        }
+        let start = Instant::now();
+        for respond in [deny, deny] {
+            respond(server.expect(Method::POST, PATH).await);
+        }
+        assert!(state.wait_for(|state| *state == TokenPolicyState::Enforced).await.is_ok());
+        assert!(start.elapsed() <= 2 * RETRY_DELAY, "{:?}", start.elapsed());
+        stop.cancel();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn policy_that_cannot_be_tested_for_5_minutes_is_no_longer_enforced() {
+        let (test, mut server) = policy_test("sts.amazonaws.com");
+        let (state_tx, mut state) = watch::channel(TokenPolicyState::Unknown);
+        let stop = CancellationToken::new();
+        tokio::spawn(test.run(state_tx, stop.clone()));
+        for respond in [deny, deny] {
+            respond(server.expect(Method::POST, PATH).await);
+        }
+        assert!(state.wait_for(|state| *state == TokenPolicyState::Enforced).await.is_ok());
+        let start = Instant::now();
+        let unavailable = async {
+            loop {
+                server.expect(Method::POST, PATH).await.respond_error(StatusCode::BAD_REQUEST);
+            }
+        };
+        tokio::select! {
+            () = unavailable => {}
+            changed = state.changed() => changed.unwrap(),
+        }
+        assert_eq!(*state.borrow(), TokenPolicyState::Unknown);
+        assert!((MAX_RESULT_AGE..MAX_RESULT_AGE + TEST_INTERVAL).contains(&start.elapsed()), "{:?}", start.elapsed());
+        stop.cancel();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn without_an_audience_no_token_is_requested() {
         let (test, mut server) = policy_test("");
         assert!(matches!(test.test().await, Some(TokenPolicyState::NotEnforced(_))));
@@ -227,7 +305,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn policy_that_is_removed_is_noticed_within_a_minute() {
+    async fn removed_policy_is_detected_within_a_minute() {
         let (test, mut server) = policy_test("sts.amazonaws.com");
         let (state_tx, mut state) = watch::channel(TokenPolicyState::Unknown);
         let stop = CancellationToken::new();

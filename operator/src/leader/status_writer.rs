@@ -216,7 +216,7 @@ impl StatusWriter {
             ..ObjectReference::default()
         };
         for event in changes::events(previous, next) {
-            events::publish(&self.recorder, &event, &object).await;
+            events::publish(&self.recorder, event, &object).await;
         }
     }
 }

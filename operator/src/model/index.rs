@@ -15,6 +15,7 @@ mod tests;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use podmeta_metadata::compile::{Settings, compile};
 use podmeta_metadata::credentials::SecretData;
 use podmeta_metadata::names::PodUid;
@@ -140,6 +141,12 @@ impl Index {
     #[must_use]
     pub fn pod(&self, uid: &PodUid) -> Option<(&str, Option<&Arc<CompiledPod>>)> {
         self.pods.get(uid).map(|pod| (pod.node.as_str(), pod.compiled.as_ref()))
+    }
+
+    /// Returns the end of the grace period of a pod that was deleted.
+    #[must_use]
+    pub fn deletion_timestamp(&self, uid: &PodUid) -> Option<Timestamp> {
+        self.pods.get(uid)?.facts.metadata.deletion_timestamp
     }
 
     /// Returns true if a node exists.

@@ -4,19 +4,28 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use jiff::{SignedDuration, Timestamp};
 use podmeta_agent_api::Epoch;
 use podmeta_agent_api::calls::Report;
 use podmeta_crds::metadataprofile::MetadataProfileStatus;
 use podmeta_metadata::compile::Settings;
 use podmeta_metadata::names::PodUid;
+use podmeta_metadata::node_finding::NodeFindings;
 use podmeta_metadata::profile::ProfileRef;
 
 use super::compiled_pod::{CompiledPod, ProfileKey};
 use super::feed::Feed;
 use super::index::{CompileBatch, CompiledPods, Index};
+use super::status::replace_control_characters;
 use super::update::StateUpdate;
+
+/// Maximum length of a message of an agent, in characters. A longer one is cut.
+const MAX_REPORT_MESSAGE_LENGTH: usize = 512;
+
+/// The time after the end of its grace period for which a pod gets data. The kubelet of a stolen node never confirms the end.
+const MAX_OVERTIME: SignedDuration = SignedDuration::from_mins(5);
 
 /// The state.
 #[derive(Debug)]
@@ -25,6 +34,8 @@ pub struct OperatorState {
     feed: Feed,
     /// The last report of each node's agent. Empty unless this replica is the leader.
     pub(super) reports: HashMap<String, Report>,
+    /// The findings of the reports, by node. Nodes without findings have no entry.
+    node_findings: BTreeMap<String, NodeFindings>,
     /// Deleted nodes whose feed still has pods.
     deleted_nodes: BTreeSet<String>,
     is_leader: bool,
@@ -38,6 +49,7 @@ impl OperatorState {
             index: Index::new(settings),
             feed: Feed::new(epoch),
             reports: HashMap::new(),
+            node_findings: BTreeMap::new(),
             deleted_nodes: BTreeSet::new(),
             is_leader: false,
         }
@@ -95,12 +107,13 @@ impl OperatorState {
         let changed_pods = updates.len();
         let nodes = self.feed.apply(updates);
         // The pods of a deleted node can be withdrawn in several batches.
-        let (feed, reports) = (&mut self.feed, &mut self.reports);
+        let (feed, reports, node_findings) = (&mut self.feed, &mut self.reports, &mut self.node_findings);
         self.deleted_nodes.retain(|node| {
             let has_pods = feed.has_pods(node);
             if !has_pods {
                 feed.remove_node(node);
                 reports.remove(node);
+                node_findings.remove(node);
             }
             has_pods
         });
@@ -136,6 +149,12 @@ impl OperatorState {
         &self.index
     }
 
+    /// Returns the findings that agents report, by node. Empty unless this replica is the leader.
+    #[must_use]
+    pub fn node_findings(&self) -> &BTreeMap<String, NodeFindings> {
+        &self.node_findings
+    }
+
     /// Returns the feed.
     #[must_use]
     pub fn feed(&self) -> &Feed {
@@ -156,6 +175,12 @@ impl OperatorState {
         compiled.filter(|_| bound == node && !self.index.is_mirror(uid)).map(AsRef::as_ref)
     }
 
+    /// Returns true if a pod was deleted, and 5 minutes have passed since the end of its grace period.
+    #[must_use]
+    pub fn has_ended(&self, uid: &PodUid, now: Timestamp) -> bool {
+        self.index.deletion_timestamp(uid).is_some_and(|deletion| now.duration_since(deletion) > MAX_OVERTIME)
+    }
+
     /// Returns and clears the profiles whose status may have changed.
     pub fn take_changed_profiles(&mut self) -> BTreeSet<ProfileKey> {
         self.index.take_changed_profiles()
@@ -169,13 +194,24 @@ impl OperatorState {
             self.index.mark_changed(profiles);
         } else {
             self.reports.clear();
+            self.node_findings.clear();
         }
     }
 
     /// Records a report and returns true, or returns false if this replica is not the leader.
-    fn record_report(&mut self, node: &str, report: Report) -> bool {
+    fn record_report(&mut self, node: &str, mut report: Report) -> bool {
         if !self.is_leader {
             return false;
+        }
+        let findings = std::mem::take(&mut report.findings).into_iter();
+        let findings = findings.map(|(kind, message)| (kind, clean(&message))).collect::<NodeFindings>();
+        for message in report.pods.values_mut().flat_map(|pod| pod.credentials.values_mut()).flatten() {
+            *message = clean(message);
+        }
+        if findings.is_empty() {
+            self.node_findings.remove(node);
+        } else {
+            self.node_findings.insert(node.to_owned(), findings);
         }
         let before = self.reports.get(node);
         let has_changed = |uid: &PodUid| before.and_then(|before| before.pods.get(uid)) != report.pods.get(uid);
@@ -195,4 +231,9 @@ impl OperatorState {
             known.status = Some(status);
         }
     }
+}
+
+/// Cuts a message of an agent, and replaces control characters in it.
+fn clean(message: &str) -> String {
+    replace_control_characters(message).chars().take(MAX_REPORT_MESSAGE_LENGTH).collect()
 }

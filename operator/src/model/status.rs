@@ -328,6 +328,12 @@ pub fn truncate(text: &str, max_bytes: usize) -> String {
     short
 }
 
+/// Replaces each control character with a space.
+#[must_use]
+pub fn replace_control_characters(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// Returns the pods that are not programmed, then those without credentials.
 fn status_pods(observed: &ObservedProfile) -> Vec<String> {
     let pending = observed.pods.iter().filter(|pod| !pod.is_programmed);

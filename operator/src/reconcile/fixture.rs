@@ -47,6 +47,23 @@ spec:
   roles: [{name: r, dialect: ec2, secret: {name: keys}}]
 ";
 
+/// A pod on node n1 whose role comes from a cloud.
+pub(crate) const CLOUD_POD: &str = "---
+apiVersion: v1
+kind: Pod
+metadata: {namespace: shop, name: api-1, uid: u3, labels: {app: api}}
+spec: {nodeName: n1, serviceAccountName: api, containers: [{name: c, image: 'i:1'}]}
+---
+apiVersion: podmeta.dev/v1alpha1
+kind: MetadataProfile
+metadata: {namespace: shop, name: api, uid: p2, generation: 1}
+spec:
+  dialects: [ec2]
+  podSelector: {matchLabels: {app: api}}
+  roles:
+    - {name: r, dialect: ec2, awsWebIdentity: {roleArn: 'arn:aws:iam::123456789012:role/api'}}
+";
+
 /// Returns an update for each object.
 pub(crate) fn updates() -> Vec<StateUpdate> {
     updates_with("")

@@ -1,4 +1,4 @@
-//! Which nodes are clean, and which are not reached. Pure.
+//! Tracks which nodes are clean. Pure.
 
 use std::collections::BTreeSet;
 

@@ -27,16 +27,14 @@ pub struct RoleSpec {
     /// Static credentials from a Secret, for development.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretRefSpec>,
-    /// Credentials from AWS STS AssumeRoleWithWebIdentity with a token of the pod's ServiceAccount. Not implemented yet:
-    /// the pods get the cloud's error document.
+    /// Credentials from AWS STS AssumeRoleWithWebIdentity with a token of the pod's ServiceAccount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aws_web_identity: Option<AwsWebIdentitySpec>,
-    /// Credentials from AWS STS AssumeRole with the operator's credentials. A MetadataPolicy must allow it. Not
-    /// implemented yet: the pods get the cloud's error document.
+    /// Credentials from AWS STS AssumeRole with the operator's credentials. A MetadataPolicy must list the
+    /// provider and the ARN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aws_assume_role: Option<AwsAssumeRoleSpec>,
-    /// Credentials from Alibaba Cloud STS AssumeRoleWithOIDC with a token of the pod's ServiceAccount. Not implemented
-    /// yet: the pods get the cloud's error document.
+    /// Credentials from Alibaba Cloud STS AssumeRoleWithOIDC with a token of the pod's ServiceAccount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aliyun_oidc: Option<AliyunOidcSpec>,
 }
@@ -74,7 +72,7 @@ pub struct AwsAssumeRoleSpec {
     /// ARN of the role.
     #[schemars(schema_with = "aws_role_arn")]
     pub role_arn: String,
-    /// External ID that the trust policy of the role requires. Default: none.
+    /// External ID. It must be `CLUSTER/NAMESPACE`, which is also the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::line")]
     pub external_id: Option<String>,

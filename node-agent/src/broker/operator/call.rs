@@ -13,7 +13,10 @@ use crate::operator_client::{OperatorClient, OperatorError};
 /// Longest time that a request waits for the operator, including the wait for other calls.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Delay between two attempts.
+/// Delay after the first response that is not current. It doubles up to [`RETRY_DELAY`].
+const FIRST_RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// Delay between two attempts after a failure.
 const RETRY_DELAY: Duration = Duration::from_millis(400);
 
 /// Error of a failed call.
@@ -54,6 +57,7 @@ impl<A: Serialize + Sync> PodCall<'_, A> {
         let Ok(_started) = timeout_at(deadline, queued.start()).await else {
             return Err(OperatorError::Timeout.into());
         };
+        let mut not_current_delay = FIRST_RETRY_DELAY;
         loop {
             let attempt = self.lane.attempt(self.client.call(self.path, self.request));
             let response = timeout_at(deadline, attempt).await.unwrap_or(Err(OperatorError::Timeout));
@@ -68,10 +72,14 @@ impl<A: Serialize + Sync> PodCall<'_, A> {
                     | OperatorError::InvalidResponse(_),
                 ) => false,
             };
-            if !is_temporary || Instant::now() + RETRY_DELAY >= deadline {
+            let delay = if response.is_ok() { not_current_delay } else { RETRY_DELAY };
+            if !is_temporary || Instant::now() + delay >= deadline {
                 return Ok(response?);
             }
-            sleep(RETRY_DELAY).await;
+            sleep(delay).await;
+            if response.is_ok() {
+                not_current_delay = (not_current_delay * 2).min(RETRY_DELAY);
+            }
         }
     }
 }

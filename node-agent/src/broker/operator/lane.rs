@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use podmeta_agent_api::MAX_CONCURRENT_STREAMS;
 use podmeta_metadata::names::PodUid;
+use podmeta_metadata::role::Role;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::lock;
@@ -17,17 +18,22 @@ pub(super) const MAX_CALLS_PER_POD: usize = 2;
 pub(super) const MAX_QUEUED_PER_POD: usize = 64;
 
 /// Maximum number of calls of all pods that are in flight in each lane.
-const CREDENTIALS_CALLS: usize = 16;
+const SECRET_ROLE_CALLS: usize = 8;
+const CLOUD_ROLE_CALLS: usize = 8;
 const USER_DATA_CALLS: usize = 8;
 const DOCUMENT_CALLS: usize = 8;
 
 // Each lane can use its whole limit on the agent's one connection.
-const _: () = assert!(CREDENTIALS_CALLS + USER_DATA_CALLS + DOCUMENT_CALLS <= MAX_CONCURRENT_STREAMS as usize);
+const _: () =
+    assert!(SECRET_ROLE_CALLS + CLOUD_ROLE_CALLS + USER_DATA_CALLS + DOCUMENT_CALLS <= MAX_CONCURRENT_STREAMS as usize);
 
 /// The lanes of all calls.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    pub(super) credentials: Lane,
+    /// Credentials of roles from Secrets.
+    pub(super) secret_roles: Lane,
+    /// Credentials of roles from clouds.
+    pub(super) cloud_roles: Lane,
     pub(super) user_data: Lane,
     pub(super) documents: Lane,
 }
@@ -35,7 +41,8 @@ pub(super) struct Lanes {
 impl Default for Lanes {
     fn default() -> Self {
         Self {
-            credentials: Lane::new(CREDENTIALS_CALLS),
+            secret_roles: Lane::new(SECRET_ROLE_CALLS),
+            cloud_roles: Lane::new(CLOUD_ROLE_CALLS),
             user_data: Lane::new(USER_DATA_CALLS),
             documents: Lane::new(DOCUMENT_CALLS),
         }
@@ -43,9 +50,17 @@ impl Default for Lanes {
 }
 
 impl Lanes {
+    /// Returns the lane of the credentials of a role.
+    pub(super) fn of_role(&self, role: &Role) -> &Lane {
+        match role.provider.secret_name() {
+            Some(_) => &self.secret_roles,
+            None => &self.cloud_roles,
+        }
+    }
+
     /// Removes the shares of all pods for which `keep` returns false.
     pub(super) fn retain(&self, keep: impl Fn(&PodUid) -> bool) {
-        for lane in [&self.credentials, &self.user_data, &self.documents] {
+        for lane in [&self.secret_roles, &self.cloud_roles, &self.user_data, &self.documents] {
             lock(&lane.pods).retain(|pod, _| keep(pod));
         }
     }

@@ -50,7 +50,12 @@ async fn saved_credentials_are_served_while_the_provider_is_unavailable_and_not_
         last_updated: Timestamp::UNIX_EPOCH,
         expiration: Timestamp::MAX,
     };
-    for (cause, is_served) in [(FailureCause::ProviderUnavailable, true), (FailureCause::AccessDenied, false)] {
+    for (cause, is_served) in [
+        (FailureCause::ProviderUnavailable, true),
+        (FailureCause::TokenRequestForbidden, true),
+        (FailureCause::ExpiredToken, true),
+        (FailureCause::AccessDenied, false),
+    ] {
         let failure = CredentialsFailure::failed("no".into(), cause, Timestamp::UNIX_EPOCH);
         let body = serde_json::to_string(&CredentialsResponse::Failed(failure)).unwrap();
         let response = move |_| std::future::ready((http::StatusCode::OK, body.clone()));

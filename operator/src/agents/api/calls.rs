@@ -1,15 +1,19 @@
 //! Handlers of requests for one pod, and of reports.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use jiff::Timestamp;
-use podmeta_agent_api::calls::{CallError, CredentialsRequest, DocumentRequest, Report, UserDataRequest};
+use podmeta_agent_api::calls::{
+    CallError, CredentialsRequest, CredentialsResponse, DocumentRequest, Report, UserDataRequest,
+};
 use podmeta_metadata::names::PodUid;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::authentication::Agent;
 use super::{Api, error_response, retry_later_response};
@@ -18,6 +22,9 @@ use crate::metrics::RejectedReason;
 use crate::model::compiled_pod::CompiledPod;
 use crate::model::state::OperatorState;
 use crate::model::update::StateUpdate;
+
+/// The time that a request waits for a cloud. The node's other credentials requests wait for it, so it is short.
+const MAX_CLOUD_WAIT: Duration = Duration::from_millis(25);
 
 pub(super) async fn credentials(
     State(api): State<Arc<Api>>,
@@ -34,10 +41,12 @@ pub(super) async fn credentials(
         Ok(RoleSource::Cloud(role)) => role,
         Err(error) => return *error,
     };
-    let credentials = api.issuer.issue((*role).clone()).await;
-    // The pod may have been deleted or got another role meanwhile.
+    // The call to the cloud continues if the request stops waiting.
+    let issued = timeout(MAX_CLOUD_WAIT, api.issuer.issue((*role).clone())).await;
+    let credentials = issued.map_or(CredentialsResponse::Pending, broker::to_response);
+    // The pod may have been deleted, or have another role, since the call started.
     match source() {
-        Ok(RoleSource::Cloud(current)) if current == role => Json(broker::to_response(credentials)).into_response(),
+        Ok(RoleSource::Cloud(current)) if current == role => Json(credentials).into_response(),
         Ok(RoleSource::Cloud(_) | RoleSource::Ready(_)) => retry_later_response("the role of the pod has changed"),
         Err(error) => *error,
     }
@@ -102,7 +111,7 @@ pub(super) async fn reports(State(api): State<Arc<Api>>, agent: Agent, Json(repo
     (StatusCode::MISDIRECTED_REQUEST, Json(error)).into_response()
 }
 
-/// Calls `f` with a pod that is bound to the agent's node.
+/// Calls `f` with a pod that is bound to the agent's node and has not ended.
 fn for_pod<T>(
     api: &Api,
     agent: &Agent,
@@ -111,6 +120,11 @@ fn for_pod<T>(
 ) -> Result<T, Box<Response>> {
     let node = &agent.0.node;
     let state = api.shared.read();
+    if state.has_ended(uid, Timestamp::now()) {
+        drop(state);
+        api.shared.metrics.count_rejected(RejectedReason::Pod);
+        return Err(Box::new(error_response(StatusCode::FORBIDDEN, "the pod was deleted")));
+    }
     let Some(pod) = state.pod_on_node(node, uid) else {
         drop(state);
         api.shared.metrics.count_rejected(RejectedReason::Pod);

@@ -4,6 +4,7 @@ use std::time::Duration;
 use axum::body::Body;
 use http::{Method, Request};
 use http_body_util::BodyExt as _;
+use jiff::{SignedDuration, Timestamp};
 use kube::runtime::events::Reporter;
 use podmeta_metadata::workload::Link;
 use podmeta_service::identity::IdentityKey;
@@ -49,7 +50,7 @@ impl Fixture {
         let reviewer = TokenReviewer::new(client.clone(), "podmeta-system", "podmeta-agent");
         let recorder = Recorder::new(client, Reporter { controller: "test".into(), instance: None });
         let (signer, stop) = (IDENTITY_KEY.signer().unwrap(), CancellationToken::new());
-        let (issuer, tokens) = issuer(sts_url);
+        let (issuer, tokens) = issuer(sts_url, Arc::new(|_| true));
         let updates = updates_tx.clone();
         let context = ApiContext { shared, updates_tx: updates, reviewer, leadership, issuer, signer, recorder, stop };
         Self { router: Api::new(context).router(), server, tokens, updates_tx, is_leader, address }
@@ -232,23 +233,6 @@ async fn credentials_of_a_newer_generation_return_503_and_of_the_known_one_200()
     }
 }
 
-/// A pod on node n1 whose role comes from a cloud.
-const CLOUD_POD: &str = "---
-apiVersion: v1
-kind: Pod
-metadata: {namespace: shop, name: api-1, uid: u3, labels: {app: api}}
-spec: {nodeName: n1, serviceAccountName: api, containers: [{name: c, image: 'i:1'}]}
----
-apiVersion: podmeta.dev/v1alpha1
-kind: MetadataProfile
-metadata: {namespace: shop, name: api, uid: p2, generation: 1}
-spec:
-  dialects: [ec2]
-  podSelector: {matchLabels: {app: api}}
-  roles:
-    - {name: r, dialect: ec2, awsWebIdentity: {roleArn: 'arn:aws:iam::123456789012:role/api'}}
-";
-
 #[tokio::test]
 async fn cloud_role_is_issued_to_the_agent_of_the_pods_node_only() {
     let stub = StubSts::start(|request| {
@@ -256,12 +240,22 @@ async fn cloud_role_is_issued_to_the_agent_of_the_pods_node_only() {
         (200, aws_response("AssumeRoleWithWebIdentity", "2099-01-01T00:00:00Z"))
     });
     let stub = stub.await;
-    let mut fixture = Fixture::new(fixture::synced_reconciler_with(CLOUD_POD), &stub.url);
+    let mut fixture = Fixture::new(fixture::synced_reconciler_with(fixture::CLOUD_POD), &stub.url);
     let other = fixture.call_as("n2", "a2", Method::POST, CREDENTIALS, &credentials_of("u3")).await;
     assert_eq!((other.status, stub.calls()), (403, 0), "{}", other.body);
     let mut tokens = std::mem::replace(&mut fixture.tokens, FakeApiServer::new().1);
     let body = credentials_of("u3");
-    let (response, ()) = tokio::join!(fixture.post(CREDENTIALS, &body), async {
+    let first = fixture.post(CREDENTIALS, &body).await;
+    assert_eq!((first.status, &first.body), (200, &json!("pending")), "the API server has not issued the token");
+    let given = async {
+        loop {
+            let response = fixture.post(CREDENTIALS, &body).await;
+            if response.body != "pending" {
+                break response;
+            }
+        }
+    };
+    let (response, ()) = tokio::join!(given, async {
         let request = tokens.expect(Method::POST, "/api/v1/namespaces/shop/serviceaccounts/api/token").await;
         assert_eq!(request.body["spec"]["boundObjectRef"]["uid"], "u3");
         let status = json!({"token": "a.b.c", "expirationTimestamp": "2099-01-01T00:00:00Z"});
@@ -270,6 +264,27 @@ async fn cloud_role_is_issued_to_the_agent_of_the_pods_node_only() {
     assert_eq!(response.status, 200, "{}", response.body);
     assert_eq!(response.body["given"]["accessKeyId"], "ASIA1", "{}", response.body);
     assert_eq!(stub.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn data_of_a_deleted_pod_returns_403_five_minutes_after_its_grace_period() {
+    for (minutes, status) in [(4, 200), (6, 403)] {
+        let mut fixture = Fixture::synced();
+        let deletion = Timestamp::now() - SignedDuration::from_mins(minutes);
+        for mut update in fixture::updates() {
+            if let StateUpdate::Pod { facts, .. } = &mut update
+                && facts.metadata.uid.as_str() == "u1"
+            {
+                facts.metadata.deletion_timestamp = Some(deletion);
+                fixture.updates_tx.send(update).await.unwrap();
+            }
+        }
+        fixture::flush(&fixture.updates_tx).await;
+        for (path, body) in [(CREDENTIALS, credentials_of("u1")), (DOCUMENT, document_of("u1", "10.0.0.7"))] {
+            let response = fixture.post(path, &body).await;
+            assert_eq!(response.status, status, "{path} {}", response.body);
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder};
 use podmeta_service::log_throttle::LogThrottle;
 use tokio::time::Instant;
@@ -21,7 +20,7 @@ const EVENT_DELAY: Duration = Duration::from_secs(5);
 /// Logs violations and publishes events on nodes.
 pub(super) struct ViolationReporter {
     recorder: Recorder,
-    throttle: Mutex<EventThrottle>,
+    throttle: Mutex<ViolationThrottle>,
 }
 
 impl ViolationReporter {
@@ -53,22 +52,15 @@ impl ViolationReporter {
             action: "Serve".to_owned(),
             secondary: None,
         };
-        let node = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Node".to_owned()),
-            name: Some(node.to_owned()),
-            // The kubelet uses the name too, and `kubectl describe node` searches for it.
-            uid: Some(node.to_owned()),
-            ..ObjectReference::default()
-        };
+        let node = events::node_reference(node);
         let recorder = self.recorder.clone();
-        tokio::spawn(async move { events::publish(&recorder, &event, &node).await });
+        tokio::spawn(async move { events::publish(&recorder, event, &node).await });
     }
 }
 
 /// The violations of each node in the last [`EVENT_INTERVAL`].
 #[derive(Debug, Default)]
-struct EventThrottle(HashMap<String, NodeViolations>);
+struct ViolationThrottle(HashMap<String, NodeViolations>);
 
 #[derive(Debug)]
 struct NodeViolations {
@@ -77,7 +69,7 @@ struct NodeViolations {
     log: LogThrottle,
 }
 
-impl EventThrottle {
+impl ViolationThrottle {
     /// Records a violation. Returns true if an event must be published, and the number of violations without a log line
     /// if this one is logged.
     fn record(&mut self, node: &str, now: Instant) -> (bool, Option<u64>) {
@@ -96,7 +88,7 @@ mod tests {
 
     #[test]
     fn continued_violations_are_one_event_a_minute_and_a_single_one_is_none() {
-        let (mut throttle, start) = (EventThrottle::default(), Instant::now());
+        let (mut throttle, start) = (ViolationThrottle::default(), Instant::now());
         let mut should_publish = |node, second| throttle.record(node, start + Duration::from_secs(second)).0;
         let published: Vec<u64> = (0..130).filter(|second| should_publish("a", *second)).collect();
         assert_eq!(published, [5, 65, 125]);
@@ -106,7 +98,7 @@ mod tests {
 
     #[test]
     fn violations_of_a_node_are_one_log_line_a_second() {
-        let (mut throttle, start) = (EventThrottle::default(), Instant::now());
+        let (mut throttle, start) = (ViolationThrottle::default(), Instant::now());
         let logged = (0..1500).filter_map(|ms| throttle.record("a", start + Duration::from_millis(ms)).1);
         assert_eq!(logged.collect::<Vec<_>>(), [0, 999]);
         assert_eq!(throttle.record("b", start).1, Some(0));

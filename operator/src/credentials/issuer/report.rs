@@ -10,6 +10,7 @@ use kube::runtime::events::{Event, EventType, Recorder};
 use podmeta_crds::metadataprofile::MetadataProfile;
 use podmeta_metadata::credentials::FailureCause;
 use podmeta_metadata::time::rfc3339;
+use podmeta_service::log::ACCESS_TARGET;
 use tokio::time::Instant;
 
 use crate::cluster::events;
@@ -26,7 +27,7 @@ const EVENT_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) struct ResultReporter {
     metrics: Metrics,
     recorder: Recorder,
-    throttle: Mutex<EventThrottle>,
+    throttle: Mutex<FailureEventThrottle>,
 }
 
 impl ResultReporter {
@@ -70,14 +71,14 @@ impl ResultReporter {
             ..ObjectReference::default()
         };
         let recorder = self.recorder.clone();
-        tokio::spawn(async move { events::publish(&recorder, &event, &profile).await });
+        tokio::spawn(async move { events::publish(&recorder, event, &profile).await });
     }
 }
 
 /// Writes the audit line of a session.
 fn log_issued(request: &RoleRequest, session: &Session) {
     tracing::info!(
-        target: "podmeta_operator::audit",
+        target: ACCESS_TARGET,
         namespace = request.pod.namespace,
         pod = request.pod.name,
         pod_uid = %request.pod.uid,
@@ -111,9 +112,9 @@ fn log_failure(request: &RoleRequest, error: &ProviderError) {
 
 /// The time of the last event of each profile and cause.
 #[derive(Debug, Default)]
-struct EventThrottle(HashMap<(String, FailureCause), Instant>);
+struct FailureEventThrottle(HashMap<(String, FailureCause), Instant>);
 
-impl EventThrottle {
+impl FailureEventThrottle {
     fn admit(&mut self, profile: &str, cause: FailureCause, now: Instant) -> bool {
         self.0.retain(|_, published| now.duration_since(*published) < EVENT_INTERVAL);
         let key = (profile.to_owned(), cause);
@@ -129,7 +130,7 @@ mod tests {
 
     #[test]
     fn event_of_one_profile_and_cause_is_published_once_a_minute() {
-        let (mut throttle, start) = (EventThrottle::default(), Instant::now());
+        let (mut throttle, start) = (FailureEventThrottle::default(), Instant::now());
         let mut admit = |profile, cause, second| throttle.admit(profile, cause, start + Duration::from_secs(second));
         let admitted = (0..150).filter(|second| admit("p1", FailureCause::AccessDenied, *second));
         assert_eq!(admitted.collect::<Vec<_>>(), [0, 60, 120]);

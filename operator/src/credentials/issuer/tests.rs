@@ -1,25 +1,32 @@
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::join_all;
+use jiff::SignedDuration;
 use kube::runtime::events::Reporter;
+use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::role::SessionDuration;
+use podmeta_metadata::secret::SecretString;
+use tokio::runtime::Handle;
 use tracing_subscriber::EnvFilter;
 
 use super::*;
 use crate::cluster::fake_api_server::FakeApiServer;
 use crate::credentials::providers::tests::{assume_role, issue_token, providers};
 use crate::credentials::request::tests::web_identity;
+use crate::credentials::request::{is_current, resolve};
 use crate::credentials::stub_sts::{StubSts, aws_error, aws_response};
 use crate::reconcile::fixture;
 
 const LATE: &str = "2099-01-01T00:00:00Z";
 
 /// Returns an issuer that calls a stub, and the API server of its tokens. Events are dropped.
-pub(crate) fn issuer(url: &str) -> (Arc<CredentialsIssuer>, FakeApiServer) {
+pub(crate) fn issuer(url: &str, is_current: IsCurrent) -> (Arc<CredentialsIssuer>, FakeApiServer) {
     let (providers, server) = providers(url);
     let (events, _) = FakeApiServer::new();
     let recorder = Recorder::new(events, Reporter { controller: "test".into(), instance: None });
     let (cluster, rate) = ("cluster".parse().unwrap(), NonZeroU32::new(1000).unwrap());
-    (CredentialsIssuer::new(cluster, providers, rate, Metrics::default(), recorder), server)
+    (CredentialsIssuer::new(cluster, providers, rate, Metrics::default(), recorder, is_current), server)
 }
 
 fn success() -> (u16, String) {
@@ -29,7 +36,7 @@ fn success() -> (u16, String) {
 #[tokio::test]
 async fn hundred_requests_for_one_role_make_one_call_and_each_role_has_its_own() {
     let stub = StubSts::start(|_| success()).await;
-    let (issuer, _server) = issuer(&stub.url);
+    let (issuer, _server) = issuer(&stub.url, Arc::new(|_| true));
     let results = join_all((0..100).map(|_| issuer.issue(assume_role("u1")))).await;
     assert!(results.iter().all(|result| *result == results[0]) && results[0].is_ok(), "{:?}", results[0]);
     assert_eq!(stub.calls(), 1);
@@ -43,7 +50,7 @@ async fn hundred_requests_for_one_role_make_one_call_and_each_role_has_its_own()
 async fn failure_is_returned_without_the_clouds_text_and_without_a_second_call() {
     let stub =
         StubSts::start(|_| (403, aws_error("AccessDenied", "User: arn:aws:sts::1:assumed-role/operator/x"))).await;
-    let (issuer, _server) = issuer(&stub.url);
+    let (issuer, _server) = issuer(&stub.url, Arc::new(|_| true));
     for _ in 0..3 {
         let failure = issuer.issue(assume_role("u1")).await.unwrap_err();
         assert_eq!(
@@ -58,14 +65,69 @@ async fn failure_is_returned_without_the_clouds_text_and_without_a_second_call()
 #[tokio::test]
 async fn credentials_of_a_pod_that_has_another_role_or_was_deleted_are_dropped() {
     let stub = StubSts::start(|_| success()).await;
-    let (issuer, _server) = issuer(&stub.url);
-    // The pod u1 of the fixture has a role from a Secret. There is no pod u9.
-    for pod in ["u1", "u9"] {
+    let changed = Arc::new(AtomicBool::new(false));
+    let has_changed = Arc::clone(&changed);
+    let is_current = move |request: &RoleRequest| request.pod.name == "u1" || !has_changed.load(Ordering::Relaxed);
+    let (issuer, _server) = issuer(&stub.url, Arc::new(is_current));
+    for pod in ["u1", "u2"] {
         assert!(issuer.issue(assume_role(pod)).await.is_ok());
     }
-    assert_eq!(issuer.cache().len(), 2);
-    issuer.maintain(&fixture::synced_reconciler().shared(), Timestamp::now());
-    assert!(issuer.cache().is_empty());
+    changed.store(true, Ordering::Relaxed);
+    issuer.maintain(Timestamp::now());
+    assert_eq!(issuer.cache().len(), 1);
+}
+
+#[tokio::test]
+async fn queued_call_of_a_pod_that_has_another_role_by_then_is_not_made() {
+    let stub = StubSts::start(|_| success()).await;
+    let (issuer, _server) = issuer(&stub.url, Arc::new(|_| false));
+    let failure = issuer.issue(assume_role("u1")).await.unwrap_err();
+    assert_eq!((failure.cause, stub.calls()), (FailureCause::ProviderUnavailable, 0));
+    assert!(issuer.cache().is_empty(), "the failure is not stored");
+}
+
+#[tokio::test]
+async fn renewal_that_waits_for_its_call_is_not_started_again() {
+    let (issuer, _server) = issuer("http://127.0.0.1:9", Arc::new(|_| true));
+    let credentials = Credentials {
+        access_key_id: "ASIA1".into(),
+        secret_access_key: SecretString::new("s".into()),
+        session_token: SecretString::new("t".into()),
+        last_updated: Timestamp::UNIX_EPOCH,
+        expiration: Timestamp::now() + SignedDuration::from_mins(1),
+    };
+    let day_ago = Timestamp::now() - SignedDuration::from_hours(24);
+    issuer.cache().store(&assume_role("u1"), credentials, day_ago, Jitter::new(0));
+    let (tasks, now) = (Handle::current().metrics(), Timestamp::now());
+    assert_eq!(issuer.cache().due(now), [assume_role("u1")]);
+    let before = tasks.num_alive_tasks();
+    for _ in 0..20 {
+        issuer.maintain(now);
+        assert!(issuer.issue(assume_role("u1")).await.is_ok());
+    }
+    assert_eq!(tasks.num_alive_tasks(), before + 1);
+}
+
+#[test]
+fn request_is_current_until_the_role_changes_or_the_pod_ends() {
+    let cluster = "cluster".parse().unwrap();
+    let shared = fixture::synced_reconciler_with(fixture::CLOUD_POD).shared();
+    let state = shared.read();
+    let pod = state.pod_on_node("n1", &"u3".try_into().unwrap()).unwrap();
+    let request = resolve(pod.item.outcome.workload().unwrap(), Dialect::Ec2, "n1", &cluster).unwrap().unwrap();
+    let now = Timestamp::now();
+    assert!(is_current(&state, &request, &cluster, now));
+    let moved = RoleRequest { node: "n2".into(), ..request.clone() };
+    let longer = RoleRequest { duration: SessionDuration::try_from(7200).unwrap(), ..request.clone() };
+    for other in [moved, longer, assume_role("u9")] {
+        assert!(!is_current(&state, &other, &cluster, now), "{other:?}");
+    }
+    drop(state);
+    let deleted = fixture::CLOUD_POD.replace("uid: u3", "uid: u3, deletionTimestamp: '2026-01-05T09:00:00Z'");
+    let shared = fixture::synced_reconciler_with(&deleted).shared();
+    for (time, is_expected) in [("2026-01-05T09:05:00Z", true), ("2026-01-05T09:05:01Z", false)] {
+        assert_eq!(is_current(&shared.read(), &request, &cluster, time.parse().unwrap()), is_expected, "{time}");
+    }
 }
 
 /// A writer into shared memory.
@@ -92,7 +154,7 @@ fn log_at_the_most_verbose_level_has_an_audit_line_and_no_secret() {
     tracing::subscriber::with_default(subscriber, || {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
             let stub = StubSts::start(|request| (200, aws_response(&request.form["Action"], LATE))).await;
-            let (issuer, mut server) = issuer(&stub.url);
+            let (issuer, mut server) = issuer(&stub.url, Arc::new(|_| true));
             assert!(issuer.issue(assume_role("u1")).await.is_ok());
             let token = issue_token(&mut server, "sts.amazonaws.com");
             let (issued, ()) = tokio::join!(issuer.issue(web_identity("shop", "u2")), token);
@@ -100,6 +162,6 @@ fn log_at_the_most_verbose_level_has_an_audit_line_and_no_secret() {
         });
     });
     let log = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
-    assert!(log.contains("podmeta_operator::audit") && log.contains("access_key_id=\"ASIA1\""), "{log}");
+    assert!(log.contains(" access: issued credentials") && log.contains("access_key_id=\"ASIA1\""), "{log}");
     assert!(!log.contains("hunter"), "{log}");
 }

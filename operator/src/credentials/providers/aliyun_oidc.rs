@@ -24,7 +24,7 @@ use crate::cluster::events::format_chain;
 use crate::credentials::failure::ProviderError;
 use crate::credentials::request::RoleRequest;
 use crate::credentials::session::session_name;
-use crate::credentials::settings::{CredentialsArgs, Endpoint};
+use crate::credentials::settings::{CredentialsArgs, StsEndpoint};
 
 /// The audience of tokens for Alibaba Cloud. Source: RAM Roles for Service Accounts (RRSA) of ACK.
 pub(super) const AUDIENCE: &str = "sts.aliyuncs.com";
@@ -40,25 +40,18 @@ const MAX_RESPONSE: usize = 64 * 1024;
 
 /// The client of Alibaba Cloud's STS.
 pub(super) struct AliyunSts {
-    endpoint: Endpoint,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    endpoint: StsEndpoint,
+    /// The client, or why there is none: the host has no root certificates. The other providers work without it.
+    client: Result<HttpsClient, String>,
 }
 
+type HttpsClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
 impl AliyunSts {
-    pub(super) fn new(args: &CredentialsArgs) -> Result<Self, std::io::Error> {
-        let public = || Endpoint::aliyun_sts(args.aliyun_region.as_ref());
+    pub(super) fn new(args: &CredentialsArgs) -> Self {
+        let public = || StsEndpoint::aliyun_sts(args.aliyun_region.as_ref());
         let endpoint = args.aliyun_sts_endpoint.clone().unwrap_or_else(public);
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let connector = HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(provider)?
-            .https_or_http() // the endpoint decides
-            .enable_http1()
-            .wrap_connector(tcp);
-        Ok(Self { endpoint, client: Client::builder(TokioExecutor::new()).build(connector) })
+        Self { endpoint, client: https_client().map_err(|error| format!("no root certificates: {error}")) }
     }
 
     pub(super) async fn create_session(
@@ -73,8 +66,9 @@ impl AliyunSts {
         let unavailable = |error: &str| {
             ProviderError::new(FailureCause::ProviderUnavailable, format!("cannot call Alibaba Cloud STS: {error}"))
         };
+        let client = self.client.as_ref().map_err(|error| unavailable(error))?;
         let response = async {
-            let response = self.client.request(call).await.map_err(|error| unavailable(&format_chain(&error)))?;
+            let response = client.request(call).await.map_err(|error| unavailable(&format_chain(&error)))?;
             let status = response.status().as_u16();
             let body = Limited::new(response.into_body(), MAX_RESPONSE).collect().await;
             Ok((status, body.map_err(|error| unavailable(&format_chain(&*error)))?.to_bytes()))
@@ -118,6 +112,20 @@ impl AliyunSts {
             .body(Full::from(form))
             .map_err(internal)
     }
+}
+
+fn https_client() -> Result<HttpsClient, std::io::Error> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let connector = HttpsConnectorBuilder::new()
+        .with_provider_and_native_roots(provider)?
+        .https_or_http() // the endpoint decides
+        .enable_http1()
+        .wrap_connector(tcp);
+    Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
 
 #[derive(Deserialize)]
@@ -232,6 +240,7 @@ mod tests {
             (200, ""),
             (200, "<html>"),
             (200, "{}"),
+            (200, r#"{"Credentials":"hunter2"}"#),
             (
                 200,
                 r#"{"Credentials":{"AccessKeyId":"a","AccessKeySecret":"hunter2","SecurityToken":"t","Expiration":"hunter2"}}"#,

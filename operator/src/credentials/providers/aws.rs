@@ -141,11 +141,8 @@ where
             let message = service.err().message().unwrap_or_default();
             (cause_of(code, status), format!("AWS STS: {} ({status}): {message}", code.unwrap_or("unknown error")))
         }
-        SdkError::ConstructionFailure(_)
-        | SdkError::TimeoutError(_)
-        | SdkError::DispatchFailure(_)
-        | SdkError::ResponseError(_)
-        | _ => (FailureCause::ProviderUnavailable, format!("cannot call AWS STS: {}", format_chain(error))),
+        // No response, or an invalid one.
+        _ => (FailureCause::ProviderUnavailable, format!("cannot call AWS STS: {}", format_chain(error))),
     };
     ProviderError { request_id: error.request_id().map(str::to_owned), ..ProviderError::new(cause, detail) }
 }

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use aws_sdk_sts::config::Credentials as OperatorKeys;
 use clap::Parser as _;
 use http::Method;
-use podmeta_metadata::credentials::FailureCause;
 use podmeta_metadata::role::SessionDuration;
 use serde_json::json;
 use tokio::sync::watch;
@@ -40,7 +39,7 @@ pub(crate) fn providers(url: &str) -> (Providers, FakeApiServer) {
     let (_, policy) = watch::channel(TokenPolicyState::Enforced);
     let tokens = PodTokens::new(client, args.token_audiences.clone(), policy);
     let keys = OperatorKeys::new("AKIAOPERATOR", "hunter-operator", None, None, "test");
-    (Providers::new(&args, SharedCredentialsProvider::new(keys), tokens).unwrap(), server)
+    (Providers::new(&args, SharedCredentialsProvider::new(keys), tokens), server)
 }
 
 pub(crate) async fn issue_token(server: &mut FakeApiServer, audience: &str) {

@@ -5,13 +5,8 @@ use kube::runtime::events::{Event, EventType};
 use podmeta_crds::conditions::{ACCEPTED, CONFLICTED, CREDENTIALS_READY, PODS_EXCLUDED, PROGRAMMED};
 use podmeta_crds::metadataprofile::MetadataProfileStatus;
 
-use crate::model::status::truncate;
-
-/// The maximum length of an event's note, in bytes. Source: validation of Kubernetes `events.k8s.io/v1`.
-const MAX_NOTE_BYTES: usize = 1024;
-
 /// Returns a warning for each condition that became bad or changed its reason, and a normal event when all agents have the
-/// data. The note of an event is the message of the condition, shortened to the maximum length of a note.
+/// data. The note of an event is the message of the condition.
 pub(super) fn events(previous: Option<&MetadataProfileStatus>, next: &MetadataProfileStatus) -> Vec<Event> {
     let before = |kind: &str| previous.and_then(|status| status.conditions.iter().find(|before| before.type_ == kind));
     let has_changed = |condition: &&Condition| {
@@ -27,7 +22,7 @@ pub(super) fn events(previous: Option<&MetadataProfileStatus>, next: &MetadataPr
         Some(Event {
             type_,
             reason: condition.reason.clone(),
-            note: Some(truncate(&condition.message, MAX_NOTE_BYTES)),
+            note: Some(condition.message.clone()),
             action: "Reconcile".to_owned(),
             secondary: None,
         })
@@ -78,15 +73,6 @@ mod tests {
         let [event] = &published[..] else { panic!("{} events", published.len()) };
         assert_eq!((event.type_, event.reason.as_str()), (EventType::Warning, "HostNetwork"));
         assert!(events(Some(&excluded), &status(&[(PODS_EXCLUDED, "False", "NoHostNetworkPods")])).is_empty());
-    }
-
-    #[test]
-    fn note_of_an_event_is_shortened_to_its_maximum_length() {
-        let mut invalid = status(&[(ACCEPTED, "False", "Invalid")]);
-        invalid.conditions[0].message = "é".repeat(MAX_NOTE_BYTES);
-        let published = events(None, &invalid);
-        let note = published[0].note.as_deref().unwrap();
-        assert!((MAX_NOTE_BYTES - 3..=MAX_NOTE_BYTES).contains(&note.len()) && note.ends_with('…'), "{}", note.len());
     }
 
     #[test]

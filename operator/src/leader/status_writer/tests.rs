@@ -33,7 +33,7 @@ async fn start(reports: &[(&str, &str)]) -> (FakeApiServer, mpsc::Sender<StateUp
 async fn report(updates_tx: &mpsc::Sender<StateUpdate>, node: &str, pod: &str) {
     let profile = Some(ProfileGeneration { uid: "p1".into(), generation: 3 });
     let report = PodReport { profile, ..PodReport::default() };
-    let report = Report { pods: [(pod.try_into().unwrap(), report)].into() };
+    let report = Report { pods: [(pod.try_into().unwrap(), report)].into(), ..Report::default() };
     let (recorded_tx, recorded) = oneshot::channel();
     updates_tx.send(StateUpdate::Report { node: node.into(), report, recorded: recorded_tx }).await.unwrap();
     assert!(recorded.await.unwrap());

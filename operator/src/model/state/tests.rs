@@ -13,6 +13,7 @@ use podmeta_metadata::credentials::not_usable;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::facts::PodFacts;
 use podmeta_metadata::finding::FindingReason;
+use podmeta_metadata::node_finding::NodeFindingKind;
 use podmeta_metadata::policy::{Glob, Policy};
 use podmeta_metadata::profile::{HostNetwork, KeyRef, Profile};
 use podmeta_metadata::role::ProviderKind;
@@ -117,7 +118,8 @@ fn report(state: &mut OperatorState, node: &str, report: Report) -> bool {
 
 fn report_of(profile: &ProfileRef, generation: i64) -> Report {
     let profile = Some(ProfileGeneration { uid: profile.uid.clone(), generation });
-    Report { pods: BTreeMap::from([(uid(), PodReport { profile, ..PodReport::default() })]) }
+    let pods = BTreeMap::from([(uid(), PodReport { profile, ..PodReport::default() })]);
+    Report { pods, ..Report::default() }
 }
 
 #[test]
@@ -472,6 +474,40 @@ fn report_is_recorded_only_while_this_replica_is_the_leader() {
     state.apply(StateUpdate::Leadership(false));
     assert!(!report(&mut state, "n1", Report::default()), "a report after leadership was lost");
     assert!(state.reports.is_empty());
+}
+
+#[test]
+fn findings_of_a_node_end_with_its_next_report_its_deletion_and_leadership() {
+    let found = || {
+        let findings = NodeFindings::from([(NodeFindingKind::Kernel, "x".repeat(2 * MAX_REPORT_MESSAGE_LENGTH))]);
+        Report { findings, ..Report::default() }
+    };
+    let mut state = new_state();
+    assert!(!report(&mut state, "n1", found()) && state.node_findings().is_empty());
+    state.apply(StateUpdate::Leadership(true));
+    report(&mut state, "n1", found());
+    let message = &state.node_findings()["n1"][&NodeFindingKind::Kernel];
+    assert_eq!(message.len(), MAX_REPORT_MESSAGE_LENGTH, "a long message is cut");
+    report(&mut state, "n1", Report::default());
+    assert!(state.node_findings().is_empty());
+    report(&mut state, "n1", found());
+    apply(&mut state, StateUpdate::NodeDeleted("n1".into()));
+    assert!(state.node_findings().is_empty());
+    report(&mut state, "n2", found());
+    state.apply(StateUpdate::Leadership(false));
+    assert!(state.node_findings().is_empty());
+}
+
+#[test]
+fn reported_message_is_cut_and_has_no_control_characters() {
+    let mut state = new_state();
+    state.apply(StateUpdate::Leadership(true));
+    let message = format!("a\n{}", "x".repeat(2 * MAX_REPORT_MESSAGE_LENGTH));
+    let credentials = BTreeMap::from([(Dialect::Ec2, Some(message))]);
+    let pods = BTreeMap::from([(uid(), PodReport { credentials, ..PodReport::default() })]);
+    report(&mut state, "n1", Report { pods, ..Report::default() });
+    let message = state.reports["n1"].pods[&uid()].credentials[&Dialect::Ec2].as_deref().unwrap();
+    assert!(message.starts_with("a xx") && message.len() == MAX_REPORT_MESSAGE_LENGTH, "{message}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use http::StatusCode;
 use podmeta_agent_api::calls::{DOCUMENT, USER_DATA};
 use podmeta_metadata::profile::KeyRef;
+use podmeta_metadata::role::SessionDuration;
 use tokio::sync::Semaphore;
 
 use super::*;
@@ -210,4 +211,76 @@ async fn request_that_stops_waiting_does_not_free_the_pods_limit() {
     }
     assert!(operator.credentials("b").await.is_ok(), "a round trip later");
     assert_eq!(operator.calls(), MAX_CALLS_PER_POD);
+}
+
+const PENDING: &str = "\"pending\"";
+
+fn cloud_role() -> Role {
+    let role_arn = "arn:aws:iam::123456789012:role/web".try_into().unwrap();
+    let audience = "sts.amazonaws.com".to_owned().try_into().unwrap();
+    let provider = Provider::AwsWebIdentity { role_arn, audience, duration: SessionDuration::HOUR };
+    Role { name: "r".to_owned().try_into().unwrap(), provider }
+}
+
+async fn request_credentials(
+    broker: &Arc<OperatorBroker>,
+    pod: &str,
+    role: &Role,
+) -> Result<IssuedCredentials, CredentialsFailure> {
+    let request = CredentialsRequest { pod: pod.try_into().unwrap(), dialect: Dialect::Ec2, profile: None };
+    broker.cached_credentials(request, role, Timestamp::UNIX_EPOCH).await
+}
+
+#[tokio::test]
+async fn pending_credentials_are_requested_again_until_they_are_given() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let respond = move |_| {
+        let is_pending = counted.fetch_add(1, Ordering::Relaxed) < 2;
+        let response = if is_pending { (StatusCode::OK, PENDING.to_owned()) } else { credentials_response() };
+        std::future::ready(response)
+    };
+    let operator = TestOperator::start("pending", respond).await;
+    let broker = OperatorBroker::new(Arc::clone(&operator.client), SavedBrokerState::default());
+    assert!(request_credentials(&broker, "a", &cloud_role()).await.is_ok());
+    assert_eq!(calls.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn pending_credentials_do_not_delay_those_of_other_pods_and_fail_after_the_timeout() {
+    let operator = GatedOperator::start("pending-many", CREDENTIALS, (StatusCode::OK, PENDING)).await;
+    operator.release();
+    let (role, pods) = (cloud_role(), (0..64).map(|number| format!("a{number}")).collect::<Vec<_>>());
+    let attack = join_all(pods.iter().map(|pod| request_credentials(&operator.broker, pod, &role)));
+    let mut attack = std::pin::pin!(attack);
+    tokio::select! {
+        biased;
+        _ = &mut attack => panic!("the calls end after 3 seconds"),
+        () = operator.wait_for_calls(2 * pods.len()) => {}
+    }
+    for failed in attack.await {
+        assert_eq!(failed.unwrap_err().cause, FailureCause::ProviderUnavailable);
+    }
+}
+
+#[tokio::test]
+async fn cloud_credentials_calls_without_a_response_do_not_delay_those_from_secrets() {
+    let operator = GatedOperator::start("secret-lane", CREDENTIALS, (StatusCode::OK, PENDING)).await;
+    let (role, pods) = (cloud_role(), (0..64).map(|number| format!("a{number}")).collect::<Vec<_>>());
+    let attack = join_all(pods.iter().map(|pod| request_credentials(&operator.broker, pod, &role)));
+    let mut attack = std::pin::pin!(attack);
+    let neighbour = async {
+        operator.wait_for_calls(8).await;
+        let secret = operator.credentials("b");
+        let reached = operator.wait_for_calls(9);
+        tokio::select! {
+            _ = secret => panic!("the operator has not responded"),
+            () = reached => {}
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = &mut attack => panic!("the calls of the other pods end after 3 seconds"),
+        () = neighbour => {}
+    }
 }
