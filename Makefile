@@ -67,8 +67,9 @@ $(DENY):
 	$(CARGO) install cargo-deny --version 0.20.2 --locked --root $(TOOLS)
 
 .PHONY: clients
-clients: ## Run real SDKs and tools against the dev server; installs them in ~/.cache
+clients: ## Run real SDKs and tools against the dev server, and the AWS providers against moto; installs them in ~/.cache
 	tests/real-clients/run
+	tests/moto/run
 
 .PHONY: link-test
 link-test: ## Test links, guards, the CNI plugin and the agent on links in network namespaces (root)

@@ -174,6 +174,15 @@ fn finding_reasons() -> BTreeSet<String> {
     names.filter(|name| !matches!(*name, "Conflicted" | "TagDropped")).map(str::to_owned).collect()
 }
 
+/// The causes of a provider's failure. They become the reason of `CredentialsReady`.
+fn failure_causes() -> BTreeSet<String> {
+    let source = sources("metadata/src");
+    let names = Regex::new(r#"Self::[A-Za-z]+ => "([A-Z][A-Za-z]+)""#).unwrap();
+    let texts = source.split_once("impl fmt::Display for FailureCause").expect("FailureCause has Display").1;
+    let texts = texts.split_once("\n}").unwrap().0;
+    names.captures_iter(texts).map(|found| found[1].to_owned()).collect()
+}
+
 #[test]
 fn documented_conditions_and_reasons_are_those_of_the_code() {
     let rows = page("docs/conditions.md").rows("Conditions");
@@ -184,6 +193,7 @@ fn documented_conditions_and_reasons_are_those_of_the_code() {
     let reason = Regex::new(r#"Status::(?:True|False|Unknown),\s*"([A-Z][A-Za-z]+)""#).unwrap();
     let source = sources("operator/src");
     let mut reasons = finding_reasons();
+    reasons.extend(failure_causes());
     reasons.extend(reason.captures_iter(&source).map(|found| found[1].to_owned()));
     assert_eq!(documented(2), reasons);
 
@@ -231,13 +241,19 @@ fn documented_metrics_are_those_of_the_code() {
 fn documented_operator_flags_are_those_of_the_code() {
     let field = Regex::new(r"(?m)^    pub ([a-z_]+):").unwrap();
     let mut flags = BTreeSet::new();
-    for (directory, start) in [("operator/src", "pub struct Args {"), ("service/src", "pub struct ClusterArgs {")] {
+    for (directory, start) in [
+        ("operator/src", "pub struct Args {"),
+        ("operator/src", "pub struct CredentialsArgs {"),
+        ("service/src", "pub struct ClusterArgs {"),
+    ] {
         let source = sources(directory);
         let fields = source.split_once(start).unwrap_or_else(|| panic!("{directory}: no {start}")).1;
         let fields = fields.split_once("\n}").unwrap().0;
         flags.extend(field.captures_iter(fields).map(|found| format!("--{}", found[1].replace('_', "-"))));
     }
-    flags.remove("--cluster"); // the flattened ClusterArgs
+    // The flattened CredentialsArgs and ClusterArgs.
+    flags.remove("--credentials");
+    flags.remove("--cluster");
     let rows = page("docs/command-line.md").rows("podmeta-operator run");
     let documented = rows.iter().flat_map(|row| code(&row[0])).map(str::to_owned).collect::<BTreeSet<_>>();
     assert_eq!(documented, flags);

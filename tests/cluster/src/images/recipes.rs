@@ -72,6 +72,8 @@ pub(super) fn client() -> Result<(ImageConfig, RootFs)> {
 pub(super) fn podmeta() -> Result<(ImageConfig, RootFs)> {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
     let mut files = RootFs::with_base_files();
+    // The operator verifies the clouds' endpoints. The base image of the Dockerfile has the file too.
+    files.add_file("/etc/ssl/certs/ca-certificates.crt", Path::new("/etc/ssl/certs/ca-certificates.crt"));
     for name in ["podmeta-operator", "podmeta-node-agent", "podmeta-link", "podmeta-cni"] {
         let built = ["release", "debug"].map(|profile| target.join(profile).join(name));
         let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();

@@ -278,3 +278,33 @@ async fn uninstall_objects_are_hooks_that_may_change_only_the_daemon_sets_of_the
     ensure!(fields(&link["volumes"], "/name").contains(&&json!("cni-config")), "{link}");
     Ok(())
 }
+
+/// Returns true if a ClusterRole of the chart allows to create tokens of ServiceAccounts.
+fn may_request_tokens(objects: &[Value]) -> bool {
+    let rules = objects.iter().filter_map(|object| object.get("rules")).flat_map(|rules| fields(rules, "/resources"));
+    rules.into_iter().any(|resources| *resources == json!(["serviceaccounts/token"]))
+}
+
+#[tokio::test]
+async fn operator_may_request_tokens_only_with_the_admission_policy() -> Result<()> {
+    let objects = render_chart(&["--set-json", r#"credentials.tokenAudiences=["sts.amazonaws.com","other"]"#]).await?;
+    ensure!(may_request_tokens(&objects), "the operator may not request tokens");
+    let name = "podmeta-operator-tokens";
+    let policy = object(&objects, "ValidatingAdmissionPolicy", name)?;
+    let validations = policy.pointer("/spec/validations").context("the policy has no validations")?;
+    let audiences = r#"object.spec.audiences[0] in ["sts.amazonaws.com","other"]"#;
+    let expressions = fields(validations, "/expression");
+    ensure!(
+        expressions.iter().any(|expression| expression.as_str().is_some_and(|text| text.contains(audiences))),
+        "{expressions:?}"
+    );
+    ensure!(policy.pointer("/spec/failurePolicy") == Some(&json!("Fail")), "{policy}");
+    let binding = object(&objects, "ValidatingAdmissionPolicyBinding", name)?;
+    ensure!(binding.pointer("/spec/policyName") == Some(&json!(name)), "{binding}");
+    ensure!(binding.pointer("/spec/validationActions") == Some(&json!(["Deny"])), "{binding}");
+
+    let objects = render_chart(&["--set-json", "credentials.tokenAudiences=[]"]).await?;
+    ensure!(!may_request_tokens(&objects), "the operator may request tokens without an audience");
+    ensure!(object(&objects, "ValidatingAdmissionPolicy", name).is_err(), "a policy without audiences is rendered");
+    Ok(())
+}

@@ -32,7 +32,7 @@ async fn crd_rules_reject_invalid_profiles() -> Result<()> {
             ),
             (json!({"allowedUsers": [1], "deniedUsers": [1]}), "must not contain a user of allowedUsers"),
             (json!({"limits": {"requestsPerSecond": 10, "burst": 5}}), "must be at least requestsPerSecond"),
-            (json!({"tags": {"static": [{"key": "a b", "value": "x"}]}}), "must contain letters, digits"),
+            (json!({"tags": {"static": [{"key": "a b", "value": "x"}]}}), "must contain only letters, digits"),
         ] {
             let result = namespace.apply(&profile("web", spec.clone())).await;
             let error = result.err().with_context(|| format!("the API server accepted {spec}"))?;

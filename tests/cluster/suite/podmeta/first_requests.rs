@@ -54,7 +54,7 @@ fn access_key_id(profile: &str) -> String {
 }
 
 /// Returns a Secret, a profile with its access key, and a Job of pods with the profile. A pod that fails stays failed.
-fn manifests(name: &str, pods: usize) -> [Value; 3] {
+fn manifests(name: &str, pods: usize) -> Result<[Value; 3]> {
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "labels": usable_by_profiles()},
         "stringData": {"accessKeyId": access_key_id(name), "secretAccessKey": SECRET_ACCESS_KEY},
@@ -77,15 +77,15 @@ fn manifests(name: &str, pods: usize) -> [Value; 3] {
             },
         },
     });
-    let profile = serde_json::from_str(&profile(name, json!({"roles": roles})));
-    [secret, profile.unwrap_or_default(), job]
+    let profile = serde_json::from_str(&profile(name, json!({"roles": roles})))?;
+    Ok([secret, profile, job])
 }
 
 /// Starts the pods of all profiles at once, and waits until all have ended. Returns the pods.
 async fn run_pods(podmeta: &Podmeta, namespace: &TestNamespace, pods: usize) -> Result<Vec<Pod>> {
     let names = (0..PROFILES).map(|number| format!("web{number}")).collect::<Vec<_>>();
     let pods_of_job = pods.div_ceil(PROFILES);
-    let manifests = names.iter().map(|name| manifests(name, pods_of_job)).collect::<Vec<_>>();
+    let manifests = names.iter().map(|name| manifests(name, pods_of_job)).collect::<Result<Vec<_>>>()?;
     for (name, [secret, profile, _]) in names.iter().zip(&manifests) {
         namespace.apply(&secret.to_string()).await?;
         namespace.apply(&profile.to_string()).await?;
@@ -114,7 +114,11 @@ async fn check_pod(namespace: &TestNamespace, pod: &Pod) -> Result<f64> {
     let expected = Dialect::Ec2.protocol().instance_id(&pod.uid().context("the pod has no UID")?);
     ensure!(responses.instance_id == expected, "got {}, expected {expected}", responses.instance_id);
     let expected = access_key_id(pod.labels().get("app").context("the pod has no label app")?);
-    ensure!(responses.credentials["AccessKeyId"] == expected, "got {}, expected {expected}", responses.credentials);
+    ensure!(
+        responses.credentials.get("AccessKeyId").is_some_and(|key| *key == expected),
+        "got {}, expected {expected}",
+        responses.credentials
+    );
     Ok(responses.first)
 }
 

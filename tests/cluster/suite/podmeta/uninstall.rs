@@ -95,7 +95,8 @@ async fn uninstall_names_a_node_outside_the_node_selector_and_leaves_it_as_it_is
         let selector = format!(r#"link.nodeSelector={{"kubernetes.io/hostname":"{}"}}"#, inside.name);
         podmeta.upgrade(&["--set-json", &selector]).await?;
         let printed = Podmeta::uninstall(cluster).await?;
-        let warning = printed.lines().find(|line| line.contains("podmeta-link uninstall"));
+        // helm prints the hook's log as one quoted text.
+        let warning = printed.split("\\n").find(|line| line.contains("podmeta-link uninstall"));
         let warning = warning.with_context(|| format!("no warning of node {}: {printed}", outside.name))?;
         ensure!(warning.contains(&outside.name) && !warning.contains(&inside.name), "{warning}");
         wait_until_as_before(&inside, &inside_before).await?;
