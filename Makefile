@@ -39,7 +39,7 @@ conformance-page: ## Generate docs/conformance.md from the conformance cases
 quick: format lint unit ## Check format and lints, run all tests that need no cluster (under 10 minutes)
 
 .PHONY: test
-test: quick deny clients link-test cluster-test ## Run all tests, as CI does (root, about 40 minutes)
+test: quick deny clients link-test cluster-test ## Run all tests, as CI does (root, about an hour)
 
 .PHONY: format
 format: ## Check the format of the Rust code
