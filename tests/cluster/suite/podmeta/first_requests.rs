@@ -18,7 +18,7 @@ use super::load::{number_of_environment, processor_share};
 use crate::kit::{self, Podmeta, TestNamespace, eventually};
 
 /// Default number of pods. `PODMETA_PODS_AT_ONCE` sets another one.
-const PODS: usize = 100;
+const PODS: usize = 60;
 
 /// Profiles of the pods. Each has its own credentials.
 const PROFILES: usize = 5;

@@ -11,6 +11,10 @@ use serde_json::{Value, json};
 use super::load::{CheckCounts, Load, checking_pod, load_profile};
 use crate::kit::{self, Podmeta, TestNamespace, TestNode, eventually};
 
+/// Maximum number of kept connections that an agent closed before their next request. A client that gets no processor time for
+/// a second finds its connection closed. If agents did not wait for a last request, there would be about 80.
+const MAX_REOPENED: u64 = 10;
+
 /// Handovers of all nodes together: in each, a new agent takes over the connections of a node.
 const HANDOVERS: usize = 40;
 
@@ -86,7 +90,7 @@ async fn handovers_of_agents_and_restart_of_link_daemons_fail_no_connection() ->
             podmeta.wait_until_ready().await.map(drop)
         })
         .await?;
-        ensure!(counts.failed == 0 && counts.wrong == 0 && counts.reopened == 0, "{counts:?}");
+        ensure!(counts.failed == 0 && counts.wrong == 0 && counts.reopened <= MAX_REOPENED, "{counts:?}");
         Ok(())
     })
     .await
@@ -106,7 +110,7 @@ async fn chart_upgrade_fails_no_connection() -> Result<()> {
         .await?;
         let after = (generation("podmeta-agent").await?, generation("podmeta-link").await?);
         ensure!(before.0 != after.0 && before.1 != after.1, "the upgrade changed no DaemonSet: {before:?}, {after:?}");
-        ensure!(counts.failed == 0 && counts.wrong == 0 && counts.reopened == 0, "{counts:?}");
+        ensure!(counts.failed == 0 && counts.wrong == 0 && counts.reopened <= MAX_REOPENED, "{counts:?}");
         Ok(())
     })
     .await
