@@ -85,7 +85,7 @@ pub struct UserDataResponse {
 pub struct Report {
     /// The pods that the agent serves.
     pub pods: BTreeMap<PodUid, PodReport>,
-    /// What the node lacks. Agents of an older version send none.
+    /// Findings about the node. Agents of an older version send none.
     #[serde(default, skip_serializing_if = "NodeFindings::is_empty")]
     pub findings: NodeFindings,
 }

@@ -52,7 +52,7 @@ const DOCUMENT_REQUESTS: usize = 100;
 /// Delay before a rejected request for a document is repeated. The broker rejects requests over the pod's queue.
 const RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// What the other pod does.
+/// Load of the other pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Neighbour {
     /// Nothing.

@@ -44,7 +44,7 @@ pub struct LinkNodeStatus {
     pub namespace: NetnsId,
     /// Counts of repairs and links since the daemon started.
     pub counters: CounterSnapshot,
-    /// What the node lacks. A daemon of an older version sends none.
+    /// Findings about the node. A daemon of an older version sends none.
     #[serde(default, skip_serializing_if = "NodeFindings::is_empty")]
     pub findings: NodeFindings,
 }

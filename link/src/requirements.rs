@@ -10,7 +10,7 @@ pub use read::{kernel_release, read};
 /// Oldest kernel that podmeta supports: major and minor number. It has the setting `tcp_migrate_req`.
 const MIN_KERNEL: (u32, u32) = (5, 14);
 
-/// What the kernel of a node provides.
+/// Features of a node's kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeFeatures {
     /// Release of the kernel, such as `6.1.0-13-amd64`.

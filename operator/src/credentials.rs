@@ -1,6 +1,6 @@
 //! Credentials from the clouds: a session of a role for each pod.
 //!
-//! What a role needs is resolved from the compiled pod ([`request`]) while the state is locked. The cloud is called without
+//! [`request`] resolves the parameters of a role from the compiled pod, while the state is locked. The cloud is called without
 //! the lock.
 //!
 //! - [`settings`]: endpoints, regions and limits. Only flags set them, never a profile.

@@ -23,14 +23,14 @@ async fn findings_about_the_cni_directory_follow_its_files() {
     let has = |kinds: &[NodeFindingKind]| daemon.findings.snapshot().keys().eq(kinds);
     wait_until("no configuration is a finding", || has(&[NodeFindingKind::CniConfig])).await;
     std::fs::write(daemon.cni.join("10-pods.conflist"), CONFLIST).unwrap();
-    wait_until("a valid configuration is no finding", || has(&[])).await;
+    wait_until("a valid configuration gives no finding", || has(&[])).await;
     let first = daemon.cni.join("00-multus.conf");
     std::fs::write(&first, r#"{"name":"m","type":"multus"}"#).unwrap();
     wait_until("a configuration that sorts before is a finding", || has(&[NodeFindingKind::CniOrder])).await;
     let findings = daemon.findings.snapshot();
     assert!(findings[&NodeFindingKind::CniOrder].contains("00-multus.conf"), "{findings:?}");
     std::fs::rename(first, daemon.cni.join("20-multus.conf")).unwrap();
-    wait_until("a renamed configuration is no finding", || has(&[])).await;
+    wait_until("a renamed configuration gives no finding", || has(&[])).await;
     assert!(daemon.cni.join(FILE_NAME).exists());
 }
 

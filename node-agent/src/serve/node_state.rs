@@ -31,7 +31,7 @@ pub struct NodeState {
     broker: Arc<OperatorBroker>,
     /// The number of changes.
     changes: watch::Sender<u64>,
-    /// What the node lacks.
+    /// Findings about the node.
     findings: watch::Sender<NodeFindings>,
 }
 

@@ -34,7 +34,7 @@ use violations::ViolationReporter;
 /// The maximum size of a request body, in bytes. A report of 1,000 pods has about 200 KiB.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// What the handlers need from other tasks.
+/// The dependencies of the handlers.
 pub struct ApiContext {
     /// The state.
     pub shared: Arc<SharedState>,
@@ -42,7 +42,7 @@ pub struct ApiContext {
     pub updates_tx: mpsc::Sender<StateUpdate>,
     /// Authenticates agents.
     pub reviewer: TokenReviewer,
-    /// Whether this replica is the leader.
+    /// True if this replica is the leader.
     pub leadership: Leadership,
     /// Issues credentials of cloud roles.
     pub issuer: Arc<CredentialsIssuer>,

@@ -69,7 +69,7 @@ struct CachedFailure {
     count: u32,
 }
 
-/// What a request for credentials must do.
+/// Result of a lookup in the cache.
 #[derive(Debug, PartialEq)]
 pub enum SessionCacheState {
     /// Return this result.
