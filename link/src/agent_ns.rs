@@ -4,10 +4,12 @@ mod filter;
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag, open};
+use nix::sys::stat::Mode;
 use rtnetlink::packet_route::address::AddressHeaderFlags;
 
 use crate::netns::Netns;
@@ -116,27 +118,40 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Creates and pins the namespace. A leftover file, such as one from before a reboot, is replaced. A lock on the
-/// directory lets one process at a time do this.
+/// Creates and pins the namespace. A leftover file, such as one from before a reboot, is used. A lock on the file, which
+/// only root can open, lets one process at a time do this.
 fn create(path: &Path) -> Result<Netns> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
-    let lock = File::open(directory).map(|directory| Flock::lock(directory, FlockArg::LockExclusive));
-    let _lock = lock
-        .and_then(|locked| locked.map_err(|(_, errno)| errno.into()))
-        .with_context(|| format!("cannot lock {}", directory.display()))?;
-    if let Ok(netns) = Netns::open(path) {
+    loop {
+        let file = open_private(path);
+        let file = file.with_context(|| format!("cannot open {}, which is not a namespace", path.display()))?;
+        let locked = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno);
+        let locked = locked.with_context(|| format!("cannot lock {}", path.display()))?;
+        if let Ok(netns) = Netns::open(path) {
+            return Ok(netns);
+        }
+        // The file was removed or replaced while this process waited.
+        if !is_at(&locked, path) {
+            continue;
+        }
+        let netns = Netns::create().context("cannot create a network namespace")?;
+        netns.pin(path).with_context(|| format!("cannot pin the agent namespace at {}", path.display()))?;
         return Ok(netns);
     }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot remove {}, which is not a namespace", path.display()));
-        }
-        _ => {}
-    }
-    let netns = Netns::create().context("cannot create a network namespace")?;
-    netns.pin(path).with_context(|| format!("cannot pin the agent namespace at {}", path.display()))?;
-    Ok(netns)
+}
+
+/// Opens a file. Creates it if it is missing, for root only.
+fn open_private(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    Ok(File::from(open(path, flags, Mode::S_IRUSR | Mode::S_IWUSR)?))
+}
+
+/// Returns true if this file is at this path.
+fn is_at(file: &File, path: &Path) -> bool {
+    let found = std::fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()));
+    let opened = file.metadata().map(|opened| (opened.dev(), opened.ino()));
+    found.ok().zip(opened.ok()).is_some_and(|(found, opened)| found == opened)
 }
 
 /// Writes the settings of the calling thread's namespace. Settings of IPv6 are skipped if the kernel has no IPv6.

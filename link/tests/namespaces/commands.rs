@@ -1,16 +1,17 @@
 //! Commands of the plugin: all commands and versions of the specification, a missing agent namespace, and failures.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::fcntl::{Flock, FlockArg};
 use podmeta_link::agent_ns;
 use podmeta_link::cni::VERSIONS;
-use podmeta_link::cni::plugin;
-use podmeta_link::cni::request::CniCommand;
 use podmeta_link::netns::Netns;
 use podmeta_link::service;
 use serde_json::Value;
 
+use crate::cni::Request;
 use crate::kit::{Agent, PinnedPath, pinned_pod, pod, request, run};
 use crate::node::{REAL, Topology};
 
@@ -27,24 +28,6 @@ fn result(version: &str) -> String {
     format!(r#"{{"cniVersion":"{version}","interfaces":[{{"name":"eth0"}}],"x":1}}"#)
 }
 
-/// Runs a command with the node's namespace as its own.
-fn run_plugin(agent: &Agent, node: &Netns, command: &str, pod: &Path, config: &str) -> Result<String, String> {
-    let variable = |name: &str| match name {
-        "CNI_COMMAND" => Some(command.to_owned()),
-        "CNI_CONTAINERID" => Some("sandbox0".to_owned()),
-        "CNI_NETNS" => Some(pod.display().to_string()),
-        "CNI_IFNAME" => Some("eth0".to_owned()),
-        "CNI_ARGS" => Some(ARGS.to_owned()),
-        _ => None,
-    };
-    let command = CniCommand::parse(variable, config).map_err(|error| error.to_string())?;
-    let result = node.run(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(runtime.block_on(plugin::run(command, &agent.path)))
-    });
-    result.unwrap().map_err(|error| error.to_string())
-}
-
 #[tokio::test]
 async fn every_version_of_the_specification_is_served() {
     let agent = Agent::new().await;
@@ -53,14 +36,22 @@ async fn every_version_of_the_specification_is_served() {
     let (pod, path) = pinned_pod(&agent, "pod");
     for version in ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
         let config = config(version, "");
-        assert_eq!(run_plugin(&agent, &node, "ADD", &path.0, &config), Ok(result(version)), "{version}");
-        assert_eq!(run_plugin(&agent, &node, "CHECK", &path.0, &config), Ok(String::new()), "{version}");
+        assert_eq!(
+            Request { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("ADD", &config),
+            Ok(result(version)),
+            "{version}"
+        );
+        assert_eq!(
+            Request { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("CHECK", &config),
+            Ok(String::new()),
+            "{version}"
+        );
         for address in service::addresses() {
             assert!(request(&pod, address).is_ok(), "{version}, {address}");
         }
         run(&pod, "ip link del imds0");
     }
-    let supported = run_plugin(&agent, &node, "VERSION", &path.0, "").unwrap();
+    let supported = Request { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("VERSION", "").unwrap();
     let supported = serde_json::from_str::<Value>(&supported).unwrap();
     assert_eq!(supported["cniVersion"], "1.1.0");
     assert_eq!(supported["supportedVersions"], serde_json::json!(VERSIONS));
@@ -73,14 +64,14 @@ async fn status_makes_guards_and_namespace_or_fails_and_collection_changes_nothi
     let (_pod, path) = pinned_pod(&agent, "pod");
     let config = config("1.1.0", "");
     agent_ns::remove(&agent.path).unwrap();
-    assert_eq!(run_plugin(&agent, &node, "GC", &path.0, &config), Ok(String::new()));
+    assert_eq!(Request { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("GC", &config), Ok(String::new()));
     assert!(!agent.path.exists() && !run(&node, "ip rule").contains("prohibit"));
-    assert_eq!(run_plugin(&agent, &node, "STATUS", &path.0, &config), Ok(String::new()));
+    assert_eq!(Request { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("STATUS", &config), Ok(String::new()));
     assert!(Netns::open(&agent.path).is_ok() && run(&node, "ip rule").contains("prohibit"));
     // A directory is in the place of the namespace.
     agent_ns::remove(&agent.path).unwrap();
     std::fs::create_dir(&agent.path).unwrap();
-    let error = run_plugin(&agent, &node, "STATUS", &path.0, &config).unwrap_err();
+    let error = Request { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("STATUS", &config).unwrap_err();
     assert!(error.contains("podmeta cannot make links on this node"), "{error}");
     std::fs::remove_dir(&agent.path).unwrap();
 }
@@ -90,11 +81,18 @@ async fn add_pins_a_missing_namespace_and_replaces_a_leftover_file() {
     let mut agent = Agent::new().await;
     let node = pod();
     let (pod, path) = pinned_pod(&agent, "pod");
+    // Any process that can read the directory can lock it. That must not delay pods.
+    let directory = File::open(agent.path.parent().unwrap()).unwrap();
+    let _lock_of_another_process = Flock::lock(directory, FlockArg::LockExclusive).unwrap();
     let leftovers: [fn(&Path); 2] = [|_| {}, |path| std::fs::write(path, "from before a reboot").unwrap()];
     for (n, leave) in leftovers.into_iter().enumerate() {
         agent_ns::remove(&agent.path).unwrap();
         leave(&agent.path);
-        assert_eq!(run_plugin(&agent, &node, "ADD", &path.0, &config("1.0.0", "")), Ok(result("1.0.0")), "{n}");
+        assert_eq!(
+            Request { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("ADD", &config("1.0.0", "")),
+            Ok(result("1.0.0")),
+            "{n}"
+        );
         agent.netns = Netns::open(&agent.path).unwrap();
         agent.serve();
         for address in service::addresses() {
@@ -108,12 +106,14 @@ async fn failure_without_a_remedy_of_its_own_names_pod_cause_and_where_to_look()
     let agent = Agent::new().await;
     let node = pod();
     let missing = agent.path.with_file_name("missing");
-    let error = run_plugin(&agent, &node, "ADD", &missing, &config("1.0.0", "")).unwrap_err();
+    let error =
+        Request { agent: &agent, node: &node, n: 0, pod: &missing }.run("ADD", &config("1.0.0", "")).unwrap_err();
     assert!(error.contains("pod shop/web") && error.contains("cannot open the pod's namespace"), "{error}");
     assert!(error.ends_with("; the runtime retries; read the log of the link daemon on this node"), "{error}");
     let (pod, path) = pinned_pod(&agent, "pod");
     run(&pod, "ip addr add 169.254.169.254/32 dev lo");
-    let error = run_plugin(&agent, &node, "ADD", &path.0, &config("1.0.0", "")).unwrap_err();
+    let error =
+        Request { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("ADD", &config("1.0.0", "")).unwrap_err();
     assert!(error.contains("pod shop/web") && error.ends_with("itself: remove it from the pod"), "{error}");
 }
 
