@@ -20,7 +20,7 @@ use podmeta_metadata::secret::JsonErrorPosition;
 use podmeta_metadata::workload::MAX_WORKLOAD_BYTES;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
 #[cfg(test)]
@@ -117,7 +117,8 @@ impl OperatorClient {
         Arc::new(Self { endpoint, connect_limiter: ConnectLimiter::default(), https: Mutex::default() })
     }
 
-    /// Posts a request to the Service and parses the response.
+    /// Posts a request to the Service and parses the response. If there is no response before `deadline`, the next call uses
+    /// a new connection: the replica may have gone without closing its own.
     ///
     /// # Errors
     /// If the call fails.
@@ -125,8 +126,14 @@ impl OperatorClient {
         &self,
         path: &str,
         request: &A,
+        deadline: Instant,
     ) -> Result<B, OperatorError> {
-        let body = self.post_body(None, path, request).await?;
+        let number = self.lock_https().number;
+        let Ok(body) = timeout_at(deadline, self.post_body(None, path, request)).await else {
+            self.change_replica(number);
+            return Err(OperatorError::Timeout);
+        };
+        let body = body?;
         serde_json::from_slice(&body).map_err(|error| OperatorError::invalid_json(&error))
     }
 

@@ -1,4 +1,6 @@
-use super::test_operator::TestOperator;
+use std::time::Duration;
+
+use super::test_operator::{TestCall, TestOperator};
 use super::*;
 
 /// Starts replicas behind one address: each new connection gets the next response of a cycle.
@@ -8,6 +10,10 @@ async fn start_replicas(name: &str, cycle: &'static [(StatusCode, &'static str)]
         (status, body.to_owned())
     };
     TestOperator::start(name, move |call| std::future::ready(respond(call.connection))).await
+}
+
+fn in_seconds(seconds: u64) -> Instant {
+    Instant::now() + Duration::from_secs(seconds)
 }
 
 async fn post(operator: &TestOperator) -> Result<(), OperatorError> {
@@ -23,6 +29,23 @@ async fn connection_to_a_replica_that_returns_5xx_is_dropped() {
         post(&replicas).await.unwrap();
     }
     assert_eq!(replicas.connections(), 2, "the connection to the second replica is kept");
+}
+
+#[tokio::test]
+async fn connection_on_which_a_call_timed_out_is_not_used_again() {
+    let replicas = TestOperator::start("silent", |call: TestCall| async move {
+        if call.connection == 0 && call.path == "/silent" {
+            std::future::pending::<()>().await;
+        }
+        (StatusCode::OK, "null".to_owned())
+    })
+    .await;
+    let client = &replicas.client;
+    client.call::<_, ()>("/", &(), in_seconds(60)).await.unwrap();
+    let silent = client.call::<_, ()>("/silent", &(), in_seconds(0)).await;
+    assert!(matches!(silent, Err(OperatorError::Timeout)), "{silent:?}");
+    client.call::<_, ()>("/silent", &(), in_seconds(60)).await.unwrap();
+    assert_eq!(replicas.connections(), 2);
 }
 
 #[tokio::test]
@@ -83,7 +106,6 @@ async fn missing_token_file_is_an_error_that_names_the_file() {
 #[cfg(unix)]
 #[tokio::test]
 async fn token_file_that_blocks_its_reader_does_not_block_the_runtime() {
-    use std::time::Duration;
     let replicas = start_replicas("blocked-token", &[(StatusCode::NO_CONTENT, "")]).await;
     let token = replicas.directory.join("token");
     std::fs::remove_file(&token).unwrap();
@@ -103,7 +125,7 @@ async fn token_file_that_blocks_its_reader_does_not_block_the_runtime() {
 #[tokio::test]
 async fn error_of_a_response_of_another_version_does_not_contain_its_values() {
     let replicas = start_replicas("skewed", &[(StatusCode::OK, r#""s3cret""#)]).await;
-    let called = replicas.client.call::<_, CallError>("/", &()).await.unwrap_err().to_string();
+    let called = replicas.client.call::<_, CallError>("/", &(), in_seconds(60)).await.unwrap_err().to_string();
     let got = replicas.client.get_json::<CallError>("/").await.unwrap_err().to_string();
     for error in [called, got] {
         assert!(error.contains("line 1, column") && !error.contains("s3cret"), "{error}");

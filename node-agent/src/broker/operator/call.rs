@@ -59,7 +59,7 @@ impl<A: Serialize + Sync> PodCall<'_, A> {
         };
         let mut not_current_delay = FIRST_RETRY_DELAY;
         loop {
-            let attempt = self.lane.attempt(self.client.call(self.path, self.request));
+            let attempt = self.lane.attempt(self.client.call(self.path, self.request, deadline));
             let response = timeout_at(deadline, attempt).await.unwrap_or(Err(OperatorError::Timeout));
             let is_temporary = match &response {
                 Ok(response) => !is_current(response),
