@@ -126,7 +126,7 @@ async fn run(args: Args, log: &LogGuard) -> Result<()> {
     tasks.spawn(Arc::clone(&issuer).run(stop.clone()));
     tasks.spawn(node_findings::run(shared.clone(), recorder.clone(), stop.clone()));
 
-    let reviewer = TokenReviewer::new(client, &args.namespace, &args.agent_service_account);
+    let reviewer = Arc::new(TokenReviewer::new(client, &args.namespace, &args.agent_service_account));
     let context = ApiContext {
         shared: shared.clone(),
         updates_tx,

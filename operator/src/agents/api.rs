@@ -41,7 +41,7 @@ pub struct ApiContext {
     /// The queue of updates of the state.
     pub updates_tx: mpsc::Sender<StateUpdate>,
     /// Authenticates agents.
-    pub reviewer: TokenReviewer,
+    pub reviewer: Arc<TokenReviewer>,
     /// True if this replica is the leader.
     pub leadership: Leadership,
     /// Issues credentials of cloud roles.
@@ -58,7 +58,7 @@ pub struct ApiContext {
 pub struct Api {
     shared: Arc<SharedState>,
     updates_tx: mpsc::Sender<StateUpdate>,
-    reviewer: TokenReviewer,
+    reviewer: Arc<TokenReviewer>,
     leadership: Leadership,
     issuer: Arc<CredentialsIssuer>,
     signer: Arc<Signer>,

@@ -1,24 +1,22 @@
 //! Authenticates node agents by their ServiceAccount tokens. The API server reviews the token, and the claims of the token
 //! hold the node's name, so an agent can act only for its own node.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::Client;
 use kube::api::{Api, PostParams};
 use podmeta_agent_api::AUDIENCE;
 use podmeta_metadata::names::PodUid;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use super::keyed_locks::KeyedLocks;
+use super::review_cache::{CachedReview, ReviewCache, TokenHash};
 use crate::cluster::events::format_chain;
-
-/// The maximum time for which a review is cached. Each request checks that the agent's pod still exists.
-const MAX_CACHE_TIME: Duration = Duration::from_secs(60);
 
 /// The timeout of one TokenReview.
 const API_TIMEOUT: Duration = Duration::from_secs(3);
@@ -26,9 +24,6 @@ const API_TIMEOUT: Duration = Duration::from_secs(3);
 /// The maximum number of reviews at the same time. Each uses a connection to the API server, and all agents connect at once
 /// after a restart.
 const MAX_CONCURRENT_REVIEWS: usize = 16;
-
-/// The maximum number of cached tokens. If it is exceeded the cache is cleared, and each token is reviewed again.
-const MAX_CACHED_TOKENS: usize = 20_000;
 
 /// The claims with the node's name and the pod's UID. Source: KEP-4193 (`ServiceAccountTokenPodNodeInfo`), on by default since
 /// Kubernetes 1.30 and always on since 1.32.
@@ -51,16 +46,9 @@ pub struct TokenReviewer {
     client: Client,
     /// `system:serviceaccount:NAMESPACE:NAME`.
     user: String,
-    cache: Mutex<HashMap<[u8; 32], CachedIdentity>>,
+    cache: ReviewCache,
     review_slots: Semaphore,
     address_locks: KeyedLocks<Option<IpAddr>>,
-}
-
-/// A reviewed token.
-struct CachedIdentity {
-    agent: AgentIdentity,
-    /// Time at which the token must be reviewed again.
-    review_again: Instant,
 }
 
 /// Error of a request that is not authenticated.
@@ -90,42 +78,67 @@ impl TokenReviewer {
         Self {
             client,
             user: format!("system:serviceaccount:{namespace}:{service_account}"),
-            cache: Mutex::default(),
+            cache: ReviewCache::default(),
             review_slots: Semaphore::new(MAX_CONCURRENT_REVIEWS),
             address_locks: KeyedLocks::default(),
         }
     }
 
-    /// Returns the agent that a token belongs to. Reviews one token of each address at a time, so that an address with many
-    /// tokens does not delay others.
+    /// Returns the agent that a token belongs to. Waits for a review only if there is no recent one.
     ///
     /// # Errors
     /// If the token does not belong to a node agent, or the API server does not review it.
-    pub async fn authenticate(&self, token: &str, address: Option<IpAddr>) -> Result<AgentIdentity, AuthError> {
-        let mut key = [0; 32];
-        key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
-        if let Some(agent) = self.cached(&key) {
-            return Ok(agent);
+    pub async fn authenticate(
+        self: &Arc<Self>,
+        token: &str,
+        address: Option<IpAddr>,
+    ) -> Result<AgentIdentity, AuthError> {
+        let hash = TokenHash::new(token);
+        match self.cache.get(hash, Instant::now()) {
+            CachedReview::Current(agent) => Ok(agent),
+            CachedReview::Due(agent) => {
+                let (reviewer, token) = (Arc::clone(self), Zeroizing::new(token.to_owned()));
+                let node = agent.node.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = reviewer.review_and_store(&token, hash, address, Instant::now()).await {
+                        tracing::warn!(node, %error, "cannot review the token of an agent again");
+                    }
+                });
+                Ok(agent)
+            }
+            CachedReview::Missing => self.review_and_store(token, hash, address, Instant::now()).await,
         }
+    }
+
+    /// Reviews a token and stores the result. Reviews one token of each address at a time, so that an address with many tokens
+    /// does not delay others. A result that another request has stored since `requested` is returned without a review.
+    async fn review_and_store(
+        &self,
+        token: &str,
+        hash: TokenHash,
+        address: Option<IpAddr>,
+        requested: Instant,
+    ) -> Result<AgentIdentity, AuthError> {
         let address_lock = self.address_locks.get(&address);
         let _address_guard = address_lock.lock().await;
         let slot = self.review_slots.acquire().await;
         let _slot = slot.map_err(|closed| AuthError::Unavailable(closed.to_string()))?;
-        // Another request may have reviewed the same token while this one waited.
-        if let Some(agent) = self.cached(&key) {
+        if let Some(agent) = self.cache.stored_since(hash, requested) {
             return Ok(agent);
         }
         let started = Instant::now();
-        let (node, pod) = agent_from_review(&self.review(token).await?, &self.user)?;
-        let lifetime = remaining_lifetime(token, jiff::Timestamp::now()).unwrap_or_default();
-        let agent = AgentIdentity { node, pod, expires: started + lifetime };
-        let mut cache = self.cache();
-        if cache.len() >= MAX_CACHED_TOKENS {
-            cache.clear();
+        match agent_from_review(&self.review(token).await?, &self.user) {
+            Ok((node, pod)) => {
+                let lifetime = remaining_lifetime(token, jiff::Timestamp::now()).unwrap_or_default();
+                let agent = AgentIdentity { node, pod, expires: started + lifetime };
+                self.cache.insert(hash, agent.clone(), started, Instant::now());
+                Ok(agent)
+            }
+            Err(error) => {
+                self.cache.remove(hash);
+                Err(error)
+            }
         }
-        let review_again = started + lifetime.min(MAX_CACHE_TIME);
-        cache.insert(key, CachedIdentity { agent: agent.clone(), review_again });
-        Ok(agent)
     }
 
     async fn review(&self, token: &str) -> Result<TokenReviewStatus, AuthError> {
@@ -136,16 +149,6 @@ impl TokenReviewer {
         let reviewed = reviewed.map_err(|_| AuthError::Unavailable("timeout".to_owned()))?;
         let review = reviewed.map_err(|error| AuthError::Unavailable(format_chain(&error)))?;
         Ok(review.status.unwrap_or_default())
-    }
-
-    fn cached(&self, key: &[u8; 32]) -> Option<AgentIdentity> {
-        let cache = self.cache();
-        let cached = cache.get(key)?;
-        (Instant::now() < cached.review_again).then(|| cached.agent.clone())
-    }
-
-    fn cache(&self) -> MutexGuard<'_, HashMap<[u8; 32], CachedIdentity>> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -184,9 +187,16 @@ fn remaining_lifetime(token: &str, now: jiff::Timestamp) -> Option<Duration> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use http::Method;
     use k8s_openapi::api::authentication::v1::UserInfo;
+    use serde_json::json;
+    use tokio::time::advance;
 
     use super::*;
+    use crate::agents::review_cache::REVIEW_INTERVAL;
+    use crate::cluster::fake_api_server::{FakeApiServer, FakeRequest};
+
+    const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
     const AGENT_USER: &str = "system:serviceaccount:podmeta-system:podmeta-agent";
 
@@ -244,5 +254,67 @@ mod tests {
         let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(r#"{"exp":900}"#);
         assert_eq!(remaining_lifetime(&format!("h.{claims}.s"), now), Some(Duration::ZERO));
         assert_eq!(remaining_lifetime("not a token", now), None);
+    }
+
+    /// A reviewer, its API server and a token that expires in an hour.
+    fn fixture() -> (Arc<TokenReviewer>, FakeApiServer, String) {
+        use base64::Engine as _;
+        let (client, server) = FakeApiServer::new();
+        let expires = jiff::Timestamp::now().as_second() + 3600;
+        let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{expires}}}"#));
+        let reviewer = TokenReviewer::new(client, "podmeta-system", "podmeta-agent");
+        (Arc::new(reviewer), server, format!("h.{claims}.s"))
+    }
+
+    async fn next_review(server: &mut FakeApiServer) -> FakeRequest {
+        server.expect(Method::POST, PATH).await
+    }
+
+    fn respond(review: FakeRequest, status: &TokenReviewStatus) {
+        review.respond(&json!({"metadata": {}, "spec": {}, "status": status}));
+    }
+
+    /// Calls the reviewer while the API server accepts one token.
+    async fn authenticate_first(reviewer: &Arc<TokenReviewer>, server: &mut FakeApiServer, token: &str) {
+        let accept = async { respond(next_review(server).await, &status(AUDIENCE, AGENT_USER, &["a"])) };
+        let (agent, ()) = tokio::join!(reviewer.authenticate(token, None), accept);
+        assert_eq!(agent.unwrap().node, "a");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn api_server_that_does_not_respond_delays_no_known_agent() {
+        let (reviewer, mut server, token) = fixture();
+        authenticate_first(&reviewer, &mut server, &token).await;
+        advance(REVIEW_INTERVAL).await;
+        let started = Instant::now();
+        assert_eq!(reviewer.authenticate(&token, None).await.unwrap().node, "a");
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        let _unanswered = next_review(&mut server).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn token_that_the_next_review_rejects_is_not_accepted_again() {
+        let (reviewer, mut server, token) = fixture();
+        authenticate_first(&reviewer, &mut server, &token).await;
+        advance(REVIEW_INTERVAL).await;
+        assert!(reviewer.authenticate(&token, None).await.is_ok());
+        let rejected = TokenReviewStatus { authenticated: Some(false), ..TokenReviewStatus::default() };
+        respond(next_review(&mut server).await, &rejected);
+        // The address has one review at a time, so this call waits for the end of the first.
+        let reject = async { respond(next_review(&mut server).await, &rejected) };
+        let (second, ()) =
+            tokio::join!(reviewer.review_and_store(&token, TokenHash::new(&token), None, Instant::now()), reject);
+        assert!(matches!(second, Err(AuthError::NotAuthenticated(_))));
+        assert_eq!(reviewer.cache.get(TokenHash::new(&token), Instant::now()), CachedReview::Missing);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_wait_for_the_review_of_one_token_cause_one_review() {
+        let (reviewer, mut server, token) = fixture();
+        let calls = async { tokio::join!(reviewer.authenticate(&token, None), reviewer.authenticate(&token, None)) };
+        let accept = async { respond(next_review(&mut server).await, &status(AUDIENCE, AGENT_USER, &["a"])) };
+        let ((first, second), ()) = tokio::join!(calls, accept);
+        assert_eq!(first, second);
+        assert!(first.is_ok());
     }
 }

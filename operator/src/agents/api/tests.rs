@@ -47,7 +47,7 @@ impl Fixture {
         let (is_leader, is_leader_rx) = watch_channel::channel(false);
         let (address, address_rx) = watch_channel::channel(None);
         let leadership = Leadership { is_leader: is_leader_rx, address: address_rx };
-        let reviewer = TokenReviewer::new(client.clone(), "podmeta-system", "podmeta-agent");
+        let reviewer = Arc::new(TokenReviewer::new(client.clone(), "podmeta-system", "podmeta-agent"));
         let recorder = Recorder::new(client, Reporter { controller: "test".into(), instance: None });
         let (signer, stop) = (IDENTITY_KEY.signer().unwrap(), CancellationToken::new());
         let (issuer, tokens) = issuer(sts_url, Arc::new(|_| true));

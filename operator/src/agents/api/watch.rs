@@ -68,7 +68,7 @@ pub(super) async fn workloads(
         _guard: api.shared.metrics.count_watch(),
         shared: Arc::clone(&api.shared),
         node_changed: api.shared.watch_node(&agent.node),
-        end: agent.expires.min(end).into(),
+        end: agent.expires.min(end.into()),
         agent,
         version,
         last_sent: Instant::now(),
