@@ -79,8 +79,12 @@ fn benches(criterion: &mut Criterion) {
         session: &last,
     };
     criterion.bench_function("request: evaluate and look up", |bench| {
-        let edge =
-            EdgeChecks { rate_limited: false, host_rule: HostRule::PodLink, process_owner: &|| None, nonce: &|| None };
+        let edge = EdgeChecks {
+            rate_limited: false,
+            host_rule: &HostRule::POD_LINK,
+            process_owner: &|| None,
+            nonce: &|| None,
+        };
         let state = RequestPod::Served { workload: &workload, tree: tree.as_ref() };
         bench.iter(|| evaluate(Dialect::Ec2, black_box(&request), state, &edge, &keys, now()).is_ok());
     });

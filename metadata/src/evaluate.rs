@@ -38,7 +38,7 @@ pub struct EdgeChecks<'e> {
     /// True if the pod exceeds its rate limit.
     pub rate_limited: bool,
     /// The hosts that the listener of the connection serves.
-    pub host_rule: HostRule,
+    pub host_rule: &'e HostRule,
     /// Returns the user ID of the client process, or `None` if it is not found. Called only if the profile restricts users.
     pub process_owner: &'e dyn Fn() -> Option<u32>,
     /// Returns random bytes for a new token, or `None` if there are none. Called only if a token is issued.

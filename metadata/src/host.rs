@@ -8,52 +8,50 @@ use http::header::HOST;
 use http::{HeaderMap, Version};
 
 /// The hosts that a listener serves, besides IP addresses. A port may follow each of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HostRule {
-    /// A pod's link, or an address that is not a loopback address. No `Host` and an empty one are served too: clients of
-    /// the AWS Common Runtime send such heads (aws-c-auth before 0.6.29). So are the names of EC2's service in a VPC.
-    PodLink,
-    /// A loopback port of the dev server, which every browser of the machine can reach. It serves `localhost` besides
-    /// addresses. HTTP/1.1 requests need a `Host`.
-    Loopback,
+#[derive(Debug)]
+pub struct HostRule {
+    /// True if HTTP/1.1 requests need a `Host` that is not empty.
+    pub requires_host: bool,
+    /// Returns true for a name that the listener serves. The name is in lower case.
+    pub serves_name: fn(&str) -> bool,
+    /// Error of a host that the listener does not serve.
+    pub error: &'static str,
 }
 
 impl HostRule {
+    /// A pod's link. No `Host` and an empty one are served too: clients of the AWS Common Runtime send such heads (aws-c-auth
+    /// before 0.6.29). So are the names of EC2's service in a VPC.
+    pub const POD_LINK: Self = Self {
+        requires_host: false,
+        serves_name: |name| is_instance_data(name.strip_suffix('.').unwrap_or(name)),
+        error: "its Host is neither an IP address nor instance-data",
+    };
+
     /// Checks the `Host` headers of a request.
     ///
     /// # Errors
     /// If there are two, or if the listener does not serve the host. The error names the malformed part.
-    pub fn check(self, headers: &HeaderMap, version: Version) -> Result<(), &'static str> {
+    pub fn check(&self, headers: &HeaderMap, version: Version) -> Result<(), &'static str> {
         let mut hosts = headers.get_all(HOST).iter();
-        match (hosts.next(), hosts.next(), self) {
-            (Some(_), Some(_), _) => Err("it has more than one Host"),
-            (None, _, Self::PodLink) => Ok(()),
-            (None, _, Self::Loopback) if version < Version::HTTP_11 => Ok(()),
-            (None, _, Self::Loopback) => Err("it has no Host"),
-            (Some(host), None, _) if host.to_str().is_ok_and(|host| self.serves(host)) => Ok(()),
-            (Some(host), None, Self::PodLink) if host.is_empty() => Ok(()),
-            (Some(_), None, Self::PodLink) => Err("its Host is neither an IP address nor instance-data"),
-            (Some(_), None, Self::Loopback) => Err("its Host is neither an IP address nor localhost"),
+        match (hosts.next(), hosts.next()) {
+            (Some(_), Some(_)) => Err("it has more than one Host"),
+            (None, _) if self.requires_host && version >= Version::HTTP_11 => Err("it has no Host"),
+            (None, _) => Ok(()),
+            (Some(host), None) if host.is_empty() && !self.requires_host => Ok(()),
+            (Some(host), None) if host.to_str().is_ok_and(|host| self.serves(host)) => Ok(()),
+            (Some(_), None) => Err(self.error),
         }
     }
 
     /// Returns true for an address or a name that the listener serves, with or without a port. User information before
     /// the host makes it another name.
-    fn serves(self, host: &str) -> bool {
+    fn serves(&self, host: &str) -> bool {
         // An IPv6 address has colons too.
         if is_address(host) {
             return true;
         }
         let (name, port) = host.rsplit_once(':').unwrap_or((host, ""));
-        is_port(port) && (is_address(name) || self.serves_name(name))
-    }
-
-    fn serves_name(self, name: &str) -> bool {
-        let name = name.to_ascii_lowercase();
-        match self {
-            Self::PodLink => is_instance_data(name.strip_suffix('.').unwrap_or(&name)),
-            Self::Loopback => name == "localhost",
-        }
+        is_port(port) && (is_address(name) || (self.serves_name)(&name.to_ascii_lowercase()))
     }
 }
 
@@ -123,7 +121,7 @@ mod tests {
         "user:secret@169.254.169.254:80",
         "@169.254.169.254",
         "user@instance-data",
-        "user@localhost",
+        "user@here",
         "169.254.169.254:0",
         "169.254.169.254:65536",
         "169.254.169.254:99999999999",
@@ -139,25 +137,29 @@ mod tests {
         ":80",
     ];
 
+    /// A rule that serves one name and needs a `Host`.
+    const STRICT: HostRule =
+        HostRule { requires_host: true, serves_name: |name| name == "here", error: "its Host is not here" };
+
     fn hosts(hosts: &[&'static str]) -> HeaderMap {
         hosts.iter().map(|host| (HOST, HeaderValue::from_static(host))).collect()
     }
 
-    fn accepts(rule: HostRule, host: &'static str) -> bool {
+    fn accepts(rule: &HostRule, host: &'static str) -> bool {
         rule.check(&hosts(&[host]), Version::HTTP_11).is_ok()
     }
 
     #[test]
     fn address_in_any_spelling_is_served_by_every_listener() {
         for host in ADDRESSES {
-            assert!(accepts(HostRule::PodLink, host) && accepts(HostRule::Loopback, host), "{host}");
+            assert!(accepts(&HostRule::POD_LINK, host) && accepts(&STRICT, host), "{host}");
         }
     }
 
     #[test]
     fn malformed_host_is_rejected_by_every_listener() {
         for host in MALFORMED {
-            assert!(!accepts(HostRule::PodLink, host) && !accepts(HostRule::Loopback, host), "{host}");
+            assert!(!accepts(&HostRule::POD_LINK, host) && !accepts(&STRICT, host), "{host}");
         }
     }
 
@@ -170,7 +172,7 @@ mod tests {
             "instance-data.ec2.internal",
             "instance-data.eu-west-1.compute.internal.:80",
         ] {
-            assert!(accepts(HostRule::PodLink, host) && !accepts(HostRule::Loopback, host), "{host}");
+            assert!(accepts(&HostRule::POD_LINK, host) && !accepts(&STRICT, host), "{host}");
         }
         for host in [
             "localhost",
@@ -182,36 +184,36 @@ mod tests {
             "instance-database",
             "169.254.169.254.example",
         ] {
-            assert!(!accepts(HostRule::PodLink, host), "{host}");
+            assert!(!accepts(&HostRule::POD_LINK, host), "{host}");
         }
     }
 
     #[test]
-    fn loopback_serves_no_name_but_localhost() {
-        for host in ["localhost", "LocalHost:20001"] {
-            assert!(accepts(HostRule::Loopback, host), "{host}");
+    fn rule_serves_its_names_in_any_case_with_or_without_a_port() {
+        for host in ["here", "Here:20001"] {
+            assert!(accepts(&STRICT, host), "{host}");
         }
-        for host in ["rebind.example", "localhost.example:20001", "127.0.0.1.example", "localhost."] {
-            assert!(!accepts(HostRule::Loopback, host), "{host}");
+        for host in ["elsewhere", "here.example:20001", "here."] {
+            assert_eq!(STRICT.check(&hosts(&[host]), Version::HTTP_11), Err("its Host is not here"), "{host}");
         }
     }
 
     #[test]
-    fn missing_or_empty_host_is_served_on_a_link_only() {
-        for (headers, version, loopback) in [
+    fn missing_or_empty_host_is_served_unless_the_rule_requires_one() {
+        for (headers, version, strict) in [
             (hosts(&[]), Version::HTTP_11, false),
             (hosts(&[]), Version::HTTP_10, true),
             (hosts(&[""]), Version::HTTP_11, false),
         ] {
-            assert_eq!(HostRule::PodLink.check(&headers, version), Ok(()));
-            assert_eq!(HostRule::Loopback.check(&headers, version).is_ok(), loopback, "{headers:?} {version:?}");
+            assert_eq!(HostRule::POD_LINK.check(&headers, version), Ok(()));
+            assert_eq!(STRICT.check(&headers, version).is_ok(), strict, "{headers:?} {version:?}");
         }
     }
 
     #[test]
     fn two_hosts_are_rejected_by_every_listener() {
         for pair in [["169.254.169.254", "169.254.169.254"], ["", ""], ["169.254.169.254", ""]] {
-            for rule in [HostRule::PodLink, HostRule::Loopback] {
+            for rule in [HostRule::POD_LINK, STRICT] {
                 assert!(rule.check(&hosts(&pair), Version::HTTP_10).is_err(), "{pair:?}");
             }
         }

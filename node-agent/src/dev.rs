@@ -4,6 +4,7 @@ mod address;
 mod args;
 mod dev_state;
 mod fair_listener;
+mod host_rule;
 mod input;
 mod listen;
 #[cfg(target_os = "linux")]

@@ -30,7 +30,7 @@ impl Attempt {
             case: Case::new(),
             pod: |pod| pod,
             rate_limited: false,
-            host_rule: HostRule::PodLink,
+            host_rule: HostRule::POD_LINK,
             owner: Some(USER),
             service: "169.254.169.254",
             method: Method::GET,
@@ -65,7 +65,7 @@ impl Attempt {
         let owner = || self.owner;
         let edge = EdgeChecks {
             rate_limited: self.rate_limited,
-            host_rule: self.host_rule,
+            host_rule: &self.host_rule,
             process_owner: &owner,
             nonce: &|| self.nonce,
         };
@@ -106,7 +106,7 @@ fn checks_run_in_the_documented_order() {
     assert_eq!(attempt.rejection(), Some(Rejection::UserNotAllowed));
     attempt.headers.retain(|(name, _)| *name != HOST);
     assert_eq!(attempt.rejection(), Some(Rejection::UserNotAllowed));
-    attempt.host_rule = HostRule::Loopback;
+    attempt.host_rule.requires_host = true;
     assert_eq!(attempt.rejection(), Some(Rejection::Malformed("it has no Host")));
     attempt.rate_limited = true;
     assert_eq!(attempt.rejection(), Some(Rejection::TooManyRequests));
@@ -129,7 +129,8 @@ fn denied_pod_is_rejected_after_the_rate_limit_with_its_reason() {
     };
     let keys = Keyring::new(KeyBytes::new([7; 32]), now);
     let reject = |rate_limited| {
-        let edge = EdgeChecks { rate_limited, host_rule: HostRule::Loopback, process_owner: &|| None, nonce: &|| None };
+        let edge =
+            EdgeChecks { rate_limited, host_rule: &HostRule::POD_LINK, process_owner: &|| None, nonce: &|| None };
         evaluate(Dialect::Ec2, &request, RequestPod::Denied(&reason), &edge, &keys, now).unwrap_err().rejection
     };
     assert_eq!(reject(false), Rejection::PodDenied(reason.clone()));

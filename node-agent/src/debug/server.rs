@@ -59,7 +59,7 @@ async fn serve_connection(
     let line = tokio::time::timeout(LINE_TIMEOUT, read_line(&mut stream)).await;
     let Ok(Ok(line)) = line else { return };
     match parse_arrival(&line, find_pod) {
-        Ok(arrival) => server.serve(stream, arrival).await,
+        Ok(arrival) => server.serve(stream, Box::new(arrival)).await,
         Err(error) => {
             tracing::warn!(line, error = format!("{error:#}"), "closing debug connection: invalid first line");
         }
@@ -87,5 +87,5 @@ fn parse_arrival(line: &str, find_pod: impl Fn(&str) -> Option<PodUid>) -> Resul
         None => PodUid::try_from(pod.replace('/', "-")).map_err(|error| anyhow::anyhow!("{error}"))?,
     };
     let service = dialect.service_address(Ipv4Addr::UNSPECIFIED.into());
-    Ok(Arrival { pod, service, family: Family::Ipv4, host_rule: HostRule::PodLink, sockets: None })
+    Ok(Arrival { pod, service, family: Family::Ipv4, host_rule: &HostRule::POD_LINK, sockets: None })
 }

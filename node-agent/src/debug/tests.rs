@@ -94,7 +94,7 @@ fn query_sends_a_host_that_a_pods_link_serves() {
         let host = super::query::host(dialect);
         assert!(!host.is_empty());
         let headers = http::HeaderMap::from_iter([(http::header::HOST, host.parse().unwrap())]);
-        let rule = podmeta_metadata::host::HostRule::PodLink;
+        let rule = podmeta_metadata::host::HostRule::POD_LINK;
         assert_eq!(rule.check(&headers, http::Version::HTTP_11), Ok(()), "{dialect}");
     }
 }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::dev::address::ports;
 use crate::dev::args::ListenArg;
 use crate::dev::fair_listener::FairListener;
+use crate::dev::host_rule;
 use crate::edge::{Arrival, EdgeServer, SocketPair};
 use podmeta_service::listener::{Acceptor, TcpConnection};
 
@@ -121,7 +122,7 @@ impl PodListeners {
         let listener = FairListener { listener, pod: pod.clone(), server: server.clone() };
         self.acceptor.spawn(listener, None, stop, move |connection| {
             let arrival = arrival(&connection, &pod, dialect, &socket_tables);
-            server.clone().serve(connection.stream, arrival)
+            server.clone().serve(connection.stream, Box::new(arrival))
         })
     }
 
@@ -140,7 +141,7 @@ fn arrival(connection: &TcpConnection, pod: &PodUid, dialect: Dialect, socket_ta
         pod: pod.clone(),
         service: dialect.service_address(local.ip()),
         family: if local.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 },
-        host_rule: if local.ip().is_loopback() { HostRule::Loopback } else { HostRule::PodLink },
+        host_rule: if local.ip().is_loopback() { &host_rule::LOOPBACK } else { &HostRule::POD_LINK },
         sockets: Some(SocketPair { remote, local, tables: Arc::clone(socket_tables) }),
     }
 }

@@ -40,7 +40,7 @@ pub struct Arrival {
     /// The address family of the socket.
     pub family: Family,
     /// The hosts that this listener serves.
-    pub host_rule: HostRule,
+    pub host_rule: &'static HostRule,
     /// Sockets by which the owner of the client process is found. `None` if it cannot be found.
     pub sockets: Option<SocketPair>,
 }
@@ -59,7 +59,7 @@ pub struct SocketPair {
 /// The state of one connection, which its requests share.
 #[derive(Debug)]
 pub(super) struct EdgeConnection {
-    pub(super) arrival: Arrival,
+    pub(super) arrival: Box<Arrival>,
     pub(super) hop_limit: Arc<ResponseHopLimit>,
     pub(super) session: LastToken,
 }
@@ -86,8 +86,9 @@ impl EdgeServer {
         self.edge.background.run(&self.edge.share(pod), is_urgent, pin!(task)).await
     }
 
-    /// Serves a connection until it ends. Closes it at once if the pod has too many connections.
-    pub async fn serve<I>(self, io: I, arrival: Arrival)
+    /// Serves a connection until it ends. Closes it at once if the pod has too many connections. The origin is on the heap:
+    /// each connection keeps several copies of the arguments.
+    pub async fn serve<I>(self, io: I, arrival: Box<Arrival>)
     where
         I: AsyncRead + AsyncWrite + SetHopLimit + SendBuffer + Send + Unpin + 'static,
     {

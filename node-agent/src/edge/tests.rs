@@ -78,8 +78,8 @@ async fn serve_denied_pod<T>(client: impl AsyncFnOnce(UnixStream, CancellationTo
     edge.publish([(pod.clone(), view)]);
     let (stream, server) = UnixStream::pair().unwrap();
     let service = Dialect::Ec2.service_address(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let arrival = Arrival { pod, service, family: Family::Ipv4, host_rule: HostRule::PodLink, sockets: None };
-    let serve = EdgeServer::new(edge, stop.clone()).serve(server, arrival);
+    let arrival = Arrival { pod, service, family: Family::Ipv4, host_rule: &HostRule::POD_LINK, sockets: None };
+    let serve = EdgeServer::new(edge, stop.clone()).serve(server, Box::new(arrival));
     tokio::join!(serve, client(stream, stop)).1
 }
 

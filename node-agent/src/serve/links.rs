@@ -188,8 +188,8 @@ async fn serve_connection(connection: TcpConnection, table: LinkTable, server: E
         pod: alias.pod.clone(),
         service,
         family: if service.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 },
-        host_rule: HostRule::PodLink,
+        host_rule: &HostRule::POD_LINK,
         sockets: None,
     };
-    server.serve(stream, arrival).await;
+    server.serve(stream, Box::new(arrival)).await;
 }

@@ -126,10 +126,10 @@ impl CaseAgent {
             pod: uid,
             service: dialect.service_address(local),
             family,
-            host_rule: HostRule::PodLink,
+            host_rule: &HostRule::POD_LINK,
             sockets: peer,
         };
-        tokio::spawn(async move { server.serve(edge_end, arrival).await });
+        tokio::spawn(async move { server.serve(edge_end, Box::new(arrival)).await });
         Ok(connection)
     }
 

@@ -109,10 +109,10 @@ fn responses_to(workload: &Workload, dialect: Dialect, bytes: &[u8]) -> Vec<u8> 
             pod,
             service: service(dialect),
             family: Family::Ipv4,
-            host_rule: HostRule::PodLink,
+            host_rule: &HostRule::POD_LINK,
             sockets: None,
         };
-        let served = tokio::spawn(async move { server.serve(edge_end, arrival).await });
+        let served = tokio::spawn(async move { server.serve(edge_end, Box::new(arrival)).await });
         let received = connection.until_closed(bytes).await;
         assert!(served.await.is_ok(), "the connection task panicked");
         received
@@ -165,7 +165,7 @@ fn decide(workload: &Workload, tree: Option<&Tree>, dialect: Dialect, uri: &Uri)
     };
     let edge = EdgeChecks {
         rate_limited: false,
-        host_rule: HostRule::PodLink,
+        host_rule: &HostRule::POD_LINK,
         process_owner: &|| None,
         nonce: &|| Some([7; 16]),
     };

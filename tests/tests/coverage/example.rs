@@ -137,7 +137,7 @@ impl ExamplePod {
         let user = self.workload.users.allowed.first().copied().or(Some(1000));
         let nonce = || Some([7; 16]);
         let edge =
-            EdgeChecks { rate_limited: false, host_rule: HostRule::PodLink, process_owner: &|| user, nonce: &nonce };
+            EdgeChecks { rate_limited: false, host_rule: &HostRule::POD_LINK, process_owner: &|| user, nonce: &nonce };
         let state = RequestPod::Served { workload: &self.workload, tree: self.trees.get(&dialect) };
         evaluate(dialect, &request, state, &edge, &self.keys, now())
     }
