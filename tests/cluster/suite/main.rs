@@ -2,4 +2,7 @@
 
 mod cluster;
 mod kit;
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a page that cannot be read fails the test")]
+#[path = "../../tests/docs/markdown.rs"]
+mod markdown;
 mod podmeta;

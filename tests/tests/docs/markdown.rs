@@ -1,13 +1,14 @@
 //! Reads the Markdown pages of the repository: fenced blocks, tables, headings and links.
 
-#![allow(dead_code, reason = "two test binaries include this file, and each uses a part of it")]
+#![allow(dead_code, reason = "three test binaries include this file, and each uses a part of it")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The root of the repository.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+    let crate_directory = Path::new(env!("CARGO_MANIFEST_DIR"));
+    crate_directory.ancestors().find(|directory| directory.join("Cargo.lock").exists()).unwrap().to_path_buf()
 }
 
 /// One Markdown page.
