@@ -42,14 +42,11 @@ impl<'a> CanonicalPath<'a> {
     }
 }
 
-/// Returns true if a path has only letters, digits, `-`, `_`, `:` and single slashes.
+/// Returns true if a path has only letters, digits, `-`, `_`, `:` and single slashes. Reads all bytes without a branch, so
+/// that the compiler can check several bytes with one instruction.
 fn is_plain(path: &str) -> bool {
-    let mut previous = b'/';
-    path.bytes().all(|byte| {
-        let is_doubled = byte == b'/' && previous == b'/';
-        previous = byte;
-        !is_doubled && matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'/' | b':')
-    })
+    let is_plain_byte = |byte: u8| byte.is_ascii_alphanumeric() | matches!(byte, b'-' | b'_' | b'/' | b':');
+    path.bytes().fold(true, |is_plain, byte| is_plain & is_plain_byte(byte)) && !path.contains("//")
 }
 
 #[cfg(test)]
