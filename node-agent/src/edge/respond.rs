@@ -59,7 +59,7 @@ pub(super) async fn respond(
             let (body, kind, last_modified) = match lookup {
                 Lookup::Listing(listing) => (listing, ContentKind::Text, served.last_modified()),
                 Lookup::Leaf(value) => {
-                    served.leaf(value, audience).await.map_err(|rejection| rejection.with_token(token_left))?
+                    served.leaf(value, audience, now).await.map_err(|rejection| rejection.with_token(token_left))?
                 }
             };
             Ok(dialect.protocol().item_response(ItemResponse { body, kind, token_left, last_modified }))
@@ -132,7 +132,7 @@ impl<'s> ServedPod<'s> {
     }
 
     /// Returns the content of a leaf. Calls the broker if the tree does not contain it.
-    async fn leaf(&self, value: &LeafValue, audience: Option<String>) -> Result<Content, Rejection> {
+    async fn leaf(&self, value: &LeafValue, audience: Option<String>, now: Timestamp) -> Result<Content, Rejection> {
         match value {
             LeafValue::Text(text) => Ok((text.clone(), ContentKind::Text, self.last_modified())),
             LeafValue::UserData(bytes) => Ok((bytes.clone(), ContentKind::UserData, self.last_modified())),
@@ -141,7 +141,7 @@ impl<'s> ServedPod<'s> {
                     self.edge.broker.user_data(&self.workload.pod, key).await.map_err(Rejection::Unavailable)?;
                 Ok((bytes, ContentKind::UserData, self.last_modified()))
             }
-            LeafValue::Credentials => self.credentials().await,
+            LeafValue::Credentials => self.credentials(now).await,
             LeafValue::Document(item) => {
                 let document = self.document(*item, audience).await?;
                 Ok((document, ContentKind::Text, self.last_modified()))
@@ -150,10 +150,9 @@ impl<'s> ServedPod<'s> {
     }
 
     /// Returns the credentials of the pod's role, or the cloud's error document.
-    async fn credentials(&self) -> Result<Content, Rejection> {
+    async fn credentials(&self, now: Timestamp) -> Result<Content, Rejection> {
         let (edge, workload, dialect) = (self.edge, self.workload, self.dialect);
         let role = workload.role(dialect).ok_or(Rejection::NotFound)?;
-        let now = (edge.clock)();
         let credentials = edge.broker.credentials(workload, dialect, role, now).await;
         match credentials {
             Ok(issued) => Ok((issued.document(), ContentKind::Text, issued.last_modified())),
