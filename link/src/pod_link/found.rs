@@ -7,11 +7,11 @@ use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
 use rtnetlink::{Error, RouteMessageBuilder};
 
 use super::POD_INTERFACE;
-use super::make::LinkSockets;
+use super::make::{IPV6_SERVICE_METRIC, LinkSockets};
 use super::plan::{AgentEnd, Foreign, Found, PodEnd};
 use crate::route_socket::RouteSocket;
 use crate::service;
@@ -34,11 +34,12 @@ pub(super) async fn read(sockets: &LinkSockets, peer: &str) -> Result<Found, Err
             own_families.insert(address.is_ipv6());
         }
     }
-    let to_services = routes.iter().filter(|(destination, _)| services.contains(destination));
+    let to_services = routes.into_iter().filter(|route| services.contains(&route.destination));
     let (own, others): (Vec<_>, Vec<_>) =
-        to_services.partition(|(_, interface)| interface.is_some() && *interface == pod_index);
-    foreign.extend(others.into_iter().map(|(destination, _)| Foreign::Route(destination)));
-    let is_routed = |address: &IpAddr| own.iter().any(|(destination, _)| destination == address);
+        to_services.partition(|route| route.interface.is_some() && route.interface == pod_index);
+    let others = others.into_iter().filter(|route| !route.is_automatic);
+    foreign.extend(others.map(|route| Foreign::Route(route.destination)));
+    let is_routed = |address: &IpAddr| own.iter().any(|route| route.destination == *address && route.has_precedence());
     let routes_are_complete =
         services.iter().filter(|address| own_families.contains(&address.is_ipv6())).all(is_routed);
     let pod_end = pod.map(|link| PodEnd {
@@ -51,12 +52,28 @@ pub(super) async fn read(sockets: &LinkSockets, peer: &str) -> Result<Found, Err
     let agent_end = match agent_end {
         Some(link) => {
             let index = link.header.index;
-            let has_route = self::routes(&sockets.agent).await?.iter().any(|(_, interface)| *interface == Some(index));
+            let has_route = self::routes(&sockets.agent).await?.iter().any(|route| route.interface == Some(index));
             Some(AgentEnd { index, alias: alias(&link), is_complete: is_up(&link) && has_route })
         }
         None => None,
     };
     Ok(Found { pod_end, agent_end, foreign })
+}
+
+/// A unicast route to one address.
+struct HostRoute {
+    destination: IpAddr,
+    interface: Option<u32>,
+    metric: Option<u32>,
+    /// The kernel made it for a router advertisement. Each pod of the network can send one, so it must not prevent a link.
+    is_automatic: bool,
+}
+
+impl HostRoute {
+    /// Returns true if a route of a router advertisement does not take precedence over it.
+    fn has_precedence(&self) -> bool {
+        self.destination.is_ipv4() || self.metric == Some(IPV6_SERVICE_METRIC)
+    }
 }
 
 /// Returns true for the addresses that the kernel assigns itself. They exist also without IPv6 in the agent namespace.
@@ -78,8 +95,8 @@ async fn addresses(socket: &RouteSocket) -> Result<Vec<(u32, IpAddr)>, Error> {
     Ok(messages.filter_map(|message| Some((message.header.index, address(&message.attributes)?))).collect())
 }
 
-/// Returns destination and output interface of all routes to one address, local ones excepted.
-async fn routes(socket: &RouteSocket) -> Result<Vec<(IpAddr, Option<u32>)>, Error> {
+/// Returns all routes to one address, local ones excepted.
+async fn routes(socket: &RouteSocket) -> Result<Vec<HostRoute>, Error> {
     let mut routes = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RouteMessageBuilder::<IpAddr>::new().build();
@@ -102,8 +119,8 @@ async fn collect<T>(messages: impl Stream<Item = Result<T, Error>>) -> Result<Ve
     Ok(collected)
 }
 
-/// Returns destination and output interface of a unicast route to one address.
-fn host_route(route: &RouteMessage) -> Option<(IpAddr, Option<u32>)> {
+/// Parses a unicast route to one address. Returns `None` for any other route.
+fn host_route(route: &RouteMessage) -> Option<HostRoute> {
     use rtnetlink::packet_route::route::RouteType::{BlackHole, Prohibit, Unicast, Unreachable};
     if !matches!(route.header.kind, Unicast | BlackHole | Prohibit | Unreachable) {
         return None;
@@ -118,7 +135,13 @@ fn host_route(route: &RouteMessage) -> Option<(IpAddr, Option<u32>)> {
         RouteAttribute::Oif(index) => Some(*index),
         _ => None,
     });
-    is_host.then_some((destination, interface))
+    let metric = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Priority(metric) => Some(*metric),
+        _ => None,
+    });
+    let is_automatic =
+        destination.is_ipv6() && matches!(route.header.protocol, RouteProtocol::Kernel | RouteProtocol::Ra);
+    is_host.then_some(HostRoute { destination, interface, metric, is_automatic })
 }
 
 fn is_up(link: &LinkMessage) -> bool {

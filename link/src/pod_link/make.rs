@@ -19,6 +19,10 @@ use crate::range::{LinkRange, ipv6_of};
 use crate::route_socket::{RouteSocket, errno, is_exists, unless_exists};
 use crate::service;
 
+/// Metric of the IPv6 routes to the service addresses. Router advertisements add routes with metric 256 or more, so none of
+/// those takes precedence. A pod with NET_RAW can send router advertisements to other pods.
+pub(super) const IPV6_SERVICE_METRIC: u32 = 1;
+
 /// Sockets in the two namespaces of a link.
 pub(super) struct LinkSockets {
     pub(super) agent: RouteSocket,
@@ -188,6 +192,7 @@ async fn set_up_pod_end(pod: &RouteSocket, interface: u32, addresses: LinkAddres
         let route = RouteMessageBuilder::<Ipv6Addr>::new()
             .destination_prefix(service, 128)
             .output_interface(interface)
+            .priority(IPV6_SERVICE_METRIC)
             .pref_source(source);
         unless_exists(pod.route().add(route.build()).execute().await)?;
     }

@@ -55,9 +55,14 @@ impl Attack {
         for command in commands {
             let command = command.replace("ip ", &format!("ip {family} ")).replace("NEIGHBOUR", neighbour);
             let command = command.replace("LINK", link).replace("SERVICE", &format!("{address}/{length}"));
-            // An address without `nodad` is not usable at once.
-            let nodad = if address.is_ipv6() && command.contains("addr replace") { " nodad" } else { "" };
-            run(self.attacker(), &format!("{command}{nodad}"));
+            let option = match address {
+                // An address without `nodad` is not usable at once.
+                IpAddr::V6(_) if command.contains("addr replace") => " nodad",
+                // It replaces podmeta's route, which has this metric.
+                IpAddr::V6(_) if command.contains("route replace") => " metric 1",
+                _ => "",
+            };
+            run(self.attacker(), &format!("{command}{option}"));
         }
     }
 
@@ -145,6 +150,20 @@ fn sent_packets(netns: &Netns, interface: &str) -> u64 {
     line.split(':').nth(1).unwrap().split_whitespace().nth(9).unwrap().parse().unwrap()
 }
 
+/// Sends a router advertisement with an on-link prefix to all nodes of an interface's network. Types 134 and 3, hop limit 64,
+/// router lifetime 1800 s, flags on-link and autoconfiguration. Source: RFC 4861, 4.2 and 4.6.2. The kernel writes the
+/// checksum.
+fn advertise(from: &Netns, interface: &str, prefix: Ipv6Addr, length: u8) {
+    let index = run(from, &format!("ip -o link show {interface}")).split(':').next().unwrap().parse().unwrap();
+    let mut message = vec![134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
+    message.extend([3, 4, length, 0xc0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    message.extend(prefix.octets());
+    let socket = from.run(|| Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))).unwrap();
+    socket.set_multicast_hops_v6(255).unwrap();
+    let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    socket.send_to(&message, &SocketAddrV6::new(all_nodes, 0, 0, index).into()).unwrap();
+}
+
 #[tokio::test]
 async fn router_advertisement_changes_nothing_in_the_agent_namespace() {
     let attack = Attack::new().await;
@@ -154,23 +173,34 @@ async fn router_advertisement_changes_nothing_in_the_agent_namespace() {
     let before = state();
     let attacker = attack.attacker();
     run(attacker, "ip addr add fe80::1/64 dev imds0 nodad");
-    let index = run(attacker, "ip -o link show imds0").split(':').next().unwrap().parse().unwrap();
-    // Type 134, hop limit 64, router lifetime 1800 s, and the prefix fd99::/64 for autoconfiguration. Source: RFC 4861, 4.2
-    // and 4.6.2. The kernel writes the checksum.
-    let mut message = vec![134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
-    message.extend([3, 4, 64, 0xc0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xfd, 0x99]);
-    message.extend([0; 14]);
-    let socket = attacker.run(|| Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))).unwrap();
-    socket.set_multicast_hops_v6(255).unwrap();
-    let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
     let dropped = attack.agent.dropped_other_ranges();
     for _ in 0..3 {
-        socket.send_to(&message, &SocketAddrV6::new(all_nodes, 0, 0, index).into()).unwrap();
+        advertise(attacker, "imds0", Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 0), 64);
     }
     wait_until("the advertisements arrived", || attack.agent.dropped_other_ranges() >= dropped + 3).await;
     assert_eq!(state(), before);
     for address in service::addresses() {
         attack.assert_neighbour("router advertisement", address);
+    }
+}
+
+/// The kernel adds a route by `eth0` for each advertised prefix, also for that of a service address alone.
+#[tokio::test]
+async fn router_advertisement_of_service_addresses_changes_no_response_of_a_neighbour() {
+    let attack = Attack::new().await;
+    run(attack.neighbour(), "sysctl -qw net.ipv6.conf.eth0.accept_ra=1");
+    for address in service::ipv6() {
+        let advertised = || run(attack.neighbour(), &format!("ip -6 route show {address} dev eth0"));
+        wait_until("the neighbour has the advertised route", || {
+            advertise(attack.attacker(), "eth0", address, 128);
+            !advertised().is_empty()
+        })
+        .await;
+        attack.assert_neighbour("router advertisement", address.into());
+        run(attack.neighbour(), "ip link del imds0");
+        attack.make_link(1).await;
+        assert!(!advertised().is_empty());
+        attack.assert_neighbour("link made after the router advertisement", address.into());
     }
 }
 
@@ -220,7 +250,7 @@ async fn interface_that_a_pod_moved_into_the_agent_namespace_gets_no_response() 
     let source = run(attack.attacker(), "ip -6 -o addr show dev evil scope link");
     let source = source.split_whitespace().nth(3).unwrap().split('/').next().unwrap();
     let service = service::ipv6()[0];
-    run(attack.attacker(), &format!("ip -6 route replace {service}/128 via {gateway} dev evil src {source}"));
+    run(attack.attacker(), &format!("ip -6 route replace {service}/128 via {gateway} dev evil src {source} metric 1"));
     assert!(request(attack.attacker(), service.into()).is_err());
     assert_eq!(request(attack.neighbour(), service.into()).unwrap(), interface_of(&attack.agent, 1));
 }

@@ -147,7 +147,9 @@ async fn neighbours_link_address_as_source_gets_no_response() {
         let addresses = run(&pods[0], &format!("ip -o {family} addr show dev imds0 scope global"));
         let victim = addresses.split_whitespace().nth(3).unwrap().split('/').next().unwrap();
         run(&pods[1], &format!("ip {family} addr add {victim}/{length} dev imds0 {flags}"));
-        run(&pods[1], &format!("ip {family} route replace {service}/{length} dev imds0 src {victim}"));
+        // The IPv6 route of podmeta has metric 1.
+        let metric = if service.contains(':') { "metric 1" } else { "" };
+        run(&pods[1], &format!("ip {family} route replace {service}/{length} dev imds0 src {victim} {metric}"));
         assert!(request(&pods[1], service.parse().unwrap()).is_err(), "{service}");
         assert_eq!(request(&pods[0], service.parse().unwrap()).unwrap(), interface_of(&agent, 0), "{service}");
     }
