@@ -1,6 +1,7 @@
 //! Tests of podmeta on a cluster, installed with its chart. Agents are queried through their debug socket.
 
 mod agent_authorization;
+mod attacks;
 mod certificates;
 mod chart;
 mod churn;
