@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::future::try_join_all;
@@ -13,7 +13,8 @@ use kube::runtime::wait::await_condition;
 use serde_json::Value;
 
 use super::load::{CheckCounts, Load, checking_pod, load_profile, number_of_environment};
-use crate::kit::{self, TestNamespace, TestNode, eventually, pod_addresses};
+use super::node_network::NodeNetwork;
+use crate::kit::{self, TestNamespace, TestNode, pod_addresses};
 
 /// Default number of requests of the long-lived pods together. `PODMETA_CHURN_REQUESTS` sets another one.
 const REQUESTS: usize = 200_000;
@@ -33,53 +34,14 @@ const ADDRESSES: u32 = 20;
 /// Minimum number of short-lived pods, so that each address is used several times.
 const MIN_SHORT_LIVED_PODS: usize = 60;
 
-/// Directory of CNI configurations on a node.
-const CNI_CONFIG_DIR: &str = "/etc/cni/net.d";
-
-/// The network configuration of a node, with fewer addresses for new pods.
-struct SmallPodRange<'n> {
-    node: &'n TestNode,
-    file: String,
-    /// Content of the file before the test.
-    before: String,
-}
-
-impl<'n> SmallPodRange<'n> {
-    /// Restricts the ranges of a node. The caller must call [`SmallPodRange::restore`], also on errors.
-    async fn set(node: &'n TestNode) -> Result<Self> {
-        let find = format!("ls {CNI_CONFIG_DIR}/*.conflist | grep -v /00-podmeta | head -n 1");
-        let file = node.sh(&find).await?.trim().to_owned();
-        let before = node.sh(&format!("cat {file}")).await?;
-        let small = Self { node, file, before };
-        let mut config: Value = serde_json::from_str(&small.before)?;
-        let ranges = config.pointer_mut("/plugins/0/ipam/ranges").and_then(Value::as_array_mut);
-        for range in ranges.context("the network configuration has no ranges")? {
-            restrict(range.get_mut(0).context("a range is empty")?)?;
-        }
-        small.write(&config.to_string()).await?;
-        Ok(small)
+/// Restricts the pod addresses of a node to [`ADDRESSES`] of each family.
+async fn restrict_ranges(network: &NodeNetwork<'_>) -> Result<()> {
+    let mut config = network.config()?;
+    let ranges = config.pointer_mut("/plugins/0/ipam/ranges").and_then(Value::as_array_mut);
+    for range in ranges.context("the network configuration has no ranges")? {
+        restrict(range.get_mut(0).context("a range is empty")?)?;
     }
-
-    async fn restore(&self) -> Result<()> {
-        self.write(&self.before).await
-    }
-
-    /// Replaces the file, and waits until podmeta's configuration contains the new ranges.
-    async fn write(&self, content: &str) -> Result<()> {
-        let (node, file) = (self.node, &self.file);
-        node.sh(&format!("printf %s '{content}' >{file}.new\nmv {file}.new {file}")).await?;
-        let ranges = |config: &str| -> Result<Value> {
-            let config: Value = serde_json::from_str(config)?;
-            config.pointer("/plugins/0/ipam/ranges").cloned().context("no ranges")
-        };
-        let expected = ranges(content)?;
-        eventually(Duration::from_secs(10), "podmeta's configuration has the new ranges", async || {
-            let config = node.sh(&format!("cat {CNI_CONFIG_DIR}/00-podmeta.conflist")).await?;
-            ensure!(ranges(&config)? == expected, "{config}");
-            Ok(())
-        })
-        .await
-    }
+    network.write(&config.to_string()).await
 }
 
 /// Restricts a range of the plugin host-local to the last addresses of the subnet, or the last of 65,536 IPv6 addresses.
@@ -150,10 +112,13 @@ async fn pods_whose_addresses_are_used_again_get_only_their_own_identity() -> Re
         podmeta.wait_until_programmed(namespace, "web", 0).await?;
         let requests = number_of_environment("PODMETA_CHURN_REQUESTS", REQUESTS)?;
         let node = podmeta.cluster.node("a")?;
-        let small = SmallPodRange::set(&node).await?;
+        let network = NodeNetwork::read(&node).await?;
         let started = Instant::now();
-        let churned = churn(namespace, &node, requests).await;
-        small.restore().await?;
+        let churned = match restrict_ranges(&network).await {
+            Ok(()) => churn(namespace, &node, requests).await,
+            Err(error) => Err(error),
+        };
+        network.restore().await?;
         let (long_lived, short_lived) = churned?;
         let pods = long_lived.len() + short_lived.len();
         let addresses = long_lived.iter().chain(&short_lived).map(|pod| pod.address.clone()).collect::<BTreeSet<_>>();
