@@ -6,15 +6,17 @@ use anyhow::{Context as _, Result, ensure};
 use futures_util::future::try_join_all;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
-use kube::api::{Api, PostParams};
+use kube::ResourceExt as _;
+use kube::api::{Api, ListParams, PostParams};
 use podmeta_cluster::network::imds_stub::RESPONSE_BODY;
 use serde_json::json;
 
 use super::fixtures::{GET_INSTANCE_ID, instance_id, profile};
+use super::user_shell::{UserShell, cluster_commands};
 use crate::cluster::imds_stub::urls;
-use crate::kit::{self, Podmeta, TestCluster, TestNode, eventually};
+use crate::kit::{self, Podmeta, TestCluster, TestNamespace, TestNode, eventually};
 
 /// Shell script that prints what podmeta changes on a node: links, rules, tables, mounts, namespaces and files. It leaves
 /// out the network of pods, and the plugin's binary, because uninstall keeps it.
@@ -106,6 +108,58 @@ async fn uninstall_names_a_node_outside_the_node_selector_and_leaves_it_as_it_is
         Podmeta::install(cluster).await?;
         Podmeta::uninstall(cluster).await?;
         wait_until_as_before(&outside, &outside_before).await
+    })
+    .await
+}
+
+/// Deletes the objects of the release, and nothing on the nodes.
+const UNINSTALL_WITHOUT_HOOKS: &str = "helm uninstall podmeta --namespace podmeta-system --no-hooks --wait";
+
+/// Returns the command block of the installation page that starts with these words.
+fn documented_command(start: &str) -> Result<String> {
+    let mut blocks = cluster_commands("docs/install.md").into_iter().map(|block| block.text);
+    blocks.find(|text| text.starts_with(start)).with_context(|| format!("no command block starts with {start:?}"))
+}
+
+/// Waits until the debug pod of a node has removed podmeta.
+async fn wait_for_debug_pod(namespace: &TestNamespace, node: &str) -> Result<()> {
+    let pods = namespace.api::<Pod>().list(&ListParams::default()).await?.items;
+    let prefix = format!("node-debugger-{node}-");
+    let pod = pods.iter().map(|pod| pod.name_any()).find(|name| name.starts_with(&prefix));
+    let pod = pod.with_context(|| format!("kubectl made no debug pod of node {node}"))?;
+    namespace.wait_for_log(&pod, "debugger", "removed podmeta from the node").await.map(drop)
+}
+
+#[tokio::test]
+async fn documented_commands_remove_podmeta_if_helm_runs_no_hooks() -> Result<()> {
+    kit::bare_cluster_test(async |cluster, namespace| {
+        namespace.wait_for_service_account().await?;
+        let before = states(cluster).await?;
+        let run_hook = documented_command("helm template podmeta")?;
+        let clean_node = documented_command("echo '{\"securityContext\"")?;
+        let shell = UserShell::new(cluster, namespace)?;
+        Podmeta::install(cluster).await?;
+        Podmeta::with_own_installation(async || {
+            shell.run(UNINSTALL_WITHOUT_HOOKS).await?;
+            for (node, before) in &before {
+                ensure!(state(node).await? != *before, "node {} is clean without the commands", node.name);
+                shell.run(&clean_node.replace("node/NODE", &format!("node/{}", node.name))).await?;
+                wait_for_debug_pod(namespace, &node.name).await?;
+                wait_until_as_before(node, before).await?;
+            }
+            Ok(())
+        })
+        .await?;
+        Podmeta::install(cluster).await?;
+        Podmeta::with_own_installation(async || {
+            shell.run(&run_hook).await?;
+            shell.run(UNINSTALL_WITHOUT_HOOKS).await?;
+            for (node, before) in &before {
+                wait_until_as_before(node, before).await?;
+            }
+            Ok(())
+        })
+        .await
     })
     .await
 }
