@@ -241,6 +241,12 @@ async fn false_announcements_of_a_pod_change_no_response_of_a_neighbour() -> Res
     .await
 }
 
+/// Returns the rules of the filter in the agent namespace of the node, with their counts.
+async fn filter_rules(attack: &Attack<'_>) -> Result<String> {
+    let node = attack.podmeta.cluster.node_by_name(&attack.node);
+    node.sh("ip netns exec podmeta nft list chain inet podmeta_agent arriving").await
+}
+
 #[tokio::test]
 async fn half_open_connections_of_a_pod_stop_no_connection_of_a_neighbour() -> Result<()> {
     attack_test(async |attack| {
@@ -248,7 +254,11 @@ async fn half_open_connections_of_a_pod_stop_no_connection_of_a_neighbour() -> R
         // The kernel of the attacker would reset a connection that it did not open.
         let filter = "nft 'table inet flood { chain in { type filter hook input priority 0; iifname imds0 drop; }; }'";
         attack.namespace.run(&attacker.name, &["sh", "-c", filter]).await?;
-        attack.check_with_packets("flood", &attacker).await
+        attack.check_with_packets("flood", &attacker).await?;
+        let rules = filter_rules(attack).await?;
+        let dropped = rules.lines().find(|line| line.contains("@rates")).context("no limit of new connections")?;
+        ensure!(!dropped.contains("packets 0 "), "the limit of new connections dropped nothing: {dropped}");
+        Ok(())
     })
     .await
 }
