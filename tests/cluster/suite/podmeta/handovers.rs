@@ -21,32 +21,50 @@ const HANDOVERS: usize = 40;
 /// Kills of agents on all nodes together.
 const KILLS: usize = 50;
 
-/// Load of one pod: two processes with a new connection for each request, two with kept connections.
-const LOAD: Load = Load { requests: 0, pause: 5, requests_of_connections: &[1, 1, 1000, 1000] };
+/// Pods of each node. With only one, no other identity could be served to it.
+const PODS_OF_NODE: usize = 2;
+
+/// Load of one pod: a process with a new connection for each request, and one with kept connections.
+const LOAD: Load = Load { requests: 0, pause: 5, requests_of_connections: &[1, 1000] };
+
+/// Load of one pod during an upgrade. Its agents take over once, so many kept connections show that they wait for a last
+/// request. If they did not, most would be reopened.
+const UPGRADE_LOAD: Load = Load { requests: 0, pause: 50, requests_of_connections: &UPGRADE_CONNECTIONS };
+const UPGRADE_CONNECTIONS: [u16; 22] = {
+    let mut requests = [1000; 22];
+    requests[0] = 1;
+    requests[1] = 1;
+    requests
+};
 
 /// Fails unless a process of the node listens on the service port in the agent namespace.
 const FIND_LISTENER_SCRIPT: &str = "ip netns exec podmeta ss -Hltn 'sport = :80' | grep -q .";
 
-/// Runs `body` while a pod of each node requests its instance ID. Returns the sums of the pods.
+/// Runs `body` while the pods of each node request their instance IDs. Returns the sums of the pods.
 async fn under_load(
     podmeta: &Podmeta,
     namespace: &TestNamespace,
+    load: &Load,
     body: impl AsyncFnOnce() -> Result<()>,
 ) -> Result<CheckCounts> {
     namespace.apply(&load_profile("web")).await?;
-    let nodes = podmeta.cluster.node_names();
     let sleep = ["sleep", "infinity"].map(str::to_owned);
-    for node in nodes {
-        namespace.start(node, &checking_pod(node, "web", node, &sleep)).await?;
+    let mut pods = Vec::new();
+    for node in podmeta.cluster.node_names() {
+        for number in 0..PODS_OF_NODE {
+            let pod = format!("{node}-{number}");
+            namespace.start(&pod, &checking_pod(&pod, "web", node, &sleep)).await?;
+            pods.push(pod);
+        }
     }
-    podmeta.wait_until_programmed(namespace, "web", i64::try_from(nodes.len())?).await?;
-    let command = LOAD.command();
+    podmeta.wait_until_programmed(namespace, "web", i64::try_from(pods.len())?).await?;
+    let command = load.command();
     let command = command.iter().map(String::as_str).collect::<Vec<_>>();
-    let load = try_join_all(nodes.iter().map(|node| namespace.run(node, &command)));
+    let load = try_join_all(pods.iter().map(|pod| namespace.run(pod, &command)));
     let body = async {
         let result = body().await;
-        for node in nodes {
-            namespace.run(node, &["touch", "/stop"]).await?;
+        for pod in &pods {
+            namespace.run(pod, &["touch", "/stop"]).await?;
         }
         result
     };
@@ -82,7 +100,7 @@ async fn restart(podmeta: &Podmeta, name: &str, restart: usize) -> Result<()> {
 async fn handovers_of_agents_and_restart_of_link_daemons_fail_no_connection() -> Result<()> {
     kit::exclusive_podmeta_test(async |podmeta, namespace| {
         let rollouts = HANDOVERS.div_ceil(podmeta.cluster.node_names().len());
-        let counts = under_load(podmeta, namespace, async || {
+        let counts = under_load(podmeta, namespace, &LOAD, async || {
             for number in 0..rollouts {
                 restart(podmeta, "podmeta-agent", number).await?;
             }
@@ -102,7 +120,7 @@ async fn chart_upgrade_fails_no_connection() -> Result<()> {
         let sets = podmeta.system.api::<DaemonSet>();
         let generation = async |name| anyhow::Ok(sets.get(name).await?.metadata.generation);
         let before = (generation("podmeta-agent").await?, generation("podmeta-link").await?);
-        let counts = under_load(podmeta, namespace, async || {
+        let counts = under_load(podmeta, namespace, &UPGRADE_LOAD, async || {
             let values = "operator.log=info\\,kube=info,agent.log=info\\,kube=info,link.log=info\\,kube=info";
             podmeta.upgrade(&["--set", values]).await?;
             podmeta.wait_until_ready().await.map(drop)
@@ -132,7 +150,7 @@ async fn killed_agents_give_no_wrong_response() -> Result<()> {
     kit::exclusive_podmeta_test(async |podmeta, namespace| {
         let nodes = podmeta.cluster.node_names();
         let kills = KILLS.div_ceil(nodes.len());
-        let counts = under_load(podmeta, namespace, async || {
+        let counts = under_load(podmeta, namespace, &LOAD, async || {
             let kill_agents = async |node: &String| {
                 let node = podmeta.cluster.node_by_name(node);
                 for _ in 0..kills {
