@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use crate::programs::{cache_dir, short_digest};
 use oci::LayerWriter;
 
-/// The image of test pods: a shell, curl, Python and Node.js with the clouds' SDKs, and cloud-init.
+/// The image of test pods: a shell, curl, Python and Node.js with the clouds' SDKs, cloud-init, and moto.
 pub const CLIENT: &str = "podmeta.test/client:1";
 /// CoreDNS.
 pub const COREDNS: &str = "podmeta.test/coredns:1";
@@ -30,7 +30,7 @@ pub enum TestImage {
     Pause,
     /// The cluster's DNS.
     Coredns,
-    /// A shell, curl, Python and Node.js with the clouds' SDKs, and cloud-init.
+    /// A shell, curl, Python and Node.js with the clouds' SDKs, cloud-init, and moto.
     Client,
     /// podmeta's programs: the newest builds in `target/`.
     Podmeta,

@@ -5,6 +5,7 @@ mod attacks;
 mod certificates;
 mod chart;
 mod churn;
+mod cloud_credentials;
 mod crd_validation;
 mod dev_server_parity;
 mod doc_commands;

@@ -36,7 +36,7 @@ pub(super) fn coredns() -> Result<(ImageConfig, RootFs)> {
     Ok((config(COREDNS, &["/coredns"], &[]), files))
 }
 
-/// Programs of this host, and the SDKs and cloud-init that `tests/real-clients/run` installs.
+/// Programs of this host, the SDKs and cloud-init that `tests/real-clients/run` installs, and moto of `tests/moto/run`.
 pub(super) fn client() -> Result<(ImageConfig, RootFs)> {
     let mut files = RootFs::with_base_files();
     let programs = [
@@ -57,6 +57,9 @@ pub(super) fn client() -> Result<(ImageConfig, RootFs)> {
     files.add_tree(Path::new("/opt/clients/python"), &packages.path().join("site-packages"), &excluded)?;
     let packages = clients.join("cloud_init/usr/lib/python3/dist-packages");
     files.add_tree(Path::new("/opt/clients/cloud_init"), &packages, &["__pycache__"])?;
+    // moto needs the excluded packages only for services that no test uses. They are larger than moto.
+    let excluded = ["__pycache__", "pip", "setuptools", "cfnlint", "mpmath", "networkx", "sympy"];
+    files.add_tree(Path::new("/opt/moto"), &install_moto()?, &excluded)?;
     files.add_tree(Path::new("/opt/clients/node_modules"), &clients.join("node/node_modules"), &[".bin", "@types"])?;
     let environment = [
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -125,9 +128,19 @@ fn add_python(files: &mut RootFs, python: &Path) -> Result<()> {
 
 /// Installs the clouds' SDKs and cloud-init with `tests/real-clients/run`, and returns their directory.
 fn install_sdk_clients() -> Result<PathBuf> {
-    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../real-clients/run");
+    install("real-clients/run").context("cannot install the clouds' SDKs")
+}
+
+/// Installs moto with `tests/moto/run`, and returns the directory of its Python packages.
+fn install_moto() -> Result<PathBuf> {
+    install("moto/run").context("cannot install moto")
+}
+
+/// Runs a script of `tests/` with `--install`, and returns the directory that it prints last.
+fn install(script: &str) -> Result<PathBuf> {
+    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(script);
     let output =
         Command::new(&run).arg("--install").output().with_context(|| format!("cannot run {}", run.display()))?;
-    let printed = command_output(&output).context("cannot install the clouds' SDKs")?;
-    printed.lines().next_back().map(PathBuf::from).context("real-clients/run printed no directory")
+    let printed = command_output(&output)?;
+    printed.lines().next_back().map(PathBuf::from).with_context(|| format!("{script} printed no directory"))
 }
