@@ -1,6 +1,8 @@
-//! Credentials of cloud roles. The operator calls an STS server in a pod: moto.
+//! Credentials of cloud roles. The operator calls an STS server in a pod: moto, or a stub that verifies tokens.
 
+mod aliyun;
 mod moto;
+mod stub_sts;
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -41,6 +43,13 @@ fn with_fields(mut object: Value, fields: Value) -> Value {
 /// Returns the ARN of an AWS role.
 fn aws_role_arn(name: &str) -> String {
     format!("arn:aws:iam::{ACCOUNT}:role/{name}")
+}
+
+/// Returns the field of the provider `aliyunOidc` for a role.
+fn aliyun_role(name: &str) -> Value {
+    let account = "acs:ram::1234567890123456";
+    let fields = json!({"roleArn": format!("{account}:role/{name}"), "oidcProviderArn": format!("{account}:oidc-provider/test")});
+    json!({"aliyunOidc": fields})
 }
 
 /// Returns a profile with the role `web`. `provider` is an object with the field of the role's provider.
