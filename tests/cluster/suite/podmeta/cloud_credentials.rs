@@ -1,6 +1,7 @@
 //! Credentials of cloud roles. The operator calls an STS server in a pod: moto, or a stub that verifies tokens.
 
 mod aliyun;
+mod authorization;
 mod moto;
 mod stub_sts;
 

@@ -16,11 +16,11 @@ use super::fixtures::{SECRET_ACCESS_KEY, access_key_secret, check_credentials, p
 use crate::kit::{self, Podmeta, TestNamespace, client_pod, eventually};
 
 /// The UID of a static pod that does not run.
-const STATIC_UID: &str = "0b1d6f0a52c44a308f2e5d9a3c7e1001";
+pub(super) const STATIC_UID: &str = "0b1d6f0a52c44a308f2e5d9a3c7e1001";
 
 /// Returns a pod as a kubelet creates it for a static pod. Its labels match the profile `web`. The finalizer keeps the object:
 /// the kubelet of the node deletes mirror pods of static pods that it does not run.
-fn mirror_pod(name: &str, node: &Node, claimed_uid: &str) -> Value {
+pub(super) fn mirror_pod(name: &str, node: &Node, claimed_uid: &str) -> Value {
     let mut pod = client_pod(name, "web", json!({"nodeName": node.name_any()}));
     let owner =
         json!({"apiVersion": "v1", "kind": "Node", "name": node.name_any(), "uid": node.uid(), "controller": true});
@@ -38,14 +38,14 @@ fn mirror_pod(name: &str, node: &Node, claimed_uid: &str) -> Value {
 }
 
 /// The credentials of one node: of its kubelet and its agent.
-struct StolenNode<'t> {
-    podmeta: &'t Podmeta,
-    namespace: &'t TestNamespace,
-    node: Node,
+pub(super) struct StolenNode<'t> {
+    pub(super) podmeta: &'t Podmeta,
+    pub(super) namespace: &'t TestNamespace,
+    pub(super) node: Node,
     /// The pods API with the kubelet's credential.
-    pods: Api<Pod>,
+    pub(super) pods: Api<Pod>,
     /// The token of the node's agent.
-    token: String,
+    pub(super) token: String,
 }
 
 impl StolenNode<'_> {
@@ -64,7 +64,7 @@ impl StolenNode<'_> {
     }
 
     /// Returns the pod with a UID, as the operator sends it to the agent.
-    async fn sent(&self, uid: &str) -> Result<Option<Outcome>> {
+    pub(super) async fn sent(&self, uid: &str) -> Result<Option<Outcome>> {
         let (status, body) = send(self.namespace, &self.token, "GET", WORKLOADS, "").await?;
         ensure!(status == "200" && !body.contains(SECRET_ACCESS_KEY), "list of workloads: {status}");
         let list: WorkloadList = serde_json::from_str(&body)?;
@@ -120,7 +120,7 @@ impl StolenNode<'_> {
     }
 
     /// Removes what outlives the test namespace, or blocks its deletion.
-    async fn clean_up(&self) -> Result<()> {
+    pub(super) async fn clean_up(&self) -> Result<()> {
         let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
         for name in ["mirror", "claim"] {
             let pods = self.namespace.api::<Pod>();
