@@ -2,6 +2,7 @@
 
 mod aliyun;
 mod authorization;
+mod failures;
 mod moto;
 mod stub_sts;
 
