@@ -4,6 +4,7 @@ mod aliyun;
 mod authorization;
 mod failures;
 mod moto;
+mod shared_calls;
 mod stub_sts;
 
 use anyhow::Result;
