@@ -1,5 +1,7 @@
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use futures_util::future::join_all;
 use jiff::SignedDuration;
@@ -22,10 +24,18 @@ const LATE: &str = "2099-01-01T00:00:00Z";
 
 /// Returns an issuer that calls a stub, and the API server of its tokens. Events are dropped.
 pub(crate) fn issuer(url: &str, is_current: IsCurrent) -> (Arc<CredentialsIssuer>, FakeApiServer) {
+    issuer_with_rate(url, is_current, 1000)
+}
+
+fn issuer_with_rate(
+    url: &str,
+    is_current: IsCurrent,
+    calls_per_second: u32,
+) -> (Arc<CredentialsIssuer>, FakeApiServer) {
     let (providers, server) = providers(url);
     let (events, _) = FakeApiServer::new();
     let recorder = Recorder::new(events, Reporter { controller: "test".into(), instance: None });
-    let (cluster, rate) = ("cluster".parse().unwrap(), NonZeroU32::new(1000).unwrap());
+    let (cluster, rate) = ("cluster".parse().unwrap(), NonZeroU32::new(calls_per_second).unwrap());
     (CredentialsIssuer::new(cluster, providers, rate, Metrics::default(), recorder, is_current), server)
 }
 
@@ -86,9 +96,8 @@ async fn queued_call_of_a_pod_that_has_another_role_by_then_is_not_made() {
     assert!(issuer.cache().is_empty(), "the failure is not stored");
 }
 
-#[tokio::test]
-async fn renewal_that_waits_for_its_call_is_not_started_again() {
-    let (issuer, _server) = issuer("http://127.0.0.1:9", Arc::new(|_| true));
+/// Stores credentials that must be renewed now.
+fn store_due_credentials(issuer: &CredentialsIssuer, request: &RoleRequest) {
     let credentials = Credentials {
         access_key_id: "ASIA1".into(),
         secret_access_key: SecretString::new("s".into()),
@@ -97,7 +106,41 @@ async fn renewal_that_waits_for_its_call_is_not_started_again() {
         expiration: Timestamp::now() + SignedDuration::from_mins(1),
     };
     let day_ago = Timestamp::now() - SignedDuration::from_hours(24);
-    issuer.cache().store(&assume_role("u1"), credentials, day_ago, Jitter::new(0));
+    issuer.cache().store(request, credentials, day_ago, Jitter::new(0));
+}
+
+#[tokio::test]
+async fn renewals_of_250_pods_that_are_due_at_once_never_exceed_the_rate() {
+    const RATE: u32 = 50;
+    let arrivals = Arc::new(Mutex::new(Vec::new()));
+    let recorded = Arc::clone(&arrivals);
+    let stub = StubSts::start(move |request| {
+        recorded.lock().unwrap().push((Instant::now(), request.form["RoleSessionName"].clone()));
+        success()
+    })
+    .await;
+    let (issuer, _server) = issuer_with_rate(&stub.url, Arc::new(|_| true), RATE);
+    let requests: Vec<RoleRequest> = (0..250).map(|number| assume_role(&format!("u{number}"))).collect();
+    requests.iter().for_each(|request| store_due_credentials(&issuer, request));
+    let start = Instant::now();
+    issuer.maintain(Timestamp::now());
+    // Each joins the renewal that was started.
+    let renewed = join_all(requests.iter().map(|request| issuer.renew(request.clone()))).await;
+    assert!(renewed.iter().all(Result::is_ok));
+    let arrivals = arrivals.lock().unwrap();
+    let sessions: BTreeSet<_> = arrivals.iter().map(|(_, session)| session).collect();
+    assert_eq!((arrivals.len(), sessions.len()), (250, 250), "each is renewed once");
+    // Until any time, the rate allows one call and one more for each interval since the start.
+    for ((arrival, _), interval) in arrivals.iter().zip(0..) {
+        let (elapsed, allowed) = (arrival.duration_since(start), Duration::from_secs(1) / RATE * interval);
+        assert!(elapsed >= allowed, "call {interval} after {elapsed:?}");
+    }
+}
+
+#[tokio::test]
+async fn renewal_that_waits_for_its_call_is_not_started_again() {
+    let (issuer, _server) = issuer("http://127.0.0.1:9", Arc::new(|_| true));
+    store_due_credentials(&issuer, &assume_role("u1"));
     let (tasks, now) = (Handle::current().metrics(), Timestamp::now());
     assert_eq!(issuer.cache().due(now), [assume_role("u1")]);
     let before = tasks.num_alive_tasks();
