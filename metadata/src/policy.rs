@@ -14,7 +14,7 @@ use crate::dialect::Dialect;
 use crate::names::{AccountId, Line};
 use crate::options::{HopLimit, HttpTokens};
 use crate::profile::HostNetwork;
-use crate::role::ProviderKind;
+use crate::role::{ProviderKind, SessionDuration};
 use crate::selector::Selector;
 
 pub use effective::{
@@ -45,6 +45,10 @@ pub struct Policy {
     pub allowed_role_names: Option<Vec<Glob>>,
     /// The allowed ARNs of roles. A role without an ARN is forbidden.
     pub allowed_role_arns: Option<Vec<Glob>>,
+    /// The external IDs that profiles may set, in addition to that of their namespace.
+    pub allowed_external_ids: Option<Vec<Glob>>,
+    /// The maximum lifetime of a session.
+    pub max_session_duration: Option<SessionDuration>,
     /// The allowed names of Secrets.
     pub allowed_secrets: Option<Vec<Glob>>,
     /// The accounts that profiles may claim. They may be signed.
@@ -74,6 +78,8 @@ impl Policy {
             allowed_providers: Some(BTreeSet::new()),
             allowed_role_names: Some(Vec::new()),
             allowed_role_arns: Some(Vec::new()),
+            allowed_external_ids: Some(Vec::new()),
+            max_session_duration: Some(SessionDuration::HOUR),
             allowed_secrets: Some(Vec::new()),
             allowed_account_ids: Some(BTreeSet::new()),
             allowed_regions: Some(BTreeSet::new()),

@@ -48,8 +48,12 @@ pub enum Provider {
     AwsAssumeRole {
         /// The role to assume.
         role_arn: RoleArn,
-        /// The external ID of the profile. The operator rejects one that is not that of the namespace.
+        /// The external ID of the profile.
         external_id: Option<Line>,
+        /// True if a policy allows the external ID. Otherwise the operator rejects one that is not that of the namespace.
+        /// Only compilation sets it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_external_id_allowed: bool,
         /// The lifetime of a session.
         duration: SessionDuration,
     },
@@ -117,6 +121,16 @@ impl Provider {
         match self {
             Self::AwsWebIdentity { .. } | Self::AliyunOidc { .. } => true,
             Self::Secret { .. } | Self::AwsAssumeRole { .. } => false,
+        }
+    }
+
+    /// Returns the lifetime of a session. Static keys have none.
+    pub fn duration_mut(&mut self) -> Option<&mut SessionDuration> {
+        match self {
+            Self::Secret { .. } => None,
+            Self::AwsWebIdentity { duration, .. }
+            | Self::AwsAssumeRole { duration, .. }
+            | Self::AliyunOidc { duration, .. } => Some(duration),
         }
     }
 

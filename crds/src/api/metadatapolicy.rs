@@ -112,6 +112,16 @@ pub struct MetadataPolicySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns")]
     pub allowed_role_arns: Option<Vec<String>>,
+    /// Patterns of external IDs that `awsAssumeRole` roles may set, in addition to `CLUSTER/NAMESPACE`. `*` matches any text
+    /// and `?` one character; a pattern matches the whole ID. A pattern that matches `CLUSTER/NAMESPACE` of another
+    /// namespace lets profiles use the roles of that namespace. At most 64. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "patterns")]
+    pub allowed_external_ids: Option<Vec<String>>,
+    /// Maximum of `durationSeconds` of roles, 3600 to 43200. A higher value of a profile is reduced to it. Default: no maximum.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "duration_seconds")]
+    pub max_duration_seconds: Option<i64>,
     /// Patterns of the names of Secrets that profiles may use, among those with the label
     /// `podmeta.dev/usable-by: metadataprofiles`. `*` matches any text and `?` one character; a pattern matches the whole
     /// name. At most 64. Default: all Secrets with the label.
@@ -179,6 +189,10 @@ fn rate(_: &mut SchemaGenerator) -> Schema {
 
 fn connections(_: &mut SchemaGenerator) -> Schema {
     schema::integer(1..=MAX_CONNECTIONS)
+}
+
+fn duration_seconds(_: &mut SchemaGenerator) -> Schema {
+    schema::integer(3600..=43_200)
 }
 
 fn dialects(generator: &mut SchemaGenerator) -> Schema {

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use podmeta_metadata::names::{AccountId, InvalidValue, Line};
 use podmeta_metadata::options::{HopLimit, HttpTokens};
 use podmeta_metadata::policy::{Glob, Policy};
+use podmeta_metadata::role::SessionDuration;
 
 use super::field::{DUPLICATE, FieldError, FieldErrors, REQUIRED, check_range};
 use super::label_selector;
@@ -44,6 +45,12 @@ fn convert_spec(spec: &MetadataPolicySpec, errors: &mut FieldErrors) -> Policy {
         allowed_providers: set("spec.allowedProviders", spec.allowed_providers.as_deref(), errors),
         allowed_role_names: patterns("spec.allowedRoleNames", spec.allowed_role_names.as_deref(), errors),
         allowed_role_arns: patterns("spec.allowedRoleArns", spec.allowed_role_arns.as_deref(), errors),
+        allowed_external_ids: patterns("spec.allowedExternalIds", spec.allowed_external_ids.as_deref(), errors),
+        max_session_duration: errors.convert_optional(
+            "spec.maxDurationSeconds",
+            spec.max_duration_seconds,
+            SessionDuration::try_from,
+        ),
         allowed_secrets: patterns("spec.allowedSecrets", spec.allowed_secrets.as_deref(), errors),
         allowed_account_ids: texts("spec.allowedAccountIds", spec.allowed_account_ids.as_deref(), errors, |account| {
             AccountId::try_from(account)

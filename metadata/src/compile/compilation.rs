@@ -12,7 +12,7 @@ use crate::names::InvalidValue;
 use crate::options::{HttpEndpoint, HttpTokens, Limits, MetadataOptions};
 use crate::policy::{Claim, EffectivePolicy};
 use crate::profile::{HostNetwork, InstanceSpec, Profile};
-use crate::role::Role;
+use crate::role::{Provider, Role};
 use crate::user_data::{self, UserDataSource};
 use crate::workload::{IdentityDocuments, UserData, Workload};
 
@@ -157,11 +157,30 @@ impl Compilation<'_> {
                     self.report("spec.roles", FindingReason::RoleUnavailable, message);
                 }
                 None => {
-                    allowed.insert(*dialect, role.clone());
+                    let role = self.restrict_session(role.clone());
+                    allowed.insert(*dialect, role);
                 }
             }
         }
         allowed
+    }
+
+    /// Reduces the lifetime of a role's sessions to the maximum of the policies, and marks an external ID that they allow.
+    fn restrict_session(&mut self, mut role: Role) -> Role {
+        if let Provider::AwsAssumeRole { external_id, is_external_id_allowed, .. } = &mut role.provider {
+            *is_external_id_allowed = external_id.as_ref().is_some_and(|id| self.rules.allows_external_id(id.as_str()));
+        }
+        if let Some((maximum, policy)) = self.rules.max_session_duration()
+            && let Some(duration) = role.provider.duration_mut()
+            && maximum < *duration
+        {
+            *duration = maximum;
+            let (policy, seconds) = (&policy.name, maximum.seconds());
+            let message =
+                format!("role {}: MetadataPolicy {policy} allows a durationSeconds of {seconds} at most", role.name);
+            self.report("spec.roles", FindingReason::PolicyTightened, message);
+        }
+        role
     }
 
     /// Returns the profile's properties of the instance without an account, region or zone that a policy forbids.

@@ -8,7 +8,7 @@ use crate::dialect::Dialect;
 use crate::names::AccountId;
 use crate::options::{HopLimit, HttpTokens};
 use crate::profile::HostNetwork;
-use crate::role::{Provider, Role};
+use crate::role::{Provider, Role, SessionDuration};
 
 /// Maximum of a pod's requests per second if no policy sets one: 2,000.
 pub const DEFAULT_MAX_REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(1_999);
@@ -132,6 +132,24 @@ impl<'p> EffectivePolicy<'p> {
             | Provider::AwsWebIdentity { .. }
             | Provider::AliyunOidc { .. } => None,
         }
+    }
+
+    /// Returns true if a profile may set this external ID: a policy lists it, and every policy with a list does. Without a
+    /// list, profiles may set none.
+    #[must_use]
+    pub fn allows_external_id(&self, external_id: &str) -> bool {
+        let claim = self.claim(|policy| {
+            let listed = policy.allowed_external_ids.as_ref()?;
+            Some(listed.iter().any(|glob| glob.matches(external_id)))
+        });
+        claim == Claim::Allowed
+    }
+
+    /// Returns the lowest maximum of the lifetime of a session, and its policy.
+    #[must_use]
+    pub fn max_session_duration(&self) -> Option<(SessionDuration, &'p Policy)> {
+        let maxima = self.0.iter().filter_map(|policy| Some((policy.max_session_duration?, *policy)));
+        maxima.min_by_key(|(duration, _)| *duration)
     }
 
     /// Returns why the Secret with this name is forbidden, or `None` if it is allowed. The message does not reveal that the

@@ -15,6 +15,7 @@ fn assume_role(arn: &str) -> Role {
         provider: Provider::AwsAssumeRole {
             role_arn: RoleArn::try_from(arn).unwrap(),
             external_id: None,
+            is_external_id_allowed: false,
             duration: SessionDuration::HOUR,
         },
     }
@@ -163,6 +164,8 @@ fn each_field_of_the_strictest_policy_forbids_on_its_own() {
         allowed_providers,
         allowed_role_names,
         allowed_role_arns,
+        allowed_external_ids,
+        max_session_duration,
         allowed_secrets,
         allowed_account_ids,
         allowed_regions,
@@ -181,6 +184,8 @@ fn each_field_of_the_strictest_policy_forbids_on_its_own() {
     assert!(with(Policy { allowed_providers, ..new() }, &forbids_role), "providers");
     assert!(with(Policy { allowed_role_names, ..new() }, &forbids_role), "role names");
     assert!(with(Policy { allowed_role_arns, ..new() }, &forbids_role), "ARNs");
+    assert!(with(Policy { allowed_external_ids, ..new() }, &|rules| !rules.allows_external_id("x")));
+    assert_eq!(max_session_duration, Some(SessionDuration::HOUR));
     assert!(with(Policy { allowed_secrets, ..new() }, &|rules| rules.forbids_secret("keys").is_some()));
     let account = AccountId::try_from("111111111111").unwrap();
     let is_forbidden = |claim: Claim<'_>| matches!(claim, Claim::Forbidden(_));
@@ -221,6 +226,37 @@ fn role_must_match_every_policy() {
     assert!(!forbids(&[with(&["w*"], &["arn:aws:iam::123456789012:role/*"])]));
     assert!(forbids(&[with(&["w*"], &["arn:aws:iam::999999999999:role/*"])]));
     assert!(forbids(&[with(&["w*"], &["*"]), with(&["x*"], &["*"])]));
+}
+
+#[test]
+fn external_id_is_allowed_if_a_policy_lists_it_and_every_list_does() {
+    let with = |ids: &[&str]| Policy {
+        allowed_external_ids: Some(ids.iter().map(|id| glob(id)).collect()),
+        ..Policy::default()
+    };
+    for (policies, allowed) in [
+        (&[][..], false),
+        (&[Policy::default()], false),
+        (&[with(&["partner-*"])], true),
+        (&[with(&["partner-*"]), Policy::default()], true),
+        (&[with(&["partner-*"]), with(&["partner-2"])], false),
+        (&[with(&[])], false),
+    ] {
+        let rules = EffectivePolicy::of_namespace(policies, &BTreeMap::new());
+        assert_eq!(rules.allows_external_id("partner-1"), allowed, "{policies:?}");
+    }
+}
+
+#[test]
+fn lowest_maximum_of_the_session_duration_applies() {
+    let with = |seconds: i64| Policy {
+        max_session_duration: Some(SessionDuration::try_from(seconds).unwrap()),
+        ..Policy::default()
+    };
+    let policies = [Policy::default(), with(7200), with(3600), with(43_200)];
+    let rules = |policies| EffectivePolicy::of_namespace(policies, &BTreeMap::new()).max_session_duration();
+    assert_eq!(rules(&policies).unwrap().0, SessionDuration::HOUR);
+    assert!(rules(&policies[..1]).is_none());
 }
 
 #[test]

@@ -87,14 +87,14 @@ impl CloudRole {
 
 /// Error of a role whose external ID is not that of its namespace. The trust policy of another namespace could accept it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the externalId of a role in this namespace must be {0}, or absent")]
+#[error("the externalId of a role in this namespace must be {0}, absent, or in allowedExternalIds of a MetadataPolicy")]
 pub struct ForeignExternalId(String);
 
 /// Returns the parameters of the role that a pod has in a dialect. Returns `None` if it has none, or the role's credentials
 /// do not come from a cloud.
 ///
 /// # Errors
-/// If the profile sets an external ID that is not that of its namespace.
+/// If the profile sets an external ID that is not that of its namespace, and no policy allows it.
 pub fn resolve(
     workload: &Workload,
     dialect: Dialect,
@@ -108,12 +108,13 @@ pub fn resolve(
             let (role_arn, audience) = (role_arn.clone(), audience.to_string());
             (CloudRole::AwsWebIdentity { role_arn, audience }, *duration)
         }
-        Provider::AwsAssumeRole { role_arn, external_id, duration } => {
+        Provider::AwsAssumeRole { role_arn, external_id, is_external_id_allowed, duration } => {
             let derived = external_id_of(cluster, &workload.pod.namespace);
-            if external_id.as_ref().is_some_and(|set| set.as_str() != derived) {
-                return Err(ForeignExternalId(derived));
-            }
-            let external_id = derived;
+            let external_id = match external_id {
+                Some(set) if *is_external_id_allowed => set.to_string(),
+                Some(set) if set.as_str() != derived => return Err(ForeignExternalId(derived)),
+                _ => derived,
+            };
             (CloudRole::AwsAssumeRole { role_arn: role_arn.clone(), external_id }, *duration)
         }
         Provider::AliyunOidc { role_arn, oidc_provider_arn, duration } => {

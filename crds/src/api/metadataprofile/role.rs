@@ -72,7 +72,7 @@ pub struct AwsAssumeRoleSpec {
     /// ARN of the role.
     #[schemars(schema_with = "aws_role_arn")]
     pub role_arn: String,
-    /// External ID. It must be `CLUSTER/NAMESPACE`, which is also the default.
+    /// External ID. It must be `CLUSTER/NAMESPACE`, which is also the default, or allowed by a MetadataPolicy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::line")]
     pub external_id: Option<String>,

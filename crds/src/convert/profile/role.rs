@@ -81,7 +81,8 @@ fn aws_assume_role(field: &str, spec: &AwsAssumeRoleSpec, errors: &mut FieldErro
     let external_id: Option<Line> =
         convert_text(format_args!("{field}.externalId"), spec.external_id.as_deref(), errors);
     let duration = duration(field, spec.duration_seconds, errors);
-    Some(Provider::AwsAssumeRole { role_arn: role_arn?, external_id, duration: duration? })
+    let (role_arn, duration) = (role_arn?, duration?);
+    Some(Provider::AwsAssumeRole { role_arn, external_id, is_external_id_allowed: false, duration })
 }
 
 fn aliyun_oidc(field: &str, spec: &AliyunOidcSpec, errors: &mut FieldErrors) -> Option<Provider> {

@@ -12,11 +12,11 @@ pub(in crate::validation_tests) fn policies() -> Vec<SpecCase> {
              maxRequestsPerSecond: 100000\nmaxConnections: 16384\nallowedDialects: [ec2]\n\
              allowedProviders: [secret, awsWebIdentity, awsAssumeRole, aliyunOidc]\nallowedRoleNames: ['team-*']\n\
              allowedRoleArns: ['arn:aws:iam::*:role/?']\nallowedAccountIds: ['123456789012']\nallowedRegions: [eu-west-1]\n\
-             allowedSecrets: ['web-*', 'key?']\nallowedHostNetwork: [Node]\nwithoutProfile: Facts\nstaticPods: Facts\n",
+             allowedExternalIds: ['partner-*']\nmaxDurationSeconds: 43200\nallowedSecrets: ['web-*', 'key?']\nallowedHostNetwork: [Node]\nwithoutProfile: Facts\nstaticPods: Facts\n",
         ),
         accepted(
             "empty lists",
-            "allowedDialects: []\nallowedRoleNames: []\nallowedSecrets: []\nallowedAccountIds: []\nallowedRegions: []",
+            "allowedDialects: []\nallowedRoleNames: []\nallowedExternalIds: []\nallowedSecrets: []\nallowedAccountIds: []\nallowedRegions: []",
         ),
         accepted("account of 20 digits", "allowedAccountIds: ['12345678901234567890']"),
         rejected_with(
@@ -87,6 +87,25 @@ pub(in crate::validation_tests) fn policies() -> Vec<SpecCase> {
             "maxConnections: 16385",
             "out of range",
             "spec.maxConnections: must be 1 to 16384, not 16385",
+        ),
+        accepted("lowest maximum of durationSeconds", "maxDurationSeconds: 3600"),
+        rejected_with(
+            "maximum of 3,599 seconds",
+            "maxDurationSeconds: 3599",
+            "out of range",
+            "spec.maxDurationSeconds: must be 3600 to 43200 seconds, not 3599",
+        ),
+        rejected_with(
+            "maximum of 43,201 seconds",
+            "maxDurationSeconds: 43201",
+            "out of range",
+            "spec.maxDurationSeconds: must be 3600 to 43200 seconds, not 43201",
+        ),
+        rejected_with(
+            "external ID pattern with a space",
+            "allowedExternalIds: ['a b']",
+            "does not match",
+            "spec.allowedExternalIds[0]",
         ),
         rejected_with("duplicate dialect", "allowedDialects: [ec2, ec2]", "duplicate", "duplicate value"),
         rejected_with("unknown provider", "allowedProviders: [vault]", "unsupported", "unknown variant"),

@@ -162,6 +162,25 @@ fn forbidden_role_is_left_out() {
 }
 
 #[test]
+fn longer_session_than_the_maximum_is_reduced() {
+    let maximum = Policy { max_session_duration: Some(7200.try_into().unwrap()), ..named("p") };
+    let mut case = with_policies(vec![maximum]);
+    for (seconds, expected, findings) in [
+        (3600, 3600, vec![]),
+        (7200, 7200, vec![]),
+        (7201, 7200, vec![finding("spec.roles", FindingReason::PolicyTightened)]),
+    ] {
+        let role = case.profile_mut().roles.get_mut(&Dialect::Ec2).unwrap();
+        *role.provider.duration_mut().unwrap() = seconds.try_into().unwrap();
+        let mut role = case.workload().ec2().role.unwrap();
+        assert_eq!(role.provider.duration_mut().unwrap().seconds(), expected);
+        assert_eq!(case.findings(), findings, "{seconds}");
+    }
+    let message = "role web: MetadataPolicy p allows a durationSeconds of 7200 at most";
+    assert_eq!(case.compile().findings[0].message, message);
+}
+
+#[test]
 fn role_without_an_arn_is_left_out_where_arns_are_listed() {
     let case = with_policies(vec![Policy { allowed_role_arns: globs(&[ARN, "*"]), ..named("p") }]);
     let workload = case.workload();

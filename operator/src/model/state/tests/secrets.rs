@@ -110,17 +110,22 @@ fn credentials_of_an_unread_secret_are_retried_later() {
 }
 
 #[test]
-fn external_id_of_a_role_is_that_of_its_namespace_and_another_one_fails() {
+fn external_id_of_a_role_is_that_of_its_namespace_or_one_that_a_policy_allows() {
     let policy = Policy {
         name: "p".into(),
         allowed_providers: Some([ProviderKind::AwsAssumeRole].into()),
         allowed_role_arns: Some(vec![Glob::try_from("*").unwrap()]),
+        allowed_external_ids: Some(vec![Glob::try_from("partner-?").unwrap()]),
         ..Policy::default()
     };
     let request = CredentialsRequest { pod: uid(), dialect: Dialect::Ec2, profile: None };
-    for (external_id, is_accepted) in
-        [("", true), (", externalId: cluster/shop", true), (", externalId: cluster/other", false)]
-    {
+    for (external_id, expected) in [
+        ("", Some("cluster/shop")),
+        (", externalId: cluster/shop", Some("cluster/shop")),
+        (", externalId: partner-1", Some("partner-1")),
+        (", externalId: cluster/other", None),
+        (", externalId: partner-10", None),
+    ] {
         let mut state = new_state();
         let policy = PolicyObject { name: "p".into(), spec: Ok(policy.clone()) };
         apply(&mut state, StateUpdate::Policy(Box::new(policy)));
@@ -131,11 +136,10 @@ fn external_id_of_a_role_is_that_of_its_namespace_and_another_one_fails() {
         let cluster = "cluster".parse().unwrap();
         match broker::role_source(&state, pod, "n1", &request, &cluster, Timestamp::UNIX_EPOCH).unwrap() {
             RoleSource::Cloud(role) => {
-                assert!(is_accepted, "{external_id}");
                 let CloudRole::AwsAssumeRole { external_id, .. } = role.role else { panic!("{role:?}") };
-                assert_eq!(external_id, "cluster/shop");
+                assert_eq!(Some(external_id.as_str()), expected);
             }
-            RoleSource::Ready(response) => assert!(!is_accepted, "{external_id} {response:?}"),
+            RoleSource::Ready(response) => assert_eq!(expected, None, "{external_id} {response:?}"),
         }
     }
 }
