@@ -194,6 +194,8 @@ fn log_at_the_most_verbose_level_has_an_audit_line_and_no_secret() {
     let writer = buffer.clone();
     let subscriber =
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(move || writer.clone()).finish();
+    // While a process has a single subscriber, a log statement that another test's thread runs first is off in all threads.
+    let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     tracing::subscriber::with_default(subscriber, || {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
             let stub = StubSts::start(|request| (200, aws_response(&request.form["Action"], LATE))).await;

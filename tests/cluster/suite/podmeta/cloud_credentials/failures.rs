@@ -46,7 +46,7 @@ impl FailingRole {
         podmeta.wait_until_programmed(namespace, name, 1).await?;
         let body = namespace.run(name, &["sh", "-c", script]).await?;
         let document: Value = serde_json::from_str(&body).with_context(|| body.clone())?;
-        ensure!(document["Code"].is_string() && document["Code"] != "Success", "{body}");
+        ensure!(document.get("Code").and_then(Value::as_str).is_some_and(|code| code != "Success"), "{body}");
         ensure!(!body.contains("from the stub"), "the pod gets text of the cloud: {body}");
         let has_reason = |status: &MetadataProfileStatus| {
             find_condition(status, CREDENTIALS_READY)
