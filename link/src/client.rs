@@ -55,7 +55,34 @@ fn call(socket: &Path, call: Call) -> Result<(CallResponse, Vec<OwnedFd>)> {
     let stream = stream.with_context(|| format!("cannot connect to the link daemon at {}", socket.display()))?;
     stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
     stream.set_write_timeout(Some(RESPONSE_TIMEOUT))?;
-    send_line(&stream, &serde_json::to_string(&call)?, &[]).context("cannot call the link daemon")?;
-    let (line, fds) = receive_line(&stream).context("the link daemon did not respond")?;
+    call_on(&stream, call)
+}
+
+fn call_on(stream: &UnixStream, call: Call) -> Result<(CallResponse, Vec<OwnedFd>)> {
+    let sent = send_line(stream, &serde_json::to_string(&call)?, &[]);
+    // The daemon rejects a process without reading its call. The response is there even if the call could not be sent.
+    let received = receive_line(stream).context("the link daemon did not respond");
+    let (line, fds) = received.or_else(|error| sent.context("cannot call the link daemon").and(Err(error)))?;
     Ok((serde_json::from_str(&line).context("cannot parse the response of the link daemon")?, fds))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn rejection_by_a_daemon_that_does_not_read_the_call_is_returned() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("link.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let client = UnixStream::connect(&path).unwrap();
+        let (daemon, _) = listener.accept().unwrap();
+        let rejection = serde_json::to_string(&CallResponse::Failed("not a node agent".to_owned())).unwrap();
+        send_line(&daemon, &rejection, &[]).unwrap();
+        drop(daemon);
+        let (response, _) = call_on(&client, Call::Status).unwrap();
+        assert!(matches!(response, CallResponse::Failed(error) if error == "not a node agent"));
+    }
 }

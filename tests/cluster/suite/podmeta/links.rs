@@ -52,6 +52,18 @@ async fn pod_without_a_profile_gets_403_and_never_the_nodes_service() -> Result<
     .await
 }
 
+/// Python program that calls the link daemon for sockets. Prints the number of descriptors, and the response. The daemon may
+/// close the connection before it has the call.
+const CALL_LINK_DAEMON: &str = r#"
+import contextlib, socket
+s = socket.socket(socket.AF_UNIX)
+s.connect('/link/link.sock')
+with contextlib.suppress(BrokenPipeError):
+    s.sendall(b'"sockets"\n')
+data, fds, _, _ = socket.recv_fds(s, 4096, 8)
+print(len(fds), data.decode())
+"#;
+
 #[tokio::test]
 async fn only_agents_of_the_release_may_use_the_link_socket() -> Result<()> {
     kit::podmeta_test(async |podmeta, namespace| {
@@ -64,9 +76,7 @@ async fn only_agents_of_the_release_may_use_the_link_socket() -> Result<()> {
             "volumes": [{"name": "link", "hostPath": {"path": "/run/podmeta/link"}}],
         });
         let pod: Pod = namespace.start_client("other", mount).await?;
-        let script = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/link/link.sock'); \
-                      s.sendall(b'\"sockets\"\\n'); data, fds, _, _ = socket.recv_fds(s, 4096, 8); print(len(fds), data.decode())";
-        let printed = namespace.run(&pod.name_any(), &["python3", "-c", script]).await?;
+        let printed = namespace.run(&pod.name_any(), &["python3", "-c", CALL_LINK_DAEMON]).await?;
         ensure!(printed.starts_with("0 ") && printed.contains("is not a node agent of this release"), "{printed}");
         Ok(())
     })
