@@ -89,6 +89,8 @@ async fn requests_of_a_denied_pod(count: usize) -> (String, String) {
     let log = TestLog::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+    // While a process has a single subscriber, a log statement that another test's thread runs first is off in all threads.
+    let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     let _guard = tracing::subscriber::set_default(subscriber);
     let response = serve_denied_pod(async |mut client, _stop| {
         for _ in 1..count {
