@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::future::try_join_all;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
@@ -126,6 +126,18 @@ fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {
     pod.status.as_ref()?.container_statuses.as_ref()?.first()?.state.as_ref()?.terminated.as_ref()
 }
 
+/// Returns what the agents logged about calls to the operator that failed.
+async fn failed_calls(podmeta: &Podmeta) -> Result<String> {
+    let mut lines = String::new();
+    for node in podmeta.cluster.node_names() {
+        let log = podmeta.system.logs(&podmeta.agent_on(node).await?, "serve").await?;
+        for line in log.lines().filter(|line| line.contains("cannot get credentials from the operator")) {
+            lines.push_str(&format!("agent on {node}: {line}\n"));
+        }
+    }
+    Ok(lines)
+}
+
 /// Returns the time between the first and the last start of a container in seconds.
 fn seconds_of_starts(pods: &[Pod]) -> i64 {
     let starts = pods.iter().filter_map(|pod| Some(terminated(pod)?.started_at.as_ref()?.0.as_second()));
@@ -160,7 +172,9 @@ async fn first_requests_of_pods_that_start_at_once_return_their_own_data() -> Re
             durations.last(),
             failures.len(),
         );
-        ensure!(failures.is_empty(), "{failures:#?}");
+        if !failures.is_empty() {
+            bail!("{failures:#?}\n{}", failed_calls(podmeta).await?);
+        }
         let requests_after = podmeta.cluster.imds_stub_request_counts().await?;
         ensure!(requests_after == requests_before, "the node's service got requests: {requests_after:?}");
         Ok(())
