@@ -118,14 +118,14 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Creates and pins the namespace. A leftover file, such as one from before a reboot, is used. A lock on the file, which
-/// only root can open, lets one process at a time do this.
+/// Creates and pins the namespace. A file that is not a namespace, such as one from before a reboot, becomes its mount point.
+/// A lock on the file admits one process at a time. Only root can open the file.
 fn create(path: &Path) -> Result<Netns> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
     loop {
         let file = open_private(path);
-        let file = file.with_context(|| format!("cannot open {}, which is not a namespace", path.display()))?;
+        let file = file.with_context(|| format!("cannot open {} to lock it", path.display()))?;
         let locked = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno);
         let locked = locked.with_context(|| format!("cannot lock {}", path.display()))?;
         if let Ok(netns) = Netns::open(path) {

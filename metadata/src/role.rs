@@ -124,7 +124,7 @@ impl Provider {
         }
     }
 
-    /// Returns the lifetime of a session. Static keys have none.
+    /// Returns a mutable reference to the lifetime of a session, or `None` for static keys.
     pub fn duration_mut(&mut self) -> Option<&mut SessionDuration> {
         match self {
             Self::Secret { .. } => None,

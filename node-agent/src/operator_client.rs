@@ -118,7 +118,7 @@ impl OperatorClient {
     }
 
     /// Posts a request to the Service and parses the response. If there is no response before `deadline`, the next call uses
-    /// a new connection: the replica may have gone without closing its own.
+    /// a new connection: a replica that stopped may not have closed this one.
     ///
     /// # Errors
     /// If the call fails.

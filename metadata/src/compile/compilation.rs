@@ -176,8 +176,10 @@ impl Compilation<'_> {
         {
             *duration = maximum;
             let (policy, seconds) = (&policy.name, maximum.seconds());
-            let message =
-                format!("role {}: MetadataPolicy {policy} allows a durationSeconds of {seconds} at most", role.name);
+            let message = format!(
+                "role {}: durationSeconds is reduced to {seconds}, the maximum of MetadataPolicy {policy}",
+                role.name
+            );
             self.report("spec.roles", FindingReason::PolicyTightened, message);
         }
         role

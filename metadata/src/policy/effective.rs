@@ -134,8 +134,8 @@ impl<'p> EffectivePolicy<'p> {
         }
     }
 
-    /// Returns true if a profile may set this external ID: a policy lists it, and every policy with a list does. Without a
-    /// list, profiles may set none.
+    /// Returns true if a profile may set this external ID. It must match the list of every policy that has one. Returns false
+    /// if no policy has a list.
     #[must_use]
     pub fn allows_external_id(&self, external_id: &str) -> bool {
         let claim = self.claim(|policy| {

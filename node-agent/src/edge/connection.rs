@@ -86,8 +86,8 @@ impl EdgeServer {
         self.edge.background.run(&self.edge.share(pod), is_urgent, pin!(task)).await
     }
 
-    /// Serves a connection until it ends. Closes it at once if the pod has too many connections. The origin is on the heap:
-    /// each connection keeps several copies of the arguments.
+    /// Serves a connection until it ends. Closes it at once if the pod has too many connections. `arrival` is on the heap,
+    /// because the future of a connection has several copies of it.
     pub async fn serve<I>(self, io: I, arrival: Box<Arrival>)
     where
         I: AsyncRead + AsyncWrite + SetHopLimit + SendBuffer + Send + Unpin + 'static,

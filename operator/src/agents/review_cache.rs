@@ -13,8 +13,8 @@ use super::token_review::AgentIdentity;
 /// Interval of the reviews of a token.
 pub(super) const REVIEW_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Delay until a review that gave no result is repeated.
-const RETRY_INTERVAL: Duration = Duration::from_secs(10);
+/// Delay until a review that failed is repeated.
+const RETRY_DELAY: Duration = Duration::from_secs(10);
 
 /// The maximum age of a result. Each request also checks that the agent's pod and node still exist.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(300);
@@ -65,7 +65,7 @@ impl ReviewCache {
         match self.lock().get_mut(&token) {
             Some(entry) if now >= entry.unusable_at => CachedReview::Missing,
             Some(entry) if now >= entry.review_at => {
-                entry.review_at = now + RETRY_INTERVAL;
+                entry.review_at = now + RETRY_DELAY;
                 CachedReview::Due(entry.agent.clone())
             }
             Some(entry) => CachedReview::Current(entry.agent.clone()),
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(at(59), CachedReview::Current(agent.clone()));
         assert_eq!(at(60), CachedReview::Due(agent.clone()));
         assert_eq!(at(61), CachedReview::Current(agent.clone()), "one caller reviews");
-        assert_eq!(at(70), CachedReview::Due(agent.clone()), "the review gave no result");
+        assert_eq!(at(70), CachedReview::Due(agent.clone()), "the review failed");
         assert_eq!(at(299), CachedReview::Due(agent));
         assert_eq!(at(300), CachedReview::Missing);
         assert_eq!(cache.get(TokenHash::new("other"), now), CachedReview::Missing);

@@ -87,7 +87,9 @@ impl CloudRole {
 
 /// Error of a role whose external ID is not that of its namespace. The trust policy of another namespace could accept it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the externalId of a role in this namespace must be {0}, absent, or in allowedExternalIds of a MetadataPolicy")]
+#[error(
+    "the externalId of a role in this namespace must be {0}, absent, or match allowedExternalIds of a MetadataPolicy"
+)]
 pub struct ForeignExternalId(String);
 
 /// Returns the parameters of the role that a pod has in a dialect. Returns `None` if it has none, or the role's credentials

@@ -176,7 +176,7 @@ fn longer_session_than_the_maximum_is_reduced() {
         assert_eq!(role.provider.duration_mut().unwrap().seconds(), expected);
         assert_eq!(case.findings(), findings, "{seconds}");
     }
-    let message = "role web: MetadataPolicy p allows a durationSeconds of 7200 at most";
+    let message = "role web: durationSeconds is reduced to 7200, the maximum of MetadataPolicy p";
     assert_eq!(case.compile().findings[0].message, message);
 }
 

@@ -130,7 +130,7 @@ async fn renewals_of_250_pods_that_are_due_at_once_never_exceed_the_rate() {
     let arrivals = arrivals.lock().unwrap();
     let sessions: BTreeSet<_> = arrivals.iter().map(|(_, session)| session).collect();
     assert_eq!((arrivals.len(), sessions.len()), (250, 250), "each is renewed once");
-    // Until any time, the rate allows one call and one more for each interval since the start.
+    // Call number N arrives at least N intervals after the start.
     for ((arrival, _), interval) in arrivals.iter().zip(0..) {
         let (elapsed, allowed) = (arrival.duration_since(start), Duration::from_secs(1) / RATE * interval);
         assert!(elapsed >= allowed, "call {interval} after {elapsed:?}");

@@ -34,23 +34,23 @@ impl DocCommands {
     }
 
     /// Removes and returns the block of a page that starts with these words.
-    fn take(&mut self, page: &str, start: &str) -> Result<String> {
-        let is_it = |block: &Block| block.place.starts_with(&format!("{page}:")) && block.text.starts_with(start);
-        let index = self.0.iter().position(is_it);
+    fn remove_block(&mut self, page: &str, start: &str) -> Result<String> {
+        let is_match = |block: &Block| block.place.starts_with(&format!("{page}:")) && block.text.starts_with(start);
+        let index = self.0.iter().position(is_match);
         let index = index.with_context(|| format!("{page} has no other command block that starts with {start:?}"))?;
         Ok(self.0.remove(index).text)
     }
 }
 
-/// A user who follows the pages.
-struct Reader {
+/// Runs the commands of the pages in order.
+struct DocRunner {
     commands: DocCommands,
     shell: UserShell,
 }
 
-impl Reader {
+impl DocRunner {
     async fn run(&mut self, page: &str, start: &str) -> Result<String> {
-        let commands = self.commands.take(page, start)?;
+        let commands = self.commands.remove_block(page, start)?;
         self.shell.run(&commands).await
     }
 
@@ -71,7 +71,7 @@ impl Reader {
         Ok(())
     }
 
-    async fn look(&mut self) -> Result<()> {
+    async fn check_output(&mut self) -> Result<()> {
         let printed = self.run("docs/conditions.md", "kubectl get metadataprofiles").await?;
         ensure!(printed.contains("Programmed"), "{printed}");
         self.run("docs/troubleshooting.md", "kubectl get events -A").await?;
@@ -85,7 +85,7 @@ impl Reader {
     async fn query_an_agent(&mut self, namespace: &str) -> Result<()> {
         self.run("docs/how-to.md", "helm upgrade podmeta").await?;
         self.wait_for_rollout().await?;
-        let query = self.commands.take("docs/how-to.md", "pod=$(kubectl get pods")?;
+        let query = self.commands.remove_block("docs/how-to.md", "pod=$(kubectl get pods")?;
         let query = query.replace("default/", &format!("{namespace}/"));
         let printed = self.shell.run(&query).await?;
         ensure!(printed.lines().any(|line| line == "instance-id"), "{printed}");
@@ -95,12 +95,13 @@ impl Reader {
     /// Replaces the key of signed documents, and checks that the certificate has changed.
     async fn replace_the_identity_key(&mut self) -> Result<()> {
         let page = "docs/how-to.md";
-        let get_certificate = self.commands.take(page, "kubectl -n podmeta-system get configmap podmeta-identity")?;
+        let get_certificate =
+            self.commands.remove_block(page, "kubectl -n podmeta-system get configmap podmeta-identity")?;
         self.shell.run(&get_certificate).await?;
         let certificate = || fs::read_to_string(self.shell.file("certificate.pem"));
         let before = certificate()?;
         ensure!(before.contains("BEGIN CERTIFICATE"), "{before}");
-        let replace = self.commands.take("docs/operator.md", "kubectl -n podmeta-system delete secret")?;
+        let replace = self.commands.remove_block("docs/operator.md", "kubectl -n podmeta-system delete secret")?;
         self.shell.run(&replace).await?;
         self.wait_for_rollout().await?;
         self.shell.run(&get_certificate).await?;
@@ -144,18 +145,18 @@ async fn delete_namespaces(cluster: &TestCluster, names: &[&str]) -> Result<()> 
     Ok(())
 }
 
-async fn follow(cluster: &TestCluster, namespace: &TestNamespace) -> Result<()> {
-    let mut reader = Reader { commands: DocCommands::read(), shell: UserShell::new(cluster, namespace)? };
+async fn run_all(cluster: &TestCluster, namespace: &TestNamespace) -> Result<()> {
+    let mut runner = DocRunner { commands: DocCommands::read(), shell: UserShell::new(cluster, namespace)? };
     for (page, start, _) in NOT_RUN {
-        reader.commands.take(page, start)?;
+        runner.commands.remove_block(page, start)?;
     }
-    reader.install().await?;
-    reader.look().await?;
-    reader.query_an_agent(&namespace.name).await?;
-    reader.replace_the_identity_key().await?;
-    reader.change_values(cluster).await?;
-    reader.uninstall().await?;
-    if let Some(block) = reader.commands.0.first() {
+    runner.install().await?;
+    runner.check_output().await?;
+    runner.query_an_agent(&namespace.name).await?;
+    runner.replace_the_identity_key().await?;
+    runner.change_values(cluster).await?;
+    runner.uninstall().await?;
+    if let Some(block) = runner.commands.0.first() {
         bail!("no test runs the commands at {}:\n{}", block.place, block.text);
     }
     Ok(())
@@ -171,9 +172,9 @@ async fn commands_of_the_pages_run_as_they_are_written() -> Result<()> {
             let new = serde_json::from_value(serde_json::json!({"metadata": {"name": name}}))?;
             namespaces.create(&PostParams::default(), &new).await?;
         }
-        let followed = Podmeta::with_own_installation(async || follow(cluster, namespace).await).await;
+        let result = Podmeta::with_own_installation(async || run_all(cluster, namespace).await).await;
         delete_namespaces(cluster, &NAMESPACES).await?;
-        followed
+        result
     })
     .await
 }

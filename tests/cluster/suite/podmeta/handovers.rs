@@ -21,16 +21,17 @@ const HANDOVERS: usize = 40;
 /// Kills of agents on all nodes together.
 const KILLS: usize = 50;
 
-/// Pods of each node. With only one, no other identity could be served to it.
+/// Pods of each node. A second one makes a response with another pod's identity possible.
 const PODS_OF_NODE: usize = 2;
 
 /// Load of one pod: a process with a new connection for each request, and one with kept connections.
 const LOAD: Load = Load { requests: 0, pause: 5, requests_of_connections: &[1, 1000] };
 
-/// Load of one pod during an upgrade. Its agents take over once, so many kept connections show that they wait for a last
-/// request. If they did not, most would be reopened.
-const UPGRADE_LOAD: Load = Load { requests: 0, pause: 50, requests_of_connections: &UPGRADE_CONNECTIONS };
-const UPGRADE_CONNECTIONS: [u16; 22] = {
+/// Load of one pod during an upgrade. Each agent is replaced once. It must serve one more request on each kept connection before
+/// it closes it. Without that, most are reopened.
+const UPGRADE_LOAD: Load = Load { requests: 0, pause: 50, requests_of_connections: &UPGRADE_REQUESTS_OF_CONNECTIONS };
+/// Requests of each connection, by process. Two processes open a connection for each request.
+const UPGRADE_REQUESTS_OF_CONNECTIONS: [u16; 22] = {
     let mut requests = [1000; 22];
     requests[0] = 1;
     requests[1] = 1;

@@ -1,4 +1,4 @@
-//! A pod whose link cannot be made: it does not start, and its events have pod, cause and remedy.
+//! A pod whose link cannot be made does not start. Its event names the pod, the cause and the remedy.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn add_route(network: &NodeNetwork<'_>, address: &str) -> Result<()> {
     let ipam = config.pointer_mut("/plugins/0/ipam").and_then(Value::as_object_mut);
     let ipam = ipam.context("the network configuration has no ipam")?;
     let routes = ipam.entry("routes").or_insert_with(|| json!([]));
-    routes.as_array_mut().context("the routes are no list")?.push(json!({"dst": format!("{address}/32")}));
+    routes.as_array_mut().context("routes is not a list")?.push(json!({"dst": format!("{address}/32")}));
     network.write(&config.to_string()).await
 }
 

@@ -1,4 +1,5 @@
-//! Concurrent requests of one pod for credentials that no replica has.
+//! Concurrent requests of one pod for credentials that are not cached. The agent shares them, so this does not test that the
+//! operator does.
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -49,7 +50,7 @@ print(json.dumps(collections.Counter(results.get(timeout=60) for _ in processes)
 "#;
 
 #[tokio::test]
-async fn hundred_processes_of_a_pod_make_one_call() -> Result<()> {
+async fn hundred_processes_of_a_pod_cause_one_call_to_sts() -> Result<()> {
     kit::exclusive_podmeta_test(async |podmeta, namespace| {
         with_stub_sts(podmeta, namespace, async |stub| {
             // The stub holds its response to calls for this role.

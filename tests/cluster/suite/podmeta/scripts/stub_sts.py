@@ -17,6 +17,7 @@ from joserfc.jwk import KeySet
 SUBJECT = sys.argv[1]
 ROLES = {
     "web": {},
+    "admin": {},
     "held": {},
     "denied": {"subject": "system:serviceaccount:other:default"},
     "unknown-audience": {"audience": "other"},
