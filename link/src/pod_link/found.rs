@@ -1,13 +1,14 @@
 //! Reads the state of the kernel around a pod's link.
 
 use std::collections::BTreeSet;
+use std::future::ready;
 use std::net::IpAddr;
 
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol};
 use rtnetlink::{Error, RouteMessageBuilder};
 
 use super::POD_INTERFACE;
@@ -37,8 +38,7 @@ pub(super) async fn read(sockets: &LinkSockets, peer: &str) -> Result<Found, Err
     let to_services = routes.into_iter().filter(|route| services.contains(&route.destination));
     let (own, others): (Vec<_>, Vec<_>) =
         to_services.partition(|route| route.interface.is_some() && route.interface == pod_index);
-    let others = others.into_iter().filter(|route| !route.is_automatic);
-    foreign.extend(others.map(|route| Foreign::Route(route.destination)));
+    foreign.extend(others.into_iter().map(|route| Foreign::Route(route.destination)));
     let is_routed = |address: &IpAddr| own.iter().any(|route| route.destination == *address && route.has_precedence());
     let routes_are_complete =
         services.iter().filter(|address| own_families.contains(&address.is_ipv6())).all(is_routed);
@@ -65,8 +65,6 @@ struct HostRoute {
     destination: IpAddr,
     interface: Option<u32>,
     metric: Option<u32>,
-    /// The kernel made it for a router advertisement. Each pod of the network can send one, so it must not prevent a link.
-    is_automatic: bool,
 }
 
 impl HostRoute {
@@ -95,13 +93,14 @@ async fn addresses(socket: &RouteSocket) -> Result<Vec<(u32, IpAddr)>, Error> {
     Ok(messages.filter_map(|message| Some((message.header.index, address(&message.attributes)?))).collect())
 }
 
-/// Returns all routes to one address, local ones excepted.
+/// Returns all routes to one address, except local ones and those that other pods can cause.
 async fn routes(socket: &RouteSocket) -> Result<Vec<HostRoute>, Error> {
     let mut routes = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RouteMessageBuilder::<IpAddr>::new().build();
         request.header.address_family = family;
-        let found = collect(socket.route().get(request).execute()).await?;
+        let messages = socket.route().get(request).execute();
+        let found = collect(messages.try_filter(|route| ready(!is_caused_by_packets(route)))).await?;
         routes.extend(found.iter().filter_map(host_route));
     }
     Ok(routes)
@@ -139,9 +138,15 @@ fn host_route(route: &RouteMessage) -> Option<HostRoute> {
         RouteAttribute::Priority(metric) => Some(*metric),
         _ => None,
     });
-    let is_automatic =
-        destination.is_ipv6() && matches!(route.header.protocol, RouteProtocol::Kernel | RouteProtocol::Ra);
-    is_host.then_some(HostRoute { destination, interface, metric, is_automatic })
+    is_host.then_some(HostRoute { destination, interface, metric })
+}
+
+/// Returns true for routes of router advertisements and for exceptions of ICMP errors. Other pods can send both, so they must not
+/// prevent a link. Exceptions have `RTM_F_CLONED`. Source: `rt_fill_info` in net/ipv4/route.c.
+fn is_caused_by_packets(route: &RouteMessage) -> bool {
+    route.header.flags.contains(RouteFlags::Cloned)
+        || (route.header.address_family == AddressFamily::Inet6
+            && matches!(route.header.protocol, RouteProtocol::Kernel | RouteProtocol::Ra))
 }
 
 fn is_up(link: &LinkMessage) -> bool {
