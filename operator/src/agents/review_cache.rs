@@ -73,11 +73,11 @@ impl ReviewCache {
         }
     }
 
-    /// Returns the result of a token if it was stored at `time` or later.
-    pub(super) fn stored_since(&self, token: TokenHash, time: Instant) -> Option<AgentIdentity> {
+    /// Returns the result of a token if it was stored at `time` or later, and may be used at `now`.
+    pub(super) fn stored_since(&self, token: TokenHash, time: Instant, now: Instant) -> Option<AgentIdentity> {
         let entries = self.lock();
         let entry = entries.get(&token)?;
-        (entry.stored_at >= time && time < entry.unusable_at).then(|| entry.agent.clone())
+        (entry.stored_at >= time && now < entry.unusable_at).then(|| entry.agent.clone())
     }
 
     /// Stores the result of a review that started at `started`. It is never used after the token has expired.

@@ -48,6 +48,8 @@ pub struct TokenReviewer {
     user: String,
     cache: ReviewCache,
     review_slots: Semaphore,
+    /// Reviews that no request waits for. They leave slots to the others.
+    background_slots: Arc<Semaphore>,
     address_locks: KeyedLocks<Option<IpAddr>>,
 }
 
@@ -80,6 +82,7 @@ impl TokenReviewer {
             user: format!("system:serviceaccount:{namespace}:{service_account}"),
             cache: ReviewCache::default(),
             review_slots: Semaphore::new(MAX_CONCURRENT_REVIEWS),
+            background_slots: Arc::new(Semaphore::new(MAX_CONCURRENT_REVIEWS / 2)),
             address_locks: KeyedLocks::default(),
         }
     }
@@ -97,9 +100,11 @@ impl TokenReviewer {
         match self.cache.get(hash, Instant::now()) {
             CachedReview::Current(agent) => Ok(agent),
             CachedReview::Due(agent) => {
+                let Ok(slot) = Arc::clone(&self.background_slots).try_acquire_owned() else { return Ok(agent) };
                 let (reviewer, token) = (Arc::clone(self), Zeroizing::new(token.to_owned()));
                 let node = agent.node.clone();
                 tokio::spawn(async move {
+                    let _slot = slot;
                     match reviewer.review_and_store(&token, hash, address, Instant::now()).await {
                         Ok(_) => {}
                         Err(AuthError::Unavailable(error)) => {
@@ -131,7 +136,7 @@ impl TokenReviewer {
         let _address_guard = address_lock.lock().await;
         let slot = self.review_slots.acquire().await;
         let _slot = slot.map_err(|closed| AuthError::Unavailable(closed.to_string()))?;
-        if let Some(agent) = self.cache.stored_since(hash, requested) {
+        if let Some(agent) = self.cache.stored_since(hash, requested, Instant::now()) {
             return Ok(agent);
         }
         let started = Instant::now();
