@@ -128,7 +128,7 @@ impl OperatorClient {
         request: &A,
         deadline: Instant,
     ) -> Result<B, OperatorError> {
-        let number = self.lock_https().number;
+        let number = self.next_number();
         let Ok(body) = timeout_at(deadline, self.post_body(None, path, request)).await else {
             self.change_replica(number);
             return Err(OperatorError::Timeout);
@@ -210,6 +210,12 @@ impl OperatorClient {
                 Err(OperatorError::Status(status))
             }
         }
+    }
+
+    /// Returns the number of the client that the next call uses.
+    fn next_number(&self) -> u64 {
+        let current = self.lock_https();
+        current.number + u64::from(current.client.is_none())
     }
 
     fn lock_https(&self) -> MutexGuard<'_, CurrentHttps> {
