@@ -21,7 +21,7 @@ const ATTACKER: &str = include_str!("scripts/attacker.py");
 /// Requests of the neighbour during each attack, each with a new connection. Each process sends as many for tokens.
 const NEIGHBOUR_LOAD: Load = Load { requests: 25, pause: 0, requests_of_connections: &[1, 1] };
 
-/// What the attacker may get from a service address.
+/// The responses that the attacker may get from a service address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Allowed {
     /// No response: the attack leads away from its link, or is dropped.
