@@ -114,10 +114,14 @@ impl EdgeServer {
             }
         };
         let _open = self.edge.metrics().open_connection();
-        let charge = self.edge.memory.open(connections.key());
+        let charge = self.edge.memory.open(connections.key(), Instant::now());
         let eviction = Arc::clone(charge.eviction());
         let share = self.edge.share(&arrival.pod);
         drop(pod);
+        if charge.wait_for_start().await.is_err() {
+            record_eviction(&self.edge, &arrival);
+            return;
+        }
         let hop_limit = Arc::new(ResponseHopLimit::default());
         let io = HopLimitedStream::new(io, arrival.family, Arc::clone(&hop_limit));
         let io = TokioIo::new(IdleTimeout::new(MeteredStream::new(io, charge)));

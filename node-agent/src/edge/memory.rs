@@ -1,14 +1,22 @@
 //! Byte budgets for the memory of connections: one for each pod, one for the agent. The state of a connection determines its
 //! charge. Over the pod's budget, a connection of the pod is evicted: the oldest with an unread response, else the oldest.
-//! Over the agent's budget, the pod with the largest charge loses connections first.
+//! Over the agent's budget, the pod with the largest charge loses connections first. New connections of a pod over its
+//! budget wait ([`reconnect_delay`]).
+
+mod reconnect_delay;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
+use reconnect_delay::ReconnectDelay;
+use tokio::time::{Instant, sleep_until};
 
 use crate::edge::limit::PodKey;
 
@@ -24,7 +32,8 @@ const AGENT_BUDGET: usize = 96 * 1024 * 1024;
 pub(super) enum BufferState {
     /// The client has sent nothing.
     Idle,
-    /// The client has sent bytes: hyper holds a read buffer of 8 KiB and a write buffer of 8 KiB.
+    /// The client has sent bytes: hyper holds a read buffer of 8 KiB and a write buffer of 8 KiB. Or the connection waits, and
+    /// the kernel holds what the client has sent: at most 16 KiB.
     Receiving,
     /// The kernel's send buffer may hold more than 4 KiB that the client has not received.
     Sent,
@@ -60,6 +69,7 @@ struct PodCharges {
     total: usize,
     /// By connection ID. IDs increase, so the oldest connection is first.
     connections: BTreeMap<u64, Charge>,
+    delay: ReconnectDelay,
 }
 
 #[derive(Debug)]
@@ -95,22 +105,26 @@ pub(super) struct ConnectionCharge {
     id: u64,
     state: BufferState,
     eviction: Arc<Eviction>,
+    /// The time before which the connection may not be served.
+    start: Option<Instant>,
 }
 
 impl MemoryBudget {
     /// Charges a new connection of a pod.
-    pub(super) fn open(&self, pod: PodKey) -> ConnectionCharge {
-        let (state, eviction) = (BufferState::Idle, Arc::<Eviction>::default());
+    pub(super) fn open(&self, pod: PodKey, now: Instant) -> ConnectionCharge {
+        let eviction = Arc::<Eviction>::default();
         let mut charges = self.lock();
         let id = charges.next_id;
         charges.next_id += 1;
-        charges.total += state.bytes();
         let of_pod = charges.pods.entry(pod).or_default();
+        let start = of_pod.delay.start_of_new(now);
+        let state = if start.is_some() { BufferState::Receiving } else { BufferState::Idle };
         of_pod.total += state.bytes();
         of_pod.connections.insert(id, Charge { state, eviction: Arc::clone(&eviction) });
-        charges.evict(pod);
+        charges.total += state.bytes();
+        charges.evict(pod, now);
         drop(charges);
-        ConnectionCharge { budget: self.clone(), pod, id, state, eviction }
+        ConnectionCharge { budget: self.clone(), pod, id, state, eviction, start }
     }
 
     fn lock(&self) -> MutexGuard<'_, Charges> {
@@ -120,8 +134,9 @@ impl MemoryBudget {
 
 impl Charges {
     /// Evicts connections until the charges of `pod` and of the agent are within their budgets.
-    fn evict(&mut self, pod: PodKey) {
-        while self.pods.get(&pod).is_some_and(|charges| charges.total > POD_BUDGET) {
+    fn evict(&mut self, pod: PodKey, now: Instant) {
+        while let Some(charges) = self.pods.get_mut(&pod).filter(|charges| charges.total > POD_BUDGET) {
+            charges.delay.record_eviction(now);
             self.evict_one(pod);
         }
         while self.total > AGENT_BUDGET {
@@ -154,13 +169,13 @@ impl Charges {
     }
 
     /// Changes the state of a connection. Returns false if it was evicted.
-    fn set(&mut self, pod: PodKey, id: u64, state: BufferState) -> bool {
+    fn set(&mut self, pod: PodKey, id: u64, state: BufferState, now: Instant) -> bool {
         let Some(charges) = self.pods.get_mut(&pod) else { return false };
         let Some(charge) = charges.connections.get_mut(&id) else { return false };
         let old = std::mem::replace(&mut charge.state, state);
         charges.total = charges.total - old.bytes() + state.bytes();
         self.total = self.total - old.bytes() + state.bytes();
-        self.evict(pod);
+        self.evict(pod, now);
         self.pods.get(&pod).is_some_and(|charges| charges.connections.contains_key(&id))
     }
 }
@@ -177,8 +192,22 @@ impl ConnectionCharge {
     /// If the connection was evicted, now or before. It must be closed.
     pub(super) fn set(&mut self, state: BufferState) -> io::Result<()> {
         self.state = state;
-        let kept = self.budget.lock().set(self.pod, self.id, state);
+        let kept = self.budget.lock().set(self.pod, self.id, state, Instant::now());
         if kept { Ok(()) } else { Err(io::ErrorKind::OutOfMemory.into()) }
+    }
+
+    /// Waits until the connection may be served. Does not wait, unless the pod is over its budget.
+    ///
+    /// # Errors
+    /// If the connection was evicted. It must be closed.
+    pub(super) async fn wait_for_start(&self) -> io::Result<()> {
+        let Some(start) = self.start else { return Ok(()) };
+        let mut sleep = Box::pin(sleep_until(start)); // on the heap, because few connections wait
+        poll_fn(|cx| {
+            let polled = sleep.as_mut().poll(cx).map(Ok);
+            self.poll_or_evicted(cx, polled)
+        })
+        .await
     }
 
     /// Returns the eviction of the connection.
@@ -201,78 +230,5 @@ impl ConnectionCharge {
 impl Drop for ConnectionCharge {
     fn drop(&mut self) {
         drop(self.budget.lock().remove(self.pod, self.id)); // `None` if it was evicted
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Opens a connection of a pod. Any two different keys are different pods.
-    fn open(budget: &MemoryBudget, pod: usize) -> ConnectionCharge {
-        budget.open(PodKey(pod))
-    }
-
-    fn evicted(connections: &[ConnectionCharge]) -> usize {
-        connections.iter().filter(|charge| charge.eviction.is_evicted()).count()
-    }
-
-    #[test]
-    fn pod_over_its_budget_loses_connections_with_unread_responses() {
-        let budget = MemoryBudget::default();
-        let mut other = open(&budget, 2);
-        other.set(BufferState::Unread).unwrap();
-        let mut idle = (0..10).map(|_| open(&budget, 1)).collect::<Vec<_>>();
-        let mut unread = (0..POD_BUDGET / BufferState::Unread.bytes()).map(|_| open(&budget, 1)).collect::<Vec<_>>();
-        for charge in &mut unread {
-            charge.set(BufferState::Unread).unwrap();
-        }
-        assert_eq!((evicted(&idle), evicted(&unread)), (0, 1), "the idle ones are over the budget together with these");
-        assert!(unread[0].eviction.is_evicted() && !other.eviction.is_evicted());
-        assert!(budget.lock().pods[&PodKey(1)].total <= POD_BUDGET);
-        for charge in &mut idle {
-            charge.set(BufferState::Receiving).unwrap();
-        }
-    }
-
-    #[test]
-    fn agent_over_its_budget_evicts_from_the_largest_pod() {
-        let budget = MemoryBudget::default();
-        let small = (0..10).map(|_| open(&budget, 0)).collect::<Vec<_>>();
-        let of_pod = POD_BUDGET / BufferState::Idle.bytes();
-        let large = (0..5 * of_pod).map(|number| open(&budget, 1 + number / of_pod)).collect::<Vec<_>>();
-        assert!(budget.lock().total <= AGENT_BUDGET);
-        assert!(evicted(&large) >= of_pod - 1, "five pods want five quarters of the budget");
-        let late = open(&budget, 6);
-        assert!(evicted(&small) == 0 && !late.eviction.is_evicted(), "small pods keep and get connections");
-    }
-
-    #[test]
-    fn closed_and_evicted_connections_free_their_charge_once() {
-        let budget = MemoryBudget::default();
-        let connections = (0..3000).map(|_| open(&budget, 1)).collect::<Vec<_>>();
-        assert!(connections[0].eviction.is_evicted(), "the oldest is evicted first");
-        assert!(!connections.last().unwrap().eviction.is_evicted());
-        drop(connections);
-        let charges = budget.lock();
-        assert_eq!((charges.total, charges.pods.len()), (0, 0));
-    }
-
-    #[test]
-    fn evicted_connection_cannot_change_its_charge() {
-        let budget = MemoryBudget::default();
-        let mut first = open(&budget, 1);
-        let _others = (0..3000).map(|_| open(&budget, 1)).collect::<Vec<_>>();
-        assert_eq!(first.set(BufferState::Receiving).unwrap_err().kind(), io::ErrorKind::OutOfMemory);
-    }
-
-    #[tokio::test]
-    async fn eviction_wakes_a_pending_connection() {
-        let budget = MemoryBudget::default();
-        let first = open(&budget, 1);
-        let pending = std::future::poll_fn(|cx| first.poll_or_evicted::<()>(cx, Poll::Pending));
-        let evict = async { (0..3000).map(|_| open(&budget, 1)).collect::<Vec<_>>() };
-        let (result, _others) = tokio::join!(pending, evict);
-        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::OutOfMemory);
     }
 }

@@ -183,6 +183,7 @@ fn copy<'c>(bufs: &[io::IoSlice<'_>], copied: &'c mut [u8; MAX_COPIED_BYTES]) ->
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpSocket};
+    use tokio::time::Instant;
 
     use super::*;
     use crate::edge::limit::{ConnectionLimiter, PodKey};
@@ -202,7 +203,7 @@ mod tests {
         client.set_recv_buffer_size(RECEIVE_BUFFER_BYTES).unwrap();
         let client = client.connect(listener.local_addr().unwrap());
         let (client, server) = tokio::join!(client, listener.accept());
-        (MeteredStream::new(server.unwrap().0, budget.open(pod)), client.unwrap())
+        (MeteredStream::new(server.unwrap().0, budget.open(pod, Instant::now())), client.unwrap())
     }
 
     /// Writes until the client's window is full. Returns the number of bytes.
@@ -278,7 +279,7 @@ mod tests {
         let (budget, pod) = (MemoryBudget::default(), ConnectionLimiter::default().key());
         let (mut server, mut client) = pair_of(&budget, pod).await;
         server.write_all(&[7; 16 * 1024]).await.unwrap();
-        let _others = (0..3000).map(|_| budget.open(pod)).collect::<Vec<_>>();
+        let _others = (0..3000).map(|_| budget.open(pod, Instant::now())).collect::<Vec<_>>();
         drop(server);
         let error = client.read_to_end(&mut Vec::new()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
