@@ -19,6 +19,10 @@ const FIRST_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Delay between two attempts after a failure.
 const RETRY_DELAY: Duration = Duration::from_millis(400);
 
+/// Shortest time for an attempt. One that starts later would end at the deadline: the client would change the replica for no
+/// reason, and the pod's error would be that of the timeout.
+const MIN_ATTEMPT_TIME: Duration = Duration::from_millis(250);
+
 /// Error of a failed call.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PodCallError {
@@ -73,7 +77,7 @@ impl<A: Serialize + Sync> PodCall<'_, A> {
                 ) => false,
             };
             let delay = if response.is_ok() { not_current_delay } else { RETRY_DELAY };
-            if !is_temporary || Instant::now() + delay >= deadline {
+            if !is_temporary || !has_time_to_retry(Instant::now() + delay, deadline) {
                 return Ok(response?);
             }
             sleep(delay).await;
@@ -81,5 +85,24 @@ impl<A: Serialize + Sync> PodCall<'_, A> {
                 not_current_delay = (not_current_delay * 2).min(RETRY_DELAY);
             }
         }
+    }
+}
+
+/// Returns true if an attempt that starts at `start` has enough time before the deadline.
+fn has_time_to_retry(start: Instant, deadline: Instant) -> bool {
+    deadline.saturating_duration_since(start) >= MIN_ATTEMPT_TIME
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempt_starts_only_if_it_has_time_for_a_response() {
+        let now = Instant::now();
+        let ms = Duration::from_millis;
+        assert!(has_time_to_retry(now + ms(2750), now + CALL_TIMEOUT));
+        assert!(!has_time_to_retry(now + ms(2751), now + CALL_TIMEOUT));
+        assert!(!has_time_to_retry(now + ms(3001), now + CALL_TIMEOUT));
     }
 }
