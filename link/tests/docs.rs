@@ -2,13 +2,10 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-#[path = "../../tests/tests/docs/markdown.rs"]
-mod markdown;
-
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use markdown::{code, page};
+use podmeta_markdown::{code, page};
 
 /// Subcommands of the program.
 const COMMANDS: [&str; 4] = ["install", "run", "ready", "uninstall"];

@@ -8,9 +8,6 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-#[path = "../../tests/tests/docs/markdown.rs"]
-mod markdown;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -20,7 +17,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use markdown::{Block, Page, code, page, pages, root};
+use podmeta_markdown::{Block, Page, code, page, pages, root};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_podmeta-node-agent");
 const READY_TIMEOUT: Duration = Duration::from_secs(60);

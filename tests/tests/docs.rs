@@ -10,17 +10,14 @@
     reason = "a test fails by panicking"
 )]
 
-#[path = "docs/markdown.rs"]
-mod markdown;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use jiff::Timestamp;
-use markdown::{Page, code, page, pages, root};
 use podmeta_crds::conditions::{ACCEPTED, CONFLICTED, CREDENTIALS_READY, PODS_EXCLUDED, PROGRAMMED};
 use podmeta_crds::manifests::{ManifestFile, load};
+use podmeta_markdown::{Page, code, page, pages, root};
 use regex::Regex;
 
 /// Labels of `sh` blocks that no test runs, and what the page must say above such a block.

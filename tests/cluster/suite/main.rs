@@ -2,7 +2,4 @@
 
 mod cluster;
 mod kit;
-#[allow(clippy::unwrap_used, clippy::panic, reason = "a page that cannot be read fails the test")]
-#[path = "../../tests/docs/markdown.rs"]
-mod markdown;
 mod podmeta;

@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::rbac::v1::Role;
 use kube::api::{Api, DeleteParams, PostParams};
+use podmeta_markdown::{Block, pages};
 
 use super::user_shell::{UserShell, cluster_commands};
 use crate::kit::{self, Podmeta, TestCluster, TestNamespace, eventually};
-use crate::markdown::{Block, pages};
 
 /// Command blocks that this test does not run: page, first words, reason.
 const NOT_RUN: [(&str, &str, &str); 5] = [

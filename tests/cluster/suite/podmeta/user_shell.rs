@@ -9,11 +9,11 @@ use kube::config::Kubeconfig;
 use podmeta_cluster::images::CLIENT;
 use podmeta_cluster::machine::command_output;
 use podmeta_cluster::programs::{HELM_MODULE, KUBERNETES_MODULE};
+use podmeta_markdown::{Block, page, root};
 use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::kit::{TestCluster, TestNamespace};
-use crate::markdown::{Block, page, root};
 
 /// The manifest of the quickstart, and the image of its pods, which the test cluster cannot pull.
 const MANIFEST: &str = "examples/quickstart-cluster.yaml";

@@ -1,38 +1,40 @@
-//! Reads the Markdown pages of the repository: fenced blocks, tables, headings and links.
+//! Reads the Markdown pages of the repository: fenced blocks, prose and tables. Only tests use it.
 
-#![allow(dead_code, reason = "three test binaries include this file, and each uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a page that cannot be read fails the test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The root of the repository.
-pub(crate) fn root() -> PathBuf {
+/// Returns the root of the repository.
+pub fn root() -> PathBuf {
     let crate_directory = Path::new(env!("CARGO_MANIFEST_DIR"));
     crate_directory.ancestors().find(|directory| directory.join("Cargo.lock").exists()).unwrap().to_path_buf()
 }
 
 /// One Markdown page.
-pub(crate) struct Page {
+pub struct Page {
     /// The path below the root, such as `docs/dev.md`.
-    pub(crate) path: String,
-    pub(crate) text: String,
+    pub path: String,
+    /// The whole text.
+    pub text: String,
 }
 
 /// One fenced block.
-pub(crate) struct Block {
+pub struct Block {
     /// Page and line of the opening fence.
-    pub(crate) place: String,
+    pub place: String,
     /// The first word of the info string, such as `sh`.
-    pub(crate) language: String,
+    pub language: String,
     /// The rest of the info string, such as `run`.
-    pub(crate) label: String,
-    pub(crate) text: String,
+    pub label: String,
+    /// The lines between the fences.
+    pub text: String,
     /// The text of the page above the block.
-    pub(crate) above: String,
+    pub above: String,
 }
 
 /// Reads README.md, the other pages in the root, and docs/.
-pub(crate) fn pages() -> Vec<Page> {
+pub fn pages() -> Vec<Page> {
     let mut paths = Vec::new();
     for folder in ["", "docs"] {
         for entry in fs::read_dir(root().join(folder)).unwrap() {
@@ -47,14 +49,14 @@ pub(crate) fn pages() -> Vec<Page> {
 }
 
 /// Reads one page.
-pub(crate) fn page(path: &str) -> Page {
+pub fn page(path: &str) -> Page {
     let text = fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("cannot read {path}: {error}"));
     Page { path: path.to_owned(), text }
 }
 
 impl Page {
     /// Returns the fenced blocks. The indentation of a block in a list is removed.
-    pub(crate) fn blocks(&self) -> Vec<Block> {
+    pub fn blocks(&self) -> Vec<Block> {
         let mut blocks = Vec::new();
         let mut lines = self.text.lines().zip(1..);
         let mut above = String::new();
@@ -82,7 +84,7 @@ impl Page {
     }
 
     /// Returns the page without its fenced blocks.
-    pub(crate) fn prose(&self) -> String {
+    pub fn prose(&self) -> String {
         let mut inside = false;
         let mut prose = String::new();
         for line in self.text.lines() {
@@ -97,7 +99,7 @@ impl Page {
     }
 
     /// Returns the cells of all table rows below a heading, up to the next heading of any level.
-    pub(crate) fn rows(&self, heading: &str) -> Vec<Vec<String>> {
+    pub fn rows(&self, heading: &str) -> Vec<Vec<String>> {
         let prose = self.prose();
         let below =
             prose.lines().skip_while(|line| line.trim_start_matches('#').trim() != heading || !line.starts_with('#'));
@@ -119,6 +121,6 @@ impl Page {
 }
 
 /// Returns the texts between backticks.
-pub(crate) fn code(cell: &str) -> Vec<&str> {
+pub fn code(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }
