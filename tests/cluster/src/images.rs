@@ -23,6 +23,9 @@ pub const PAUSE: &str = "podmeta.test/pause:1";
 /// podmeta's programs of this checkout.
 pub const PODMETA: &str = "podmeta.test/podmeta:dev";
 
+/// The folder of moto and its Python packages in [`CLIENT`]. Python finds them only with `PYTHONPATH`.
+pub const MOTO_FOLDER: &str = "/opt/moto";
+
 /// An image that this program can build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TestImage {

@@ -68,12 +68,12 @@ const ATTACKS: [(&str, &str, Allowed); 7] = [
 ];
 
 /// A pod and the instance IDs of its responses, in the order of [`METADATA_ADDRESSES`].
-struct Party {
+struct AttackPod {
     name: String,
     instance_ids: Vec<String>,
 }
 
-impl Party {
+impl AttackPod {
     fn new(pod: &Pod) -> Result<Self> {
         let uid = pod.uid().context("the pod has no UID")?;
         let id = |address: &str| {
@@ -94,7 +94,7 @@ struct Attack<'a> {
     podmeta: &'a Podmeta,
     namespace: &'a TestNamespace,
     node: String,
-    neighbour: Party,
+    neighbour: AttackPod,
     /// Addresses of the neighbour: IPv4 and IPv6 of its link, IPv4 and IPv6 of its `eth0`.
     addresses: [String; 4],
 }
@@ -118,12 +118,12 @@ impl<'a> Attack<'a> {
             address.map(str::to_owned).with_context(|| format!("no address of the link: {printed}"))
         };
         let (link4, link6, (pod4, pod6)) = (link("-4").await?, link("-6").await?, pod_addresses(&pod)?);
-        let neighbour = Party::new(&pod)?;
+        let neighbour = AttackPod::new(&pod)?;
         Ok(Self { podmeta, namespace, node, neighbour, addresses: [link4, link6, pod4, pod6] })
     }
 
     /// Starts an attacker, and waits until it gets its own data at each service address.
-    async fn start_attacker(&self, number: usize) -> Result<Party> {
+    async fn start_attacker(&self, number: usize) -> Result<AttackPod> {
         let name = format!("attacker-{number}");
         let client = json!({
             "name": "client", "image": CLIENT, "imagePullPolicy": "Never", "command": ["sleep", "infinity"],
@@ -131,12 +131,12 @@ impl<'a> Attack<'a> {
         });
         let spec = json!({"nodeName": self.node, "containers": [client]});
         let pod = self.namespace.start(&name, &kit::client_pod(&name, "attacker", spec)).await?;
-        let attacker = Party::new(&pod)?;
+        let attacker = AttackPod::new(&pod)?;
         self.wait_for_own_data(&attacker).await?;
         Ok(attacker)
     }
 
-    async fn wait_for_own_data(&self, attacker: &Party) -> Result<()> {
+    async fn wait_for_own_data(&self, attacker: &AttackPod) -> Result<()> {
         eventually(Duration::from_secs(30), "the attacker gets its own data", async || {
             let responses = self.responses(attacker).await?;
             ensure!(attacker.owns_all(&responses), "{responses:?}");
@@ -146,7 +146,7 @@ impl<'a> Attack<'a> {
     }
 
     /// Returns the response of each service address to a pod, or `None` if there was none.
-    async fn responses(&self, pod: &Party) -> Result<Vec<Option<String>>> {
+    async fn responses(&self, pod: &AttackPod) -> Result<Vec<Option<String>>> {
         try_join_all(METADATA_ADDRESSES.map(async |address| {
             let url = format!("http://{}/latest/meta-data/instance-id", url_host(address));
             let output = self.namespace.exec(&pod.name, &["curl", "-gsS", "-m", "3", &url]).await?;
@@ -156,7 +156,7 @@ impl<'a> Attack<'a> {
     }
 
     /// Checks what the attacker gets, and that all new connections of the neighbour get its own data.
-    async fn check(&self, name: &str, attacker: &Party, allowed: Allowed) -> Result<()> {
+    async fn check(&self, name: &str, attacker: &AttackPod, allowed: Allowed) -> Result<()> {
         let responses = self.responses(attacker).await?;
         println!("{name}: {responses:?}");
         for (response, own) in responses.iter().zip(&attacker.instance_ids) {
@@ -182,7 +182,7 @@ impl<'a> Attack<'a> {
     }
 
     /// Sends packets of a kind from the attacker during the checks.
-    async fn check_with_packets(&self, kind: &str, attacker: &Party) -> Result<()> {
+    async fn check_with_packets(&self, kind: &str, attacker: &AttackPod) -> Result<()> {
         let name = attacker.name.as_str();
         let [link4, link6, pod4, pod6] = &self.addresses;
         let command = ["python3", "-c", ATTACKER, kind, link4, link6, pod4, pod6];
