@@ -7,6 +7,7 @@
 //! - [`agents`]: the HTTPS API of the node agents.
 //! - [`leader`]: leader election and the status of profiles.
 //! - [`tls`]: the certificates of that API. [`identity_key`]: the key that signs identity documents.
+//! - [`text`]: texts of other programs in messages.
 //! - [`operator`]: starts and stops everything.
 //! - [`uninstall`]: removes podmeta from the nodes.
 
@@ -20,5 +21,6 @@ pub mod metrics;
 pub mod model;
 pub mod operator;
 pub mod reconcile;
+pub mod text;
 pub mod tls;
 pub mod uninstall;

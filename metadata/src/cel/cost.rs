@@ -4,12 +4,16 @@
 //! each iteration adds a fixed amount. So the cost bounds memory and time. The crate shares values where it can; the bound
 //! does not rely on that, except that a comprehension appends to its list in place.
 
+mod bound;
+
 use ::cel::common::ast::{
     ComprehensionExpr, EntryExpr, Expr, IdedEntryExpr, IdedExpr, ListExpr, LiteralValue, SelectExpr, operators,
 };
 
 use super::scope::Fact;
 use crate::names::InvalidValue;
+use bound::Bound;
+pub(super) use bound::Size;
 
 /// Maximum cost of all expressions of a pod together, in bytes of work.
 pub const MAX_COST: u64 = 4_000_000;
@@ -20,9 +24,6 @@ const EVALUATION_COST: u64 = 4096;
 /// Cost of visiting one node of the syntax tree: names are looked up, and the result is allocated.
 const NODE_COST: u64 = 128;
 
-/// Cost of one value, such as an entry of a map, in addition to the bytes of its text.
-const VALUE_COST: u64 = 256;
-
 /// Cost of one iteration of a comprehension: the loop variables are set.
 const ITERATION_COST: u64 = 512;
 
@@ -31,80 +32,6 @@ const ELEMENT_COST: u64 = 16;
 
 /// Maximum length of the text of a number, a Boolean or a type, in bytes. The longest is a number of 64 bits with a fraction.
 const MAX_SCALAR_TEXT_BYTES: usize = 400;
-
-/// The size of a value and everything below it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Size {
-    values: u64,
-    bytes: u64,
-}
-
-impl Size {
-    /// Returns the size of a text of this length, or of another single value.
-    pub(super) fn text(bytes: usize) -> Self {
-        Self { values: 1, bytes: bytes as u64 }
-    }
-
-    /// Returns the size of the key of a map entry: its bytes only, because the value of the entry is counted.
-    pub(super) fn key(bytes: usize) -> Self {
-        Self { values: 0, bytes: bytes as u64 }
-    }
-
-    pub(super) fn plus(self, other: Self) -> Self {
-        Self { values: self.values + other.values, bytes: self.bytes + other.bytes }
-    }
-
-    pub(super) fn max(self, other: Self) -> Self {
-        Self { values: self.values.max(other.values), bytes: self.bytes.max(other.bytes) }
-    }
-
-    fn times(self, count: u64) -> Self {
-        Self { values: self.values * count, bytes: self.bytes * count }
-    }
-
-    /// Returns the cost of a copy.
-    fn copy_cost(self) -> u64 {
-        self.values * VALUE_COST + self.bytes
-    }
-}
-
-/// An upper bound of the values that a node of the syntax tree can have.
-#[derive(Clone, Copy)]
-struct Bound<'f> {
-    size: Size,
-    /// The number of entries or elements.
-    length: u64,
-    /// The upper bound of each key, value and element.
-    member: Size,
-    /// The fact that the value is, if it is certain.
-    fact: Option<&'f Fact>,
-}
-
-impl<'f> Bound<'f> {
-    /// Returns the bound of a number, a Boolean, null or the name of a type.
-    fn scalar() -> Self {
-        Self::any(Size::text(0))
-    }
-
-    /// Returns the bound of any value of this size.
-    fn any(size: Size) -> Self {
-        Self { size, length: size.values, member: size, fact: None }
-    }
-
-    fn fact(fact: &'f Fact) -> Self {
-        Self { size: fact.size, length: fact.length, member: fact.member, fact: Some(fact) }
-    }
-
-    fn max(self, other: Self) -> Self {
-        let (size, length) = (self.size.max(other.size), self.length.max(other.length));
-        Self { size, length, member: self.member.max(other.member), fact: None }
-    }
-
-    fn plus(self, other: Self) -> Self {
-        let (size, length) = (self.size.plus(other.size), self.length + other.length);
-        Self { size, length, member: self.member.max(other.member), fact: None }
-    }
-}
 
 /// Returns an upper bound of the cost of an evaluation.
 ///

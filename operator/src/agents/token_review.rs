@@ -1,6 +1,9 @@
 //! Authenticates node agents by their ServiceAccount tokens. The API server reviews the token, and the claims of the token
 //! hold the node's name, so an agent can act only for its own node.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -194,138 +197,4 @@ fn remaining_lifetime(token: &str, now: jiff::Timestamp) -> Option<Duration> {
     let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
     let seconds = claims.get("exp")?.as_i64()? - now.as_second();
     Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use http::Method;
-    use k8s_openapi::api::authentication::v1::UserInfo;
-    use serde_json::json;
-    use tokio::time::advance;
-
-    use super::*;
-    use crate::agents::review_cache::REVIEW_INTERVAL;
-    use crate::cluster::fake_api_server::{FakeApiServer, FakeRequest};
-
-    const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
-
-    const AGENT_USER: &str = "system:serviceaccount:podmeta-system:podmeta-agent";
-
-    fn status(audience: &str, user: &str, nodes: &[&str]) -> TokenReviewStatus {
-        let nodes = nodes.iter().map(ToString::to_string).collect();
-        TokenReviewStatus {
-            authenticated: Some(true),
-            audiences: Some(vec![audience.to_owned()]),
-            user: Some(UserInfo {
-                username: Some(user.to_owned()),
-                extra: Some(BTreeMap::from([
-                    (NODE_NAME_CLAIM.to_owned(), nodes),
-                    (POD_UID_CLAIM.to_owned(), vec!["u1".to_owned()]),
-                ])),
-                ..UserInfo::default()
-            }),
-            error: None,
-        }
-    }
-
-    #[test]
-    fn agent_token_gives_its_node_and_pod() {
-        let pod: PodUid = "u1".try_into().unwrap();
-        assert_eq!(agent_from_review(&status(AUDIENCE, AGENT_USER, &["a"]), AGENT_USER), Ok(("a".to_owned(), pod)));
-    }
-
-    #[test]
-    fn token_of_another_user_audience_or_without_node_is_rejected() {
-        let other = "system:serviceaccount:shop:web";
-        assert_eq!(
-            agent_from_review(&status(AUDIENCE, other, &["a"]), AGENT_USER),
-            Err(AuthError::NotAnAgent(other.into()))
-        );
-        assert!(matches!(
-            agent_from_review(&status("https://api", AGENT_USER, &["a"]), AGENT_USER),
-            Err(AuthError::NotAuthenticated(_))
-        ));
-        let unauthenticated = TokenReviewStatus { authenticated: Some(false), ..status(AUDIENCE, AGENT_USER, &["a"]) };
-        assert!(matches!(agent_from_review(&unauthenticated, AGENT_USER), Err(AuthError::NotAuthenticated(_))));
-        assert!(matches!(
-            agent_from_review(&TokenReviewStatus::default(), AGENT_USER),
-            Err(AuthError::NotAuthenticated(_))
-        ));
-        for nodes in [&[][..], &["a", "b"]] {
-            assert_eq!(agent_from_review(&status(AUDIENCE, AGENT_USER, nodes), AGENT_USER), Err(AuthError::NoNode));
-        }
-    }
-
-    #[test]
-    fn remaining_lifetime_ends_with_the_token() {
-        use base64::Engine as _;
-        let now = jiff::Timestamp::from_second(1000).unwrap();
-        let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(r#"{"exp":1007}"#);
-        assert_eq!(remaining_lifetime(&format!("h.{claims}.s"), now), Some(Duration::from_secs(7)));
-        let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(r#"{"exp":900}"#);
-        assert_eq!(remaining_lifetime(&format!("h.{claims}.s"), now), Some(Duration::ZERO));
-        assert_eq!(remaining_lifetime("not a token", now), None);
-    }
-
-    /// A reviewer, its API server and a token that expires in an hour.
-    fn fixture() -> (Arc<TokenReviewer>, FakeApiServer, String) {
-        use base64::Engine as _;
-        let (client, server) = FakeApiServer::new();
-        let expires = jiff::Timestamp::now().as_second() + 3600;
-        let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{expires}}}"#));
-        let reviewer = TokenReviewer::new(client, "podmeta-system", "podmeta-agent");
-        (Arc::new(reviewer), server, format!("h.{claims}.s"))
-    }
-
-    async fn next_review(server: &mut FakeApiServer) -> FakeRequest {
-        server.expect(Method::POST, PATH).await
-    }
-
-    fn respond(review: FakeRequest, status: &TokenReviewStatus) {
-        review.respond(&json!({"metadata": {}, "spec": {}, "status": status}));
-    }
-
-    /// Calls the reviewer while the API server accepts one token.
-    async fn authenticate_first(reviewer: &Arc<TokenReviewer>, server: &mut FakeApiServer, token: &str) {
-        let accept = async { respond(next_review(server).await, &status(AUDIENCE, AGENT_USER, &["a"])) };
-        let (agent, ()) = tokio::join!(reviewer.authenticate(token, None), accept);
-        assert_eq!(agent.unwrap().node, "a");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn api_server_that_does_not_respond_delays_no_known_agent() {
-        let (reviewer, mut server, token) = fixture();
-        authenticate_first(&reviewer, &mut server, &token).await;
-        advance(REVIEW_INTERVAL).await;
-        let started = Instant::now();
-        assert_eq!(reviewer.authenticate(&token, None).await.unwrap().node, "a");
-        assert_eq!(started.elapsed(), Duration::ZERO);
-        let _unanswered = next_review(&mut server).await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn token_that_the_next_review_rejects_is_not_accepted_again() {
-        let (reviewer, mut server, token) = fixture();
-        authenticate_first(&reviewer, &mut server, &token).await;
-        advance(REVIEW_INTERVAL).await;
-        assert!(reviewer.authenticate(&token, None).await.is_ok());
-        let rejected = TokenReviewStatus { authenticated: Some(false), ..TokenReviewStatus::default() };
-        respond(next_review(&mut server).await, &rejected);
-        // The review in the background holds the lock of the address until it ends.
-        let address_lock = reviewer.address_locks.get(&None);
-        drop(address_lock.lock().await);
-        assert_eq!(reviewer.cache.get(TokenHash::new(&token), Instant::now()), CachedReview::Missing);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn requests_that_wait_for_the_review_of_one_token_cause_one_review() {
-        let (reviewer, mut server, token) = fixture();
-        let calls = async { tokio::join!(reviewer.authenticate(&token, None), reviewer.authenticate(&token, None)) };
-        let accept = async { respond(next_review(&mut server).await, &status(AUDIENCE, AGENT_USER, &["a"])) };
-        let ((first, second), ()) = tokio::join!(calls, accept);
-        assert_eq!(first, second);
-        assert!(first.is_ok());
-    }
 }

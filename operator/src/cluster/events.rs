@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, Recorder};
 
-use crate::model::status::{replace_control_characters, truncate};
+use crate::text::{replace_control_characters, truncate};
 
 /// The timeout of one API request.
 const API_TIMEOUT: Duration = Duration::from_secs(5);

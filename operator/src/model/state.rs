@@ -18,8 +18,8 @@ use podmeta_metadata::profile::ProfileRef;
 use super::compiled_pod::{CompiledPod, ProfileKey};
 use super::feed::Feed;
 use super::index::{CompileBatch, CompiledPods, Index};
-use super::status::replace_control_characters;
 use super::update::StateUpdate;
+use crate::text::replace_control_characters;
 
 /// Maximum length of a message of an agent, in characters. A longer one is cut.
 const MAX_REPORT_MESSAGE_LENGTH: usize = 512;

@@ -1,6 +1,7 @@
 //! Computes the status of a profile. It is a pure function of the observed profile, the previous status and the time, so a
 //! status is written only if it changed.
 
+mod conditions;
 #[cfg(test)]
 mod tests;
 
@@ -10,13 +11,13 @@ use podmeta_crds::conditions::{ACCEPTED, CONFLICTED, CREDENTIALS_READY, PODS_EXC
 use podmeta_crds::field::FieldError;
 use podmeta_crds::metadataprofile::{LastValid, MAX_STATUS_PODS, MetadataProfileStatus};
 use podmeta_metadata::credentials::FailureCause;
-use podmeta_metadata::finding::{Finding, FindingReason};
+use podmeta_metadata::finding::Finding;
+
+use crate::text::truncate;
+use conditions::{ConditionStatus, NewCondition, conditions};
 
 /// The maximum length of a condition's message, in bytes. Source: type `Condition` of Kubernetes `meta/v1`, in characters.
 const MAX_MESSAGE_BYTES: usize = 32_768;
-
-/// The maximum number of pods that a message about pods on the host network names.
-const MAX_NAMED_PODS: usize = 5;
 
 /// The inputs of the status of a profile.
 #[derive(Clone, Debug, Default)]
@@ -90,13 +91,6 @@ pub fn next(
     observed: &ObservedProfile,
     now: Timestamp,
 ) -> MetadataProfileStatus {
-    let conditions = [
-        accepted(observed),
-        programmed(observed),
-        credentials_ready(observed),
-        conflicted(observed),
-        pods_excluded(observed),
-    ];
     let before = |kind: &str| previous?.conditions.iter().find(|condition| condition.type_ == kind);
     let condition = |new: NewCondition| {
         let unchanged = before(new.kind).filter(|before| before.status == new.status.as_str());
@@ -112,7 +106,7 @@ pub fn next(
     let programmed = observed.pods.iter().filter(|pod| pod.is_programmed).count();
     MetadataProfileStatus {
         observed_generation: Some(observed.generation),
-        conditions: conditions.into_iter().map(condition).collect(),
+        conditions: conditions(observed).into_iter().map(condition).collect(),
         matched_pods: Some(to_i64(observed.pods.len())),
         programmed_pods: Some(to_i64(programmed)),
         tokenless_pods: Some(to_i64(observed.pods.iter().filter(|pod| pod.is_tokenless).count())),
@@ -137,201 +131,6 @@ pub fn is_only_pending(previous: Option<&MetadataProfileStatus>, next: &Metadata
         .iter()
         .all(|kind| condition(previous, kind) == condition(next, kind));
     is_programmed(previous) && !is_programmed(next) && others_unchanged
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ConditionStatus {
-    True,
-    False,
-    Unknown,
-}
-
-impl ConditionStatus {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::True => "True",
-            Self::False => "False",
-            Self::Unknown => "Unknown",
-        }
-    }
-}
-
-/// A condition without its times.
-#[derive(Debug)]
-struct NewCondition {
-    kind: &'static str,
-    status: ConditionStatus,
-    reason: String,
-    message: String,
-}
-
-impl NewCondition {
-    fn new(kind: &'static str, status: ConditionStatus, reason: impl ToString, message: impl Into<String>) -> Self {
-        Self { kind, status, reason: reason.to_string(), message: message.into() }
-    }
-}
-
-fn accepted(observed: &ObservedProfile) -> NewCondition {
-    let condition = |status, reason: &str, message: String| NewCondition::new(ACCEPTED, status, reason, message);
-    if !observed.errors.is_empty() {
-        let errors = join(observed.errors.iter().map(ToString::to_string));
-        let effect = match (observed.has_valid_generation, &observed.last_valid) {
-            (true, Some(last)) => format!("pods keep the last valid generation, {}", last.generation),
-            (true, None) => "pods keep the last valid generation".to_owned(),
-            (false, _) => "there is no valid generation, so agents serve no metadata to its pods".to_owned(),
-        };
-        return condition(ConditionStatus::False, "Invalid", format!("{errors}; {effect}"));
-    }
-    let restrictions: Vec<&Finding> =
-        observed.findings.iter().filter(|finding| is_restriction(finding.reason)).collect();
-    match restrictions.iter().map(|finding| finding.reason).min() {
-        Some(first) => {
-            condition(ConditionStatus::False, &first.to_string(), join(restrictions.into_iter().map(format_finding)))
-        }
-        None => condition(
-            ConditionStatus::True,
-            "Accepted",
-            "the spec is valid and every part of it is in effect".to_owned(),
-        ),
-    }
-}
-
-/// Reports which data the node agents have.
-fn programmed(observed: &ObservedProfile) -> NewCondition {
-    let condition = |status, reason: &str, message: String| NewCondition::new(PROGRAMMED, status, reason, message);
-    let pending = observed.pods.iter().filter(|pod| !pod.is_programmed).count();
-    match (observed.pods.len(), pending) {
-        (0, _) if observed.host_network_pods.is_empty() => {
-            condition(ConditionStatus::True, "NoPods", "no pod uses this profile".to_owned())
-        }
-        (0, _) => {
-            let message = "this profile applies to pods on the host network only, which podmeta does not serve";
-            condition(ConditionStatus::True, "NoPods", message.to_owned())
-        }
-        (all, 0) => {
-            let message = format!("node agents have the data of all {all} pods");
-            condition(ConditionStatus::True, "Programmed", message)
-        }
-        (all, pending) => condition(
-            ConditionStatus::False,
-            "Pending",
-            format!("node agents do not have the data of {pending} of {all} pods yet"),
-        ),
-    }
-}
-
-fn credentials_ready(observed: &ObservedProfile) -> NewCondition {
-    let condition =
-        |status, reason: &str, message: String| NewCondition::new(CREDENTIALS_READY, status, reason, message);
-    if !observed.secret_errors.is_empty() {
-        let errors = join(observed.secret_errors.iter().map(|secret| secret.error.to_string()));
-        return if observed.secret_errors.iter().all(|error| error.is_usable) {
-            condition(ConditionStatus::False, "SecretUnusable", errors)
-        } else {
-            condition(ConditionStatus::False, "SecretNotOptedIn", errors)
-        };
-    }
-    let failures = observed.pods.iter().filter_map(|pod| match &pod.credentials {
-        CredentialsState::Failed { cause, error } => Some((*cause, format!("pod {}: {error}", pod.name))),
-        CredentialsState::Issued | CredentialsState::NotRequested => None,
-    });
-    let (causes, failures): (Vec<FailureCause>, Vec<String>) = failures.unzip();
-    let first_cause = causes.into_iter().min();
-    let failures = join(failures.into_iter());
-    let warnings = join(observed.secret_warnings.iter().map(ToString::to_string));
-    let with_warnings =
-        |message: &str| if warnings.is_empty() { message.to_owned() } else { format!("{message}; {warnings}") };
-    let any_issued = observed.pods.iter().any(|pod| pod.credentials == CredentialsState::Issued);
-    match (observed.has_roles, first_cause, any_issued) {
-        (false, _, _) => condition(ConditionStatus::True, "NoRoles", "the profile has no roles".to_owned()),
-        (true, Some(cause), _) => condition(ConditionStatus::False, &cause.to_string(), failures),
-        (true, None, true) => {
-            condition(ConditionStatus::True, "Given", with_warnings("every pod that requested credentials got them"))
-        }
-        (true, None, false) => {
-            condition(ConditionStatus::Unknown, "NotAsked", with_warnings("no pod has requested credentials yet"))
-        }
-    }
-}
-
-fn conflicted(observed: &ObservedProfile) -> NewCondition {
-    let conflicts = observed.findings.iter().filter(|finding| finding.reason == FindingReason::Conflicted);
-    let conflicts = join(conflicts.map(format_finding));
-    if conflicts.is_empty() {
-        let message = "no other profile with the same priority matches its pods";
-        NewCondition::new(CONFLICTED, ConditionStatus::False, "NoConflict", message)
-    } else {
-        NewCondition::new(CONFLICTED, ConditionStatus::True, "Conflicted", conflicts)
-    }
-}
-
-/// Reports the pods that no agent can serve, because they are on the host network and have no link.
-fn pods_excluded(observed: &ObservedProfile) -> NewCondition {
-    let mut names: Vec<&str> = observed.host_network_pods.iter().map(String::as_str).collect();
-    if names.is_empty() {
-        let message = "this profile applies to no pod on the host network";
-        return NewCondition::new(PODS_EXCLUDED, ConditionStatus::False, "NoHostNetworkPods", message);
-    }
-    names.sort_unstable();
-    let count = names.len();
-    names.truncate(MAX_NAMED_PODS);
-    let mut named = names.join(", ");
-    if count > names.len() {
-        named.push_str(&format!(" and {} more", count - names.len()));
-    }
-    let message = format!(
-        "podmeta does not serve pods on the host network, and they still reach the node's own metadata service; \
-         affected pods: {count} ({named})"
-    );
-    NewCondition::new(PODS_EXCLUDED, ConditionStatus::True, "HostNetwork", message)
-}
-
-/// Returns true if a finding means that a part of the spec is not in effect.
-fn is_restriction(reason: FindingReason) -> bool {
-    match reason {
-        FindingReason::PolicyTightened
-        | FindingReason::PolicyForbids
-        | FindingReason::RoleUnavailable
-        | FindingReason::UserDataUnavailable
-        | FindingReason::ItemUnavailable
-        | FindingReason::ItemMisplaced
-        | FindingReason::TooManyTags
-        | FindingReason::WorkloadTooLarge
-        | FindingReason::InternalError => true,
-        // A conflict has its own condition. Most labels are not valid tag keys.
-        FindingReason::Conflicted | FindingReason::TagDropped => false,
-    }
-}
-
-fn format_finding(finding: &Finding) -> String {
-    format!("{}: {}", finding.field, finding.message)
-}
-
-/// Joins the lines in an order that does not depend on the order of the pods.
-fn join(lines: impl Iterator<Item = String>) -> String {
-    let mut lines: Vec<String> = lines.collect();
-    lines.sort_unstable();
-    lines.dedup();
-    lines.join("; ")
-}
-
-/// Shortens a text to at most `max_bytes`, which must be at least 3. A shortened text ends with an ellipsis.
-#[must_use]
-pub fn truncate(text: &str, max_bytes: usize) -> String {
-    const ELLIPSIS: char = '…';
-    if text.len() <= max_bytes {
-        return text.to_owned();
-    }
-    let end = text.floor_char_boundary(max_bytes.saturating_sub(ELLIPSIS.len_utf8()));
-    let mut short = text.get(..end).unwrap_or_default().to_owned();
-    short.push(ELLIPSIS);
-    short
-}
-
-/// Replaces each control character with a space.
-#[must_use]
-pub fn replace_control_characters(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Returns the pods that are not programmed, then those without credentials.

@@ -1,3 +1,5 @@
+use podmeta_metadata::finding::FindingReason;
+
 use super::*;
 
 fn at(second: i64) -> Timestamp {
@@ -238,13 +240,6 @@ fn message_is_truncated_at_the_limit_of_the_api_only() {
     let long = of(2000);
     assert!((32_768 - 3..=32_768).contains(&long.len()), "{}", long.len());
     assert!(long.ends_with('…') && long.starts_with("spec.metadata[0]"));
-}
-
-#[test]
-fn truncated_text_ends_at_a_character_boundary() {
-    assert_eq!(truncate("ééé", 6), "ééé");
-    assert_eq!(truncate("éééé", 6), "é…");
-    assert_eq!(truncate("aaaaaaa", 6), "aaa…");
 }
 
 #[test]
