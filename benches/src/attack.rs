@@ -33,7 +33,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Attack by all pods except the last one, which is measured.
 #[derive(Clone, Copy, Debug)]
-enum Attack {
+enum AttackKind {
     /// 40 pods keep 250 connections each and send one byte of a request head per second on each.
     SlowHeads,
     /// 64 clients of one pod request a token, then an item, each on a new connection.
@@ -75,12 +75,12 @@ pub(crate) fn all(options: &RunOptions, work_dir: &WorkDir) -> Result<()> {
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     for (attack, name) in [
-        (Attack::SlowHeads, "10,000 connections, one byte per second on each"),
-        (Attack::NewConnections, "64 clients, tokens on new connections"),
-        (Attack::UnreadResponses(Attackers::OnePod), "unread responses, 1 pod × 1,024 connections"),
-        (Attack::UnreadResponses(Attackers::ManyPods), "unread responses, 40 pods × 250 connections"),
-        (Attack::PartialHeads(Attackers::OnePod), "partial heads of 8 KiB, 1 pod × 1,024 connections"),
-        (Attack::PartialHeads(Attackers::ManyPods), "partial heads of 8 KiB, 40 pods × 250 connections"),
+        (AttackKind::SlowHeads, "10,000 connections, one byte per second on each"),
+        (AttackKind::NewConnections, "64 clients, tokens on new connections"),
+        (AttackKind::UnreadResponses(Attackers::OnePod), "unread responses, 1 pod × 1,024 connections"),
+        (AttackKind::UnreadResponses(Attackers::ManyPods), "unread responses, 40 pods × 250 connections"),
+        (AttackKind::PartialHeads(Attackers::OnePod), "partial heads of 8 KiB, 1 pod × 1,024 connections"),
+        (AttackKind::PartialHeads(Attackers::ManyPods), "partial heads of 8 KiB, 40 pods × 250 connections"),
     ] {
         let (mut of_baseline, mut of_agent) = (Vec::new(), Vec::new());
         for _ in 0..options.rounds {
@@ -112,12 +112,12 @@ fn row(attack: &str, server: &str, rounds: &[AttackRound], baseline: &[AttackRou
 }
 
 /// Starts an agent with the pods of an attack.
-fn agent(attack: Attack, options: &RunOptions, work_dir: &WorkDir) -> Result<ServerProcess> {
+fn agent(attack: AttackKind, options: &RunOptions, work_dir: &WorkDir) -> Result<ServerProcess> {
     ServerProcess::agent(&work_dir.pods(PODS, attack.limits())?, &["--log", &options.log])
 }
 
 /// Starts a baseline with the agent's responses. All pods have its only address.
-fn baseline(attack: Attack, agent: &ServerProcess) -> Result<ServerProcess> {
+fn baseline(attack: AttackKind, agent: &ServerProcess) -> Result<ServerProcess> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (token, mut responses) = runtime.block_on(record(agent.address()?))?;
     if let PodLimits::PolicyDefault = attack.limits() {
@@ -129,7 +129,7 @@ fn baseline(attack: Attack, agent: &ServerProcess) -> Result<ServerProcess> {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "KiB are far below 2^52")]
-fn round(attack: Attack, options: &RunOptions, server: &ServerProcess) -> Result<AttackRound> {
+fn round(attack: AttackKind, options: &RunOptions, server: &ServerProcess) -> Result<AttackRound> {
     let (measured_pod, attacking_pods) = server.addresses.split_last().context("too few pods")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let pattern = RequestKind::Leaf.pattern(&runtime.block_on(token(*measured_pod))?);
@@ -161,7 +161,7 @@ fn round(attack: Attack, options: &RunOptions, server: &ServerProcess) -> Result
     })
 }
 
-impl Attack {
+impl AttackKind {
     fn limits(self) -> PodLimits {
         match self {
             Self::SlowHeads | Self::NewConnections => PodLimits::Default,

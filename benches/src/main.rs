@@ -23,7 +23,7 @@ use crate::manifests::WorkDir;
 
 /// Benchmark the dev agent against a bare hyper server and print tables
 #[derive(Debug, Parser)]
-struct Args {
+struct BenchArgs {
     /// Number of rounds of each measurement. Fewer than five give unreliable medians
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -41,11 +41,11 @@ struct Args {
     log: String,
 
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<BenchCommand>,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum BenchCommand {
     /// Run the baseline server (internal)
     #[command(hide = true)]
     Baseline {
@@ -80,8 +80,8 @@ struct RunOptions {
 }
 
 fn main() -> Result<()> {
-    let args = Args::parse();
-    if let Some(Command::Baseline { arrangement }) = args.command {
+    let args = BenchArgs::parse();
+    if let Some(BenchCommand::Baseline { arrangement }) = args.command {
         return baseline::main(arrangement, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     }
     let options = RunOptions { rounds: args.rounds, time: Duration::from_secs(args.seconds), log: args.log };

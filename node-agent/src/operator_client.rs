@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 use connect_limiter::CONNECT_BURST;
 use connect_limiter::ConnectLimiter;
 use https::limited_https_client;
-pub use https::{HttpsClient, https_client};
+pub use https::{OperatorHttpsClient, https_client};
 
 /// Longest response in bytes: a list of 250 pods of the largest size, with their addresses.
 const MAX_RESPONSE_BYTES: usize = 256 * MAX_WORKLOAD_BYTES;
@@ -54,7 +54,7 @@ pub struct OperatorClient {
 #[derive(Default)]
 struct CurrentHttps {
     /// The client, and the CA file that it was built with. `None` after its connections were dropped.
-    client: Option<(Vec<u8>, HttpsClient)>,
+    client: Option<(Vec<u8>, OperatorHttpsClient)>,
     /// Increases with each client, so that a call that failed does not drop a newer client.
     number: u64,
 }
@@ -232,7 +232,7 @@ impl OperatorClient {
     }
 
     /// Returns the HTTPS client and its number. Builds a new one if the CA file has changed.
-    fn https_client(&self, ca: Vec<u8>) -> Result<(HttpsClient, u64), OperatorError> {
+    fn https_client(&self, ca: Vec<u8>) -> Result<(OperatorHttpsClient, u64), OperatorError> {
         let mut current = self.lock_https();
         if let Some((built_with, https)) = &current.client
             && *built_with == ca

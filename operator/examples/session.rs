@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 #[derive(clap::Parser)]
-struct Args {
+struct SessionArgs {
     /// The ARN of the role.
     #[arg(long)]
     role: String,
@@ -32,7 +32,7 @@ struct Args {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let args = Args::parse();
+    let args = SessionArgs::parse();
     let client = api_server(args.token).await?;
     let (_, policy) = watch::channel(TokenPolicyState::Enforced);
     let tokens = PodTokens::new(client, args.credentials.token_audiences.clone(), policy);

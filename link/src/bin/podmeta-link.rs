@@ -37,16 +37,16 @@ mod linux {
     /// Makes the links of a node's pods to the node agent, and the guards of the node.
     #[derive(Parser)]
     #[command(version)]
-    struct Cli {
+    struct LinkCli {
         #[command(subcommand)]
-        command: Command,
+        command: LinkCommand,
         /// Log filter, such as info or info,podmeta_link=debug.
         #[arg(long, global = true, default_value = "info", value_name = "FILTER")]
         log: String,
     }
 
     #[derive(Subcommand)]
-    enum Command {
+    enum LinkCommand {
         /// Assert the guards, pin the agent namespace and copy the CNI plugin. Needs a privileged container.
         Install(InstallArgs),
         /// Check guards, CNI configuration and links, and repair them, until stopped.
@@ -55,7 +55,7 @@ mod linux {
         Ready(ReadyArgs),
         /// Remove CNI configuration, links, agent namespace, guards and state from the node. The plugin stays, because
         /// runtimes start it again when a pod ends that was started with it.
-        Uninstall(UninstallArgs),
+        Uninstall(LinkUninstallArgs),
     }
 
     #[derive(Args)]
@@ -120,7 +120,7 @@ mod linux {
     }
 
     #[derive(Args)]
-    struct UninstallArgs {
+    struct LinkUninstallArgs {
         #[command(flatten)]
         node: NodeArgs,
         /// Directory of podmeta's state.
@@ -140,7 +140,7 @@ mod linux {
     }
 
     pub(super) fn main() -> ExitCode {
-        let cli = Cli::parse();
+        let cli = LinkCli::parse();
         let filter = match EnvFilter::try_new(&cli.log) {
             Ok(filter) => filter,
             Err(error) => {
@@ -158,11 +158,11 @@ mod linux {
         }
     }
 
-    fn run(command: Command) -> Result<ExitCode> {
+    fn run(command: LinkCommand) -> Result<ExitCode> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             match command {
-                Command::Install(args) => {
+                LinkCommand::Install(args) => {
                     let host = Netns::current().context("cannot open the node's network namespace")?;
                     // The log names what the node lacks before a step fails because of it.
                     let found = requirements::check(&requirements::read(&host));
@@ -171,7 +171,7 @@ mod linux {
                     agent_ns::ensure(&args.namespace.agent_namespace).await?;
                     install::copy_plugin(&args.plugin, &args.cni_bin_dir)?;
                 }
-                Command::Run(args) => {
+                LinkCommand::Run(args) => {
                     remove_ready(&args.ready.ready_file)?;
                     let ready_file = args.ready.ready_file.clone();
                     let (counters, findings) = (Arc::<Counters>::default(), Arc::<SharedFindings>::default());
@@ -179,15 +179,15 @@ mod linux {
                     tokio::spawn(socket::serve(socket::bind(&socket.path)?, socket));
                     daemon::run(args.config(), counters, findings, move || write_ready(&ready_file)).await?;
                 }
-                Command::Ready(args) if !args.ready_file.exists() => return Ok(ExitCode::FAILURE),
-                Command::Ready(_) => {}
-                Command::Uninstall(args) => uninstall(&args).await?,
+                LinkCommand::Ready(args) if !args.ready_file.exists() => return Ok(ExitCode::FAILURE),
+                LinkCommand::Ready(_) => {}
+                LinkCommand::Uninstall(args) => uninstall(&args).await?,
             }
             Ok(ExitCode::SUCCESS)
         })
     }
 
-    async fn uninstall(args: &UninstallArgs) -> Result<()> {
+    async fn uninstall(args: &LinkUninstallArgs) -> Result<()> {
         daemon::uninstall(&args.node.namespace.agent_namespace, &args.node.cni_config_dir).await?;
         match std::fs::remove_dir_all(&args.state_dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

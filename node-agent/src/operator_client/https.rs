@@ -23,18 +23,22 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// An HTTPS client with a connection pool.
-pub type HttpsClient = Client<HttpsConnector<LimitedConnector>, Full<Bytes>>;
+pub type OperatorHttpsClient = Client<HttpsConnector<LimitedConnector>, Full<Bytes>>;
 
 /// Builds a client that accepts servers with a certificate of one of these CAs for `host`, whatever address they have.
 ///
 /// # Errors
 /// If `pem` contains no valid certificate or `host` is not a valid server name.
-pub fn https_client(pem: &[u8], host: &str) -> Result<HttpsClient, String> {
+pub fn https_client(pem: &[u8], host: &str) -> Result<OperatorHttpsClient, String> {
     limited_https_client(pem, host, ConnectLimiter::default())
 }
 
 /// Builds a client like [`https_client`] that shares the limit of new connections.
-pub(super) fn limited_https_client(pem: &[u8], host: &str, limiter: ConnectLimiter) -> Result<HttpsClient, String> {
+pub(super) fn limited_https_client(
+    pem: &[u8],
+    host: &str,
+    limiter: ConnectLimiter,
+) -> Result<OperatorHttpsClient, String> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         roots.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Resource as _;
 use kube::runtime::events::{Event, Recorder};
+use podmeta_crds::metadataprofile::MetadataProfile;
 
 use crate::text::{replace_control_characters, truncate};
 
@@ -43,6 +45,19 @@ pub async fn publish(recorder: &Recorder, mut event: Event, object: &ObjectRefer
 /// Returns a text that the API server accepts as a note.
 fn to_note(text: &str) -> String {
     truncate(&replace_control_characters(text), MAX_NOTE_BYTES)
+}
+
+/// Returns a reference to a MetadataProfile, for an event.
+#[must_use]
+pub fn profile_reference(namespace: &str, name: &str, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(MetadataProfile::api_version(&()).into_owned()),
+        kind: Some(MetadataProfile::kind(&()).into_owned()),
+        namespace: Some(namespace.to_owned()),
+        name: Some(name.to_owned()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
+    }
 }
 
 /// Returns a reference to a Node, for an event.

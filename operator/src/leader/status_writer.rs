@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::events::Recorder;
 use kube::{Client, Resource as _};
@@ -207,14 +206,7 @@ impl StatusWriter {
         previous: Option<&MetadataProfileStatus>,
         next: &MetadataProfileStatus,
     ) {
-        let object = ObjectReference {
-            api_version: Some(podmeta_crds::crd::API_VERSION.to_owned()),
-            kind: Some(MetadataProfile::kind(&()).into_owned()),
-            namespace: Some(profile.namespace.clone()),
-            name: Some(profile.name.clone()),
-            uid: Some(profile.uid.clone()),
-            ..ObjectReference::default()
-        };
+        let object = events::profile_reference(&profile.namespace, &profile.name, &profile.uid);
         for event in changes::events(previous, next) {
             events::publish(&self.recorder, event, &object).await;
         }

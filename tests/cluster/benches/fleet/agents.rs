@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use http_body_util::{BodyExt as _, Full};
 use podmeta_agent_api::{WORKLOADS, WatchChange, WatchEvent, WorkloadList};
 use podmeta_metadata::compile::Outcome;
-use podmeta_node_agent::operator_client::{HttpsClient, https_client};
+use podmeta_node_agent::operator_client::{OperatorHttpsClient, https_client};
 use tokio::sync::Notify;
 
 use super::SYSTEM_NAMESPACE;
@@ -76,7 +76,7 @@ pub(super) async fn run(token: String, bundle: Arc<String>, progress: Arc<AgentP
 }
 
 /// Sends a GET request. Retries after one second if the operator is overloaded.
-async fn get(http: &HttpsClient, token: &str, path: &str) -> Result<hyper::body::Incoming> {
+async fn get(http: &OperatorHttpsClient, token: &str, path: &str) -> Result<hyper::body::Incoming> {
     loop {
         let request = http::Request::get(format!("https://{OPERATOR_ADDRESS}{path}"))
             .header("authorization", format!("Bearer {token}"))

@@ -11,7 +11,7 @@ use podmeta_agent_api::calls::CREDENTIALS;
 use podmeta_metadata::compile::Outcome;
 use serde_json::{Value, json};
 
-use super::stub_sts::{StubCall, StubSts, with_stub_sts};
+use super::stub_sts::{StubCall, StubStsPod, with_stub_sts};
 use super::{aws_role_arn, role_profile};
 use crate::kit::{self, AGENT_ACCOUNT, Podmeta, TestNamespace, client_pod, eventually};
 use crate::podmeta::agent_authorization::{ATTACKER, agent_pod, request_token, send};
@@ -42,7 +42,7 @@ async fn check_forbidden(stolen: &StolenNode<'_>, case: &str, body: &Value) -> R
     Ok(())
 }
 
-async fn attack(stolen: &StolenNode<'_>, stub: &StubSts<'_>, pods: &[Pod]) -> Result<()> {
+async fn attack(stolen: &StolenNode<'_>, stub: &StubStsPod<'_>, pods: &[Pod]) -> Result<()> {
     let [on_a, on_b, deleted] = pods else { bail!("three pods were started") };
     for pod in [on_a, deleted] {
         wait_for_session(stolen, pod).await?;

@@ -24,13 +24,13 @@ pub(super) struct StubCall {
 }
 
 /// The stub. Its roles trust the ServiceAccount `default` of the test namespace.
-pub(super) struct StubSts<'t> {
+pub(super) struct StubStsPod<'t> {
     namespace: &'t TestNamespace,
     /// The URL.
     pub(super) url: String,
 }
 
-impl StubSts<'_> {
+impl StubStsPod<'_> {
     /// Returns the calls so far.
     pub(super) async fn calls(&self) -> Result<Vec<StubCall>> {
         let printed = self.namespace.curl(STUB_POD, "http://localhost:8080/calls").await?;
@@ -42,7 +42,7 @@ impl StubSts<'_> {
 pub(super) async fn with_stub_sts(
     podmeta: &Podmeta,
     namespace: &TestNamespace,
-    body: impl AsyncFnOnce(&StubSts<'_>) -> Result<()>,
+    body: impl AsyncFnOnce(&StubStsPod<'_>) -> Result<()>,
 ) -> Result<()> {
     let subject = format!("system:serviceaccount:{}:default", namespace.name);
     let container = json!({
@@ -53,7 +53,7 @@ pub(super) async fn with_stub_sts(
     let pod = namespace.start(STUB_POD, &pod).await?;
     let address = pod.status.and_then(|status| status.pod_ip).context("the pod has no address")?;
     namespace.wait_for_log(STUB_POD, "client", "listening").await?;
-    let stub = StubSts { namespace, url: format!("http://{}:8080", url_host(&address)) };
+    let stub = StubStsPod { namespace, url: format!("http://{}:8080", url_host(&address)) };
     let endpoints = ["aws", "aliyun"].map(|cloud| format!("credentials.{cloud}.stsEndpoint={}", stub.url));
     with_values(podmeta, &endpoints.each_ref().map(String::as_str), async || body(&stub).await).await
 }
