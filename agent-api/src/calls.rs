@@ -73,7 +73,7 @@ pub struct UserDataRequest {
     pub key: KeyRef,
 }
 
-/// User data in a Secret.
+/// The user data of a pod, from a Secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserDataResponse {
     /// The user data, in base64.

@@ -106,7 +106,7 @@ impl Provider {
         }
     }
 
-    /// Returns the name of the Secret that holds the credentials.
+    /// Returns the name of the Secret that holds the credentials, or `None` for the other providers.
     #[must_use]
     pub fn secret_name(&self) -> Option<&str> {
         match self {

@@ -50,8 +50,7 @@ const MAC_BYTES: usize = 16;
 /// Duration for which a replaced key verifies tokens: the maximum lifetime of a token.
 const REPLACED_KEY_LIFETIME: SignedDuration = SignedDuration::from_hours(6);
 
-/// Maximum time by which a key or token may be from the future, because the clock was set back. One from a later time is
-/// not valid.
+/// Maximum time by which a key or a token may be newer than the clock. It is newer if the clock was set back.
 pub const MAX_CLOCK_STEP: SignedDuration = SignedDuration::from_hours(6);
 
 /// The bytes of a key. The caller provides them from a source of randomness.
@@ -115,7 +114,8 @@ impl Key {
         Self { id, bytes, created, replaced, hmac }
     }
 
-    /// Returns true if the key was replaced less than six hours ago, or not at all, and is not from the future.
+    /// Returns true if the key was not replaced, or less than six hours ago. A key that is newer than the clock by more than
+    /// [`MAX_CLOCK_STEP`] does not verify.
     fn verifies(&self, now: Timestamp) -> bool {
         let valid_ages = -MAX_CLOCK_STEP..REPLACED_KEY_LIFETIME;
         self.replaced.is_none_or(|replaced| valid_ages.contains(&now.duration_since(replaced)))
@@ -126,7 +126,7 @@ impl Key {
     fn mac(&self, claims: &[u8], pod: &PodUid, dialect: Dialect) -> [u8; MAC_BYTES] {
         let mut context = hmac::Context::with_key(&self.hmac);
         context.update(claims);
-        // No name of a dialect and no UID contains a slash, so that the input has one meaning.
+        // The slash separates dialect and UID. Neither contains one.
         context.update(dialect.as_str().as_bytes());
         context.update(b"/");
         context.update(pod.as_str().as_bytes());

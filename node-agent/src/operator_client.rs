@@ -158,10 +158,10 @@ impl OperatorClient {
         self.send(None, Method::GET, path, Bytes::new()).await
     }
 
-    /// Gets a path of the Service and parses the response.
+    /// Gets a path of the Service and parses the JSON of the response.
     ///
     /// # Errors
-    /// If the call fails.
+    /// If the call fails, the status is not a success, or the body is not valid.
     pub async fn get_json<B: for<'de> Deserialize<'de>>(&self, path: &str) -> Result<B, OperatorError> {
         let body = read_body(self.get(path).await?).await?;
         serde_json::from_slice(&body).map_err(|error| OperatorError::invalid_json(&error))

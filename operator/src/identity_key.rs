@@ -22,6 +22,7 @@ pub async fn load(client: &Client, namespace: &str, name: &str) -> Result<Identi
     .await
 }
 
+/// Returns the key of the Secret, or a new key with the data to write.
 fn read_or_create(data: Option<OwnSecretData>) -> Result<(Option<OwnSecretData>, IdentityKey)> {
     let text = |key: &str| data.as_ref().and_then(|data| String::from_utf8(data.get(key)?.0.clone()).ok());
     if let (Some(certificate), Some(key)) = (text("tls.crt"), text("tls.key")) {

@@ -15,17 +15,18 @@ use podmeta_node_agent::dev::InputFile;
 use podmeta_node_agent::edge::PodView;
 use proptest::prelude::*;
 
+/// Time zero of all tests, in seconds since 1970.
 const START_TIME: i64 = 1_767_600_000;
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(START_TIME + seconds).unwrap()
 }
 
-/// Path prefixes for which listing and lookup differ.
+/// Path prefixes that are listed but not served, or served but not listed.
 const EXCEPTIONS: [(Dialect, &str); 2] = [
-    // The listing has `0=my-key`, the path has only the number.
+    // A key is listed as `0=my-key` and served at `0`.
     (Dialect::Ec2, "meta-data/public-keys/0"),
-    // Served but not listed.
+    // It is served and not listed.
     (Dialect::Ecs, "meta-data/all"),
 ];
 
@@ -41,9 +42,9 @@ fn trees(labels: &[String], items: &[String], roles: bool) -> Vec<(String, Diale
     );
     for name in ["alpha", "omega"] {
         let lines = labels.iter().map(|label| format!("    {label}: {name}\n")).collect::<String>();
-        let mut metadata = items.iter().map(|item| format!("    - {{path: {item}, dialect: ec2, value: {name}}}\n"));
-        let metadata = metadata.by_ref().collect::<String>();
-        let metadata = if metadata.is_empty() { String::new() } else { format!("  metadata:\n{metadata}") };
+        let metadata = items.iter().map(|item| format!("    - {{path: {item}, dialect: ec2, value: {name}}}\n"));
+        let metadata =
+            if items.is_empty() { String::new() } else { format!("  metadata:\n{}", metadata.collect::<String>()) };
         let role =
             "  roles: [{name: r, dialect: ec2, secret: {name: keys}}, {name: q, dialect: ecs, secret: {name: keys}}]\n";
         text.push_str(&format!(

@@ -19,7 +19,7 @@ use super::schema;
 /// Maximum number of patterns, accounts or regions in a list.
 pub(crate) const MAX_PATTERNS: usize = 64;
 
-/// Desired state of a MetadataPolicy. An absent field restricts nothing, unless its description has a default maximum.
+/// Desired state of a MetadataPolicy. An absent field has the effect that its description names as the default.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "podmeta.dev",
@@ -97,8 +97,8 @@ pub struct MetadataPolicySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "dialects")]
     pub allowed_dialects: Option<Vec<Dialect>>,
-    /// Credential providers that roles may use. `awsAssumeRole` is allowed only if it is listed and
-    /// `allowedRoleArns` has its ARN. Default: all others.
+    /// Credential providers that roles may use. A role of `awsAssumeRole` also needs its ARN in `allowedRoleArns`. Default: all
+    /// except `awsAssumeRole`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "dialect_rules::providers")]
     pub allowed_providers: Option<Vec<ProviderKind>>,

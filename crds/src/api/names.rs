@@ -1,4 +1,4 @@
-//! Kubernetes names: the pattern of the schema, and a function with the same result.
+//! Kubernetes names: for each kind, a pattern for the schema and a function that accepts the same texts.
 
 use schemars::{Schema, SchemaGenerator};
 

@@ -1,4 +1,4 @@
-//! The network link of a pod, and its MAC address.
+//! The addresses of a pod on its node.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::identity;
 use crate::names::{InvalidValue, PodUid};
 
-/// The network link of a pod, from the CNI result on its node.
+/// The addresses of a pod's primary interface, as its node has them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     /// The IPv4 addresses, the primary one first.
@@ -43,7 +43,7 @@ impl Link {
 pub struct MacAddress(pub [u8; 6]);
 
 impl MacAddress {
-    /// Returns the MAC address of a pod whose CNI result has none. It is a hash of the UID.
+    /// Returns the MAC address of a pod whose interface has none, or is not known. It is a hash of the UID.
     #[must_use]
     pub fn from_uid(uid: &PodUid) -> Self {
         Self(identity::mac(uid.as_str()))

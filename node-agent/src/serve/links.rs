@@ -93,7 +93,10 @@ impl LinkServer {
             if status.namespace == open.namespace {
                 match open.refresh().await {
                     Ok(()) => return Ok(()),
-                    Err(error) => tracing::error!(error = format!("{error:#}"), "opening new sockets of the links"),
+                    Err(error) => tracing::error!(
+                        error = format!("{error:#}"),
+                        "cannot use the open sockets of the links; opening new ones"
+                    ),
                 }
             }
         }

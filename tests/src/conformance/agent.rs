@@ -60,15 +60,15 @@ impl CaseAgent {
         self.compile_and_publish()
     }
 
-    /// Applies patches that must be rejected with a message that contains `says`, then reverts them.
-    pub(super) fn expect_rejection(&mut self, patches: &[serde_json::Value], says: &str) -> anyhow::Result<()> {
+    /// Applies patches that must be rejected with a message that contains `message`, then reverts them.
+    pub(super) fn expect_rejection(&mut self, patches: &[serde_json::Value], message: &str) -> anyhow::Result<()> {
         let before = self.objects.clone();
         self.objects.patch(patches)?;
         let result = self.compile_and_publish();
         self.objects = before;
         match result {
             Ok(()) => bail!("the change was accepted"),
-            Err(error) => ensure!(error.to_string().contains(says), "wrong rejection message: {error}"),
+            Err(error) => ensure!(error.to_string().contains(message), "wrong rejection message: {error}"),
         }
         Ok(())
     }

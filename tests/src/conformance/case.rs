@@ -148,7 +148,7 @@ pub struct RejectedChange {
     /// The patches.
     pub change: Vec<serde_json::Value>,
     /// A text that the rejection message must contain.
-    pub says: String,
+    pub message: String,
 }
 
 /// Kind of a restart of the agent.

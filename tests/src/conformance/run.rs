@@ -84,7 +84,7 @@ impl CaseRunner<'_> {
             }
             Action::Change(patches) => self.agent.change(&self.saved.fill_all(patches)?),
             Action::RejectChange(rejected) => {
-                self.agent.expect_rejection(&self.saved.fill_all(&rejected.change)?, &rejected.says)
+                self.agent.expect_rejection(&self.saved.fill_all(&rejected.change)?, &rejected.message)
             }
             Action::Restart(how) => self.agent.restart(how),
             Action::Rotate => self.agent.rotate_key(),

@@ -35,8 +35,8 @@ pub fn render(cases: &[CaseFile], mutations: &[Mutation], last_run: &LastRun) ->
         "# Conformance\n\n\
          `tests/cases` has {} cases. Each case tests one rule of a cloud's metadata service and names the source of the rule.\n\
          All of them pass on every commit (`make quick`).\n\n\
-         The columns \"mutation\" and \"kills\" are a record. The mutation removes the rule from the source; the case then\n\
-         failed, together with as many cases in all as \"kills\" says. Last verified at commit {commit} on {date} with\n\
+         The columns \"mutation\" and \"kills\" are a record. The mutation removes the rule from the source, and\n\
+         the case fails. \"kills\" is the number of all cases that fail with it. Last verified at commit {commit} on {date} with\n\
          `make mutations`. \"none\" means that no mutation is recorded for the case.\n\
          {not_run}\
          [tests/README.md](../tests/README.md) describes cases, sources and mutations.\n\n\

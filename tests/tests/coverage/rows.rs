@@ -114,6 +114,8 @@ impl CoverageRow {
         }
     }
 
+    /// Replaces each placeholder of the path with the matching names of its directory listing, or with those of `otherwise`
+    /// if none matches.
     fn expand(&self, list: impl Fn(&str) -> Vec<String>, otherwise: impl Fn(&str) -> Vec<String>) -> Vec<String> {
         let mut paths = vec![String::new()];
         for (at, wanted) in self.path.split('/').enumerate() {

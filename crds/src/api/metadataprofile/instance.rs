@@ -63,7 +63,7 @@ pub struct InstanceOverridesSpec {
 #[serde(rename_all = "camelCase", default)]
 pub struct NetworkSpec {
     /// MAC address of the interface, a unicast address in lower case. All pods that the profile applies to have it; it is
-    /// not signed. Default: derived from the UID of the pod.
+    /// not signed. Default: that of the primary interface of the pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "mac")]
     pub mac: Option<String>,
