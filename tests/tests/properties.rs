@@ -8,6 +8,7 @@ use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::options::TokenTtl;
 use podmeta_metadata::path::CanonicalPath;
+use podmeta_metadata::protocol::ec2;
 use podmeta_metadata::session::{KeyBytes, Keyring, LastToken, TOKEN_LENGTH};
 use podmeta_metadata::tree::{LeafValue, Lookup, SinceVersion, Tree};
 use podmeta_node_agent::dev::DevState;
@@ -22,6 +23,9 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(START_TIME + seconds).unwrap()
 }
 
+/// The newest version of a tree.
+const NEWEST: SinceVersion = SinceVersion(u8::MAX);
+
 /// Path prefixes that are listed but not served, or served but not listed.
 const EXCEPTIONS: [(Dialect, &str); 2] = [
     // A key is listed as `0=my-key` and served at `0`.
@@ -32,6 +36,11 @@ const EXCEPTIONS: [(Dialect, &str); 2] = [
 
 fn is_exception(dialect: Dialect, path: &str) -> bool {
     EXCEPTIONS.iter().any(|(of, start)| *of == dialect && path.starts_with(start))
+}
+
+/// Returns the versions of EC2, oldest first. An item of ECS is in all of them.
+fn versions() -> Vec<SinceVersion> {
+    ec2::version::PREFIXES.iter().map(|prefix| ec2::version::parse(prefix).unwrap()).collect()
 }
 
 /// Renders the trees of two pods. All configurable values of a pod contain the name of the pod.
@@ -115,22 +124,22 @@ proptest! {
     ) {
         let (labels, items) = (Vec::from_iter(labels), without_nested(items));
         for (pod, dialect, tree) in trees(&labels, &items, roles) {
-            for version in 0..=20 {
+            for version in versions() {
                 for path in tree.paths() {
-                    let Some(found) = tree.get(path, SinceVersion(version)) else { continue };
+                    let Some(found) = tree.get(path, version) else { continue };
                     if let Lookup::Listing(listing) = found {
                         for name in names(&listing) {
                             let child = join(path, &name);
-                            prop_assert!(tree.get(&child, SinceVersion(version)).is_some() || is_exception(dialect, &child),
-                                "{pod} {dialect}: {path:?} lists {name:?}, which does not resolve in version {version}");
+                            prop_assert!(tree.get(&child, version).is_some() || is_exception(dialect, &child),
+                                "{pod} {dialect}: {path:?} lists {name:?}, which does not resolve in version {version:?}");
                         }
                     }
                     let Some((parent, name)) = path.rsplit_once('/').or((!path.is_empty()).then_some(("", path))) else { continue };
-                    let Some(Lookup::Listing(listing)) = tree.get(parent, SinceVersion(version)) else {
+                    let Some(Lookup::Listing(listing)) = tree.get(parent, version) else {
                         return Err(TestCaseError::fail(format!("{pod} {dialect}: {path} has no parent listing")));
                     };
                     prop_assert!(names(&listing).iter().any(|listed| listed == name) || is_exception(dialect, path),
-                        "{pod} {dialect}: {parent:?} does not list {name:?} in version {version}");
+                        "{pod} {dialect}: {parent:?} does not list {name:?} in version {version:?}");
                 }
             }
         }
@@ -149,7 +158,7 @@ proptest! {
                 for raw in [format!("/{}{noise}", pick.get(&paths)), format!("/{noise}{}", pick.get(&paths))] {
                     let Some(path) = CanonicalPath::parse(&raw) else { continue };
                     let (first, rest) = path.split_first();
-                    let body = match tree.get(&join(first, rest), SinceVersion(20)) {
+                    let body = match tree.get(&join(first, rest), NEWEST) {
                         Some(Lookup::Listing(listing)) => listing,
                         Some(Lookup::Leaf(LeafValue::Text(text) | LeafValue::UserData(text))) => text.clone(),
                         Some(Lookup::Leaf(_)) | None => continue,
