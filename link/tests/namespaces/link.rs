@@ -72,6 +72,28 @@ async fn damaged_link_is_made_again() {
     }
 }
 
+/// A route with a greater metric lets a route of a router advertisement take precedence.
+#[tokio::test]
+async fn link_whose_ipv6_route_has_another_metric_is_made_again() {
+    let agent = Agent::new().await;
+    agent.serve();
+    let pod = pod();
+    pod_link::ensure(&agent.netns, &pod, &alias(0), LinkRange::default()).await.unwrap();
+    for address in service::ipv6() {
+        let route = || run(&pod, &format!("ip -6 route show {address}"));
+        assert!(route().contains("metric 1 "), "{}", route());
+        for metric in ["metric 2", ""] {
+            run(&pod, &format!("ip -6 route del {address} dev imds0"));
+            run(&pod, &format!("ip -6 route add {address} dev imds0 {metric}"));
+            assert!(!pod_link::is_complete(&agent.netns, &pod, &alias(0)).await.unwrap(), "{}", route());
+            let outcome = pod_link::ensure(&agent.netns, &pod, &alias(0), LinkRange::default()).await.unwrap();
+            assert_eq!(outcome, LinkOutcome::Made);
+            assert!(route().contains("metric 1 "), "{}", route());
+            assert_eq!(request(&pod, address.into()).unwrap(), interface_of(&agent, 0), "{address}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn link_of_an_older_sandbox_in_the_same_namespace_is_replaced() {
     let agent = Agent::new().await;
