@@ -1,7 +1,7 @@
 //! A pod with the capabilities NET_ADMIN and NET_RAW that tries to get the response of a neighbour or of the node's own
 //! metadata service.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddrV6};
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use podmeta_link::guard;
@@ -9,8 +9,8 @@ use podmeta_link::netns::Netns;
 use podmeta_link::pod_link;
 use podmeta_link::range::LinkRange;
 use podmeta_link::service;
-use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::icmp::advertise_prefix;
 use crate::kit::{Agent, alias, connect_many, interface_of, nft, request, run, wait_until};
 use crate::node::Topology;
 
@@ -150,20 +150,6 @@ fn sent_packets(netns: &Netns, interface: &str) -> u64 {
     line.split(':').nth(1).unwrap().split_whitespace().nth(9).unwrap().parse().unwrap()
 }
 
-/// Sends a router advertisement with an on-link prefix to all nodes of an interface's network. Types 134 and 3, hop limit 64,
-/// router lifetime 1800 s, flags on-link and autoconfiguration. Source: RFC 4861, 4.2 and 4.6.2. The kernel writes the
-/// checksum.
-fn advertise(from: &Netns, interface: &str, prefix: Ipv6Addr, length: u8) {
-    let index = run(from, &format!("ip -o link show {interface}")).split(':').next().unwrap().parse().unwrap();
-    let mut message = vec![134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
-    message.extend([3, 4, length, 0xc0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    message.extend(prefix.octets());
-    let socket = from.run(|| Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))).unwrap();
-    socket.set_multicast_hops_v6(255).unwrap();
-    let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-    socket.send_to(&message, &SocketAddrV6::new(all_nodes, 0, 0, index).into()).unwrap();
-}
-
 #[tokio::test]
 async fn router_advertisement_changes_nothing_in_the_agent_namespace() {
     let attack = Attack::new().await;
@@ -175,7 +161,7 @@ async fn router_advertisement_changes_nothing_in_the_agent_namespace() {
     run(attacker, "ip addr add fe80::1/64 dev imds0 nodad");
     let dropped = attack.agent.dropped_other_ranges();
     for _ in 0..3 {
-        advertise(attacker, "imds0", Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 0), 64);
+        advertise_prefix(attacker, "imds0", Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 0), 64);
     }
     wait_until("the advertisements arrived", || attack.agent.dropped_other_ranges() >= dropped + 3).await;
     assert_eq!(state(), before);
@@ -192,7 +178,7 @@ async fn router_advertisement_of_service_addresses_changes_no_response_of_a_neig
     for address in service::ipv6() {
         let advertised = || run(attack.neighbour(), &format!("ip -6 route show {address} dev eth0"));
         wait_until("the neighbour has the advertised route", || {
-            advertise(attack.attacker(), "eth0", address, 128);
+            advertise_prefix(attack.attacker(), "eth0", address, 128);
             !advertised().is_empty()
         })
         .await;
