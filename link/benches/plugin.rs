@@ -80,7 +80,7 @@ mod linux {
     fn pod(n: u32) -> Result<Pod> {
         let path = Path::new(DIRECTORY).join(format!("pod{n}"));
         let netns = Netns::create()?;
-        netns.pin(&path)?;
+        netns.pin(&File::create(&path)?)?;
         netns.run(|| {
             for line in [
                 "link set lo up",

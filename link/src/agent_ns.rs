@@ -22,6 +22,9 @@ pub const PINNED_PATH: &str = "/run/netns/podmeta";
 /// Interface index of the loopback interface. Source: the kernel creates it first in each namespace.
 const LOOPBACK: u32 = 1;
 
+/// Maximum number of attempts to remove the pin, which another process can pin again meanwhile.
+const REMOVE_ATTEMPTS: usize = 10;
+
 /// Settings of the namespace, under `/proc/sys/net`, in the order of their writes. `default` holds for interfaces that are
 /// created later.
 pub const SETTINGS: [(&str, &str); 21] = [
@@ -106,14 +109,23 @@ async fn configure(netns: &Netns) -> Result<()> {
 /// # Errors
 /// If the file cannot be unmounted or removed.
 pub fn remove(path: &Path) -> Result<()> {
+    for _ in 1..REMOVE_ATTEMPTS {
+        match remove_once(path) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+            result => return result.with_context(|| format!("cannot remove {}", path.display())),
+        }
+    }
+    remove_once(path).with_context(|| format!("cannot remove {}", path.display()))
+}
+
+/// Unmounts and removes the file. The error is `EBUSY` if it is still, or again, a mount point.
+fn remove_once(path: &Path) -> io::Result<()> {
     match nix::mount::umount2(path, nix::mount::MntFlags::MNT_DETACH) {
         Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
-        Err(errno) => return Err(errno).with_context(|| format!("cannot unmount {}", path.display())),
+        Err(errno) => return Err(errno.into()),
     }
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
@@ -131,13 +143,18 @@ fn create(path: &Path) -> Result<Netns> {
         if let Ok(netns) = Netns::open(path) {
             return Ok(netns);
         }
-        // The file was removed or replaced while this process waited.
+        // The file was removed or replaced while this process waited for the lock, or below, while it created the namespace.
         if !is_at(&locked, path) {
             continue;
         }
         let netns = Netns::create().context("cannot create a network namespace")?;
-        netns.pin(path).with_context(|| format!("cannot pin the agent namespace at {}", path.display()))?;
-        return Ok(netns);
+        match netns.pin(&locked) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            pinned => {
+                pinned.with_context(|| format!("cannot pin the agent namespace at {}", path.display()))?;
+                return Ok(netns);
+            }
+        }
     }
 }
 

@@ -53,14 +53,13 @@ impl Netns {
         })
     }
 
-    /// Mounts the namespace on a new file, so that it exists without a process.
+    /// Mounts the namespace on an open file, so that it exists without a process.
     ///
     /// # Errors
-    /// If the file cannot be created or mounted on.
-    pub fn pin(&self, path: &Path) -> io::Result<()> {
-        File::create(path)?;
-        let source = format!("/proc/self/fd/{}", self.0.as_raw_fd());
-        mount(Some(source.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    /// If the file was removed (`ENOENT`), or the process may not mount.
+    pub fn pin(&self, file: &File) -> io::Result<()> {
+        let [source, target] = [&self.0, file].map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()));
+        mount(Some(source.as_str()), target.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
         Ok(())
     }
 

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Barrier;
 
 use podmeta_link::agent_ns::{self, SETTINGS};
 use podmeta_link::netns::Netns;
 
-use crate::kit::{Agent, run};
+use crate::kit::{Agent, PinnedPath, run};
 
 /// Reads a setting of a namespace, a path under `/proc/sys/net`.
 fn read(netns: &Netns, name: &str) -> String {
@@ -49,4 +50,34 @@ async fn changed_settings_are_written_again() {
     assert_eq!(wrong_settings(&agent.netns).len(), SETTINGS.len());
     agent_ns::ensure(&agent.path).await.unwrap();
     assert_eq!(wrong_settings(&agent.netns), Vec::<&str>::new());
+}
+
+/// Creates the namespace if it is missing.
+fn ensure(path: &Path) -> anyhow::Result<Netns> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(agent_ns::ensure(path))
+}
+
+/// A second mount would hide the namespace of the first one, which has links already.
+#[test]
+fn namespace_that_is_removed_during_its_creation_is_pinned_at_most_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let PinnedPath(path) = &PinnedPath(directory.path().join("podmeta"));
+    for round in 0..50 {
+        let barrier = Barrier::new(3);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    ensure(path).unwrap();
+                });
+            }
+            barrier.wait();
+            agent_ns::remove(path).unwrap();
+        });
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let pins = mounts.lines().filter(|line| line.split(' ').nth(4) == path.to_str()).count();
+        assert!(pins <= 1, "round {round}: {pins} namespaces are pinned");
+        agent_ns::remove(path).unwrap();
+        assert!(!path.exists(), "round {round}");
+    }
 }

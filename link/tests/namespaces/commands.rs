@@ -124,7 +124,7 @@ async fn pod_that_starts_without_a_link_gets_nothing_and_the_runtime_logs_the_ca
     let topology = Topology::new(1);
     let pod = &topology.pods[0];
     let path = PinnedPath(agent.path.with_file_name("pod"));
-    pod.pin(&path.0).unwrap();
+    pod.pin(&File::create(&path.0).unwrap()).unwrap();
     for address in service::addresses() {
         assert_eq!(request(pod, address).unwrap(), REAL, "{address}");
     }

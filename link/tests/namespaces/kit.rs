@@ -1,5 +1,6 @@
 //! Namespaces, commands in them, and connections between them.
 
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -168,7 +169,7 @@ pub(crate) fn pinned_pod(agent: &Agent, name: &str) -> (Netns, PinnedPath) {
     run(&pod, "ip addr add fd00:244::7/64 dev eth0 nodad");
     run(&pod, "ip link set eth0 up");
     let path = agent.path.with_file_name(name);
-    pod.pin(&path).unwrap();
+    pod.pin(&File::create(&path).unwrap()).unwrap();
     (pod, PinnedPath(path))
 }
 
