@@ -1,6 +1,8 @@
 //! A pod with the capabilities NET_ADMIN and NET_RAW on the node of a neighbour. It tries to get the response of the neighbour or
 //! of the node's own metadata service, and to stop the neighbour's connections.
 
+mod arrivals;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,6 +14,7 @@ use podmeta_cluster::layout::{METADATA_ADDRESSES, url_host};
 use podmeta_metadata::dialect::Dialect;
 use serde_json::json;
 
+use self::arrivals::{Announcements, dropped};
 use super::fixtures::profile;
 use super::load::{CheckCounts, Load, checking_pod};
 use crate::kit::{self, Podmeta, TestNamespace, eventually, pod_addresses};
@@ -236,15 +239,13 @@ async fn changed_routes_addresses_and_links_of_a_pod_reach_no_other_data() -> Re
 async fn false_announcements_of_a_pod_change_no_response_of_a_neighbour() -> Result<()> {
     attack_test(async |attack| {
         let attacker = attack.start_attacker(0).await?;
-        attack.check_with_packets("announce", &attacker).await
+        let before = Announcements::read(attack).await?;
+        attack.check_with_packets("announce", &attacker).await?;
+        let after = Announcements::read(attack).await?;
+        println!("announcements: {before:?} before, {after:?} after");
+        after.check_arrived_since(&before, attack).await
     })
     .await
-}
-
-/// Returns the rules of the filter in the agent namespace of the node, with their counts.
-async fn filter_rules(attack: &Attack<'_>) -> Result<String> {
-    let node = attack.podmeta.cluster.node_by_name(&attack.node);
-    node.sh("ip netns exec podmeta nft list chain inet podmeta_agent arriving").await
 }
 
 #[tokio::test]
@@ -255,9 +256,7 @@ async fn half_open_connections_of_a_pod_stop_no_connection_of_a_neighbour() -> R
         let filter = "nft 'table inet flood { chain in { type filter hook input priority 0; iifname imds0 drop; }; }'";
         attack.namespace.run(&attacker.name, &["sh", "-c", filter]).await?;
         attack.check_with_packets("flood", &attacker).await?;
-        let rules = filter_rules(attack).await?;
-        let dropped = rules.lines().find(|line| line.contains("@rates")).context("no limit of new connections")?;
-        ensure!(!dropped.contains("packets 0 "), "the limit of new connections dropped nothing: {dropped}");
+        ensure!(dropped(attack, "@rates").await? > 0, "the limit of new connections dropped nothing");
         Ok(())
     })
     .await

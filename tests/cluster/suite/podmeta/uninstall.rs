@@ -32,11 +32,18 @@ async fn state(node: &TestNode) -> Result<String> {
     node.sh(NODE_STATE).await
 }
 
-/// Returns the nodes with their states.
-async fn states(cluster: &TestCluster) -> Result<Vec<(TestNode, String)>> {
+/// Returns the state of a node that has nothing of podmeta. Otherwise a test would accept what an uninstallation has left.
+async fn clean_state(node: &TestNode) -> Result<String> {
+    let state = state(node).await?;
+    ensure!(!state.contains("podmeta") && !state.contains("prohibit"), "node {} is not clean: {state}", node.name);
+    Ok(state)
+}
+
+/// Returns the nodes, which have nothing of podmeta, with their states.
+async fn clean_states(cluster: &TestCluster) -> Result<Vec<(TestNode, String)>> {
     let state = async |name: &String| {
         let node = cluster.node_by_name(name);
-        let state = state(&node).await?;
+        let state = clean_state(&node).await?;
         Ok((node, state))
     };
     try_join_all(cluster.node_names().iter().map(state)).await
@@ -56,7 +63,7 @@ async fn wait_until_as_before(node: &TestNode, before: &str) -> Result<()> {
 async fn running_and_new_pods_are_served_until_uninstall_leaves_the_nodes_as_before() -> Result<()> {
     kit::bare_cluster_test(async |cluster, namespace| {
         let node = cluster.node("a")?;
-        let before = states(cluster).await?;
+        let before = clean_states(cluster).await?;
         namespace.start_client("old", json!({"nodeName": node.name})).await?;
         let podmeta = Podmeta::install(cluster).await?;
         for name in ["old", "new"] {
@@ -90,7 +97,7 @@ async fn running_and_new_pods_are_served_until_uninstall_leaves_the_nodes_as_bef
 async fn uninstall_names_a_node_outside_the_node_selector_and_leaves_it_as_it_is() -> Result<()> {
     kit::bare_cluster_test(async |cluster, _| {
         let (inside, outside) = (cluster.node("a")?, cluster.node("b")?);
-        let (inside_before, outside_before) = (state(&inside).await?, state(&outside).await?);
+        let (inside_before, outside_before) = (clean_state(&inside).await?, clean_state(&outside).await?);
         let podmeta = Podmeta::install(cluster).await?;
         let outside_installed = state(&outside).await?;
         ensure!(outside_installed != outside_before, "podmeta changed nothing on node {}", outside.name);
@@ -134,7 +141,7 @@ async fn wait_for_debug_pod(namespace: &TestNamespace, node: &str) -> Result<()>
 async fn documented_commands_remove_podmeta_if_helm_runs_no_hooks() -> Result<()> {
     kit::bare_cluster_test(async |cluster, namespace| {
         namespace.wait_for_service_account().await?;
-        let before = states(cluster).await?;
+        let before = clean_states(cluster).await?;
         let run_hook = documented_command("helm template podmeta")?;
         let clean_node = documented_command("echo '{\"securityContext\"")?;
         let shell = UserShell::new(cluster, namespace)?;
