@@ -19,6 +19,7 @@ mod link;
 mod links;
 mod node;
 mod packet_routes;
+mod properties;
 mod replaced_end;
 mod routing;
 mod runtime;

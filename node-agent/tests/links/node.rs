@@ -29,7 +29,7 @@ use crate::kit::{Agent, alias, block_until, run};
 use crate::runtime::{FakeRuntime, FakeSandbox};
 
 /// Name and namespace of the release.
-const RELEASE: (&str, &str) = ("podmeta", "podmeta-system");
+pub(crate) const RELEASE: (&str, &str) = ("podmeta", "podmeta-system");
 
 /// Maximum wait for a line of the agent's log.
 const LOG_TIMEOUT: Duration = Duration::from_secs(30);

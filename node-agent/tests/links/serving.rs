@@ -8,7 +8,7 @@ use podmeta_link::service;
 
 use crate::client::{Client, INSTANCE_ID};
 use crate::kit::{Agent, connect_many, pod, wait_until};
-use crate::node::{LinkAgentProcess, ServingNode, listeners};
+use crate::node::{LinkAgentProcess, RELEASE, ServingNode, listeners};
 
 /// Connections of one pod at once.
 const BURST: usize = 1000;
@@ -33,6 +33,17 @@ async fn pod_of_another_namespace_with_the_labels_of_an_agent_gets_no_sockets() 
     let agent = Agent::new().await;
     let process = LinkAgentProcess::start(&agent, &[], "other");
     process.wait_for_log("is not a node agent of this release");
+    assert_eq!(listeners(&agent), "");
+}
+
+/// A copy in the link daemon would accept connections that no agent serves.
+#[tokio::test]
+async fn listener_ends_with_its_agent() {
+    let agent = Agent::new().await;
+    let process = LinkAgentProcess::start(&agent, &[], RELEASE.1);
+    process.wait_for_log("serving the links of the node's pods");
+    assert_ne!(listeners(&agent), "");
+    drop(process);
     assert_eq!(listeners(&agent), "");
 }
 
