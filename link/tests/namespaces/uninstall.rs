@@ -1,11 +1,12 @@
 //! The uninstallation beside CNI plugins that run at the same time.
 
 use std::fs::File;
+use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg};
 use podmeta_link::cni::conflist::{FILE_NAME, LinkSettings};
 use podmeta_link::netns::Netns;
-use podmeta_link::{daemon, install};
+use podmeta_link::{agent_ns, daemon, guard, install};
 use serde_json::Value;
 
 use crate::cni::{RESULT, Request};
@@ -15,6 +16,15 @@ const CONFLIST: &str = r#"{"name":"pods","cniVersion":"1.1.0","plugins":[{"type"
 
 fn has_guards(node: &Netns) -> bool {
     run(node, "nft list ruleset").contains("podmeta") || run(node, "ip rule").contains("prohibit")
+}
+
+/// Uninstalls podmeta from a node.
+fn uninstall(node: &Netns, agent: &Agent, cni: &Path) -> anyhow::Result<()> {
+    let uninstall = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(runtime.block_on(daemon::uninstall(&agent.path, cni)))
+    };
+    node.run(uninstall).unwrap()
 }
 
 #[tokio::test]
@@ -38,13 +48,7 @@ async fn plugin_that_runs_during_the_uninstallation_adds_no_guard_after_it() {
     // A plugin holds this lock while it runs.
     let running = Flock::lock(File::open(cni.join(".podmeta-lock")).unwrap(), FlockArg::LockShared).unwrap();
     std::thread::scope(|scope| {
-        let uninstallation = scope.spawn(|| {
-            let uninstall = || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                Ok(runtime.block_on(daemon::uninstall(&agent.path, &cni)))
-            };
-            node.run(uninstall).unwrap()
-        });
+        let uninstallation = scope.spawn(|| uninstall(&node, &agent, &cni));
         block_until("podmeta's configuration is removed", || !cni.join(FILE_NAME).exists());
         for _ in 0..20 {
             let error = run_plugin("ADD").unwrap_err();
@@ -60,4 +64,25 @@ async fn plugin_that_runs_during_the_uninstallation_adds_no_guard_after_it() {
     assert!(!has_guards(&node));
     assert!(!agent.path.exists(), "the agent namespace is not pinned");
     assert!(!cni.join(".podmeta-lock").exists(), "the lock file is left");
+}
+
+#[tokio::test]
+async fn guards_stay_if_the_agent_namespace_cannot_be_removed_and_the_uninstallation_can_be_repeated() {
+    let agent = Agent::new().await;
+    let node = pod();
+    guard::ensure(&node).await.unwrap();
+    let cni = agent.path.with_file_name("net.d");
+    std::fs::create_dir(&cni).unwrap();
+    // A directory is in the place of the namespace.
+    agent_ns::remove(&agent.path).unwrap();
+    std::fs::create_dir(&agent.path).unwrap();
+    let (result, has_guards_left) = (uninstall(&node, &agent, &cni), has_guards(&node));
+    std::fs::remove_dir(&agent.path).unwrap();
+    let error = format!("{:#}", result.unwrap_err());
+    assert!(error.contains("cannot remove") && error.contains(agent.path.to_str().unwrap()), "{error}");
+    assert!(has_guards_left, "guards are removed last");
+    for repetition in 0..2 {
+        uninstall(&node, &agent, &cni).unwrap();
+        assert!(!has_guards(&node), "{repetition}");
+    }
 }
