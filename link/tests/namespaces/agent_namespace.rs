@@ -65,14 +65,15 @@ fn namespace_that_is_removed_during_its_creation_is_pinned_at_most_once() {
     for round in 0..50 {
         let barrier = Barrier::new(3);
         std::thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    barrier.wait();
-                    ensure(path).unwrap();
-                });
-            }
+            let create = || {
+                barrier.wait();
+                ensure(path).unwrap();
+            };
+            let threads = [scope.spawn(create), scope.spawn(create)];
             barrier.wait();
-            agent_ns::remove(path).unwrap();
+            while !threads.iter().all(|thread| thread.is_finished()) {
+                agent_ns::remove(path).unwrap();
+            }
         });
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let pins = mounts.lines().filter(|line| line.split(' ').nth(4) == path.to_str()).count();
