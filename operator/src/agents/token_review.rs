@@ -5,7 +5,7 @@
 mod tests;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
@@ -13,6 +13,7 @@ use kube::Client;
 use kube::api::{Api, PostParams};
 use podmeta_agent_api::AUDIENCE;
 use podmeta_metadata::names::PodUid;
+use podmeta_service::log_throttle::LogThrottle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -53,6 +54,8 @@ pub struct TokenReviewer {
     review_slots: Semaphore,
     /// Reviews that no request waits for. They leave slots to the others.
     background_slots: Arc<Semaphore>,
+    /// Limits the log lines of failed reviews in the background: without the API server, that of every agent fails.
+    failure_log: Mutex<LogThrottle>,
     address_locks: KeyedLocks<Option<IpAddr>>,
 }
 
@@ -86,6 +89,7 @@ impl TokenReviewer {
             cache: ReviewCache::default(),
             review_slots: Semaphore::new(MAX_CONCURRENT_REVIEWS),
             background_slots: Arc::new(Semaphore::new(MAX_CONCURRENT_REVIEWS / 2)),
+            failure_log: Mutex::default(),
             address_locks: KeyedLocks::default(),
         }
     }
@@ -103,27 +107,43 @@ impl TokenReviewer {
         match self.cache.get(hash, Instant::now()) {
             CachedReview::Current(agent) => Ok(agent),
             CachedReview::Due(agent) => {
-                let Ok(slot) = Arc::clone(&self.background_slots).try_acquire_owned() else { return Ok(agent) };
-                let (reviewer, token) = (Arc::clone(self), Zeroizing::new(token.to_owned()));
-                let node = agent.node.clone();
-                tokio::spawn(async move {
-                    let _slot = slot;
-                    match reviewer.review_and_store(&token, hash, address, Instant::now()).await {
-                        Ok(_) => {}
-                        Err(AuthError::Unavailable(error)) => {
-                            tracing::warn!(
-                                node,
-                                error,
-                                "cannot review the token of an agent again; using the last result"
-                            );
-                        }
-                        Err(error) => tracing::warn!(node, %error, "the token of an agent is not valid any more"),
-                    }
-                });
+                self.review_in_background(&agent, token, hash, address);
                 Ok(agent)
             }
             CachedReview::Missing => self.review_and_store(token, hash, address, Instant::now()).await,
         }
+    }
+
+    /// Starts a review that no request waits for, unless too many run.
+    fn review_in_background(
+        self: &Arc<Self>,
+        agent: &AgentIdentity,
+        token: &str,
+        hash: TokenHash,
+        address: Option<IpAddr>,
+    ) {
+        let Ok(slot) = Arc::clone(&self.background_slots).try_acquire_owned() else { return };
+        let (reviewer, token) = (Arc::clone(self), Zeroizing::new(token.to_owned()));
+        let node = agent.node.clone();
+        tokio::spawn(async move {
+            let _slot = slot;
+            match reviewer.review_and_store(&token, hash, address, Instant::now()).await {
+                Ok(_) => {}
+                Err(AuthError::Unavailable(error)) => {
+                    let admitted =
+                        reviewer.failure_log.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now());
+                    if let Some(suppressed) = admitted {
+                        tracing::warn!(
+                            node,
+                            error,
+                            suppressed,
+                            "cannot review the token of an agent again; using the last result"
+                        );
+                    }
+                }
+                Err(error) => tracing::warn!(node, %error, "the token of an agent is not valid any more"),
+            }
+        });
     }
 
     /// Reviews a token and stores the result. Reviews one token of each address at a time, so that an address with many tokens
