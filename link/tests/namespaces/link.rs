@@ -233,8 +233,10 @@ async fn flood_of_new_connections_is_limited_and_a_neighbour_connects() {
         pod_link::ensure(&agent.netns, pod, &alias(n), LinkRange::default()).await.unwrap();
     }
     let address = service::addresses()[0];
-    let _flood = connect_many(&pods[0], address, 6000);
-    assert!(agent.dropped_connections() > 0);
+    // A busy machine can be slower than the limit, so the flood is repeated.
+    let mut floods = (0..5).map(|_| connect_many(&pods[0], address, 6000));
+    let flood = floods.find(|_| agent.dropped_connections() > 0);
+    assert!(flood.is_some(), "the limit dropped nothing");
     for _ in 0..50 {
         assert_eq!(request(&pods[1], address).unwrap(), interface_of(&agent, 1));
     }
