@@ -79,8 +79,8 @@ impl EdgeServer {
         Self { edge, stop }
     }
 
-    /// Runs a future within the pod's share of the worker thread: in the background while the pod is over its share and
-    /// many connections are open.
+    /// Runs a future. While the pod is over its share of the worker thread and many connections are open, it runs in the
+    /// background.
     pub async fn run_within_share<F: Future>(&self, pod: &PodUid, task: F) -> F::Output {
         let is_urgent = || self.edge.has_few_connections();
         self.edge.background.run(&self.edge.share(pod), is_urgent, pin!(task)).await

@@ -5,15 +5,16 @@ use crate::support::{ClientConnection, DevServerProcess, TempDir, endpoint_addre
 #[test]
 fn pod_has_the_same_port_after_a_restart() {
     let directory = TempDir::new("ports");
-    directory.write("pods.yaml", &pod_and_profile(""));
+    // Ports are derived from the name. No other test has a pod with this one, so none takes the port meanwhile.
+    directory.write("pods.yaml", &pod_and_profile("").replace("{name: web, labels", "{name: web-ports, labels"));
     let (server, first) = DevServerProcess::start(&directory, &["-f", "pods.yaml"]);
-    let address = endpoint_address(&first, "default/web", "ec2").unwrap();
-    assert_eq!(endpoint_address(&first, "default/web", "ecs"), None);
+    let address = endpoint_address(&first, "default/web-ports", "ec2").unwrap();
+    assert_eq!(endpoint_address(&first, "default/web-ports", "ecs"), None);
     let (status, id) = get(&address, "/latest/meta-data/instance-id");
     assert_eq!(status, 200);
     assert_eq!(server.terminate(), Some(0));
     let (server, second) = DevServerProcess::start(&directory, &["-f", "pods.yaml"]);
-    assert_eq!(endpoint_address(&second, "default/web", "ec2").unwrap(), address);
+    assert_eq!(endpoint_address(&second, "default/web-ports", "ec2").unwrap(), address);
     assert_eq!(get(&address, "/latest/meta-data/instance-id"), (200, id));
     drop(server);
 }
@@ -26,7 +27,9 @@ fn token_stays_valid_after_a_restart() {
     let address = endpoint_address(&report, "default/web", "ec2").unwrap();
     let token = token(&address);
     assert_eq!(server.terminate(), Some(0));
-    let (_server, _) = DevServerProcess::start(&directory, &["-f", "pods.yaml"]);
+    let (_server, report) = DevServerProcess::start(&directory, &["-f", "pods.yaml"]);
+    // The server of another test can have taken the port meanwhile.
+    let address = endpoint_address(&report, "default/web", "ec2").unwrap();
     let (status, _) = ClientConnection::open(&address).request("GET /latest/meta-data/", &[token]).unwrap();
     assert_eq!(status, 200);
 }
