@@ -74,14 +74,20 @@ impl AwsSts {
 /// container endpoint (EKS Pod Identity). The instance metadata service is not a source: it would be podmeta or the node.
 #[must_use]
 pub fn operator_credentials(args: &CredentialsArgs) -> SharedCredentialsProvider {
-    let config = ProviderConfig::without_region()
-        .with_region(Some(Region::new(args.aws_region.name().to_owned())))
-        .with_behavior_version(Some(BehaviorVersion::v2026_01_12()))
-        .with_http_client(http_client());
+    let config = operator_config(args);
     let chain = CredentialsProviderChain::first_try("Environment", EnvironmentVariableCredentialsProvider::new())
         .or_else("WebIdentityToken", WebIdentityTokenCredentialsProvider::builder().configure(&config).build())
         .or_else("Container", EcsCredentialsProvider::builder().configure(&config).build());
     SharedCredentialsProvider::new(chain)
+}
+
+/// Returns the settings of the operator's own session. The SDK takes a private endpoint from `AWS_ENDPOINT_URL_STS`.
+pub(super) fn operator_config(args: &CredentialsArgs) -> ProviderConfig {
+    ProviderConfig::without_region()
+        .with_region(Some(Region::new(args.aws_region.name().to_owned())))
+        .with_use_fips(Some(args.aws_fips))
+        .with_behavior_version(Some(BehaviorVersion::v2026_01_12()))
+        .with_http_client(http_client())
 }
 
 fn http_client() -> SharedHttpClient {

@@ -56,7 +56,8 @@ pub(crate) fn assume_role(pod: &str) -> RoleRequest {
     RoleRequest { role, duration: SessionDuration::try_from(7200).unwrap(), ..web_identity("shop", pod) }
 }
 
-fn aliyun_oidc() -> RoleRequest {
+/// Returns the request of a pod for an `aliyunOidc` role.
+pub(crate) fn aliyun_oidc() -> RoleRequest {
     let role = CloudRole::AliyunOidc {
         role_arn: "acs:ram::1234567890123456:role/web".try_into().unwrap(),
         oidc_provider_arn: "acs:ram::1234567890123456:oidc-provider/ack".into(),
@@ -73,6 +74,17 @@ async fn recording_stub(response: String) -> (StubSts, Arc<Mutex<Option<StubRequ
         (200, response.clone())
     });
     (stub.await, last)
+}
+
+#[test]
+fn session_of_the_operator_uses_the_fips_endpoint_if_it_is_set() {
+    for (flags, expected) in
+        [(&["test"][..], "use_fips: Some(false)"), (&["test", "--aws-fips"], "use_fips: Some(true)")]
+    {
+        let args = Flags::try_parse_from(flags).unwrap().credentials;
+        let config = format!("{:?}", aws::operator_config(&args));
+        assert!(config.contains(expected), "{config}");
+    }
 }
 
 #[tokio::test]
