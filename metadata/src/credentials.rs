@@ -20,8 +20,8 @@ const DEFAULT_LIFETIME: SignedDuration = SignedDuration::from_hours(6);
 /// The failure code of everything that is not a refused role. Source: EC2 returns it if it cannot get credentials.
 const FAILED: &str = "Failed";
 
-/// The failure code of a provider that cannot be used.
-const PROVIDER_FAILED: &str = "AssumeRoleUnauthorizedAccess";
+/// The failure code of a role for which no call is made.
+const NOT_CALLED: &str = "AssumeRoleUnauthorizedAccess";
 
 /// The label that allows profiles to use a Secret, with the value [`USABLE_BY_PROFILES`].
 pub const USABLE_BY_LABEL: &str = "podmeta.dev/usable-by";
@@ -109,10 +109,10 @@ impl CredentialsFailure {
         Self { code: FAILED.into(), message, cause, at }
     }
 
-    /// A failure of a provider that cannot be used.
+    /// A failure of a role for which the cloud is not called.
     #[must_use]
-    pub fn of_provider(message: String, at: Timestamp) -> Self {
-        Self { code: PROVIDER_FAILED.into(), message, cause: FailureCause::ProviderFailed, at }
+    pub fn not_called(message: String, cause: FailureCause, at: Timestamp) -> Self {
+        Self { code: NOT_CALLED.into(), message, cause, at }
     }
 }
 

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 /// The cause of a provider's failure. If several pods of a profile fail, the status shows the first cause in this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum FailureCause {
+    /// No policy allows the external ID of the role. The cloud was not called.
+    PolicyForbids,
     /// The role's trust policy, or a policy of the organization, does not allow the session.
     AccessDenied,
     /// The cloud does not accept the token: unknown issuer, wrong audience or invalid signature.
@@ -31,7 +33,7 @@ impl FailureCause {
     pub fn is_temporary(self) -> bool {
         match self {
             Self::ExpiredToken | Self::TokenRequestForbidden | Self::Throttled | Self::ProviderUnavailable => true,
-            Self::AccessDenied | Self::InvalidIdentityToken | Self::ProviderFailed => false,
+            Self::PolicyForbids | Self::AccessDenied | Self::InvalidIdentityToken | Self::ProviderFailed => false,
         }
     }
 }
@@ -39,6 +41,7 @@ impl FailureCause {
 impl fmt::Display for FailureCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::PolicyForbids => "PolicyForbids",
             Self::AccessDenied => "AccessDenied",
             Self::InvalidIdentityToken => "InvalidIdentityToken",
             Self::ExpiredToken => "ExpiredToken",

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use podmeta_metadata::credentials::{Credentials, CredentialsFailure, SecretData, from_role_secret};
+use podmeta_metadata::credentials::{Credentials, CredentialsFailure, FailureCause, SecretData, from_role_secret};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::profile::KeyRef;
 use podmeta_metadata::role::{Provider, Role};
@@ -94,7 +94,7 @@ impl FileBroker {
         let Provider::Secret { name } = &role.provider else {
             let kind = role.provider.kind();
             let message = format!("{kind} needs a call to a cloud, which the dev server does not make; use secret");
-            return Err(CredentialsFailure::of_provider(message, now));
+            return Err(CredentialsFailure::not_called(message, FailureCause::ProviderFailed, now));
         };
         self.files.load().credentials((namespace.to_owned(), name.clone()), dialect, now)
     }

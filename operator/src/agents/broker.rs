@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use podmeta_agent_api::calls::{
     CredentialsRequest, CredentialsResponse, DocumentRequest, ProfileGeneration, UserDataResponse,
 };
-use podmeta_metadata::credentials::{Credentials, CredentialsFailure, SecretData, from_role_secret};
+use podmeta_metadata::credentials::{Credentials, CredentialsFailure, FailureCause, SecretData, from_role_secret};
 use podmeta_metadata::profile::{KeyRef, ProfileRef};
 use podmeta_metadata::secret::SecretString;
 use podmeta_metadata::user_data;
@@ -75,7 +75,7 @@ pub fn role_source(
             Ok(Some(request)) => Ok(RoleSource::Cloud(Box::new(request))),
             Ok(None) => Err(BrokerError::NotConfigured("profile of the role")),
             Err(error) => {
-                let failure = CredentialsFailure::of_provider(error.to_string(), now);
+                let failure = CredentialsFailure::not_called(error.to_string(), FailureCause::PolicyForbids, now);
                 Ok(RoleSource::Ready(CredentialsResponse::Failed(failure)))
             }
         },

@@ -13,9 +13,6 @@ const MAX_DETAIL: usize = 600;
 /// The code of a refused role on EC2. Source: EC2 returns it if the trust policy does not allow EC2 (aws/aws-cli issue 2060).
 const EC2_REFUSED: &str = "AssumeRoleUnauthorizedAccess";
 
-/// The code of a refused role on Alibaba Cloud. Source: common errors of STS, `NoPermission`.
-const ALIYUN_REFUSED: &str = "NoPermission";
-
 /// Error of a call to a provider.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
@@ -48,6 +45,7 @@ impl ProviderError {
     pub fn to_failure(&self, role: &CloudRole, now: Timestamp) -> CredentialsFailure {
         let (arn, kind) = (role.arn(), role.kind());
         let message = match self.cause {
+            FailureCause::PolicyForbids => format!("no policy allows the role {arn}"),
             FailureCause::AccessDenied => {
                 format!("the cloud does not allow the session of the role {arn}; check the role's trust policy")
             }
@@ -63,21 +61,40 @@ impl ProviderError {
             FailureCause::ProviderUnavailable => format!("the provider {kind} is unavailable; retry later"),
             FailureCause::ProviderFailed => format!("the provider {kind} failed for the role {arn}"),
         };
-        let refused = match kind {
-            ProviderKind::AliyunOidc => ALIYUN_REFUSED,
-            ProviderKind::AwsWebIdentity | ProviderKind::AwsAssumeRole | ProviderKind::Secret => EC2_REFUSED,
-        };
-        let mut failure = CredentialsFailure::failed(message, self.cause, now);
-        match self.cause {
-            FailureCause::AccessDenied | FailureCause::InvalidIdentityToken | FailureCause::TokenRequestForbidden => {
-                failure.code = refused.into();
+        let failure = CredentialsFailure::failed(message, self.cause, now);
+        match kind {
+            ProviderKind::AliyunOidc => CredentialsFailure { code: aliyun_code(self.cause).into(), ..failure },
+            ProviderKind::AwsWebIdentity | ProviderKind::AwsAssumeRole if is_refused(self.cause) => {
+                CredentialsFailure { code: EC2_REFUSED.into(), ..failure }
             }
-            FailureCause::ExpiredToken
-            | FailureCause::Throttled
-            | FailureCause::ProviderUnavailable
-            | FailureCause::ProviderFailed => {}
+            ProviderKind::AwsWebIdentity | ProviderKind::AwsAssumeRole | ProviderKind::Secret => failure,
         }
-        failure
+    }
+}
+
+/// Returns true if the role must be corrected.
+fn is_refused(cause: FailureCause) -> bool {
+    match cause {
+        FailureCause::PolicyForbids
+        | FailureCause::AccessDenied
+        | FailureCause::InvalidIdentityToken
+        | FailureCause::TokenRequestForbidden => true,
+        FailureCause::ExpiredToken
+        | FailureCause::Throttled
+        | FailureCause::ProviderUnavailable
+        | FailureCause::ProviderFailed => false,
+    }
+}
+
+/// Returns the code of Alibaba Cloud for a cause. Source: error codes of STS 2015-04-01, and common errors. The documents do
+/// not name the codes of the metadata service.
+fn aliyun_code(cause: FailureCause) -> &'static str {
+    match cause {
+        _ if is_refused(cause) => "NoPermission",
+        FailureCause::ExpiredToken => "AuthenticationFail.OIDCToken.Expired",
+        FailureCause::Throttled => "Throttling",
+        FailureCause::ProviderUnavailable => "ServiceUnavailable",
+        _ => "InternalError",
     }
 }
 
@@ -86,7 +103,8 @@ mod tests {
     use super::*;
     use crate::credentials::request::tests::web_identity;
 
-    const ALL: [FailureCause; 7] = [
+    const ALL: [FailureCause; 8] = [
+        FailureCause::PolicyForbids,
         FailureCause::AccessDenied,
         FailureCause::InvalidIdentityToken,
         FailureCause::ExpiredToken,

@@ -11,7 +11,7 @@ use podmeta_crds::field::FieldError;
 use podmeta_crds::manifests::{ManifestFile, load};
 use podmeta_crds::metadataprofile::LastValid;
 use podmeta_metadata::compile::Outcome;
-use podmeta_metadata::credentials::not_usable;
+use podmeta_metadata::credentials::{FailureCause, not_usable};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::facts::PodFacts;
 use podmeta_metadata::finding::FindingReason;

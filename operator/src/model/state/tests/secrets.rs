@@ -139,7 +139,10 @@ fn external_id_of_a_role_is_that_of_its_namespace_or_one_that_a_policy_allows() 
                 let CloudRole::AwsAssumeRole { external_id, .. } = role.role else { panic!("{role:?}") };
                 assert_eq!(Some(external_id.as_str()), expected);
             }
-            RoleSource::Ready(response) => assert_eq!(expected, None, "{external_id} {response:?}"),
+            RoleSource::Ready(CredentialsResponse::Failed(failure)) => {
+                assert_eq!((expected, failure.cause), (None, FailureCause::PolicyForbids), "{external_id} {failure}");
+            }
+            RoleSource::Ready(response) => panic!("{external_id} {response:?}"),
         }
     }
 }
