@@ -122,7 +122,9 @@ async fn run(args: Args, log: &LogGuard) -> Result<()> {
     let calls_per_second = args.credentials.sts_calls_per_second;
     let is_current = is_current_role(shared.clone(), cluster_id.clone());
     let (issuer_metrics, events) = (metrics.clone(), recorder.clone());
-    let issuer = CredentialsIssuer::new(cluster_id, providers, calls_per_second, issuer_metrics, events, is_current);
+    let clock = Timestamp::now;
+    let issuer =
+        CredentialsIssuer::new(cluster_id, providers, calls_per_second, issuer_metrics, events, is_current, clock);
     tasks.spawn(Arc::clone(&issuer).run(stop.clone()));
     tasks.spawn(node_findings::run(shared.clone(), recorder.clone(), stop.clone()));
 

@@ -44,6 +44,8 @@ pub struct CredentialsIssuer {
     aliyun_rate: FairRate,
     reporter: ResultReporter,
     is_current: IsCurrent,
+    /// Returns the time.
+    clock: fn() -> Timestamp,
 }
 
 impl CredentialsIssuer {
@@ -56,6 +58,7 @@ impl CredentialsIssuer {
         metrics: Metrics,
         recorder: Recorder,
         is_current: IsCurrent,
+        clock: fn() -> Timestamp,
     ) -> Arc<Self> {
         Arc::new(Self {
             cluster,
@@ -66,6 +69,7 @@ impl CredentialsIssuer {
             aliyun_rate: FairRate::start(calls_per_second),
             reporter: ResultReporter::new(metrics, recorder),
             is_current,
+            clock,
         })
     }
 
@@ -80,7 +84,7 @@ impl CredentialsIssuer {
     /// # Errors
     /// If the provider fails and there are none that have not expired.
     pub async fn issue(self: &Arc<Self>, request: RoleRequest) -> Result<Credentials, CredentialsFailure> {
-        let state = self.cache().state(&request, Timestamp::now());
+        let state = self.cache().state(&request, (self.clock)());
         match state {
             SessionCacheState::Ready(result) => result,
             SessionCacheState::Missing => self.renew(request).await,
@@ -95,7 +99,7 @@ impl CredentialsIssuer {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let run = async {
             loop {
-                self.maintain(Timestamp::now());
+                self.maintain((self.clock)());
                 sleep(RENEW_INTERVAL).await;
             }
         };
@@ -124,28 +128,28 @@ impl CredentialsIssuer {
         let call = async move { issuer.call_provider(&called).await };
         let panicked = || {
             let error = ProviderError::new(FailureCause::ProviderFailed, "internal error: the call did not end");
-            error.to_failure(&request.role, Timestamp::now())
+            error.to_failure(&request.role, (self.clock)())
         };
         self.calls.join(request.clone(), call).await.unwrap_or_else(|| Err(panicked()))
     }
 
     async fn call_provider(&self, request: &RoleRequest) -> Result<Credentials, CredentialsFailure> {
         // A call that ended between the look-up and the start of this one has filled the cache.
-        if let SessionCacheState::Ready(result) = self.cache().peek(request, Timestamp::now()) {
+        if let SessionCacheState::Ready(result) = self.cache().peek(request, (self.clock)()) {
             return result;
         }
         let (is_current, queued) = (Arc::clone(&self.is_current), request.clone());
         let is_needed = move || is_current(&queued);
         if !self.rate(request.role.kind()).acquire(&request.pod.namespace, is_needed).await {
             let error = ProviderError::new(FailureCause::ProviderUnavailable, "the role of the pod has changed");
-            return Err(error.to_failure(&request.role, Timestamp::now()));
+            return Err(error.to_failure(&request.role, (self.clock)()));
         }
-        let called = timeout(CALL_TIMEOUT, self.providers.create_session(request, Timestamp::now())).await;
+        let called = timeout(CALL_TIMEOUT, self.providers.create_session(request, (self.clock)())).await;
         let timed_out =
             || Err(ProviderError::new(FailureCause::ProviderUnavailable, "the call to the provider timed out"));
         let result = called.unwrap_or_else(|_| timed_out());
         self.reporter.report(request, &result);
-        let now = Timestamp::now();
+        let now = (self.clock)();
         match result {
             Ok(session) => {
                 self.cache().store(request, session.credentials.clone(), now, jitter());

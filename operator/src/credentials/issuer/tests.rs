@@ -1,3 +1,5 @@
+mod outages;
+
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +18,7 @@ use super::*;
 use crate::cluster::fake_api_server::FakeApiServer;
 use crate::credentials::providers::tests::{assume_role, issue_token, providers};
 use crate::credentials::request::tests::web_identity;
-use crate::credentials::request::{is_current, resolve};
+use crate::credentials::request::{CloudRole, is_current, resolve};
 use crate::credentials::stub_sts::{StubSts, aws_error, aws_response};
 use crate::reconcile::fixture;
 
@@ -24,19 +26,21 @@ const LATE: &str = "2099-01-01T00:00:00Z";
 
 /// Returns an issuer that calls a stub, and the API server of its tokens. Events are dropped.
 pub(crate) fn issuer(url: &str, is_current: IsCurrent) -> (Arc<CredentialsIssuer>, FakeApiServer) {
-    issuer_with_rate(url, is_current, 1000)
+    issuer_with(url, is_current, 1000, Metrics::default(), Timestamp::now)
 }
 
-fn issuer_with_rate(
+fn issuer_with(
     url: &str,
     is_current: IsCurrent,
     calls_per_second: u32,
+    metrics: Metrics,
+    clock: fn() -> Timestamp,
 ) -> (Arc<CredentialsIssuer>, FakeApiServer) {
     let (providers, server) = providers(url);
     let (events, _) = FakeApiServer::new();
     let recorder = Recorder::new(events, Reporter { controller: "test".into(), instance: None });
     let (cluster, rate) = ("cluster".parse().unwrap(), NonZeroU32::new(calls_per_second).unwrap());
-    (CredentialsIssuer::new(cluster, providers, rate, Metrics::default(), recorder, is_current), server)
+    (CredentialsIssuer::new(cluster, providers, rate, metrics, recorder, is_current, clock), server)
 }
 
 fn success() -> (u16, String) {
@@ -119,7 +123,7 @@ async fn renewals_of_250_pods_that_are_due_at_once_never_exceed_the_rate() {
         success()
     })
     .await;
-    let (issuer, _server) = issuer_with_rate(&stub.url, Arc::new(|_| true), RATE);
+    let (issuer, _server) = issuer_with(&stub.url, Arc::new(|_| true), RATE, Metrics::default(), Timestamp::now);
     let requests: Vec<RoleRequest> = (0..250).map(|number| assume_role(&format!("u{number}"))).collect();
     requests.iter().for_each(|request| store_due_credentials(&issuer, request));
     let start = Instant::now();
@@ -135,6 +139,18 @@ async fn renewals_of_250_pods_that_are_due_at_once_never_exceed_the_rate() {
         let (elapsed, allowed) = (arrival.duration_since(start), Duration::from_secs(1) / RATE * interval);
         assert!(elapsed >= allowed, "call {interval} after {elapsed:?}");
     }
+}
+
+#[tokio::test]
+async fn renewals_of_pods_that_started_together_are_spread_at_random() {
+    let expiration = Timestamp::now() + SignedDuration::from_hours(1);
+    let stub = StubSts::start(move |_| (200, aws_response("AssumeRole", &expiration.to_string()))).await;
+    let (issuer, _server) = issuer(&stub.url, Arc::new(|_| true));
+    let results = join_all((0..100).map(|number| issuer.issue(assume_role(&format!("u{number}"))))).await;
+    assert!(results.iter().all(Result::is_ok));
+    // With 30 to 40 minutes left, so about half of them with 35.
+    let due = issuer.cache().due(expiration - SignedDuration::from_mins(35)).len();
+    assert!((20..80).contains(&due), "{due} of 100 are due");
 }
 
 #[tokio::test]
