@@ -1,3 +1,5 @@
+mod connections;
+
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -66,12 +68,7 @@ impl Fixture {
     }
 
     async fn call_as(&mut self, node: &str, pod: &str, method: Method, path: &str, body: &Value) -> TestResponse {
-        let review = json!({"metadata": {}, "spec": {}, "status": {
-            "authenticated": true, "audiences": [podmeta_agent_api::AUDIENCE],
-            "user": {"username": "system:serviceaccount:podmeta-system:podmeta-agent", "extra": {
-                "authentication.kubernetes.io/node-name": [node], "authentication.kubernetes.io/pod-uid": [pod],
-            }},
-        }});
+        let review = review(node, pod);
         let request = request(method, path, Some("a.b.c"), body);
         let (response, ()) = tokio::join!(self.router.clone().oneshot(request), async {
             self.server.expect(Method::POST, TOKEN_REVIEWS).await.respond(&review);
@@ -82,6 +79,16 @@ impl Fixture {
     async fn post(&mut self, path: &str, body: &Value) -> TestResponse {
         self.call(Method::POST, path, body).await
     }
+}
+
+/// Returns the review of the token of an agent.
+fn review(node: &str, pod: &str) -> Value {
+    json!({"metadata": {}, "spec": {}, "status": {
+        "authenticated": true, "audiences": [podmeta_agent_api::AUDIENCE],
+        "user": {"username": "system:serviceaccount:podmeta-system:podmeta-agent", "extra": {
+            "authentication.kubernetes.io/node-name": [node], "authentication.kubernetes.io/pod-uid": [pod],
+        }},
+    }})
 }
 
 fn request(method: Method, path: &str, token: Option<&str>, body: &Value) -> Request<Body> {
