@@ -6,13 +6,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::authorization::v1::{SelfSubjectRulesReview, SelfSubjectRulesReviewSpec};
-use k8s_openapi::api::core::v1::{Event, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Event, Pod, Secret, ServiceAccount};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::config::AuthInfo;
 use kube::{Client, ResourceExt as _};
 use podmeta_agent_api::calls::{CREDENTIALS, DOCUMENT};
 use podmeta_agent_api::{AUDIENCE, WORKLOADS};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::fixtures::{SECRET_ACCESS_KEY, access_key_secret, profile};
 use crate::kit::{self, AGENT_ACCOUNT, Podmeta, TestNamespace, client_pod, eventually};
@@ -218,6 +218,31 @@ async fn agent_service_account_has_no_permissions_of_its_own() -> Result<()> {
         ensure!(agent == default, "rules of the agent: {agent}\nrules of any ServiceAccount: {default}");
         let operator = rules_of(request_token(&podmeta.system, "podmeta-operator", None, None).await?).await?;
         ensure!(operator != default, "the operator has no permissions of its own");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn operator_cannot_create_a_secret_with_a_token_of_a_service_account() -> Result<()> {
+    kit::podmeta_test(async |podmeta, _namespace| {
+        let mut config = podmeta.cluster.config();
+        let token = request_token(&podmeta.system, "podmeta-operator", None, None).await?;
+        config.auth_info = AuthInfo { token: Some(token.into()), ..AuthInfo::default() };
+        let secrets: Api<Secret> = Api::namespaced(Client::try_from(config)?, &podmeta.system.name);
+        let create = async |secret: Value| {
+            let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+            secrets.create(&dry_run, &serde_json::from_value(secret)?).await.map_err(anyhow::Error::from)
+        };
+        let annotations = json!({"kubernetes.io/service-account.name": AGENT_ACCOUNT});
+        let stolen = create(json!({
+            "metadata": {"name": "stolen-token", "annotations": annotations}, "type": "kubernetes.io/service-account-token",
+        }));
+        let error = stolen.await.err().context("the token Secret was created")?;
+        ensure!(format!("{error:#}").contains("may only create Secrets"), "{error:#}");
+        let data = json!({"tls.crt": "", "tls.key": ""});
+        let own = json!({"metadata": {"name": "own"}, "type": "kubernetes.io/tls", "data": data});
+        create(own).await.context("the operator cannot create its own Secrets")?;
         Ok(())
     })
     .await

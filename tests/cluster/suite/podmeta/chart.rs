@@ -308,3 +308,32 @@ async fn operator_may_request_tokens_only_with_the_admission_policy() -> Result<
     ensure!(object(&objects, "ValidatingAdmissionPolicy", name).is_err(), "a policy without audiences is rendered");
     Ok(())
 }
+
+#[tokio::test]
+async fn operator_may_create_tls_secrets_only() -> Result<()> {
+    let objects = render_chart(&[]).await?;
+    let name = "podmeta-operator-secrets";
+    let spec = &object(&objects, "ValidatingAdmissionPolicy", name)?["spec"];
+    let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["secrets"]}]);
+    ensure!(spec["failurePolicy"] == "Fail" && spec["matchConstraints"]["resourceRules"] == rules, "{spec}");
+    let expressions = fields(&spec["validations"], "/expression");
+    ensure!(expressions == ["has(object.type) && object.type == 'kubernetes.io/tls'"], "{expressions:?}");
+    let binding = &object(&objects, "ValidatingAdmissionPolicyBinding", name)?["spec"];
+    ensure!(*binding == json!({"policyName": name, "validationActions": ["Deny"]}), "{binding}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn session_of_the_operator_uses_the_private_endpoint() -> Result<()> {
+    for (values, expected) in
+        [(&[][..], None), (&["--set", "credentials.aws.stsEndpoint=https://sts.example"], Some("https://sts.example"))]
+    {
+        let objects = render_chart(values).await?;
+        let environment = &PodSpecs::of(&objects)?.operator["containers"][0]["env"];
+        let variables = environment.as_array().into_iter().flatten();
+        let endpoint = variables.into_iter().find(|variable| variable["name"] == "AWS_ENDPOINT_URL_STS");
+        let value = endpoint.and_then(|variable| variable["value"].as_str());
+        ensure!(value == expected, "{environment}");
+    }
+    Ok(())
+}
