@@ -6,6 +6,7 @@ use podmeta_metadata::credentials::{CredentialsFailure, FailureCause};
 use podmeta_metadata::role::ProviderKind;
 
 use super::request::CloudRole;
+use crate::text::{replace_control_characters, truncate};
 
 /// Maximum length of the text that a cloud sends in an error, in bytes.
 const MAX_DETAIL: usize = 600;
@@ -29,15 +30,8 @@ impl ProviderError {
     /// Creates an error. Shortens `detail`, and removes control characters.
     #[must_use]
     pub fn new(cause: FailureCause, detail: impl AsRef<str>) -> Self {
-        let (detail, mut short) = (detail.as_ref(), String::new());
-        for c in detail.chars().map(|c| if c.is_control() { ' ' } else { c }) {
-            if short.len() + c.len_utf8() > MAX_DETAIL {
-                short.push('…');
-                break;
-            }
-            short.push(c);
-        }
-        Self { cause, detail: short, request_id: None }
+        let detail = truncate(&replace_control_characters(detail.as_ref()), MAX_DETAIL);
+        Self { cause, detail, request_id: None }
     }
 
     /// Returns the failure for the pod. It has no text of the cloud.

@@ -1,4 +1,4 @@
-//! Issues credentials: from the cache, or by a call to the cloud that concurrent requests share. Renews them before need.
+//! Issues credentials: from the cache, or by a call to the cloud that concurrent requests share. Renews them before they expire.
 
 mod report;
 #[cfg(test)]

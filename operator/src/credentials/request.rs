@@ -9,7 +9,8 @@ use podmeta_metadata::workload::{PodRef, Workload};
 use crate::cluster::cluster_id::ClusterId;
 use crate::model::state::OperatorState;
 
-/// Everything that the credentials of a pod's role depend on. Requests that differ in anything do not share credentials.
+/// Everything that the credentials of a pod's role depend on, and the profile that their events are about. Requests that differ
+/// in anything do not share credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RoleRequest {
     /// The pod.
@@ -18,7 +19,7 @@ pub struct RoleRequest {
     pub node: String,
     /// The pod's ServiceAccount, if the pod names one.
     pub service_account: Option<String>,
-    /// The profile, for events.
+    /// The profile that has the role.
     pub profile: ProfileId,
     /// The dialect of the role.
     pub dialect: Dialect,

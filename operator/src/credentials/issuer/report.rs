@@ -4,10 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Resource as _;
 use kube::runtime::events::{Event, EventType, Recorder};
-use podmeta_crds::metadataprofile::MetadataProfile;
 use podmeta_metadata::credentials::FailureCause;
 use podmeta_metadata::time::rfc3339;
 use podmeta_service::log::ACCESS_TARGET;
@@ -62,14 +59,8 @@ impl ResultReporter {
             action: "IssueCredentials".to_owned(),
             secondary: None,
         };
-        let profile = ObjectReference {
-            api_version: Some(MetadataProfile::api_version(&()).into_owned()),
-            kind: Some(MetadataProfile::kind(&()).into_owned()),
-            namespace: Some(request.pod.namespace.clone()),
-            name: Some(request.profile.name.clone()),
-            uid: Some(request.profile.uid.clone()),
-            ..ObjectReference::default()
-        };
+        let RoleRequest { pod, profile, .. } = request;
+        let profile = events::profile_reference(&pod.namespace, &profile.name, &profile.uid);
         let recorder = self.recorder.clone();
         tokio::spawn(async move { events::publish(&recorder, event, &profile).await });
     }
