@@ -61,13 +61,13 @@ fn role_profile(name: &str, dialect: &str, provider: Value) -> String {
     profile(name, json!({"dialects": [dialect], "instance": {"region": "eu-central-1"}, "roles": [role]}))
 }
 
-/// Applies a policy that allows `awsAssumeRole` for the role `web` in a namespace.
-async fn allow_assume_role(namespace: &TestNamespace) -> Result<()> {
+/// Applies a policy that allows all roles of clouds in a namespace. `awsAssumeRole` needs one.
+async fn allow_cloud_roles(namespace: &TestNamespace) -> Result<()> {
     let policy = json!({
         "apiVersion": "podmeta.dev/v1alpha1", "kind": "MetadataPolicy", "metadata": {"name": namespace.name},
         "spec": {
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace.name}},
-            "allowedProviders": ["awsAssumeRole"], "allowedRoleArns": [aws_role_arn("web")],
+            "allowedProviders": ["awsWebIdentity", "awsAssumeRole", "aliyunOidc"], "allowedRoleArns": ["*"],
         },
     });
     namespace.apply(&policy.to_string()).await

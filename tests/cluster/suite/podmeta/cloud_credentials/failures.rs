@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::stub_sts::with_stub_sts;
-use super::{aliyun_role, aws_role_arn, role_profile};
+use super::{aliyun_role, allow_cloud_roles, aws_role_arn, role_profile};
 use crate::kit::{self, Podmeta, TestNamespace, client_pod, eventually, find_condition};
 
 /// Requests the credentials of the role `web` once, as a client of EC2. Prints the response.
@@ -84,7 +84,9 @@ fn failing_roles() -> Vec<FailingRole> {
     let aws = |role: &str| json!({"awsWebIdentity": {"roleArn": aws_role_arn(role)}});
     let role = |name, provider, reason, text| FailingRole { name, provider, reason, text };
     let other_audience = json!({"awsWebIdentity": {"roleArn": aws_role_arn("web"), "audience": "other.example"}});
+    let foreign_id = json!({"awsAssumeRole": {"roleArn": aws_role_arn("web"), "externalId": "other/shop"}});
     vec![
+        role("foreign-id", foreign_id, "PolicyForbids", "externalId of a role in this namespace"),
         role("denied", aws("denied"), "AccessDenied", "AccessDenied (403)"),
         role("no-role", aws("none"), "AccessDenied", "role/none"),
         role("invalid-token", aws("unknown-audience"), "InvalidIdentityToken", "InvalidIdentityToken (400)"),
@@ -93,6 +95,7 @@ fn failing_roles() -> Vec<FailingRole> {
         role("unavailable", aws("unavailable"), "ProviderUnavailable", "InternalFailure (500)"),
         role("forbidden", other_audience, "TokenRequestForbidden", "other.example"),
         role("aliyun-denied", aliyun_role("denied"), "AccessDenied", "AuthenticationFail.NoPermission (403)"),
+        role("aliyun-no-role", aliyun_role("none"), "AccessDenied", "EntityNotExist.Role (404)"),
         role("aliyun-expired", aliyun_role("expired"), "ExpiredToken", "AuthenticationFail.OIDCToken.Expired (400)"),
         role("aliyun-throttled", aliyun_role("throttled"), "Throttled", "Throttling.User (400)"),
     ]
@@ -101,7 +104,8 @@ fn failing_roles() -> Vec<FailingRole> {
 #[tokio::test]
 async fn kubectl_describe_shows_the_cause_of_each_failure_as_condition_and_event() -> Result<()> {
     kit::exclusive_podmeta_test(async |podmeta, namespace| {
-        with_stub_sts(podmeta, namespace, async |stub| {
+        allow_cloud_roles(namespace).await?;
+        let checked = with_stub_sts(podmeta, namespace, async |stub| {
             let roles = failing_roles();
             for role in &roles {
                 namespace.apply(&role_profile(role.name, role.dialect(), role.provider.clone())).await?;
@@ -116,7 +120,9 @@ async fn kubectl_describe_shows_the_cause_of_each_failure_as_condition_and_event
             ensure!(calls.iter().all(|call| call.role != "web"), "a call without an allowed token: {calls:?}");
             Ok(())
         })
-        .await
+        .await;
+        podmeta.delete_policy(&namespace.name).await?;
+        checked
     })
     .await
 }

@@ -8,7 +8,7 @@ use kube::api::DeleteParams;
 use podmeta_cluster::images::{CLIENT, MOTO_FOLDER};
 use serde_json::{Value, json};
 
-use super::{ACCOUNT, allow_assume_role, aws_role_arn, role_profile, with_values};
+use super::{ACCOUNT, allow_cloud_roles, aws_role_arn, role_profile, with_values};
 use crate::kit::{self, Podmeta, TestNamespace, client_pod, eventually};
 
 /// The number of actions in [`SET_UP_SCRIPT`]. The server checks the signatures of all further ones.
@@ -128,7 +128,7 @@ async fn boto3_identity_is_the_role_of_aws_web_identity_and_of_aws_assume_role()
 
         let keys = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": OPERATOR_KEYS}, "stringData": moto.operator_keys});
         podmeta.system.apply(&keys.to_string()).await?;
-        allow_assume_role(namespace).await?;
+        allow_cloud_roles(namespace).await?;
         let endpoint = format!("credentials.aws.stsEndpoint={}", moto.checking);
         let secret = format!("credentials.aws.secretName={OPERATOR_KEYS}");
         let checked = with_values(podmeta, &[&endpoint, &secret], async || {
