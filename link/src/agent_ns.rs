@@ -22,7 +22,7 @@ pub const PINNED_PATH: &str = "/run/netns/podmeta";
 /// Interface index of the loopback interface. Source: the kernel creates it first in each namespace.
 const LOOPBACK: u32 = 1;
 
-/// Maximum number of attempts to remove the pin, which another process can pin again meanwhile.
+/// Maximum number of attempts to remove the pin. Another process can pin a namespace between unmount and removal.
 const REMOVE_ATTEMPTS: usize = 10;
 
 /// Settings of the namespace, under `/proc/sys/net`, in the order of their writes. `default` holds for interfaces that are
@@ -143,13 +143,14 @@ fn create(path: &Path) -> Result<Netns> {
         if let Ok(netns) = Netns::open(path) {
             return Ok(netns);
         }
-        // The file was removed or replaced while this process waited for the lock, or below, while it created the namespace.
+        // The file was removed or replaced while this process waited for the lock.
         if !is_at(&locked, path) {
             continue;
         }
         let netns = Netns::create().context("cannot create a network namespace")?;
         match netns.pin(&locked) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // The file was removed while this process created the namespace. Try again.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_at(&locked, path) => {}
             pinned => {
                 pinned.with_context(|| format!("cannot pin the agent namespace at {}", path.display()))?;
                 return Ok(netns);

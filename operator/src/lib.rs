@@ -7,7 +7,7 @@
 //! - [`agents`]: the HTTPS API of the node agents.
 //! - [`leader`]: leader election and the status of profiles.
 //! - [`tls`]: the certificates of that API. [`identity_key`]: the key that signs identity documents.
-//! - [`text`]: texts of other programs in messages.
+//! - [`text`]: shortens texts and replaces control characters, for messages, events and logs.
 //! - [`operator`]: starts and stops everything.
 //! - [`uninstall`]: removes podmeta from the nodes.
 

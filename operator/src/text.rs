@@ -1,4 +1,4 @@
-//! Texts of other programs in messages: their length and their control characters.
+//! Shortens texts and replaces control characters, for messages, events and logs.
 
 /// Shortens a text to at most `max_bytes`, which must be at least 3. A shortened text ends with an ellipsis.
 #[must_use]

@@ -32,8 +32,8 @@ const AGENT_BUDGET: usize = 96 * 1024 * 1024;
 pub(super) enum BufferState {
     /// The client has sent nothing.
     Idle,
-    /// The client has sent bytes: hyper holds a read buffer of 8 KiB and a write buffer of 8 KiB. Or the connection waits, and
-    /// the kernel holds what the client has sent: at most 16 KiB.
+    /// The client has sent bytes: hyper holds a read buffer of 8 KiB and a write buffer of 8 KiB. A connection that waits has
+    /// this state too: the kernel's receive buffer holds at most 16 KiB of its client, and the kernel's overhead.
     Receiving,
     /// The kernel's send buffer may hold more than 4 KiB that the client has not received.
     Sent,
@@ -117,7 +117,7 @@ impl MemoryBudget {
         let id = charges.next_id;
         charges.next_id += 1;
         let of_pod = charges.pods.entry(pod).or_default();
-        let start = of_pod.delay.start_of_new(now);
+        let start = of_pod.delay.reserve_start(now);
         let state = if start.is_some() { BufferState::Receiving } else { BufferState::Idle };
         of_pod.total += state.bytes();
         of_pod.connections.insert(id, Charge { state, eviction: Arc::clone(&eviction) });
@@ -196,7 +196,7 @@ impl ConnectionCharge {
         if kept { Ok(()) } else { Err(io::ErrorKind::OutOfMemory.into()) }
     }
 
-    /// Waits until the connection may be served. Does not wait, unless the pod is over its budget.
+    /// Waits until the connection may be served. Returns at once, unless the pod was over its budget within the last second.
     ///
     /// # Errors
     /// If the connection was evicted. It must be closed.

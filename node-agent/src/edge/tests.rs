@@ -160,6 +160,33 @@ async fn idle_connection_closes_one_second_after_stop() {
     assert_eq!(started.elapsed(), Duration::from_secs(1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn new_connection_of_a_pod_that_loses_connections_is_served_later() {
+    let edge = edge();
+    edge.publish([denied("a", "one"), denied("b", "one")]);
+    let start = tokio::time::Instant::now();
+    let key = edge.pod(&"a".try_into().unwrap()).unwrap().connections.key();
+    let _lost = (0..3000).map(|_| edge.memory.open(key, start)).collect::<Vec<_>>();
+    for (pod, is_delayed) in [("b", false), ("a", true)] {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let arrival = Arrival {
+            pod: pod.try_into().unwrap(),
+            service: Dialect::Ec2.service_address(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            family: Family::Ipv4,
+            host_rule: &HostRule::POD_LINK,
+            sockets: None,
+        };
+        let served = EdgeServer::new(Arc::clone(&edge), CancellationToken::new()).serve(server, Box::new(arrival));
+        let request = async {
+            client.write_all(REQUEST).await.unwrap();
+            client.read_u8().await.unwrap();
+            drop(client);
+        };
+        tokio::join!(served, request);
+        assert_eq!(start.elapsed() > Duration::from_millis(100), is_delayed, "pod {pod}: {:?}", start.elapsed());
+    }
+}
+
 #[test]
 fn pods_are_served_in_the_background_only_while_many_connections_are_open() {
     let edge = edge();

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use podmeta_metadata::credentials::{CredentialsFailure, FailureCause};
 use podmeta_metadata::role::ProviderKind;
 
+use super::providers::aliyun_errors;
 use super::request::CloudRole;
 use crate::text::{replace_control_characters, truncate};
 
@@ -39,7 +40,7 @@ impl ProviderError {
     pub fn to_failure(&self, role: &CloudRole, now: Timestamp) -> CredentialsFailure {
         let (arn, kind) = (role.arn(), role.kind());
         let message = match self.cause {
-            FailureCause::PolicyForbids => format!("no policy allows the role {arn}"),
+            FailureCause::PolicyForbids => format!("the policies do not allow the external ID of the role {arn}"),
             FailureCause::AccessDenied => {
                 format!("the cloud does not allow the session of the role {arn}; check the role's trust policy")
             }
@@ -57,7 +58,9 @@ impl ProviderError {
         };
         let failure = CredentialsFailure::failed(message, self.cause, now);
         match kind {
-            ProviderKind::AliyunOidc => CredentialsFailure { code: aliyun_code(self.cause).into(), ..failure },
+            ProviderKind::AliyunOidc => {
+                CredentialsFailure { code: aliyun_errors::code_for_pod(self.cause).into(), ..failure }
+            }
             ProviderKind::AwsWebIdentity | ProviderKind::AwsAssumeRole if is_refused(self.cause) => {
                 CredentialsFailure { code: EC2_REFUSED.into(), ..failure }
             }
@@ -66,7 +69,7 @@ impl ProviderError {
     }
 }
 
-/// Returns true if the role must be corrected.
+/// Returns true if the pod gets the code of a refused role.
 fn is_refused(cause: FailureCause) -> bool {
     match cause {
         FailureCause::PolicyForbids
@@ -77,18 +80,6 @@ fn is_refused(cause: FailureCause) -> bool {
         | FailureCause::Throttled
         | FailureCause::ProviderUnavailable
         | FailureCause::ProviderFailed => false,
-    }
-}
-
-/// Returns the code of Alibaba Cloud for a cause. Source: error codes of STS 2015-04-01, and common errors. The documents do
-/// not name the codes of the metadata service.
-fn aliyun_code(cause: FailureCause) -> &'static str {
-    match cause {
-        _ if is_refused(cause) => "NoPermission",
-        FailureCause::ExpiredToken => "AuthenticationFail.OIDCToken.Expired",
-        FailureCause::Throttled => "Throttling",
-        FailureCause::ProviderUnavailable => "ServiceUnavailable",
-        _ => "InternalError",
     }
 }
 

@@ -19,9 +19,9 @@ const FIRST_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Delay between two attempts after a failure.
 const RETRY_DELAY: Duration = Duration::from_millis(400);
 
-/// Shortest time for an attempt. One that starts later would end at the deadline: the client would change the replica for no
-/// reason, and the pod's error would be that of the timeout.
-const MIN_ATTEMPT_TIME: Duration = Duration::from_millis(250);
+/// Minimum time between the start of a retry and the deadline. A later retry can end in a timeout, which changes the replica and
+/// replaces the operator's error.
+const MIN_RETRY_TIME: Duration = Duration::from_millis(250);
 
 /// Error of a failed call.
 #[derive(Debug, thiserror::Error)]
@@ -88,9 +88,9 @@ impl<A: Serialize + Sync> PodCall<'_, A> {
     }
 }
 
-/// Returns true if an attempt that starts at `start` has enough time before the deadline.
+/// Returns true if a retry that starts at `start` has enough time before the deadline.
 fn has_time_to_retry(start: Instant, deadline: Instant) -> bool {
-    deadline.saturating_duration_since(start) >= MIN_ATTEMPT_TIME
+    deadline.saturating_duration_since(start) >= MIN_RETRY_TIME
 }
 
 #[cfg(test)]
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attempt_starts_only_if_it_has_time_for_a_response() {
+    fn retry_starts_only_if_it_has_time_for_a_response() {
         let now = Instant::now();
         let ms = Duration::from_millis;
         assert!(has_time_to_retry(now + ms(2750), now + CALL_TIMEOUT));

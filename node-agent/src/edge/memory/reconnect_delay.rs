@@ -1,5 +1,5 @@
-//! Delays the new connections of a pod whose connections are evicted. Its clients reconnect at once, and each connection evicts
-//! another one. Without a delay, the accepts and evictions of one pod would take the time of other pods.
+//! Delays the new connections of a pod over its memory budget. Its clients reconnect at once, and each connection evicts another
+//! one. Without a delay, the accepts and evictions of one pod would take the time of other pods.
 
 use std::time::Duration;
 
@@ -8,14 +8,17 @@ use tokio::time::Instant;
 /// Time after an eviction in which new connections of the pod wait.
 const DELAY_PERIOD: Duration = Duration::from_secs(1);
 
-/// Time between the starts of two connections that wait. 1,024 connections start within two seconds.
+/// Time between the starts of two connections that wait.
 const START_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Longest wait of a connection. 1,000 connections that wait start one after the other.
+const MAX_DELAY: Duration = Duration::from_secs(2);
 
 /// The state of one pod. Time is an argument.
 #[derive(Debug, Default)]
 pub(super) struct ReconnectDelay {
     evicted_at: Option<Instant>,
-    /// Start of the last connection that waits.
+    /// The latest start that is reserved.
     last_start: Option<Instant>,
 }
 
@@ -25,14 +28,11 @@ impl ReconnectDelay {
         self.evicted_at = Some(now);
     }
 
-    /// Returns the start of a new connection, or `None` if it may start at once.
-    pub(super) fn start_of_new(&mut self, now: Instant) -> Option<Instant> {
-        let is_waiting = self.last_start.is_some_and(|start| start > now);
-        let is_evicting = self.evicted_at.is_some_and(|at| now < at + DELAY_PERIOD);
-        if !is_waiting && !is_evicting {
-            return None;
-        }
-        let start = self.last_start.map_or(now, |start| start.max(now)) + START_INTERVAL;
+    /// Reserves the start of a new connection. Returns `None` if it may start at once.
+    pub(super) fn reserve_start(&mut self, now: Instant) -> Option<Instant> {
+        self.evicted_at.filter(|at| now < *at + DELAY_PERIOD)?;
+        let last = self.last_start.map_or(now, |start| start.max(now));
+        let start = (last + START_INTERVAL).min(now + MAX_DELAY);
         self.last_start = Some(start);
         Some(start)
     }
@@ -45,25 +45,33 @@ mod tests {
     #[test]
     fn connection_of_a_pod_without_evictions_starts_at_once() {
         let mut delay = ReconnectDelay::default();
-        assert_eq!(delay.start_of_new(Instant::now()), None);
+        assert_eq!(delay.reserve_start(Instant::now()), None);
     }
 
     #[test]
     fn connections_after_an_eviction_start_one_after_the_other() {
         let (mut delay, now) = (ReconnectDelay::default(), Instant::now());
         delay.record_eviction(now);
-        for number in 1..=1024 {
-            assert_eq!(delay.start_of_new(now), Some(now + START_INTERVAL * number));
+        for number in 1..=1000 {
+            assert_eq!(delay.reserve_start(now), Some(now + START_INTERVAL * number));
         }
-        let later = now + DELAY_PERIOD;
-        assert_eq!(delay.start_of_new(later), Some(now + START_INTERVAL * 1025), "others still wait");
+    }
+
+    #[test]
+    fn connection_waits_two_seconds_at_most() {
+        let (mut delay, now) = (ReconnectDelay::default(), Instant::now());
+        delay.record_eviction(now);
+        let last = (0..5000).filter_map(|_| delay.reserve_start(now)).last();
+        assert_eq!(last, Some(now + MAX_DELAY));
     }
 
     #[test]
     fn delay_ends_a_second_after_the_last_eviction() {
         let (mut delay, now) = (ReconnectDelay::default(), Instant::now());
         delay.record_eviction(now);
-        assert!(delay.start_of_new(now).is_some());
-        assert_eq!(delay.start_of_new(now + DELAY_PERIOD), None);
+        for _ in 0..1000 {
+            assert!(delay.reserve_start(now).is_some());
+        }
+        assert_eq!(delay.reserve_start(now + DELAY_PERIOD), None, "others still wait");
     }
 }

@@ -81,7 +81,8 @@ pub fn operator_credentials(args: &CredentialsArgs) -> SharedCredentialsProvider
     SharedCredentialsProvider::new(chain)
 }
 
-/// Returns the settings of the operator's own session. The SDK takes a private endpoint from `AWS_ENDPOINT_URL_STS`.
+/// Returns the settings of the operator's own session. The SDK reads the private endpoint from
+/// `AWS_ENDPOINT_URL_STS`.
 pub(super) fn operator_config(args: &CredentialsArgs) -> ProviderConfig {
     ProviderConfig::without_region()
         .with_region(Some(Region::new(args.aws_region.name().to_owned())))

@@ -77,7 +77,7 @@ async fn recording_stub(response: String) -> (StubSts, Arc<Mutex<Option<StubRequ
 }
 
 #[test]
-fn session_of_the_operator_uses_the_fips_endpoint_if_it_is_set() {
+fn config_of_the_operators_session_has_the_fips_setting() {
     for (flags, expected) in
         [(&["test"][..], "use_fips: Some(false)"), (&["test", "--aws-fips"], "use_fips: Some(true)")]
     {

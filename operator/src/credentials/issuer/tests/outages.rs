@@ -70,7 +70,8 @@ async fn check_outage(response: Option<StubResponse>, cause: FailureCause) {
         advance(STEP).await;
         issuer.maintain(clock());
         let result = issuer.issue(request.clone()).await;
-        // Waits for a renewal that was started. Two calls have an interval of 1 ms.
+        // Joins a renewal that was started, or calls the provider unless a call has failed. The rate limiter starts one call in
+        // each millisecond.
         advance(Duration::from_millis(10)).await;
         let _renewed = issuer.renew(request.clone()).await;
         if clock() < first.expiration {
@@ -117,7 +118,7 @@ async fn failure_of_slow_provider(request: RoleRequest) -> CredentialsFailure {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (issuer, mut server) = issuer_with(&url, Arc::new(|_| true), 1000, Metrics::default(), clock);
     let start = Instant::now();
-    tokio::spawn(async {
+    let advancing = tokio::spawn(async {
         loop {
             advance(Duration::from_millis(10)).await;
         }
@@ -139,6 +140,7 @@ async fn failure_of_slow_provider(request: RoleRequest) -> CredentialsFailure {
     };
     let called = tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(calls, provider) });
     let (results, _connections) = called.await.unwrap();
+    advancing.abort();
     assert!(listener.accept().now_or_never().is_none(), "a second call for the role");
     let failure = results[0].clone().unwrap_err();
     assert!(results.iter().all(|result| result.as_ref() == Err(&failure)));
