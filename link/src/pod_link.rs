@@ -1,5 +1,6 @@
 //! The link of one pod: makes it, repairs it, and finds it.
 
+mod activation;
 mod found;
 mod make;
 mod plan;
@@ -34,7 +35,7 @@ pub enum LinkOutcome {
     Made,
 }
 
-/// Makes the link of a pod, unless it is complete. Idempotent. The last step sets up the pod's end, so the link has its
+/// Makes the link of a pod, unless it is complete. Idempotent. The pod's end is set up last, so the link has its
 /// alias before the pod can send.
 ///
 /// # Errors
@@ -59,6 +60,16 @@ pub async fn ensure(agent: &Netns, pod: &Netns, alias: &Alias, range: LinkRange)
             Ok(LinkOutcome::Made)
         }
     }
+}
+
+/// Waits until the agent end of a pod's link can send. A running pod with NET_ADMIN can delay this, so only the plugin waits:
+/// its pod does not run yet.
+///
+/// # Errors
+/// If the link does not exist, or the kernel has not activated it within 10 seconds.
+pub async fn wait_until_active(agent: &Netns, alias: &Alias) -> Result<()> {
+    let socket = RouteSocket::open(agent).context("cannot open a netlink socket in the agent namespace")?;
+    activation::wait_until_active(&socket, &peer_name(alias)).await
 }
 
 /// Returns the index and alias of all links in the agent namespace. Interfaces with another alias are skipped.

@@ -121,7 +121,9 @@ async fn ensure_guards() -> Result<()> {
 async fn add(attachment: &Attachment, agent: &Path) -> Result<LinkOutcome> {
     let agent = agent_ns::ensure(agent).await?;
     let (pod, alias) = pod(attachment).await?;
-    pod_link::ensure(&agent, &pod, &alias, attachment.config.link_range).await
+    let outcome = pod_link::ensure(&agent, &pod, &alias, attachment.config.link_range).await?;
+    pod_link::wait_until_active(&agent, &alias).await?;
+    Ok(outcome)
 }
 
 async fn check(attachment: &Attachment, agent: &Path) -> Result<()> {

@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests fail by a panic")]
 
+mod activation;
 mod agent_namespace;
 mod attack;
 mod capabilities;
