@@ -23,10 +23,10 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 pub fn receive_sockets(socket: &Path) -> Result<(NetnsId, AgentSockets)> {
     match call(socket, Call::Sockets)? {
         (CallResponse::Sockets { namespace }, fds) => {
-            let [listener, route] = <[OwnedFd; 2]>::try_from(fds)
+            let [listener, events, requests] = <[OwnedFd; 3]>::try_from(fds)
                 .ok()
                 .context("the link daemon sent another number of sockets than expected")?;
-            Ok((namespace, AgentSockets { listener: TcpListener::from(listener), route }))
+            Ok((namespace, AgentSockets { listener: TcpListener::from(listener), events, requests }))
         }
         (other, _) => unexpected(&other),
     }

@@ -24,8 +24,8 @@ pub enum Call {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum CallResponse {
-    /// The file descriptors are a TCP socket that is bound to the service port, and a route netlink socket that is
-    /// subscribed to changes of interfaces.
+    /// The file descriptors are a TCP socket that is bound to the service port, a route netlink socket that is subscribed to
+    /// changes of interfaces, and a route netlink socket for requests.
     Sockets {
         /// Identity of the agent namespace.
         namespace: NetnsId,

@@ -21,8 +21,11 @@ const RECEIVE_BUFFER_BYTES: usize = 1024 * 1024;
 pub struct AgentSockets {
     /// A socket that is bound to the service port and does not listen yet.
     pub listener: TcpListener,
-    /// A route netlink socket that receives changes of interfaces.
-    pub route: OwnedFd,
+    /// A route netlink socket that receives changes of interfaces. It must send no request: a request waits in the kernel for the
+    /// lock of all interfaces, and the events with it.
+    pub events: OwnedFd,
+    /// A route netlink socket for requests.
+    pub requests: OwnedFd,
 }
 
 impl AgentSockets {
@@ -38,13 +41,18 @@ impl AgentSockets {
                 Err(error) if is_without_ipv6(&error) => bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, SERVICE_PORT))),
                 result => result,
             };
-            Ok(Self { listener: listener?.into(), route: open_route()?.as_fd().try_clone_to_owned()? })
+            let [events, requests] = [open_route(LINK_GROUP)?, open_route(0)?];
+            Ok(Self {
+                listener: listener?.into(),
+                events: events.as_fd().try_clone_to_owned()?,
+                requests: requests.as_fd().try_clone_to_owned()?,
+            })
         })
     }
 
     /// Returns the descriptors in the order of the protocol.
-    pub(crate) fn fds(&self) -> [BorrowedFd<'_>; 2] {
-        [self.listener.as_fd(), self.route.as_fd()]
+    pub(crate) fn fds(&self) -> [BorrowedFd<'_>; 3] {
+        [self.listener.as_fd(), self.events.as_fd(), self.requests.as_fd()]
     }
 }
 
@@ -64,11 +72,12 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn open_route() -> io::Result<netlink_sys::Socket> {
+/// Opens a route netlink socket that is subscribed to multicast groups.
+fn open_route(groups: u32) -> io::Result<netlink_sys::Socket> {
     let mut socket = netlink_sys::Socket::new(NETLINK_ROUTE)?;
     socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES)?;
     // A lost event must not fail the socket: the receiver reads an unknown interface from the kernel.
     socket.set_no_enobufs(true)?;
-    socket.bind(&netlink_sys::SocketAddr::new(0, LINK_GROUP))?;
+    socket.bind(&netlink_sys::SocketAddr::new(0, groups))?;
     Ok(socket)
 }

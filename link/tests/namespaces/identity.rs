@@ -25,9 +25,9 @@ pub(crate) fn connect(from: &Netns, address: IpAddr, listener: &TcpListener) -> 
 }
 
 async fn open(agent: &Agent) -> (TcpListener, LinkTable, tokio::sync::mpsc::UnboundedReceiver<LinkChange>) {
-    let AgentSockets { listener, route } = AgentSockets::open(&agent.netns).unwrap();
+    let AgentSockets { listener, events, requests } = AgentSockets::open(&agent.netns).unwrap();
     SockRef::from(&listener).listen(16).unwrap();
-    let (table, changes) = LinkTable::open(route).await.unwrap();
+    let (table, changes) = LinkTable::open(events, requests).await.unwrap();
     (listener, table, changes)
 }
 

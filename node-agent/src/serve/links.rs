@@ -107,9 +107,9 @@ impl LinkServer {
     }
 
     async fn open(&self, namespace: NetnsId, sockets: AgentSockets) -> Result<OpenSockets> {
-        let AgentSockets { listener, route } = sockets;
-        // A request to the kernel can wait for a lock, so the table's task does not run on the edge runtime.
-        let (table, changes) = self.sync_runtime.spawn(LinkTable::open(route)).await??;
+        let AgentSockets { listener, events, requests } = sockets;
+        // A pod can cause many events, so they are not received on the edge runtime.
+        let (table, changes) = self.sync_runtime.spawn(LinkTable::open(events, requests)).await??;
         self.node.clear_links();
         // A list of many pods holds the lock of the pods for long. It must not delay requests.
         let changes = self.sync_runtime.spawn(apply_changes(changes, Arc::clone(&self.node)));
