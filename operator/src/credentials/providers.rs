@@ -4,6 +4,7 @@ pub(super) mod aliyun_errors;
 mod aliyun_oidc;
 mod aws;
 mod aws_assume_role;
+mod aws_operator;
 mod aws_web_identity;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -19,7 +20,7 @@ use super::settings::CredentialsArgs;
 use aliyun_oidc::AliyunSts;
 use aws::AwsSts;
 
-pub use aws::operator_credentials;
+pub use aws_operator::operator_credentials;
 
 /// A new session of a role.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,11 +2,6 @@
 
 use std::time::Duration;
 
-use aws_config::ecs::EcsCredentialsProvider;
-use aws_config::environment::EnvironmentVariableCredentialsProvider;
-use aws_config::meta::credentials::CredentialsProviderChain;
-use aws_config::provider_config::ProviderConfig;
-use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
 use aws_sdk_sts::Client;
 use aws_sdk_sts::config::http::HttpResponse;
 use aws_sdk_sts::config::retry::RetryConfig;
@@ -70,33 +65,13 @@ impl AwsSts {
     }
 }
 
-/// Returns the operator's own credentials: from the environment, a web identity token (IAM roles for service accounts) or a
-/// container endpoint (EKS Pod Identity). The instance metadata service is not a source: it would be podmeta or the node.
-#[must_use]
-pub fn operator_credentials(args: &CredentialsArgs) -> SharedCredentialsProvider {
-    let config = operator_config(args);
-    let chain = CredentialsProviderChain::first_try("Environment", EnvironmentVariableCredentialsProvider::new())
-        .or_else("WebIdentityToken", WebIdentityTokenCredentialsProvider::builder().configure(&config).build())
-        .or_else("Container", EcsCredentialsProvider::builder().configure(&config).build());
-    SharedCredentialsProvider::new(chain)
-}
-
-/// Returns the settings of the operator's own session. The SDK reads the private endpoint from
-/// `AWS_ENDPOINT_URL_STS`.
-pub(super) fn operator_config(args: &CredentialsArgs) -> ProviderConfig {
-    ProviderConfig::without_region()
-        .with_region(Some(Region::new(args.aws_region.name().to_owned())))
-        .with_use_fips(Some(args.aws_fips))
-        .with_behavior_version(Some(BehaviorVersion::v2026_01_12()))
-        .with_http_client(http_client())
-}
-
-fn http_client() -> SharedHttpClient {
+pub(super) fn http_client() -> SharedHttpClient {
     let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc);
     aws_smithy_http_client::Builder::new().tls_provider(provider).build_https()
 }
 
-fn config(args: &CredentialsArgs, http_client: SharedHttpClient) -> Builder {
+/// Returns the settings of all calls: endpoint, region and timeouts.
+pub(super) fn config(args: &CredentialsArgs, http_client: SharedHttpClient) -> Builder {
     let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_timeout(CALL_TIMEOUT).build();
     let config = Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())

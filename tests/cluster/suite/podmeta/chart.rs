@@ -324,16 +324,16 @@ async fn operator_may_create_tls_secrets_only() -> Result<()> {
 }
 
 #[tokio::test]
-async fn session_of_the_operator_uses_the_private_endpoint() -> Result<()> {
-    for (values, expected) in
-        [(&[][..], None), (&["--set", "credentials.aws.stsEndpoint=https://sts.example"], Some("https://sts.example"))]
-    {
+async fn private_endpoint_is_a_flag_of_the_operator() -> Result<()> {
+    for (values, expected) in [
+        (&[][..], None),
+        (&["--set", "credentials.aws.stsEndpoint=https://sts.example"], Some("--aws-sts-endpoint=https://sts.example")),
+    ] {
         let objects = render_chart(values).await?;
-        let environment = &PodSpecs::of(&objects)?.operator["containers"][0]["env"];
-        let variables = environment.as_array().into_iter().flatten();
-        let endpoint = variables.into_iter().find(|variable| variable["name"] == "AWS_ENDPOINT_URL_STS");
-        let value = endpoint.and_then(|variable| variable["value"].as_str());
-        ensure!(value == expected, "{environment}");
+        let container = &PodSpecs::of(&objects)?.operator["containers"][0];
+        let flags = container["args"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let endpoint = flags.into_iter().find(|flag| flag.starts_with("--aws-sts-endpoint"));
+        ensure!(endpoint == expected, "{container}");
     }
     Ok(())
 }
