@@ -1,6 +1,7 @@
 //! Temporary credentials, in the same form for all clouds.
 
 mod cause;
+mod code;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,18 +11,13 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::role::ProviderKind;
 use crate::secret::SecretString;
 
 pub use cause::FailureCause;
 
 /// The lifetime of credentials from a Secret without an expiration.
 const DEFAULT_LIFETIME: SignedDuration = SignedDuration::from_hours(6);
-
-/// The failure code of everything that is not a refused role. Source: EC2 returns it if it cannot get credentials.
-const FAILED: &str = "Failed";
-
-/// The failure code of a role for which no call is made.
-const NOT_CALLED: &str = "AssumeRoleUnauthorizedAccess";
 
 /// The label that allows profiles to use a Secret, with the value [`USABLE_BY_PROFILES`].
 pub const USABLE_BY_LABEL: &str = "podmeta.dev/usable-by";
@@ -106,13 +102,19 @@ impl CredentialsFailure {
     /// A failure without a more specific code than `Failed`.
     #[must_use]
     pub fn failed(message: String, cause: FailureCause, at: Timestamp) -> Self {
-        Self { code: FAILED.into(), message, cause, at }
+        Self { code: code::FAILED.into(), message, cause, at }
     }
 
-    /// A failure of a role for which the cloud is not called.
+    /// A failure with the code that the provider's cloud has for the cause.
     #[must_use]
-    pub fn not_called(message: String, cause: FailureCause, at: Timestamp) -> Self {
-        Self { code: NOT_CALLED.into(), message, cause, at }
+    pub fn of_provider(provider: ProviderKind, message: String, cause: FailureCause, at: Timestamp) -> Self {
+        Self { code: code::code(provider, cause).into(), message, cause, at }
+    }
+
+    /// A failure of a role for which the cloud is not called. Its code is that of a refused role.
+    #[must_use]
+    pub fn not_called(provider: ProviderKind, message: String, cause: FailureCause, at: Timestamp) -> Self {
+        Self { code: code::refused_code(provider).into(), message, cause, at }
     }
 }
 

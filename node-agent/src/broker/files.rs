@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use podmeta_metadata::credentials::{Credentials, CredentialsFailure, FailureCause, SecretData, from_role_secret};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::profile::KeyRef;
-use podmeta_metadata::role::{Provider, Role};
+use podmeta_metadata::role::{Provider, ProviderKind, Role};
 use podmeta_metadata::signature::{SignedDocument, Signer};
 use podmeta_metadata::user_data;
 use tokio::sync::Semaphore;
@@ -92,9 +92,7 @@ impl FileBroker {
         now: Timestamp,
     ) -> Result<IssuedCredentials, CredentialsFailure> {
         let Provider::Secret { name } = &role.provider else {
-            let kind = role.provider.kind();
-            let message = format!("{kind} needs a call to a cloud, which the dev server does not make; use secret");
-            return Err(CredentialsFailure::not_called(message, FailureCause::ProviderFailed, now));
+            return Err(not_called(role.provider.kind(), now));
         };
         self.files.load().credentials((namespace.to_owned(), name.clone()), dialect, now)
     }
@@ -108,6 +106,12 @@ impl FileBroker {
         let signed = tokio::task::spawn_blocking(move || signer.sign(&document)).await;
         signed.map_err(|panicked| failed(&panicked))?.map_err(|error| failed(&error))
     }
+}
+
+/// Returns the failure of a role whose provider calls a cloud.
+fn not_called(provider: ProviderKind, now: Timestamp) -> CredentialsFailure {
+    let message = format!("{provider} needs a call to a cloud, which the dev server does not make; use secret");
+    CredentialsFailure::not_called(provider, message, FailureCause::ProviderFailed, now)
 }
 
 #[cfg(test)]
@@ -138,6 +142,18 @@ mod tests {
         assert!(issue(Dialect::Ecs, 1000).document() != first.document());
         assert_eq!(issue(Dialect::Ec2, 1060).credentials().last_updated, at(1060));
         assert_eq!(issue(Dialect::Ec2, 900).credentials().last_updated, at(900), "after the clock was set back");
+    }
+
+    #[test]
+    fn role_of_a_cloud_has_the_code_of_a_refused_role_of_that_cloud() {
+        for (provider, code) in [
+            (ProviderKind::AwsWebIdentity, "AssumeRoleUnauthorizedAccess"),
+            (ProviderKind::AwsAssumeRole, "AssumeRoleUnauthorizedAccess"),
+            (ProviderKind::AliyunOidc, "NoPermission"),
+        ] {
+            let failure = not_called(provider, at(0));
+            assert_eq!((failure.code.as_ref(), failure.cause), (code, FailureCause::ProviderFailed), "{failure}");
+        }
     }
 
     #[test]

@@ -75,7 +75,8 @@ pub fn role_source(
             Ok(Some(request)) => Ok(RoleSource::Cloud(Box::new(request))),
             Ok(None) => Err(BrokerError::NotConfigured("profile of the role")),
             Err(error) => {
-                let failure = CredentialsFailure::not_called(error.to_string(), FailureCause::PolicyForbids, now);
+                let kind = role.provider.kind();
+                let failure = CredentialsFailure::not_called(kind, error.to_string(), FailureCause::PolicyForbids, now);
                 Ok(RoleSource::Ready(CredentialsResponse::Failed(failure)))
             }
         },

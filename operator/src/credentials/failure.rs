@@ -3,17 +3,12 @@
 
 use jiff::Timestamp;
 use podmeta_metadata::credentials::{CredentialsFailure, FailureCause};
-use podmeta_metadata::role::ProviderKind;
 
-use super::providers::aliyun_errors;
 use super::request::CloudRole;
 use crate::text::{replace_control_characters, truncate};
 
 /// Maximum length of the text that a cloud sends in an error, in bytes.
 const MAX_DETAIL: usize = 600;
-
-/// The code of a refused role on EC2. Source: EC2 returns it if the trust policy does not allow EC2 (aws/aws-cli issue 2060).
-const EC2_REFUSED: &str = "AssumeRoleUnauthorizedAccess";
 
 /// Error of a call to a provider.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,30 +51,7 @@ impl ProviderError {
             FailureCause::ProviderUnavailable => format!("the provider {kind} is unavailable; retry later"),
             FailureCause::ProviderFailed => format!("the provider {kind} failed for the role {arn}"),
         };
-        let failure = CredentialsFailure::failed(message, self.cause, now);
-        match kind {
-            ProviderKind::AliyunOidc => {
-                CredentialsFailure { code: aliyun_errors::code_for_pod(self.cause).into(), ..failure }
-            }
-            ProviderKind::AwsWebIdentity | ProviderKind::AwsAssumeRole if is_refused(self.cause) => {
-                CredentialsFailure { code: EC2_REFUSED.into(), ..failure }
-            }
-            ProviderKind::AwsWebIdentity | ProviderKind::AwsAssumeRole | ProviderKind::Secret => failure,
-        }
-    }
-}
-
-/// Returns true if the pod gets the code of a refused role.
-fn is_refused(cause: FailureCause) -> bool {
-    match cause {
-        FailureCause::PolicyForbids
-        | FailureCause::AccessDenied
-        | FailureCause::InvalidIdentityToken
-        | FailureCause::TokenRequestForbidden => true,
-        FailureCause::ExpiredToken
-        | FailureCause::Throttled
-        | FailureCause::ProviderUnavailable
-        | FailureCause::ProviderFailed => false,
+        CredentialsFailure::of_provider(kind, message, self.cause, now)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The providers of cloud sessions.
 
-pub(super) mod aliyun_errors;
+mod aliyun_errors;
 mod aliyun_oidc;
 mod aws;
 mod aws_assume_role;

@@ -19,21 +19,6 @@ pub(super) fn cause_of(code: &str, status: u16) -> FailureCause {
     }
 }
 
-/// Returns the error code that the pod gets for a cause. Source: error codes of STS 2015-04-01, and common errors. The documents do
-/// not name the codes of the metadata service.
-pub(crate) fn code_for_pod(cause: FailureCause) -> &'static str {
-    match cause {
-        FailureCause::PolicyForbids
-        | FailureCause::AccessDenied
-        | FailureCause::InvalidIdentityToken
-        | FailureCause::TokenRequestForbidden => "NoPermission",
-        FailureCause::ExpiredToken => "AuthenticationFail.OIDCToken.Expired",
-        FailureCause::Throttled => "Throttling",
-        FailureCause::ProviderUnavailable => "ServiceUnavailable",
-        FailureCause::ProviderFailed => "InternalError",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
