@@ -19,6 +19,9 @@ pub use cause::FailureCause;
 /// The lifetime of credentials from a Secret without an expiration.
 const DEFAULT_LIFETIME: SignedDuration = SignedDuration::from_hours(6);
 
+/// Namespace and name of a Secret.
+pub type SecretId = (String, String);
+
 /// The label that allows profiles to use a Secret, with the value [`USABLE_BY_PROFILES`].
 pub const USABLE_BY_LABEL: &str = "podmeta.dev/usable-by";
 

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use podmeta_metadata::credentials::{Credentials, CredentialsFailure, FailureCause, SecretData, from_role_secret};
+use podmeta_metadata::credentials::{
+    Credentials, CredentialsFailure, FailureCause, SecretData, SecretId, from_role_secret,
+};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::profile::KeyRef;
 use podmeta_metadata::role::{Provider, ProviderKind, Role};
@@ -17,11 +19,8 @@ use tokio::sync::Semaphore;
 
 use crate::broker::IssuedCredentials;
 
-/// Namespace and name of a Secret.
-type SecretKey = (String, String);
-
 /// Secrets by namespace and name.
-pub type Secrets = BTreeMap<SecretKey, SecretData>;
+pub type Secrets = BTreeMap<SecretId, SecretData>;
 
 /// Time for which credentials are served before they are issued again, as on a node.
 const ISSUE_AGE: SignedDuration = SignedDuration::from_mins(1);
@@ -37,13 +36,13 @@ pub struct FileBroker {
 #[derive(Default)]
 struct FileData {
     secrets: Secrets,
-    issued: Mutex<HashMap<(SecretKey, Dialect), IssuedCredentials>>,
+    issued: Mutex<HashMap<(SecretId, Dialect), IssuedCredentials>>,
 }
 
 impl FileData {
     fn credentials(
         &self,
-        secret: SecretKey,
+        secret: SecretId,
         dialect: Dialect,
         now: Timestamp,
     ) -> Result<IssuedCredentials, CredentialsFailure> {
@@ -124,7 +123,7 @@ mod tests {
         FileData { secrets: [(keys(), data.collect())].into(), issued: Mutex::default() }
     }
 
-    fn keys() -> SecretKey {
+    fn keys() -> SecretId {
         ("shop".to_owned(), "keys".to_owned())
     }
 

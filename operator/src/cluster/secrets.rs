@@ -14,7 +14,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::Api;
 use kube::runtime::watcher::{self, Config, Event};
-use podmeta_metadata::credentials::{MAX_SECRET_BYTES, SecretData, USABLE_BY_LABEL, USABLE_BY_PROFILES, is_usable};
+use podmeta_metadata::credentials::{
+    MAX_SECRET_BYTES, SecretData, SecretId, USABLE_BY_LABEL, USABLE_BY_PROFILES, is_usable,
+};
 use tokio::sync::mpsc::Sender;
 
 use budget::SecretBudget;
@@ -45,7 +47,7 @@ pub async fn run(scopes: BTreeSet<SecretScope>, client: Client, updates_tx: Send
     });
     let mut streams = select_all(streams);
     let convert = Convert { key, set: secret_update, deleted: |(namespace, name)| secret(namespace, name, None) };
-    let mut known: HashMap<SecretScope, KnownObjects<SecretKey>> = HashMap::new();
+    let mut known: HashMap<SecretScope, KnownObjects<SecretId>> = HashMap::new();
     let mut budget = SecretBudget::default();
     let mut pending = Some(scopes);
     loop {
@@ -75,10 +77,7 @@ pub async fn run(scopes: BTreeSet<SecretScope>, client: Client, updates_tx: Send
     }
 }
 
-/// Namespace and name.
-type SecretKey = (String, String);
-
-fn key(metadata: &ObjectMeta) -> Option<SecretKey> {
+fn key(metadata: &ObjectMeta) -> Option<SecretId> {
     Some((metadata.namespace.clone()?, metadata.name.clone()?))
 }
 
