@@ -8,9 +8,11 @@
 //! - [`cache`]: when credentials are served, renewed and dropped (pure). [`fair_rate`]: the rate of calls to a cloud.
 //! - [`issuer`]: shares calls, renews before need, and reports each result.
 //! - [`providers`]: `awsWebIdentity`, `awsAssumeRole`, `aliyunOidc`. [`failure`]: what a pod gets if they fail.
+//! - [`clock_skew`]: the difference between the clocks of the operator and a cloud.
 //! - [`pod_token`]: ServiceAccount tokens of pods. [`token_policy`]: proves that the operator can request no others.
 
 pub mod cache;
+pub mod clock_skew;
 pub mod failure;
 pub mod fair_rate;
 pub mod issuer;

@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use podmeta_metadata::credentials::{CredentialsFailure, FailureCause};
 
+use super::clock_skew::ClockSkew;
 use super::request::CloudRole;
 use crate::text::{replace_control_characters, truncate};
 
@@ -20,6 +21,8 @@ pub struct ProviderError {
     pub detail: String,
     /// The request ID of the cloud.
     pub request_id: Option<String>,
+    /// The difference of the clocks, if it is large.
+    pub clock_skew: Option<ClockSkew>,
 }
 
 impl ProviderError {
@@ -27,7 +30,17 @@ impl ProviderError {
     #[must_use]
     pub fn new(cause: FailureCause, detail: impl AsRef<str>) -> Self {
         let detail = truncate(&replace_control_characters(detail.as_ref()), MAX_DETAIL);
-        Self { cause, detail, request_id: None }
+        Self { cause, detail, request_id: None, clock_skew: None }
+    }
+
+    /// Adds the difference of the clocks, if it is large. `date` is the header of the cloud's response.
+    #[must_use]
+    pub fn with_date(mut self, date: Option<&str>, now: Timestamp) -> Self {
+        self.clock_skew = ClockSkew::measure(date, now);
+        if let Some(skew) = self.clock_skew {
+            self.detail = format!("{}; {skew}", self.detail);
+        }
+        self
     }
 
     /// Returns the failure for the pod. It has no text of the cloud.
@@ -50,6 +63,10 @@ impl ProviderError {
             FailureCause::Throttled => format!("the cloud limits the rate of calls for the role {arn}; retry later"),
             FailureCause::ProviderUnavailable => format!("the provider {kind} is unavailable; retry later"),
             FailureCause::ProviderFailed => format!("the provider {kind} failed for the role {arn}"),
+        };
+        let message = match self.clock_skew {
+            Some(skew) => format!("{message}; {skew}"),
+            None => message,
         };
         CredentialsFailure::of_provider(kind, message, self.cause, now)
     }

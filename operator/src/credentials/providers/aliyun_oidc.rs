@@ -70,12 +70,13 @@ impl AliyunSts {
         let client = self.client.as_ref().map_err(|error| unavailable(error))?;
         let response = async {
             let response = client.request(call).await.map_err(|error| unavailable(&format_chain(&error)))?;
-            let status = response.status().as_u16();
-            let body = Limited::new(response.into_body(), MAX_RESPONSE).collect().await;
-            Ok((status, body.map_err(|error| unavailable(&format_chain(&*error)))?.to_bytes()))
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, MAX_RESPONSE).collect().await;
+            Ok((head, body.map_err(|error| unavailable(&format_chain(&*error)))?.to_bytes()))
         };
-        let (status, body) = timeout(CALL_TIMEOUT, response).await.map_err(|_| unavailable("timeout"))??;
-        parse(status, &body, now)
+        let (head, body) = timeout(CALL_TIMEOUT, response).await.map_err(|_| unavailable("timeout"))??;
+        let date = head.headers.get(header::DATE).and_then(|date| date.to_str().ok());
+        parse(head.status.as_u16(), &body, now).map_err(|error| error.with_date(date, now))
     }
 
     fn request(

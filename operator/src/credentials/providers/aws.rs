@@ -112,7 +112,7 @@ pub(super) fn to_session(
 }
 
 /// Converts the error of a call. The text of the SDK does not contain the request or the body of the response.
-pub(super) fn to_provider_error<E>(error: &SdkError<E, HttpResponse>) -> ProviderError
+pub(super) fn to_provider_error<E>(error: &SdkError<E, HttpResponse>, now: Timestamp) -> ProviderError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
@@ -126,7 +126,9 @@ where
         // No response, or an invalid one.
         _ => (FailureCause::ProviderUnavailable, format!("cannot call AWS STS: {}", format_chain(error))),
     };
-    ProviderError { request_id: error.request_id().map(str::to_owned), ..ProviderError::new(cause, detail) }
+    let date = error.raw_response().and_then(|response| response.headers().get("date"));
+    let request_id = error.request_id().map(str::to_owned);
+    ProviderError { request_id, ..ProviderError::new(cause, detail) }.with_date(date, now)
 }
 
 /// Returns the cause of an error code. Source: common errors, and the errors of AssumeRole and AssumeRoleWithWebIdentity.

@@ -31,7 +31,7 @@ pub(super) async fn create_session(
         .external_id(external_id)
         .set_tags(Some(tags))
         .duration_seconds(request.duration.seconds().into());
-    let response = call.send().await.map_err(|error| to_provider_error(&error))?;
+    let response = call.send().await.map_err(|error| to_provider_error(&error, now))?;
     let request_id = response.request_id().map(str::to_owned);
     to_session(response.credentials, request_id.as_deref(), now)
 }

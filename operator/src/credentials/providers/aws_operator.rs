@@ -88,9 +88,10 @@ impl WebIdentityProvider {
             .role_arn(&role.role_arn)
             .role_session_name(&role.session_name)
             .web_identity_token(token);
-        let response =
-            call.send().await.map_err(|error| CredentialsError::provider_error(to_provider_error(&error)))?;
-        let session = to_session(response.credentials, None, Timestamp::now())
+        let (response, now) = (call.send().await, Timestamp::now());
+        let session = response
+            .map_err(|error| to_provider_error(&error, now))
+            .and_then(|response| to_session(response.credentials, None, now))
             .map_err(CredentialsError::provider_error)?
             .credentials;
         let seconds = u64::try_from(session.expiration.as_second()).unwrap_or_default();
@@ -120,10 +121,10 @@ mod tests {
     use aws_sdk_sts::config::interceptors::BeforeTransmitInterceptorContextRef;
     use aws_sdk_sts::config::{ConfigBag, Intercept, RuntimeComponents};
     use aws_sdk_sts::error::BoxError;
+    use podmeta_metadata::credentials::FailureCause;
     use tempfile::NamedTempFile;
 
     use super::*;
-    use crate::cluster::events::format_chain;
     use crate::credentials::providers::tests::{parse_settings, settings};
     use crate::credentials::stub_sts::{StubSts, aws_error, aws_response};
 
@@ -203,12 +204,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rejected_session_of_the_operator_has_the_error_code_of_the_cloud() {
+    async fn rejected_session_of_the_operator_is_in_the_error_of_a_pods_session() {
         let stub = StubSts::start(|_| (400, aws_error("InvalidIdentityToken", "no provider"))).await;
-        let (provider, _token_file) = provider(session_config(&settings(&stub.url)));
-        let error = format_chain(&provider.provide_credentials().await.unwrap_err());
-        assert!(error.contains("AWS STS: InvalidIdentityToken (400): no provider"), "{error}");
-        assert!(!format!("{provider:?} {error}").contains("hunter"), "{provider:?} {error}");
+        let args = settings(&stub.url);
+        let (provider, _token_file) = provider(session_config(&args));
+        assert!(!format!("{provider:?}").contains("hunter"), "{provider:?}");
+        let client = Client::from_conf(config(&args, http_client()).credentials_provider(provider).build());
+        let call = client.assume_role().role_arn(ROLE).role_session_name("shop.web-1").send().await;
+        let error = to_provider_error(&call.unwrap_err(), Timestamp::now());
+        assert_eq!(error.cause, FailureCause::ProviderUnavailable, "{error}");
+        assert!(error.detail.contains("AWS STS: InvalidIdentityToken (400): no provider"), "{error}");
+        assert!(!error.detail.contains("hunter"), "{error}");
     }
 
     #[tokio::test]

@@ -25,7 +25,7 @@ pub(super) async fn create_session(
         .role_session_name(session_name(&request.pod))
         .web_identity_token(token.expose())
         .duration_seconds(request.duration.seconds().into());
-    let response = call.send().await.map_err(|error| to_provider_error(&error))?;
+    let response = call.send().await.map_err(|error| to_provider_error(&error, now))?;
     let request_id = response.request_id().map(str::to_owned);
     to_session(response.credentials, request_id.as_deref(), now)
 }

@@ -179,10 +179,51 @@ async fn error_of_aws_has_its_cause_and_request_id() {
         (400, "ValidationError", FailureCause::ProviderFailed),
     ] {
         let stub = StubSts::start(move |_| (status, aws_error(code, "no trust"))).await;
-        let error = providers(&stub.url).0.create_session(&assume_role("u1"), NOW).await.unwrap_err();
+        let error = providers(&stub.url).0.create_session(&assume_role("u1"), Timestamp::now()).await.unwrap_err();
         assert_eq!((error.cause, error.request_id.as_deref()), (cause, Some(REQUEST_ID)), "{code} {error:?}");
         assert_eq!(error.detail, format!("AWS STS: {code} ({status}): no trust"));
         assert_eq!(stub.calls(), 1, "the client does not retry");
+    }
+}
+
+/// Starts a stub that rejects the time of a request as each of the clouds does.
+/// Source: `Signature expired` of AWS STS (EngineerBetter/control-tower issue 51), common errors of Alibaba Cloud.
+async fn stub_that_rejects_the_time() -> StubSts {
+    StubSts::start(|request| match request.query.get("Action") {
+        Some(_) => {
+            let message = "Specified time stamp or date value is expired.";
+            (400, json!({"RequestId": "R", "Code": "InvalidTimeStamp.Expired", "Message": message}).to_string())
+        }
+        None => (403, aws_error("SignatureDoesNotMatch", "Signature expired: 1 is now earlier than 2")),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn rejection_names_a_wrong_clock_of_the_operator() {
+    let stub = stub_that_rejects_the_time().await;
+    let (providers, mut server) = providers(&stub.url);
+    for (seconds, statement) in [
+        (0, None),
+        (-16 * 60 - 30, Some("; the clock of the operator's node is 16 minutes behind that of the cloud; correct it")),
+        (16 * 60 + 30, Some("; the clock of the operator's node is 16 minutes ahead of that of the cloud; correct it")),
+    ] {
+        let now = Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
+        for request in [assume_role("u1"), aliyun_oidc()] {
+            let token = async {
+                if matches!(request.role, CloudRole::AliyunOidc { .. }) {
+                    issue_token(&mut server, "sts.aliyuncs.com").await;
+                }
+            };
+            let (session, ()) = tokio::join!(providers.create_session(&request, now), token);
+            let error = session.unwrap_err();
+            let failure = error.to_failure(&request.role, now);
+            assert_eq!(failure.cause, FailureCause::ProviderFailed, "{error:?}");
+            for text in [&error.detail, &failure.message] {
+                assert_eq!(text.contains("clock"), statement.is_some(), "{text}");
+                assert!(text.ends_with(statement.unwrap_or_default()), "{text}");
+            }
+        }
     }
 }
 
