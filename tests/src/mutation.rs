@@ -46,9 +46,22 @@ pub struct LastRun {
     pub commit: String,
     /// Date of the run, `YYYY-MM-DD`.
     pub date: String,
+    /// Runs of some mutations after that run, in which their cases failed.
+    #[serde(default)]
+    pub partial: Vec<PartialRun>,
     /// Names of mutations that were added or changed after the run.
     #[serde(default)]
     pub changed: Vec<String>,
+}
+
+/// A run of some mutations. The record does not name them.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartialRun {
+    /// Date of the run, `YYYY-MM-DD`.
+    pub date: String,
+    /// Number of mutations.
+    pub mutations: usize,
 }
 
 const LAST_RUN_FILE: &str = "last-run.yaml";

@@ -136,6 +136,7 @@ fn this_run() -> anyhow::Result<LastRun> {
     Ok(LastRun {
         commit: git(&["rev-parse", "--short", "HEAD"])?,
         date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
+        partial: Vec::new(),
         changed: Vec::new(),
     })
 }

@@ -12,7 +12,7 @@ use crate::conformance::CaseFile;
 /// fewest cases.
 #[must_use]
 pub fn render(cases: &[CaseFile], mutations: &[Mutation], last_run: &LastRun) -> String {
-    let LastRun { commit, date, changed } = last_run;
+    let LastRun { commit, date, partial, changed } = last_run;
     let rank = |mutation: &Mutation| (changed.contains(&mutation.name), mutation.kills.len());
     let mut killers: BTreeMap<&str, &Mutation> = BTreeMap::new();
     for mutation in mutations {
@@ -26,11 +26,18 @@ pub fn render(cases: &[CaseFile], mutations: &[Mutation], last_run: &LastRun) ->
     let not_run = match changed.len() {
         0 => String::new(),
         count => format!(
-            "{count} of {} mutations were added or changed after that commit. They were not run: \"not run\" marks the cases\n\
-             that only they should kill.\n",
+            "{count} of {} mutations were added or changed after that commit. \"not run\" marks the cases that only they\n\
+             should kill.\n",
             mutations.len()
         ),
     };
+    let partial = partial.iter().map(|run| {
+        format!(
+            "On {}, {} mutations were run, and killed their cases. The record does not name them.\n",
+            run.date, run.mutations
+        )
+    });
+    let partial = partial.collect::<String>();
     let mut page = format!(
         "# Conformance\n\n\
          `tests/cases` has {} cases. Each case tests one rule of a cloud's metadata service and names the source of the rule.\n\
@@ -38,7 +45,7 @@ pub fn render(cases: &[CaseFile], mutations: &[Mutation], last_run: &LastRun) ->
          The columns \"mutation\" and \"kills\" are a record. The mutation removes the rule from the source, and\n\
          the case fails. \"kills\" is the number of all cases that fail with it. Last verified at commit {commit} on {date} with\n\
          `make mutations`. \"none\" means that no mutation is recorded for the case.\n\
-         {not_run}\
+         {not_run}{partial}\
          [tests/README.md](../tests/README.md) describes cases, sources and mutations.\n\n\
          This page is generated. After a change of a case run `make conformance-page`.\n",
         cases.len()
