@@ -32,14 +32,24 @@ pub(crate) struct StubSts {
 impl StubSts {
     /// Starts the stub. `respond` returns status and body of each response.
     pub(crate) async fn start(respond: impl Fn(StubRequest) -> (u16, String) + Clone + Send + Sync + 'static) -> Self {
+        Self::start_with_silence(move |request| Some(respond(request))).await
+    }
+
+    /// Starts a stub that never responds to a request for which `respond` returns `None`.
+    pub(crate) async fn start_with_silence(
+        respond: impl Fn(StubRequest) -> Option<(u16, String)> + Clone + Send + Sync + 'static,
+    ) -> Self {
         let (calls, stop) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
         let counted = Arc::clone(&calls);
         let handle = move |uri: Uri, headers: HeaderMap, body: Bytes| {
             counted.fetch_add(1, Ordering::Relaxed);
             let pairs = |text: &[u8]| form_urlencoded::parse(text).into_owned().collect();
             let query = pairs(uri.query().unwrap_or_default().as_bytes());
-            let (status, text) = respond(StubRequest { query, headers, form: pairs(&body) });
-            std::future::ready((StatusCode::from_u16(status).unwrap(), [("x-amzn-requestid", REQUEST_ID)], text))
+            let response = respond(StubRequest { query, headers, form: pairs(&body) });
+            async {
+                let Some((status, text)) = response else { return std::future::pending().await };
+                (StatusCode::from_u16(status).unwrap(), [("x-amzn-requestid", REQUEST_ID)], text)
+            }
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

@@ -40,40 +40,87 @@ fn calls_with(metrics: &Metrics, outcome: FailureCause) -> usize {
 /// A response of the stub.
 type StubResponse = (u16, String);
 
-/// Starts a stub with one response after `is_down` is set, and sessions of one hour before.
-async fn stub_with(is_down: &Arc<AtomicBool>, response: StubResponse) -> StubSts {
+/// Starts a stub with one response after `is_down` is set, or none, and sessions of one hour before.
+async fn stub_with(is_down: &Arc<AtomicBool>, response: Option<StubResponse>) -> StubSts {
     let is_down = Arc::clone(is_down);
     let started = Instant::now();
-    StubSts::start(move |_| {
+    StubSts::start_with_silence(move |_| {
         if is_down.load(Ordering::Relaxed) {
             return response.clone();
         }
         let expiration = rfc3339(clock() + SignedDuration::from_hours(1));
-        (200, aws_response("AssumeRole", &expiration).replace("ASIA1", &format!("ASIA{:?}", started.elapsed())))
+        let body = aws_response("AssumeRole", &expiration).replace("ASIA1", &format!("ASIA{:?}", started.elapsed()));
+        Some((200, body))
     })
     .await
+}
+
+/// Waits until the renewal in flight has ended. Returns false if there is none. Starts no renewal.
+async fn wait_for_renewal(issuer: &CredentialsIssuer, request: &RoleRequest) -> bool {
+    let none = || CredentialsFailure::failed("no call".into(), FailureCause::ProviderFailed, Timestamp::UNIX_EPOCH);
+    issuer.calls.join(request.clone(), async move { Err(none()) }).await != Some(Err(none()))
+}
+
+/// Advances the clock slowly enough for sockets.
+async fn advance_slowly(duration: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < duration {
+        advance(Duration::from_millis(10)).await;
+    }
+}
+
+/// Waits for a future while the clock advances.
+async fn while_the_clock_advances<T>(future: impl Future<Output = T>) -> T {
+    tokio::select! {
+        result = future => result,
+        () = advance_slowly(Duration::from_secs(60)) => panic!("no result in a minute"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_are_renewed_without_a_request_before_they_expire() {
+    let _held = hold_clock();
+    let stub = stub_with(&Arc::default(), None).await;
+    let (issuer, _server) = issuer_with(&stub.url, Arc::new(|_| true), 1000, Metrics::default(), clock);
+    let request = assume_role("u1");
+    let first = issuer.issue(request.clone()).await.unwrap();
+    let stop = CancellationToken::new();
+    tokio::spawn(Arc::clone(&issuer).run(stop.clone()));
+    let mut is_renewed = false;
+    while !is_renewed && clock() < first.expiration {
+        advance(STEP).await;
+        // The loop starts the renewal first.
+        advance(Duration::from_millis(10)).await;
+        is_renewed = wait_for_renewal(&issuer, &request).await;
+    }
+    stop.cancel();
+    let left = first.expiration.duration_since(clock());
+    // 30 to 40 minutes, and two intervals of the loop.
+    assert!((SignedDuration::from_secs(1790)..=SignedDuration::from_mins(40)).contains(&left), "{left:?} left");
+    assert_eq!((is_renewed, stub.calls()), (true, 2));
+    let second = issuer.issue(request).now_or_never().unwrap().unwrap();
+    assert_ne!(second.access_key_id, first.access_key_id);
 }
 
 /// Checks an outage of 90 minutes after the first call.
 async fn check_outage(response: Option<StubResponse>, cause: FailureCause) {
     let _held = hold_clock();
     let is_down = Arc::new(AtomicBool::new(false));
-    let stub = stub_with(&is_down, response.clone().unwrap_or_default()).await;
+    let stub = stub_with(&is_down, response.clone()).await;
     let metrics = Metrics::default();
     let (issuer, _server) = issuer_with(&stub.url, Arc::new(|_| true), 1000, metrics.clone(), clock);
     let request = assume_role("u1");
     let first = issuer.issue(request.clone()).await.unwrap();
     is_down.store(true, Ordering::Relaxed);
     let stub = response.map(|_| stub); // without a response the stub stops
-    let (start, mut failed) = (Instant::now(), 0);
+    let (start, mut renewals, mut failed) = (Instant::now(), 0, 0);
     while start.elapsed() < Duration::from_secs(90 * 60) {
         advance(STEP).await;
         issuer.maintain(clock());
         let result = issuer.issue(request.clone()).await;
-        // Joins a renewal that was started, or calls the provider unless a call has failed. The rate limiter starts one call in
-        // each millisecond.
+        // The rate limiter starts one call in each millisecond.
         advance(Duration::from_millis(10)).await;
-        let _renewed = issuer.renew(request.clone()).await;
+        renewals += usize::from(wait_for_renewal(&issuer, &request).await);
         if clock() < first.expiration {
             assert_eq!(result.as_ref(), Ok(&first), "after {:?}", start.elapsed());
         } else {
@@ -83,6 +130,7 @@ async fn check_outage(response: Option<StubResponse>, cause: FailureCause) {
         }
     }
     assert!(failed >= 30 * 60 / 5 - 1, "{failed} requests failed");
+    assert!(renewals >= 15, "{renewals} renewals in the background");
     // The renewal starts after 20 to 30 minutes. The backoff is 1 to 2 minutes at the end.
     let calls = calls_with(&metrics, cause);
     assert!((28..=80).contains(&calls), "{calls} calls in the outage");
@@ -109,6 +157,42 @@ async fn credentials_are_served_until_they_expire_while_the_provider_returns_err
     ] {
         check_outage(Some((status, body)), cause).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn provider_that_accepts_requests_and_never_responds_is_called_with_backoff() {
+    const BEFORE_EXPIRY: Duration = Duration::from_secs(10 * 60);
+    let _held = hold_clock();
+    let is_down = Arc::new(AtomicBool::new(false));
+    let stub = stub_with(&is_down, None).await;
+    let metrics = Metrics::default();
+    let (issuer, _server) = issuer_with(&stub.url, Arc::new(|_| true), 1000, metrics.clone(), clock);
+    let request = assume_role("u1");
+    let first = issuer.issue(request.clone()).await.unwrap();
+    is_down.store(true, Ordering::Relaxed);
+    advance(Duration::from_secs(60 * 60) - BEFORE_EXPIRY).await;
+    let outage = Instant::now();
+    while clock() < first.expiration {
+        issuer.maintain(clock());
+        let result = issuer.issue(request.clone()).now_or_never();
+        assert_eq!(result, Some(Ok(first.clone())), "after {:?}", outage.elapsed());
+        advance_slowly(STEP).await;
+    }
+    let renewals = stub.calls() - 1;
+    while outage.elapsed() < 2 * BEFORE_EXPIRY {
+        issuer.maintain(clock());
+        let failure = while_the_clock_advances(issuer.issue(request.clone())).await.unwrap_err();
+        assert_eq!(failure.cause, FailureCause::ProviderUnavailable, "{failure}");
+        advance_slowly(STEP).await;
+    }
+    let calls = stub.calls() - 1;
+    // A call takes 8 seconds. The backoff is 1 to 2 minutes from the seventh failure on.
+    assert!((8..=16).contains(&renewals) && (12..=26).contains(&calls), "{renewals} renewals, {calls} calls");
+    assert_eq!(calls_with(&metrics, FailureCause::ProviderUnavailable), calls);
+    is_down.store(false, Ordering::Relaxed);
+    advance(Duration::from_secs(120)).await;
+    let renewed = while_the_clock_advances(issuer.issue(request)).await.unwrap();
+    assert_ne!(renewed.access_key_id, first.access_key_id);
 }
 
 /// Starts 100 requests for a role at a provider that never responds. Returns the failure.
@@ -140,6 +224,8 @@ async fn failure_of_slow_provider(request: RoleRequest) -> CredentialsFailure {
     };
     let called = tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(calls, provider) });
     let (results, _connections) = called.await.unwrap();
+    // A second call would request its token first.
+    server.expect_none(Duration::from_secs(1)).await;
     advancing.abort();
     assert!(listener.accept().now_or_never().is_none(), "a second call for the role");
     let failure = results[0].clone().unwrap_err();
