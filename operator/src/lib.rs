@@ -17,6 +17,8 @@ pub mod cluster;
 pub mod credentials;
 pub mod identity_key;
 pub mod leader;
+#[cfg(test)]
+mod log_capture;
 pub mod metrics;
 pub mod model;
 pub mod operator;

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use http::Method;
+use http::{Method, StatusCode};
 use k8s_openapi::api::authentication::v1::UserInfo;
 use serde_json::json;
 use tokio::time::advance;
@@ -8,6 +8,7 @@ use tokio::time::advance;
 use super::*;
 use crate::agents::review_cache::REVIEW_INTERVAL;
 use crate::cluster::fake_api_server::{FakeApiServer, FakeRequest};
+use crate::log_capture::LogCapture;
 
 const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
@@ -127,4 +128,35 @@ async fn requests_that_wait_for_the_review_of_one_token_cause_one_review() {
     let ((first, second), ()) = tokio::join!(calls, accept);
     assert_eq!(first, second);
     assert!(first.is_ok());
+}
+
+/// Lets the next review in the background fail, and waits until it has ended.
+async fn fail_review(reviewer: &TokenReviewer, server: &mut FakeApiServer) {
+    next_review(server).await.respond_error(StatusCode::INTERNAL_SERVER_ERROR);
+    let all_slots = u32::try_from(MAX_CONCURRENT_REVIEWS / 2).unwrap();
+    let _all = reviewer.background_slots.acquire_many(all_slots).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_reviews_in_the_background_are_logged_once_a_second_with_the_number_of_the_others() {
+    let log = LogCapture::start("warn");
+    let (reviewer, mut server, token) = fixture();
+    let tokens: Vec<String> = (0..5).map(|number| format!("{token}{number}")).collect();
+    for token in &tokens {
+        authenticate_first(&reviewer, &mut server, token).await;
+    }
+    advance(REVIEW_INTERVAL).await;
+    for token in &tokens[..4] {
+        assert!(reviewer.authenticate(token, None).await.is_ok());
+        fail_review(&reviewer, &mut server).await;
+    }
+    advance(Duration::from_secs(1)).await;
+    assert!(reviewer.authenticate(&tokens[4], None).await.is_ok());
+    fail_review(&reviewer, &mut server).await;
+    let text = log.text();
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("cannot review the token of an agent")).collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    for (line, suppressed) in lines.iter().zip(["suppressed=0", "suppressed=3"]) {
+        assert!(line.contains("node=\"a\"") && line.contains(suppressed), "{line}");
+    }
 }

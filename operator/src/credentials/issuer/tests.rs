@@ -1,7 +1,6 @@
 mod outages;
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -12,7 +11,6 @@ use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::role::SessionDuration;
 use podmeta_metadata::secret::SecretString;
 use tokio::runtime::Handle;
-use tracing_subscriber::EnvFilter;
 
 use super::*;
 use crate::cluster::fake_api_server::FakeApiServer;
@@ -20,6 +18,7 @@ use crate::credentials::providers::tests::{assume_role, issue_token, providers};
 use crate::credentials::request::tests::web_identity;
 use crate::credentials::request::{CloudRole, is_current, resolve};
 use crate::credentials::stub_sts::{StubSts, aws_error, aws_response};
+use crate::log_capture::LogCapture;
 use crate::reconcile::fixture;
 
 const LATE: &str = "2099-01-01T00:00:00Z";
@@ -189,40 +188,16 @@ fn request_is_current_until_the_role_changes_or_the_pod_ends() {
     }
 }
 
-/// A writer into shared memory.
-#[derive(Clone, Default)]
-struct LogBuffer(Arc<Mutex<Vec<u8>>>);
-
-impl Write for LogBuffer {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-#[test]
-fn log_at_the_most_verbose_level_has_an_audit_line_and_no_secret() {
-    let (buffer, filter) = (LogBuffer::default(), EnvFilter::new(crate::operator::log_directives("trace")));
-    let writer = buffer.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(move || writer.clone()).finish();
-    // While a process has a single subscriber, a log statement that another test's thread runs first is off in all threads.
-    let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
-    tracing::subscriber::with_default(subscriber, || {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-            let stub = StubSts::start(|request| (200, aws_response(&request.form["Action"], LATE))).await;
-            let (issuer, mut server) = issuer(&stub.url, Arc::new(|_| true));
-            assert!(issuer.issue(assume_role("u1")).await.is_ok());
-            let token = issue_token(&mut server, "sts.amazonaws.com");
-            let (issued, ()) = tokio::join!(issuer.issue(web_identity("shop", "u2")), token);
-            assert!(issued.is_ok());
-        });
-    });
-    let log = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+#[tokio::test]
+async fn log_at_the_most_verbose_level_has_an_audit_line_and_no_secret() {
+    let log = LogCapture::start(&crate::operator::log_directives("trace"));
+    let stub = StubSts::start(|request| (200, aws_response(&request.form["Action"], LATE))).await;
+    let (issuer, mut server) = issuer(&stub.url, Arc::new(|_| true));
+    assert!(issuer.issue(assume_role("u1")).await.is_ok());
+    let token = issue_token(&mut server, "sts.amazonaws.com");
+    let (issued, ()) = tokio::join!(issuer.issue(web_identity("shop", "u2")), token);
+    assert!(issued.is_ok());
+    let log = log.text();
     assert!(log.contains(" access: issued credentials") && log.contains("access_key_id=\"ASIA1\""), "{log}");
     assert!(!log.contains("hunter"), "{log}");
 }
