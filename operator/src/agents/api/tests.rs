@@ -35,6 +35,7 @@ struct Fixture {
     updates_tx: mpsc::Sender<StateUpdate>,
     is_leader: watch_channel::Sender<bool>,
     address: watch_channel::Sender<Option<String>>,
+    is_synced: watch_channel::Receiver<bool>,
 }
 
 struct TestResponse {
@@ -47,6 +48,7 @@ impl Fixture {
     fn new(reconciler: Reconciler, sts_url: &str) -> Self {
         let (client, server) = FakeApiServer::new();
         let (shared, updates_tx) = fixture::start(reconciler);
+        let is_synced = shared.synced();
         let (is_leader, is_leader_rx) = watch_channel::channel(false);
         let (address, address_rx) = watch_channel::channel(None);
         let leadership = Leadership { is_leader: is_leader_rx, address: address_rx };
@@ -56,11 +58,18 @@ impl Fixture {
         let (issuer, tokens) = issuer(sts_url, Arc::new(|_| true));
         let updates = updates_tx.clone();
         let context = ApiContext { shared, updates_tx: updates, reviewer, leadership, issuer, signer, recorder, stop };
-        Self { router: Api::new(context).router(), server, tokens, updates_tx, is_leader, address }
+        Self { router: Api::new(context).router(), server, tokens, updates_tx, is_leader, address, is_synced }
     }
 
-    fn synced() -> Self {
-        Self::new(fixture::synced_reconciler(), "http://127.0.0.1:9")
+    async fn synced() -> Self {
+        Self::synced_with(fixture::synced_reconciler(), "http://127.0.0.1:9").await
+    }
+
+    /// Waits until the reconciler's task has compiled its pods.
+    async fn synced_with(reconciler: Reconciler, sts_url: &str) -> Self {
+        let mut fixture = Self::new(reconciler, sts_url);
+        assert!(fixture.is_synced.wait_for(|is_synced| *is_synced).await.is_ok());
+        fixture
     }
 
     /// Sends a request as the agent a1 on node n1.
@@ -117,7 +126,7 @@ fn document_of(pod: &str, address: &str) -> Value {
 
 #[tokio::test(start_paused = true)]
 async fn request_without_a_token_returns_401() {
-    let fixture = Fixture::synced();
+    let fixture = Fixture::synced().await;
     let request = request(Method::GET, WORKLOADS, None, &Value::Null);
     let response = to_test_response(fixture.router.oneshot(request).await.unwrap()).await;
     assert_eq!(response.status, 401);
@@ -125,7 +134,7 @@ async fn request_without_a_token_returns_401() {
 
 #[tokio::test(start_paused = true)]
 async fn token_of_another_user_returns_401() {
-    let mut fixture = Fixture::synced();
+    let mut fixture = Fixture::synced().await;
     let review = json!({"metadata": {}, "spec": {}, "status": {
         "authenticated": true, "audiences": [podmeta_agent_api::AUDIENCE], "user": {"username": "someone"},
     }});
@@ -140,7 +149,7 @@ async fn token_of_another_user_returns_401() {
 
 #[tokio::test(start_paused = true)]
 async fn unavailable_token_review_returns_503() {
-    let mut fixture = Fixture::synced();
+    let mut fixture = Fixture::synced().await;
     let request = request(Method::GET, WORKLOADS, Some("a.b.c"), &Value::Null);
     // Without a response the review times out.
     let (response, _review) =
@@ -159,14 +168,14 @@ async fn replica_that_is_not_synced_returns_503() {
 #[tokio::test(start_paused = true)]
 async fn agent_whose_own_pod_is_not_on_its_node_gets_503() {
     for (node, pod) in [("n1", "unknown"), ("n1", "a2")] {
-        let response = Fixture::synced().call_as(node, pod, Method::GET, WORKLOADS, &Value::Null).await;
+        let response = Fixture::synced().await.call_as(node, pod, Method::GET, WORKLOADS, &Value::Null).await;
         assert_eq!((response.status, response.retry_after), (503, true), "{pod}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn agent_whose_node_does_not_exist_gets_503() {
-    let mut fixture = Fixture::synced();
+    let mut fixture = Fixture::synced().await;
     fixture.updates_tx.send(StateUpdate::NodeDeleted("n1".to_owned())).await.unwrap();
     fixture::flush(&fixture.updates_tx).await;
     let response = fixture.call(Method::GET, WORKLOADS, &Value::Null).await;
@@ -175,7 +184,7 @@ async fn agent_whose_node_does_not_exist_gets_503() {
 
 #[tokio::test(start_paused = true)]
 async fn list_has_the_pods_of_the_agents_node_only() {
-    let response = Fixture::synced().call(Method::GET, WORKLOADS, &Value::Null).await;
+    let response = Fixture::synced().await.call(Method::GET, WORKLOADS, &Value::Null).await;
     let text = response.body.to_string();
     assert_eq!((response.status, response.body["items"].as_array().unwrap().len()), (200, 2));
     assert!(text.contains("web-1") && !text.contains("web-2"), "{text}");
@@ -185,13 +194,13 @@ async fn list_has_the_pods_of_the_agents_node_only() {
 async fn watch_from_an_expired_version_returns_410_and_from_an_invalid_one_400() {
     for (version, status) in [("other:1", 410), ("e1:999", 410), ("1", 400)] {
         let path = format!("{WORKLOADS}?watch=1&resourceVersion={version}");
-        assert_eq!(Fixture::synced().call(Method::GET, &path, &Value::Null).await.status, status, "{version}");
+        assert_eq!(Fixture::synced().await.call(Method::GET, &path, &Value::Null).await.status, status, "{version}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn watch_ends_when_the_token_expires() {
-    let mut fixture = Fixture::synced();
+    let mut fixture = Fixture::synced().await;
     // The test token has no expiry claim, so it is treated as expired.
     let path = format!("{WORKLOADS}?watch=1&resourceVersion=e1:0");
     let response = fixture.call(Method::GET, &path, &Value::Null).await;
@@ -200,7 +209,7 @@ async fn watch_ends_when_the_token_expires() {
 
 #[tokio::test(start_paused = true)]
 async fn report_to_a_replica_that_is_not_the_leader_returns_421_with_the_leader() {
-    let mut fixture = Fixture::synced();
+    let mut fixture = Fixture::synced().await;
     fixture.address.send_replace(Some("10.0.0.2:8443".into()));
     let response = fixture.post(REPORTS, &json!({"pods": {}})).await;
     assert_eq!((response.status, &response.body["leader"]), (421, &json!("10.0.0.2:8443")));
@@ -208,7 +217,7 @@ async fn report_to_a_replica_that_is_not_the_leader_returns_421_with_the_leader(
 
 #[tokio::test(start_paused = true)]
 async fn report_to_the_leader_returns_204() {
-    let mut fixture = Fixture::synced();
+    let mut fixture = Fixture::synced().await;
     fixture.is_leader.send_replace(true);
     fixture.updates_tx.send(StateUpdate::Leadership(true)).await.unwrap();
     assert_eq!(fixture.post(REPORTS, &json!({"pods": {}})).await.status, 204);
@@ -216,7 +225,7 @@ async fn report_to_the_leader_returns_204() {
 
 #[tokio::test(start_paused = true)]
 async fn report_before_the_state_knows_of_the_leadership_returns_503() {
-    let mut fixture = Fixture::synced();
+    let mut fixture = Fixture::synced().await;
     fixture.is_leader.send_replace(true);
     let response = fixture.post(REPORTS, &json!({"pods": {}})).await;
     assert_eq!((response.status, response.retry_after), (503, true));
@@ -224,7 +233,7 @@ async fn report_before_the_state_knows_of_the_leadership_returns_503() {
 
 #[tokio::test(start_paused = true)]
 async fn single_violation_publishes_no_event() {
-    let mut fixture = Fixture::synced();
+    let mut fixture = Fixture::synced().await;
     assert_eq!(fixture.post(CREDENTIALS, &credentials_of("u2")).await.status, 403);
     fixture.server.expect_none(Duration::from_secs(60)).await;
 }

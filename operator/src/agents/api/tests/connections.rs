@@ -67,7 +67,7 @@ async fn call(mut connection: SendRequest<Full<Bytes>>) -> Value {
 #[tokio::test]
 async fn hundred_calls_on_four_connections_for_one_pod_make_one_call_to_the_cloud() {
     let stub = StubSts::start(|_| (200, aws_response("AssumeRoleWithWebIdentity", "2099-01-01T00:00:00Z"))).await;
-    let fixture = Fixture::new(fixture::synced_reconciler_with(fixture::CLOUD_POD), &stub.url);
+    let fixture = Fixture::synced_with(fixture::synced_reconciler_with(fixture::CLOUD_POD), &stub.url).await;
     let Fixture { router, mut server, mut tokens, .. } = fixture;
     tokio::spawn(async move {
         loop {

@@ -11,7 +11,7 @@ async fn data_of_a_pod_on_another_node_or_of_an_unknown_pod_returns_403() {
             (USER_DATA, json!({"pod": pod, "key": key})),
             (DOCUMENT, document_of(pod, "10.0.0.7")),
         ] {
-            let response = Fixture::synced().post(path, &body).await;
+            let response = Fixture::synced().await.post(path, &body).await;
             assert_eq!(response.status, 403, "{path} {pod} {}", response.body);
         }
     }
@@ -20,14 +20,14 @@ async fn data_of_a_pod_on_another_node_or_of_an_unknown_pod_returns_403() {
 #[tokio::test(start_paused = true)]
 async fn document_with_the_pods_addresses_is_signed_and_with_others_returns_403() {
     for (address, status) in [("10.0.0.7", 200), ("10.0.0.8", 403)] {
-        let response = Fixture::synced().post(DOCUMENT, &document_of("u1", address)).await;
+        let response = Fixture::synced().await.post(DOCUMENT, &document_of("u1", address)).await;
         assert_eq!(response.status, status, "{address} {}", response.body);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn credentials_of_an_unread_secret_return_503() {
-    let mut fixture = Fixture::synced();
+    let mut fixture = Fixture::synced().await;
     fixture.updates_tx.send(StateUpdate::SecretsUnread(SecretScope::Cluster)).await.unwrap();
     fixture::flush(&fixture.updates_tx).await;
     let response = fixture.post(CREDENTIALS, &credentials_of("u1")).await;
@@ -36,7 +36,7 @@ async fn credentials_of_an_unread_secret_return_503() {
 
 #[tokio::test(start_paused = true)]
 async fn credentials_of_a_newer_generation_return_503_and_of_the_known_one_200() {
-    let mut fixture = Fixture::synced();
+    let mut fixture = Fixture::synced().await;
     for (generation, status) in [(4, 503), (3, 200), (2, 200)] {
         let mut body = credentials_of("u1");
         body["profile"] = json!({"uid": "p1", "generation": generation});
@@ -52,7 +52,7 @@ async fn cloud_role_is_issued_to_the_agent_of_the_pods_node_only() {
         (200, aws_response("AssumeRoleWithWebIdentity", "2099-01-01T00:00:00Z"))
     });
     let stub = stub.await;
-    let mut fixture = Fixture::new(fixture::synced_reconciler_with(fixture::CLOUD_POD), &stub.url);
+    let mut fixture = Fixture::synced_with(fixture::synced_reconciler_with(fixture::CLOUD_POD), &stub.url).await;
     let other = fixture.call_as("n2", "a2", Method::POST, CREDENTIALS, &credentials_of("u3")).await;
     assert_eq!((other.status, stub.calls()), (403, 0), "{}", other.body);
     let mut tokens = std::mem::replace(&mut fixture.tokens, FakeApiServer::new().1);
@@ -81,7 +81,7 @@ async fn cloud_role_is_issued_to_the_agent_of_the_pods_node_only() {
 #[tokio::test(start_paused = true)]
 async fn data_of_a_deleted_pod_returns_403_five_minutes_after_its_grace_period() {
     for (minutes, status) in [(4, 200), (6, 403)] {
-        let mut fixture = Fixture::synced();
+        let mut fixture = Fixture::synced().await;
         let deletion = Timestamp::now() - SignedDuration::from_mins(minutes);
         for mut update in fixture::updates() {
             if let StateUpdate::Pod { facts, .. } = &mut update
@@ -102,7 +102,7 @@ async fn data_of_a_deleted_pod_returns_403_five_minutes_after_its_grace_period()
 #[tokio::test(start_paused = true)]
 async fn missing_role_or_user_data_returns_404() {
     let ecs = json!({"pod": "u1", "dialect": "ecs"});
-    assert_eq!(Fixture::synced().post(CREDENTIALS, &ecs).await.status, 404);
+    assert_eq!(Fixture::synced().await.post(CREDENTIALS, &ecs).await.status, 404);
     let user_data = json!({"pod": "u1", "key": {"name": "keys", "key": "boot"}});
-    assert_eq!(Fixture::synced().post(USER_DATA, &user_data).await.status, 404);
+    assert_eq!(Fixture::synced().await.post(USER_DATA, &user_data).await.status, 404);
 }
