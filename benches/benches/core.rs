@@ -13,6 +13,7 @@ use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::evaluate::{EdgeChecks, RequestPod, evaluate};
 use podmeta_metadata::host::HostRule;
 use podmeta_metadata::options::TokenTtl;
+use podmeta_metadata::path::CanonicalPath;
 use podmeta_metadata::request::Request;
 use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
 use podmeta_metadata::workload::{Link, MacAddress, Workload};
@@ -64,6 +65,7 @@ fn benches(criterion: &mut Criterion) {
     let ec2 = Dialect::Ec2.protocol();
     let tree = ec2.render(&workload, &link());
     let uri = Uri::from_static("/latest/meta-data/placement/availability-zone");
+    let path = CanonicalPath::parse(uri.path());
     let mut headers = HeaderMap::new();
     headers.insert(http::header::HOST, HeaderValue::from_static("169.254.169.254"));
     headers.insert(
@@ -73,6 +75,7 @@ fn benches(criterion: &mut Criterion) {
     let request = Request {
         method: &Method::GET,
         uri: &uri,
+        path: path.as_ref(),
         version: Version::HTTP_11,
         headers: &headers,
         service: Dialect::Ec2.service_address([0, 0, 0, 0].into()),

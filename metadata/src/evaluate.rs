@@ -1,6 +1,6 @@
 //! Evaluates a request, in the one order of all checks and rejections.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, Method};
 use jiff::Timestamp;
 
 use crate::compile::DenialReason;
@@ -9,7 +9,7 @@ use crate::host::HostRule;
 use crate::options::{HopLimit, HttpEndpoint, HttpProtocolIpv6, HttpTokens, TokenTtl};
 use crate::protocol::{Protocol, TokenHeaders};
 use crate::rejection::{RejectedRequest, Rejection};
-use crate::request::{Request, is_token_path};
+use crate::request::{RepeatedHeader, Request, is_token_path, single_header};
 use crate::session::{Keyring, Nonce};
 use crate::tree::{LeafValue, Lookup, Tree};
 use crate::workload::Workload;
@@ -167,7 +167,8 @@ fn issue_token<'p>(
     if request.headers.contains_key(FORWARDED_FOR) {
         return Err(Rejection::ForwardedFor);
     }
-    let requested = single(request.headers, &headers.ttl).ok().flatten().and_then(TokenTtl::parse);
+    let requested = single_header(request.headers, &headers.ttl).ok().flatten();
+    let requested = requested.and_then(|value| TokenTtl::parse(value.as_bytes()));
     let ttl = requested.ok_or(Rejection::BadTtl)?.min(workload.options.max_token_ttl_seconds);
     let failed = |cause| Rejection::Unavailable(format!("cannot issue a session token: {cause}; retry later"));
     let nonce = (edge.nonce)().ok_or_else(|| failed("the system has no random bytes".to_owned()))?;
@@ -184,10 +185,10 @@ fn check_token(
     keys: &Keyring,
     now: Timestamp,
 ) -> Result<Option<u32>, Rejection> {
-    match (single(request.headers, &headers.token), workload.options.http_tokens) {
-        (Err(Repeated), _) => Err(Rejection::TokenTwice),
+    match (single_header(request.headers, &headers.token), workload.options.http_tokens) {
+        (Err(RepeatedHeader), _) => Err(Rejection::TokenTwice),
         (Ok(Some(token)), _) => {
-            let left = keys.verify(token, request.session, &workload.pod.uid, dialect, now);
+            let left = keys.verify(token.as_bytes(), request.session, &workload.pod.uid, dialect, now);
             left.map(Some).map_err(Rejection::TokenBad)
         }
         (Ok(None), HttpTokens::Required) => Err(Rejection::TokenMissing),
@@ -201,24 +202,12 @@ fn serve_item<'p>(
     tree: &'p Tree,
     token_left: Option<u32>,
 ) -> Result<Decision<'p>, Rejection> {
-    let lookup = protocol.look_up(tree, request.uri.path()).ok_or(Rejection::NotFound)?;
+    let lookup = request.path.and_then(|path| protocol.look_up(tree, path)).ok_or(Rejection::NotFound)?;
     let audience = match &lookup {
         Lookup::Leaf(LeafValue::Document(item)) => protocol.audience(*item, request.uri.query())?,
         Lookup::Leaf(_) | Lookup::Listing(_) => None,
     };
     Ok(Decision::ServeItem { lookup, token_left, audience })
-}
-
-/// Error of a repeated header that may occur once.
-struct Repeated;
-
-/// Returns the value of a header that may occur once.
-fn single<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<Option<&'r [u8]>, Repeated> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (first, None) => Ok(first.map(HeaderValue::as_bytes)),
-        (_, Some(_)) => Err(Repeated),
-    }
 }
 
 #[cfg(test)]

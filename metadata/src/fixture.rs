@@ -10,8 +10,10 @@ use crate::finding::FindingReason;
 use crate::item::{Item, ItemPath, ItemSource, ItemText};
 use crate::names::{RoleArn, RoleName};
 use crate::options::InstanceMetadataTags;
+use crate::path::CanonicalPath;
 use crate::policy::Policy;
 use crate::profile::{Network, OpenSshKey, Profile, ProfileRef, PublicKey, UserDataSource};
+use crate::protocol::Protocol;
 use crate::role::{Provider, Role, SessionDuration};
 use crate::tree::{LeafValue, Lookup, SinceVersion, Tree};
 use crate::workload::{DialectPart, Link, MacAddress, Workload};
@@ -194,6 +196,11 @@ pub(crate) fn text(tree: &Tree, path: &str) -> Option<String> {
         Lookup::Leaf(LeafValue::Text(text)) => Some(String::from_utf8(text.to_vec()).unwrap()),
         other => panic!("{path} is not text: {other:?}"),
     }
+}
+
+/// Looks up the path of a request.
+pub(crate) fn look_up<'t>(protocol: &dyn Protocol, tree: &'t Tree, path: &str) -> Option<Lookup<'t>> {
+    protocol.look_up(tree, &CanonicalPath::parse(path)?)
 }
 
 /// Returns the listing of a directory in a version, or `None` if there is no such directory.

@@ -7,6 +7,8 @@ use std::num::NonZeroU16;
 use http::header::HOST;
 use http::{HeaderMap, Version};
 
+use crate::request::{RepeatedHeader, single_header};
+
 /// The hosts that a listener serves, besides IP addresses. A port may follow each of them.
 #[derive(Debug)]
 pub struct HostRule {
@@ -32,14 +34,13 @@ impl HostRule {
     /// # Errors
     /// If there are two, or if the listener does not serve the host. The error names the malformed part.
     pub fn check(&self, headers: &HeaderMap, version: Version) -> Result<(), &'static str> {
-        let mut hosts = headers.get_all(HOST).iter();
-        match (hosts.next(), hosts.next()) {
-            (Some(_), Some(_)) => Err("it has more than one Host"),
-            (None, _) if self.requires_host && version >= Version::HTTP_11 => Err("it has no Host"),
-            (None, _) => Ok(()),
-            (Some(host), None) if host.is_empty() && !self.requires_host => Ok(()),
-            (Some(host), None) if host.to_str().is_ok_and(|host| self.serves(host)) => Ok(()),
-            (Some(_), None) => Err(self.error),
+        match single_header(headers, &HOST) {
+            Err(RepeatedHeader) => Err("it has more than one Host"),
+            Ok(None) if self.requires_host && version >= Version::HTTP_11 => Err("it has no Host"),
+            Ok(None) => Ok(()),
+            Ok(Some(host)) if host.is_empty() && !self.requires_host => Ok(()),
+            Ok(Some(host)) if host.to_str().is_ok_and(|host| self.serves(host)) => Ok(()),
+            Ok(Some(_)) => Err(self.error),
         }
     }
 

@@ -6,7 +6,11 @@ use percent_encoding::percent_decode_str;
 
 /// A path without leading, trailing or doubled slashes and without `.` segments, percent-decoded once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CanonicalPath<'a>(Cow<'a, str>);
+pub struct CanonicalPath<'a> {
+    path: Cow<'a, str>,
+    /// Length of the first segment.
+    first_length: usize,
+}
 
 impl<'a> CanonicalPath<'a> {
     /// Parses the path of a request target, without its query. Returns `None` if no item can have the path: it has a `..`
@@ -16,7 +20,7 @@ impl<'a> CanonicalPath<'a> {
         let trimmed = raw.trim_matches('/');
         // Fast path: most paths are canonical.
         if is_plain(trimmed) {
-            return Some(Self(Cow::Borrowed(trimmed)));
+            return Some(Self::new(Cow::Borrowed(trimmed)));
         }
         let mut path = String::with_capacity(trimmed.len());
         for segment in trimmed.split('/').filter(|segment| !segment.is_empty()) {
@@ -32,13 +36,19 @@ impl<'a> CanonicalPath<'a> {
             }
             path.push_str(&segment);
         }
-        Some(Self(Cow::Owned(path)))
+        Some(Self::new(Cow::Owned(path)))
+    }
+
+    fn new(path: Cow<'a, str>) -> Self {
+        let first_length = path.bytes().position(|byte| byte == b'/').unwrap_or(path.len());
+        Self { path, first_length }
     }
 
     /// Returns the version prefix and the path below it. Both are empty for `/`.
     #[must_use]
     pub fn split_first(&self) -> (&str, &str) {
-        self.0.split_once('/').unwrap_or((&self.0, ""))
+        let (first, below) = self.path.split_at(self.first_length);
+        (first, below.strip_prefix('/').unwrap_or_default())
     }
 }
 

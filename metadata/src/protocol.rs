@@ -12,7 +12,7 @@ mod tests;
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
@@ -20,6 +20,7 @@ use crate::credentials::{Credentials, CredentialsFailure};
 use crate::dialect::Dialect;
 use crate::names::InvalidValue;
 use crate::options::TokenTtl;
+use crate::path::CanonicalPath;
 use crate::rejection::{RejectedRequest, Rejection};
 use crate::response::{HttpResponse, ItemResponse};
 use crate::role::ProviderKind;
@@ -89,8 +90,8 @@ pub trait Protocol: Sync {
         None
     }
 
-    /// Looks up the path of a request in the tree. The path has no query.
-    fn look_up<'t>(&self, tree: &'t Tree, path: &str) -> Option<Lookup<'t>>;
+    /// Looks up the path of a request in the tree.
+    fn look_up<'t>(&self, tree: &'t Tree, path: &CanonicalPath<'_>) -> Option<Lookup<'t>>;
 
     /// Returns the audience that a request names for a signed document.
     ///
@@ -103,16 +104,15 @@ pub trait Protocol: Sync {
     /// Returns the response that carries a new session token.
     fn token_response(&self, token: String, ttl: TokenTtl) -> HttpResponse;
 
+    /// Returns the headers of items that were changed at `modified`. They are those of a text; [`Self::item_response`] adapts
+    /// them to one response.
+    fn item_headers(&self, modified: Option<Timestamp>) -> HeaderMap;
+
     /// Returns the response that carries an item.
     fn item_response(&self, item: ItemResponse) -> HttpResponse;
 
     /// Returns the response to a rejected request.
     fn rejection_response(&self, rejected: &RejectedRequest) -> HttpResponse;
-
-    /// Returns the `Last-Modified` header of an item that was changed at `time`, if the dialect sends one.
-    fn last_modified(&self, _time: Timestamp) -> Option<HeaderValue> {
-        None
-    }
 
     /// Returns the JSON document that carries credentials. It is wiped from memory on drop.
     fn credentials_json(&self, credentials: &Credentials) -> Zeroizing<String>;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
 use crate::path::CanonicalPath;
 use crate::rejection::Rejection;
@@ -40,6 +40,8 @@ pub struct Request<'r> {
     pub method: &'r Method,
     /// The target, as it was sent.
     pub uri: &'r Uri,
+    /// The canonical path of the target, or `None` if it has none.
+    pub path: Option<&'r CanonicalPath<'r>>,
     /// The HTTP version.
     pub version: Version,
     /// The headers.
@@ -73,6 +75,25 @@ impl Request<'_> {
     }
 }
 
+/// Error of a repeated header that may occur once.
+pub(crate) struct RepeatedHeader;
+
+/// Returns the value of a header that may occur once.
+pub(crate) fn single_header<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'h HeaderValue>, RepeatedHeader> {
+    // Fast path: most requests repeat no header.
+    if headers.keys_len() == headers.len() {
+        return Ok(headers.get(name));
+    }
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (first, None) => Ok(first),
+        (_, Some(_)) => Err(RepeatedHeader),
+    }
+}
+
 /// The class of a request path, as logs and metrics show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PathClass {
@@ -91,20 +112,24 @@ pub enum PathClass {
 }
 
 impl PathClass {
-    /// Classifies a target by its canonical path, so that every spelling of a path has the same class.
+    /// Classifies a request by its canonical path, so that every spelling of a path has the same class.
     #[must_use]
-    pub fn from_uri(uri: &Uri) -> Self {
-        if is_token_path(uri) {
+    pub fn of(request: &Request<'_>) -> Self {
+        if is_token_path(request.uri) {
             return Self::Token;
         }
-        let Some(path) = CanonicalPath::parse(uri.path()) else { return Self::Other };
-        let mut names = path.split_first().1.split('/');
-        match (names.next(), names.next()) {
-            (Some("meta-data"), Some(name)) if name == "iam" || name.eq_ignore_ascii_case("ram") => Self::Credentials,
-            (Some("meta-data"), _) => Self::MetaData,
-            (Some("dynamic"), _) => Self::Dynamic,
-            (Some("user-data"), _) => Self::UserData,
-            _ => Self::Other,
+        let Some(path) = request.path else { return Self::Other };
+        let path = path.split_first().1;
+        if let Some(path) = below(path, "meta-data") {
+            let is_role = below(path, "iam").is_some()
+                || path.get(..3).is_some_and(|name| name.eq_ignore_ascii_case("ram") && below(path, name).is_some());
+            if is_role { Self::Credentials } else { Self::MetaData }
+        } else if below(path, "dynamic").is_some() {
+            Self::Dynamic
+        } else if below(path, "user-data").is_some() {
+            Self::UserData
+        } else {
+            Self::Other
         }
     }
 
@@ -122,9 +147,30 @@ impl PathClass {
     }
 }
 
+/// Returns the part of a path below a directory. It is empty for the directory itself. Returns `None` for any other path.
+fn below<'p>(path: &'p str, directory: &str) -> Option<&'p str> {
+    let rest = path.strip_prefix(directory)?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+
+    fn class(uri: &Uri) -> PathClass {
+        let path = CanonicalPath::parse(uri.path());
+        PathClass::of(&Request {
+            method: &Method::GET,
+            uri,
+            path: path.as_ref(),
+            version: Version::HTTP_11,
+            headers: &HeaderMap::new(),
+            service: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            session: &LastToken::default(),
+        })
+    }
 
     #[test]
     fn path_class_is_one_of_six() {
@@ -139,13 +185,18 @@ mod tests {
             ("/latest/api/token/", PathClass::Token),
             ("//latest/api/token", PathClass::Other),
             ("/latest/meta-data/../user-data", PathClass::Other),
+            ("/latest/meta-data/iam", PathClass::Credentials),
+            ("/latest/meta-data/iam-x", PathClass::MetaData),
+            ("/latest/meta-data/ramx/y", PathClass::MetaData),
+            ("/latest/meta-data", PathClass::MetaData),
+            ("/latest/meta-data-x", PathClass::Other),
             ("//latest//meta-data/instance-id", PathClass::MetaData),
             ("/latest/user-data", PathClass::UserData),
             ("/latest/dynamic/", PathClass::Dynamic),
             ("/", PathClass::Other),
             ("/anything/at/all", PathClass::Other),
         ] {
-            assert_eq!(PathClass::from_uri(&path.parse().unwrap()), class, "{path}");
+            assert_eq!(self::class(&path.parse().unwrap()), class, "{path}");
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Responses, as values: the edge sends them.
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::HeaderMap;
 
-/// A whole HTTP response.
+/// An HTTP response. The HTTP library adds `Content-Length` and `Date`.
 pub type HttpResponse = http::Response<Bytes>;
 
 /// The reason phrase of a status line that differs from the standard one: an extension of an [`HttpResponse`].
@@ -26,8 +26,8 @@ pub struct ItemResponse {
     pub body: Bytes,
     /// The kind of the body.
     pub kind: ContentKind,
+    /// The headers, from [`Protocol::item_headers`](crate::protocol::Protocol::item_headers).
+    pub headers: HeaderMap,
     /// The remaining lifetime of the request's token in seconds, or `None` if the request has no token.
     pub token_left: Option<u32>,
-    /// The value of `Last-Modified`, from [`Protocol::last_modified`](crate::protocol::Protocol::last_modified).
-    pub last_modified: Option<HeaderValue>,
 }

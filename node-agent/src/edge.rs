@@ -26,11 +26,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::Response;
+use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::request::Parts;
+use http::{HeaderValue, Response};
 use http_body_util::Full;
 use jiff::Timestamp;
 use podmeta_metadata::names::PodUid;
+use podmeta_metadata::path::CanonicalPath;
 use podmeta_metadata::protocol::select;
 use podmeta_metadata::rejection::Rejection;
 use podmeta_metadata::request::Request;
@@ -185,9 +187,11 @@ async fn handle(
 ) -> Response<Full<Bytes>> {
     let started = std::time::Instant::now();
     let arrival = &connection.arrival;
+    let path = CanonicalPath::parse(head.uri.path());
     let request = Request {
         method: &head.method,
         uri: &head.uri,
+        path: path.as_ref(),
         version: head.version,
         headers: &head.headers,
         service: arrival.service,
@@ -219,9 +223,14 @@ fn not_found() -> HttpResponse {
 }
 
 fn into_response(response: HttpResponse, closes: bool) -> Response<Full<Bytes>> {
+    let is_empty = response.body().is_empty();
     let mut response = response.map(Full::new);
+    if is_empty {
+        // hyper adds the length to all other responses, but not to an empty response to HEAD.
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
     if closes {
-        response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some(ReasonPhrase(phrase)) = response.extensions_mut().remove::<ReasonPhrase>() {
         response.extensions_mut().insert(hyper::ext::ReasonPhrase::from_static(phrase.as_bytes()));

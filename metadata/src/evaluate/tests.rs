@@ -1,9 +1,10 @@
 use http::header::HOST;
-use http::{Uri, Version};
+use http::{HeaderMap, HeaderValue, Uri, Version};
 
 use super::*;
 use crate::fixture::{Case, link};
 use crate::options::ProcessUsers;
+use crate::path::CanonicalPath;
 use crate::request::TOKEN_PATH;
 use crate::session::{KeyBytes, LastToken};
 
@@ -54,9 +55,11 @@ impl Attempt {
             let token = keys.issue(&workload.pod.uid, Dialect::Ec2, TokenTtl::MAX, [7; 16], now).unwrap();
             headers.insert("x-aws-ec2-metadata-token", HeaderValue::try_from(token).unwrap());
         }
+        let path = CanonicalPath::parse(self.path);
         let request = Request {
             method: &self.method,
             uri: &Uri::from_static(self.path),
+            path: path.as_ref(),
             version: Version::HTTP_11,
             headers: &headers,
             service: self.service.parse().unwrap(),
@@ -122,6 +125,7 @@ fn denied_pod_is_rejected_after_the_rate_limit_with_its_reason() {
     let request = Request {
         method: &Method::GET,
         uri: &uri,
+        path: None,
         version: Version::HTTP_11,
         headers: &headers,
         service: "169.254.169.254".parse().unwrap(),

@@ -11,7 +11,7 @@ pub mod version;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
@@ -24,7 +24,6 @@ use crate::protocol::{OptionsMethods, Protocol, Selection, TokenHeaders};
 use crate::rejection::RejectedRequest;
 use crate::response::{HttpResponse, ItemResponse};
 use crate::role::ProviderKind;
-use crate::time::http_date;
 use crate::tree::{Lookup, Tree};
 use crate::workload::{DialectPart, Link, Workload};
 
@@ -67,8 +66,7 @@ impl Protocol for Ec2 {
 
     /// Trailing and repeated slashes are ignored, on leaves too: botocore requests `placement/availability-zone/`, the
     /// JavaScript SDK `//latest/…`.
-    fn look_up<'t>(&self, tree: &'t Tree, path: &str) -> Option<Lookup<'t>> {
-        let path = CanonicalPath::parse(path)?;
+    fn look_up<'t>(&self, tree: &'t Tree, path: &CanonicalPath<'_>) -> Option<Lookup<'t>> {
         let (prefix, below) = path.split_first();
         if prefix.is_empty() {
             return Some(Lookup::Listing(Bytes::from(version::PREFIXES.join("\n"))));
@@ -80,16 +78,16 @@ impl Protocol for Ec2 {
         response::token(token, ttl)
     }
 
+    fn item_headers(&self, modified: Option<Timestamp>) -> HeaderMap {
+        response::item_headers(modified)
+    }
+
     fn item_response(&self, item: ItemResponse) -> HttpResponse {
         response::item(item)
     }
 
     fn rejection_response(&self, rejected: &RejectedRequest) -> HttpResponse {
         response::rejection(rejected)
-    }
-
-    fn last_modified(&self, time: Timestamp) -> Option<HeaderValue> {
-        HeaderValue::try_from(http_date(time).ok()?).ok()
     }
 
     fn credentials_json(&self, credentials: &Credentials) -> Zeroizing<String> {

@@ -10,7 +10,8 @@ pub mod tree;
 use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
+use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
@@ -61,8 +62,7 @@ impl Protocol for Ecs {
     }
 
     /// Trailing and repeated slashes are ignored. `Ram`, in any letter case, is `ram`.
-    fn look_up<'t>(&self, tree: &'t Tree, path: &str) -> Option<Lookup<'t>> {
-        let path = CanonicalPath::parse(path)?;
+    fn look_up<'t>(&self, tree: &'t Tree, path: &CanonicalPath<'_>) -> Option<Lookup<'t>> {
         let (prefix, below) = path.split_first();
         if prefix.is_empty() {
             return Some(Lookup::Listing(Bytes::from(tree::PREFIXES.join("\n"))));
@@ -89,6 +89,10 @@ impl Protocol for Ecs {
 
     fn token_response(&self, token: String, _ttl: TokenTtl) -> HttpResponse {
         response::token(token)
+    }
+
+    fn item_headers(&self, _modified: Option<Timestamp>) -> HeaderMap {
+        response::item_headers()
     }
 
     fn item_response(&self, item: ItemResponse) -> HttpResponse {

@@ -50,7 +50,7 @@ mod tests {
         let uri = Uri::from_static("/");
         let session = LastToken::default();
         let (method, version) = (&Method::GET, Version::HTTP_11);
-        check(&Request { method, uri: &uri, version, headers, service, session: &session })
+        check(&Request { method, uri: &uri, path: None, version, headers, service, session: &session })
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::HeaderMap;
 use podmeta_metadata::credentials::Credentials;
 use podmeta_metadata::dialect::Dialect;
 
@@ -16,7 +16,7 @@ pub struct IssuedCredentials(Arc<Issue>);
 struct Issue {
     credentials: Credentials,
     document: Bytes,
-    last_modified: Option<HeaderValue>,
+    headers: HeaderMap,
 }
 
 impl IssuedCredentials {
@@ -25,8 +25,8 @@ impl IssuedCredentials {
     pub fn new(credentials: Credentials, dialect: Dialect) -> Self {
         let protocol = dialect.protocol();
         let document = Bytes::from_owner(protocol.credentials_json(&credentials));
-        let last_modified = protocol.last_modified(credentials.last_updated);
-        Self(Arc::new(Issue { credentials, document, last_modified }))
+        let headers = protocol.item_headers(Some(credentials.last_updated));
+        Self(Arc::new(Issue { credentials, document, headers }))
     }
 
     /// Returns the credentials.
@@ -41,10 +41,10 @@ impl IssuedCredentials {
         self.0.document.clone()
     }
 
-    /// Returns the `Last-Modified` header, if the dialect sends one: the time of issue.
+    /// Returns the headers. Their time of change is the time of issue.
     #[must_use]
-    pub fn last_modified(&self) -> Option<HeaderValue> {
-        self.0.last_modified.clone()
+    pub fn headers(&self) -> &HeaderMap {
+        &self.0.headers
     }
 }
 
@@ -85,7 +85,7 @@ mod tests {
         let (one, two) = (issued.document(), issued.clone().document());
         assert_eq!(one.as_ptr(), two.as_ptr());
         assert!(one.starts_with(b"{\n  \"Code\" : \"Success\"") && one.windows(7).any(|text| text == b"hunter2"));
-        assert_eq!(issued.last_modified().unwrap(), "Mon, 05 Jan 2026 08:00:00 GMT");
+        assert_eq!(issued.headers()[http::header::LAST_MODIFIED], "Mon, 05 Jan 2026 08:00:00 GMT");
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(super) fn record(
     outcome: &RequestOutcome<'_>,
 ) {
     let arrival = &connection.arrival;
-    let class = PathClass::from_uri(request.uri);
+    let class = PathClass::of(request);
     let (status, duration, rejection) = (outcome.response.status().as_u16(), outcome.duration, outcome.rejection);
     let token_headers = dialect.protocol().token_headers();
     let token = token_headers.is_some_and(|headers| request.headers.contains_key(&headers.token));

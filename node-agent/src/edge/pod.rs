@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use http::HeaderValue;
+use http::HeaderMap;
 use podmeta_metadata::compile::PodView;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::evaluate::RequestPod;
@@ -39,8 +39,8 @@ pub struct EdgePod {
 #[derive(Debug)]
 pub(super) struct DialectTree {
     pub(super) tree: Tree,
-    /// The `Last-Modified` header of the tree's items.
-    pub(super) last_modified: Option<HeaderValue>,
+    /// The headers of the tree's items.
+    pub(super) headers: HeaderMap,
     /// The signed identity document. It is signed on the first request for it.
     pub(super) signed: OnceCell<SignedDocument>,
 }
@@ -50,7 +50,7 @@ impl EdgePod {
         let tree = |dialect: Dialect| match &view {
             PodView::Served(workload, link) => Some(DialectTree {
                 tree: dialect.protocol().render(workload, link)?,
-                last_modified: dialect.protocol().last_modified(workload.instance.launched),
+                headers: dialect.protocol().item_headers(Some(workload.instance.launched)),
                 signed: OnceCell::new(),
             }),
             PodView::Denied(_) => None,

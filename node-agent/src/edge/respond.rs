@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderValue;
 use http::header::ALLOW;
+use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use podmeta_metadata::compile::PodView;
 use podmeta_metadata::dialect::Dialect;
@@ -43,7 +43,8 @@ pub(super) async fn respond(
             Ok(dialect.protocol().token_response(token, ttl))
         }
         Decision::ListMethods { allow, token_left } => {
-            let item = ItemResponse { body: Bytes::new(), kind: ContentKind::Text, token_left, last_modified: None };
+            let headers = dialect.protocol().item_headers(None);
+            let item = ItemResponse { body: Bytes::new(), kind: ContentKind::Text, headers, token_left };
             let mut response = dialect.protocol().item_response(item);
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
             Ok(response)
@@ -56,13 +57,13 @@ pub(super) async fn respond(
                 edge.metrics.count_tokenless(dialect);
                 served.pod.last_tokenless.store(now.as_second(), Ordering::Relaxed);
             }
-            let (body, kind, last_modified) = match lookup {
-                Lookup::Listing(listing) => (listing, ContentKind::Text, served.last_modified()),
+            let (body, kind, headers) = match lookup {
+                Lookup::Listing(listing) => (listing, ContentKind::Text, served.headers()),
                 Lookup::Leaf(value) => {
                     served.leaf(value, audience, now).await.map_err(|rejection| rejection.with_token(token_left))?
                 }
             };
-            Ok(dialect.protocol().item_response(ItemResponse { body, kind, token_left, last_modified }))
+            Ok(dialect.protocol().item_response(ItemResponse { body, kind, headers, token_left }))
         }
     }
 }
@@ -117,8 +118,8 @@ struct ServedPod<'s> {
     tree: &'s DialectTree,
 }
 
-/// The body of an item, its kind, and its `Last-Modified` header.
-type Content = (Bytes, ContentKind, Option<HeaderValue>);
+/// The body of an item, its kind, and the headers of its response.
+type Content = (Bytes, ContentKind, HeaderMap);
 
 impl<'s> ServedPod<'s> {
     fn new(edge: &'s Edge, dialect: Dialect, pod: &'s EdgePod) -> Option<Self> {
@@ -126,25 +127,25 @@ impl<'s> ServedPod<'s> {
         Some(Self { edge, dialect, pod, workload, link, tree: pod.tree(dialect)? })
     }
 
-    /// Returns the `Last-Modified` header of the tree's items.
-    fn last_modified(&self) -> Option<HeaderValue> {
-        self.tree.last_modified.clone()
+    /// Returns the headers of the tree's items.
+    fn headers(&self) -> HeaderMap {
+        self.tree.headers.clone()
     }
 
     /// Returns the content of a leaf. Calls the broker if the tree does not contain it.
     async fn leaf(&self, value: &LeafValue, audience: Option<String>, now: Timestamp) -> Result<Content, Rejection> {
         match value {
-            LeafValue::Text(text) => Ok((text.clone(), ContentKind::Text, self.last_modified())),
-            LeafValue::UserData(bytes) => Ok((bytes.clone(), ContentKind::UserData, self.last_modified())),
+            LeafValue::Text(text) => Ok((text.clone(), ContentKind::Text, self.headers())),
+            LeafValue::UserData(bytes) => Ok((bytes.clone(), ContentKind::UserData, self.headers())),
             LeafValue::SecretUserData(key) => {
                 let bytes =
                     self.edge.broker.user_data(&self.workload.pod, key).await.map_err(Rejection::Unavailable)?;
-                Ok((bytes, ContentKind::UserData, self.last_modified()))
+                Ok((bytes, ContentKind::UserData, self.headers()))
             }
             LeafValue::Credentials => self.credentials(now).await,
             LeafValue::Document(item) => {
                 let document = self.document(*item, audience).await?;
-                Ok((document, ContentKind::Text, self.last_modified()))
+                Ok((document, ContentKind::Text, self.headers()))
             }
         }
     }
@@ -155,14 +156,14 @@ impl<'s> ServedPod<'s> {
         let role = workload.role(dialect).ok_or(Rejection::NotFound)?;
         let credentials = edge.broker.credentials(workload, dialect, role, now).await;
         match credentials {
-            Ok(issued) => Ok((issued.document(), ContentKind::Text, issued.last_modified())),
+            Ok(issued) => Ok((issued.document(), ContentKind::Text, issued.headers().clone())),
             Err(failure) => {
                 edge.metrics.count_credentials_failure(dialect);
                 if let Some(suppressed) = access::admit_rejection(edge, Some(self.pod)) {
                     tracing::warn!(pod = %workload.pod, %dialect, role = %role.name, %failure, suppressed, "cannot get credentials of the role; serving the cloud's error document");
                 }
                 let protocol = dialect.protocol();
-                Ok((protocol.failure_json(&failure), ContentKind::Text, protocol.last_modified(now)))
+                Ok((protocol.failure_json(&failure), ContentKind::Text, protocol.item_headers(Some(now))))
             }
         }
     }

@@ -155,9 +155,11 @@ fn decide(workload: &Workload, tree: Option<&Tree>, dialect: Dialect, uri: &Uri)
     headers.insert(http::header::HOST, HeaderValue::from_static("169.254.169.254"));
     let token = HeaderValue::try_from(token_of(workload, dialect)).unwrap();
     headers.insert(&dialect.protocol().token_headers().unwrap().token, token);
+    let path = CanonicalPath::parse(uri.path());
     let request = Request {
         method: &Method::GET,
         uri,
+        path: path.as_ref(),
         version: Version::HTTP_11,
         headers: &headers,
         service: service(dialect),

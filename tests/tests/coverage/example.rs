@@ -9,6 +9,7 @@ use podmeta_metadata::compile::Settings;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::evaluate::{Decision, EdgeChecks, RequestPod, evaluate};
 use podmeta_metadata::host::HostRule;
+use podmeta_metadata::path::CanonicalPath;
 use podmeta_metadata::rejection::{RejectedRequest, Rejection};
 use podmeta_metadata::request::{Request, TOKEN_PATH};
 use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
@@ -126,9 +127,11 @@ impl ExamplePod {
         headers.insert(header, HeaderValue::try_from(value).unwrap());
         let uri = Uri::try_from(path).unwrap_or_else(|error| panic!("{path}: {error}"));
         let session = LastToken::default();
+        let path = CanonicalPath::parse(uri.path());
         let request = Request {
             method,
             uri: &uri,
+            path: path.as_ref(),
             version: Version::HTTP_11,
             headers: &headers,
             service: dialect.service_address(Ipv4Addr::UNSPECIFIED.into()),

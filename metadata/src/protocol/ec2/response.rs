@@ -1,16 +1,16 @@
 //! EC2's responses: status codes, headers and error pages.
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT_RANGES, ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LAST_MODIFIED, RETRY_AFTER, SERVER,
-};
-use http::{HeaderValue, StatusCode};
+use http::header::{ACCEPT_RANGES, ALLOW, CONNECTION, CONTENT_TYPE, LAST_MODIFIED, RETRY_AFTER, SERVER};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use jiff::Timestamp;
 
 use crate::options::TokenTtl;
 use crate::protocol::ec2::TOKEN_HEADERS;
 use crate::protocol::error_page::error_page;
 use crate::rejection::{RejectedRequest, Rejection};
 use crate::response::{ContentKind, HttpResponse, ItemResponse, ReasonPhrase};
+use crate::time::http_date;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 const HTML: HeaderValue = HeaderValue::from_static("text/html");
@@ -23,35 +23,41 @@ const SERVER_NAME: HeaderValue = HeaderValue::from_static("EC2ws");
 /// Returns the response that carries a token. The connection closes after it, so that no later byte raises its hop limit.
 pub(super) fn token(token: String, ttl: TokenTtl) -> HttpResponse {
     let mut response = HttpResponse::new(Bytes::from(token));
-    let length = response.body().len();
     let headers = response.headers_mut();
     headers.insert(&TOKEN_HEADERS.ttl, HeaderValue::from(ttl.seconds()));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(SERVER, SERVER_NAME);
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     headers.insert(CONTENT_TYPE, TEXT);
     response
 }
 
-/// Returns the response that carries an item.
-pub(super) fn item(item: ItemResponse) -> HttpResponse {
-    let length = item.body.len();
-    let mut response = HttpResponse::new(item.body);
-    let headers = response.headers_mut();
-    if let Some(left) = item.token_left {
-        headers.insert(&TOKEN_HEADERS.ttl, HeaderValue::from(left));
-    }
-    let content_type = match item.kind {
-        ContentKind::Text => TEXT,
-        ContentKind::UserData => BYTES,
-    };
-    headers.insert(CONTENT_TYPE, content_type);
+/// Returns the headers of items that were changed at `modified`. The lifetime of the token has no value yet: the entry keeps
+/// its place as the first header.
+pub(super) fn item_headers(modified: Option<Timestamp>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(&TOKEN_HEADERS.ttl, HeaderValue::from_static(""));
+    headers.insert(CONTENT_TYPE, TEXT);
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("none"));
-    if let Some(modified) = item.last_modified {
+    let modified = modified.and_then(|modified| http_date(modified).ok());
+    if let Some(modified) = modified.and_then(|modified| HeaderValue::try_from(modified).ok()) {
         headers.insert(LAST_MODIFIED, modified);
     }
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(SERVER, SERVER_NAME);
+    headers
+}
+
+/// Returns the response that carries an item.
+pub(super) fn item(item: ItemResponse) -> HttpResponse {
+    let mut headers = item.headers;
+    match item.token_left {
+        Some(left) => headers.insert(&TOKEN_HEADERS.ttl, HeaderValue::from(left)),
+        None => headers.remove(&TOKEN_HEADERS.ttl),
+    };
+    if item.kind == ContentKind::UserData {
+        headers.insert(CONTENT_TYPE, BYTES);
+    }
+    let mut response = HttpResponse::new(item.body);
+    *response.headers_mut() = headers;
     response
 }
 
@@ -76,12 +82,10 @@ pub(super) fn rejection(rejected: &RejectedRequest) -> HttpResponse {
         Rejection::TooManyRequests => (StatusCode::TOO_MANY_REQUESTS, Bytes::new(), TEXT),
         Rejection::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, Bytes::new(), TEXT),
     };
-    let length = body.len();
     let mut response = HttpResponse::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, content_type);
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(SERVER, SERVER_NAME);
     if let Some(left) = rejected.token_left {
         headers.insert(&TOKEN_HEADERS.ttl, HeaderValue::from(left));

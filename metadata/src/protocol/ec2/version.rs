@@ -42,7 +42,7 @@ pub const PREFIXES: [&str; 31] = [
 /// Returns the version of a prefix, or `None` if EC2 does not have it.
 #[must_use]
 pub fn parse(prefix: &str) -> Option<SinceVersion> {
-    PREFIXES.iter().position(|known| *known == prefix).and_then(|at| u8::try_from(at).ok()).map(SinceVersion)
+    PREFIXES.iter().rposition(|known| *known == prefix).and_then(|at| u8::try_from(at).ok()).map(SinceVersion)
 }
 
 /// Returns the first version that is not older than `date`. Some categories have a date that is not a prefix; they

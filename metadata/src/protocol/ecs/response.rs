@@ -1,8 +1,8 @@
 //! ECS's responses: status codes, headers and error pages.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, StatusCode};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::protocol::error_page::error_page;
 use crate::rejection::Rejection;
@@ -19,9 +19,16 @@ pub(super) fn token(token: String) -> HttpResponse {
     response
 }
 
+/// Returns the headers of items.
+pub(super) fn item_headers() -> HeaderMap {
+    HeaderMap::from_iter([(CONTENT_TYPE, TEXT)])
+}
+
 /// Returns the response that carries an item.
 pub(super) fn item(item: ItemResponse) -> HttpResponse {
-    response(StatusCode::OK, item.body, TEXT)
+    let mut response = HttpResponse::new(item.body);
+    *response.headers_mut() = item.headers;
+    response
 }
 
 /// Returns the response to a rejected request. Only the 404 page contains `Not Found`: one client
@@ -56,11 +63,8 @@ pub(super) fn rejection(rejection: &Rejection) -> HttpResponse {
 }
 
 fn response(status: StatusCode, body: Bytes, content_type: HeaderValue) -> HttpResponse {
-    let length = body.len();
     let mut response = HttpResponse::new(body);
     *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, content_type);
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
 }

@@ -2,8 +2,7 @@
 
 use super::{MAC, render};
 use crate::dialect::Dialect;
-use crate::fixture::{Case, LATEST, item, listing, text};
-use crate::protocol::Protocol as _;
+use crate::fixture::{Case, LATEST, item, listing, look_up, text};
 use crate::protocol::ec2::Ec2;
 use crate::protocol::ec2::version::{PREFIXES, parse};
 use crate::tree::{Lookup, Tree};
@@ -16,7 +15,7 @@ fn full(path: &str) -> String {
 #[test]
 fn root_lists_all_versions_oldest_first() {
     let tree = render(&Case::new());
-    let Some(Lookup::Listing(versions)) = Ec2.look_up(&tree, "/") else { panic!("no listing") };
+    let Some(Lookup::Listing(versions)) = look_up(&Ec2, &tree, "/") else { panic!("no listing") };
     let versions = std::str::from_utf8(&versions).unwrap();
     assert!(versions.starts_with("1.0\n2007-01-19\n2007-03-01\n"), "{versions}");
     assert!(versions.ends_with("\n2022-09-24\n2024-04-11\n2025-10-04\n2026-04-15\nlatest"), "{versions}");
@@ -67,7 +66,7 @@ fn listings_are_the_captured_ones() {
 fn minimal_pod_lists_the_items_that_every_pod_has() {
     let tree = render(&Case::new());
     assert_eq!(listing(&tree, "", LATEST).unwrap(), "dynamic\nmeta-data\nuser-data");
-    assert_eq!(Ec2.look_up(&tree, "/latest/user-data"), None);
+    assert_eq!(look_up(&Ec2, &tree, "/latest/user-data"), None);
     assert_eq!(
         listing(&tree, "meta-data", LATEST).unwrap(),
         "ami-id\nami-launch-index\nami-manifest-path\nblock-device-mapping/\nevents/\nhostname\ninstance-action\ninstance-id\nipv6\n\
@@ -160,7 +159,7 @@ fn unknown_version_is_not_found() {
     for path in
         ["/2016-11-15/meta-data/", "/2021-03-24/", "/Latest/meta-data/", "/2.0/", "/meta-data/", "/latest/Meta-data"]
     {
-        assert_eq!(Ec2.look_up(&tree, path), None, "{path}");
+        assert_eq!(look_up(&Ec2, &tree, path), None, "{path}");
     }
 }
 

@@ -2,9 +2,8 @@
 
 use super::{MAC, render};
 use crate::dialect::Dialect;
-use crate::fixture::{Case, LATEST, link, listing, secret_role, text};
+use crate::fixture::{Case, LATEST, link, listing, look_up, secret_role, text};
 use crate::item::{FieldPath, Item, ItemSource};
-use crate::protocol::Protocol as _;
 use crate::protocol::ec2::{Ec2, tree};
 use crate::tree::{LeafValue, Lookup};
 
@@ -120,9 +119,9 @@ fn role_without_an_account_has_credentials_and_no_profile_arn() {
     let tree = render(&case);
     assert_eq!(listing(&tree, "meta-data/iam", LATEST).unwrap(), "security-credentials/");
     assert_eq!(
-        Ec2.look_up(&tree, "/latest/meta-data/iam/security-credentials/web/"),
+        look_up(&Ec2, &tree, "/latest/meta-data/iam/security-credentials/web/"),
         Some(Lookup::Leaf(&LeafValue::Credentials))
     );
-    assert_eq!(Ec2.look_up(&tree, "/latest/meta-data/iam/security-credentials/we"), None);
+    assert_eq!(look_up(&Ec2, &tree, "/latest/meta-data/iam/security-credentials/we"), None);
     assert_eq!(text(&tree, "meta-data/identity-credentials/ec2/info"), None);
 }

@@ -6,8 +6,7 @@ use serde_json::Value as Json;
 
 use super::render;
 use crate::dialect::Dialect;
-use crate::fixture::{Case, item, listing, text};
-use crate::protocol::Protocol as _;
+use crate::fixture::{Case, item, listing, look_up, text};
 use crate::protocol::ecs::{Ecs, tree::ALWAYS};
 use crate::tree::{LeafValue, Tree};
 
@@ -50,7 +49,7 @@ fn all_has_every_text_leaf() {
 #[test]
 fn all_has_no_role_user_data_or_document() {
     let tree = render(&Case::full());
-    assert!(Ecs.look_up(&tree, "/latest/meta-data/ram/security-credentials/AppReaderRole").is_some());
+    assert!(look_up(&Ecs, &tree, "/latest/meta-data/ram/security-credentials/AppReaderRole").is_some());
     let all = all(&tree);
     assert_eq!(all.get("ram"), None);
     let text = all.to_string();
@@ -62,6 +61,6 @@ fn all_has_no_role_user_data_or_document() {
 #[test]
 fn all_exists_and_is_not_listed() {
     let tree = render(&Case::full());
-    assert!(Ecs.look_up(&tree, "/2016-01-01/meta-data/all").is_some());
+    assert!(look_up(&Ecs, &tree, "/2016-01-01/meta-data/all").is_some());
     assert!(!listing(&tree, "meta-data", ALWAYS).unwrap().lines().any(|line| line == "all"));
 }

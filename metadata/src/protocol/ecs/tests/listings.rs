@@ -2,8 +2,7 @@
 
 use super::{MAC, render};
 use crate::dialect::Dialect;
-use crate::fixture::{Case, item, listing, text};
-use crate::protocol::Protocol as _;
+use crate::fixture::{Case, item, listing, look_up, text};
 use crate::protocol::ecs::{Ecs, tree::ALWAYS};
 use crate::tree::{LeafValue, Lookup};
 
@@ -76,7 +75,7 @@ fn minimal_pod_lists_the_items_that_every_pod_has() {
          serial-number\nsub-private-ipv4-list"
     );
     assert_eq!(listing(&tree, MAC, ALWAYS).unwrap(), "ipv6s\nnetwork-interface-id\nprimary-ip-address\nprivate-ipv4s");
-    assert_eq!(Ecs.look_up(&tree, "/latest/user-data"), None);
+    assert_eq!(look_up(&Ecs, &tree, "/latest/user-data"), None);
 }
 
 #[test]
@@ -85,19 +84,19 @@ fn spot_is_listed_only_during_an_interruption_notice() {
     case.facts.pod.metadata.deletion_timestamp = None;
     let tree = render(&case);
     assert!(!listing(&tree, "meta-data/instance", ALWAYS).unwrap().contains("spot"));
-    assert_eq!(Ecs.look_up(&tree, "/latest/meta-data/instance/spot/"), None);
+    assert_eq!(look_up(&Ecs, &tree, "/latest/meta-data/instance/spot/"), None);
 }
 
 #[test]
 fn both_prefixes_have_the_same_tree() {
     let tree = render(&Case::full());
-    let prefixes = Ecs.look_up(&tree, "/");
+    let prefixes = look_up(&Ecs, &tree, "/");
     assert!(matches!(prefixes, Some(Lookup::Listing(lines)) if lines == "2016-01-01\nlatest"));
     for path in ["", "meta-data", "meta-data/instance-id", "dynamic/instance-identity/document", "user-data"] {
-        let latest = Ecs.look_up(&tree, &format!("/latest/{path}"));
+        let latest = look_up(&Ecs, &tree, &format!("/latest/{path}"));
         assert!(latest.is_some(), "{path}");
-        assert_eq!(Ecs.look_up(&tree, &format!("/2016-01-01/{path}/")), latest, "{path}");
-        assert_eq!(Ecs.look_up(&tree, &format!("/2016-01-02/{path}")), None, "{path}");
+        assert_eq!(look_up(&Ecs, &tree, &format!("/2016-01-01/{path}/")), latest, "{path}");
+        assert_eq!(look_up(&Ecs, &tree, &format!("/2016-01-02/{path}")), None, "{path}");
     }
 }
 
@@ -106,8 +105,8 @@ fn only_ram_is_found_in_any_letter_case() {
     let tree = render(&Case::full());
     let role = Some(Lookup::Leaf(&LeafValue::Credentials));
     for path in ["ram", "Ram", "RAM"] {
-        assert_eq!(Ecs.look_up(&tree, &format!("/latest/meta-data/{path}/security-credentials/AppReaderRole")), role);
-        assert!(Ecs.look_up(&tree, &format!("/latest/meta-data/{path}")).is_some());
+        assert_eq!(look_up(&Ecs, &tree, &format!("/latest/meta-data/{path}/security-credentials/AppReaderRole")), role);
+        assert!(look_up(&Ecs, &tree, &format!("/latest/meta-data/{path}")).is_some());
     }
     for path in [
         "Meta-data/ram",
@@ -116,7 +115,7 @@ fn only_ram_is_found_in_any_letter_case() {
         "meta-data/ramp",
         "meta-data/Instance-id",
     ] {
-        assert_eq!(Ecs.look_up(&tree, &format!("/latest/{path}")), None, "{path}");
+        assert_eq!(look_up(&Ecs, &tree, &format!("/latest/{path}")), None, "{path}");
     }
 }
 
@@ -128,5 +127,5 @@ fn tag_is_found_by_its_plain_and_encoded_key() {
     case.profile_mut().dialects.remove(&Dialect::Ec2);
     let tree = render(&case);
     assert_eq!(text(&tree, "meta-data/tags/instance/名:a@b").unwrap(), "x");
-    assert!(Ecs.look_up(&tree, "/latest/meta-data/tags/instance/%E5%90%8D%3Aa%40b").is_some());
+    assert!(look_up(&Ecs, &tree, "/latest/meta-data/tags/instance/%E5%90%8D%3Aa%40b").is_some());
 }
