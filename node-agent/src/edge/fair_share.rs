@@ -104,7 +104,7 @@ impl ThreadShare {
 
 impl BackgroundQueue {
     /// Polls a task of a pod until it is ready. While the pod is over its share, each poll waits for a turn, unless
-    /// `is_urgent` returns true. Must be called in a runtime.
+    /// `is_urgent` returns true. An urgent poll is not charged. Must be called in a runtime.
     pub(super) async fn run<F: Future>(
         &self,
         share: &Arc<ThreadShare>,
@@ -113,6 +113,9 @@ impl BackgroundQueue {
     ) -> F::Output {
         let mut turn = None;
         poll_fn(|cx| {
+            if turn.is_none() && is_urgent() {
+                return task.as_mut().poll(cx);
+            }
             let mut started = Instant::now();
             let (is_over, had_turn) = (share.is_over(started), turn.is_some());
             if (is_over || had_turn) && !is_urgent() {
