@@ -58,6 +58,21 @@ impl Broker {
         }
     }
 
+    /// Returns credentials of a pod's role, or `None` if they are not cached. The files of dev mode count as a cache.
+    #[must_use]
+    pub fn cached_credentials(
+        &self,
+        workload: &Workload,
+        dialect: Dialect,
+        role: &Role,
+        now: Timestamp,
+    ) -> Option<Result<IssuedCredentials, CredentialsFailure>> {
+        match self {
+            Self::Files(files) => Some(files.credentials(&workload.pod.namespace, dialect, role, now)),
+            Self::Operator(operator) => operator.cached_credentials(&workload.pod.uid, dialect, role, now),
+        }
+    }
+
     /// Returns a pod's signed identity document in all its forms.
     ///
     /// # Errors

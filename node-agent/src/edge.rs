@@ -21,26 +21,30 @@ mod tests;
 mod unknown_pods;
 
 use std::collections::HashMap;
+use std::future::{Ready, ready};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{HeaderValue, Response};
 use http_body_util::Full;
+use hyper::body::{Body as _, Incoming};
 use jiff::Timestamp;
+use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::path::CanonicalPath;
 use podmeta_metadata::protocol::select;
-use podmeta_metadata::rejection::Rejection;
+use podmeta_metadata::rejection::{RejectedRequest, Rejection};
 use podmeta_metadata::request::Request;
 use podmeta_metadata::response::{HttpResponse, ReasonPhrase};
 use podmeta_metadata::session::Keyring;
 use podmeta_service::log_throttle::LogThrottle;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use connection::EdgeConnection;
@@ -179,41 +183,109 @@ impl Edge {
 
 /// Handles one request. Does not read its body: neither cloud's service does. The response closes the connection if `stop` is
 /// cancelled.
-async fn handle(
-    edge: &Edge,
-    connection: &EdgeConnection,
-    head: &Parts,
-    stop: &CancellationToken,
-) -> Response<Full<Bytes>> {
-    let started = std::time::Instant::now();
-    let arrival = &connection.arrival;
-    let path = CanonicalPath::parse(head.uri.path());
-    let request = Request {
+///
+/// The response is ready at once if it needs no wait. hyper reads again before it polls the future: a request that is alive
+/// then costs a new read buffer. A request with a body is handled in the future, because hyper reads or skips the body when
+/// it is dropped.
+fn handle<'e>(
+    edge: &'e Edge,
+    connection: &'e EdgeConnection,
+    request: http::Request<Incoming>,
+    stop: &'e CancellationToken,
+) -> Either<Ready<EdgeResponse>, impl Future<Output = EdgeResponse> + use<'e>> {
+    let (head, body) = request.into_parts();
+    let mut handler = RequestHandler { edge, connection, stop, started: Instant::now(), is_admitted: false };
+    let response = if body.is_end_stream() { handler.handle_now(&head) } else { None };
+    match response {
+        Some(response) => Either::Left(ready(response)),
+        None => Either::Right(async move {
+            let _body = body;
+            handler.handle(&head).await
+        }),
+    }
+}
+
+/// A response of the edge.
+type EdgeResponse = Response<Full<Bytes>>;
+
+/// Handles one request.
+struct RequestHandler<'e> {
+    edge: &'e Edge,
+    connection: &'e EdgeConnection,
+    stop: &'e CancellationToken,
+    started: Instant,
+    /// True if the rate limit has admitted the request.
+    is_admitted: bool,
+}
+
+impl RequestHandler<'_> {
+    /// Returns the response, or `None` if it must be waited for.
+    fn handle_now(&mut self, head: &Parts) -> Option<EdgeResponse> {
+        let path = CanonicalPath::parse(head.uri.path());
+        let request = metadata_request(self.connection, head, path.as_ref());
+        let dialect = select(&request)?;
+        let pod = self.edge.pod(&self.connection.arrival.pod)?;
+        self.is_admitted = pod.rate_limiter.try_reserve(&pod.limits(), self.started);
+        if !self.is_admitted {
+            return None;
+        }
+        let result = respond::respond_now(self.edge, dialect, &pod, self.connection, &request)?;
+        Some(self.finish(dialect, Some(&pod), &request, result))
+    }
+
+    /// Returns the response. Waits for the pod, the rate limit and the broker.
+    async fn handle(&self, head: &Parts) -> EdgeResponse {
+        let path = CanonicalPath::parse(head.uri.path());
+        let request = metadata_request(self.connection, head, path.as_ref());
+        let arrival = &self.connection.arrival;
+        let Some(dialect) = select(&request) else {
+            tracing::debug!(service = %arrival.service, "no dialect has this service address; responding 404");
+            return into_response(not_found(), true);
+        };
+        let pod = self.edge.wait_for_pod(&arrival.pod).await;
+        let pod = pod.as_deref();
+        let result = respond::respond(self.edge, dialect, pod, self.connection, &request, self.is_admitted).await;
+        self.finish(dialect, pod, &request, result)
+    }
+
+    /// Logs and counts the request.
+    fn finish(
+        &self,
+        dialect: Dialect,
+        pod: Option<&EdgePod>,
+        request: &Request<'_>,
+        result: Result<HttpResponse, RejectedRequest>,
+    ) -> EdgeResponse {
+        let (rejection, response) = match result {
+            Ok(response) => (None, response),
+            Err(rejected) => {
+                let response = dialect.protocol().rejection_response(&rejected);
+                (Some(rejected.rejection), response)
+            }
+        };
+        let (status, now) = (response.status(), Instant::now());
+        let outcome = access::RequestOutcome { status, rejection: rejection.as_ref(), started: self.started, now };
+        access::record(self.edge, self.connection, dialect, pod, request, &outcome);
+        let closes =
+            pod.is_none() || rejection.as_ref().is_some_and(Rejection::closes_connection) || self.stop.is_cancelled();
+        into_response(response, closes)
+    }
+}
+
+fn metadata_request<'r>(
+    connection: &'r EdgeConnection,
+    head: &'r Parts,
+    path: Option<&'r CanonicalPath<'r>>,
+) -> Request<'r> {
+    Request {
         method: &head.method,
         uri: &head.uri,
-        path: path.as_ref(),
+        path,
         version: head.version,
         headers: &head.headers,
-        service: arrival.service,
+        service: connection.arrival.service,
         session: &connection.session,
-    };
-    let Some(dialect) = select(&request) else {
-        tracing::debug!(service = %arrival.service, "no dialect has this service address; responding 404");
-        return into_response(not_found(), true);
-    };
-    let pod = edge.wait_for_pod(&arrival.pod).await;
-    let (rejection, response) = match respond::respond(edge, dialect, pod.as_deref(), connection, &request).await {
-        Ok(response) => (None, response),
-        Err(rejected) => {
-            let response = dialect.protocol().rejection_response(&rejected);
-            (Some(rejected.rejection), response)
-        }
-    };
-    let outcome =
-        access::RequestOutcome { response: &response, rejection: rejection.as_ref(), duration: started.elapsed() };
-    access::record(edge, connection, dialect, pod.as_deref(), &request, &outcome);
-    let closes = pod.is_none() || rejection.as_ref().is_some_and(Rejection::closes_connection) || stop.is_cancelled();
-    into_response(response, closes)
+    }
 }
 
 fn not_found() -> HttpResponse {
@@ -222,7 +294,7 @@ fn not_found() -> HttpResponse {
     response
 }
 
-fn into_response(response: HttpResponse, closes: bool) -> Response<Full<Bytes>> {
+fn into_response(response: HttpResponse, closes: bool) -> EdgeResponse {
     let is_empty = response.body().is_empty();
     let mut response = response.map(Full::new);
     if is_empty {

@@ -132,10 +132,11 @@ impl OperatorBroker {
         let profile = workload.profile.as_ref();
         let profile =
             profile.map(|profile| ProfileGeneration { uid: profile.uid.clone(), generation: profile.generation });
-        self.cached_credentials(CredentialsRequest { pod: workload.pod.uid.clone(), dialect, profile }, role, now).await
+        let request = CredentialsRequest { pod: workload.pod.uid.clone(), dialect, profile };
+        self.request_credentials(request, role, now).await
     }
 
-    async fn cached_credentials(
+    async fn request_credentials(
         self: &Arc<Self>,
         request: CredentialsRequest,
         role: &Role,
@@ -150,6 +151,17 @@ impl OperatorBroker {
                 timeout(max_wait, self.refresh(request, cache, now)).await.unwrap_or(Ok(credentials))
             }
         }
+    }
+
+    /// Returns credentials of a pod's role, or `None` if they must be refreshed.
+    pub(super) fn cached_credentials(
+        &self,
+        pod: &PodUid,
+        dialect: Dialect,
+        role: &Role,
+        now: Timestamp,
+    ) -> Option<Result<IssuedCredentials, CredentialsFailure>> {
+        self.cache(pod, dialect, role).fresh(now, Instant::now())
     }
 
     /// Returns the cache of a pod's role. Replaces the cache of another role.

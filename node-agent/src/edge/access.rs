@@ -2,12 +2,11 @@
 
 use std::fmt::Display;
 use std::sync::PoisonError;
-use std::time::Duration;
 
+use http::StatusCode;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::rejection::Rejection;
 use podmeta_metadata::request::{PathClass, Request};
-use podmeta_metadata::response::HttpResponse;
 use tokio::time::Instant;
 
 use crate::edge::Edge;
@@ -17,10 +16,12 @@ use crate::edge::pod::EdgePod;
 
 /// The outcome of a request.
 pub(super) struct RequestOutcome<'r> {
-    pub(super) response: &'r HttpResponse,
+    pub(super) status: StatusCode,
     pub(super) rejection: Option<&'r Rejection>,
-    /// The time from the request head to the response, including waits.
-    pub(super) duration: Duration,
+    /// The time of the request head.
+    pub(super) started: Instant,
+    /// The time of the response.
+    pub(super) now: Instant,
 }
 
 /// Counts a request and logs it. Served tokens and credentials of a pod share lines
@@ -37,7 +38,8 @@ pub(super) fn record(
 ) {
     let arrival = &connection.arrival;
     let class = PathClass::of(request);
-    let (status, duration, rejection) = (outcome.response.status().as_u16(), outcome.duration, outcome.rejection);
+    let (status, rejection) = (outcome.status.as_u16(), outcome.rejection);
+    let duration = outcome.now.saturating_duration_since(outcome.started); // including waits
     let token_headers = dialect.protocol().token_headers();
     let token = token_headers.is_some_and(|headers| request.headers.contains_key(&headers.token));
     edge.metrics.record_request(dialect, class, status, token, duration);
@@ -53,7 +55,7 @@ pub(super) fn record(
             if let Some(pod) = pod
                 && tracing::enabled!(target: "access", tracing::Level::INFO)
             {
-                pod.access_log.record(pod.reference(), kind, duration, Instant::now());
+                pod.access_log.record(pod.reference(), kind, duration, outcome.now);
             }
         }
         (None, _) => tracing::debug!(target: "access", pod = %name, dialect, path, status, token, ?duration, "served"),

@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -126,14 +127,14 @@ impl EdgeServer {
         let io = HopLimitedStream::new(io, arrival.family, Arc::clone(&hop_limit));
         let io = TokioIo::new(IdleTimeout::new(MeteredStream::new(io, charge)));
         let shared = (&self.edge, EdgeConnection { arrival, hop_limit, session: LastToken::default() });
-        let service = service_fn(async |request: http::Request<Incoming>| {
+        let service = service_fn(|request: http::Request<Incoming>| {
             let (edge, connection) = &shared;
-            let (head, _body) = request.into_parts();
-            Ok::<_, Infallible>(handle(edge, connection, &head, &self.stop).await)
+            handle(edge, connection, request, &self.stop).map(Ok::<_, Infallible>)
         });
         let mut connection = pin!(builder().serve_connection(io, service));
         let served = pin!(async {
             tokio::select! {
+                biased;
                 result = connection.as_mut() => result,
                 // hyper's shutdown closes a connection without a request at once. Its client would get no response. The timer
                 // is on the heap, because each connection has room for all futures of this function.

@@ -33,16 +33,32 @@ struct BucketState {
 impl RateLimiter {
     /// Reserves a slot and returns how long to wait for it. A rejected request reserves none.
     pub(super) fn reserve(&self, limits: &Limits, now: Instant) -> Result<Duration, LimitExceeded> {
+        let mut bucket = self.lock();
+        bucket.reserve(limits, now, MAX_WAIT).ok_or_else(|| LimitExceeded { log: bucket.throttle.should_log(now) })
+    }
+
+    /// Reserves a slot if the request need not wait. Otherwise reserves none and returns false.
+    pub(super) fn try_reserve(&self, limits: &Limits, now: Instant) -> bool {
+        self.lock().reserve(limits, now, Duration::ZERO).is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BucketState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl BucketState {
+    /// Reserves a slot and returns how long to wait for it. Reserves none if the wait is longer than `max_wait`.
+    fn reserve(&mut self, limits: &Limits, now: Instant, max_wait: Duration) -> Option<Duration> {
         let interval = Duration::from_secs(1) / limits.requests_per_second.get();
         let burst = interval * limits.burst.get();
-        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = bucket.full_at.unwrap_or(now).max(now) + interval;
+        let next = self.full_at.unwrap_or(now).max(now) + interval;
         let wait = next.saturating_duration_since(now).saturating_sub(burst);
-        if wait > MAX_WAIT {
-            return Err(LimitExceeded { log: bucket.throttle.should_log(now) });
+        if wait > max_wait {
+            return None;
         }
-        bucket.full_at = Some(next);
-        Ok(wait)
+        self.full_at = Some(next);
+        Some(wait)
     }
 }
 
@@ -127,6 +143,14 @@ mod tests {
         assert_eq!(limiter.reserve(&limits, now), Err(LimitExceeded { log: false }));
         let later = now + Duration::from_millis(10);
         assert_eq!(limiter.reserve(&limits, later), Ok(MAX_WAIT), "rejected requests reserved no slot");
+    }
+
+    #[test]
+    fn request_that_would_wait_reserves_no_slot() {
+        let (limiter, limits, now) = (RateLimiter::default(), limits(100, 2), Instant::now());
+        let reserved = [(); 4].map(|()| limiter.try_reserve(&limits, now));
+        assert_eq!(reserved, [true, true, false, false]);
+        assert_eq!(limiter.reserve(&limits, now), Ok(Duration::from_millis(10)));
     }
 
     #[test]

@@ -8,62 +8,97 @@ use http::header::ALLOW;
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use podmeta_metadata::compile::PodView;
+use podmeta_metadata::credentials::CredentialsFailure;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::evaluate::{Decision, EdgeChecks, RequestPod, evaluate};
+use podmeta_metadata::profile::KeyRef;
 use podmeta_metadata::rejection::{RejectedRequest, Rejection};
 use podmeta_metadata::request::Request;
 use podmeta_metadata::response::{ContentKind, HttpResponse, ItemResponse};
+use podmeta_metadata::role::Role;
 use podmeta_metadata::tree::{DocumentForm, LeafValue, Lookup};
 use podmeta_metadata::workload::{Link, Workload};
 use tokio::time::Instant;
 
+use crate::broker::IssuedCredentials;
 use crate::edge::connection::EdgeConnection;
 use crate::edge::limit::{LimitExceeded, MAX_WAIT};
 use crate::edge::pod::{DialectTree, EdgePod};
 use crate::edge::{Edge, access, owner};
 use crate::keys;
 
-/// Returns the response to a request of a dialect. `pod` is `None` if the pod is unknown.
+/// Returns the response to a request of a dialect. `pod` is `None` if the pod is unknown. `is_admitted` is true if the rate
+/// limit has admitted the request.
 pub(super) async fn respond(
     edge: &Edge,
     dialect: Dialect,
     pod: Option<&EdgePod>,
     connection: &EdgeConnection,
     request: &Request<'_>,
+    is_admitted: bool,
 ) -> Result<HttpResponse, RejectedRequest> {
     let rate_limited = match pod {
-        Some(pod) => wait_for_rate_limit(pod).await,
-        None => false,
+        Some(pod) if !is_admitted => wait_for_rate_limit(pod).await,
+        Some(_) | None => false,
     };
+    match reply(edge, dialect, pod, connection, request, rate_limited)? {
+        Reply::Response(response) => Ok(response),
+        Reply::BrokerItem(item, call) => item.call_broker(call).await,
+    }
+}
+
+/// Returns the response to a request that the rate limit has admitted, or `None` if the broker must be called for it. Also
+/// returns `None` if the profile restricts users: evaluating twice would read the kernel's socket table twice.
+pub(super) fn respond_now(
+    edge: &Edge,
+    dialect: Dialect,
+    pod: &EdgePod,
+    connection: &EdgeConnection,
+    request: &Request<'_>,
+) -> Option<Result<HttpResponse, RejectedRequest>> {
+    if matches!(pod.view(), PodView::Served(workload, _) if !workload.users.is_unrestricted()) {
+        return None;
+    }
+    match reply(edge, dialect, Some(pod), connection, request, false) {
+        Ok(Reply::Response(response)) => Some(Ok(response)),
+        Ok(Reply::BrokerItem(..)) => None,
+        Err(rejected) => Some(Err(rejected)),
+    }
+}
+
+/// The response to a request, or the call of the broker that it needs.
+enum Reply<'s> {
+    Response(HttpResponse),
+    BrokerItem(ItemRequest<'s>, BrokerCall<'s>),
+}
+
+/// Evaluates a request and returns the response, unless the broker must be called for it.
+fn reply<'s>(
+    edge: &'s Edge,
+    dialect: Dialect,
+    pod: Option<&'s EdgePod>,
+    connection: &EdgeConnection,
+    request: &Request<'_>,
+    rate_limited: bool,
+) -> Result<Reply<'s>, RejectedRequest> {
     let now = (edge.clock)();
     match decide(edge, dialect, pod, connection, request, rate_limited, now)? {
         Decision::IssueToken { token, ttl, hop_limit } => {
             connection.hop_limit.lower(hop_limit);
             edge.metrics.count_token(dialect);
-            Ok(dialect.protocol().token_response(token, ttl))
+            Ok(Reply::Response(dialect.protocol().token_response(token, ttl)))
         }
         Decision::ListMethods { allow, token_left } => {
             let headers = dialect.protocol().item_headers(None);
             let item = ItemResponse { body: Bytes::new(), kind: ContentKind::Text, headers, token_left };
             let mut response = dialect.protocol().item_response(item);
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
-            Ok(response)
+            Ok(Reply::Response(response))
         }
         Decision::ServeItem { lookup, token_left, audience } => {
-            let served = pod.and_then(|pod| ServedPod::new(edge, dialect, pod));
-            let served =
-                served.ok_or_else(|| Rejection::Unavailable("internal error: the pod has no tree".to_owned()))?;
-            if token_left.is_none() {
-                edge.metrics.count_tokenless(dialect);
-                served.pod.last_tokenless.store(now.as_second(), Ordering::Relaxed);
-            }
-            let (body, kind, headers) = match lookup {
-                Lookup::Listing(listing) => (listing, ContentKind::Text, served.headers()),
-                Lookup::Leaf(value) => {
-                    served.leaf(value, audience, now).await.map_err(|rejection| rejection.with_token(token_left))?
-                }
-            };
-            Ok(dialect.protocol().item_response(ItemResponse { body, kind, headers, token_left }))
+            let item = pod.and_then(|pod| ItemRequest::new(edge, dialect, pod, token_left, now));
+            let item = item.ok_or_else(|| Rejection::Unavailable("internal error: the pod has no tree".to_owned()))?;
+            item.reply(lookup, audience).map_err(|rejection| rejection.with_token(token_left))
         }
     }
 }
@@ -108,74 +143,131 @@ async fn wait_for_rate_limit(pod: &EdgePod) -> bool {
     }
 }
 
-/// A pod that is served in a dialect.
-struct ServedPod<'s> {
+/// A request for an item of a pod.
+struct ItemRequest<'s> {
     edge: &'s Edge,
     dialect: Dialect,
     pod: &'s EdgePod,
     workload: &'s Workload,
     link: &'s Link,
     tree: &'s DialectTree,
+    /// The remaining lifetime of the request's token in seconds, or `None` if the request has no token.
+    token_left: Option<u32>,
+    now: Timestamp,
 }
 
 /// The body of an item, its kind, and the headers of its response.
 type Content = (Bytes, ContentKind, HeaderMap);
 
-impl<'s> ServedPod<'s> {
-    fn new(edge: &'s Edge, dialect: Dialect, pod: &'s EdgePod) -> Option<Self> {
+/// A call of the broker.
+enum BrokerCall<'s> {
+    UserData(&'s KeyRef),
+    Credentials(&'s Role),
+    /// A form of the signed document, with the audience that the request names.
+    Document(DocumentForm, Option<String>),
+}
+
+impl<'s> ItemRequest<'s> {
+    fn new(
+        edge: &'s Edge,
+        dialect: Dialect,
+        pod: &'s EdgePod,
+        token_left: Option<u32>,
+        now: Timestamp,
+    ) -> Option<Self> {
         let PodView::Served(workload, link) = pod.view() else { return None };
-        Some(Self { edge, dialect, pod, workload, link, tree: pod.tree(dialect)? })
+        Some(Self { edge, dialect, pod, workload, link, tree: pod.tree(dialect)?, token_left, now })
     }
 
-    /// Returns the headers of the tree's items.
-    fn headers(&self) -> HeaderMap {
-        self.tree.headers.clone()
-    }
-
-    /// Returns the content of a leaf. Calls the broker if the tree does not contain it.
-    async fn leaf(&self, value: &LeafValue, audience: Option<String>, now: Timestamp) -> Result<Content, Rejection> {
-        match value {
-            LeafValue::Text(text) => Ok((text.clone(), ContentKind::Text, self.headers())),
-            LeafValue::UserData(bytes) => Ok((bytes.clone(), ContentKind::UserData, self.headers())),
-            LeafValue::SecretUserData(key) => {
-                let bytes =
-                    self.edge.broker.user_data(&self.workload.pod, key).await.map_err(Rejection::Unavailable)?;
-                Ok((bytes, ContentKind::UserData, self.headers()))
+    fn reply(self, lookup: Lookup<'s>, audience: Option<String>) -> Result<Reply<'s>, Rejection> {
+        let content = match lookup {
+            Lookup::Listing(listing) => self.text(listing),
+            Lookup::Leaf(LeafValue::Text(text)) => self.text(text.clone()),
+            Lookup::Leaf(LeafValue::UserData(bytes)) => self.user_data(bytes.clone()),
+            Lookup::Leaf(LeafValue::SecretUserData(key)) => {
+                return Ok(Reply::BrokerItem(self, BrokerCall::UserData(key)));
             }
-            LeafValue::Credentials => self.credentials(now).await,
-            LeafValue::Document(item) => {
-                let document = self.document(*item, audience).await?;
-                Ok((document, ContentKind::Text, self.headers()))
+            Lookup::Leaf(LeafValue::Credentials) => {
+                let role = self.workload.role(self.dialect).ok_or(Rejection::NotFound)?;
+                match self.edge.broker.cached_credentials(self.workload, self.dialect, role, self.now) {
+                    Some(result) => self.credentials(role, result),
+                    None => return Ok(Reply::BrokerItem(self, BrokerCall::Credentials(role))),
+                }
             }
-        }
+            Lookup::Leaf(LeafValue::Document(form)) => match self.tree.signed.get() {
+                Some(signed) if audience.is_none() => self.text(signed.form(*form)),
+                Some(_) | None => return Ok(Reply::BrokerItem(self, BrokerCall::Document(*form, audience))),
+            },
+        };
+        self.count_tokenless();
+        Ok(Reply::Response(self.response(content)))
     }
 
-    /// Returns the credentials of the pod's role, or the cloud's error document.
-    async fn credentials(&self, now: Timestamp) -> Result<Content, Rejection> {
-        let (edge, workload, dialect) = (self.edge, self.workload, self.dialect);
-        let role = workload.role(dialect).ok_or(Rejection::NotFound)?;
-        let credentials = edge.broker.credentials(workload, dialect, role, now).await;
-        match credentials {
-            Ok(issued) => Ok((issued.document(), ContentKind::Text, issued.headers().clone())),
+    /// Calls the broker and returns the response.
+    async fn call_broker(&self, call: BrokerCall<'_>) -> Result<HttpResponse, RejectedRequest> {
+        self.count_tokenless();
+        let broker = &self.edge.broker;
+        let content = match call {
+            BrokerCall::UserData(key) => {
+                let bytes = broker.user_data(&self.workload.pod, key).await.map_err(Rejection::Unavailable);
+                bytes.map(|bytes| self.user_data(bytes))
+            }
+            BrokerCall::Credentials(role) => {
+                let result = broker.credentials(self.workload, self.dialect, role, self.now).await;
+                Ok(self.credentials(role, result))
+            }
+            BrokerCall::Document(form, audience) => {
+                self.document(form, audience).await.map(|document| self.text(document))
+            }
+        };
+        let content = content.map_err(|rejection| rejection.with_token(self.token_left))?;
+        Ok(self.response(content))
+    }
+
+    fn text(&self, text: Bytes) -> Content {
+        (text, ContentKind::Text, self.tree.headers.clone())
+    }
+
+    fn user_data(&self, bytes: Bytes) -> Content {
+        (bytes, ContentKind::UserData, self.tree.headers.clone())
+    }
+
+    /// Returns credentials of the pod's role, or the cloud's error document.
+    fn credentials(&self, role: &Role, result: Result<IssuedCredentials, CredentialsFailure>) -> Content {
+        let (edge, dialect, pod) = (self.edge, self.dialect, &self.workload.pod);
+        match result {
+            Ok(issued) => (issued.document(), ContentKind::Text, issued.headers().clone()),
             Err(failure) => {
                 edge.metrics.count_credentials_failure(dialect);
                 if let Some(suppressed) = access::admit_rejection(edge, Some(self.pod)) {
-                    tracing::warn!(pod = %workload.pod, %dialect, role = %role.name, %failure, suppressed, "cannot get credentials of the role; serving the cloud's error document");
+                    tracing::warn!(%pod, %dialect, role = %role.name, %failure, suppressed, "cannot get credentials of the role; serving the cloud's error document");
                 }
                 let protocol = dialect.protocol();
-                Ok((protocol.failure_json(&failure), ContentKind::Text, protocol.item_headers(Some(now))))
+                (protocol.failure_json(&failure), ContentKind::Text, protocol.item_headers(Some(self.now)))
             }
         }
     }
 
     /// Returns a form of the signed document. Without an audience it is signed once for each version of the pod.
-    async fn document(&self, item: DocumentForm, audience: Option<String>) -> Result<Bytes, Rejection> {
+    async fn document(&self, form: DocumentForm, audience: Option<String>) -> Result<Bytes, Rejection> {
         let (broker, dialect) = (&self.edge.broker, self.dialect);
         if audience.is_some() {
             let signed = broker.document(self.workload, self.link, dialect, audience).await?;
-            return Ok(signed.form(item));
+            return Ok(signed.form(form));
         }
         let sign = || broker.document(self.workload, self.link, dialect, None);
-        self.tree.signed.get_or_try_init(sign).await.map(|signed| signed.form(item))
+        self.tree.signed.get_or_try_init(sign).await.map(|signed| signed.form(form))
+    }
+
+    fn response(&self, (body, kind, headers): Content) -> HttpResponse {
+        let item = ItemResponse { body, kind, headers, token_left: self.token_left };
+        self.dialect.protocol().item_response(item)
+    }
+
+    fn count_tokenless(&self) {
+        if self.token_left.is_none() {
+            self.edge.metrics.count_tokenless(self.dialect);
+            self.pod.last_tokenless.store(self.now.as_second(), Ordering::Relaxed);
+        }
     }
 }

@@ -74,20 +74,22 @@ impl CredentialsCache {
     /// only the first one refreshes.
     pub(super) fn state(&self, now: Timestamp, instant: Instant) -> CacheState {
         let mut entry = self.lock();
-        let age = entry.requested.map(|requested| instant.saturating_duration_since(requested));
-        match (entry.valid(now), age) {
-            (Some(credentials), Some(age)) if age < FRESH_AGE => CacheState::Fresh(Ok(credentials)),
-            (Some(credentials), age) => {
-                entry.requested = Some(instant);
-                let is_recent = age.is_some_and(|age| age < STALE_AGE);
-                let max_wait = if is_recent { Duration::ZERO } else { MAX_STALE_WAIT };
-                CacheState::Stale { credentials, max_wait }
-            }
-            (None, Some(age)) if age < FAILURE_AGE => {
-                entry.failure.clone().map_or(CacheState::Missing, |failure| CacheState::Fresh(Err(failure)))
-            }
-            (None, _) => CacheState::Missing,
+        if let Some(result) = entry.fresh(now, instant) {
+            return CacheState::Fresh(result);
         }
+        let Some(credentials) = entry.valid(now) else { return CacheState::Missing };
+        let is_recent = entry.age(instant).is_some_and(|age| age < STALE_AGE);
+        entry.requested = Some(instant);
+        CacheState::Stale { credentials, max_wait: if is_recent { Duration::ZERO } else { MAX_STALE_WAIT } }
+    }
+
+    /// Returns the result for a request that need not refresh, or `None`.
+    pub(super) fn fresh(
+        &self,
+        now: Timestamp,
+        instant: Instant,
+    ) -> Option<Result<IssuedCredentials, CredentialsFailure>> {
+        self.lock().fresh(now, instant)
     }
 
     /// Returns the calls in flight: at most one refresh.
@@ -139,6 +141,19 @@ impl CredentialsCache {
 }
 
 impl CacheEntry {
+    fn fresh(&self, now: Timestamp, instant: Instant) -> Option<Result<IssuedCredentials, CredentialsFailure>> {
+        let age = self.age(instant)?;
+        match self.valid(now) {
+            Some(credentials) => (age < FRESH_AGE).then_some(Ok(credentials)),
+            None => self.failure.clone().filter(|_| age < FAILURE_AGE).map(Err),
+        }
+    }
+
+    /// Returns the time since the last refresh.
+    fn age(&self, instant: Instant) -> Option<Duration> {
+        self.requested.map(|requested| instant.saturating_duration_since(requested))
+    }
+
     /// Returns the credentials if they have not expired.
     fn valid(&self, now: Timestamp) -> Option<IssuedCredentials> {
         self.credentials.clone().filter(|issued| issued.credentials().expiration > now)

@@ -76,7 +76,7 @@ impl GatedOperator {
 
     async fn credentials(&self, pod: &str) -> Result<IssuedCredentials, CredentialsFailure> {
         let request = CredentialsRequest { pod: pod.try_into().unwrap(), dialect: Dialect::Ec2, profile: None };
-        self.broker.cached_credentials(request, &role("keys"), Timestamp::UNIX_EPOCH).await
+        self.broker.request_credentials(request, &role("keys"), Timestamp::UNIX_EPOCH).await
     }
 }
 
@@ -228,7 +228,7 @@ async fn request_credentials(
     role: &Role,
 ) -> Result<IssuedCredentials, CredentialsFailure> {
     let request = CredentialsRequest { pod: pod.try_into().unwrap(), dialect: Dialect::Ec2, profile: None };
-    broker.cached_credentials(request, role, Timestamp::UNIX_EPOCH).await
+    broker.request_credentials(request, role, Timestamp::UNIX_EPOCH).await
 }
 
 #[tokio::test]
