@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::netns::NetnsId;
 use crate::protocol::{Call, CallResponse, LinkNodeStatus};
@@ -23,9 +23,12 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 pub fn receive_sockets(socket: &Path) -> Result<(NetnsId, AgentSockets)> {
     match call(socket, Call::Sockets)? {
         (CallResponse::Sockets { namespace }, fds) => {
-            let [listener, events, requests] = <[OwnedFd; 3]>::try_from(fds)
-                .ok()
-                .context("the link daemon sent another number of sockets than expected")?;
+            let [listener, events, requests] = <[OwnedFd; 3]>::try_from(fds).map_err(|fds| {
+                anyhow!(
+                    "the link daemon passed {} sockets instead of 3: its version differs from that of the agent",
+                    fds.len()
+                )
+            })?;
             Ok((namespace, AgentSockets { listener: TcpListener::from(listener), events, requests }))
         }
         (other, _) => unexpected(&other),

@@ -21,8 +21,8 @@ const RECEIVE_BUFFER_BYTES: usize = 1024 * 1024;
 pub struct AgentSockets {
     /// A socket that is bound to the service port and does not listen yet.
     pub listener: TcpListener,
-    /// A route netlink socket that receives changes of interfaces. It must send no request: a request waits in the kernel for the
-    /// lock of all interfaces, and the events with it.
+    /// A route netlink socket that receives changes of interfaces. It must send no request: a request waits in the kernel for
+    /// the RTNL lock, and would delay the events.
     pub events: OwnedFd,
     /// A route netlink socket for requests.
     pub requests: OwnedFd,

@@ -12,7 +12,7 @@ use super::lock::{ConfigDirLock, lock_shared, remove_lock_file};
 use super::request::{Attachment, CniCommand, OnFailure, PluginConfig};
 use crate::alias::Alias;
 use crate::netns::Netns;
-use crate::pod_link::{Conflict, LinkOutcome, primary};
+use crate::pod_link::{Conflict, primary};
 use crate::{agent_ns, guard, pod_link};
 
 /// Runs a request and returns the text for standard output. `agent` is the path of the pinned agent namespace. While it
@@ -27,11 +27,14 @@ pub async fn run(command: CniCommand, agent: &Path) -> Result<String, CniError> 
             // Without guards a pod must not start, whatever happens to its link.
             ensure_guards().await.map_err(|error| link_error(&attachment, &error))?;
             match add(&attachment, agent).await {
-                Ok(_) => Ok(previous_result(attachment.config)),
+                Ok(()) => Ok(previous_result(attachment.config)),
                 Err(error) if attachment.config.on_failure == OnFailure::Fail => Err(link_error(&attachment, &error)),
                 Err(error) => {
                     // The runtime logs standard error. Source: `RawExec` in containernetworking/cni pkg/invoke.
-                    eprintln!("{}; the pod starts without a link", link_error(&attachment, &error));
+                    eprintln!(
+                        "{}; the pod starts, and its metadata requests can fail",
+                        link_error(&attachment, &error)
+                    );
                     Ok(previous_result(attachment.config))
                 }
             }
@@ -118,12 +121,11 @@ async fn ensure_guards() -> Result<()> {
     guard::ensure(&host).await.map(drop)
 }
 
-async fn add(attachment: &Attachment, agent: &Path) -> Result<LinkOutcome> {
+async fn add(attachment: &Attachment, agent: &Path) -> Result<()> {
     let agent = agent_ns::ensure(agent).await?;
     let (pod, alias) = pod(attachment).await?;
-    let outcome = pod_link::ensure(&agent, &pod, &alias, attachment.config.link_range).await?;
-    pod_link::wait_until_active(&agent, &alias).await?;
-    Ok(outcome)
+    pod_link::ensure(&agent, &pod, &alias, attachment.config.link_range).await?;
+    pod_link::wait_until_active(&agent, &alias).await
 }
 
 async fn check(attachment: &Attachment, agent: &Path) -> Result<()> {

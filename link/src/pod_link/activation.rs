@@ -1,9 +1,9 @@
 //! Waits until the agent end of a new link can send.
 //!
-//! The agent end comes up first, without a carrier. When the pod end comes up, the kernel activates the agent end in its linkwatch
-//! task, which waits for the lock of all interfaces. On a node that starts and ends many pods this takes seconds, and the
-//! interface drops what it should send meanwhile. Newer kernels activate an interface before they respond to a request
-//! for it. Source: `rtnl_getlink` in net/core/rtnetlink.c and net/core/link_watch.c.
+//! The agent end comes up first, without a carrier. When the pod end comes up, the kernel activates the agent end in its
+//! linkwatch task, which waits for the RTNL lock: for seconds on a node that starts and ends many pods. Meanwhile the
+//! agent end drops what it should send. Newer kernels activate an interface before they respond to a request for
+//! it. Source: `rtnl_getlink` in net/core/rtnetlink.c and net/core/link_watch.c.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::route_socket::RouteSocket;
 
-/// Longest wait. After it the runtime makes the pod's sandbox again.
+/// Timeout of the activation. With `onFailure: fail` the runtime then retries the sandbox.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// Pause between two requests for the state of the interface.
@@ -36,7 +36,7 @@ pub(super) async fn wait_until_active(socket: &RouteSocket, name: &str) -> Resul
     }
 }
 
-/// Returns true if the interface has a carrier and a queue that sends.
+/// Returns true if the operational state is up.
 fn is_active(link: &LinkMessage) -> bool {
     link.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::OperState(State::Up)))
 }

@@ -1,24 +1,28 @@
-//! Links that send from their first packet on, while the kernel makes and removes other namespaces.
+//! Agent ends that can send as soon as the plugin returns.
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use podmeta_link::netns::Netns;
+use podmeta_link::pod_link;
+use podmeta_link::range::LinkRange;
 use podmeta_link::service;
 
 use crate::cni::{RESULT, Request};
-use crate::kit::{Agent, interface_of, pinned_pod, pod, request, run};
+use crate::kit::{Agent, alias, interface_of, pinned_pod, pod, request, run, wait_until};
 
 /// Number of links that are made while the kernel is busy.
 const LINKS: usize = 40;
 
-/// Number of threads that make and remove namespaces. They hold the lock that the kernel needs to activate a new link.
+/// Number of threads that make and remove namespaces. They hold the RTNL lock, which the kernel needs to activate a new link.
 const BUSY_THREADS: usize = 8;
 
-/// Returns the number of TCP segments that the kernel sent more than once.
-fn retransmitted(netns: &Netns) -> u64 {
-    let counters = run(netns, "nstat -asz TcpRetransSegs");
-    let line = counters.lines().find(|line| line.starts_with("TcpRetransSegs")).unwrap();
+/// Returns the number of SYN-ACKs that the kernel sent more than once.
+fn repeated_syn_acks(agent: &Netns) -> u64 {
+    let counters = run(agent, "nstat -asz TcpExtTCPSynRetrans");
+    let line = counters.lines().find(|line| line.starts_with("TcpExtTCPSynRetrans")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -43,12 +47,26 @@ async fn first_packets_of_a_link_arrive_while_the_kernel_is_busy() {
                 let (pod, path) = pinned_pod(&agent, &format!("pod{n}"));
                 Request { agent: &agent, node: &node, n, pod: &path.0 }.run("ADD", &config).unwrap();
                 assert_eq!(request(&pod, address).unwrap(), interface_of(&agent, n));
-                assert_eq!(retransmitted(&agent.netns), 0, "segments of the agent end of link {n}");
-                assert_eq!(retransmitted(&pod), 0, "segments of the pod end of link {n}");
+                assert_eq!(repeated_syn_acks(&agent.netns), 0, "the agent end of link {n} dropped a packet");
             }
         });
         let result = links.join();
         is_over.store(true, Ordering::Relaxed);
         result.unwrap();
     });
+}
+
+#[tokio::test]
+async fn wait_for_a_link_ends_when_both_ends_are_up() {
+    let agent = Agent::new().await;
+    let pod = pod();
+    pod_link::ensure(&agent.netns, &pod, &alias(0), LinkRange::default()).await.unwrap();
+    run(&pod, "ip link set imds0 down");
+    let is_down = || run(&agent.netns, "ip -o link show type veth").contains("state LOWERLAYERDOWN");
+    wait_until("the agent end has no carrier", is_down).await;
+    let mut wait = pin!(pod_link::wait_until_active(&agent.netns, &alias(0)));
+    let waited = tokio::time::timeout(Duration::from_millis(100), wait.as_mut()).await;
+    assert!(waited.is_err(), "an interface without a carrier is active");
+    run(&pod, "ip link set imds0 up");
+    wait.await.unwrap();
 }

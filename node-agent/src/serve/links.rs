@@ -134,7 +134,7 @@ impl OpenSockets {
     /// Reads the links again.
     ///
     /// # Errors
-    /// If the route socket failed, or a task has ended, which is a panic. Then the sockets are of no use.
+    /// If a route socket failed, or a task has panicked. The sockets must then be replaced.
     async fn refresh(&self) -> Result<()> {
         let is_accepting = self.stop.is_cancelled() || !self.accept_loop.is_finished();
         ensure!(is_accepting, "internal error: the accept loop of the links ended");
