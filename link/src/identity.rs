@@ -10,11 +10,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use futures_util::channel::mpsc::UnboundedReceiver as NetlinkReceiver;
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_sys::SocketAddr;
 use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::{Error, Handle};
 use socket2::SockRef;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -100,7 +100,10 @@ impl LinkTable {
 }
 
 /// Applies events until the socket closes.
-async fn follow(mut messages: NetlinkReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>, links: KnownLinks) {
+async fn follow(
+    mut messages: impl Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)> + Unpin,
+    links: KnownLinks,
+) {
     while let Some((message, sender)) = messages.next().await {
         if sender.port_number() != 0 {
             continue; // not from the kernel
@@ -114,7 +117,7 @@ async fn follow(mut messages: NetlinkReceiver<(NetlinkMessage<RouteNetlinkMessag
 }
 
 /// Reads all interfaces from the kernel.
-async fn read_all(requests: &Handle) -> std::result::Result<Vec<rtnetlink::packet_route::link::LinkMessage>, Error> {
+async fn read_all(requests: &Handle) -> std::result::Result<Vec<LinkMessage>, Error> {
     requests.link().get().execute().try_collect().await
 }
 
@@ -183,7 +186,7 @@ pub fn bind_to_arrival_interface(stream: &impl std::os::fd::AsFd) -> io::Result<
 mod tests {
     use std::time::Duration;
 
-    use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+    use rtnetlink::packet_route::link::LinkAttribute;
 
     use super::*;
 

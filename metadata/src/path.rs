@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CanonicalPath<'a> {
     path: Cow<'a, str>,
-    /// Length of the first segment.
+    /// Length of the first segment, in bytes.
     first_length: usize,
 }
 

@@ -49,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 
 use connection::EdgeConnection;
 pub use connection::{Arrival, EdgeServer, SocketPair};
+use fair_share::PollMode;
 pub use hop_limit::SetHopLimit;
 pub use metered::SendBuffer;
 pub use pod::EdgePod;
@@ -169,10 +170,10 @@ impl Edge {
         timeout(UNKNOWN_POD_WAIT, published).await.ok().flatten()
     }
 
-    /// Returns true if few connections are open, which delay each other little. Then no pod is served in the background,
-    /// because that costs processor time.
-    fn has_few_connections(&self) -> bool {
-        self.metrics.open_connections() <= FEW_CONNECTIONS
+    /// Returns the mode of polls. No pod is served in the background while few connections are open: they delay each other
+    /// little, and the background costs processor time.
+    fn poll_mode(&self) -> PollMode {
+        if self.metrics.open_connections() <= FEW_CONNECTIONS { PollMode::Free } else { PollMode::Shared }
     }
 
     /// Returns the share of the worker thread of a pod.

@@ -60,11 +60,12 @@ async fn first_packets_of_a_link_arrive_while_the_kernel_is_busy() {
 async fn wait_for_a_link_ends_when_both_ends_are_up() {
     let agent = Agent::new().await;
     let pod = pod();
-    pod_link::ensure(&agent.netns, &pod, &alias(0), LinkRange::default()).await.unwrap();
+    let alias = alias(0);
+    pod_link::ensure(&agent.netns, &pod, &alias, LinkRange::default()).await.unwrap();
     run(&pod, "ip link set imds0 down");
     let is_down = || run(&agent.netns, "ip -o link show type veth").contains("state LOWERLAYERDOWN");
     wait_until("the agent end has no carrier", is_down).await;
-    let mut wait = pin!(pod_link::wait_until_active(&agent.netns, &alias(0)));
+    let mut wait = pin!(pod_link::wait_until_active(&agent.netns, &alias));
     let waited = tokio::time::timeout(Duration::from_millis(100), wait.as_mut()).await;
     assert!(waited.is_err(), "an interface without a carrier is active");
     run(&pod, "ip link set imds0 up");

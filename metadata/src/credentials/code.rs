@@ -1,5 +1,5 @@
 //! Error codes of failures. The cloud of the role's provider determines them. Source of the codes of Alibaba Cloud: error codes of
-//! STS 2015-04-01, and common errors. Its documents do not name the codes of the metadata service.
+//! STS 2015-04-01, and common errors. The documents of Alibaba Cloud do not name the codes of the metadata service.
 
 use super::FailureCause;
 use crate::role::ProviderKind;
@@ -36,7 +36,7 @@ pub(super) fn refused_code(provider: ProviderKind) -> &'static str {
     }
 }
 
-/// Returns a code of Alibaba Cloud if the provider is there. EC2 has one code for all these causes.
+/// Returns `aliyun` for `aliyunOidc`, otherwise `Failed`. EC2 has one code for these causes.
 fn aliyun_or_failed(provider: ProviderKind, aliyun: &'static str) -> &'static str {
     match provider {
         ProviderKind::AliyunOidc => aliyun,

@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::edge::fair_share::PollMode;
 use crate::edge::hop_limit::{HopLimitedStream, ResponseHopLimit, SetHopLimit};
 use crate::edge::idle_timeout::IdleTimeout;
 use crate::edge::limit::LimitExceeded;
@@ -83,8 +84,8 @@ impl EdgeServer {
     /// Runs a future. While the pod is over its share of the worker thread and many connections are open, it runs in the
     /// background.
     pub async fn run_within_share<F: Future>(&self, pod: &PodUid, task: F) -> F::Output {
-        let is_urgent = || self.edge.has_few_connections();
-        self.edge.background.run(&self.edge.share(pod), is_urgent, pin!(task)).await
+        let mode = || self.edge.poll_mode();
+        self.edge.background.run(&self.edge.share(pod), mode, pin!(task)).await
     }
 
     /// Serves a connection until it ends. Closes it at once if the pod has too many connections. `arrival` is on the heap,
@@ -134,6 +135,7 @@ impl EdgeServer {
         let mut connection = pin!(builder().serve_connection(io, service));
         let served = pin!(async {
             tokio::select! {
+                // The connection is polled first: a request that has arrived gets its response before the shutdown.
                 biased;
                 result = connection.as_mut() => result,
                 // hyper's shutdown closes a connection without a request at once. Its client would get no response. The timer
@@ -150,8 +152,8 @@ impl EdgeServer {
             }
         });
         // The memory of an evicted connection is needed at once.
-        let is_urgent = || eviction.is_evicted() || self.edge.has_few_connections();
-        let result = self.edge.background.run(&share, is_urgent, served).await;
+        let mode = || if eviction.is_evicted() { PollMode::Urgent } else { self.edge.poll_mode() };
+        let result = self.edge.background.run(&share, mode, served).await;
         if eviction.is_evicted() {
             let (edge, EdgeConnection { arrival, .. }) = &shared;
             record_eviction(edge, arrival);

@@ -83,6 +83,17 @@ struct QueueState {
     is_granting: bool,
 }
 
+/// How a task is polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PollMode {
+    /// Does not wait, and is not charged: few connections are open.
+    Free,
+    /// Does not wait, but is charged.
+    Urgent,
+    /// Is charged, and waits for a turn while the pod is over its share.
+    Shared,
+}
+
 impl ThreadShare {
     /// Returns true if the pod has used more than its share.
     fn is_over(&self, now: Instant) -> bool {
@@ -103,22 +114,25 @@ impl ThreadShare {
 }
 
 impl BackgroundQueue {
-    /// Polls a task of a pod until it is ready. While the pod is over its share, each poll waits for a turn, unless
-    /// `is_urgent` returns true. An urgent poll is not charged. Must be called in a runtime.
+    /// Polls a task of a pod until it is ready. `mode` returns the mode of each poll. Must be called in a runtime.
     pub(super) async fn run<F: Future>(
         &self,
         share: &Arc<ThreadShare>,
-        is_urgent: impl Fn() -> bool,
+        mode: impl Fn() -> PollMode,
         mut task: Pin<&mut F>,
     ) -> F::Output {
         let mut turn = None;
         poll_fn(|cx| {
-            if turn.is_none() && is_urgent() {
+            let mode = mode();
+            if mode != PollMode::Shared {
+                turn = None;
+            }
+            if mode == PollMode::Free {
                 return task.as_mut().poll(cx);
             }
             let mut started = Instant::now();
             let (is_over, had_turn) = (share.is_over(started), turn.is_some());
-            if (is_over || had_turn) && !is_urgent() {
+            if mode == PollMode::Shared && (is_over || had_turn) {
                 ready!(self.poll_turn(share, &mut turn, cx));
                 started = Instant::now();
             }

@@ -191,9 +191,9 @@ async fn new_connection_of_a_pod_that_loses_connections_is_served_later() {
 fn pods_are_served_in_the_background_only_while_many_connections_are_open() {
     let edge = edge();
     let _few = (0..FEW_CONNECTIONS).map(|_| edge.metrics().open_connection()).collect::<Vec<_>>();
-    assert!(edge.has_few_connections());
+    assert_eq!(edge.poll_mode(), PollMode::Free);
     let _one_more = edge.metrics().open_connection();
-    assert!(!edge.has_few_connections());
+    assert_eq!(edge.poll_mode(), PollMode::Shared);
 }
 
 #[tokio::test(start_paused = true)]

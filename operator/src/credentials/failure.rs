@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use podmeta_metadata::credentials::{CredentialsFailure, FailureCause};
 
-use super::clock_skew::ClockSkew;
+use super::clock_skew::{ClockSkew, WRONG_CLOCK};
 use super::request::CloudRole;
 use crate::text::{replace_control_characters, truncate};
 
@@ -21,7 +21,7 @@ pub struct ProviderError {
     pub detail: String,
     /// The request ID of the cloud.
     pub request_id: Option<String>,
-    /// The difference of the clocks, if it is large.
+    /// The difference of the clocks, if it is large. Only the log has it.
     pub clock_skew: Option<ClockSkew>,
 }
 
@@ -33,12 +33,12 @@ impl ProviderError {
         Self { cause, detail, request_id: None, clock_skew: None }
     }
 
-    /// Adds the difference of the clocks, if it is large. `date` is the header of the cloud's response.
+    /// Adds the difference of the clocks and its advice, if the difference is large. `date` is the header of the cloud's response.
     #[must_use]
     pub fn with_date(mut self, date: Option<&str>, now: Timestamp) -> Self {
         self.clock_skew = ClockSkew::measure(date, now);
-        if let Some(skew) = self.clock_skew {
-            self.detail = format!("{}; {skew}", self.detail);
+        if self.clock_skew.is_some() {
+            self.detail = format!("{}; {WRONG_CLOCK}", self.detail);
         }
         self
     }
@@ -65,7 +65,7 @@ impl ProviderError {
             FailureCause::ProviderFailed => format!("the provider {kind} failed for the role {arn}"),
         };
         let message = match self.clock_skew {
-            Some(skew) => format!("{message}; {skew}"),
+            Some(_) => format!("{message}; {WRONG_CLOCK}"),
             None => message,
         };
         CredentialsFailure::of_provider(kind, message, self.cause, now)

@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::pin::pin;
 
 use futures_util::FutureExt as _;
@@ -11,11 +12,11 @@ const DEADLINE: Duration = Duration::from_secs(20);
 struct BusyTask {
     name: &'static str,
     share: Arc<ThreadShare>,
-    is_urgent: bool,
+    mode: PollMode,
 }
 
 fn task(name: &'static str, share: &Arc<ThreadShare>) -> BusyTask {
-    BusyTask { name, share: Arc::clone(share), is_urgent: false }
+    BusyTask { name, share: Arc::clone(share), mode: PollMode::Shared }
 }
 
 fn share_over() -> Arc<ThreadShare> {
@@ -27,7 +28,7 @@ fn share_over() -> Arc<ThreadShare> {
 /// Spawns tasks in this order. Returns their names in the order in which they end.
 async fn run_all(queue: &BackgroundQueue, tasks: impl IntoIterator<Item = BusyTask>) -> Vec<&'static str> {
     let ended = Arc::<Mutex<Vec<&'static str>>>::default();
-    let spawn = |BusyTask { name, share, is_urgent }: BusyTask| {
+    let spawn = |BusyTask { name, share, mode }: BusyTask| {
         let (queue, ended) = (queue.clone(), Arc::clone(&ended));
         tokio::spawn(async move {
             let work = async {
@@ -37,7 +38,7 @@ async fn run_all(queue: &BackgroundQueue, tasks: impl IntoIterator<Item = BusyTa
                 }
                 ended.lock().unwrap().push(name);
             };
-            queue.run(&share, || is_urgent, pin!(work)).await;
+            queue.run(&share, || mode, pin!(work)).await;
         })
     };
     for handle in tasks.into_iter().map(spawn).collect::<Vec<_>>() {
@@ -81,7 +82,7 @@ async fn pods_over_their_share_are_served_in_turn() {
 #[tokio::test]
 async fn urgent_task_does_not_wait_for_a_turn() {
     let over = share_over();
-    let urgent = BusyTask { is_urgent: true, ..task("urgent", &over) };
+    let urgent = BusyTask { mode: PollMode::Urgent, ..task("urgent", &over) };
     let tasks = (0..50).map(|_| task("over", &over)).chain([urgent]);
     let ended = run_all(&BackgroundQueue::default(), tasks).await;
     assert!(ended.iter().position(|name| *name == "urgent").unwrap() <= 1, "{ended:?}");
@@ -121,12 +122,43 @@ fn granted_turn_of_an_ended_task_passes_to_the_next_one() {
 }
 
 #[tokio::test]
+async fn free_poll_is_not_charged() {
+    for (mode, is_charged) in [(PollMode::Free, false), (PollMode::Urgent, true), (PollMode::Shared, true)] {
+        let share = Arc::<ThreadShare>::default();
+        BackgroundQueue::default().run(&share, || mode, pin!(async {})).await;
+        assert_eq!(share.lock().recovered_at.is_some(), is_charged, "{mode:?}");
+    }
+}
+
+#[test]
+fn waiting_task_that_need_not_wait_passes_its_turn_on() {
+    for later_mode in [PollMode::Free, PollMode::Urgent] {
+        let (queue, over) = queue_without_time();
+        let mode = Cell::new(PollMode::Shared);
+        let pending = pin!(std::future::pending::<()>());
+        let mut task = pin!(queue.run(&over, || mode.get(), pending));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(task.as_mut().poll(&mut cx).is_pending());
+        let mut next = None;
+        assert!(queue.poll_turn(&over, &mut next, &cx).is_pending());
+        queue.lock().batch = Duration::ZERO;
+        mode.set(later_mode);
+        for _ in 0..3 {
+            assert!(task.as_mut().poll(&mut cx).is_pending());
+        }
+        assert!(queue.poll_turn(&over, &mut next, &cx).is_pending(), "{later_mode:?}: no batch has started");
+        assert!(queue.lock().start_batch());
+        assert!(queue.poll_turn(&over, &mut next, &cx).is_ready(), "{later_mode:?}: the next turn is granted");
+    }
+}
+
+#[tokio::test]
 async fn tasks_that_stop_waiting_do_not_delay_others() {
     let (queue, over) = (BackgroundQueue::default(), share_over());
     queue.lock().batch = BATCH_TIME;
     for _ in 0..10 {
         let task = pin!(std::future::pending::<()>());
-        assert!(queue.run(&over, || false, task).now_or_never().is_none());
+        assert!(queue.run(&over, || PollMode::Shared, task).now_or_never().is_none());
     }
     assert_eq!(over.lock().waiting.len(), 10, "turns that no task waits for");
     assert_eq!(run_all(&queue, [task("over", &over)]).await, ["over"]);

@@ -96,6 +96,7 @@ fn log_failure(request: &RoleRequest, error: &ProviderError) {
         session_name = session_name(&request.pod),
         cause = %error.cause,
         request_id = error.request_id,
+        clock_skew = error.clock_skew.map(tracing::field::display),
         error = error.detail,
         "cannot issue credentials; serving the last ones until they expire, retrying with backoff"
     );
@@ -117,7 +118,24 @@ impl FailureEventThrottle {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
+    use crate::credentials::request::tests::web_identity;
+    use crate::log_capture::LogCapture;
+
+    #[test]
+    fn log_has_the_difference_of_the_clocks() {
+        let log = LogCapture::start("warn");
+        let now: Timestamp = "2026-01-05T08:16:30Z".parse().unwrap();
+        for date in ["Mon, 05 Jan 2026 08:00:00 GMT", "Mon, 05 Jan 2026 08:16:00 GMT"] {
+            let error = ProviderError::new(FailureCause::AccessDenied, "no").with_date(Some(date), now);
+            log_failure(&web_identity("shop", "u1"), &error);
+        }
+        let text = log.text();
+        assert_eq!(text.matches("clock_skew=16 minutes ahead of the cloud").count(), 1, "{text}");
+        assert_eq!(text.matches("clock_skew").count(), 1, "{text}");
+    }
 
     #[test]
     fn event_of_one_profile_and_cause_is_published_once_a_minute() {

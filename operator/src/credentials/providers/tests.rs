@@ -205,8 +205,8 @@ async fn rejection_names_a_wrong_clock_of_the_operator() {
     let (providers, mut server) = providers(&stub.url);
     for (seconds, statement) in [
         (0, None),
-        (-16 * 60 - 30, Some("; the clock of the operator's node is 16 minutes behind that of the cloud; correct it")),
-        (16 * 60 + 30, Some("; the clock of the operator's node is 16 minutes ahead of that of the cloud; correct it")),
+        (-16 * 60 - 30, Some("; the clock of the operator's node is wrong; correct it")),
+        (16 * 60 + 30, Some("; the clock of the operator's node is wrong; correct it")),
     ] {
         let now = Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
         for request in [assume_role("u1"), aliyun_oidc()] {
