@@ -63,7 +63,7 @@ async fn wait_for_a_link_ends_when_both_ends_are_up() {
     let alias = alias(0);
     pod_link::ensure(&agent.netns, &pod, &alias, LinkRange::default()).await.unwrap();
     run(&pod, "ip link set imds0 down");
-    let is_down = || run(&agent.netns, "ip -o link show type veth").contains("state LOWERLAYERDOWN");
+    let is_down = || run(&agent.netns, "ip -o link show type veth").contains("NO-CARRIER");
     wait_until("the agent end has no carrier", is_down).await;
     let mut wait = pin!(pod_link::wait_until_active(&agent.netns, &alias));
     let waited = tokio::time::timeout(Duration::from_millis(100), wait.as_mut()).await;
