@@ -153,7 +153,7 @@ impl OperatorBroker {
         }
     }
 
-    /// Returns credentials of a pod's role, or `None` if they must be refreshed.
+    /// Returns the cached result for a pod's role, or `None` if it must be refreshed. Changes nothing.
     pub(super) fn cached_credentials(
         &self,
         pod: &PodUid,
@@ -161,7 +161,9 @@ impl OperatorBroker {
         role: &Role,
         now: Timestamp,
     ) -> Option<Result<IssuedCredentials, CredentialsFailure>> {
-        self.cache(pod, dialect, role).fresh(now, Instant::now())
+        let caches = lock(&self.credentials);
+        let cache = caches.get(&(pod.clone(), dialect)).filter(|cache| cache.role() == role)?;
+        cache.fresh(now, Instant::now())
     }
 
     /// Returns the cache of a pod's role. Replaces the cache of another role.

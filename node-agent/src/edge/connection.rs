@@ -23,11 +23,12 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::edge::fair_share::PollMode;
+use crate::edge::handler::handle;
 use crate::edge::hop_limit::{HopLimitedStream, ResponseHopLimit, SetHopLimit};
 use crate::edge::idle_timeout::IdleTimeout;
 use crate::edge::limit::LimitExceeded;
 use crate::edge::metered::{MeteredStream, SendBuffer};
-use crate::edge::{Edge, EdgePod, handle};
+use crate::edge::{Edge, EdgePod};
 
 /// Longest wait for the last request of a connection when the server stops. The client may have sent it already.
 const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);

@@ -41,15 +41,15 @@ pub(super) async fn respond(
         Some(pod) if !is_admitted => wait_for_rate_limit(pod).await,
         Some(_) | None => false,
     };
-    match reply(edge, dialect, pod, connection, request, rate_limited)? {
-        Reply::Response(response) => Ok(response),
-        Reply::BrokerItem(item, call) => item.call_broker(call).await,
+    match evaluate_request(edge, dialect, pod, connection, request, rate_limited)? {
+        Evaluated::Response(response) => Ok(response),
+        Evaluated::BrokerCall(item, call) => item.call_broker(call).await,
     }
 }
 
 /// Returns the response to a request that the rate limit has admitted, or `None` if the broker must be called for it. Also
 /// returns `None` if the profile restricts users: evaluating twice would read the kernel's socket table twice.
-pub(super) fn respond_now(
+pub(super) fn try_respond(
     edge: &Edge,
     dialect: Dialect,
     pod: &EdgePod,
@@ -59,46 +59,46 @@ pub(super) fn respond_now(
     if matches!(pod.view(), PodView::Served(workload, _) if !workload.users.is_unrestricted()) {
         return None;
     }
-    match reply(edge, dialect, Some(pod), connection, request, false) {
-        Ok(Reply::Response(response)) => Some(Ok(response)),
-        Ok(Reply::BrokerItem(..)) => None,
+    match evaluate_request(edge, dialect, Some(pod), connection, request, false) {
+        Ok(Evaluated::Response(response)) => Some(Ok(response)),
+        Ok(Evaluated::BrokerCall(..)) => None,
         Err(rejected) => Some(Err(rejected)),
     }
 }
 
 /// The response to a request, or the call of the broker that it needs.
-enum Reply<'s> {
+enum Evaluated<'s> {
     Response(HttpResponse),
-    BrokerItem(ItemRequest<'s>, BrokerCall<'s>),
+    BrokerCall(ItemRequest<'s>, BrokerCall<'s>),
 }
 
 /// Evaluates a request and returns the response, unless the broker must be called for it.
-fn reply<'s>(
+fn evaluate_request<'s>(
     edge: &'s Edge,
     dialect: Dialect,
     pod: Option<&'s EdgePod>,
     connection: &EdgeConnection,
     request: &Request<'_>,
     rate_limited: bool,
-) -> Result<Reply<'s>, RejectedRequest> {
+) -> Result<Evaluated<'s>, RejectedRequest> {
     let now = (edge.clock)();
     match decide(edge, dialect, pod, connection, request, rate_limited, now)? {
         Decision::IssueToken { token, ttl, hop_limit } => {
             connection.hop_limit.lower(hop_limit);
             edge.metrics.count_token(dialect);
-            Ok(Reply::Response(dialect.protocol().token_response(token, ttl)))
+            Ok(Evaluated::Response(dialect.protocol().token_response(token, ttl)))
         }
         Decision::ListMethods { allow, token_left } => {
             let headers = dialect.protocol().item_headers(None);
             let item = ItemResponse { body: Bytes::new(), kind: ContentKind::Text, headers, token_left };
             let mut response = dialect.protocol().item_response(item);
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
-            Ok(Reply::Response(response))
+            Ok(Evaluated::Response(response))
         }
         Decision::ServeItem { lookup, token_left, audience } => {
             let item = pod.and_then(|pod| ItemRequest::new(edge, dialect, pod, token_left, now));
             let item = item.ok_or_else(|| Rejection::Unavailable("internal error: the pod has no tree".to_owned()))?;
-            item.reply(lookup, audience).map_err(|rejection| rejection.with_token(token_left))
+            item.respond_or_call(lookup, audience).map_err(|rejection| rejection.with_token(token_left))
         }
     }
 }
@@ -179,28 +179,29 @@ impl<'s> ItemRequest<'s> {
         Some(Self { edge, dialect, pod, workload, link, tree: pod.tree(dialect)?, token_left, now })
     }
 
-    fn reply(self, lookup: Lookup<'s>, audience: Option<String>) -> Result<Reply<'s>, Rejection> {
+    /// Returns the response from the tree or a cache, or the call of the broker that the item needs.
+    fn respond_or_call(self, lookup: Lookup<'s>, audience: Option<String>) -> Result<Evaluated<'s>, Rejection> {
         let content = match lookup {
             Lookup::Listing(listing) => self.text(listing),
             Lookup::Leaf(LeafValue::Text(text)) => self.text(text.clone()),
             Lookup::Leaf(LeafValue::UserData(bytes)) => self.user_data(bytes.clone()),
             Lookup::Leaf(LeafValue::SecretUserData(key)) => {
-                return Ok(Reply::BrokerItem(self, BrokerCall::UserData(key)));
+                return Ok(Evaluated::BrokerCall(self, BrokerCall::UserData(key)));
             }
             Lookup::Leaf(LeafValue::Credentials) => {
                 let role = self.workload.role(self.dialect).ok_or(Rejection::NotFound)?;
                 match self.edge.broker.cached_credentials(self.workload, self.dialect, role, self.now) {
                     Some(result) => self.credentials(role, result),
-                    None => return Ok(Reply::BrokerItem(self, BrokerCall::Credentials(role))),
+                    None => return Ok(Evaluated::BrokerCall(self, BrokerCall::Credentials(role))),
                 }
             }
             Lookup::Leaf(LeafValue::Document(form)) => match self.tree.signed.get() {
                 Some(signed) if audience.is_none() => self.text(signed.form(*form)),
-                Some(_) | None => return Ok(Reply::BrokerItem(self, BrokerCall::Document(*form, audience))),
+                Some(_) | None => return Ok(Evaluated::BrokerCall(self, BrokerCall::Document(*form, audience))),
             },
         };
         self.count_tokenless();
-        Ok(Reply::Response(self.response(content)))
+        Ok(Evaluated::Response(self.response(content)))
     }
 
     /// Calls the broker and returns the response.

@@ -1,0 +1,134 @@
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use podmeta_metadata::compile::Settings;
+use podmeta_metadata::host::HostRule;
+use podmeta_metadata::names::PodUid;
+use podmeta_metadata::request::Family;
+use podmeta_metadata::session::LastToken;
+use prometheus_client::registry::Registry;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+use super::*;
+use crate::dev::{DevState, InputFile};
+use crate::edge::fixture::edge;
+use crate::edge::hop_limit::ResponseHopLimit;
+use crate::edge::{Arrival, EdgeServer};
+
+/// A pod that needs no token and may send two requests at once. Its user data is in a Secret.
+const OBJECTS: &str = r"
+apiVersion: v1
+kind: Pod
+metadata: {name: web, labels: {app: web}}
+spec: {containers: [{name: web, image: web}]}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: user-data, labels: {podmeta.dev/usable-by: metadataprofiles}}
+stringData: {script: echo}
+---
+apiVersion: podmeta.dev/v1alpha1
+kind: MetadataProfile
+metadata: {name: web}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  dialects: [ec2]
+  metadataOptions: {httpTokens: optional}
+  limits: {requestsPerSecond: 1, burst: 2}
+  userData: {secretKeyRef: {name: user-data, key: script}}
+";
+
+/// Returns an edge with the pod of [`OBJECTS`]. Its operator is unreachable.
+fn edge_with_pod(objects: &str) -> (Arc<Edge>, PodUid) {
+    let file = InputFile { name: "objects".to_owned(), text: objects.to_owned() };
+    let state = DevState::compile(&[file], jiff::Timestamp::UNIX_EPOCH, &Settings::default()).unwrap();
+    let pod = state.pods["default/web"].clone();
+    let edge = edge();
+    edge.publish([(pod.uid.clone(), pod.view)]);
+    (edge, pod.uid)
+}
+
+fn arrival(pod: &PodUid) -> Arrival {
+    Arrival {
+        pod: pod.clone(),
+        service: Dialect::Ec2.service_address(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        family: Family::Ipv4,
+        host_rule: &HostRule::POD_LINK,
+        sockets: None,
+    }
+}
+
+/// Sends bytes on a connection of a pod. Returns all responses.
+async fn send(edge: &Arc<Edge>, pod: &PodUid, requests: &str) -> String {
+    let (mut client, server) = UnixStream::pair().unwrap();
+    let serve = EdgeServer::new(Arc::clone(edge), CancellationToken::new()).serve(server, Box::new(arrival(pod)));
+    let exchange = async {
+        client.write_all(requests.as_bytes()).await.unwrap();
+        let mut responses = String::new();
+        client.read_to_string(&mut responses).await.unwrap();
+        responses
+    };
+    tokio::join!(serve, exchange).1
+}
+
+fn tokenless_requests(edge: &Edge) -> String {
+    let mut registry = Registry::default();
+    edge.metrics().register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    text.lines().find(|line| line.starts_with("podmeta_agent_tokenless_requests_total")).unwrap_or_default().to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_that_waits_for_the_broker_takes_one_slot_and_counts_once() {
+    let (edge, uid) = edge_with_pod(OBJECTS);
+    let started = Instant::now();
+    let response = send(&edge, &uid, "GET /latest/user-data HTTP/1.1\r\nConnection: close\r\n\r\n").await;
+    assert!(response.starts_with("HTTP/1.1 503 "), "{response}");
+    let pod = edge.pod(&uid).unwrap();
+    let slots = [(); 2].map(|()| pod.rate_limiter.try_reserve(&pod.limits(), started));
+    assert_eq!(slots, [true, false]);
+    assert!(tokenless_requests(&edge).ends_with(" 1"), "{}", tokenless_requests(&edge));
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_that_needs_no_wait_takes_one_slot_and_counts_once() {
+    let (edge, uid) = edge_with_pod(OBJECTS);
+    let started = Instant::now();
+    let response = send(&edge, &uid, "GET /latest/meta-data/hostname HTTP/1.1\r\nConnection: close\r\n\r\n").await;
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+    let pod = edge.pod(&uid).unwrap();
+    let slots = [(); 2].map(|()| pod.rate_limiter.try_reserve(&pod.limits(), started));
+    assert_eq!(slots, [true, false]);
+    assert!(tokenless_requests(&edge).ends_with(" 1"), "{}", tokenless_requests(&edge));
+}
+
+#[tokio::test(start_paused = true)]
+async fn body_of_a_request_is_not_read_as_the_next_request() {
+    let (edge, uid) = edge_with_pod(OBJECTS);
+    let body = "GET /latest/user-data HTTP/1.1\r\n\r\n";
+    let length = body.len();
+    let first = format!("GET /latest/meta-data/hostname HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{body}");
+    let second = "GET /latest/meta-data/ HTTP/1.1\r\nConnection: close\r\n\r\n";
+    let responses = send(&edge, &uid, &format!("{first}{second}")).await;
+    assert_eq!(responses.matches("HTTP/1.1 ").count(), 2, "{responses}");
+    assert_eq!(responses.matches("HTTP/1.1 200 ").count(), 2, "{responses}");
+}
+
+#[tokio::test]
+async fn user_of_a_process_is_looked_up_once_for_a_request() {
+    for (allowed_users, waits) in [("", false), ("  allowedUsers: [0]\n", true)] {
+        let (edge, uid) = edge_with_pod(&format!("{OBJECTS}{allowed_users}"));
+        let connection = EdgeConnection {
+            arrival: Box::new(arrival(&uid)),
+            hop_limit: Arc::new(ResponseHopLimit::default()),
+            session: LastToken::default(),
+        };
+        let (head, ()) = http::Request::get("/latest/meta-data/hostname").body(()).unwrap().into_parts();
+        let stop = CancellationToken::new();
+        let (edge, connection, stop) = (&*edge, &connection, &stop);
+        let mut handler = RequestHandler { edge, connection, stop, started: Instant::now(), is_admitted: false };
+        assert_eq!(handler.try_handle(&head).is_none(), waits, "{allowed_users}");
+    }
+}
