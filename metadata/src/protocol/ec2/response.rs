@@ -48,10 +48,13 @@ pub(super) fn item_headers(modified: Option<Timestamp>) -> HeaderMap {
 
 /// Returns the response that carries an item.
 pub(super) fn item(item: ItemResponse) -> HttpResponse {
-    let mut headers = item.headers;
-    match item.token_left {
-        Some(left) => headers.insert(&TOKEN_HEADERS.ttl, HeaderValue::from(left)),
-        None => headers.remove(&TOKEN_HEADERS.ttl),
+    let mut headers = match item.token_left {
+        Some(left) => {
+            let mut headers = item.headers;
+            headers.insert(&TOKEN_HEADERS.ttl, HeaderValue::from(left));
+            headers
+        }
+        None => without_token_ttl(&item.headers),
     };
     if item.kind == ContentKind::UserData {
         headers.insert(CONTENT_TYPE, BYTES);
@@ -59,6 +62,12 @@ pub(super) fn item(item: ItemResponse) -> HttpResponse {
     let mut response = HttpResponse::new(item.body);
     *response.headers_mut() = headers;
     response
+}
+
+/// Returns the headers without the lifetime of a token. `HeaderMap::remove` would move the last header to the first place.
+fn without_token_ttl(headers: &HeaderMap) -> HeaderMap {
+    let others = headers.iter().filter(|(name, _)| *name != TOKEN_HEADERS.ttl);
+    others.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// Returns the response to a rejected request.

@@ -1,6 +1,7 @@
 //! Tests of the EC2 tree and documents.
 
 mod documents;
+mod headers;
 mod listings;
 mod network;
 mod values;
