@@ -98,7 +98,7 @@ mod linux {
         /// Range of the links' addresses.
         #[arg(long, default_value_t = LinkRange::default(), value_name = "PREFIX")]
         link_range: LinkRange,
-        /// Effect on a pod whose link cannot be made.
+        /// Effect on a pod whose link cannot be made or is not active within 10 s.
         #[arg(long, default_value = "fail", value_name = "ACTION")]
         on_failure: OnFailureArg,
         /// Socket for the node agent.
@@ -135,7 +135,8 @@ mod linux {
     enum OnFailureArg {
         /// The pod does not start; the runtime retries.
         Fail,
-        /// The pod starts without a link. It reaches no metadata service until the link daemon makes the link.
+        /// The pod starts. Without a link, it reaches no metadata service until the link daemon makes the link. With a link
+        /// that is not active yet, its first requests can time out.
         Start,
     }
 

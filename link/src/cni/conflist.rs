@@ -30,7 +30,7 @@ pub struct ConfigFile {
 pub struct LinkSettings {
     /// The range of the links' addresses.
     pub link_range: LinkRange,
-    /// Effect on a pod whose link cannot be made.
+    /// Effect on a pod whose link cannot be made or is not active within 10 s.
     pub on_failure: OnFailure,
 }
 

@@ -56,7 +56,7 @@ pub struct PluginConfig {
     /// The range of the links' addresses.
     #[serde(default, deserialize_with = "link_range")]
     pub link_range: LinkRange,
-    /// Effect on a pod whose link cannot be made.
+    /// Effect on a pod whose link cannot be made or is not active within 10 s.
     #[serde(default)]
     pub on_failure: OnFailure,
     /// The configuration file that podmeta's was made from.
@@ -65,14 +65,15 @@ pub struct PluginConfig {
     pub prev_result: Option<Box<RawValue>>,
 }
 
-/// Effect on a pod whose link cannot be made.
+/// Effect on a pod whose link cannot be made or is not active within 10 s.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {
     /// The pod does not start. The runtime retries.
     #[default]
     Fail,
-    /// The pod starts without a link. It reaches no metadata service until the link daemon makes the link.
+    /// The pod starts. Without a link, it reaches no metadata service until the link daemon makes the link. With a link that
+    /// is not active yet, its first requests can time out.
     Start,
 }
 
