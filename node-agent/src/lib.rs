@@ -8,7 +8,7 @@
 //! - [`edge`]: evaluates and serves requests of the published pods
 //! - [`dev`]: the dev server, with pods of YAML files
 //! - [`debug`]: the debug socket of `serve` and its client. Linux only
-//! - [`serve`]: the agent of a node, with pods of the operator
+//! - [`serve`]: the agent of a node, with pods of the operator. Linux only
 
 pub mod broker;
 #[cfg(target_os = "linux")]
@@ -18,4 +18,5 @@ pub mod edge;
 pub mod keys;
 pub mod operator_client;
 mod private_file;
+#[cfg(target_os = "linux")]
 pub mod serve;

@@ -6,13 +6,9 @@ mod tests;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 /// Start of the name of a temporary file.
-const TEMPORARY_PREFIX: &str = ".podmeta-new-";
-
-/// Age at which a temporary file is a leftover. A file is complete within milliseconds.
-const LEFTOVER_AGE: Duration = Duration::from_secs(60);
+pub(crate) const TEMPORARY_PREFIX: &str = ".podmeta-new-";
 
 /// Replaces a file atomically. The new file has mode 0600. The name of the temporary file is random, because processes
 /// of two containers can have the same process ID.
@@ -23,27 +19,6 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     new.as_file().sync_all()?;
     new.persist(path)?;
     Ok(())
-}
-
-/// Removes temporary files of processes that ended before they replaced their file. Another process may still write
-/// newer ones.
-pub(crate) fn remove_leftovers(directory: &Path, now: SystemTime) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let is_temporary = entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX);
-        if is_temporary && is_leftover(&entry, now) {
-            match fs::remove_file(entry.path()) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
-        }
-    }
-    Ok(())
-}
-
-fn is_leftover(entry: &fs::DirEntry, now: SystemTime) -> bool {
-    let modified = entry.metadata().and_then(|metadata| metadata.modified());
-    modified.is_ok_and(|modified| now.duration_since(modified).is_ok_and(|age| age >= LEFTOVER_AGE))
 }
 
 /// Creates a directory and its missing parents with mode 0700. An existing directory is not an error.

@@ -3,11 +3,9 @@
 
 #[cfg(test)]
 pub(crate) mod fixture;
-#[cfg(target_os = "linux")]
+mod leftovers;
 mod link_findings;
-#[cfg(target_os = "linux")]
 mod link_metrics;
-#[cfg(target_os = "linux")]
 mod links;
 mod node_state;
 mod state_file;
@@ -36,15 +34,12 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::broker::{Broker, OperatorBroker};
-#[cfg(target_os = "linux")]
 use crate::debug;
 use crate::edge::{Edge, EdgeServer};
 use crate::keys::KeyFile;
 use crate::operator_client::{OperatorClient, OperatorEndpoint};
 use crate::private_file;
-#[cfg(target_os = "linux")]
 use link_metrics::LinkMetrics;
-#[cfg(target_os = "linux")]
 use links::LinkServer;
 use podmeta_service::listener::Acceptor;
 
@@ -78,12 +73,10 @@ pub struct ServeArgs {
     pub admin_listen: SocketAddr,
 
     /// Debug socket for `podmeta-node-agent query`. Root on the node can query every pod through it. Off if not given.
-    #[cfg(target_os = "linux")]
     #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = debug::DEFAULT_PATH)]
     pub debug_socket: Option<PathBuf>,
 
     /// Socket of the link daemon on this node. Without it, no pod reaches the agent.
-    #[cfg(target_os = "linux")]
     #[arg(long, value_name = "PATH")]
     pub link_socket: Option<PathBuf>,
 
@@ -109,7 +102,7 @@ pub fn main(args: ServeArgs) -> Result<ExitCode> {
     );
     private_file::create_dir(&args.state_dir)
         .with_context(|| format!("cannot create {} (--state-dir)", args.state_dir.display()))?;
-    if let Err(error) = private_file::remove_leftovers(&args.state_dir, SystemTime::now()) {
+    if let Err(error) = leftovers::remove(&args.state_dir, SystemTime::now()) {
         tracing::warn!(
             path = %args.state_dir.display(),
             %error,
@@ -144,7 +137,6 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
     let mut registry = Registry::default();
     edge.metrics().register(&mut registry);
     registry.sub_registry_with_prefix("podmeta_agent").register_collector(Box::new(log.dropped_lines()));
-    #[cfg(target_os = "linux")]
     let link_metrics = LinkMetrics::register(&mut registry);
     let admin = Admin::new(registry);
     let listener = TcpListener::bind(args.admin_listen).await;
@@ -162,7 +154,6 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
     sync_runtime.spawn(sync::report(sync_client, Arc::clone(&node), Arc::clone(&broker)));
     sync_runtime.spawn(sync::save(state_file.clone(), Arc::clone(&node), broker, stop.clone()));
 
-    #[cfg(target_os = "linux")]
     if let Some(path) = &args.debug_socket {
         let (listener, server) = (debug::bind(path)?, EdgeServer::new(Arc::clone(&edge), stop.clone()));
         let node = Arc::clone(&node);
@@ -171,7 +162,6 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
     }
     let (links_are_open_tx, links_are_open) = watch::channel(true);
     let mut links_task = tokio::spawn(std::future::pending::<()>());
-    #[cfg(target_os = "linux")]
     if let Some(socket) = args.link_socket {
         links_are_open_tx.send_replace(false);
         let server = EdgeServer::new(Arc::clone(&edge), stop.clone());

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use podmeta_node_agent::dev;
 #[cfg(target_os = "linux")]
-use podmeta_node_agent::debug;
-use podmeta_node_agent::{dev, serve};
+use podmeta_node_agent::{debug, serve};
 
 /// Serves instance metadata to pods.
 #[derive(Parser)]
@@ -14,6 +14,7 @@ enum AgentCommand {
     /// Serves pods of YAML files on loopback ports, without a cluster.
     Dev(Box<dev::DevArgs>),
     /// Serves the pods of this node with the operator's data. The chart runs it.
+    #[cfg(target_os = "linux")]
     Serve(Box<serve::ServeArgs>),
     /// Queries the agent on this node as one of its pods, through the debug socket.
     #[cfg(target_os = "linux")]
@@ -27,6 +28,7 @@ enum AgentCommand {
 fn main() -> ExitCode {
     let result = match AgentCommand::parse() {
         AgentCommand::Dev(args) => dev::main(*args),
+        #[cfg(target_os = "linux")]
         AgentCommand::Serve(args) => serve::main(*args),
         #[cfg(target_os = "linux")]
         AgentCommand::Query(args) => debug::query(&args),

@@ -1,7 +1,6 @@
 //! Runs the command of `dev --pod NAME -- COMMAND` as a pod.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode, ExitStatus};
 use std::sync::Arc;
 
@@ -49,7 +48,7 @@ async fn run(
 ) -> Result<ExitCode> {
     let environment = [(CERTIFICATE_VARIABLE, state_dir.certificate().into())];
     let prepared = crate::dev::namespace::prepare(command, &environment)?;
-    let socket_tables = Arc::<Path>::from(PathBuf::from(format!("/proc/{}/net", prepared.child.id())));
+    let socket_tables = Arc::from(std::path::Path::new("/proc").join(prepared.child.id().to_string()).join("net"));
     for (dialect, listener) in &prepared.listeners {
         tracing::debug!(%dialect, address = ?listener.local_addr().ok(), "listening in the namespace");
         let listener = podmeta_service::listener::adopt(listener.try_clone()?)?;

@@ -28,15 +28,3 @@ fn writers_with_the_same_process_id_do_not_share_a_temporary_file() {
     }
     assert_eq!(names(directory.path()), ["state.json"]);
 }
-
-#[test]
-fn old_temporary_files_are_removed_and_new_ones_are_kept() {
-    let directory = tempfile::tempdir().unwrap();
-    let now = SystemTime::now();
-    for (name, age) in [(".podmeta-new-old", 60), (".podmeta-new-new", 59), ("state.json", 3600)] {
-        let file = File::create(directory.path().join(name)).unwrap();
-        file.set_modified(now - Duration::from_secs(age)).unwrap();
-    }
-    remove_leftovers(directory.path(), now).unwrap();
-    assert_eq!(names(directory.path()), [".podmeta-new-new", "state.json"]);
-}
