@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -65,6 +66,24 @@ pub(super) struct EdgeConnection {
     pub(super) arrival: Box<Arrival>,
     pub(super) hop_limit: Arc<ResponseHopLimit>,
     pub(super) session: LastToken,
+    /// True if a request was handled since the current poll of the connection started.
+    has_handled_request: AtomicBool,
+}
+
+impl EdgeConnection {
+    pub(super) fn new(arrival: Box<Arrival>, hop_limit: Arc<ResponseHopLimit>) -> Self {
+        Self { arrival, hop_limit, session: LastToken::default(), has_handled_request: AtomicBool::default() }
+    }
+
+    /// Starts a poll of the connection.
+    pub(super) fn start_poll(&self) {
+        self.has_handled_request.store(false, Ordering::Relaxed);
+    }
+
+    /// Returns true for the first request of a poll.
+    pub(super) fn is_first_of_poll(&self) -> bool {
+        !self.has_handled_request.swap(true, Ordering::Relaxed)
+    }
 }
 
 /// Serves connections of one edge.
@@ -128,7 +147,7 @@ impl EdgeServer {
         let hop_limit = Arc::new(ResponseHopLimit::default());
         let io = HopLimitedStream::new(io, arrival.family, Arc::clone(&hop_limit));
         let io = TokioIo::new(IdleTimeout::new(MeteredStream::new(io, charge)));
-        let shared = (&self.edge, EdgeConnection { arrival, hop_limit, session: LastToken::default() });
+        let shared = (&self.edge, EdgeConnection::new(arrival, hop_limit));
         let service = service_fn(|request: http::Request<Incoming>| {
             let (edge, connection) = &shared;
             handle(edge, connection, request, &self.stop).map(Ok::<_, Infallible>)
@@ -153,7 +172,10 @@ impl EdgeServer {
             }
         });
         // The memory of an evicted connection is needed at once.
-        let mode = || if eviction.is_evicted() { PollMode::Urgent } else { self.edge.poll_mode() };
+        let mode = || {
+            shared.1.start_poll();
+            if eviction.is_evicted() { PollMode::Urgent } else { self.edge.poll_mode() }
+        };
         let result = self.edge.background.run(&share, mode, served).await;
         if eviction.is_evicted() {
             let (edge, EdgeConnection { arrival, .. }) = &shared;

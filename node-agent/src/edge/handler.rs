@@ -12,17 +12,18 @@ use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::path::CanonicalPath;
 use podmeta_metadata::protocol::select;
 use podmeta_metadata::rejection::{RejectedRequest, Rejection};
 use podmeta_metadata::request::Request;
 use podmeta_metadata::response::{HttpResponse, ReasonPhrase};
+use tokio::task::yield_now;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::edge::connection::EdgeConnection;
+use crate::edge::fair_share::PollMode;
 use crate::edge::pod::EdgePod;
 use crate::edge::respond::{respond, try_respond};
 use crate::edge::{Edge, access};
@@ -32,18 +33,27 @@ use crate::edge::{Edge, access};
 ///
 /// Responds at once if nothing must be waited for. Otherwise the request stays in memory while hyper reads again, and hyper
 /// allocates another read buffer of 8 KiB.
-pub(super) fn handle<'e>(
+///
+/// A client can send many requests at once, and hyper handles several of them in one poll. While pods share the worker
+/// thread, a poll handles one, so that others wait for the time of one request.
+pub(super) fn handle<'e, B>(
     edge: &'e Edge,
     connection: &'e EdgeConnection,
-    request: http::Request<Incoming>,
+    request: http::Request<B>,
     stop: &'e CancellationToken,
-) -> Either<Ready<EdgeResponse>, impl Future<Output = EdgeResponse> + use<'e>> {
+) -> Either<Ready<EdgeResponse>, impl Future<Output = EdgeResponse> + use<'e, B>> {
     let (head, body) = request.into_parts();
     let mut handler = RequestHandler { edge, connection, stop, started: Instant::now(), is_admitted: false };
-    match handler.try_handle(&head) {
+    let waits_for_poll = !connection.is_first_of_poll() && edge.poll_mode() == PollMode::Shared;
+    let response = if waits_for_poll { None } else { handler.try_handle(&head) };
+    match response {
         Some(response) => Either::Left(ready(response)),
         None => Either::Right(async move {
             let _body = body; // hyper skips a body when it is dropped
+            if waits_for_poll {
+                yield_now().await;
+                connection.is_first_of_poll();
+            }
             handler.handle(&head).await
         }),
     }

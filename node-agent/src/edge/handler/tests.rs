@@ -5,7 +5,6 @@ use podmeta_metadata::compile::Settings;
 use podmeta_metadata::host::HostRule;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::request::Family;
-use podmeta_metadata::session::LastToken;
 use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -14,7 +13,7 @@ use super::*;
 use crate::dev::{DevState, InputFile};
 use crate::edge::fixture::edge;
 use crate::edge::hop_limit::ResponseHopLimit;
-use crate::edge::{Arrival, EdgeServer};
+use crate::edge::{Arrival, EdgeServer, FEW_CONNECTIONS};
 
 /// A pod that needs no token and may send two requests at once. Its user data is in a Secret.
 const OBJECTS: &str = r"
@@ -120,15 +119,43 @@ async fn body_of_a_request_is_not_read_as_the_next_request() {
 async fn user_of_a_process_is_looked_up_once_for_a_request() {
     for (allowed_users, waits) in [("", false), ("  allowedUsers: [0]\n", true)] {
         let (edge, uid) = edge_with_pod(&format!("{OBJECTS}{allowed_users}"));
-        let connection = EdgeConnection {
-            arrival: Box::new(arrival(&uid)),
-            hop_limit: Arc::new(ResponseHopLimit::default()),
-            session: LastToken::default(),
-        };
+        let connection = EdgeConnection::new(Box::new(arrival(&uid)), Arc::new(ResponseHopLimit::default()));
         let (head, ()) = http::Request::get("/latest/meta-data/hostname").body(()).unwrap().into_parts();
         let stop = CancellationToken::new();
         let (edge, connection, stop) = (&*edge, &connection, &stop);
         let mut handler = RequestHandler { edge, connection, stop, started: Instant::now(), is_admitted: false };
         assert_eq!(handler.try_handle(&head).is_none(), waits, "{allowed_users}");
     }
+}
+
+#[tokio::test]
+async fn poll_handles_one_request_while_pods_share_the_thread() {
+    for (open_connections, at_once) in [(FEW_CONNECTIONS, true), (FEW_CONNECTIONS + 1, false)] {
+        let (edge, uid) = edge_with_pod(OBJECTS);
+        let _open = (0..open_connections).map(|_| edge.metrics().open_connection()).collect::<Vec<_>>();
+        let connection = EdgeConnection::new(Box::new(arrival(&uid)), Arc::new(ResponseHopLimit::default()));
+        let stop = CancellationToken::new();
+        let request = || http::Request::get("/latest/meta-data/hostname").body(()).unwrap();
+        let is_immediate = || matches!(handle(&edge, &connection, request(), &stop), Either::Left(_));
+        assert!(is_immediate());
+        assert_eq!(is_immediate(), at_once, "second request with {open_connections} connections");
+        connection.start_poll();
+        assert!(is_immediate() || at_once, "first request of the next poll");
+    }
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_the_next_poll_are_served_in_order() {
+    let (edge, uid) = edge_with_pod(&OBJECTS.replace("burst: 2", "burst: 200"));
+    let _open = (0..=FEW_CONNECTIONS).map(|_| edge.metrics().open_connection()).collect::<Vec<_>>();
+    let paths = (0..50).map(|n| if n % 2 == 0 { "hostname" } else { "mac" }).collect::<Vec<_>>();
+    let request = |path: &&str| format!("GET /latest/meta-data/{path} HTTP/1.1\r\n\r\n");
+    let requests = paths.iter().map(request).collect::<String>();
+    let responses = send(&edge, &uid, &format!("{requests}GET / HTTP/1.1\r\nConnection: close\r\n\r\n")).await;
+    let bodies = responses.split("HTTP/1.1 200 OK").filter_map(|response| Some(response.split_once("\r\n\r\n")?.1));
+    let bodies = bodies.collect::<Vec<_>>();
+    let (hostname, mac) = (bodies[0], bodies[1]);
+    assert_ne!(hostname, mac);
+    assert_eq!(bodies[..50], [hostname, mac].repeat(25), "{responses}");
+    assert_eq!(bodies.len(), 51, "{responses}");
 }
