@@ -1,6 +1,6 @@
 //! The broker of dev mode. Everything comes from files. Providers that call a cloud return an error here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,34 +27,35 @@ const ISSUE_AGE: SignedDuration = SignedDuration::from_mins(1);
 
 /// The broker of dev mode.
 pub struct FileBroker {
-    files: ArcSwap<FileData>,
+    secrets: ArcSwap<BTreeMap<SecretId, FileSecret>>,
     signer: Arc<Signer>,
     signing: Semaphore,
 }
 
-/// The Secrets of the files, and credentials that were issued from them.
-#[derive(Default)]
-struct FileData {
-    secrets: Secrets,
-    issued: Mutex<HashMap<(SecretId, Dialect), IssuedCredentials>>,
+/// A Secret of the files, and the credentials that were issued from it.
+struct FileSecret {
+    data: SecretData,
+    issued: Mutex<BTreeMap<Dialect, IssuedCredentials>>,
 }
 
-impl FileData {
+impl FileSecret {
+    fn new(data: SecretData) -> Self {
+        Self { data, issued: Mutex::default() }
+    }
+
+    /// Returns credentials in the form of a dialect. `id` is the Secret's own.
     fn credentials(
         &self,
-        secret: SecretId,
+        id: &SecretId,
         dialect: Dialect,
         now: Timestamp,
     ) -> Result<IssuedCredentials, CredentialsFailure> {
         let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (secret, dialect);
-        if let Some(issued) = issued.get(&key).filter(|issued| is_fresh(issued.credentials(), now)) {
+        if let Some(issued) = issued.get(&dialect).filter(|issued| is_fresh(issued.credentials(), now)) {
             return Ok(issued.clone());
         }
-        let (namespace, name) = &key.0;
-        let credentials = from_role_secret(namespace, name, self.secrets.get(&key.0), now)?;
-        let new = IssuedCredentials::new(credentials, dialect);
-        issued.insert(key, new.clone());
+        let new = IssuedCredentials::new(from_role_secret(&id.0, &id.1, Some(&self.data), now)?, dialect);
+        issued.insert(dialect, new.clone());
         Ok(new)
     }
 }
@@ -69,17 +70,17 @@ impl FileBroker {
     /// Creates a broker without Secrets.
     #[must_use]
     pub fn new(signer: Signer) -> Arc<Self> {
-        Arc::new(Self { files: ArcSwap::default(), signer: Arc::new(signer), signing: Semaphore::new(1) })
+        Arc::new(Self { secrets: ArcSwap::default(), signer: Arc::new(signer), signing: Semaphore::new(1) })
     }
 
     /// Replaces all Secrets.
     pub fn set_secrets(&self, secrets: Secrets) {
-        self.files.store(Arc::new(FileData { secrets, issued: Mutex::default() }));
+        self.secrets.store(Arc::new(secrets.into_iter().map(|(id, data)| (id, FileSecret::new(data))).collect()));
     }
 
     pub(super) fn user_data(&self, namespace: &str, key: &KeyRef) -> Result<Bytes, String> {
-        let files = self.files.load();
-        let data = files.secrets.get(&(namespace.to_owned(), key.name.clone()));
+        let secrets = self.secrets.load();
+        let data = secrets.get(&(namespace.to_owned(), key.name.clone())).map(|secret| &secret.data);
         user_data::from_secret(namespace, key, data).map(Bytes::copy_from_slice)
     }
 
@@ -93,7 +94,11 @@ impl FileBroker {
         let Provider::Secret { name } = &role.provider else {
             return Err(not_called(role.provider.kind(), now));
         };
-        self.files.load().credentials((namespace.to_owned(), name.clone()), dialect, now)
+        let id = (namespace.to_owned(), name.clone());
+        match self.secrets.load().get(&id) {
+            Some(secret) => secret.credentials(&id, dialect, now),
+            None => from_role_secret(namespace, name, None, now).map(|new| IssuedCredentials::new(new, dialect)),
+        }
     }
 
     /// Signs a document in a blocking task, because it takes milliseconds. One document is signed at a time, so that
@@ -117,10 +122,10 @@ fn not_called(provider: ProviderKind, now: Timestamp) -> CredentialsFailure {
 mod tests {
     use super::*;
 
-    fn files(more: &[(&str, &str)]) -> FileData {
+    fn secret(more: &[(&str, &str)]) -> FileSecret {
         let pairs = [("accessKeyId", "AKIA"), ("secretAccessKey", "s")].iter().chain(more);
         let data = pairs.map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec()));
-        FileData { secrets: [(keys(), data.collect())].into(), issued: Mutex::default() }
+        FileSecret::new(data.collect())
     }
 
     fn keys() -> SecretId {
@@ -133,8 +138,8 @@ mod tests {
 
     #[test]
     fn credentials_are_issued_once_a_minute_for_each_dialect() {
-        let files = files(&[]);
-        let issue = |dialect, second| files.credentials(keys(), dialect, at(second)).unwrap();
+        let secret = secret(&[]);
+        let issue = |dialect, second| secret.credentials(&keys(), dialect, at(second)).unwrap();
         let address = |issued: &IssuedCredentials| issued.document().as_ptr().addr();
         let first = issue(Dialect::Ec2, 1000);
         assert_eq!(address(&issue(Dialect::Ec2, 1059)), address(&first), "the document is rendered once");
@@ -157,10 +162,10 @@ mod tests {
 
     #[test]
     fn expired_credentials_and_failures_are_not_cached() {
-        let files = files(&[("expiration", "1970-01-01T00:16:50Z")]);
-        assert!(files.credentials(keys(), Dialect::Ec2, at(1009)).is_ok());
-        assert!(files.credentials(keys(), Dialect::Ec2, at(1010)).is_err(), "they expire at 1010");
-        assert!(files.credentials(("shop".to_owned(), "none".to_owned()), Dialect::Ec2, at(1000)).is_err());
-        assert_eq!(files.issued.lock().unwrap().len(), 1);
+        let secret = secret(&[("expiration", "1970-01-01T00:16:50Z")]);
+        assert!(secret.credentials(&keys(), Dialect::Ec2, at(1009)).is_ok());
+        assert!(secret.credentials(&keys(), Dialect::Ec2, at(1010)).is_err(), "they expire at 1010");
+        assert!(secret.credentials(&keys(), Dialect::Ecs, at(1010)).is_err());
+        assert_eq!(secret.issued.lock().unwrap().len(), 1);
     }
 }
