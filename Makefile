@@ -36,7 +36,7 @@ conformance-page: ## Generate docs/conformance.md from the conformance cases
 ##@ Test
 
 .PHONY: quick
-quick: format lint unit ## Check format and lints, run all tests that need no cluster (under 10 minutes)
+quick: format lint unit ## Check format and lints, run the tests that need no root, cluster or SDKs (under 10 minutes)
 
 .PHONY: test
 test: quick deny clients link-test cluster-test ## Run all tests, as CI does (root, about an hour)

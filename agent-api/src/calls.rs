@@ -43,7 +43,7 @@ pub struct CredentialsRequest {
 #[serde(rename_all = "camelCase")]
 pub enum CredentialsResponse {
     /// The credentials.
-    Given(Credentials),
+    Issued(Credentials),
     /// The failure.
     Failed(CredentialsFailure),
     /// The cloud has not responded yet. The call continues. Request again.

@@ -1,7 +1,7 @@
 //! Effect of one pod's calls to the operator on the first credentials of other pods. The broker of the agent, with its
 //! lanes, calls the operator of the unit tests over HTTPS. Each call takes 40 ms there.
 //!
-//! Prints a table. Without the argument `--bench`, which cargo adds, one round only.
+//! Prints a table. Runs one round without `--bench`, which cargo adds.
 
 #![allow(
     clippy::expect_used,
@@ -54,7 +54,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(20);
 
 /// Load of the other pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Neighbour {
+enum OtherPodLoad {
     /// Nothing.
     Idle,
     /// Keeps requests for documents open, each with an audience of its own, so that none shares a call.
@@ -67,7 +67,7 @@ fn main() {
     let workloads = workloads(MEASURED_PODS + 2);
     println!("| documents of the other pod | median ms | maximum ms | document calls |");
     println!("| --- | --- | --- | --- |");
-    for (neighbour, name) in [(Neighbour::Idle, "none"), (Neighbour::Documents, "100 at once, without end")] {
+    for (neighbour, name) in [(OtherPodLoad::Idle, "none"), (OtherPodLoad::Documents, "100 at once, without end")] {
         let (mut times, mut documents) = (Vec::new(), 0);
         for _ in 0..rounds {
             let (of_round, calls) = runtime.block_on(round(&workloads, neighbour));
@@ -82,7 +82,7 @@ fn main() {
 }
 
 /// Returns the times of the measured pods' first credentials, and the number of document calls.
-async fn round(workloads: &[Arc<Workload>], neighbour: Neighbour) -> (Vec<Duration>, usize) {
+async fn round(workloads: &[Arc<Workload>], neighbour: OtherPodLoad) -> (Vec<Duration>, usize) {
     let document_calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&document_calls);
     let operator = TestOperator::start("neighbours", move |call| {
@@ -98,7 +98,7 @@ async fn round(workloads: &[Arc<Workload>], neighbour: Neighbour) -> (Vec<Durati
     let broker = Arc::new(Broker::Operator(broker));
     let [other, first, measured @ ..] = workloads else { panic!("too few pods") };
     first_credentials(&broker, first).await; // opens the connection
-    let requests = if neighbour == Neighbour::Documents { DOCUMENT_REQUESTS } else { 0 };
+    let requests = if neighbour == OtherPodLoad::Documents { DOCUMENT_REQUESTS } else { 0 };
     let requests = (0..requests)
         .map(|number| tokio::spawn(request_documents(Arc::clone(&broker), Arc::clone(other), number)))
         .collect::<Vec<_>>();
@@ -141,7 +141,7 @@ fn respond(path: &str) -> OperatorResponse {
                 last_updated: Timestamp::UNIX_EPOCH,
                 expiration: Timestamp::MAX,
             };
-            serde_json::to_string(&CredentialsResponse::Given(credentials)).unwrap()
+            serde_json::to_string(&CredentialsResponse::Issued(credentials)).unwrap()
         }
         DOCUMENT => r#"{"document":"d","signature":"s","pkcs7":"p"}"#.to_owned(),
         _ => return (StatusCode::NOT_FOUND, String::new()),

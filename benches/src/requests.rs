@@ -86,7 +86,7 @@ pub(crate) async fn token(server: SocketAddr) -> Result<String> {
     Ok(send(server, TOKEN_PATH, &put()).await?.body)
 }
 
-/// Sends one request of each kind to the agent. Returns a token and the responses.
+/// Sends a token request and a request for a leaf, a listing and credentials to the agent. Returns the token and the responses.
 ///
 /// # Errors
 /// If a status is not 200.

@@ -10,11 +10,11 @@ pub(crate) struct Measurement {
     /// Completed request patterns per second.
     pub(crate) per_second: f64,
     /// Median latency in microseconds.
-    pub(crate) p50: f64,
+    pub(crate) p50_us: f64,
     /// 99th percentile of the latency in microseconds.
-    pub(crate) p99: f64,
+    pub(crate) p99_us: f64,
     /// Processor time of the server in milliseconds per 1,000 completed request patterns.
-    pub(crate) processor: f64,
+    pub(crate) processor_ms: f64,
 }
 
 impl Measurement {
@@ -24,9 +24,9 @@ impl Measurement {
     pub(crate) fn new(load: &LoadResult, processor: Duration) -> Self {
         Self {
             per_second: load.per_second(),
-            p50: load.quantile(0.5),
-            p99: load.quantile(0.99),
-            processor: processor.as_secs_f64() * 1e6 / load.latencies.len().max(1) as f64,
+            p50_us: load.quantile(0.5),
+            p99_us: load.quantile(0.99),
+            processor_ms: processor.as_secs_f64() * 1e6 / load.latencies.len().max(1) as f64,
         }
     }
 }

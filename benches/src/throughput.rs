@@ -51,9 +51,9 @@ pub(crate) fn arrangements(options: &RunOptions, work_dir: &WorkDir) -> Result<(
             println!(
                 "| {connections} | {name} | {:.0} | {:.1} | {:.1} | {:.1} |",
                 figure(|round| round.per_second),
-                figure(|round| round.p50),
-                figure(|round| round.p99),
-                figure(|round| round.processor),
+                figure(|round| round.p50_us),
+                figure(|round| round.p99_us),
+                figure(|round| round.processor_ms),
             );
         }
     }
@@ -106,7 +106,7 @@ fn round(
 fn row(kind: RequestKind, connections: usize, server: &str, rounds: &[Measurement], baseline: &[Measurement]) {
     let spread = |rounds: &[Measurement], of: fn(&Measurement) -> f64| Spread::of(rounds.iter().map(of));
     let ratio = |of: fn(&Measurement) -> f64| spread(rounds, of).median / spread(baseline, of).median;
-    let (per_second, p99) = (spread(rounds, |round| round.per_second), spread(rounds, |round| round.p99));
+    let (per_second, p99) = (spread(rounds, |round| round.per_second), spread(rounds, |round| round.p99_us));
     println!(
         "| {} | {connections} | {server} | {:.0} ({:.0} to {:.0}) | {:.2} | {:.1} | {:.1} ({:.1} to {:.1}) | {:.2} | {:.1} | {:.2} |",
         kind.name(),
@@ -114,12 +114,12 @@ fn row(kind: RequestKind, connections: usize, server: &str, rounds: &[Measuremen
         per_second.min,
         per_second.max,
         ratio(|round| round.per_second),
-        spread(rounds, |round| round.p50).median,
+        spread(rounds, |round| round.p50_us).median,
         p99.median,
         p99.min,
         p99.max,
-        ratio(|round| round.p99),
-        spread(rounds, |round| round.processor).median,
-        ratio(|round| round.processor),
+        ratio(|round| round.p99_us),
+        spread(rounds, |round| round.processor_ms).median,
+        ratio(|round| round.processor_ms),
     );
 }

@@ -105,6 +105,7 @@ async fn configure(netns: &Netns) -> Result<()> {
 }
 
 /// Removes the pin of the agent namespace. The namespace ends with its last process and socket, and all links with it.
+/// Retries if another process mounts the namespace at the same time.
 ///
 /// # Errors
 /// If the file cannot be unmounted or removed.

@@ -68,7 +68,7 @@ impl LinkRange {
     }
 }
 
-/// Returns the IPv6 address of the link that has this IPv4 address.
+/// Computes the IPv6 address of a link: the prefix of all links and the link's IPv4 address.
 #[must_use]
 pub fn ipv6_of(address: Ipv4Addr) -> Ipv6Addr {
     Ipv6Addr::from(u128::from(IPV6_PREFIX) | u128::from(u32::from(address)))

@@ -56,8 +56,12 @@ pub fn check_kernel(release: &str) -> Option<String> {
     let (major, minor) = MIN_KERNEL;
     match parse_release(release) {
         Some(version) if version >= MIN_KERNEL => None,
-        Some(_) => Some(format!("Linux {release} is older than {major}.{minor}; upgrade the kernel")),
-        None => Some(format!("cannot parse the kernel release {release:?}; use Linux {major}.{minor} or newer")),
+        Some(_) => {
+            Some(format!("Linux {release} is older than {major}.{minor}, so pods get no links; upgrade the kernel"))
+        }
+        None => Some(format!(
+            "cannot parse the kernel release {release:?}, so pods get no links; use Linux {major}.{minor} or newer"
+        )),
     }
 }
 
@@ -97,7 +101,10 @@ mod tests {
         }
         for release in ["5.13.19", "4.18.0-553.el8", "5.4"] {
             let message = check_kernel(release).unwrap();
-            assert_eq!(message, format!("Linux {release} is older than 5.14; upgrade the kernel"));
+            assert_eq!(
+                message,
+                format!("Linux {release} is older than 5.14, so pods get no links; upgrade the kernel")
+            );
         }
         for release in ["", "5", "6.x", "linux"] {
             assert!(check_kernel(release).unwrap().starts_with("cannot parse"), "{release}");

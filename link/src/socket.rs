@@ -42,9 +42,9 @@ const MAX_KNOWN_AGENTS: usize = 16;
 /// Delay after an accept error.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// Configuration of the socket.
+/// Paths, allowed pods and shared state of the link socket's server.
 #[derive(Clone, Debug)]
-pub struct SocketConfig {
+pub struct LinkSocketConfig {
     /// Path of the socket.
     pub path: PathBuf,
     /// Path of the pinned agent namespace.
@@ -98,7 +98,7 @@ pub fn bind(path: &Path) -> Result<UnixListener> {
 }
 
 /// Serves calls until the task is cancelled.
-pub async fn serve(listener: UnixListener, config: SocketConfig) {
+pub async fn serve(listener: UnixListener, config: LinkSocketConfig) {
     let (config, permits) = (Arc::new(config), Arc::new(Semaphore::new(MAX_CALLS)));
     let agents = Arc::new(KnownAgents::default());
     loop {
@@ -114,14 +114,17 @@ pub async fn serve(listener: UnixListener, config: SocketConfig) {
         let (config, agents) = (Arc::clone(&config), Arc::clone(&agents));
         tokio::spawn(async move {
             if let Err(error) = serve_call(stream, &config, &agents).await {
-                tracing::warn!(error = format!("{error:#}"), "cannot serve a call on the link socket");
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "cannot serve a call on the link socket; closed the connection"
+                );
             }
             drop(permit);
         });
     }
 }
 
-async fn serve_call(stream: tokio::net::UnixStream, config: &SocketConfig, agents: &KnownAgents) -> Result<()> {
+async fn serve_call(stream: tokio::net::UnixStream, config: &LinkSocketConfig, agents: &KnownAgents) -> Result<()> {
     let pod = peer_pod(&stream);
     let stream = stream.into_std()?;
     stream.set_nonblocking(false)?;
@@ -147,7 +150,7 @@ async fn serve_call(stream: tokio::net::UnixStream, config: &SocketConfig, agent
 ///
 /// # Errors
 /// If it is not, or if the container runtime does not respond for a pod that is not known yet.
-async fn authorize(pod: PodUid, config: &SocketConfig, agents: &KnownAgents) -> Result<()> {
+async fn authorize(pod: PodUid, config: &LinkSocketConfig, agents: &KnownAgents) -> Result<()> {
     if agents.contains(&pod) {
         return Ok(());
     }
@@ -190,7 +193,7 @@ fn has_exited(process: &OwnedFd) -> nix::Result<bool> {
 }
 
 /// Reads the call and sends its response.
-fn respond(stream: &UnixStream, config: &SocketConfig) -> Result<()> {
+fn respond(stream: &UnixStream, config: &LinkSocketConfig) -> Result<()> {
     let mut line = String::new();
     // A plain read, so that descriptors of the client are not received.
     BufReader::new(stream.take(MAX_CALL_BYTES)).read_line(&mut line).context("cannot read the call")?;

@@ -155,7 +155,7 @@ pub fn from_role_secret(
 }
 
 /// Reads static keys from a Secret: `accessKeyId` and `secretAccessKey`, and optionally `sessionToken` and `expiration`
-/// (RFC 3339).
+/// (RFC 3339). Without `expiration` the credentials expire after [`DEFAULT_LIFETIME`]. Line ends after a value are removed.
 ///
 /// # Errors
 /// If a key is missing or invalid, or the credentials have expired. The message contains no data of the Secret.

@@ -57,7 +57,7 @@ pub enum PodOrigin {
     },
 }
 
-/// From a pod's `metadata`.
+/// Facts of a pod's `metadata`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodMetadata {

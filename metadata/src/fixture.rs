@@ -119,7 +119,7 @@ pub(crate) fn profile(name: &str) -> Profile {
         uid: format!("uid-of-{name}"),
         generation: 1,
     };
-    let bare = Profile::empty(object, "2026-01-01T00:00:00Z".parse().unwrap());
+    let bare = Profile::with_defaults(object, "2026-01-01T00:00:00Z".parse().unwrap());
     Profile { dialects: Dialect::ALL.into(), ..bare }
 }
 

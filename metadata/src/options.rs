@@ -16,7 +16,7 @@ pub enum HttpEndpoint {
     Disabled,
 }
 
-/// Requires a session token for requests, or not (`httpTokens`).
+/// The session token requirement (`httpTokens`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HttpTokens {
@@ -26,7 +26,7 @@ pub enum HttpTokens {
     Optional,
 }
 
-/// Turns the EC2 endpoint at fd00:ec2::254 on or off (`httpProtocolIpv6`).
+/// The state of the EC2 endpoint at fd00:ec2::254 (`httpProtocolIpv6`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HttpProtocolIpv6 {
@@ -36,7 +36,7 @@ pub enum HttpProtocolIpv6 {
     Disabled,
 }
 
-/// Adds tags to the tree, or not (`instanceMetadataTags`).
+/// The presence of tags in the tree (`instanceMetadataTags`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InstanceMetadataTags {

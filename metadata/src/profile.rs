@@ -61,7 +61,7 @@ pub struct Profile {
 impl Profile {
     /// Returns a profile that matches every pod of its namespace and has default values and no dialect.
     #[must_use]
-    pub fn empty(object: ProfileRef, created: Timestamp) -> Self {
+    pub fn with_defaults(object: ProfileRef, created: Timestamp) -> Self {
         Self {
             object,
             created,

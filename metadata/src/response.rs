@@ -19,7 +19,7 @@ pub enum ContentKind {
     UserData,
 }
 
-/// An item as a dialect sends it.
+/// Body, headers and token lifetime of the response to a request for an item.
 #[derive(Clone, Debug)]
 pub struct ItemResponse {
     /// The body.

@@ -141,18 +141,18 @@ mod linux {
     fn print_row(connections: usize, server: &str, rounds: &[Measurement], bare: &[Measurement]) {
         let spread = |rounds: &[Measurement], of: fn(&Measurement) -> f64| Spread::of(rounds.iter().map(of));
         let ratio = |of: fn(&Measurement) -> f64| spread(rounds, of).median / spread(bare, of).median;
-        let (per_second, p99) = (spread(rounds, |round| round.per_second), spread(rounds, |round| round.p99));
+        let (per_second, p99) = (spread(rounds, |round| round.per_second), spread(rounds, |round| round.p99_us));
         println!(
             "| {connections} | {server} | {:.0} ({:.0} to {:.0}) | {:.2} | {:.1} | {:.1} ({:.1} to {:.1}) | {:.2} |",
             per_second.median,
             per_second.min,
             per_second.max,
             ratio(|round| round.per_second),
-            spread(rounds, |round| round.p50).median,
+            spread(rounds, |round| round.p50_us).median,
             p99.median,
             p99.min,
             p99.max,
-            ratio(|round| round.p99),
+            ratio(|round| round.p99_us),
         );
     }
 

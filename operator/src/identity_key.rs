@@ -14,7 +14,7 @@ use crate::cluster::own_objects::{OwnSecretData, publish_config_map, retry_while
 /// # Errors
 /// If the key cannot be read, created or published.
 pub async fn load(client: &Client, namespace: &str, name: &str) -> Result<IdentityKey> {
-    retry_while_unavailable("the signing key of identity documents", || async {
+    retry_while_unavailable("load the signing key of identity documents", || async {
         let key = update_tls_secret(client, namespace, name, read_or_create).await?;
         publish_config_map(client, namespace, name, "certificate.pem", &key.certificate).await?;
         Ok(key)

@@ -111,7 +111,7 @@ impl Uninstaller {
                 result => result.map(drop).with_context(|| format!("cannot delete DaemonSet {name}")),
             }
         };
-        retry_while_unavailable("the API server's response", delete).await?;
+        retry_while_unavailable(&format!("delete DaemonSet {name}"), delete).await?;
         tracing::info!(name, "deleted the DaemonSet of the node agents");
         Ok(())
     }
@@ -154,8 +154,10 @@ impl Uninstaller {
             }
             bail!("cannot change DaemonSet {name}: it changed in {MAX_WRITE_ATTEMPTS} attempts")
         };
-        let switched = retry_while_unavailable("the API server's response", switch).await?;
-        tracing::info!(name, switched, "changed the DaemonSet of the link daemons");
+        let switched = retry_while_unavailable(&format!("change DaemonSet {name}"), switch).await?;
+        if switched {
+            tracing::info!(name, "changed the DaemonSet of the link daemons");
+        }
         Ok(switched)
     }
 

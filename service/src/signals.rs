@@ -51,7 +51,7 @@ impl Signals {
 
 #[cfg(not(unix))]
 impl Signals {
-    /// Starts to receive Ctrl-C.
+    /// Creates the receiver. Ctrl-C is received only while `next` is awaited.
     pub fn listen() -> io::Result<Self> {
         Ok(Self {})
     }

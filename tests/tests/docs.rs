@@ -196,7 +196,7 @@ fn documented_conditions_and_reasons_are_those_of_the_code() {
 
     let help = page("docs/troubleshooting.md").rows("By condition reason");
     let helped = help.iter().map(|row| code(&row[0])[1].to_owned()).collect::<BTreeSet<_>>();
-    let healthy = ["Accepted", "Programmed", "Given", "NoRoles", "NoConflict", "NoHostNetworkPods"];
+    let healthy = ["Accepted", "Programmed", "Issued", "NoRoles", "NoConflict", "NoHostNetworkPods"];
     let missing = reasons.iter().filter(|reason| !helped.contains(*reason) && !healthy.contains(&reason.as_str()));
     assert_eq!(missing.collect::<Vec<_>>(), Vec::<&String>::new(), "reasons that docs/troubleshooting.md lacks");
 }

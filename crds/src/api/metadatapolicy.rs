@@ -17,7 +17,7 @@ use super::metadataprofile::{MAX_CONNECTIONS, MAX_REQUESTS_PER_SECOND};
 use super::schema;
 
 /// Maximum number of patterns, accounts or regions in a list.
-pub(crate) const MAX_PATTERNS: usize = 64;
+pub(crate) const MAX_LIST_ENTRIES: usize = 64;
 
 /// Desired state of a MetadataPolicy. An absent field has the effect that its description names as the default.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -149,7 +149,7 @@ pub struct MetadataPolicySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "without_profile")]
     pub without_profile: Option<WithoutProfileSpec>,
-    /// Response to static pods, which no profile matches: a kubelet chooses their namespace and labels. `Deny`: 403 on
+    /// Response to static pods. No profile matches them, because a kubelet chooses their namespace and labels. `Deny`: 403 on
     /// every path. `Facts`: a tree of the pod's own facts, with session tokens required, no role and no identity document.
     /// Default: `Deny`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -200,15 +200,15 @@ fn dialects(generator: &mut SchemaGenerator) -> Schema {
 }
 
 fn patterns(_: &mut SchemaGenerator) -> Schema {
-    schema::set(schema::ascii(1..=2048, "^[!-~]*$"), MAX_PATTERNS)
+    schema::set(schema::ascii(1..=2048, "^[!-~]*$"), MAX_LIST_ENTRIES)
 }
 
 fn account_ids(_: &mut SchemaGenerator) -> Schema {
-    schema::set(schema::account_id(), MAX_PATTERNS)
+    schema::set(schema::account_id(), MAX_LIST_ENTRIES)
 }
 
 fn regions(generator: &mut SchemaGenerator) -> Schema {
-    schema::set(schema::line(generator), MAX_PATTERNS)
+    schema::set(schema::line(generator), MAX_LIST_ENTRIES)
 }
 
 fn host_networks(_: &mut SchemaGenerator) -> Schema {

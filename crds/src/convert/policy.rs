@@ -10,7 +10,7 @@ use podmeta_metadata::role::SessionDuration;
 
 use super::field::{DUPLICATE, FieldError, FieldErrors, REQUIRED, check_range};
 use super::label_selector;
-use crate::metadatapolicy::{MAX_PATTERNS, MetadataPolicy, MetadataPolicySpec};
+use crate::metadatapolicy::{MAX_LIST_ENTRIES, MetadataPolicy, MetadataPolicySpec};
 use crate::metadataprofile::{MAX_CONNECTIONS, MAX_REQUESTS_PER_SECOND};
 
 /// Validates and converts a policy.
@@ -78,7 +78,7 @@ fn set<T: Ord + Copy>(field: &str, list: Option<&[T]>, errors: &mut FieldErrors)
 fn patterns(field: &str, list: Option<&[String]>, errors: &mut FieldErrors) -> Option<Vec<Glob>> {
     let list = list?;
     errors.check_unique(field, list, DUPLICATE);
-    Some(errors.convert_list(field, MAX_PATTERNS, list, |pattern| Glob::try_from(pattern.as_str())))
+    Some(errors.convert_list(field, MAX_LIST_ENTRIES, list, |pattern| Glob::try_from(pattern.as_str())))
 }
 
 fn texts<T: Ord>(
@@ -89,5 +89,5 @@ fn texts<T: Ord>(
 ) -> Option<BTreeSet<T>> {
     let list = list?;
     errors.check_unique(field, list, DUPLICATE);
-    Some(errors.convert_list(field, MAX_PATTERNS, list, |text| convert(text)).into_iter().collect())
+    Some(errors.convert_list(field, MAX_LIST_ENTRIES, list, |text| convert(text)).into_iter().collect())
 }

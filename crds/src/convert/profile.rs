@@ -48,7 +48,7 @@ pub fn deny_all(object: &MetadataProfile) -> Option<Profile> {
     let pods = label_selector::convert("spec.podSelector", spec.pod_selector.as_ref(), &mut errors);
     let service_accounts = service_accounts(&spec.service_account_names, &mut errors);
     let priority = i32::try_from(spec.priority).ok()?;
-    let profile = Profile { pods, service_accounts, priority, ..Profile::empty(reference, created) };
+    let profile = Profile { pods, service_accounts, priority, ..Profile::with_defaults(reference, created) };
     errors.finish(Some(profile)).ok()
 }
 

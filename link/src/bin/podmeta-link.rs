@@ -29,7 +29,7 @@ mod linux {
     use podmeta_link::findings::{self, SharedFindings};
     use podmeta_link::netns::Netns;
     use podmeta_link::range::LinkRange;
-    use podmeta_link::socket::SocketConfig;
+    use podmeta_link::socket::LinkSocketConfig;
     use podmeta_link::{agent_ns, guard, install, protocol, requirements, socket};
     use podmeta_metadata::node_finding::NodeFindings;
     use tracing_subscriber::EnvFilter;
@@ -204,8 +204,8 @@ mod linux {
     }
 
     impl RunArgs {
-        fn socket_config(&self, counters: Arc<Counters>, findings: Arc<SharedFindings>) -> SocketConfig {
-            SocketConfig {
+        fn socket_config(&self, counters: Arc<Counters>, findings: Arc<SharedFindings>) -> LinkSocketConfig {
+            LinkSocketConfig {
                 path: self.socket.clone(),
                 agent_namespace: self.node.namespace.agent_namespace.clone(),
                 runtime_socket: self.runtime_socket.clone(),

@@ -25,7 +25,7 @@ pub struct ConfigFile {
     pub content: Vec<u8>,
 }
 
-/// Settings of podmeta's plugin.
+/// Address range of links, and effect of a failed link. Plugin and daemon use them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LinkSettings {
     /// The range of the links' addresses.

@@ -73,7 +73,7 @@ fn run(
                 tracing::warn!(
                     rules = repairs.rules,
                     tables = repairs.tables,
-                    "guards were missing or changed; added them again"
+                    "guards were missing or changed; added them again: find the program that changes them if this repeats"
                 );
             }
             Err(error) => tracing::error!(error = format!("{error:#}"), "cannot repair the guards; retrying"),

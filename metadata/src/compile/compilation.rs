@@ -145,7 +145,7 @@ impl Compilation<'_> {
     fn roles(&mut self) -> BTreeMap<Dialect, Role> {
         let mut allowed = BTreeMap::new();
         for (dialect, role) in &self.profile.roles {
-            match self.rules.forbids_role(role) {
+            match self.rules.role_denial(role) {
                 Some(message) => {
                     let message = format!("role {}: {message}", role.name);
                     self.report("spec.roles", FindingReason::PolicyForbids, message);
@@ -209,7 +209,7 @@ impl Compilation<'_> {
             self.report("spec.instance.availabilityZone", FindingReason::PolicyForbids, message);
             (spec.availability_zone, spec.availability_zone_id) = (None, None);
         }
-        // The name of a zone ID does not tell its region. With a zone, the zone was checked above.
+        // A zone ID does not contain the name of its region. With a zone, the zone was checked above.
         if spec.availability_zone_id.is_some()
             && spec.availability_zone.is_none()
             && let Some(policy) = self.rules.lists_regions()

@@ -89,7 +89,7 @@ impl<'p> EffectivePolicy<'p> {
 
     /// Returns why a role is forbidden, or `None` if it is allowed.
     #[must_use]
-    pub fn forbids_role(&self, role: &Role) -> Option<String> {
+    pub fn role_denial(&self, role: &Role) -> Option<String> {
         let kind = role.provider.kind();
         let (mut is_provider_listed, mut is_arn_listed) = (false, false);
         for policy in &self.0 {
@@ -238,7 +238,7 @@ impl<'p> EffectivePolicy<'p> {
     }
 }
 
-/// Returns true if the name of a zone is that of a region with a suffix, such as `us-east-1b` or `us-west-2-lax-1a`. A digit
+/// Returns true if the name of a zone is that of a region with a suffix, such as `us-east-1b` or `us-west-2-lax-1a`, or the name itself. A digit
 /// after the region's name belongs to the name of another region: `us-east-10a` is not in `us-east-1`.
 #[must_use]
 pub fn is_zone_of(zone: &str, region: &str) -> bool {

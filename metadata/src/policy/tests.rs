@@ -54,7 +54,7 @@ fn strictest_policy_applies_field_by_field() {
 fn assume_role_is_forbidden_unless_provider_and_arn_are_listed() {
     let role = assume_role("arn:aws:iam::123456789012:role/web");
     let forbids =
-        |policies: &[Policy]| EffectivePolicy::of_namespace(policies, &BTreeMap::new()).forbids_role(&role).is_some();
+        |policies: &[Policy]| EffectivePolicy::of_namespace(policies, &BTreeMap::new()).role_denial(&role).is_some();
     let listing = |kinds: &[ProviderKind]| Policy {
         allowed_providers: Some(kinds.iter().copied().collect()),
         ..Policy::default()
@@ -73,7 +73,7 @@ fn assume_role_is_forbidden_unless_provider_and_arn_are_listed() {
 fn role_without_an_arn_is_forbidden_if_any_policy_lists_arns() {
     let role =
         Role { name: RoleName::try_from("web").unwrap(), provider: Provider::Secret { name: "keys".to_owned() } };
-    let forbids = |policies: &[Policy]| EffectivePolicy::of_namespace(policies, &BTreeMap::new()).forbids_role(&role);
+    let forbids = |policies: &[Policy]| EffectivePolicy::of_namespace(policies, &BTreeMap::new()).role_denial(&role);
     let arns = |arns: &[&str]| Policy {
         name: "arns".to_owned(),
         allowed_role_arns: Some(arns.iter().map(|arn| glob(arn)).collect()),
@@ -131,7 +131,7 @@ fn strictest_policy_opens_nothing() {
     for dialect in Dialect::ALL {
         assert!(rules.forbids_dialect(dialect).is_some(), "{dialect}");
     }
-    assert!(rules.forbids_role(&assume_role("arn:aws:iam::123456789012:role/web")).is_some());
+    assert!(rules.role_denial(&assume_role("arn:aws:iam::123456789012:role/web")).is_some());
     assert!(rules.forbids_host_network(HostNetwork::Pod).is_some());
     assert!(matches!(rules.account_claim(&AccountId::try_from("111111111111").unwrap()), Claim::Forbidden(_)));
     assert!(matches!(rules.region_claim("eu-west-1"), Claim::Forbidden(_)));
@@ -179,7 +179,7 @@ fn each_field_of_the_strictest_policy_forbids_on_its_own() {
     };
     let new = Policy::default;
     let role = web_identity("web", "arn:aws:iam::123456789012:role/web");
-    let forbids_role = |rules: &EffectivePolicy<'_>| rules.forbids_role(&role).is_some();
+    let forbids_role = |rules: &EffectivePolicy<'_>| rules.role_denial(&role).is_some();
     assert!(!with(new(), &forbids_role), "the role is allowed without a policy");
     assert!(with(Policy { allowed_providers, ..new() }, &forbids_role), "providers");
     assert!(with(Policy { allowed_role_names, ..new() }, &forbids_role), "role names");
@@ -222,7 +222,7 @@ fn role_must_match_every_policy() {
         ..Policy::default()
     };
     let forbids =
-        |policies: &[Policy]| EffectivePolicy::of_namespace(policies, &BTreeMap::new()).forbids_role(&role).is_some();
+        |policies: &[Policy]| EffectivePolicy::of_namespace(policies, &BTreeMap::new()).role_denial(&role).is_some();
     assert!(!forbids(&[with(&["w*"], &["arn:aws:iam::123456789012:role/*"])]));
     assert!(forbids(&[with(&["w*"], &["arn:aws:iam::999999999999:role/*"])]));
     assert!(forbids(&[with(&["w*"], &["*"]), with(&["x*"], &["*"])]));
@@ -278,10 +278,10 @@ fn secret_must_match_every_policy() {
     ] {
         let rules = EffectivePolicy::of_namespace(policies, &BTreeMap::new());
         assert_eq!(rules.forbids_secret("web-keys").is_some(), forbidden, "{policies:?}");
-        assert_eq!(rules.forbids_role(&role).is_some(), forbidden, "{policies:?}");
+        assert_eq!(rules.role_denial(&role).is_some(), forbidden, "{policies:?}");
         assert!(
             rules
-                .forbids_role(&assume_role("arn:aws:iam::123456789012:role/web"))
+                .role_denial(&assume_role("arn:aws:iam::123456789012:role/web"))
                 .is_some_and(|message| { message.starts_with("awsAssumeRole") })
         );
     }

@@ -72,7 +72,7 @@ pub(crate) fn worst_facts() -> Vec<Facts> {
 /// Returns a profile of 64 items, which repeat these expressions.
 pub(crate) fn profile(sources: &[String]) -> Profile {
     let object = ProfileRef { namespace: "shop".into(), name: "web".into(), uid: "u".into(), generation: 1 };
-    let mut profile = Profile::empty(object, Timestamp::UNIX_EPOCH);
+    let mut profile = Profile::with_defaults(object, Timestamp::UNIX_EPOCH);
     profile.dialects = BTreeSet::from(Dialect::ALL);
     let expressions: Vec<Expression> = sources.iter().map(|source| Expression::compile(source).unwrap()).collect();
     let items = expressions.into_iter().cycle().take(ITEMS).enumerate();

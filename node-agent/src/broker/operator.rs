@@ -200,7 +200,7 @@ impl OperatorBroker {
         let call = PodCall { client: &self.client, lane, pod, path: CREDENTIALS, request };
         let is_complete = |response: &CredentialsResponse| !matches!(response, CredentialsResponse::Pending);
         let result = match call.send_until(is_complete).await {
-            Ok(CredentialsResponse::Given(credentials)) => {
+            Ok(CredentialsResponse::Issued(credentials)) => {
                 cache.store(IssuedCredentials::new(credentials, dialect), Instant::now())
             }
             Ok(CredentialsResponse::Failed(failure)) if failure.cause.is_temporary() => {
@@ -208,13 +208,13 @@ impl OperatorBroker {
             }
             Ok(CredentialsResponse::Failed(failure)) => cache.store_failure(failure, Instant::now()),
             Ok(CredentialsResponse::Pending) => {
-                tracing::warn!(%pod, %dialect, "the cloud has not responded to the operator yet; serving cached credentials until they expire");
+                tracing::warn!(pod_uid = %pod, %dialect, "the cloud has not responded to the operator yet; serving cached credentials until they expire");
                 let message = "the cloud has not responded to podmeta yet; retry later".to_owned();
                 let failure = CredentialsFailure::failed(message, FailureCause::ProviderUnavailable, now);
                 cache.store_unavailable(failure, now, Instant::now())
             }
             Err(error) => {
-                tracing::warn!(%pod, %dialect, %error, "cannot get credentials from the operator; serving cached ones until they expire");
+                tracing::warn!(pod_uid = %pod, %dialect, %error, "cannot get credentials from the operator; serving cached ones until they expire");
                 let message = "podmeta cannot reach its operator for credentials; retry later".to_owned();
                 let failure = CredentialsFailure::failed(message, FailureCause::ProviderUnavailable, now);
                 cache.store_unavailable(failure, now, Instant::now())

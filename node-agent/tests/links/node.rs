@@ -19,7 +19,7 @@ use podmeta_link::cri::AgentPods;
 use podmeta_link::netns::Netns;
 use podmeta_link::pod_link;
 use podmeta_link::range::LinkRange;
-use podmeta_link::socket::{self, SocketConfig};
+use podmeta_link::socket::{self, LinkSocketConfig};
 use podmeta_metadata::compile::{ConfigMapValues, Outcome, Settings, compile};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_node_agent::serve::{SavedState, StateFile};
@@ -123,7 +123,7 @@ impl LinkAgentProcess {
         let sandbox = FakeSandbox { uid: cgroup.uid.clone(), labels: labels(namespace), ..FakeSandbox::host(1000) };
         FakeRuntime { sandboxes: vec![sandbox], ..FakeRuntime::default() }.serve(&runtime_socket);
         let socket = agent.path.with_file_name("link").join("link.sock");
-        serve_link_socket(SocketConfig {
+        serve_link_socket(LinkSocketConfig {
             path: socket.clone(),
             agent_namespace: agent.path.clone(),
             runtime_socket,
@@ -180,7 +180,7 @@ fn labels(namespace: &str) -> HashMap<String, String> {
 }
 
 /// Serves the link daemon's socket until the process ends, in a thread with the capabilities of the daemon.
-fn serve_link_socket(config: SocketConfig) {
+fn serve_link_socket(config: LinkSocketConfig) {
     let (bound_tx, bound_rx) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         capabilities::limit_thread();

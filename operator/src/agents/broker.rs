@@ -87,7 +87,7 @@ pub fn role_source(
 #[must_use]
 pub fn to_response(credentials: Result<Credentials, CredentialsFailure>) -> CredentialsResponse {
     match credentials {
-        Ok(credentials) => CredentialsResponse::Given(credentials),
+        Ok(credentials) => CredentialsResponse::Issued(credentials),
         Err(failure) => CredentialsResponse::Failed(failure),
     }
 }

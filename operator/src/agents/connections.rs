@@ -38,7 +38,7 @@ impl PeerConnection {
     }
 
     /// Waits until the connection is authenticated.
-    pub async fn authenticated(&self) {
+    pub async fn wait_until_authenticated(&self) {
         self.authenticated.wait().await;
     }
 }

@@ -82,7 +82,7 @@ pub async fn serve(
     let accepting = acceptor.spawn(listener, None, stop, handle).context("cannot use the agents' listener")?;
     accepting.await.context("internal error: the accept loop has panicked")?;
     if acceptor.drain(DRAIN_TIMEOUT).await.is_err() {
-        tracing::info!(timeout = ?DRAIN_TIMEOUT, "closing connections that did not end in time");
+        tracing::warn!(timeout = ?DRAIN_TIMEOUT, "closing connections that did not end in time");
     }
     Ok(())
 }
@@ -163,7 +163,7 @@ where
     let builder = connection_builder();
     let mut served = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let authentication_timeout = async {
-        if tokio::time::timeout(AUTHENTICATION_TIMEOUT, peer.authenticated()).await.is_ok() {
+        if tokio::time::timeout(AUTHENTICATION_TIMEOUT, peer.wait_until_authenticated()).await.is_ok() {
             std::future::pending().await
         }
     };

@@ -141,7 +141,9 @@ impl TokenReviewer {
                         );
                     }
                 }
-                Err(error) => tracing::warn!(node, %error, "the token of an agent is not valid any more"),
+                Err(error) => {
+                    tracing::warn!(node, %error, "the token of an agent is invalid; its requests get 401 until it sends a valid one")
+                }
             }
         });
     }

@@ -42,7 +42,7 @@ pub async fn load(client: &Client) -> Result<ClusterId> {
     // The operator may list namespaces, not get one.
     let namespaces = Api::<Namespace>::all(client.clone());
     let only = ListParams::default().fields("metadata.name=kube-system");
-    let uid = retry_while_unavailable("the UID of the namespace kube-system", || async {
+    let uid = retry_while_unavailable("read the UID of the namespace kube-system", || async {
         let namespace = namespaces.list(&only).await?.items.into_iter().next();
         namespace.and_then(|namespace| namespace.metadata.uid).context("the namespace kube-system does not exist")
     });

@@ -26,17 +26,20 @@ const MAX_WRITE_ATTEMPTS: usize = 5;
 /// The data of a Secret that the operator owns.
 pub type OwnSecretData = BTreeMap<String, ByteString>;
 
-/// Repeats an attempt while the API server is unavailable: nodes can start before it does.
+/// Repeats an attempt while the API server is unavailable: nodes can start before it does. `action` is a verb with its object,
+/// for the log.
 ///
 /// # Errors
 /// If the API server returns another error.
-pub async fn retry_while_unavailable<T, F>(what: &str, attempt: impl Fn() -> F) -> Result<T>
+pub async fn retry_while_unavailable<T, F>(action: &str, attempt: impl Fn() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
     let attempt = || async { tokio::time::timeout(START_TIMEOUT, attempt()).await.map_err(|_| ApiTimeout)? };
     let backoff = ConstantBuilder::default().with_delay(RETRY_DELAY).without_max_times();
-    let log = |error: &anyhow::Error, _| tracing::warn!(error = format!("{error:#}"), "cannot load {what}; retrying");
+    let log = |error: &anyhow::Error, _| {
+        tracing::warn!(error = format!("{error:#}"), "cannot {action}: the API server is unavailable; retrying")
+    };
     attempt.retry(backoff).when(is_unavailable).notify(log).await
 }
 

@@ -133,7 +133,7 @@ impl NamedWatch {
         let mut read_tx = Some(read_tx);
         while !self.updates_tx.is_closed() {
             if let Err(error) = self.read_and_watch(&mut read_tx).await {
-                tracing::warn!(namespace, name, error = %format_chain(&error), "cannot read a ConfigMap that a profile refers to; retrying");
+                tracing::warn!(namespace, config_map = name, error = %format_chain(&error), "cannot read a ConfigMap that a profile refers to; retrying");
                 // The API server is available. One object that it does not return must not delay all others.
                 if matches!(error, kube::Error::Api(_) | kube::Error::SerdeError(_)) {
                     complete(&mut read_tx);
@@ -179,7 +179,7 @@ impl NamedWatch {
             Some(MaybeObject::Unreadable { error, .. }) => {
                 tracing::error!(
                     namespace,
-                    name,
+                    config_map = name,
                     error,
                     "cannot parse a ConfigMap that a profile refers to; keeping its last readable data"
                 );

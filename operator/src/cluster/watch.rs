@@ -103,7 +103,7 @@ fn pod_update(pod: &Pod) -> Option<StateUpdate> {
                 namespace = pod.namespace(),
                 pod = pod.name_any(),
                 error = join(&errors),
-                "skipping pod: invalid object; agents do not serve it"
+                "skipping pod: invalid object; agents do not serve it: correct the field"
             );
             PodUid::try_from(pod.metadata.uid.clone()?).ok().map(StateUpdate::PodDeleted)
         }

@@ -34,7 +34,7 @@ const FOREIGN_AUDIENCE: &str = "podmeta.dev/policy-test";
 /// The time after which a result no longer counts.
 const MAX_RESULT_AGE: Duration = Duration::from_secs(300);
 
-/// Result of the last test.
+/// State of the chart's admission policy for tokens, from tests in the last 5 minutes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenPolicyState {
     /// No test has had a result in the last 5 minutes. No tokens are requested.

@@ -80,7 +80,7 @@ impl OperatorState {
     fn secret_errors(&self, profile: &Profile, now: Timestamp) -> Vec<SecretError> {
         let namespace = &profile.object.namespace;
         let Some(rules) = self.index.policies_of(namespace) else { return Vec::new() };
-        let allowed = profile.roles.iter().filter(|(_, role)| rules.forbids_role(role).is_none());
+        let allowed = profile.roles.iter().filter(|(_, role)| rules.role_denial(role).is_none());
         let errors = allowed.filter_map(|(dialect, role)| {
             let name = role.provider.secret_name()?;
             let data = self.read_secret(namespace, name)?;
@@ -95,7 +95,7 @@ impl OperatorState {
     fn secret_warnings(&self, profile: &Profile, now: Timestamp) -> Vec<FieldError> {
         let namespace = &profile.object.namespace;
         let Some(rules) = self.index.policies_of(namespace) else { return Vec::new() };
-        let allowed = profile.roles.iter().filter(|(_, role)| rules.forbids_role(role).is_none());
+        let allowed = profile.roles.iter().filter(|(_, role)| rules.role_denial(role).is_none());
         let warnings = allowed.filter_map(|(dialect, role)| {
             let name = role.provider.secret_name()?;
             let data = self.index.secret(namespace, name).ok()?;

@@ -75,12 +75,12 @@ impl OperatorState {
             StateUpdate::Profile(object) => self.index.set_profile(*object),
             StateUpdate::ProfileDeleted(key) => self.index.remove_profile(&key),
             StateUpdate::Secret { namespace, name, data } => self.index.set_secret(namespace, name, data),
-            StateUpdate::SecretsUnread(scope) => self.index.set_secrets_unread(scope, true),
-            StateUpdate::SecretsListed(scope) => self.index.set_secrets_unread(scope, false),
+            StateUpdate::SecretsUnread(scope) => self.index.set_secrets_listed(scope, false),
+            StateUpdate::SecretsListed(scope) => self.index.set_secrets_listed(scope, true),
             StateUpdate::ConfigMap { namespace, name, values } => {
                 self.index.set_config_map(&namespace, &name, values);
             }
-            StateUpdate::ReferenceDropped { object, keys } => self.index.drop_reference(&object, &keys),
+            StateUpdate::ReferenceDropped { object, keys } => self.index.remove_config_map_keys(&object, &keys),
             StateUpdate::ListComplete(_) => {}
             StateUpdate::Leadership(is_leader) => self.set_leader(is_leader),
             StateUpdate::Report { node, report, recorded } => {

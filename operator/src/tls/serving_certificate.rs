@@ -85,7 +85,7 @@ impl CertificateLoader {
     /// # Errors
     /// If there is no certificate and none can be created.
     pub async fn start(self, stop: CancellationToken) -> Result<(Arc<ServingCertificate>, impl Future<Output = ()>)> {
-        let first = retry_while_unavailable("the serving certificate", || self.load()).await?;
+        let first = retry_while_unavailable("load the serving certificate", || self.load()).await?;
         let served = Arc::new(ServingCertificate(ArcSwap::from_pointee(first)));
         let renewed = Arc::clone(&served);
         let renewal = async move {

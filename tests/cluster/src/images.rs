@@ -29,22 +29,22 @@ pub const MOTO_FOLDER: &str = "/opt/moto";
 /// An image that this program can build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TestImage {
-    /// The pause container of every pod.
+    /// [`PAUSE`].
     Pause,
-    /// The cluster's DNS.
+    /// [`COREDNS`].
     Coredns,
-    /// A shell, curl, Python and Node.js with the clouds' SDKs, cloud-init, and moto.
+    /// [`CLIENT`].
     Client,
-    /// podmeta's programs: the newest builds in `target/`.
+    /// [`PODMETA`]: the newest builds in `target/`.
     Podmeta,
 }
 
 impl TestImage {
-    /// Returns the path of the image's archive. Builds it if its content changed.
+    /// Returns the path of the image's archive. Builds it if no archive of the current content exists.
     ///
     /// # Errors
     /// If a file of the image is missing.
-    pub fn archive(self) -> Result<PathBuf> {
+    pub fn ensure_archive(self) -> Result<PathBuf> {
         let (image, files) = match self {
             Self::Pause => recipes::pause()?,
             Self::Coredns => recipes::coredns()?,

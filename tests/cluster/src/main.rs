@@ -109,7 +109,7 @@ fn run(ClusterCli { command, name }: ClusterCli) -> Result<()> {
             Ok(())
         }
         ClusterCommand::ImageArchive { image } => {
-            println!("{}", image.archive()?.display());
+            println!("{}", image.ensure_archive()?.display());
             Ok(())
         }
         ClusterCommand::Kubeconfig => {
@@ -134,7 +134,7 @@ fn load_images(cluster: &ClusterName, images: &[String]) -> Result<()> {
     prerequisites::require_root()?;
     let _lock = lock::acquire()?;
     let archives = images.iter().map(|image| match TestImage::from_str(image, false) {
-        Ok(known) => known.archive(),
+        Ok(known) => known.ensure_archive(),
         Err(_) => Ok(PathBuf::from(image)),
     });
     let archives = archives.collect::<Result<Vec<_>>>()?;

@@ -77,7 +77,7 @@ pub struct Step {
     pub over: AddressFamily,
     /// The user ID of the sending process.
     pub user: Option<u32>,
-    /// The name of a kept connection. It is opened on first use.
+    /// The name of a persistent connection. It is opened on first use.
     pub on: Option<String>,
     /// The name of the token to send in the dialect's token header.
     pub with: Option<String>,
@@ -134,7 +134,7 @@ pub enum Forgery {
     /// Flips one bit of the MAC.
     FlipMac,
     /// Moves the expiry one hour later and keeps the MAC.
-    LongerLife,
+    LaterExpiry,
     /// Replaces the token by a JWT, the form of tokens of earlier releases.
     Jwt,
     /// Replaces the token by 4096 letters, longer than any token.

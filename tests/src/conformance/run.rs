@@ -227,7 +227,7 @@ fn forged(good: &str, by: Forgery) -> anyhow::Result<String> {
             *bytes.last_mut().context("the token is empty")? ^= 1;
             URL_SAFE_NO_PAD.encode(bytes)
         }
-        Forgery::LongerLife => {
+        Forgery::LaterExpiry => {
             let expiry = bytes.get_mut(4..8).context("the token has no expiry")?;
             let later = u32::from_be_bytes(<[u8; 4]>::try_from(&*expiry)?) + 3600;
             expiry.copy_from_slice(&later.to_be_bytes());

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use super::{Mutation, apply, workspace};
 
-/// Shortens builds: no debug info, and dependencies, which are built once, optimised.
+/// Cargo flags: no debug info; optimised dependencies, because they are built once.
 const PROFILE_FLAGS: [&str; 4] = ["--config", "profile.dev.debug=0", "--config", "profile.dev.package.'*'.opt-level=1"];
 
 /// Name of the test in `tests/conformance.rs` that runs all cases.
@@ -62,13 +62,13 @@ impl WorkspaceCopy {
             Err(stale) => bail!("{stale}"),
         };
         let mut originals = Vec::new();
-        for (file, text) in &changed {
+        for (file, _) in &changed {
             let path = source.join(file);
-            originals.push((path.clone(), std::fs::read(&path)?));
-            std::fs::write(&path, text)?;
+            originals.push((std::fs::read(&path)?, path));
         }
-        let failed = self.run();
-        for (path, bytes) in originals {
+        let written = changed.iter().try_for_each(|(file, text)| std::fs::write(source.join(file), text));
+        let failed = written.map_err(Into::into).and_then(|()| self.run());
+        for (bytes, path) in originals {
             std::fs::write(path, bytes)?;
         }
         failed
@@ -110,7 +110,7 @@ impl WorkspaceCopy {
         self.folder.join("workspace")
     }
 
-    /// Returns the folder of the copy and its target folder.
+    /// Returns the folder that contains the copy and the target folder.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder

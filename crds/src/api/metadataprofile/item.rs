@@ -39,7 +39,7 @@ pub struct ItemSpec {
     pub expression: Option<String>,
 }
 
-/// Field of the pod.
+/// Reference to a field of the pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FieldRefSpec {

@@ -7,7 +7,7 @@ use podmeta_metadata::role::Role;
 use podmeta_metadata::signature::SignedDocument;
 use serde::{Deserialize, Serialize};
 
-/// The saved data of all pods.
+/// Credentials and signed documents of all pods, saved for a restart without the operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedBrokerState {
     /// Credentials of roles.

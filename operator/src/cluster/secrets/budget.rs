@@ -36,8 +36,8 @@ impl SecretBudget {
         for name in &dropped {
             tracing::warn!(
                 namespace,
-                name,
-                "ignoring a Secret that profiles may use: the Secrets of its namespace take more than {MAX_NAMESPACE_BYTES} bytes"
+                secret = name,
+                "ignoring a Secret that profiles may use: the Secrets of its namespace take more than {MAX_NAMESPACE_BYTES} bytes; remove the label from Secrets that no profile needs"
             );
         }
         let data = data.filter(|_| !dropped.contains(&name));

@@ -26,7 +26,8 @@ const WEB_IDENTITY: &str = "WebIdentityToken";
 const SESSION_NAME: &str = "podmeta-operator";
 
 /// Returns the operator's own credentials: from the environment, a web identity token (IAM roles for service accounts) or a
-/// container endpoint (EKS Pod Identity). The instance metadata service is not a source: it would be podmeta or the node.
+/// container endpoint (EKS Pod Identity). The instance metadata service is not a source: podmeta or the
+/// node would respond.
 #[must_use]
 pub fn operator_credentials(args: &CredentialsArgs) -> SharedCredentialsProvider {
     let web_identity = WebIdentityProvider::new(session_config(args), |name| std::env::var(name).ok());

@@ -120,8 +120,8 @@ impl Index {
         self.remove_namespace_if_empty(&key.namespace);
     }
 
-    /// Adds or replaces a policy. An invalid one leaves its last valid version in effect, because removing that would allow
-    /// what it forbids. If no version was valid, the strictest policy takes its place.
+    /// Adds or replaces a policy. An invalid one leaves its last valid version in effect, because without a policy its
+    /// namespaces would have no limits. If no version was valid, the strictest policy takes its place.
     pub fn set_policy(&mut self, object: PolicyObject) {
         let PolicyObject { name, spec } = object;
         match spec {
@@ -157,9 +157,8 @@ impl Index {
         policies.sort_by(|one, other| one.name.cmp(&other.name));
     }
 
-    /// Records whether the Secrets of these namespaces were not listed yet. It affects the status of the profiles that
-    /// refer to Secrets.
-    pub fn set_secrets_unread(&mut self, scope: SecretScope, is_unread: bool) {
+    /// Records whether the Secrets of a scope were listed. Marks all profiles of the scope as changed.
+    pub fn set_secrets_listed(&mut self, scope: SecretScope, is_listed: bool) {
         for (namespace, entry) in &self.namespaces {
             let is_affected = match &scope {
                 SecretScope::Cluster => true,
@@ -169,10 +168,10 @@ impl Index {
                 self.changed_profiles.extend(entry.profile_keys(namespace));
             }
         }
-        if is_unread {
-            self.unread_secrets.insert(scope);
-        } else {
+        if is_listed {
             self.unread_secrets.remove(&scope);
+        } else {
+            self.unread_secrets.insert(scope);
         }
     }
 
@@ -208,13 +207,13 @@ impl Index {
         self.remove_namespace_if_empty(namespace);
     }
 
-    /// Removes these keys of a ConfigMap.
-    pub fn drop_reference(&mut self, object: &ConfigMapRef, keys: &BTreeSet<String>) {
+    /// Removes the values of some keys of a ConfigMap.
+    pub fn remove_config_map_keys(&mut self, object: &ConfigMapRef, keys: &BTreeSet<String>) {
         let ConfigMapRef { namespace, name } = object;
         let Some(entry) = self.namespaces.get(namespace) else { return };
         let values = entry.config_map_values.iter();
-        let kept = values.filter(|(value, _)| value.name == *name && !keys.contains(&value.key));
-        let kept = kept.map(|(value, bytes)| (value.key.clone(), bytes.clone())).collect();
+        let kept = values.filter(|(key_ref, _)| key_ref.name == *name && !keys.contains(&key_ref.key));
+        let kept = kept.map(|(key_ref, value)| (key_ref.key.clone(), value.clone())).collect();
         self.set_config_map(namespace, name, kept);
     }
 

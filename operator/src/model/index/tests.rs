@@ -227,9 +227,9 @@ fn config_map_value_affects_the_pods_of_profiles_that_refer_to_it() {
     index.set_config_map("shop", "files", BTreeMap::from([("script".into(), "#!/bin/sh".into())]));
     assert!(!index.has_pending_pods(), "the value is the same");
     let object = ConfigMapRef { namespace: "shop".into(), name: "files".into() };
-    index.drop_reference(&object, &BTreeSet::from(["other".into()]));
+    index.remove_config_map_keys(&object, &BTreeSet::from(["other".into()]));
     assert!(!index.has_pending_pods(), "another key");
-    index.drop_reference(&object, &BTreeSet::from(["script".into()]));
+    index.remove_config_map_keys(&object, &BTreeSet::from(["script".into()]));
     compile(&mut index);
     assert!(finding(&index));
 }

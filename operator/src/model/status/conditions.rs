@@ -130,10 +130,10 @@ fn credentials_ready(observed: &ObservedProfile) -> NewCondition {
         (false, _, _) => condition(ConditionStatus::True, "NoRoles", "the profile has no roles".to_owned()),
         (true, Some(cause), _) => condition(ConditionStatus::False, &cause.to_string(), failures),
         (true, None, true) => {
-            condition(ConditionStatus::True, "Given", with_warnings("every pod that requested credentials got them"))
+            condition(ConditionStatus::True, "Issued", with_warnings("every pod that requested credentials got them"))
         }
         (true, None, false) => {
-            condition(ConditionStatus::Unknown, "NotAsked", with_warnings("no pod has requested credentials yet"))
+            condition(ConditionStatus::Unknown, "NotRequested", with_warnings("no pod has requested credentials yet"))
         }
     }
 }

@@ -32,7 +32,7 @@ fn programmed_profile_has_good_conditions() {
     assert_eq!((status.observed_generation, status.matched_pods, status.programmed_pods), (Some(3), Some(2), Some(2)));
     assert_eq!(condition(&status, ACCEPTED).0, "True");
     assert_eq!(condition(&status, PROGRAMMED), ("True", "Programmed", "node agents have the data of all 2 pods"));
-    assert_eq!(condition(&status, CREDENTIALS_READY).1, "Given");
+    assert_eq!(condition(&status, CREDENTIALS_READY).1, "Issued");
     assert_eq!(condition(&status, CONFLICTED).0, "False");
     let message = "this profile applies to no pod on the host network";
     assert_eq!(condition(&status, PODS_EXCLUDED), ("False", "NoHostNetworkPods", message));
@@ -168,9 +168,9 @@ fn key_without_a_session_token_is_named_in_the_message_of_credentials_ready() {
     };
     let warning = "spec.roles[dialect=ec2].secret.name: its Secret has no sessionToken";
     let given = format!("every pod that requested credentials got them; {warning}");
-    assert_eq!(of(vec![CredentialsState::Issued], vec![]), ("True".to_owned(), "Given".to_owned(), given));
+    assert_eq!(of(vec![CredentialsState::Issued], vec![]), ("True".to_owned(), "Issued".to_owned(), given));
     let not_asked = format!("no pod has requested credentials yet; {warning}");
-    assert_eq!(of(vec![], vec![]), ("Unknown".to_owned(), "NotAsked".to_owned(), not_asked));
+    assert_eq!(of(vec![], vec![]), ("Unknown".to_owned(), "NotRequested".to_owned(), not_asked));
     let expired = SecretError { is_usable: true, error: field("spec.roles[dialect=ecs].secret.name", "expired") };
     let unusable = of(vec![], vec![expired]);
     assert_eq!(unusable.1, "SecretUnusable");

@@ -27,7 +27,7 @@ const COREDNS_MANIFEST: &str = include_str!("../../manifests/coredns.yaml");
 const NETWORK_POLICIES_MANIFEST: &str = include_str!("../../manifests/network-policies.yaml");
 /// Timeout of one step of Kubernetes on a slow host.
 const STEP_TIMEOUT: Duration = Duration::from_secs(120);
-/// A file that exists on a machine whose Node object belongs to this machine, and not to a deleted one.
+/// Marker file: this machine registered the Node object, not a deleted machine of the same name.
 const REGISTERED_FILE: &str = "/run/registered";
 
 struct ClusterMachines {
@@ -68,7 +68,7 @@ fn create(
     let all: Vec<NodeId> = NodeId::first(nodes.max(existing_nodes(cluster))).collect();
     let archives = step("images", || {
         let images = [TestImage::Pause, TestImage::Coredns, TestImage::Client];
-        images.into_iter().map(TestImage::archive).collect::<Result<Vec<PathBuf>>>()
+        images.into_iter().map(TestImage::ensure_archive).collect::<Result<Vec<PathBuf>>>()
     })?;
     let machines = step("machines", || start_machines(cluster, &all))?;
     let link = step("network", || connect(cluster, &machines))?;

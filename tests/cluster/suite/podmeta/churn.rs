@@ -25,7 +25,7 @@ const LONG_LIVED_PODS: usize = 6;
 /// Pods at a time that end after a few requests. Each is replaced by a new one.
 const SHORT_LIVED_PODS: usize = 6;
 
-/// Load of a short-lived pod: one process with a new connection for each request, and one with kept connections.
+/// Load of a short-lived pod: one process with a new connection for each request, and one with persistent connections.
 const SHORT_LOAD: Load = Load { requests: 100, pause: 0, requests_of_connections: &[1, 20] };
 
 /// Addresses of each family for the pods of the node, including those that are being removed.

@@ -1,4 +1,4 @@
-//! Handovers, upgrades and killed agents, while pods of all nodes request their instance ID with new and kept connections.
+//! Handovers, upgrades and killed agents, while pods of all nodes request their instance ID with new and persistent connections.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::load::{CheckCounts, Load, checking_pod, load_profile};
 use crate::kit::{self, Podmeta, TestNamespace, TestNode, eventually};
 
-/// Maximum number of kept connections that an agent closed before their next request. A client that gets no processor time for
+/// Maximum number of persistent connections that an agent closed before their next request. A client that gets no processor time for
 /// a second finds its connection closed. If agents did not wait for a last request, there would be about 80.
 const MAX_REOPENED: u64 = 10;
 
@@ -24,10 +24,10 @@ const KILLS: usize = 50;
 /// Pods of each node. A second one makes a response with another pod's identity possible.
 const PODS_OF_NODE: usize = 2;
 
-/// Load of one pod: a process with a new connection for each request, and one with kept connections.
+/// Load of one pod: a process with a new connection for each request, and one with persistent connections.
 const LOAD: Load = Load { requests: 0, pause: 5, requests_of_connections: &[1, 1000] };
 
-/// Load of one pod during an upgrade. Each agent is replaced once. It must serve one more request on each kept connection before
+/// Load of one pod during an upgrade. Each agent is replaced once. It must serve one more request on each persistent connection before
 /// it closes it. Without that, most are reopened.
 const UPGRADE_LOAD: Load = Load { requests: 0, pause: 50, requests_of_connections: &UPGRADE_REQUESTS_OF_CONNECTIONS };
 /// Requests of each connection, by process. Two processes open a connection for each request.

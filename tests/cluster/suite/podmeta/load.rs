@@ -15,11 +15,11 @@ const CHECKING_CLIENT: &str = include_str!("scripts/checking_client.py");
 
 /// The requests of one pod.
 pub(super) struct Load {
-    /// Requests for the instance ID of each process. With 0, requests until the file `/stop` exists.
+    /// Number of requests that each process sends. With 0, requests until the file `/stop` exists.
     pub(super) requests: usize,
     /// Pause between two requests of a process, in milliseconds.
     pub(super) pause: u16,
-    /// Requests of one connection, for each process.
+    /// For each process: the number of requests on one connection.
     pub(super) requests_of_connections: &'static [u16],
 }
 
@@ -41,7 +41,7 @@ pub(super) struct CheckCounts {
     pub(super) wrong: u64,
     /// Connections that failed, requests without a response, and responses with an error status.
     pub(super) failed: u64,
-    /// Kept connections that the server closed before it received a request. The client sent the request again.
+    /// Persistent connections that the server closed before it received a request. The client sent the request again.
     pub(super) reopened: u64,
     /// Connections that were opened.
     pub(super) connections: u64,
@@ -81,7 +81,7 @@ pub(super) fn load_profile(app: &str) -> String {
     profile(app, json!({"metadataOptions": options, "limits": {"requestsPerSecond": 2000, "burst": 4000}}))
 }
 
-/// Returns a pod on a node that runs a command once. The script of a [`Load`] runs in it.
+/// Returns a pod that runs a command once, on this node. The script of a [`Load`] runs in it.
 pub(super) fn checking_pod(name: &str, app: &str, node: &str, command: &[String]) -> Value {
     let uid = json!({"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}});
     let client = json!({

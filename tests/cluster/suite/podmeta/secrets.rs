@@ -98,7 +98,9 @@ async fn status_does_not_reveal_a_secret_that_a_policy_forbids() -> Result<()> {
         let message = wait_for_reason(podmeta, namespace, ACCEPTED, "PolicyForbids").await?;
         ensure!(message.contains("does not allow the Secret keys"), "{message}");
         let without = podmeta.status(namespace, "web").await?;
-        ensure!(find_condition(&without, CREDENTIALS_READY).is_some_and(|condition| condition.reason == "NotAsked"));
+        ensure!(
+            find_condition(&without, CREDENTIALS_READY).is_some_and(|condition| condition.reason == "NotRequested")
+        );
         namespace.apply(&access_key_secret()).await?;
         // The status of a second profile proves that the operator has reconciled the namespace again.
         namespace.apply(&profile("other", json!({}))).await?;

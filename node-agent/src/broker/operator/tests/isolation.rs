@@ -88,7 +88,7 @@ pub(super) fn credentials_response() -> OperatorResponse {
         last_updated: Timestamp::UNIX_EPOCH,
         expiration: Timestamp::MAX,
     };
-    (StatusCode::OK, serde_json::to_string(&CredentialsResponse::Given(credentials)).unwrap())
+    (StatusCode::OK, serde_json::to_string(&CredentialsResponse::Issued(credentials)).unwrap())
 }
 
 pub(super) const SIGNED: (StatusCode, &str) = (StatusCode::OK, r#"{"document":"d","signature":"s","pkcs7":"p"}"#);

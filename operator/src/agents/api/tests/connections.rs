@@ -103,6 +103,6 @@ async fn hundred_calls_on_four_connections_for_one_pod_make_one_call_to_the_clou
     let bodies = tokio::time::timeout(std::time::Duration::from_secs(20), retried).await.unwrap();
     assert_eq!((token_requests.load(Ordering::Relaxed), stub.calls()), (1, 1));
     for body in bodies {
-        assert_eq!(body["given"]["accessKeyId"], "ASIA1", "{body}");
+        assert_eq!(body["issued"]["accessKeyId"], "ASIA1", "{body}");
     }
 }

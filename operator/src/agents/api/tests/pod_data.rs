@@ -74,7 +74,7 @@ async fn cloud_role_is_issued_to_the_agent_of_the_pods_node_only() {
         request.respond(&json!({"metadata": {}, "spec": {"audiences": []}, "status": status}));
     });
     assert_eq!(response.status, 200, "{}", response.body);
-    assert_eq!(response.body["given"]["accessKeyId"], "ASIA1", "{}", response.body);
+    assert_eq!(response.body["issued"]["accessKeyId"], "ASIA1", "{}", response.body);
     assert_eq!(stub.calls(), 1);
 }
 
