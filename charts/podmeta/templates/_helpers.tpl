@@ -31,3 +31,29 @@ helm.sh/hook-weight: {{ . | quote }}
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 helm.sh/hook-output-log-policy: hook-failed,hook-succeeded
 {{- end }}
+
+{{- /* The service addresses, as a list in CEL. */ -}}
+{{- define "podmeta.serviceAddresses" -}}
+[ip('169.254.169.254'), ip('100.100.100.200'), ip('fd00:ec2::254')]
+{{- end }}
+
+{{- /*
+Regular expression, in CEL, of a text that programs can read as an IP address although isIP() is false: it contains a colon, or
+its last label is a number. "2852039166", "0xa9.254.169.254", "100.100.100.0200" and "::ffff:100.100.100.200" are such texts.
+The last label of a DNS name is never a number.
+*/ -}}
+{{- define "podmeta.unusualAddress" -}}
+r':|(^|[.])([0-9]+|0[xX][0-9a-fA-F]*)$'
+{{- end }}
+
+{{- /* Binding of a ValidatingAdmissionPolicy with the same name. Usage: include "podmeta.admissionBinding" (list . NAME) */ -}}
+{{- define "podmeta.admissionBinding" -}}
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata:
+  name: {{ index . 1 }}
+  labels: {{- include "podmeta.labels" (index . 0) | nindent 4 }}
+spec:
+  policyName: {{ index . 1 }}
+  validationActions: [Deny]
+{{- end }}

@@ -1,5 +1,6 @@
 //! Tests of podmeta on a cluster, installed with its chart. Agents are queried through their debug socket.
 
+mod admission;
 mod agent_authorization;
 mod attacks;
 mod certificates;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::kit::render_chart;
 
 /// Returns the object of a kind and name.
-fn object<'o>(objects: &'o [Value], kind: &str, name: &str) -> Result<&'o Value> {
+pub(super) fn object<'o>(objects: &'o [Value], kind: &str, name: &str) -> Result<&'o Value> {
     let has = |object: &Value, path: &str, text: &str| object.pointer(path).is_some_and(|value| value == text);
     let found = objects.iter().find(|object| has(object, "/kind", kind) && has(object, "/metadata/name", name));
     found.with_context(|| format!("the chart renders no {kind} {name}"))
