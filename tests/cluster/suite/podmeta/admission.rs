@@ -4,6 +4,7 @@
 
 mod pods;
 mod requests;
+mod services;
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::chart::object;
 use crate::kit::{self, eventually, render_chart};
 
 /// The names of the policies, without the release name.
-const POLICIES: [&str; 2] = ["probe-hosts", "pod-addresses"];
+const POLICIES: [&str; 5] = ["probe-hosts", "pod-addresses", "services", "endpointslices", "endpoints"];
 
 #[tokio::test]
 async fn admission_policies_are_bound_and_can_be_switched_off() -> Result<()> {

@@ -10,7 +10,7 @@ use kube::core::NamespaceResourceScope;
 use podmeta_cluster::images::CLIENT;
 use serde_json::{Value, json};
 
-use crate::kit::{TestNamespace, client_pod, eventually};
+use crate::kit::{TestNamespace, client_pod, eventually, with_spec};
 
 /// The expected result of a request: `Err` has a part of the error message.
 type Expected<'e> = Result<(), &'e str>;
@@ -88,4 +88,28 @@ pub(super) fn pod(list: &str, fields: &Value) -> Value {
         container.extend(fields.clone());
     }
     client_pod("web", "web", json!({list: [container]}))
+}
+
+/// Returns a Service with port 80. Fields of `spec` replace those of the Service.
+pub(super) fn service(name: &str, spec: Value) -> Value {
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": [{"port": 80}]},
+    });
+    with_spec(service, spec)
+}
+
+/// Returns an EndpointSlice with one endpoint.
+pub(super) fn endpoint_slice(name: &str, family: &str, addresses: &Value) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {"name": name},
+        "addressType": family, "ports": [{"port": 80}], "endpoints": [{"addresses": addresses}],
+    })
+}
+
+/// Returns Endpoints with one address in the list `addresses` or `notReadyAddresses`.
+pub(super) fn endpoints(name: &str, list: &str, address: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": name},
+        "subsets": [{list: [{"ip": address}], "ports": [{"port": 80}]}],
+    })
 }
