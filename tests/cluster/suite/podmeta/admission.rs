@@ -2,6 +2,7 @@
 //!
 //! Requests are dry runs where possible: an object that a policy does not reject must not harm the cluster.
 
+mod existing;
 mod pods;
 mod requests;
 mod services;
