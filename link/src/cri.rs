@@ -2,10 +2,11 @@
 //!
 //! Source of messages and paths: runtime/v1/api.proto of kubernetes/cri-api. Only the fields in use are declared.
 
+mod details;
 mod messages;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -18,9 +19,10 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
 use crate::alias::SandboxId;
+pub use details::SandboxDetails;
 use messages::{
     ListPodSandboxRequest, ListPodSandboxResponse, PodSandboxFilter, PodSandboxStateValue, PodSandboxStatusRequest,
-    PodSandboxStatusResponse, SandboxInfo,
+    PodSandboxStatusResponse,
 };
 
 /// Timeout of one call.
@@ -115,21 +117,16 @@ impl RuntimeClient {
         Ok(response.items.into_iter().filter_map(sandbox).collect())
     }
 
-    /// Returns the path of a sandbox's network namespace, below `/run`, or `None` if it uses the host's.
+    /// Returns the details of a sandbox.
     ///
     /// # Errors
-    /// If the runtime does not respond, or does not report the namespaces of the sandbox.
-    pub async fn network_namespace(&mut self, sandbox: &SandboxId) -> Result<Option<PathBuf>> {
+    /// If the runtime does not respond, or does not report the details.
+    pub async fn details(&mut self, sandbox: &SandboxId) -> Result<SandboxDetails> {
         let request = PodSandboxStatusRequest { pod_sandbox_id: sandbox.as_str().to_owned(), verbose: true };
         let path = PathAndQuery::from_static("/runtime.v1.RuntimeService/PodSandboxStatus");
         let response: PodSandboxStatusResponse =
             self.call(path, request).await.context("cannot get the status of a sandbox")?;
-        let info = response.info.get("info").context("the container runtime does not report details of sandboxes")?;
-        let info: SandboxInfo = serde_json::from_str(info).context("cannot parse the details of a sandbox")?;
-        let namespaces = info.runtime_spec.linux.namespaces;
-        let network = namespaces.into_iter().find(|namespace| namespace.kind == "network");
-        let path = network.and_then(|namespace| namespace.path).filter(|path| path != Path::new(""));
-        Ok(path.map(below_run))
+        SandboxDetails::parse(response)
     }
 
     async fn call<Q, A>(&mut self, path: PathAndQuery, request: Q) -> Result<A>
@@ -141,27 +138,5 @@ impl RuntimeClient {
         let codec = ProstCodec::default();
         let response = self.client.unary(tonic::Request::new(request), path, codec).await;
         Ok(response.context("the container runtime rejected the call")?.into_inner())
-    }
-}
-
-/// Returns a path below `/var/run` as the path below `/run`. On nodes `/var/run` is a link to `/run`. In an image it can be
-/// missing, and the chart mounts `/run/netns`.
-fn below_run(path: PathBuf) -> PathBuf {
-    match path.strip_prefix("/var/run") {
-        Ok(rest) => Path::new("/run").join(rest),
-        Err(_) => path,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn namespace_below_var_run_is_opened_below_run() {
-        assert_eq!(below_run("/var/run/netns/cni-1".into()), Path::new("/run/netns/cni-1"));
-        for path in ["/run/netns/cni-1", "/var/runs/netns/cni-1", "/proc/7/ns/net"] {
-            assert_eq!(below_run(path.into()), Path::new(path));
-        }
     }
 }

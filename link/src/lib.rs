@@ -14,7 +14,7 @@
 //! - [`counters`], [`findings`]: the counts of repairs, and the findings about the node
 //! - [`agent_ns`], [`pod_link`], [`guard`]: the agent namespace, the link of one pod, the guards of a node
 //! - [`cni`], [`install`]: the CNI plugin, and its files on a node
-//! - [`cri`]: the client of the container runtime
+//! - [`cri`], [`user_ids`]: the client of the container runtime, and the user IDs of a pod
 //! - [`requirements`]: the checks of the node
 //! - [`daemon`]: the link daemon
 //! - [`socket`], [`protocol`], [`sockets`]: the socket of the daemon, its calls, and the sockets that it passes
@@ -46,3 +46,4 @@ pub mod service;
 pub mod socket;
 pub mod sockets;
 pub mod sys;
+pub mod user_ids;

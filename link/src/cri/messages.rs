@@ -9,6 +9,9 @@ use serde::Deserialize;
 /// State of a running sandbox.
 pub(super) const SANDBOX_READY: i32 = 0;
 
+/// Mode of a namespace that belongs to the pod.
+pub(super) const NAMESPACE_OF_POD: i32 = 0;
+
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ListPodSandboxRequest {
     #[prost(message, optional, tag = "1")]
@@ -63,9 +66,58 @@ pub(super) struct PodSandboxStatusRequest {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct PodSandboxStatusResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(super) status: Option<PodSandboxStatus>,
     /// Details by name. `info` is JSON; see [`SandboxInfo`].
     #[prost(map = "string, string", tag = "2")]
     pub(super) info: HashMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct PodSandboxStatus {
+    #[prost(message, optional, tag = "2")]
+    pub(super) metadata: Option<PodSandboxMetadata>,
+    #[prost(message, optional, tag = "6")]
+    pub(super) linux: Option<LinuxPodSandboxStatus>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct LinuxPodSandboxStatus {
+    #[prost(message, optional, tag = "1")]
+    pub(super) namespaces: Option<NamespaceStatus>,
+}
+
+/// The message `Namespace`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct NamespaceStatus {
+    #[prost(message, optional, tag = "2")]
+    pub(super) options: Option<NamespaceOption>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct NamespaceOption {
+    /// The field `userns_options`.
+    #[prost(message, optional, tag = "5")]
+    pub(super) user_namespace: Option<UserNamespace>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct UserNamespace {
+    #[prost(int32, tag = "1")]
+    pub(super) mode: i32,
+    #[prost(message, repeated, tag = "2")]
+    pub(super) uids: Vec<IdMapping>,
+}
+
+/// The message `IDMapping`.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct IdMapping {
+    #[prost(uint32, tag = "1")]
+    pub(super) host_id: u32,
+    #[prost(uint32, tag = "2")]
+    pub(super) container_id: u32,
+    #[prost(uint32, tag = "3")]
+    pub(super) length: u32,
 }
 
 /// Details of a sandbox. containerd and CRI-O report the OCI specification of its first process.
@@ -83,6 +135,17 @@ pub(super) struct RuntimeSpec {
 #[derive(Deserialize)]
 pub(super) struct Linux {
     pub(super) namespaces: Vec<Namespace>,
+    #[serde(rename = "uidMappings", default)]
+    pub(super) uid_mappings: Vec<UidMapping>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct UidMapping {
+    #[serde(rename = "containerID")]
+    pub(super) container_id: u32,
+    #[serde(rename = "hostID")]
+    pub(super) host_id: u32,
+    pub(super) size: u32,
 }
 
 #[derive(Deserialize)]

@@ -110,7 +110,7 @@ impl LinkMaker<'_> {
 
     /// Makes the link of one sandbox. Returns `None` for a pod on the host network.
     async fn make_link(&mut self, agent: &Netns, sandbox: &Sandbox) -> Result<Option<LinkOutcome>> {
-        let Some(path) = self.runtime.network_namespace(&sandbox.id).await? else { return Ok(None) };
+        let Some(path) = self.runtime.details(&sandbox.id).await?.network_namespace else { return Ok(None) };
         let pod = Netns::open(&path).with_context(|| format!("cannot open the namespace {}", path.display()))?;
         if pod.id()? == self.host.id()? {
             return Ok(None);
