@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::workload::MacAddress;
+use serde::{Deserialize, Serialize};
 
 /// Maximum length of an alias in bytes, without the final zero. Source: `IFALIASZ` in linux/if_link.h.
 const MAX_ALIAS_BYTES: usize = 255;
@@ -17,7 +18,8 @@ const MAX_ALIAS_BYTES: usize = 255;
 const VERSION: &str = "podmeta/1";
 
 /// The sandbox ID of a container runtime: 1 to 64 letters, digits, `-`, `_` or `.`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct SandboxId(String);
 
 impl SandboxId {
@@ -28,16 +30,30 @@ impl SandboxId {
     }
 }
 
+impl TryFrom<String> for SandboxId {
+    type Error = AliasError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if (1..=64).contains(&text.len()) && text.chars().all(is_allowed) {
+            Ok(Self(text))
+        } else {
+            Err(AliasError::Sandbox(text))
+        }
+    }
+}
+
 impl TryFrom<&str> for SandboxId {
     type Error = AliasError;
 
     fn try_from(text: &str) -> Result<Self, Self::Error> {
-        let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if (1..=64).contains(&text.len()) && text.chars().all(is_allowed) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(AliasError::Sandbox(text.to_owned()))
-        }
+        Self::try_from(text.to_owned())
+    }
+}
+
+impl From<SandboxId> for String {
+    fn from(id: SandboxId) -> Self {
+        id.0
     }
 }
 

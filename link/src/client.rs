@@ -8,20 +8,28 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+
 use crate::netns::NetnsId;
-use crate::protocol::{Call, CallResponse, LinkNodeStatus};
+use crate::protocol::{Call, CallResponse, LinkNodeStatus, SocketOwner, SocketQuery};
 use crate::sockets::AgentSockets;
 use crate::sys::{receive_line, send_line};
 
 /// Timeout of reading a response. The daemon calls the container runtime first.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Maximum number of calls of one agent for owners of sockets at once. Other calls must not wait for them.
+pub const MAX_OWNER_CALLS: usize = 3;
+
+/// Maximum length of a response with an owner in bytes. Failures have a text.
+const MAX_OWNER_BYTES: u64 = 16 * 1024;
+
 /// Receives new sockets of the agent namespace, and its identity. Blocks.
 ///
 /// # Errors
 /// If the daemon does not respond or rejects the call.
 pub fn receive_sockets(socket: &Path) -> Result<(NetnsId, AgentSockets)> {
-    match call(socket, Call::Sockets)? {
+    match call(socket, &Call::Sockets)? {
         (CallResponse::Sockets { namespace }, fds) => {
             let [listener, events, requests] = <[OwnedFd; 3]>::try_from(fds).map_err(|fds| {
                 anyhow!(
@@ -40,8 +48,30 @@ pub fn receive_sockets(socket: &Path) -> Result<(NetnsId, AgentSockets)> {
 /// # Errors
 /// If the daemon does not respond or rejects the call.
 pub fn node_status(socket: &Path) -> Result<LinkNodeStatus> {
-    match call(socket, Call::Status)?.0 {
+    match call(socket, &Call::Status)?.0 {
         CallResponse::Status(status) => Ok(status),
+        other => unexpected(&other),
+    }
+}
+
+/// Returns the owner of the client's socket of a connection. Does not block, and has no timeout of its own.
+///
+/// # Errors
+/// If the daemon does not respond or rejects the call.
+pub async fn socket_owner(socket: &Path, query: SocketQuery) -> Result<SocketOwner> {
+    let stream = tokio::net::UnixStream::connect(socket).await;
+    let mut stream = stream.with_context(|| format!("cannot connect to the link daemon at {}", socket.display()))?;
+    let call = serde_json::to_string(&Call::WhoIs(query))? + "\n";
+    let sent = stream.write_all(call.as_bytes()).await;
+    let mut line = String::new();
+    // The response is there even if the call could not be sent, as in `call_on`.
+    let received = BufReader::new(stream.take(MAX_OWNER_BYTES)).read_line(&mut line).await;
+    if received.context("the link daemon did not respond")? == 0 {
+        sent.context("cannot call the link daemon")?;
+        bail!("the link daemon closed the connection without a response");
+    }
+    match serde_json::from_str(&line).context("cannot parse the response of the link daemon")? {
+        CallResponse::Owner(owner) => Ok(owner),
         other => unexpected(&other),
     }
 }
@@ -53,7 +83,7 @@ fn unexpected<T>(response: &CallResponse) -> Result<T> {
     }
 }
 
-fn call(socket: &Path, call: Call) -> Result<(CallResponse, Vec<OwnedFd>)> {
+fn call(socket: &Path, call: &Call) -> Result<(CallResponse, Vec<OwnedFd>)> {
     let stream = UnixStream::connect(socket);
     let stream = stream.with_context(|| format!("cannot connect to the link daemon at {}", socket.display()))?;
     stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
@@ -61,8 +91,8 @@ fn call(socket: &Path, call: Call) -> Result<(CallResponse, Vec<OwnedFd>)> {
     call_on(&stream, call)
 }
 
-fn call_on(stream: &UnixStream, call: Call) -> Result<(CallResponse, Vec<OwnedFd>)> {
-    let sent = send_line(stream, &serde_json::to_string(&call)?, &[]);
+fn call_on(stream: &UnixStream, call: &Call) -> Result<(CallResponse, Vec<OwnedFd>)> {
+    let sent = send_line(stream, &serde_json::to_string(call)?, &[]);
     // The daemon rejects a process without reading its call. The response is there even if the call could not be sent.
     let received = receive_line(stream).context("the link daemon did not respond");
     let (line, fds) = received.or_else(|error| sent.context("cannot call the link daemon").and(Err(error)))?;
@@ -85,7 +115,57 @@ mod tests {
         let rejection = serde_json::to_string(&CallResponse::Failed("not a node agent".to_owned())).unwrap();
         send_line(&daemon, &rejection, &[]).unwrap();
         drop(daemon);
-        let (response, _) = call_on(&client, Call::Status).unwrap();
+        let (response, _) = call_on(&client, &Call::Status).unwrap();
         assert!(matches!(response, CallResponse::Failed(error) if error == "not a node agent"));
+    }
+    fn query() -> SocketQuery {
+        SocketQuery {
+            pod: "uid-1".try_into().unwrap(),
+            sandbox: "s1".try_into().unwrap(),
+            client: "169.254.240.2:4000".parse().unwrap(),
+            service: "169.254.169.254:80".parse().unwrap(),
+        }
+    }
+
+    /// Calls a daemon for an owner. The daemon reads the call, sends `response` and closes the connection.
+    async fn owner_from(response: &str) -> Result<SocketOwner> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("link.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let daemon = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut call = String::new();
+            BufReader::new(&mut stream).read_line(&mut call).await.unwrap();
+            assert_eq!(serde_json::from_str::<Call>(&call).unwrap(), Call::WhoIs(query()));
+            stream.write_all(response.as_bytes()).await.unwrap();
+        };
+        tokio::join!(socket_owner(&path, query()), daemon).0
+    }
+
+    #[tokio::test]
+    async fn owner_is_returned() {
+        assert_eq!(owner_from("{\"owner\":{\"user\":33}}\n").await.unwrap(), SocketOwner::User(33));
+        let nobody = SocketOwner::Nobody("closed".to_owned());
+        assert_eq!(owner_from("{\"owner\":{\"nobody\":\"closed\"}}\n").await.unwrap(), nobody);
+    }
+
+    #[tokio::test]
+    async fn daemon_that_returns_no_owner_is_an_error() {
+        for (response, message) in [
+            ("{\"failed\":\"not a node agent\"}\n", "rejected the call: not a node agent"),
+            ("{\"owner\":{\"user\":-1}}\n", "cannot parse the response"),
+            ("{\"owner\":{\"user\":3", "cannot parse the response"),
+            ("", "without a response"),
+        ] {
+            let error = owner_from(response).await.unwrap_err();
+            assert!(format!("{error:#}").contains(message), "{error:#}");
+        }
+    }
+
+    #[tokio::test]
+    async fn absent_daemon_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = socket_owner(&directory.path().join("link.sock"), query()).await.unwrap_err();
+        assert!(error.to_string().starts_with("cannot connect to the link daemon at "), "{error:#}");
     }
 }

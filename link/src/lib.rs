@@ -17,7 +17,8 @@
 //! - [`cri`], [`user_ids`]: the client of the container runtime, and the user IDs of a pod
 //! - [`requirements`]: the checks of the node
 //! - [`daemon`]: the link daemon
-//! - [`socket`], [`protocol`], [`sockets`]: the socket of the daemon, its calls, and the sockets that it passes
+//! - [`socket`], [`protocol`], [`sockets`], [`owner`]: the socket of the daemon, its calls, the sockets that it passes, and
+//!   the owners of clients' sockets
 //! - [`client`], [`identity`]: for the node agent: the client of that socket, and the pod of a connection
 #![cfg(target_os = "linux")]
 
@@ -35,6 +36,7 @@ pub mod identity;
 pub mod install;
 pub mod netns;
 mod nft;
+pub mod owner;
 mod peer;
 pub mod pod_link;
 pub mod private_socket;

@@ -1,5 +1,4 @@
-//! The socket of the link daemon. It passes sockets of the agent namespace to the node agents of this release, and to no
-//! other process.
+//! The socket of the link daemon. It serves calls of the node agents of this release, and of no other process.
 
 mod caller;
 
@@ -10,14 +9,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
+use podmeta_metadata::names::PodUid;
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 
+use crate::client::MAX_OWNER_CALLS;
 use crate::counters::Counters;
 use crate::cri::AgentPods;
 use crate::findings::SharedFindings;
 use crate::netns::Netns;
+use crate::owner::OwnerFinder;
 use crate::private_socket;
 use crate::protocol::{Call, CallResponse, LinkNodeStatus};
 use crate::sockets::AgentSockets;
@@ -28,10 +31,13 @@ use caller::KnownAgents;
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Maximum length of a call in bytes.
-const MAX_CALL_BYTES: u64 = 64;
+pub(crate) const MAX_CALL_BYTES: u64 = 512;
 
 /// Calls that are served at once. A node has one agent, and two during an update.
 const MAX_CALLS: usize = 8;
+
+/// Lookups of owners that run at once. They can wait for the container runtime, and other calls must not.
+const MAX_LOOKUPS: usize = 2 * MAX_OWNER_CALLS;
 
 /// Delay after an accept error.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(500);
@@ -70,8 +76,10 @@ pub fn bind(path: &Path) -> Result<UnixListener> {
 
 /// Serves calls until the task is cancelled.
 pub async fn serve(listener: UnixListener, config: LinkSocketConfig) {
-    let (config, permits) = (Arc::new(config), Arc::new(Semaphore::new(MAX_CALLS)));
-    let agents = Arc::new(KnownAgents::default());
+    let permits = Arc::new(Semaphore::new(MAX_CALLS));
+    let owners = OwnerFinder::new(config.runtime_socket.clone(), Arc::clone(&config.findings));
+    let lookups = Semaphore::new(MAX_LOOKUPS);
+    let server = Arc::new(CallServer { config, agents: KnownAgents::default(), owners, lookups });
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let stream = match listener.accept().await {
@@ -82,9 +90,9 @@ pub async fn serve(listener: UnixListener, config: LinkSocketConfig) {
                 continue;
             }
         };
-        let (config, agents) = (Arc::clone(&config), Arc::clone(&agents));
+        let server = Arc::clone(&server);
         tokio::spawn(async move {
-            if let Err(error) = serve_call(stream, &config, &agents).await {
+            if let Err(error) = server.serve_call(stream).await {
                 tracing::warn!(
                     error = format!("{error:#}"),
                     "cannot serve a call on the link socket; closed the connection"
@@ -95,59 +103,104 @@ pub async fn serve(listener: UnixListener, config: LinkSocketConfig) {
     }
 }
 
-async fn serve_call(stream: tokio::net::UnixStream, config: &LinkSocketConfig, agents: &KnownAgents) -> Result<()> {
-    let pod = caller::pod(&stream);
-    let stream = stream.into_std()?;
-    stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(IO_TIMEOUT))?;
-    stream.set_write_timeout(Some(IO_TIMEOUT))?;
-    let authorized = match pod {
-        Ok(pod) => agents.authorize(pod, config).await,
-        Err(error) => Err(error),
-    };
-    let config = config.clone();
-    tokio::task::spawn_blocking(move || {
-        let outcome = authorized.and_then(|()| respond(&stream, &config));
-        if let Err(error) = &outcome {
-            let response = serde_json::to_string(&CallResponse::Failed(format!("{error:#}")))?;
-            let _closed = send_line(&stream, &response, &[]);
-        }
-        outcome
-    })
-    .await?
+/// The state that all calls share.
+struct CallServer {
+    config: LinkSocketConfig,
+    agents: KnownAgents,
+    owners: OwnerFinder,
+    /// Permits of lookups of owners.
+    lookups: Semaphore,
 }
 
-/// Reads the call and sends its response.
-fn respond(stream: &UnixStream, config: &LinkSocketConfig) -> Result<()> {
+impl CallServer {
+    /// Serves the call of one connection.
+    async fn serve_call(self: Arc<Self>, stream: tokio::net::UnixStream) -> Result<()> {
+        let pod = caller::pod(&stream);
+        let stream = stream.into_std()?;
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(IO_TIMEOUT))?;
+        stream.set_write_timeout(Some(IO_TIMEOUT))?;
+        let stream = Arc::new(stream);
+        let outcome = self.authorize_and_respond(pod, &stream).await;
+        if let Err(error) = &outcome {
+            let _closed = send(stream, CallResponse::Failed(format!("{error:#}"))).await;
+        }
+        outcome
+    }
+
+    /// Reads the call of a node agent and sends its response.
+    async fn authorize_and_respond(self: &Arc<Self>, pod: Result<PodUid>, stream: &Arc<UnixStream>) -> Result<()> {
+        self.agents.authorize(pod?, &self.config).await?;
+        let reader = Arc::clone(stream);
+        match spawn_blocking(move || read_call(&reader)).await?? {
+            Call::WhoIs(query) => {
+                // The agent logs failures, with the pod.
+                let owner = match self.lookups.try_acquire() {
+                    Ok(_permit) => self.owners.find(query).await,
+                    Err(_) => Err(anyhow!("too many lookups of owners at once")),
+                };
+                let failed = |error: anyhow::Error| CallResponse::Failed(format!("{error:#}"));
+                send(Arc::clone(stream), owner.map_or_else(failed, CallResponse::Owner)).await
+            }
+            Call::Sockets => {
+                let (server, stream) = (Arc::clone(self), Arc::clone(stream));
+                spawn_blocking(move || server.pass_sockets(&stream)).await?
+            }
+            Call::Status => {
+                let (server, stream) = (Arc::clone(self), Arc::clone(stream));
+                spawn_blocking(move || server.send_status(&stream)).await?
+            }
+        }
+    }
+
+    /// Opens sockets in the agent namespace and sends them.
+    fn pass_sockets(&self, stream: &UnixStream) -> Result<()> {
+        let agent = self.agent_namespace()?;
+        let sockets = AgentSockets::open(&agent).context("cannot open sockets in the agent namespace")?;
+        let response = serde_json::to_string(&CallResponse::Sockets { namespace: agent.id()? })?;
+        send_line(stream, &response, &sockets.fds()).context("cannot send the sockets")?;
+        tracing::info!("passed sockets to a node agent");
+        Ok(())
+    }
+
+    /// Sends the state of the node.
+    fn send_status(&self, stream: &UnixStream) -> Result<()> {
+        self.owners.update_findings();
+        let namespace = self.agent_namespace()?.id()?;
+        let (counters, findings) = (self.config.counters.snapshot(), self.config.findings.snapshot());
+        let response = CallResponse::Status(LinkNodeStatus { namespace, counters, findings });
+        send_line(stream, &serde_json::to_string(&response)?, &[]).context("cannot send the status")
+    }
+
+    fn agent_namespace(&self) -> Result<Netns> {
+        let path = &self.config.agent_namespace;
+        Netns::open(path).with_context(|| format!("cannot open the agent namespace {}", path.display()))
+    }
+}
+
+/// Reads the call. Blocks.
+fn read_call(stream: &UnixStream) -> Result<Call> {
     let mut line = String::new();
     // A plain read, so that descriptors of the client are not received.
     BufReader::new(stream.take(MAX_CALL_BYTES)).read_line(&mut line).context("cannot read the call")?;
-    let call = serde_json::from_str(&line).context("cannot parse the call")?;
-    let path = &config.agent_namespace;
-    let agent = Netns::open(path).with_context(|| format!("cannot open the agent namespace {}", path.display()))?;
-    let namespace = agent.id()?;
-    match call {
-        Call::Sockets => {
-            let sockets = AgentSockets::open(&agent).context("cannot open sockets in the agent namespace")?;
-            let response = serde_json::to_string(&CallResponse::Sockets { namespace })?;
-            send_line(stream, &response, &sockets.fds()).context("cannot send the sockets")?;
-            tracing::info!("passed sockets to a node agent");
-        }
-        Call::Status => {
-            let (counters, findings) = (config.counters.snapshot(), config.findings.snapshot());
-            let response =
-                serde_json::to_string(&CallResponse::Status(LinkNodeStatus { namespace, counters, findings }))?;
-            send_line(stream, &response, &[]).context("cannot send the status")?;
-        }
-    }
-    Ok(())
+    serde_json::from_str(&line).context("cannot parse the call")
+}
+
+/// Sends a response without sockets.
+async fn send(stream: Arc<UnixStream>, response: CallResponse) -> Result<()> {
+    let response = serde_json::to_string(&response)?;
+    spawn_blocking(move || send_line(&stream, &response, &[])).await?.context("cannot send the response")
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use podmeta_metadata::node_finding::NodeFindingKind;
+
     use super::*;
+    use crate::protocol::SocketQuery;
+    use crate::sys::receive_line;
 
     fn mode(path: &Path) -> u32 {
         std::fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -163,5 +216,48 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
         let _second = bind(&path).unwrap();
         assert_eq!(mode(&path), 0o600, "a socket that was left behind is replaced");
+    }
+    /// Serves one call of a node agent. Returns the response.
+    async fn response_to(call: &Call, findings: Arc<SharedFindings>, lookups: usize) -> CallResponse {
+        let agent = PodUid::try_from("agent-1").unwrap();
+        let config = LinkSocketConfig {
+            path: "/none".into(),
+            agent_namespace: "/proc/self/ns/net".into(),
+            runtime_socket: "/none".into(),
+            agent_pods: AgentPods { namespace: "none".to_owned(), release: "none".to_owned() },
+            counters: Arc::default(),
+            findings: Arc::clone(&findings),
+        };
+        let (agents, owners) = (KnownAgents::default(), OwnerFinder::new("/none".into(), findings));
+        agents.add(agent.clone());
+        let server = Arc::new(CallServer { config, agents, owners, lookups: Semaphore::new(lookups) });
+        let (client, daemon) = UnixStream::pair().unwrap();
+        send_line(&client, &serde_json::to_string(call).unwrap(), &[]).unwrap();
+        server.authorize_and_respond(Ok(agent), &Arc::new(daemon)).await.unwrap();
+        serde_json::from_str(&receive_line(&client).unwrap().0).unwrap()
+    }
+
+    /// Lookups that wait for the container runtime must not use up the calls that are served at once.
+    #[tokio::test]
+    async fn lookup_over_the_limit_fails_at_once() {
+        let call = Call::WhoIs(SocketQuery {
+            pod: "uid-1".try_into().unwrap(),
+            sandbox: "s1".try_into().unwrap(),
+            client: "169.254.240.2:4000".parse().unwrap(),
+            service: "169.254.169.254:80".parse().unwrap(),
+        });
+        for (lookups, message) in [(0, "too many lookups"), (1, "cannot get the status of a sandbox")] {
+            let response = response_to(&call, Arc::default(), lookups).await;
+            assert!(matches!(&response, CallResponse::Failed(text) if text.contains(message)), "{response:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn status_has_no_finding_about_user_ids_that_are_known_again() {
+        let findings = Arc::<SharedFindings>::default();
+        findings.set(NodeFindingKind::UserIds, Some("a pod of before".to_owned()));
+        findings.set(NodeFindingKind::Guards, Some("a guard".to_owned()));
+        let CallResponse::Status(status) = response_to(&Call::Status, findings, 0).await else { panic!("no status") };
+        assert_eq!(status.findings.keys().copied().collect::<Vec<_>>(), [NodeFindingKind::Guards]);
     }
 }

@@ -28,13 +28,15 @@ pub enum NodeFindingKind {
     Guards,
     /// The node agent gets no sockets or no status from the link daemon.
     LinkDaemon,
+    /// The container runtime does not report the user IDs of pods with a user namespace.
+    UserIds,
     /// A kind of a newer version.
     Other,
 }
 
 impl NodeFindingKind {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Kernel,
         Self::Cgroup,
         Self::Nftables,
@@ -43,6 +45,7 @@ impl NodeFindingKind {
         Self::CniConfig,
         Self::Guards,
         Self::LinkDaemon,
+        Self::UserIds,
         Self::Other,
     ];
 
@@ -58,6 +61,7 @@ impl NodeFindingKind {
             Self::CniConfig => "cni-config",
             Self::Guards => "guards",
             Self::LinkDaemon => "link-daemon",
+            Self::UserIds => "user-ids",
             Self::Other => "other",
         }
     }

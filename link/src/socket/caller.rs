@@ -42,7 +42,7 @@ impl KnownAgents {
     }
 
     /// Adds a pod. Removes the oldest one if there are too many.
-    fn add(&self, pod: PodUid) {
+    pub(super) fn add(&self, pod: PodUid) {
         let mut pods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if pods.contains(&pod) {
             return;

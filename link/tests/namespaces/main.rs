@@ -24,5 +24,6 @@ mod properties;
 mod replaced_end;
 mod routing;
 mod runtime;
+mod socket_owner;
 mod uninstall;
 mod without_ipv6;

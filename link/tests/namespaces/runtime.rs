@@ -21,12 +21,14 @@ pub(crate) struct FakeSandbox {
     pub(crate) labels: HashMap<String, String>,
     /// Path of its network namespace, or `None` for the host's.
     pub(crate) netns: Option<PathBuf>,
+    /// Ranges of its user namespace: first ID on the host, first ID in the pod, length. `None` if it has the host's.
+    pub(crate) users: Option<Vec<(u32, u32, u32)>>,
 }
 
 impl FakeSandbox {
     /// Returns the sandbox of pod `n` on the host network, without labels.
     pub(crate) fn host(n: usize) -> Self {
-        Self { n, uid: format!("uid-{n}"), labels: HashMap::new(), netns: None }
+        Self { n, uid: format!("uid-{n}"), labels: HashMap::new(), netns: None, users: None }
     }
 }
 
@@ -84,8 +86,69 @@ struct StatusRequest {
 
 #[derive(Clone, PartialEq, Message)]
 struct StatusResponse {
+    #[prost(message, optional, tag = "1")]
+    status: Option<Status>,
     #[prost(map = "string, string", tag = "2")]
     info: HashMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Status {
+    #[prost(message, optional, tag = "2")]
+    metadata: Option<Metadata>,
+    #[prost(message, optional, tag = "6")]
+    linux: Option<LinuxStatus>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LinuxStatus {
+    #[prost(message, optional, tag = "1")]
+    namespaces: Option<NamespaceStatus>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct NamespaceStatus {
+    #[prost(message, optional, tag = "2")]
+    options: Option<NamespaceOption>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct NamespaceOption {
+    #[prost(message, optional, tag = "5")]
+    user_namespace: Option<UserNamespace>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct UserNamespace {
+    #[prost(int32, tag = "1")]
+    mode: i32,
+    #[prost(message, repeated, tag = "2")]
+    uids: Vec<IdMapping>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+struct IdMapping {
+    #[prost(uint32, tag = "1")]
+    host_id: u32,
+    #[prost(uint32, tag = "2")]
+    container_id: u32,
+    #[prost(uint32, tag = "3")]
+    length: u32,
+}
+
+impl FakeSandbox {
+    fn metadata(&self) -> Metadata {
+        Metadata { name: format!("pod{}", self.n), uid: self.uid.clone(), namespace: "shop".to_owned() }
+    }
+
+    /// Returns the user namespace as the runtime reports it. Mode 0 is that of the pod, 2 that of the node.
+    fn user_namespace(&self) -> UserNamespace {
+        let mapping = |&(host_id, container_id, length)| IdMapping { host_id, container_id, length };
+        match &self.users {
+            Some(ranges) => UserNamespace { mode: 0, uids: ranges.iter().map(mapping).collect() },
+            None => UserNamespace { mode: 2, uids: Vec::new() },
+        }
+    }
 }
 
 impl FakeRuntime {
@@ -119,14 +182,8 @@ impl FakeRuntime {
         let wanted = ListRequest::decode(request).unwrap().filter.unwrap_or_default().label_selector;
         let is_wanted =
             |sandbox: &&FakeSandbox| wanted.iter().all(|(name, value)| sandbox.labels.get(name) == Some(value));
-        let item = |sandbox: &FakeSandbox| Item {
-            id: format!("sandbox{}", sandbox.n),
-            metadata: Some(Metadata {
-                name: format!("pod{}", sandbox.n),
-                uid: sandbox.uid.clone(),
-                namespace: "shop".to_owned(),
-            }),
-        };
+        let item =
+            |sandbox: &FakeSandbox| Item { id: format!("sandbox{}", sandbox.n), metadata: Some(sandbox.metadata()) };
         ListResponse { items: self.sandboxes.iter().filter(is_wanted).map(item).collect() }.encode_to_vec()
     }
 
@@ -135,8 +192,11 @@ impl FakeRuntime {
         let sandbox = self.sandboxes.iter().find(|sandbox| format!("sandbox{}", sandbox.n) == id).unwrap();
         let path = sandbox.netns.as_deref().unwrap_or(Path::new("")).display();
         let info = format!(r#"{{"runtimeSpec":{{"linux":{{"namespaces":[{{"type":"network","path":"{path}"}}]}}}}}}"#);
+        let options = NamespaceOption { user_namespace: Some(sandbox.user_namespace()) };
+        let linux = LinuxStatus { namespaces: Some(NamespaceStatus { options: Some(options) }) };
+        let status = Status { metadata: Some(sandbox.metadata()), linux: Some(linux) };
         *self.status_calls.entry(id).or_default() += 1;
-        StatusResponse { info: HashMap::from([("info".to_owned(), info)]) }.encode_to_vec()
+        StatusResponse { status: Some(status), info: HashMap::from([("info".to_owned(), info)]) }.encode_to_vec()
     }
 }
 
