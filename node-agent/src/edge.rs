@@ -33,10 +33,11 @@ use podmeta_service::log_throttle::LogThrottle;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-pub use connection::{Arrival, EdgeServer, SocketPair};
+pub use connection::{Arrival, EdgeServer};
 use fair_share::PollMode;
 pub use hop_limit::SetHopLimit;
 pub use metered::SendBuffer;
+pub use owner::{FindOwner, SocketPair};
 pub use pod::EdgePod;
 pub use podmeta_metadata::compile::PodView;
 use unknown_pods::UnknownPods;

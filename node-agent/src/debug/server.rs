@@ -87,5 +87,5 @@ fn parse_arrival(line: &str, find_pod: impl Fn(&str) -> Option<PodUid>) -> Resul
         None => PodUid::try_from(pod.replace('/', "-")).map_err(|error| anyhow::anyhow!("{error}"))?,
     };
     let service = dialect.service_address(Ipv4Addr::UNSPECIFIED.into());
-    Ok(Arrival { pod, service, family: Family::Ipv4, host_rule: &HostRule::POD_LINK, sockets: None })
+    Ok(Arrival { pod, service, family: Family::Ipv4, host_rule: &HostRule::POD_LINK, owner: None })
 }

@@ -142,6 +142,6 @@ fn arrival(connection: &TcpConnection, pod: &PodUid, dialect: Dialect, socket_ta
         service: dialect.service_address(local.ip()),
         family: if local.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 },
         host_rule: if local.ip().is_loopback() { &host_rule::LOOPBACK } else { &HostRule::POD_LINK },
-        sockets: Some(SocketPair { remote, local, tables: Arc::clone(socket_tables) }),
+        owner: Some(Arc::new(SocketPair { remote, local, tables: Arc::clone(socket_tables) })),
     }
 }

@@ -2,8 +2,7 @@
 //! number of headers.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +28,7 @@ use crate::edge::hop_limit::{HopLimitedStream, ResponseHopLimit, SetHopLimit};
 use crate::edge::idle_timeout::IdleTimeout;
 use crate::edge::limit::LimitExceeded;
 use crate::edge::metered::{MeteredStream, SendBuffer};
+use crate::edge::owner::{ClientOwner, FindOwner};
 use crate::edge::{Edge, EdgePod};
 
 /// Longest wait for the last request of a connection when the server stops. The client may have sent it already.
@@ -45,19 +45,8 @@ pub struct Arrival {
     pub family: Family,
     /// The hosts that this listener serves.
     pub host_rule: &'static HostRule,
-    /// Sockets by which the owner of the client process is found. `None` if it cannot be found.
-    pub sockets: Option<SocketPair>,
-}
-
-/// The two ends of a TCP connection, and the kernel's socket table of the pod's network namespace.
-#[derive(Clone, Debug)]
-pub struct SocketPair {
-    /// The address of the client.
-    pub remote: SocketAddr,
-    /// The address of the agent.
-    pub local: SocketAddr,
-    /// The directory with the tables `tcp` and `tcp6`, such as `/proc/self/net`.
-    pub tables: Arc<Path>,
+    /// Finds the owner of the client's socket. `None` if the client has no socket that can be found.
+    pub owner: Option<Arc<dyn FindOwner>>,
 }
 
 /// The state of one connection, which its requests share.
@@ -66,13 +55,20 @@ pub(super) struct EdgeConnection {
     pub(super) arrival: Box<Arrival>,
     pub(super) hop_limit: Arc<ResponseHopLimit>,
     pub(super) session: LastToken,
+    pub(super) owner: ClientOwner,
     /// True if a request was handled since the current poll of the connection started.
     has_handled_request: AtomicBool,
 }
 
 impl EdgeConnection {
     pub(super) fn new(arrival: Box<Arrival>, hop_limit: Arc<ResponseHopLimit>) -> Self {
-        Self { arrival, hop_limit, session: LastToken::default(), has_handled_request: AtomicBool::default() }
+        Self {
+            arrival,
+            hop_limit,
+            session: LastToken::default(),
+            owner: ClientOwner::default(),
+            has_handled_request: AtomicBool::default(),
+        }
     }
 
     /// Starts a poll of the connection.

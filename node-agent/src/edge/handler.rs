@@ -120,8 +120,8 @@ impl RequestHandler<'_> {
         let (status, now) = (response.status(), Instant::now());
         let outcome = access::RequestOutcome { status, rejection: rejection.as_ref(), started: self.started, now };
         access::record(self.edge, self.connection, dialect, pod, request, &outcome);
-        let closes =
-            pod.is_none() || rejection.as_ref().is_some_and(Rejection::closes_connection) || self.stop.is_cancelled();
+        let ends = self.stop.is_cancelled() || self.connection.owner.is_missing();
+        let closes = pod.is_none() || rejection.as_ref().is_some_and(Rejection::closes_connection) || ends;
         into_response(response, closes)
     }
 }

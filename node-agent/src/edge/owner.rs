@@ -1,70 +1,94 @@
-//! Finds the user that owns the client socket of a connection in the kernel's socket table.
-//! Source: proc(5), `/proc/net/tcp`. Addresses are in the machine's byte order, in words of four bytes.
+//! The user that owns the client's socket of a connection. It is looked up with the first request that needs it, and stays
+//! the same for the connection: a socket that is passed to another process keeps its owner.
 
-use std::net::{IpAddr, SocketAddr};
+mod table;
 
-use crate::edge::connection::SocketPair;
+use std::fmt::Debug;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
-/// Returns the user ID that owns the client socket, or `None` if it is not found.
-pub(super) fn user_of(sockets: &SocketPair) -> Option<u32> {
-    let table = match sockets.remote {
-        SocketAddr::V4(_) => "tcp",
-        SocketAddr::V6(_) => "tcp6",
-    };
-    let text = std::fs::read_to_string(sockets.tables.join(table)).ok()?;
-    find_user(&text, sockets.remote, sockets.local)
+use anyhow::{Context as _, Result, anyhow};
+use futures_util::future::BoxFuture;
+use podmeta_service::log_throttle::LogThrottle;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+
+use crate::edge::EdgePod;
+pub use table::SocketPair;
+
+/// Longest wait for an owner. SDKs give up after one second.
+const LOOKUP_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Finds the user that owns the client's socket of one connection.
+pub trait FindOwner: Debug + Send + Sync {
+    /// Returns the user ID in the pod. Must not block. The error is for the log.
+    fn find_owner(&self) -> BoxFuture<'_, Result<u32>>;
 }
 
-fn find_user(table: &str, remote: SocketAddr, local: SocketAddr) -> Option<u32> {
-    let (client, agent) = (table_form(remote), table_form(local));
-    table.lines().skip(1).find_map(|line| {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        let is_client = fields.next()? == client && fields.next()? == agent;
-        // state, queues, timer, retransmissions, user
-        if is_client { fields.nth(4)?.parse().ok() } else { None }
-    })
+/// The lookups of owners of one pod.
+#[derive(Debug)]
+pub(super) struct OwnerLookups {
+    /// Admits one lookup at a time, so that a pod with many connections does not delay the lookups of others.
+    turn: Semaphore,
+    /// Limits the log lines of failed lookups.
+    log: Mutex<LogThrottle>,
 }
 
-/// Returns an address in the form of the table.
-fn table_form(address: SocketAddr) -> String {
-    let word = |bytes: &[u8; 4]| format!("{:08X}", u32::from_ne_bytes(*bytes));
-    let ip = match address.ip() {
-        IpAddr::V4(ip) => word(&ip.octets()),
-        IpAddr::V6(ip) => ip.octets().as_chunks::<4>().0.iter().map(word).collect(),
-    };
-    format!("{ip}:{:04X}", address.port())
+impl Default for OwnerLookups {
+    fn default() -> Self {
+        Self { turn: Semaphore::new(1), log: Mutex::default() }
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The owner of the client's socket of one connection.
+#[derive(Debug, Default)]
+pub(super) struct ClientOwner(OnceLock<Option<u32>>);
 
-    const TABLE: &str =
-        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
-   1: 0100007F:C350 0100007F:1F90 01 00000000:00000000 00:00000000 00000000  1000        0 2 1 0 20 4 30 10 -1
-   2: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000     7        0 3 1 0 20 4 30 10 -1
-";
-
-    #[cfg(target_endian = "little")]
-    #[test]
-    fn owner_of_the_client_socket_is_returned() {
-        let (remote, local) = ("127.0.0.1:50000".parse().unwrap(), "127.0.0.1:8080".parse().unwrap());
-        assert_eq!(find_user(TABLE, remote, local), Some(1000));
-        assert_eq!(find_user(TABLE, "127.0.0.1:50001".parse().unwrap(), local), None);
-        assert_eq!(find_user("", remote, local), None);
+impl ClientOwner {
+    /// Returns true if the owner was looked up.
+    pub(super) fn is_known(&self) -> bool {
+        self.0.get().is_some()
     }
 
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn table_of_the_kernel_is_parsed() {
-        let listener = std::net::TcpListener::bind("[::1]:0").unwrap();
-        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let sockets = SocketPair {
-            remote: client.local_addr().unwrap(),
-            local: client.peer_addr().unwrap(),
-            tables: std::path::Path::new("/proc/self/net").into(),
+    /// Returns true if the lookup found no owner. The requests of the connection are then rejected, and it must close: a
+    /// lookup for the next connection can succeed.
+    pub(super) fn is_missing(&self) -> bool {
+        self.0.get() == Some(&None)
+    }
+
+    /// Returns the user ID in the pod, or `None` if it was not looked up or not found.
+    pub(super) fn user(&self) -> Option<u32> {
+        self.0.get().copied().flatten()
+    }
+
+    /// Looks the owner up, unless that was done before. Logs a failure, once a second for each pod.
+    pub(super) async fn look_up(&self, finder: Option<&dyn FindOwner>, pod: &EdgePod) {
+        if self.is_known() {
+            return;
+        }
+        let found = async {
+            let finder = finder.context("the connection has no client socket")?;
+            let _turn = pod.owner_lookups.turn.acquire().await?;
+            finder.find_owner().await
         };
-        assert_eq!(user_of(&sockets), Some(nix::unistd::getuid().as_raw()));
+        let found = timeout(LOOKUP_TIMEOUT, found).await;
+        let found = found.unwrap_or_else(|_| Err(anyhow!("the lookup took longer than {LOOKUP_TIMEOUT:?}")));
+        if let Err(error) = &found {
+            log_failure(pod, error);
+        }
+        // HTTP/1 requests of a connection are served one after another, so no other lookup has set it.
+        let _set_before = self.0.set(found.ok());
+    }
+}
+
+fn log_failure(pod: &EdgePod, error: &anyhow::Error) {
+    let suppressed = pod.owner_lookups.log.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now());
+    if let Some(suppressed) = suppressed {
+        tracing::warn!(
+            pod = %pod.reference(),
+            error = format!("{error:#}"),
+            suppressed,
+            "cannot find the user of a client, which allowedUsers or deniedUsers need; responding 403"
+        );
     }
 }

@@ -18,6 +18,7 @@ use tokio::sync::OnceCell;
 use crate::edge::access_log::AccessLog;
 use crate::edge::fair_share::ThreadShare;
 use crate::edge::limit::{ConnectionLimiter, RateLimiter};
+use crate::edge::owner::OwnerLookups;
 
 /// A published pod.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct EdgePod {
     pub(super) connections: ConnectionLimiter,
     /// Share of the worker thread.
     pub(super) share: Arc<ThreadShare>,
+    /// Lookups of owners of clients' sockets.
+    pub(super) owner_lookups: Arc<OwnerLookups>,
     /// Limits the log lines of rejections and failures.
     pub(super) rejection_log: Arc<Mutex<LogThrottle>>,
     pub(super) access_log: Arc<AccessLog>,
@@ -61,6 +64,7 @@ impl EdgePod {
             rate_limiter: Arc::default(),
             connections: ConnectionLimiter::default(),
             share: Arc::default(),
+            owner_lookups: Arc::default(),
             rejection_log: Arc::default(),
             access_log: Arc::default(),
             last_tokenless: Arc::default(),
@@ -83,6 +87,7 @@ impl EdgePod {
             rate_limiter: Arc::clone(&self.rate_limiter),
             connections: self.connections.clone(),
             share: Arc::clone(&self.share),
+            owner_lookups: Arc::clone(&self.owner_lookups),
             rejection_log: Arc::clone(&self.rejection_log),
             access_log: Arc::clone(&self.access_log),
             last_tokenless: Arc::clone(&self.last_tokenless),
@@ -112,6 +117,11 @@ impl EdgePod {
             PodView::Served(workload, _) => workload.limits,
             PodView::Denied(_) => Limits::default(),
         }
+    }
+
+    /// Returns true if the profile restricts the users of the pod's clients.
+    pub(super) fn restricts_users(&self) -> bool {
+        matches!(&self.view, PodView::Served(workload, _) if !workload.users.is_unrestricted())
     }
 
     /// Returns the Unix time of the last request that was served without a session token.

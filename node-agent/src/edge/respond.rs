@@ -24,7 +24,7 @@ use crate::broker::IssuedCredentials;
 use crate::edge::connection::EdgeConnection;
 use crate::edge::limit::{LimitExceeded, MAX_WAIT};
 use crate::edge::pod::{DialectTree, EdgePod};
-use crate::edge::{Edge, access, owner};
+use crate::edge::{Edge, access};
 use crate::keys;
 
 /// Returns the response to a request of a dialect. `pod` is `None` if the pod is unknown. `is_admitted` is true if the rate
@@ -41,14 +41,21 @@ pub(super) async fn respond(
         Some(pod) if !is_admitted => wait_for_rate_limit(pod).await,
         Some(_) | None => false,
     };
+    if let Some(pod) = pod
+        && pod.restricts_users()
+        && !rate_limited
+    {
+        // On the heap, because each connection has room for all futures of a request.
+        Box::pin(connection.owner.look_up(connection.arrival.owner.as_deref(), pod)).await;
+    }
     match evaluate_request(edge, dialect, pod, connection, request, rate_limited)? {
         Evaluated::Response(response) => Ok(response),
         Evaluated::BrokerCall(item, call) => item.call_broker(call).await,
     }
 }
 
-/// Returns the response to a request that the rate limit has admitted, or `None` if the broker must be called for it. Also
-/// returns `None` if the profile restricts users: evaluating twice would read the kernel's socket table twice.
+/// Returns the response to a request that the rate limit has admitted, or `None` if the broker must be called for it, or the
+/// owner of the client's socket must be looked up.
 pub(super) fn try_respond(
     edge: &Edge,
     dialect: Dialect,
@@ -56,7 +63,7 @@ pub(super) fn try_respond(
     connection: &EdgeConnection,
     request: &Request<'_>,
 ) -> Option<Result<HttpResponse, RejectedRequest>> {
-    if matches!(pod.view(), PodView::Served(workload, _) if !workload.users.is_unrestricted()) {
+    if pod.restricts_users() && !connection.owner.is_known() {
         return None;
     }
     match evaluate_request(edge, dialect, Some(pod), connection, request, false) {
@@ -114,7 +121,7 @@ fn decide<'p>(
     now: Timestamp,
 ) -> Result<Decision<'p>, RejectedRequest> {
     let arrival = &connection.arrival;
-    let process_owner = || arrival.sockets.as_ref().and_then(owner::user_of);
+    let process_owner = || connection.owner.user();
     let checks = EdgeChecks {
         rate_limited,
         host_rule: arrival.host_rule,

@@ -78,7 +78,7 @@ async fn serve_denied_pod<T>(client: impl AsyncFnOnce(UnixStream, CancellationTo
     edge.publish([(pod.clone(), view)]);
     let (stream, server) = UnixStream::pair().unwrap();
     let service = Dialect::Ec2.service_address(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let arrival = Arrival { pod, service, family: Family::Ipv4, host_rule: &HostRule::POD_LINK, sockets: None };
+    let arrival = Arrival { pod, service, family: Family::Ipv4, host_rule: &HostRule::POD_LINK, owner: None };
     let serve = EdgeServer::new(edge, stop.clone()).serve(server, Box::new(arrival));
     tokio::join!(serve, client(stream, stop)).1
 }
@@ -174,7 +174,7 @@ async fn new_connection_of_a_pod_that_loses_connections_is_served_later() {
             service: Dialect::Ec2.service_address(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             family: Family::Ipv4,
             host_rule: &HostRule::POD_LINK,
-            sockets: None,
+            owner: None,
         };
         let served = EdgeServer::new(Arc::clone(&edge), CancellationToken::new()).serve(server, Box::new(arrival));
         let request = async {

@@ -192,7 +192,7 @@ async fn serve_connection(connection: TcpConnection, table: LinkTable, server: E
         service,
         family: if service.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 },
         host_rule: &HostRule::POD_LINK,
-        sockets: None,
+        owner: None,
     };
     server.serve(stream, Box::new(arrival)).await;
 }

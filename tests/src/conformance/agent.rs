@@ -19,7 +19,7 @@ use podmeta_metadata::signature::Signer;
 use podmeta_node_agent::broker::{Broker, FileBroker};
 use podmeta_node_agent::dev::DevState;
 use podmeta_node_agent::dev::InputFile;
-use podmeta_node_agent::edge::{Arrival, Edge, EdgeServer, SocketPair};
+use podmeta_node_agent::edge::{Arrival, Edge, EdgeServer, FindOwner, SocketPair};
 use tokio_util::sync::CancellationToken;
 
 use super::case::Restart;
@@ -127,7 +127,7 @@ impl CaseAgent {
             service: dialect.service_address(local),
             family,
             host_rule: &HostRule::POD_LINK,
-            sockets: peer,
+            owner: peer.map(|peer| Arc::new(peer) as Arc<dyn FindOwner>),
         };
         tokio::spawn(async move { server.serve(edge_end, Box::new(arrival)).await });
         Ok(connection)

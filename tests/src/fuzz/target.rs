@@ -110,7 +110,7 @@ fn responses_to(workload: &Workload, dialect: Dialect, bytes: &[u8]) -> Vec<u8> 
             service: service(dialect),
             family: Family::Ipv4,
             host_rule: &HostRule::POD_LINK,
-            sockets: None,
+            owner: None,
         };
         let served = tokio::spawn(async move { server.serve(edge_end, Box::new(arrival)).await });
         let received = connection.until_closed(bytes).await;

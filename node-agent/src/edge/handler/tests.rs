@@ -1,3 +1,5 @@
+mod owner;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -54,14 +56,19 @@ fn arrival(pod: &PodUid) -> Arrival {
         service: Dialect::Ec2.service_address(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         family: Family::Ipv4,
         host_rule: &HostRule::POD_LINK,
-        sockets: None,
+        owner: None,
     }
 }
 
 /// Sends bytes on a connection of a pod. Returns all responses.
 async fn send(edge: &Arc<Edge>, pod: &PodUid, requests: &str) -> String {
+    send_from(edge, arrival(pod), requests).await
+}
+
+/// Sends bytes on a connection. Returns all responses.
+async fn send_from(edge: &Arc<Edge>, arrival: Arrival, requests: &str) -> String {
     let (mut client, server) = UnixStream::pair().unwrap();
-    let serve = EdgeServer::new(Arc::clone(edge), CancellationToken::new()).serve(server, Box::new(arrival(pod)));
+    let serve = EdgeServer::new(Arc::clone(edge), CancellationToken::new()).serve(server, Box::new(arrival));
     let exchange = async {
         client.write_all(requests.as_bytes()).await.unwrap();
         let mut responses = String::new();
@@ -113,19 +120,6 @@ async fn body_of_a_request_is_not_read_as_the_next_request() {
     let responses = send(&edge, &uid, &format!("{first}{second}")).await;
     assert_eq!(responses.matches("HTTP/1.1 ").count(), 2, "{responses}");
     assert_eq!(responses.matches("HTTP/1.1 200 ").count(), 2, "{responses}");
-}
-
-#[tokio::test]
-async fn user_of_a_process_is_looked_up_once_for_a_request() {
-    for (allowed_users, waits) in [("", false), ("  allowedUsers: [0]\n", true)] {
-        let (edge, uid) = edge_with_pod(&format!("{OBJECTS}{allowed_users}"));
-        let connection = EdgeConnection::new(Box::new(arrival(&uid)), Arc::new(ResponseHopLimit::default()));
-        let (head, ()) = http::Request::get("/latest/meta-data/hostname").body(()).unwrap().into_parts();
-        let stop = CancellationToken::new();
-        let (edge, connection, stop) = (&*edge, &connection, &stop);
-        let mut handler = RequestHandler { edge, connection, stop, started: Instant::now(), is_admitted: false };
-        assert_eq!(handler.try_handle(&head).is_none(), waits, "{allowed_users}");
-    }
 }
 
 #[tokio::test]
