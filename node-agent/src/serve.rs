@@ -8,6 +8,7 @@ mod link_findings;
 mod link_metrics;
 mod links;
 mod node_state;
+mod owners;
 mod state_file;
 mod sync;
 
@@ -41,6 +42,7 @@ use crate::operator_client::{OperatorClient, OperatorEndpoint};
 use crate::private_file;
 use link_metrics::LinkMetrics;
 use links::LinkServer;
+use owners::OwnerClient;
 use podmeta_service::listener::Acceptor;
 
 pub use node_state::NodeState;
@@ -166,6 +168,7 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
         links_are_open_tx.send_replace(false);
         let server = EdgeServer::new(Arc::clone(&edge), stop.clone());
         let links = LinkServer {
+            owners: OwnerClient::new(socket.clone()),
             socket,
             acceptor: acceptor.clone(),
             server,

@@ -29,6 +29,7 @@ use crate::edge::{Arrival, EdgeServer};
 use crate::serve::NodeState;
 use crate::serve::link_findings::LinkFindings;
 use crate::serve::link_metrics::LinkMetrics;
+use crate::serve::owners::OwnerClient;
 
 /// Interval of checks whether the agent namespace was replaced.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -41,6 +42,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 pub(super) struct LinkServer {
     /// Socket of the link daemon.
     pub(super) socket: PathBuf,
+    pub(super) owners: OwnerClient,
     pub(super) acceptor: Acceptor,
     pub(super) server: EdgeServer,
     pub(super) node: Arc<NodeState>,
@@ -114,8 +116,8 @@ impl LinkServer {
         // A list of many pods holds the lock of the pods for long. It must not delay requests.
         let changes = self.sync_runtime.spawn(apply_changes(changes, Arc::clone(&self.node)));
         let (stop, server) = (self.stop.child_token(), self.server.clone());
-        let links = table.clone();
-        let handle = move |connection| serve_connection(connection, links.clone(), server.clone());
+        let (links, owners) = (table.clone(), self.owners.clone());
+        let handle = move |connection| serve_connection(connection, links.clone(), owners.clone(), server.clone());
         let accept_loop = self.acceptor.spawn(adopt(listener)?, None, stop.clone(), handle)?;
         Ok(OpenSockets { namespace, table, stop, accept_loop, changes })
     }
@@ -175,8 +177,8 @@ fn link(alias: &Alias) -> Link {
 }
 
 /// Serves one connection of a link. A connection that arrived at no link is closed.
-async fn serve_connection(connection: TcpConnection, table: LinkTable, server: EdgeServer) {
-    let TcpConnection { stream, local, .. } = connection;
+async fn serve_connection(connection: TcpConnection, table: LinkTable, owners: OwnerClient, server: EdgeServer) {
+    let TcpConnection { stream, remote, local } = connection;
     let interface = match bind_to_arrival_interface(&stream) {
         Ok(interface) => interface,
         Err(error) => return tracing::debug!(%error, "closing connection: its link is gone"),
@@ -192,7 +194,7 @@ async fn serve_connection(connection: TcpConnection, table: LinkTable, server: E
         service,
         family: if service.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 },
         host_rule: &HostRule::POD_LINK,
-        owner: None,
+        owner: Some(owners.of_connection(alias, remote, local)),
     };
     server.serve(stream, Box::new(arrival)).await;
 }

@@ -24,3 +24,4 @@ mod routing;
 #[allow(dead_code, reason = "other tests use the rest")]
 mod runtime;
 mod serving;
+mod users;

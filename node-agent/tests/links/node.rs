@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -23,6 +25,7 @@ use podmeta_link::socket::{self, LinkSocketConfig};
 use podmeta_metadata::compile::{ConfigMapValues, Outcome, Settings, compile};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_node_agent::serve::{SavedState, StateFile};
+use tokio::sync::oneshot;
 
 use crate::capabilities;
 use crate::kit::{Agent, alias, block_until, run};
@@ -34,7 +37,8 @@ pub(crate) const RELEASE: (&str, &str) = ("podmeta", "podmeta-system");
 /// Maximum wait for a line of the agent's log.
 const LOG_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Profile and policy of all pods: no token, IPv6, and limits over any load of these tests. A test can add metadata options.
+/// Profile and policy of all pods: no token, IPv6, and limits over any load of these tests. A test can add metadata options and a
+/// field of the profile.
 const MANIFEST: &str = r"apiVersion: podmeta.dev/v1alpha1
 kind: MetadataPolicy
 metadata: {name: high}
@@ -48,6 +52,7 @@ spec:
   dialects: [ec2, ecs]
   limits: {requestsPerSecond: 100000, burst: 200000, connections: 4096}
   metadataOptions: {httpTokens: optional, httpProtocolIpv6: enabled, OPTIONS}
+  SPEC
 ";
 
 /// A node agent that serves links.
@@ -66,8 +71,13 @@ impl ServingNode {
 
     /// Starts an agent whose pods have these metadata options.
     pub(crate) async fn start_with_options(pods: usize, options: &str) -> Self {
+        Self::start_with_profile(pods, options, "").await
+    }
+
+    /// Starts an agent whose pods have these metadata options and this field of their profile.
+    pub(crate) async fn start_with_profile(pods: usize, options: &str, field: &str) -> Self {
         let agent = Agent::new().await;
-        let items = workloads(pods, options);
+        let items = workloads(pods, options, field);
         let process = LinkAgentProcess::start(&agent, &items, RELEASE.1);
         process.wait_for_log("serving the links of the node's pods");
         Self { items, process, agent }
@@ -76,6 +86,25 @@ impl ServingNode {
     /// Makes the link of pod `n`.
     pub(crate) async fn make_link(&self, pod: &Netns, n: usize, range: LinkRange) {
         pod_link::ensure(&self.agent.netns, pod, &alias(n), range).await.unwrap();
+    }
+
+    /// Adds the sandbox of pod `n` to the container runtime. `users` are the ranges of its user namespace.
+    pub(crate) fn add_sandbox(&self, pod: &Netns, n: usize, users: Option<Vec<(u32, u32, u32)>>) {
+        let path = format!("/proc/{}/fd/{}", std::process::id(), pod.as_fd().as_raw_fd());
+        let sandbox = FakeSandbox { netns: Some(path.into()), users, ..FakeSandbox::host(n) };
+        self.process.runtime.lock().unwrap().sandboxes.push(sandbox);
+    }
+
+    /// Ends the link daemon's socket. Returns when nothing accepts connections.
+    pub(crate) fn stop_daemon(&mut self) {
+        let socket = &self.process.link_socket;
+        drop(self.process.daemon.take());
+        block_until("the daemon's socket is closed", || UnixStream::connect(socket).is_err());
+    }
+
+    /// Waits until a line of the agent's log contains a text, and returns the line.
+    pub(crate) fn wait_for_log(&self, text: &str) -> String {
+        self.process.wait_for_log(text)
     }
 
     /// Returns the instance ID of pod `n` at a service address.
@@ -92,9 +121,9 @@ impl ServingNode {
 }
 
 /// Compiles pods with the UIDs `uid-0` and following.
-fn workloads(pods: usize, options: &str) -> Vec<WorkloadItem> {
+fn workloads(pods: usize, options: &str, field: &str) -> Vec<WorkloadItem> {
     let pod = |n| format!("---\napiVersion: v1\nkind: Pod\nmetadata: {{name: web-{n}, uid: uid-{n}}}\nspec: {{}}\n");
-    let text = MANIFEST.replace("OPTIONS", options) + &(0..pods).map(pod).collect::<String>();
+    let text = MANIFEST.replace("OPTIONS", options).replace("SPEC", field) + &(0..pods).map(pod).collect::<String>();
     let (objects, errors) = load(&[ManifestFile { name: "pods".to_owned(), text }], Timestamp::UNIX_EPOCH);
     assert!(errors.is_empty(), "{errors:?}");
     let compile = |pod: &podmeta_crds::manifests::LoadedPod| {
@@ -111,6 +140,10 @@ fn workloads(pods: usize, options: &str) -> Vec<WorkloadItem> {
 pub(crate) struct LinkAgentProcess {
     child: Child,
     log_rx: Mutex<Receiver<String>>,
+    /// Ends the link daemon's socket on drop.
+    daemon: Option<oneshot::Sender<()>>,
+    link_socket: PathBuf,
+    runtime: Arc<Mutex<FakeRuntime>>,
     _cgroup: PodCgroup,
     _directory: tempfile::TempDir,
 }
@@ -121,9 +154,9 @@ impl LinkAgentProcess {
         let cgroup = PodCgroup::create();
         let runtime_socket = agent.path.with_file_name("runtime.sock");
         let sandbox = FakeSandbox { uid: cgroup.uid.clone(), labels: labels(namespace), ..FakeSandbox::host(1000) };
-        FakeRuntime { sandboxes: vec![sandbox], ..FakeRuntime::default() }.serve(&runtime_socket);
+        let runtime = FakeRuntime { sandboxes: vec![sandbox], ..FakeRuntime::default() }.serve(&runtime_socket);
         let socket = agent.path.with_file_name("link").join("link.sock");
-        serve_link_socket(LinkSocketConfig {
+        let daemon = serve_link_socket(LinkSocketConfig {
             path: socket.clone(),
             agent_namespace: agent.path.clone(),
             runtime_socket,
@@ -144,20 +177,33 @@ impl LinkAgentProcess {
         command.args(["serve", "--operator", "https://127.0.0.1:1", "--admin-listen", "127.0.0.1:0"]);
         command.args(["--log", "info,access=off", "--state-dir"]).arg(directory.path());
         command.arg("--operator-ca").arg(directory.path().join("ca.crt"));
-        command.arg("--token").arg(directory.path().join("token")).arg("--link-socket").arg(socket);
+        command.arg("--token").arg(directory.path().join("token")).arg("--link-socket").arg(&socket);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let (log_tx, log_rx) = channel();
         let log = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| log_tx.send(line)));
-        Self { child, log_rx: Mutex::new(log_rx), _cgroup: cgroup, _directory: directory }
+        Self {
+            child,
+            log_rx: Mutex::new(log_rx),
+            daemon: Some(daemon),
+            link_socket: socket,
+            runtime,
+            _cgroup: cgroup,
+            _directory: directory,
+        }
     }
 
-    /// Waits until a line of the log contains a text.
-    pub(crate) fn wait_for_log(&self, text: &str) {
+    /// Waits until a line of the log contains a text, and returns the line.
+    pub(crate) fn wait_for_log(&self, text: &str) -> String {
         let deadline = Instant::now() + LOG_TIMEOUT;
         let log_rx = self.log_rx.lock().unwrap();
         let next_line = || log_rx.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-        while !next_line().unwrap_or_else(|error| panic!("the agent did not log {text:?}: {error}")).contains(text) {}
+        loop {
+            let line = next_line().unwrap_or_else(|error| panic!("the agent did not log {text:?}: {error}"));
+            if line.contains(text) {
+                return line;
+            }
+        }
     }
 }
 
@@ -179,19 +225,25 @@ fn labels(namespace: &str) -> HashMap<String, String> {
     labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// Serves the link daemon's socket until the process ends, in a thread with the capabilities of the daemon.
-fn serve_link_socket(config: LinkSocketConfig) {
+/// Serves the link daemon's socket until the returned sender is dropped, in a thread with the capabilities of the daemon.
+fn serve_link_socket(config: LinkSocketConfig) -> oneshot::Sender<()> {
     let (bound_tx, bound_rx) = std::sync::mpsc::channel();
+    let (stop_tx, stop_rx) = oneshot::channel();
     std::thread::spawn(move || {
         capabilities::limit_thread();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = socket::bind(&config.path).unwrap();
             bound_tx.send(()).unwrap();
-            socket::serve(listener, config).await;
+            tokio::select! {
+                () = socket::serve(listener, config) => {}
+                _dropped = stop_rx => {}
+            }
         });
+        runtime.shutdown_background();
     });
     bound_rx.recv().unwrap();
+    stop_tx
 }
 
 /// A cgroup with the name of a pod's. It is removed on drop, after its processes have ended.
