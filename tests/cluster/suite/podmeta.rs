@@ -30,3 +30,4 @@ mod secrets;
 mod status_conditions;
 mod uninstall;
 mod user_shell;
+mod users;
