@@ -3,43 +3,23 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::Client;
-use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::{Value, json};
 
-use super::POLICIES;
 use super::requests::{Requests, endpoint_slice, endpoints, pod, service};
-use crate::kit::{self, eventually, with_spec};
+use crate::kit::{self, Podmeta, eventually, with_spec};
 
 /// The only service address that the API server accepts in all of these objects.
 const ADDRESS: &str = "100.100.100.200";
 
-/// Runs `body` while no policy is enforced. Restores the bindings afterwards, also on errors.
-async fn without_policies(client: &Client, body: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
-    let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(client.clone());
-    let mut removed = Vec::new();
-    for policy in POLICIES {
-        removed.push(bindings.get(&format!("podmeta-{policy}")).await?);
-    }
-    let result = async {
-        for policy in POLICIES {
-            bindings.delete(&format!("podmeta-{policy}"), &DeleteParams::default()).await?;
-        }
-        body().await
-    }
-    .await;
-    for mut binding in removed {
-        binding.metadata.resource_version = None;
-        binding.metadata.uid = None;
-        match bindings.create(&PostParams::default(), &binding).await {
-            // It was not deleted.
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            created => drop(created?),
-        }
-    }
+/// Runs `body` while the chart has no policies. Installs them again afterwards, also on errors.
+async fn without_policies(podmeta: &Podmeta, body: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+    let result = match podmeta.upgrade(&["--set", "admission.metadataAddresses=false"]).await {
+        Ok(()) => body().await,
+        Err(error) => Err(error),
+    };
+    podmeta.upgrade(&["--set", "admission.metadataAddresses=true"]).await?;
     result
 }
 
@@ -67,7 +47,7 @@ async fn objects_from_before_the_policies_can_be_changed() -> Result<()> {
         let slices = Requests::new::<EndpointSlice>(namespace).await?;
         let lists = Requests::new::<Endpoints>(namespace).await?;
         let objects = rejected_objects();
-        without_policies(&podmeta.cluster.client, async || {
+        without_policies(podmeta, async || {
             for object in &objects {
                 eventually(Duration::from_secs(20), "the policies are not enforced", async || {
                     namespace.apply(&object.to_string()).await
