@@ -19,8 +19,8 @@ async fn without_policies(podmeta: &Podmeta, body: impl AsyncFnOnce() -> Result<
         Ok(()) => body().await,
         Err(error) => Err(error),
     };
-    podmeta.upgrade(&["--set", "admission.metadataAddresses=true"]).await?;
-    result
+    let restored = podmeta.upgrade(&["--set", "admission.metadataAddresses=true"]).await;
+    result.and(restored)
 }
 
 /// Returns an object of each kind that the policies reject.

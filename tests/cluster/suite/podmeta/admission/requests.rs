@@ -37,9 +37,10 @@ impl Requests {
         Self { objects: Api::namespaced_with(namespace.client.clone(), &namespace.name, &kind) }
     }
 
-    /// Waits until the API server rejects an object: it enforces a new policy after about a second.
+    /// Waits until a policy rejects an object: the API server enforces a new policy after about a second.
     pub(super) async fn wait_until_rejected(&self, object: &Value) -> Result<()> {
-        eventually(Duration::from_secs(20), "the policy is enforced", async || self.create(object, Err("")).await).await
+        let rejected = async || self.create(object, Err("ValidatingAdmissionPolicy 'podmeta-")).await;
+        eventually(Duration::from_secs(20), "the policy is enforced", rejected).await
     }
 
     /// Creates an object as a dry run.

@@ -35,6 +35,14 @@ async fn services_with_a_service_address_are_rejected() -> Result<()> {
         for address in ["", "192.0.2.2", "name-of-an-address"] {
             requests.create(&balanced(address), Ok(())).await?;
         }
+        let external_name = |name: &str| service("web", json!({"type": "ExternalName", "externalName": name}));
+        for name in ["169.254.169.254", "100.100.100.200", "2852039166"] {
+            let message = format!("spec.externalName is \"{name}\"");
+            requests.create(&external_name(name), Err(&message)).await?;
+        }
+        for name in ["example.com", "192.0.2.2", "254.example"] {
+            requests.create(&external_name(name), Ok(())).await?;
+        }
 
         namespace.apply(&service("existing", json!({"type": "LoadBalancer"})).to_string()).await?;
         let ingress = |address: &str| json!({"status": {"loadBalancer": {"ingress": [{"ip": address}]}}});
@@ -62,7 +70,8 @@ async fn endpoints_with_a_service_address_are_rejected() -> Result<()> {
             ("IPv4", "100.100.100.200", "is \"100.100.100.200\". It is a service address of the clouds"),
             ("IPv6", "fd00:ec2::254", "is \"fd00:ec2::254\". It is a service address of the clouds"),
         ] {
-            slices.create(&endpoint_slice("web", family, &json!(["192.0.2.1", address])), Err("")).await?;
+            let first = if family == "IPv6" { "fd00::1" } else { "192.0.2.1" };
+            slices.create(&endpoint_slice("web", family, &json!([first, address])), Err(message)).await?;
             slices.create(&endpoint_slice("web", family, &json!([address])), Err(message)).await?;
             for field in ["addresses", "notReadyAddresses"] {
                 lists.create(&endpoints("web", field, address), Err(message)).await?;
