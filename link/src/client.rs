@@ -7,7 +7,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
 use crate::netns::NetnsId;
@@ -17,9 +16,6 @@ use crate::sys::{receive_line, send_line};
 
 /// Timeout of reading a response. The daemon calls the container runtime first.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Maximum number of calls of one agent for owners of sockets at once. Other calls must not wait for them.
-pub const MAX_OWNER_CALLS: usize = 3;
 
 /// Maximum length of a response with an owner in bytes. Failures have a text.
 const MAX_OWNER_BYTES: u64 = 16 * 1024;
@@ -118,6 +114,7 @@ mod tests {
         let (response, _) = call_on(&client, &Call::Status).unwrap();
         assert!(matches!(response, CallResponse::Failed(error) if error == "not a node agent"));
     }
+
     fn query() -> SocketQuery {
         SocketQuery {
             pod: "uid-1".try_into().unwrap(),

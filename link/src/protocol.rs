@@ -2,6 +2,7 @@
 //! file descriptors. Lines are JSON.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::node_finding::NodeFindings;
@@ -13,6 +14,12 @@ use crate::netns::NetnsId;
 
 /// Default path of the socket.
 pub const SOCKET_PATH: &str = "/run/podmeta/link/link.sock";
+
+/// Maximum number of calls of one agent for owners of sockets at once. Other calls must not wait for them.
+pub const MAX_OWNER_CALLS: usize = 3;
+
+/// Timeout of the lookup of an owner, in the agent and in the daemon. SDKs give up after one second.
+pub const OWNER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A call of the node agent to the link daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,13 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use podmeta_metadata::names::PodUid;
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use crate::client::MAX_OWNER_CALLS;
 use crate::counters::Counters;
 use crate::cri::AgentPods;
 use crate::findings::SharedFindings;
@@ -35,9 +34,6 @@ pub(crate) const MAX_CALL_BYTES: u64 = 512;
 
 /// Calls that are served at once. A node has one agent, and two during an update.
 const MAX_CALLS: usize = 8;
-
-/// Lookups of owners that run at once. They can wait for the container runtime, and other calls must not.
-const MAX_LOOKUPS: usize = 2 * MAX_OWNER_CALLS;
 
 /// Delay after an accept error.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(500);
@@ -78,8 +74,7 @@ pub fn bind(path: &Path) -> Result<UnixListener> {
 pub async fn serve(listener: UnixListener, config: LinkSocketConfig) {
     let permits = Arc::new(Semaphore::new(MAX_CALLS));
     let owners = OwnerFinder::new(config.runtime_socket.clone(), Arc::clone(&config.findings));
-    let lookups = Semaphore::new(MAX_LOOKUPS);
-    let server = Arc::new(CallServer { config, agents: KnownAgents::default(), owners, lookups });
+    let server = Arc::new(CallServer { config, agents: KnownAgents::default(), owners });
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let stream = match listener.accept().await {
@@ -108,8 +103,6 @@ struct CallServer {
     config: LinkSocketConfig,
     agents: KnownAgents,
     owners: OwnerFinder,
-    /// Permits of lookups of owners.
-    lookups: Semaphore,
 }
 
 impl CallServer {
@@ -135,10 +128,7 @@ impl CallServer {
         match spawn_blocking(move || read_call(&reader)).await?? {
             Call::WhoIs(query) => {
                 // The agent logs failures, with the pod.
-                let owner = match self.lookups.try_acquire() {
-                    Ok(_permit) => self.owners.find(query).await,
-                    Err(_) => Err(anyhow!("too many lookups of owners at once")),
-                };
+                let owner = self.owners.find(query).await;
                 let failed = |error: anyhow::Error| CallResponse::Failed(format!("{error:#}"));
                 send(Arc::clone(stream), owner.map_or_else(failed, CallResponse::Owner)).await
             }
@@ -217,8 +207,9 @@ mod tests {
         let _second = bind(&path).unwrap();
         assert_eq!(mode(&path), 0o600, "a socket that was left behind is replaced");
     }
+
     /// Serves one call of a node agent. Returns the response.
-    async fn response_to(call: &Call, findings: Arc<SharedFindings>, lookups: usize) -> CallResponse {
+    async fn response_to(call: &Call, findings: Arc<SharedFindings>) -> CallResponse {
         let agent = PodUid::try_from("agent-1").unwrap();
         let config = LinkSocketConfig {
             path: "/none".into(),
@@ -230,26 +221,24 @@ mod tests {
         };
         let (agents, owners) = (KnownAgents::default(), OwnerFinder::new("/none".into(), findings));
         agents.add(agent.clone());
-        let server = Arc::new(CallServer { config, agents, owners, lookups: Semaphore::new(lookups) });
+        let server = Arc::new(CallServer { config, agents, owners });
         let (client, daemon) = UnixStream::pair().unwrap();
         send_line(&client, &serde_json::to_string(call).unwrap(), &[]).unwrap();
         server.authorize_and_respond(Ok(agent), &Arc::new(daemon)).await.unwrap();
         serde_json::from_str(&receive_line(&client).unwrap().0).unwrap()
     }
 
-    /// Lookups that wait for the container runtime must not use up the calls that are served at once.
     #[tokio::test]
-    async fn lookup_over_the_limit_fails_at_once() {
+    async fn failed_lookup_is_a_response() {
         let call = Call::WhoIs(SocketQuery {
             pod: "uid-1".try_into().unwrap(),
             sandbox: "s1".try_into().unwrap(),
             client: "169.254.240.2:4000".parse().unwrap(),
             service: "169.254.169.254:80".parse().unwrap(),
         });
-        for (lookups, message) in [(0, "too many lookups"), (1, "cannot get the status of a sandbox")] {
-            let response = response_to(&call, Arc::default(), lookups).await;
-            assert!(matches!(&response, CallResponse::Failed(text) if text.contains(message)), "{response:?}");
-        }
+        let response = response_to(&call, Arc::default()).await;
+        let message = "cannot get the status of a sandbox";
+        assert!(matches!(&response, CallResponse::Failed(text) if text.contains(message)), "{response:?}");
     }
 
     #[tokio::test]
@@ -257,7 +246,7 @@ mod tests {
         let findings = Arc::<SharedFindings>::default();
         findings.set(NodeFindingKind::UserIds, Some("a pod of before".to_owned()));
         findings.set(NodeFindingKind::Guards, Some("a guard".to_owned()));
-        let CallResponse::Status(status) = response_to(&Call::Status, findings, 0).await else { panic!("no status") };
+        let CallResponse::Status(status) = response_to(&Call::Status, findings).await else { panic!("no status") };
         assert_eq!(status.findings.keys().copied().collect::<Vec<_>>(), [NodeFindingKind::Guards]);
     }
 }

@@ -22,6 +22,11 @@ pub struct SandboxDetails {
 }
 
 impl SandboxDetails {
+    /// Returns true if the runtime reports all that the lookup of a socket's owner needs.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.pod.is_some() && self.network_namespace.is_some() && self.users != UserIds::Unknown
+    }
+
     /// Parses the verbose status of a sandbox.
     pub(super) fn parse(response: PodSandboxStatusResponse) -> Result<Self> {
         let info = response.info.get("info").context("the container runtime does not report details of sandboxes")?;

@@ -14,7 +14,7 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr};
 use nix::net::if_::if_nametoindex;
 
-use super::Connection;
+use super::ConnectionAddresses;
 use crate::netns::Netns;
 use crate::pod_link::POD_INTERFACE;
 
@@ -23,7 +23,7 @@ const NO_COOKIE: [u8; 8] = [0xff; 8];
 
 /// Returns the user ID on the node that owns the client's socket of a connection, or `None` if no process in the namespace has
 /// such a socket open. Blocks.
-pub(super) fn find_owner(pod: &Netns, connection: Connection) -> io::Result<Option<u32>> {
+pub(super) fn find_owner(pod: &Netns, connection: ConnectionAddresses) -> io::Result<Option<u32>> {
     let found = pod.run(|| {
         // A socket that is bound to the interface is found only with its index. Other sockets are found with any index.
         let interface = if_nametoindex(POD_INTERFACE).unwrap_or_default();
@@ -47,8 +47,8 @@ fn exchange(mut request: NetlinkMessage<SockDiagMessage>) -> io::Result<Option<I
 
 /// Returns the request of one socket. With IPv4 addresses, the kernel also finds an AF_INET6 socket with mapped addresses.
 /// Source: `inet_diag_find_one_icsk` in net/ipv4/inet_diag.c.
-fn request(connection: Connection, interface: u32) -> NetlinkMessage<SockDiagMessage> {
-    let Connection { client, service } = connection;
+fn request(connection: ConnectionAddresses, interface: u32) -> NetlinkMessage<SockDiagMessage> {
+    let ConnectionAddresses { client, service } = connection;
     let request = InetRequest {
         family: if client.is_ipv4() { AF_INET } else { AF_INET6 },
         protocol: IPPROTO_TCP,
@@ -86,7 +86,7 @@ fn parse(bytes: &[u8]) -> io::Result<Option<InetResponseHeader>> {
 /// - a socket that a process has closed. It has no inode, and older kernels report root as its owner. Source: `sock_i_uid`
 ///   in net/core/sock.c.
 /// - a socket that is not connected yet, whose process can be another one than that of the connection
-fn owner(socket: &InetResponseHeader, connection: Connection) -> Option<u32> {
+fn owner(socket: &InetResponseHeader, connection: ConnectionAddresses) -> Option<u32> {
     let id = &socket.socket_id;
     let is_at = |ip: IpAddr, port: u16, address: SocketAddr| SocketAddr::new(ip.to_canonical(), port) == address;
     let is_client = is_at(id.source_address, id.source_port, connection.client)
@@ -102,8 +102,11 @@ mod tests {
 
     use super::*;
 
-    fn connection() -> Connection {
-        Connection { client: "169.254.240.2:4000".parse().unwrap(), service: "169.254.169.254:80".parse().unwrap() }
+    fn connection() -> ConnectionAddresses {
+        ConnectionAddresses {
+            client: "169.254.240.2:4000".parse().unwrap(),
+            service: "169.254.169.254:80".parse().unwrap(),
+        }
     }
 
     /// Returns the response for the open socket of [`connection`], of user 33.
@@ -183,7 +186,8 @@ mod tests {
     fn socket_of_this_process_is_found() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let connection = Connection { client: client.local_addr().unwrap(), service: client.peer_addr().unwrap() };
+        let connection =
+            ConnectionAddresses { client: client.local_addr().unwrap(), service: client.peer_addr().unwrap() };
         let found = exchange(request(connection, 0)).unwrap().unwrap();
         assert_eq!(owner(&found, connection), Some(nix::unistd::getuid().as_raw()));
         drop(client);

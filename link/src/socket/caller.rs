@@ -93,9 +93,22 @@ mod tests {
 
     use super::*;
 
-    /// Starts a program that connects to a socket and stays connected.
-    fn client(path: &Path) -> Child {
-        Command::new("curl").args(["--silent", "--unix-socket"]).arg(path).arg("http://link/").spawn().unwrap()
+    /// A program that connects to a socket and stays connected. Drop ends it.
+    struct Client(Child);
+
+    impl Client {
+        fn start(path: &Path) -> Self {
+            Self(
+                Command::new("curl").args(["--silent", "--unix-socket"]).arg(path).arg("http://link/").spawn().unwrap(),
+            )
+        }
+    }
+
+    impl Drop for Client {
+        fn drop(&mut self) {
+            let _exited = self.0.kill();
+            let _status = self.0.wait();
+        }
     }
 
     /// Its process ID could belong to a node agent now.
@@ -104,18 +117,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("link.sock");
         let listener = crate::private_socket::bind(&path).unwrap();
-        let mut client = client(&path);
+        let mut client = Client::start(&path);
         let (stream, _) = listener.accept().await.unwrap();
         let process = peer_process(&stream).unwrap().unwrap();
         assert!(!has_exited(&process).unwrap());
-        client.kill().unwrap();
+        client.0.kill().unwrap();
         let exited = nix::poll::poll(
             &mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)],
             PollTimeout::try_from(Duration::from_secs(10)).unwrap(),
         );
         // The process is not waited for yet, so its cgroup can be read.
         let error = pod(&stream).unwrap_err();
-        client.wait().unwrap();
         assert_eq!(exited, Ok(1));
         assert!(error.to_string().contains("has exited"), "{error:#}");
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use futures_util::future::BoxFuture;
 use podmeta_link::alias::Alias;
-use podmeta_link::client::{MAX_OWNER_CALLS, socket_owner};
-use podmeta_link::protocol::{SocketOwner, SocketQuery};
+use podmeta_link::client::socket_owner;
+use podmeta_link::protocol::{MAX_OWNER_CALLS, SocketOwner, SocketQuery};
 use tokio::sync::Semaphore;
 
 use crate::edge::FindOwner;

@@ -1,17 +1,17 @@
-//! Pods whose owners of sockets cannot be found, because their user IDs are unknown.
+//! Pods whose user IDs the container runtime does not report.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Time for which a pod is part of the finding after its last connection.
-const KEPT_TIME: Duration = Duration::from_secs(60);
+const KEPT_TIME: Duration = Duration::from_mins(15);
 
 /// The time of the last connection of each pod, by name.
 #[derive(Debug, Default)]
-pub(super) struct UnmappedPods(Mutex<BTreeMap<String, Instant>>);
+pub(super) struct PodsWithUnknownUserIds(Mutex<BTreeMap<String, Instant>>);
 
-impl UnmappedPods {
+impl PodsWithUnknownUserIds {
     pub(super) fn add(&self, pod: &str, now: Instant) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(pod.to_owned(), now);
     }
@@ -33,15 +33,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finding_names_a_pod_until_a_minute_after_its_last_connection() {
-        let (pods, start) = (UnmappedPods::default(), Instant::now());
+    fn finding_names_a_pod_until_15_minutes_after_its_last_connection() {
+        let (pods, start) = (PodsWithUnknownUserIds::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(pods.finding(start), None);
         pods.add("shop/web", at(0));
         pods.add("shop/api", at(30));
         pods.add("shop/web", at(40));
-        assert!(pods.finding(at(89)).unwrap().contains("such as shop/api,"));
-        assert!(pods.finding(at(99)).unwrap().contains("such as shop/web,"));
-        assert_eq!(pods.finding(at(100)), None);
+        assert!(pods.finding(at(929)).unwrap().contains("such as shop/api,"));
+        assert!(pods.finding(at(939)).unwrap().contains("such as shop/web,"));
+        assert_eq!(pods.finding(at(940)), None);
     }
 }
