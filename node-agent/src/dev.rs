@@ -13,6 +13,7 @@ mod print;
 mod reload;
 mod run;
 mod server;
+mod socket_table;
 mod state_dir;
 
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ use podmeta_service::log::{self, LogGuard};
 pub use args::{DevArgs, ListenArg, Output};
 pub use dev_state::{DevPod, DevState};
 pub use input::InputFile;
+pub use socket_table::SocketPair;
 
 use crate::broker::{Broker, FileBroker};
 use crate::dev::input::Inputs;

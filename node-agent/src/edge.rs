@@ -37,7 +37,7 @@ pub use connection::{Arrival, EdgeServer};
 use fair_share::PollMode;
 pub use hop_limit::SetHopLimit;
 pub use metered::SendBuffer;
-pub use owner::{FindOwner, SocketPair};
+pub use owner::FindOwner;
 pub use pod::EdgePod;
 pub use podmeta_metadata::compile::PodView;
 use unknown_pods::UnknownPods;

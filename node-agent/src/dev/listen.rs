@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::dev::address::ports;
 use crate::dev::args::ListenArg;
 use crate::dev::fair_listener::FairListener;
-use crate::dev::host_rule;
-use crate::edge::{Arrival, EdgeServer, SocketPair};
+use crate::dev::{SocketPair, host_rule};
+use crate::edge::{Arrival, EdgeServer};
 use podmeta_service::listener::{Acceptor, TcpConnection};
 
 /// A pod, as `NAMESPACE/NAME`, and a dialect.

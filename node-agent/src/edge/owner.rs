@@ -1,8 +1,6 @@
 //! The user that owns the client's socket of a connection. It is looked up with the first request that needs it, and stays
 //! the same for the connection: a socket that is passed to another process keeps its owner.
 
-mod table;
-
 use std::fmt::Debug;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -14,7 +12,6 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use crate::edge::EdgePod;
-pub use table::SocketPair;
 
 /// Longest wait for an owner. SDKs give up after one second.
 const LOOKUP_TIMEOUT: Duration = Duration::from_millis(500);

@@ -17,9 +17,8 @@ use podmeta_metadata::request::Family;
 use podmeta_metadata::session::{KeyBytes, Keyring};
 use podmeta_metadata::signature::Signer;
 use podmeta_node_agent::broker::{Broker, FileBroker};
-use podmeta_node_agent::dev::DevState;
-use podmeta_node_agent::dev::InputFile;
-use podmeta_node_agent::edge::{Arrival, Edge, EdgeServer, FindOwner, SocketPair};
+use podmeta_node_agent::dev::{DevState, InputFile, SocketPair};
+use podmeta_node_agent::edge::{Arrival, Edge, EdgeServer, FindOwner};
 use tokio_util::sync::CancellationToken;
 
 use super::case::Restart;

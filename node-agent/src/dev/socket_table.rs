@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use futures_util::future::BoxFuture;
 use tokio::task::spawn_blocking;
 
-use super::FindOwner;
+use crate::edge::FindOwner;
 
 /// The two ends of a TCP connection, and the kernel's socket table of the client's network namespace.
 #[derive(Clone, Debug)]
