@@ -76,8 +76,8 @@ impl EdgeConnection {
         self.has_handled_request.store(false, Ordering::Relaxed);
     }
 
-    /// Returns true for the first request of a poll.
-    pub(super) fn is_first_of_poll(&self) -> bool {
+    /// Marks the current poll as used. Returns false if a request already used it.
+    pub(super) fn claim_poll(&self) -> bool {
         !self.has_handled_request.swap(true, Ordering::Relaxed)
     }
 }

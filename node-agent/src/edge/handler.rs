@@ -44,7 +44,7 @@ pub(super) fn handle<'e, B>(
 ) -> Either<Ready<EdgeResponse>, impl Future<Output = EdgeResponse> + use<'e, B>> {
     let (head, body) = request.into_parts();
     let mut handler = RequestHandler { edge, connection, stop, started: Instant::now(), is_admitted: false };
-    let waits_for_poll = !connection.is_first_of_poll() && edge.poll_mode() == PollMode::Shared;
+    let waits_for_poll = !connection.claim_poll() && edge.poll_mode() == PollMode::Shared;
     let response = if waits_for_poll { None } else { handler.try_handle(&head) };
     match response {
         Some(response) => Either::Left(ready(response)),
@@ -52,7 +52,7 @@ pub(super) fn handle<'e, B>(
             let _body = body; // hyper skips a body when it is dropped
             if waits_for_poll {
                 yield_now().await;
-                connection.is_first_of_poll();
+                let _used = connection.claim_poll();
             }
             handler.handle(&head).await
         }),
@@ -120,8 +120,10 @@ impl RequestHandler<'_> {
         let (status, now) = (response.status(), Instant::now());
         let outcome = access::RequestOutcome { status, rejection: rejection.as_ref(), started: self.started, now };
         access::record(self.edge, self.connection, dialect, pod, request, &outcome);
-        let ends = self.stop.is_cancelled() || self.connection.owner.is_missing();
-        let closes = pod.is_none() || rejection.as_ref().is_some_and(Rejection::closes_connection) || ends;
+        let closes = pod.is_none()
+            || rejection.as_ref().is_some_and(Rejection::closes_connection)
+            || self.connection.owner.is_missing()
+            || self.stop.is_cancelled();
         into_response(response, closes)
     }
 }
