@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use podmeta_crds::manifests::{LoadedObjects, ManifestFile, load};
 use podmeta_metadata::compile::{ConfigMapValues, Outcome, Settings, compile};
 use podmeta_metadata::dialect::Dialect;
-use podmeta_metadata::evaluate::{EdgeChecks, RequestPod, evaluate};
+use podmeta_metadata::evaluate::{EdgeChecks, RequestPod, SocketUser, evaluate};
 use podmeta_metadata::host::HostRule;
 use podmeta_metadata::options::TokenTtl;
 use podmeta_metadata::path::CanonicalPath;
@@ -85,7 +85,7 @@ fn benches(criterion: &mut Criterion) {
         let edge = EdgeChecks {
             rate_limited: false,
             host_rule: &HostRule::POD_LINK,
-            process_owner: &|| None,
+            socket_user: &|| SocketUser::NotFound,
             nonce: &|| None,
         };
         let state = RequestPod::Served { workload: &workload, tree: tree.as_ref() };

@@ -32,6 +32,17 @@ pub enum RequestPod<'p> {
     },
 }
 
+/// The user that owns the client's socket of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketUser {
+    /// The user ID in the pod.
+    Known(u32),
+    /// The kernel has no such socket, or its owner has no ID in the pod.
+    NotFound,
+    /// The lookup failed. The next one can succeed.
+    LookupFailed,
+}
+
 /// Context of a request that its head does not contain.
 #[derive(Clone, Copy)]
 pub struct EdgeChecks<'e> {
@@ -39,8 +50,8 @@ pub struct EdgeChecks<'e> {
     pub rate_limited: bool,
     /// The hosts that the listener of the connection serves.
     pub host_rule: &'e HostRule,
-    /// Returns the user ID of the client process, or `None` if it is not found. Called only if the profile restricts users.
-    pub process_owner: &'e dyn Fn() -> Option<u32>,
+    /// Returns the user that owns the client's socket. Called only if the profile restricts users.
+    pub socket_user: &'e dyn Fn() -> SocketUser,
     /// Returns random bytes for a new token, or `None` if there are none. Called only if a token is issued.
     pub nonce: &'e dyn Fn() -> Option<Nonce>,
 }
@@ -81,7 +92,7 @@ pub enum Decision<'t> {
 /// 2. rate limit (429)
 /// 3. pod denied (403)
 /// 4. `Host` (400)
-/// 5. owner of the client process (403)
+/// 5. user that owns the client's socket (403), or its lookup failed (503)
 /// 6. dialect, endpoint or IPv6 off (403)
 /// 7. rest of the request head (400, 413)
 /// 8. token path: method (405), `X-Forwarded-For` (403), TTL (400), no random bytes (503)
@@ -112,9 +123,7 @@ pub fn evaluate<'p>(
         RequestPod::Served { workload, tree } => (workload, tree),
     };
     edge.host_rule.check(request.headers, request.version).map_err(Rejection::Malformed)?;
-    if !workload.users.is_unrestricted() && !workload.users.admits((edge.process_owner)()) {
-        return Err(Rejection::UserNotAllowed.into());
-    }
+    check_user(workload, edge)?;
     let tree = tree.ok_or(Rejection::DialectOff)?;
     check_endpoint(request, workload)?;
     request.check_head()?;
@@ -136,6 +145,21 @@ pub fn evaluate<'p>(
         (&Method::OPTIONS, Some(methods)) => Ok(Decision::ListMethods { allow: methods.item, token_left }),
         _ => Err(Rejection::Method.with_token(token_left)),
     }
+}
+
+fn check_user(workload: &Workload, edge: &EdgeChecks<'_>) -> Result<(), Rejection> {
+    let users = &workload.users;
+    if users.is_unrestricted() {
+        return Ok(());
+    }
+    let user = match (edge.socket_user)() {
+        SocketUser::Known(user) => Some(user),
+        SocketUser::NotFound => None,
+        SocketUser::LookupFailed => {
+            return Err(Rejection::Unavailable("cannot find the user of the client; retry later".to_owned()));
+        }
+    };
+    if users.admits(user) { Ok(()) } else { Err(Rejection::UserNotAllowed) }
 }
 
 fn check_endpoint(request: &Request<'_>, workload: &Workload) -> Result<(), Rejection> {

@@ -16,7 +16,7 @@ pub enum Rejection {
     EndpointDisabled,
     /// The request came over IPv6 and `httpProtocolIpv6` is disabled.
     Ipv6Disabled,
-    /// `allowedUsers` or `deniedUsers` exclude the owner of the client process.
+    /// `allowedUsers` or `deniedUsers` exclude the user that owns the client's socket, or the user was not found.
     UserNotAllowed,
     /// The head is malformed: no client of either cloud sends it, and a proxy may parse it differently.
     Malformed(&'static str),
@@ -82,7 +82,10 @@ impl fmt::Display for Rejection {
             Self::DialectOff => "the pod does not have this dialect; add it to spec.dialects of its profile",
             Self::EndpointDisabled => "spec.metadataOptions.httpEndpoint of its profile is disabled",
             Self::Ipv6Disabled => "spec.metadataOptions.httpProtocolIpv6 of its profile is disabled",
-            Self::UserNotAllowed => "allowedUsers or deniedUsers of its profile exclude the user of the process",
+            Self::UserNotAllowed => {
+                "allowedUsers or deniedUsers of its profile exclude the user that owns the client's socket, or the user \
+                 was not found"
+            }
             Self::Malformed(what) => return write!(f, "malformed request head: {what}"),
             Self::BodyTooLong => "the request has a body; send none, or Content-Length: 0",
             Self::ForwardedFor => "a token request must not have an X-Forwarded-For header: it came through a proxy",

@@ -37,7 +37,9 @@ pub use connection::{Arrival, EdgeServer};
 use fair_share::PollMode;
 pub use hop_limit::SetHopLimit;
 pub use metered::SendBuffer;
-pub use owner::FindOwner;
+#[cfg(target_os = "linux")]
+pub(crate) use owner::LOOKUP_TIMEOUT;
+pub use owner::{FindOwner, FindOwnerError};
 pub use pod::EdgePod;
 pub use podmeta_metadata::compile::PodView;
 use unknown_pods::UnknownPods;

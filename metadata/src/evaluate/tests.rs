@@ -16,7 +16,7 @@ struct Attempt {
     pod: fn(RequestPod<'_>) -> RequestPod<'_>,
     rate_limited: bool,
     host_rule: HostRule,
-    owner: Option<u32>,
+    user: SocketUser,
     service: &'static str,
     method: Method,
     path: &'static str,
@@ -32,7 +32,7 @@ impl Attempt {
             pod: |pod| pod,
             rate_limited: false,
             host_rule: HostRule::POD_LINK,
-            owner: Some(USER),
+            user: SocketUser::Known(USER),
             service: "169.254.169.254",
             method: Method::GET,
             path: "/latest/meta-data/instance-id",
@@ -65,11 +65,11 @@ impl Attempt {
             service: self.service.parse().unwrap(),
             session: &LastToken::default(),
         };
-        let owner = || self.owner;
+        let user = || self.user;
         let edge = EdgeChecks {
             rate_limited: self.rate_limited,
             host_rule: &self.host_rule,
-            process_owner: &owner,
+            socket_user: &user,
             nonce: &|| self.nonce,
         };
         let state = (self.pod)(RequestPod::Served { workload: &workload, tree: tree.as_ref() });
@@ -107,8 +107,10 @@ fn checks_run_in_the_documented_order() {
     assert_eq!(attempt.rejection(), Some(Rejection::DialectOff));
     attempt.case.profile_mut().users = ProcessUsers { allowed: vec![1], denied: vec![] };
     assert_eq!(attempt.rejection(), Some(Rejection::UserNotAllowed));
+    attempt.user = SocketUser::LookupFailed;
+    assert!(matches!(attempt.rejection(), Some(Rejection::Unavailable(_))));
     attempt.headers.retain(|(name, _)| *name != HOST);
-    assert_eq!(attempt.rejection(), Some(Rejection::UserNotAllowed));
+    assert!(matches!(attempt.rejection(), Some(Rejection::Unavailable(_))));
     attempt.host_rule.requires_host = true;
     assert_eq!(attempt.rejection(), Some(Rejection::Malformed("it has no Host")));
     attempt.rate_limited = true;
@@ -133,8 +135,12 @@ fn denied_pod_is_rejected_after_the_rate_limit_with_its_reason() {
     };
     let keys = Keyring::new(KeyBytes::new([7; 32]), now);
     let reject = |rate_limited| {
-        let edge =
-            EdgeChecks { rate_limited, host_rule: &HostRule::POD_LINK, process_owner: &|| None, nonce: &|| None };
+        let edge = EdgeChecks {
+            rate_limited,
+            host_rule: &HostRule::POD_LINK,
+            socket_user: &|| SocketUser::NotFound,
+            nonce: &|| None,
+        };
         evaluate(Dialect::Ec2, &request, RequestPod::Denied(&reason), &edge, &keys, now).unwrap_err().rejection
     };
     assert_eq!(reject(false), Rejection::PodDenied(reason.clone()));
@@ -142,14 +148,21 @@ fn denied_pod_is_rejected_after_the_rate_limit_with_its_reason() {
 }
 
 #[test]
-fn process_owner_is_looked_up_only_for_restricted_users() {
-    let mut attempt = Attempt::new();
-    attempt.owner = None;
-    assert_eq!(attempt.rejection(), None);
-    attempt.case.profile_mut().users = ProcessUsers { allowed: vec![USER], denied: vec![] };
-    assert_eq!(attempt.rejection(), Some(Rejection::UserNotAllowed));
-    attempt.owner = Some(USER);
-    assert_eq!(attempt.rejection(), None);
+fn user_of_the_socket_is_checked_only_if_users_are_restricted() {
+    let failed = Rejection::Unavailable("cannot find the user of the client; retry later".to_owned());
+    let outcomes = [
+        (SocketUser::NotFound, Some(Rejection::UserNotAllowed)),
+        (SocketUser::LookupFailed, Some(failed)),
+        (SocketUser::Known(USER), None),
+    ];
+    for (user, rejection) in outcomes {
+        let mut attempt = Attempt { user, ..Attempt::new() };
+        assert_eq!(attempt.rejection(), None, "{user:?}");
+        for (allowed, denied) in [(vec![USER], vec![]), (vec![], vec![USER + 1])] {
+            attempt.case.profile_mut().users = ProcessUsers { allowed, denied };
+            assert_eq!(attempt.rejection(), rejection, "{user:?}");
+        }
+    }
 }
 
 #[test]

@@ -1,15 +1,16 @@
 //! The owner of a client's socket in the kernel's socket table, for the dev server.
 //! Source: proc(5), `/proc/net/tcp`. Addresses are in the machine's byte order, in words of four bytes.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use tokio::task::spawn_blocking;
 
-use crate::edge::FindOwner;
+use crate::edge::{FindOwner, FindOwnerError};
 
 /// The two ends of a TCP connection, and the kernel's socket table of the client's network namespace.
 #[derive(Clone, Debug)]
@@ -23,23 +24,26 @@ pub struct SocketPair {
 }
 
 impl FindOwner for SocketPair {
-    fn find_owner(&self) -> BoxFuture<'_, Result<u32>> {
+    fn find_owner(&self) -> BoxFuture<'_, Result<u32, FindOwnerError>> {
         let sockets = self.clone();
         Box::pin(async move {
-            let user = spawn_blocking(move || user_of(&sockets)).await?;
-            user.context("the kernel's socket table has no open socket of the client")
+            let user = spawn_blocking(move || user_of(&sockets)).await.context("internal error")?;
+            let user = user.context("cannot read the kernel's socket table")?;
+            user.ok_or(FindOwnerError::NotFound(
+                "the kernel's socket table has no open socket of the client".to_owned(),
+            ))
         })
     }
 }
 
 /// Returns the user ID that owns the client's socket, or `None` if it is not found. Blocks.
-fn user_of(sockets: &SocketPair) -> Option<u32> {
+fn user_of(sockets: &SocketPair) -> io::Result<Option<u32>> {
     let table = match sockets.remote {
         SocketAddr::V4(_) => "tcp",
         SocketAddr::V6(_) => "tcp6",
     };
-    let text = std::fs::read_to_string(sockets.tables.join(table)).ok()?;
-    find_user(&text, sockets.remote, sockets.local)
+    let text = std::fs::read_to_string(sockets.tables.join(table))?;
+    Ok(find_user(&text, sockets.remote, sockets.local))
 }
 
 fn find_user(table: &str, remote: SocketAddr, local: SocketAddr) -> Option<u32> {
@@ -99,6 +103,8 @@ mod tests {
             local: client.peer_addr().unwrap(),
             tables: Path::new("/proc/self/net").into(),
         };
-        assert_eq!(user_of(&sockets), Some(nix::unistd::getuid().as_raw()));
+        assert_eq!(user_of(&sockets).unwrap(), Some(nix::unistd::getuid().as_raw()));
+        let unreadable = SocketPair { tables: Path::new("/nonexistent").into(), ..sockets };
+        assert!(user_of(&unreadable).is_err());
     }
 }

@@ -121,11 +121,11 @@ fn decide<'p>(
     now: Timestamp,
 ) -> Result<Decision<'p>, RejectedRequest> {
     let arrival = &connection.arrival;
-    let process_owner = || connection.owner.user();
+    let socket_user = || connection.owner.user();
     let checks = EdgeChecks {
         rate_limited,
         host_rule: arrival.host_rule,
-        process_owner: &process_owner,
+        socket_user: &socket_user,
         nonce: &keys::random_nonce,
     };
     let state = pod.map_or(RequestPod::Unknown, |pod| pod.state(dialect));

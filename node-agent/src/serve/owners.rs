@@ -1,17 +1,28 @@
 //! Finds the owners of clients' sockets with the link daemon.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Result, bail};
 use futures_util::future::BoxFuture;
 use podmeta_link::alias::Alias;
 use podmeta_link::client::socket_owner;
-use podmeta_link::protocol::{MAX_OWNER_CALLS, SocketOwner, SocketQuery};
+use podmeta_link::protocol::{MAX_OWNER_CALLS, OWNER_TIMEOUT, SocketOwner, SocketQuery};
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
 
-use crate::edge::FindOwner;
+use crate::edge::{FindOwner, FindOwnerError, LOOKUP_TIMEOUT};
+
+/// Delay before a daemon that does not listen is called again. It can be restarting.
+const CONNECT_RETRY_DELAY: Duration = Duration::from_millis(50);
+
+/// Time in which calls are retried. It ends before the lookup does, so that the log has the cause.
+const CONNECT_RETRY_TIME: Duration = OWNER_TIMEOUT.saturating_sub(Duration::from_millis(100));
+
+const _: () =
+    assert!(OWNER_TIMEOUT.as_millis() == LOOKUP_TIMEOUT.as_millis(), "the lookup and the call have one timeout");
 
 /// Calls the link daemon for owners.
 #[derive(Clone, Debug)]
@@ -24,6 +35,23 @@ pub(super) struct OwnerClient {
 impl OwnerClient {
     pub(super) fn new(socket: PathBuf) -> Self {
         Self { socket: Arc::new(socket), permits: Arc::new(Semaphore::new(MAX_OWNER_CALLS)) }
+    }
+
+    /// Calls the daemon. Retries while it does not listen.
+    async fn call(&self, query: &SocketQuery) -> anyhow::Result<SocketOwner> {
+        let started = Instant::now();
+        loop {
+            let owner = {
+                let _permit = self.permits.acquire().await?;
+                socket_owner(&self.socket, query.clone()).await
+            };
+            match owner {
+                Err(error) if is_not_listening(&error) && started.elapsed() < CONNECT_RETRY_TIME => {
+                    sleep(CONNECT_RETRY_DELAY).await;
+                }
+                owner => return owner,
+            }
+        }
     }
 
     /// Returns the finder for a connection of a link. `remote` and `local` are its ends as the agent sees them.
@@ -42,21 +70,26 @@ struct LinkSocket {
 }
 
 impl FindOwner for LinkSocket {
-    fn find_owner(&self) -> BoxFuture<'_, Result<u32>> {
+    fn find_owner(&self) -> BoxFuture<'_, Result<u32, FindOwnerError>> {
         Box::pin(async {
-            let _permit = self.client.permits.acquire().await?;
             let query = SocketQuery {
                 pod: self.alias.pod.clone(),
                 sandbox: self.alias.sandbox.clone(),
                 client: canonical(self.remote),
                 service: canonical(self.local),
             };
-            match socket_owner(&self.client.socket, query).await? {
+            match self.client.call(&query).await? {
                 SocketOwner::User(user) => Ok(user),
-                SocketOwner::Nobody(reason) => bail!(reason),
+                SocketOwner::Nobody(reason) => Err(FindOwnerError::NotFound(reason)),
             }
         })
     }
+}
+
+/// Returns true if a call failed because no process listens on the daemon's socket.
+fn is_not_listening(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    matches!(kind, Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused))
 }
 
 /// Returns an address without a scope, and an IPv4-mapped one as IPv4.
@@ -66,6 +99,9 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::UnixListener;
+
     use super::*;
 
     #[test]
@@ -74,5 +110,68 @@ mod tests {
         assert_eq!(canonical(mapped), "169.254.240.2:4000".parse().unwrap());
         let scoped = "[fe80::1%3]:4000".parse().unwrap();
         assert_eq!(canonical(scoped), "[fe80::1]:4000".parse().unwrap());
+    }
+
+    fn finder(socket: PathBuf) -> Arc<dyn FindOwner> {
+        let (pod, sandbox) = ("uid-1".try_into().unwrap(), "s1".try_into().unwrap());
+        let alias = Alias { pod, sandbox, mac: None, ipv4: None, ipv6: None };
+        let (remote, local) = ("169.254.240.2:4000".parse().unwrap(), "169.254.169.254:80".parse().unwrap());
+        OwnerClient::new(socket).of_connection(Arc::new(alias), remote, local)
+    }
+
+    /// Serves one call of an owner on a socket.
+    async fn serve_call(listener: UnixListener, response: &str) {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = BufReader::new(stream);
+        stream.read_line(&mut String::new()).await.unwrap();
+        stream.write_all(response.as_bytes()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn response_without_an_owner_is_not_a_failed_lookup() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("link.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let finder = finder(path);
+        let daemon = serve_call(listener, "{\"owner\":{\"nobody\":\"closed\"}}\n");
+        let found = tokio::join!(finder.find_owner(), daemon).0;
+        assert!(matches!(&found, Err(FindOwnerError::NotFound(reason)) if reason == "closed"), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn rejected_call_is_a_failed_lookup() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("link.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let finder = finder(path);
+        let daemon = serve_call(listener, "{\"failed\":\"too many calls\"}\n");
+        let found = tokio::join!(finder.find_owner(), daemon).0;
+        assert!(matches!(&found, Err(FindOwnerError::Failed(_))), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn restart_of_the_daemon_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("link.sock");
+        // A daemon that ended leaves its socket behind.
+        drop(UnixListener::bind(&path).unwrap());
+        let finder = finder(path.clone());
+        let daemon = async {
+            sleep(CONNECT_RETRY_DELAY).await;
+            std::fs::remove_file(&path).unwrap();
+            sleep(CONNECT_RETRY_DELAY * 2).await;
+            serve_call(UnixListener::bind(&path).unwrap(), "{\"owner\":{\"user\":33}}\n").await;
+        };
+        assert_eq!(tokio::join!(finder.find_owner(), daemon).0.unwrap(), 33);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn daemon_that_does_not_listen_fails_the_lookup_before_its_timeout() {
+        let directory = tempfile::tempdir().unwrap();
+        let started = Instant::now();
+        let error = finder(directory.path().join("link.sock")).find_owner().await.unwrap_err();
+        assert!(matches!(error, FindOwnerError::Failed(_)), "{error:?}");
+        assert!(error.to_string().starts_with("cannot connect to the link daemon at "), "{error}");
+        assert!((CONNECT_RETRY_TIME..OWNER_TIMEOUT).contains(&started.elapsed()), "{:?}", started.elapsed());
     }
 }

@@ -79,13 +79,13 @@ async fn socket_that_another_user_created_counts_as_that_user_s() {
 }
 
 #[tokio::test]
-async fn without_the_daemon_new_connections_get_403_and_the_log_says_why() {
+async fn without_the_daemon_new_connections_get_503_and_the_log_says_why() {
     let (mut node, pod) = start("allowedUsers: [0]").await;
     let address = service::addresses()[0];
     let mut client = connect(&pod, 0, address);
     assert_eq!(client.get(INSTANCE_ID).unwrap().0, 200);
     node.stop_daemon();
-    assert_eq!(status(&pod, 0, address), 403);
+    assert_eq!(status(&pod, 0, address), 503);
     let line = node.wait_for_log(FAILED_LOOKUP);
     assert!(line.contains("cannot connect to the link daemon"), "{line}");
     assert_eq!(client.get(INSTANCE_ID).unwrap().0, 200, "the owner of an open connection is known");

@@ -11,7 +11,7 @@ use podmeta_crds::manifests::{ManifestFile, load};
 use podmeta_metadata::cel::{Expression, Scope};
 use podmeta_metadata::compile::{ConfigMapValues, Outcome, Settings, compile};
 use podmeta_metadata::dialect::Dialect;
-use podmeta_metadata::evaluate::{EdgeChecks, RequestPod, evaluate};
+use podmeta_metadata::evaluate::{EdgeChecks, RequestPod, SocketUser, evaluate};
 use podmeta_metadata::host::HostRule;
 use podmeta_metadata::options::TokenTtl;
 use podmeta_metadata::path::CanonicalPath;
@@ -168,7 +168,7 @@ fn decide(workload: &Workload, tree: Option<&Tree>, dialect: Dialect, uri: &Uri)
     let edge = EdgeChecks {
         rate_limited: false,
         host_rule: &HostRule::POD_LINK,
-        process_owner: &|| None,
+        socket_user: &|| SocketUser::NotFound,
         nonce: &|| Some([7; 16]),
     };
     let state = RequestPod::Served { workload, tree };

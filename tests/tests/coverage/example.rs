@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use jiff::Timestamp;
 use podmeta_metadata::compile::Settings;
 use podmeta_metadata::dialect::Dialect;
-use podmeta_metadata::evaluate::{Decision, EdgeChecks, RequestPod, evaluate};
+use podmeta_metadata::evaluate::{Decision, EdgeChecks, RequestPod, SocketUser, evaluate};
 use podmeta_metadata::host::HostRule;
 use podmeta_metadata::path::CanonicalPath;
 use podmeta_metadata::rejection::{RejectedRequest, Rejection};
@@ -137,10 +137,10 @@ impl ExamplePod {
             service: dialect.service_address(Ipv4Addr::UNSPECIFIED.into()),
             session: &session,
         };
-        let user = self.workload.users.allowed.first().copied().or(Some(1000));
+        let user = SocketUser::Known(self.workload.users.allowed.first().copied().unwrap_or(1000));
         let nonce = || Some([7; 16]);
         let edge =
-            EdgeChecks { rate_limited: false, host_rule: &HostRule::POD_LINK, process_owner: &|| user, nonce: &nonce };
+            EdgeChecks { rate_limited: false, host_rule: &HostRule::POD_LINK, socket_user: &|| user, nonce: &nonce };
         let state = RequestPod::Served { workload: &self.workload, tree: self.trees.get(&dialect) };
         evaluate(dialect, &request, state, &edge, &self.keys, now())
     }
