@@ -101,6 +101,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 mod tests {
     use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
     use tokio::net::UnixListener;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -162,7 +163,8 @@ mod tests {
             sleep(CONNECT_RETRY_DELAY * 2).await;
             serve_call(UnixListener::bind(&path).unwrap(), "{\"owner\":{\"user\":33}}\n").await;
         };
-        assert_eq!(tokio::join!(finder.find_owner(), daemon).0.unwrap(), 33);
+        let found = async { tokio::join!(finder.find_owner(), daemon).0.unwrap() };
+        assert_eq!(timeout(Duration::from_secs(10), found).await.unwrap(), 33);
     }
 
     #[tokio::test(start_paused = true)]
