@@ -37,10 +37,11 @@ use crate::dev::server::DevServer;
 use crate::dev::state_dir::StateDir;
 use crate::edge::Edge;
 
-/// Runs `dev`. Prints errors in the files and returns a failure code for them.
+/// Runs `dev`: serves the pods of the files, only checks them (`--check`), or runs a command as one pod (`--pod`) and returns
+/// its exit code. Prints errors in the files and returns a failure code for them, and for warnings with `--check`.
 ///
 /// # Errors
-/// If the server cannot run.
+/// If the files or the state directory cannot be read, or the server or the command cannot run.
 pub fn main(args: DevArgs) -> Result<ExitCode> {
     let inputs = Inputs::new(args.files.clone())?;
     let files = inputs.read()?;

@@ -48,7 +48,8 @@ pub enum RoleSource {
     Cloud(Box<RoleRequest>),
 }
 
-/// Returns the source of the credentials of a pod's role. `cluster` is the ID of the cluster in external IDs.
+/// Returns the credentials of a role from a Secret, or the request to a cloud for another role. A role that cannot be resolved
+/// is a failed response, not an error. `cluster` is the ID of the cluster in external IDs.
 ///
 /// # Errors
 /// If the pod has no role in that dialect, or this replica is behind.

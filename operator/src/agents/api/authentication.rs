@@ -43,7 +43,7 @@ impl FromRequestParts<Arc<Api>> for Agent {
                         peer,
                         %error,
                         suppressed,
-                        "rejecting a request (401): not authenticated"
+                        "rejecting a request (401): not authenticated; if the peer is a node agent, check its ServiceAccount token"
                     );
                 }
                 return Err(error_response(StatusCode::UNAUTHORIZED, error));

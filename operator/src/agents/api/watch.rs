@@ -138,9 +138,13 @@ impl Watch {
 fn to_lines(events: &[WatchEvent<SharedItem>]) -> Bytes {
     let mut lines = Vec::new();
     for event in events {
+        let start = lines.len();
         match serde_json::to_writer(&mut lines, event) {
             Ok(()) => lines.push(b'\n'),
-            Err(error) => tracing::error!(%error, "internal error: cannot serialize a watch event; skipping it"),
+            Err(error) => {
+                lines.truncate(start);
+                tracing::error!(%error, "internal error: cannot serialize a watch event; the agent does not get this change");
+            }
         }
     }
     lines.into()
