@@ -101,7 +101,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 mod tests {
     use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
     use tokio::net::UnixListener;
-    use tokio::time::timeout;
+    use tokio::time::{advance, timeout};
 
     use super::*;
 
@@ -150,7 +150,7 @@ mod tests {
         assert!(matches!(&found, Err(FindOwnerError::Failed(_))), "{found:?}");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn restart_of_the_daemon_is_waited_for() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("link.sock");
@@ -158,13 +158,13 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         let finder = finder(path.clone());
         let daemon = async {
-            sleep(CONNECT_RETRY_DELAY).await;
+            advance(CONNECT_RETRY_DELAY).await;
             std::fs::remove_file(&path).unwrap();
-            sleep(CONNECT_RETRY_DELAY * 2).await;
+            advance(CONNECT_RETRY_DELAY * 2).await;
             serve_call(UnixListener::bind(&path).unwrap(), "{\"owner\":{\"user\":33}}\n").await;
         };
         let found = async { tokio::join!(finder.find_owner(), daemon).0.unwrap() };
-        assert_eq!(timeout(Duration::from_secs(10), found).await.unwrap(), 33);
+        assert_eq!(timeout(OWNER_TIMEOUT, found).await.unwrap(), 33);
     }
 
     #[tokio::test(start_paused = true)]
