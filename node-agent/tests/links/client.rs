@@ -18,7 +18,15 @@ pub(crate) struct Client(TcpStream);
 impl Client {
     /// Connects from the network namespace of the calling thread.
     pub(crate) fn connect(address: IpAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&(address, SERVICE_PORT).into(), TIMEOUT)?;
+        Self::connect_within(address, TIMEOUT)
+    }
+
+    /// Connects from the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// If the connection is not there after `timeout`.
+    pub(crate) fn connect_within(address: IpAddr, timeout: Duration) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&(address, SERVICE_PORT).into(), timeout)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_nodelay(true)?;
         Ok(Self(stream))

@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use podmeta_agent_api::WorkloadItem;
 use podmeta_crds::manifests::{ManifestFile, load};
 use podmeta_link::cri::AgentPods;
@@ -28,7 +30,7 @@ use podmeta_node_agent::serve::{SavedState, StateFile};
 use tokio::sync::oneshot;
 
 use crate::capabilities;
-use crate::kit::{Agent, alias, block_until, run};
+use crate::kit::{Agent, alias, block_until};
 use crate::runtime::{FakeRuntime, FakeSandbox};
 
 /// Name and namespace of the release.
@@ -114,9 +116,25 @@ impl ServingNode {
         &self.items[n].outcome.workload().unwrap().part(dialect).unwrap().instance_id
     }
 
+    /// Stops the agent's process until the returned value is dropped.
+    pub(crate) fn pause(&self) -> PausedAgent {
+        let process = Pid::from_raw(self.process.child.id().try_into().unwrap());
+        kill(process, Signal::SIGSTOP).unwrap();
+        PausedAgent(process)
+    }
+
     /// Returns true if the agent's process runs.
     pub(crate) fn is_running(&mut self) -> bool {
         self.process.child.try_wait().unwrap().is_none()
+    }
+}
+
+/// A stopped agent. It continues on drop.
+pub(crate) struct PausedAgent(Pid);
+
+impl Drop for PausedAgent {
+    fn drop(&mut self) {
+        kill(self.0, Signal::SIGCONT).unwrap();
     }
 }
 
@@ -276,9 +294,4 @@ fn root() -> PathBuf {
     let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let mount = fields.find(|fields| fields[2] == "cgroup2").expect("cgroup v2 is not mounted");
     Path::new(mount[1]).to_owned()
-}
-
-/// Returns the listeners of the agent namespace, one line each.
-pub(crate) fn listeners(agent: &Agent) -> String {
-    run(&agent.netns, "ss -Hltn")
 }

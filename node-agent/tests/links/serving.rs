@@ -2,16 +2,25 @@
 
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use podmeta_link::range::LinkRange;
 use podmeta_link::service;
 
 use crate::client::{Client, INSTANCE_ID};
-use crate::kit::{Agent, connect_many, pod, wait_until};
-use crate::node::{LinkAgentProcess, RELEASE, ServingNode, listeners};
+use crate::kit::{Agent, connect_many, pod, run, wait_until};
+use crate::node::{LinkAgentProcess, RELEASE, ServingNode};
 
 /// Connections of one pod at once.
 const BURST: usize = 1000;
+
+/// Connections of one link that the agent namespace allows at once.
+const ALLOWED_BURST: usize = 2000;
+
+/// Returns the listeners of the agent namespace, one line each.
+fn listeners(agent: &Agent) -> String {
+    run(&agent.netns, "ss -Hltn")
+}
 
 #[tokio::test]
 async fn each_pod_gets_its_own_instance_id_at_every_service_address() {
@@ -47,12 +56,25 @@ async fn listener_ends_with_its_agent() {
     assert_eq!(listeners(&agent), "");
 }
 
+/// With a queue of 4,096 connections, the bursts of three pods fill it, and the neighbour's connection times out.
 #[tokio::test]
-async fn accept_queue_holds_32768_connections() {
-    let node = ServingNode::start(1).await;
-    let listeners = listeners(&node.agent);
-    let fields = listeners.split_whitespace().collect::<Vec<_>>();
-    assert_eq!(fields[..3], ["LISTEN", "0", "32768"], "{listeners}");
+async fn bursts_of_four_pods_while_no_connection_is_accepted_leave_room_for_a_neighbour() {
+    let node = ServingNode::start(5).await;
+    let [neighbour, others @ ..] = [(); 5].map(|()| pod());
+    node.make_link(&neighbour, 0, LinkRange::default()).await;
+    for (n, other) in others.iter().enumerate() {
+        node.make_link(other, n + 1, LinkRange::default()).await;
+    }
+    let address = service::addresses()[0];
+    let paused = node.pause();
+    for other in &others {
+        // A closed connection stays in the queue.
+        other.run(|| (0..ALLOWED_BURST).try_for_each(|_| Client::connect(address).map(drop))).unwrap();
+    }
+    assert_eq!(node.agent.dropped_connections(), 0, "the limit of a link dropped connections");
+    let mut client = neighbour.run(|| Client::connect_within(address, Duration::from_secs(1))).unwrap();
+    drop(paused);
+    assert_eq!(client.get(INSTANCE_ID).unwrap(), (200, node.instance_id(0, address).to_owned()));
 }
 
 #[tokio::test]

@@ -71,7 +71,7 @@ impl UserShell {
         shell.env("PATH", &self.path).env("KUBECONFIG", self.dir.path().join("kubeconfig"));
         let output = shell.output().await.context("cannot run sh")?;
         let printed = command_output(&output).with_context(|| commands.clone())?;
-        println!("{commands}{printed}");
+        println!("{commands}");
         Ok(printed)
     }
 }
