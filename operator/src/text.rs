@@ -1,4 +1,4 @@
-//! Shortens texts and replaces control characters, for messages, events and logs.
+//! Shortens texts, replaces control characters and formats names of objects, for messages, events and logs.
 
 /// Shortens a text to at most `max_bytes`, which must be at least 3. A shortened text ends with an ellipsis.
 #[must_use]
@@ -17,6 +17,12 @@ pub fn truncate(text: &str, max_bytes: usize) -> String {
 #[must_use]
 pub fn replace_control_characters(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Formats the name of an object for the log: `NAMESPACE/NAME`, or `NAME` if the object has no namespace.
+#[must_use]
+pub fn format_object(namespace: Option<&str>, name: &str) -> String {
+    namespace.map_or_else(|| name.to_owned(), |namespace| format!("{namespace}/{name}"))
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ impl LinkMaker<'_> {
         match self.make_link(agent, sandbox).await {
             Ok(Some(LinkOutcome::Made)) => {
                 self.counters.add_link_made();
-                tracing::info!(pod, "made the link of a running pod");
+                tracing::info!(%pod, "made the link of a running pod");
                 SandboxState::Linked(None)
             }
             Ok(Some(LinkOutcome::Kept)) => SandboxState::Linked(None),
@@ -101,7 +101,7 @@ impl LinkMaker<'_> {
             Err(error) => {
                 self.counters.add_link_failed();
                 if !has_failed {
-                    tracing::error!(pod, error = format!("{error:#}"), "cannot make the link of a pod; retrying");
+                    tracing::error!(%pod, error = format!("{error:#}"), "cannot make the link of a pod; retrying");
                 }
                 SandboxState::Failed
             }

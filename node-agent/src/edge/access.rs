@@ -1,13 +1,15 @@
 //! Logs and counts requests. Neither logs nor metrics contain a secret or the path of a request.
 
-use std::fmt::Display;
 use std::sync::PoisonError;
 
 use http::StatusCode;
 use podmeta_metadata::dialect::Dialect;
+use podmeta_metadata::names::PodUid;
 use podmeta_metadata::rejection::Rejection;
 use podmeta_metadata::request::{PathClass, Request};
+use podmeta_metadata::workload::PodRef;
 use tokio::time::Instant;
+use tracing::field::{DisplayValue, display};
 
 use crate::edge::Edge;
 use crate::edge::access_log::LineKind;
@@ -43,12 +45,9 @@ pub(super) fn record(
     let token_headers = dialect.protocol().token_headers();
     let token = token_headers.is_some_and(|headers| request.headers.contains_key(&headers.token));
     edge.metrics.record_request(dialect, class, status, token, duration);
-    let name: &dyn Display = match pod {
-        Some(pod) => pod.reference(),
-        None => &arrival.pod,
-    };
+    let (pod_name, pod_uid) = pod_fields(pod, &arrival.pod);
     let kind = LineKind { dialect, class, status, token };
-    let (dialect, path, reason) = (dialect.as_str(), class.as_str(), rejection.map(tracing::field::display));
+    let (dialect, path, reason) = (dialect.as_str(), class.as_str(), rejection.map(display));
     match (rejection, class) {
         // Tokens and credentials are logged on every node. Other items are logged at debug level.
         (None, PathClass::Token | PathClass::Credentials) => {
@@ -58,19 +57,29 @@ pub(super) fn record(
                 pod.access_log.record(pod.reference(), kind, duration, outcome.now);
             }
         }
-        (None, _) => tracing::debug!(target: "access", pod = %name, dialect, path, status, token, ?duration, "served"),
+        (None, _) => {
+            tracing::debug!(target: "access", pod = pod_name, pod_uid, dialect, path, status, token, ?duration, "served")
+        }
         (Some(Rejection::NotFound | Rejection::TooManyRequests), _) => {
-            tracing::debug!(target: "access", pod = %name, dialect, path, status, token, ?duration, reason, "rejected");
+            tracing::debug!(target: "access", pod = pod_name, pod_uid, dialect, path, status, token, ?duration, reason, "rejected");
         }
         (Some(_), _) => match admit_rejection(edge, pod) {
             Some(suppressed) => {
-                tracing::warn!(target: "access", pod = %name, dialect, path, status, token, ?duration, reason, suppressed, "rejected");
+                tracing::warn!(target: "access", pod = pod_name, pod_uid, dialect, path, status, token, ?duration, reason, suppressed, "rejected");
             }
             None => {
-                tracing::debug!(target: "access", pod = %name, dialect, path, status, token, ?duration, reason, "rejected");
+                tracing::debug!(target: "access", pod = pod_name, pod_uid, dialect, path, status, token, ?duration, reason, "rejected");
             }
         },
     }
+}
+
+/// Returns the values of the log fields `pod` and `pod_uid`: the namespace and name of a pod, or the UID of an unknown one.
+pub(super) fn pod_fields<'a>(
+    pod: Option<&'a EdgePod>,
+    uid: &'a PodUid,
+) -> (Option<DisplayValue<&'a PodRef>>, Option<DisplayValue<&'a PodUid>>) {
+    (pod.map(|pod| display(pod.reference())), pod.is_none().then(|| display(uid)))
 }
 
 /// Returns the number of suppressed lines, or `None` if a rejection or failure of the pod must not be logged now. Each pod

@@ -22,6 +22,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::edge::Edge;
+use crate::edge::access::pod_fields;
 use crate::edge::fair_share::PollMode;
 use crate::edge::handler::handle;
 use crate::edge::hop_limit::{HopLimitedStream, ResponseHopLimit, SetHopLimit};
@@ -29,7 +31,6 @@ use crate::edge::idle_timeout::IdleTimeout;
 use crate::edge::limit::LimitExceeded;
 use crate::edge::metered::{MeteredStream, SendBuffer};
 use crate::edge::owner::{ClientOwner, FindOwner};
-use crate::edge::{Edge, EdgePod};
 
 /// Longest wait for the last request of a connection when the server stops. The client may have sent it already.
 const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);
@@ -121,9 +122,10 @@ impl EdgeServer {
             Err(LimitExceeded { log }) => {
                 self.edge.metrics().count_rejected_connection();
                 if log {
-                    let name = pod_name(pod.as_deref(), &arrival);
+                    let (pod, pod_uid) = pod_fields(pod.as_deref(), &arrival.pod);
                     tracing::warn!(
-                        pod = name,
+                        pod,
+                        pod_uid,
                         limit,
                         "closing connection: the limit of open connections is reached (spec.limits.connections)"
                     );
@@ -192,16 +194,13 @@ fn record_eviction(edge: &Edge, arrival: &Arrival) {
         None => edge.unknown_pods.limits(&arrival.pod).connections,
     };
     if connections.should_log_eviction(Instant::now()) {
+        let (pod, pod_uid) = pod_fields(pod.as_deref(), &arrival.pod);
         tracing::warn!(
-            pod = pod_name(pod.as_deref(), arrival),
+            pod,
+            pod_uid,
             "closing connection: the pod's connections, or those of all pods, are over their memory budget"
         );
     }
-}
-
-/// Returns the namespace and name of a pod, or the UID of an unknown one.
-fn pod_name(pod: Option<&EdgePod>, arrival: &Arrival) -> String {
-    pod.map_or_else(|| arrival.pod.to_string(), |pod| pod.reference().to_string())
 }
 
 /// Returns hyper's builder. It limits a head to 100 headers itself, and responds 431 to more. The read buffer has room

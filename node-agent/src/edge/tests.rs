@@ -48,9 +48,9 @@ fn changed_pod_keeps_its_limits_in_use() {
 
 /// A log that a test can read.
 #[derive(Clone, Default)]
-struct TestLog(Arc<Mutex<Vec<u8>>>);
+struct LogBuffer(Arc<Mutex<Vec<u8>>>);
 
-impl io::Write for TestLog {
+impl io::Write for LogBuffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -70,12 +70,18 @@ async fn read_all(stream: &mut UnixStream) -> String {
     text
 }
 
-/// Serves a connection of a denied pod. Runs `client` with its other end and the token that stops the server.
+/// Serves a connection of the denied pod `a`. Runs `client` with its other end and the token that stops the server.
 #[cfg(unix)]
 async fn serve_denied_pod<T>(client: impl AsyncFnOnce(UnixStream, CancellationToken) -> T) -> T {
+    serve_pod("a", client).await
+}
+
+/// Serves a connection of a pod, as [`serve_denied_pod`] does. Only the pod `a` is known.
+#[cfg(unix)]
+async fn serve_pod<T>(pod: &str, client: impl AsyncFnOnce(UnixStream, CancellationToken) -> T) -> T {
     let (edge, stop) = (edge(), CancellationToken::new());
-    let (pod, view) = denied("a", "two MetadataProfiles match it");
-    edge.publish([(pod.clone(), view)]);
+    edge.publish([denied("a", "two MetadataProfiles match it")]);
+    let pod = pod.try_into().unwrap();
     let (stream, server) = UnixStream::pair().unwrap();
     let service = Dialect::Ec2.service_address(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let arrival = Arrival { pod, service, family: Family::Ipv4, host_rule: &HostRule::POD_LINK, owner: None };
@@ -83,16 +89,16 @@ async fn serve_denied_pod<T>(client: impl AsyncFnOnce(UnixStream, CancellationTo
     tokio::join!(serve, client(stream, stop)).1
 }
 
-/// Sends requests of a denied pod on one connection. Returns the responses and the log at level info.
+/// Sends requests of a pod on one connection. Returns the responses and the log at level info.
 #[cfg(unix)]
-async fn requests_of_a_denied_pod(count: usize) -> (String, String) {
-    let log = TestLog::default();
+async fn requests_of_pod(pod: &str, count: usize) -> (String, String) {
+    let log = LogBuffer::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
     // While a process has a single subscriber, a log statement that another test's thread runs first is off in all threads.
     let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     let _guard = tracing::subscriber::set_default(subscriber);
-    let response = serve_denied_pod(async |mut client, _stop| {
+    let response = serve_pod(pod, async |mut client, _stop| {
         for _ in 1..count {
             client.write_all(REQUEST).await.unwrap();
         }
@@ -107,15 +113,24 @@ async fn requests_of_a_denied_pod(count: usize) -> (String, String) {
 #[cfg(unix)]
 #[tokio::test]
 async fn rejection_of_a_denied_pod_is_logged_with_its_reason() {
-    let (response, log) = requests_of_a_denied_pod(1).await;
+    let (response, log) = requests_of_pod("a", 1).await;
     assert!(response.starts_with("HTTP/1.1 403 "), "{response}");
-    assert!(log.contains("shop/a") && log.contains("two MetadataProfiles match it"), "{log}");
+    assert!(log.contains(r#""pod":"shop/a""#) && log.contains("two MetadataProfiles match it"), "{log}");
+    assert!(!log.contains("pod_uid"), "{log}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn rejection_of_an_unknown_pod_is_logged_with_its_uid() {
+    let (response, log) = requests_of_pod("b", 1).await;
+    assert!(response.starts_with("HTTP/1.1 503 "), "{response}");
+    assert!(log.contains(r#""pod_uid":"b""#) && !log.contains(r#""pod":"#), "{log}");
 }
 
 #[cfg(unix)]
 #[tokio::test(start_paused = true)]
 async fn many_rejections_of_a_pod_are_one_log_line_a_second() {
-    let (response, log) = requests_of_a_denied_pod(240).await;
+    let (response, log) = requests_of_pod("a", 240).await;
     assert_eq!(response.matches("HTTP/1.1 403 ").count(), 240);
     assert_eq!(log.lines().count(), 1, "{log}");
 }

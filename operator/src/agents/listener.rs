@@ -147,7 +147,7 @@ where
     let mut stream = match tokio::time::timeout(READ_TIMEOUT, handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            tracing::debug!(%address, %error, "TLS handshake failed");
+            tracing::debug!(peer = %address, %error, "TLS handshake failed");
             return Err(Unauthenticated("the TLS handshake failed"));
         }
         Err(_) => return Err(Unauthenticated("the TLS handshake timed out")),
@@ -176,7 +176,7 @@ where
         }
     };
     if let Err(error) = result {
-        tracing::debug!(%address, error = %error, "connection of an agent failed");
+        tracing::debug!(peer = %address, %error, "connection of an agent failed");
     }
     if peer.is_authenticated() { Ok(()) } else { Err(Unauthenticated("it ended without an authenticated request")) }
 }

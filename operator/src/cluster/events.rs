@@ -7,7 +7,7 @@ use kube::Resource as _;
 use kube::runtime::events::{Event, Recorder};
 use podmeta_crds::metadataprofile::MetadataProfile;
 
-use crate::text::{replace_control_characters, truncate};
+use crate::text::{format_object, replace_control_characters, truncate};
 
 /// The timeout of one API request.
 const API_TIMEOUT: Duration = Duration::from_secs(5);
@@ -19,23 +19,21 @@ const MAX_NOTE_BYTES: usize = 1024;
 /// Events with the same reason and action on one object are counted as one, with the note of the first.
 pub async fn publish(recorder: &Recorder, mut event: Event, object: &ObjectReference) {
     event.note = event.note.as_deref().map(to_note);
-    let (kind, namespace, name) = (object.kind.as_deref(), object.namespace.as_deref(), object.name.as_deref());
+    let name = format_object(object.namespace.as_deref(), object.name.as_deref().unwrap_or_default());
     match tokio::time::timeout(API_TIMEOUT, recorder.publish(&event, object)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             tracing::warn!(
                 error = %format_chain(&error),
-                kind,
-                namespace,
-                name,
+                object_kind = object.kind,
+                object = %name,
                 reason = event.reason,
                 "cannot publish an event; it is dropped"
             );
         }
         Err(_) => tracing::warn!(
-            kind,
-            namespace,
-            name,
+            object_kind = object.kind,
+            object = %name,
             reason = event.reason,
             "cannot publish an event: timeout; it is dropped"
         ),

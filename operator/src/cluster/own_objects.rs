@@ -13,6 +13,7 @@ use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use super::{ApiTimeout, FIELD_MANAGER};
+use crate::text::format_object;
 
 /// The timeout of one attempt during start-up.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -105,7 +106,7 @@ pub async fn publish_config_map(client: &Client, namespace: &str, name: &str, ke
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {key: text}});
     let patch = api.patch(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&map)).await;
     patch.with_context(object)?;
-    tracing::info!(namespace, name, key, "published a ConfigMap");
+    tracing::info!(config_map = %format_object(Some(namespace), name), key, "published a ConfigMap");
     Ok(())
 }
 

@@ -129,11 +129,10 @@ impl NamedWatch {
     /// Watches until the receiver of updates is dropped. Completes `read_tx` when the object was read once, or cannot be
     /// read.
     async fn run(self, read_tx: oneshot::Sender<()>) {
-        let ConfigMapRef { namespace, name } = &self.object;
         let mut read_tx = Some(read_tx);
         while !self.updates_tx.is_closed() {
             if let Err(error) = self.read_and_watch(&mut read_tx).await {
-                tracing::warn!(namespace, config_map = name, error = %format_chain(&error), "cannot read a ConfigMap that a profile refers to; retrying");
+                tracing::warn!(config_map = %self.object, error = %format_chain(&error), "cannot read a ConfigMap that a profile refers to; retrying");
                 // The API server is available. One object that it does not return must not delay all others.
                 if matches!(error, kube::Error::Api(_) | kube::Error::SerdeError(_)) {
                     complete(&mut read_tx);
@@ -173,13 +172,11 @@ impl NamedWatch {
     }
 
     async fn send(&self, object: Option<MaybeObject<ConfigMap>>) {
-        let ConfigMapRef { namespace, name } = &self.object;
         let object = match object {
             Some(MaybeObject::Readable(object)) => Some(object),
             Some(MaybeObject::Unreadable { error, .. }) => {
                 tracing::error!(
-                    namespace,
-                    config_map = name,
+                    config_map = %self.object,
                     error,
                     "cannot parse a ConfigMap that a profile refers to; keeping its last readable data"
                 );
@@ -188,14 +185,14 @@ impl NamedWatch {
             None => None,
         };
         let values = object.map(|map| config_map_values(&map, &self.keys)).unwrap_or_default();
+        let ConfigMapRef { namespace, name } = &self.object;
         let update = StateUpdate::ConfigMap { namespace: namespace.clone(), name: name.clone(), values };
         // The caller checks whether the receiver is dropped.
         let _closed = self.updates_tx.send(update).await;
     }
 
     fn log_timeout(&self) {
-        let ConfigMapRef { namespace, name } = &self.object;
-        tracing::warn!(namespace, name, "cannot read a ConfigMap that a profile refers to: timeout; retrying");
+        tracing::warn!(config_map = %self.object, "cannot read a ConfigMap that a profile refers to: timeout; retrying");
     }
 }
 

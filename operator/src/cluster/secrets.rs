@@ -23,6 +23,7 @@ use budget::SecretBudget;
 
 use super::watch::{Convert, KnownObjects, stream};
 use crate::model::update::{SecretScope, StateUpdate, WatchedKind};
+use crate::text::format_object;
 
 /// The number of Secrets in one page of a list. A Secret has up to 1 MiB, so a page stays under 32 MiB.
 const PAGE_SIZE: u32 = 16;
@@ -88,8 +89,7 @@ fn secret_update(object: &Secret) -> Option<StateUpdate> {
     let is_usable = object.metadata.labels.as_ref().is_some_and(|labels| is_usable(labels, &data));
     if !is_usable {
         tracing::warn!(
-            namespace,
-            name,
+            secret = %format_object(Some(&namespace), &name),
             "ignoring a Secret that profiles may use: it has more than {MAX_SECRET_BYTES} bytes"
         );
     }

@@ -27,6 +27,7 @@ use super::object::MaybeObject;
 use crate::model::compiled_pod::ProfileKey;
 use crate::model::profile;
 use crate::model::update::{PolicyObject, StateUpdate, WatchedKind};
+use crate::text::format_object;
 
 /// The minimum and maximum delay before a failed watch is retried. The maximum is short: while a watch is down, agents
 /// serve old data.
@@ -100,8 +101,7 @@ fn pod_update(pod: &Pod) -> Option<StateUpdate> {
         Ok(facts) => Some(StateUpdate::Pod { facts: Box::new(facts), addresses: facts::pod_addresses(pod) }),
         Err(errors) => {
             tracing::warn!(
-                namespace = pod.namespace(),
-                pod = pod.name_any(),
+                pod = %object_name(pod.meta()),
                 error = join(&errors),
                 "skipping pod: invalid object; agents do not serve it: correct the field"
             );
@@ -122,6 +122,11 @@ fn policy_update(object: &DynamicObject) -> Option<StateUpdate> {
         );
     }
     Some(StateUpdate::Policy(Box::new(PolicyObject { name, spec })))
+}
+
+/// Returns the name of an object for the log.
+fn object_name(metadata: &ObjectMeta) -> String {
+    format_object(metadata.namespace.as_deref(), metadata.name.as_deref().unwrap_or_default())
 }
 
 fn join(errors: &[FieldError]) -> String {
@@ -232,8 +237,7 @@ impl<Key: Eq + Hash + Clone> KnownObjects<Key> {
                 self.listed.extract_if(|_, listed| !*listed).map(|(key, _)| (convert.deleted)(key)).collect()
             }
             Err(error) => {
-                let kind = self.kind;
-                tracing::warn!(?kind, error = %format_chain(&error), "watch failed; retrying: check the API server and the operator's roles");
+                tracing::warn!(object_kind = self.kind.object_kind(), error = %format_chain(&error), "watch failed; retrying: check the API server and the operator's roles");
                 Vec::new()
             }
         }
@@ -254,10 +258,8 @@ impl<Key: Eq + Hash + Clone> KnownObjects<Key> {
                 (convert.set)(object)
             }
             MaybeObject::Unreadable { metadata, error } if self.kind == WatchedKind::Pods => {
-                let ObjectMeta { name, namespace, .. } = &**metadata;
                 tracing::error!(
-                    namespace,
-                    pod = name,
+                    pod = %object_name(metadata),
                     error,
                     "skipping pod: the object cannot be read; agents do not serve it: correct the field"
                 );
@@ -266,13 +268,11 @@ impl<Key: Eq + Hash + Clone> KnownObjects<Key> {
                 Some((convert.deleted)(key))
             }
             MaybeObject::Unreadable { metadata, error } => {
-                let ObjectMeta { name, namespace, .. } = &**metadata;
                 // The error can contain values of a Secret.
                 let error = if self.kind == WatchedKind::Secrets { "not a valid Secret" } else { error };
                 tracing::error!(
-                    kind = ?self.kind,
-                    namespace,
-                    name,
+                    object_kind = self.kind.object_kind(),
+                    object = %object_name(metadata),
                     error,
                     "cannot read an object; keeping its last readable state: correct the field"
                 );

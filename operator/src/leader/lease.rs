@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::ApiTimeout;
 use crate::cluster::events::format_chain;
 use crate::model::update::StateUpdate;
+use crate::text::format_object;
 
 /// The time after its last renewal at which a Lease expires.
 const LEASE_DURATION: Duration = Duration::from_secs(15);
@@ -44,6 +45,8 @@ const ADDRESS_ANNOTATION: &str = "podmeta.dev/address";
 pub struct LeaderElector {
     api: Api<Lease>,
     name: String,
+    /// The namespace and name of the Lease, for the log.
+    lease: String,
     /// The replica's pod name.
     identity: String,
     /// The address at which agents reach this replica, `ADDRESS:PORT`.
@@ -69,7 +72,8 @@ impl LeaderElector {
     /// Creates an elector for a Lease in the operator's namespace.
     #[must_use]
     pub fn new(client: Client, namespace: &str, name: &str, identity: String, address: String) -> Self {
-        Self { api: Api::namespaced(client, namespace), name: name.to_owned(), identity, address }
+        let (api, lease) = (Api::namespaced(client, namespace), format_object(Some(namespace), name));
+        Self { api, name: name.to_owned(), lease, identity, address }
     }
 
     /// Returns the leadership and a future that acquires and renews the Lease until `stop` is cancelled. Then it releases
@@ -95,7 +99,7 @@ impl LeaderElector {
                     }
                     Ok(LeaseState::HeldByOther(address)) => publish(false, address),
                     Err(error) => {
-                        tracing::warn!(lease = self.name, error = %format_chain(&error), "cannot read or renew the Lease; retrying");
+                        tracing::warn!(lease = %self.lease, error = %format_chain(&error), "cannot read or renew the Lease; retrying");
                         if renewed.elapsed() > RENEW_DEADLINE {
                             publish(false, None);
                         }
@@ -108,9 +112,9 @@ impl LeaderElector {
             let was_leader = is_leader_tx.send_replace(false);
             if was_leader {
                 match tokio::time::timeout(API_TIMEOUT, self.release()).await.unwrap_or(Err(ApiTimeout.into())) {
-                    Ok(()) => tracing::info!(lease = self.name, "released the Lease"),
+                    Ok(()) => tracing::info!(lease = %self.lease, "released the Lease"),
                     Err(error) => {
-                        tracing::warn!(lease = self.name, error = %format_chain(&error), "cannot release the Lease; it expires by itself");
+                        tracing::warn!(lease = %self.lease, error = %format_chain(&error), "cannot release the Lease; it expires by itself");
                     }
                 }
             }

@@ -135,8 +135,7 @@ impl StatusWriter {
                 Ok(Checked::Waiting) => drop(term.retry.insert(profile)),
                 Err(error) => {
                     tracing::warn!(
-                        namespace = profile.namespace,
-                        profile = profile.name,
+                        %profile,
                         error = format!("{error:#}"),
                         "cannot write the status of a MetadataProfile; retrying"
                     );

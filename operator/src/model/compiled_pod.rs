@@ -1,6 +1,7 @@
 //! The result of compiling one pod, its change for the node agent, and the key of a profile.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use podmeta_agent_api::WorkloadItem;
@@ -40,6 +41,12 @@ pub struct ProfileKey {
     pub namespace: String,
     /// The profile's name.
     pub name: String,
+}
+
+impl fmt::Display for ProfileKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
 }
 
 impl ProfileKey {

@@ -2,6 +2,7 @@
 //! one channel to the reconcile task.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 
 use bytes::Bytes;
@@ -117,6 +118,12 @@ pub struct ConfigMapRef {
     pub name: String,
 }
 
+impl fmt::Display for ConfigMapRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
 /// The ConfigMaps that profiles refer to, with the keys of each.
 pub type References = BTreeMap<ConfigMapRef, BTreeSet<String>>;
 
@@ -149,6 +156,20 @@ pub enum WatchedKind {
 }
 
 impl WatchedKind {
+    /// Returns the `kind` of the objects.
+    #[must_use]
+    pub fn object_kind(self) -> &'static str {
+        match self {
+            Self::Namespaces => "Namespace",
+            Self::Nodes => "Node",
+            Self::Pods => "Pod",
+            Self::Policies => "MetadataPolicy",
+            Self::Profiles => "MetadataProfile",
+            Self::Secrets => "Secret",
+            Self::References => "ConfigMap",
+        }
+    }
+
     /// All kinds. Agents are served only after all of them are listed: a partial state would take pods away from them.
     pub const ALL: [Self; 7] =
         [Self::Namespaces, Self::Nodes, Self::Pods, Self::Policies, Self::Profiles, Self::Secrets, Self::References];

@@ -23,9 +23,9 @@ pub(super) fn parse_items(list: RawList) -> WorkloadList {
             Ok(item) => return Some(item),
             Err(error) => error,
         };
-        let pod = serde_json::from_str::<PodOfItem>(item.get()).map(|item| item.pod.to_string());
+        let pod = serde_json::from_str::<PodOfItem>(item.get()).map(|item| item.pod);
         tracing::error!(
-            pod = pod.unwrap_or_default(),
+            pod = pod.ok().map(tracing::field::display),
             line = error.line(),
             column = error.column(),
             "cannot parse the workload of a pod; the pod gets 503 until operator and agent have compatible versions"

@@ -58,7 +58,7 @@ impl FromRequestParts<Arc<Api>> for Agent {
         if !api.shared.read().is_bound(&agent.node, &agent.pod) {
             tracing::info!(
                 node = agent.node,
-                agent_pod = %agent.pod,
+                agent_pod_uid = %agent.pod,
                 "the agent's own pod or node is deleted or not known yet; the agent must retry later (503)"
             );
             return Err(retry_later_response(

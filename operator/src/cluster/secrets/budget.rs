@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use podmeta_metadata::credentials::SecretData;
 
 use crate::model::update::StateUpdate;
+use crate::text::format_object;
 
 /// Maximum memory of the Secrets of one namespace, in bytes; see [`SecretData::memory_size`].
 const MAX_NAMESPACE_BYTES: usize = 4 * 1024 * 1024;
@@ -35,8 +36,7 @@ impl SecretBudget {
         let dropped = data.as_ref().map(|data| budget.insert(&name, data.memory_size())).unwrap_or_default();
         for name in &dropped {
             tracing::warn!(
-                namespace,
-                secret = name,
+                secret = %format_object(Some(&namespace), name),
                 "ignoring a Secret that profiles may use: the Secrets of its namespace take more than {MAX_NAMESPACE_BYTES} bytes; remove the label from Secrets that no profile needs"
             );
         }

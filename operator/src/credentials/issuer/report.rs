@@ -16,6 +16,7 @@ use crate::credentials::providers::Session;
 use crate::credentials::request::RoleRequest;
 use crate::credentials::session::session_name;
 use crate::metrics::Metrics;
+use crate::text::format_object;
 
 /// The minimum interval between two events with the same reason on one profile.
 const EVENT_INTERVAL: Duration = Duration::from_secs(60);
@@ -68,15 +69,16 @@ impl ResultReporter {
 
 /// Writes the audit line of a session.
 fn log_issued(request: &RoleRequest, session: &Session) {
+    let service_account =
+        request.service_account.as_ref().map(|name| format_object(Some(&request.pod.namespace), name));
     tracing::info!(
         target: ACCESS_TARGET,
-        namespace = request.pod.namespace,
-        pod = request.pod.name,
+        pod = %request.pod,
         pod_uid = %request.pod.uid,
         node = request.node,
-        service_account = request.service_account,
+        service_account = service_account.map(tracing::field::display),
         provider = %request.role.kind(),
-        role = %request.role.arn(),
+        role_arn = %request.role.arn(),
         session_name = session_name(&request.pod),
         access_key_id = session.credentials.access_key_id,
         expiration = rfc3339(session.credentials.expiration),
@@ -87,12 +89,11 @@ fn log_issued(request: &RoleRequest, session: &Session) {
 
 fn log_failure(request: &RoleRequest, error: &ProviderError) {
     tracing::warn!(
-        namespace = request.pod.namespace,
-        pod = request.pod.name,
+        pod = %request.pod,
         pod_uid = %request.pod.uid,
         node = request.node,
         provider = %request.role.kind(),
-        role = %request.role.arn(),
+        role_arn = %request.role.arn(),
         session_name = session_name(&request.pod),
         cause = %error.cause,
         request_id = error.request_id,

@@ -199,5 +199,6 @@ async fn log_at_the_most_verbose_level_has_an_audit_line_and_no_secret() {
     assert!(issued.is_ok());
     let log = log.text();
     assert!(log.contains(" access: issued credentials") && log.contains("access_key_id=\"ASIA1\""), "{log}");
+    assert!(log.contains(" pod=shop/u2 ") && log.contains(" service_account=shop/web "), "{log}");
     assert!(!log.contains("hunter"), "{log}");
 }

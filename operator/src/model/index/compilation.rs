@@ -143,14 +143,9 @@ fn deny(facts: &Facts, profiles: &[Arc<Profile>], panic: &(dyn Any + Send)) -> C
     let metadata = &facts.pod.metadata;
     let error = panic.downcast_ref::<String>().map(String::as_str);
     let error = error.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
-    tracing::error!(
-        namespace = metadata.namespace,
-        pod = metadata.name,
-        error,
-        "internal error: compiling a pod panicked; the pod is denied"
-    );
     let uid = facts.pod.runtime_uid().clone();
     let pod = PodRef { namespace: metadata.namespace.clone(), name: metadata.name.clone(), uid };
+    tracing::error!(%pod, error, "internal error: compiling a pod panicked; the pod is denied");
     let matching = profiles.iter().filter(|profile| profile.matches(&facts.pod));
     let findings = matching.map(|profile| Finding {
         profile: Some(profile.object.clone()),
