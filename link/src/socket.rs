@@ -123,7 +123,8 @@ impl CallServer {
 
     /// Reads the call of a node agent and sends its response.
     async fn authorize_and_respond(self: &Arc<Self>, pod: Result<PodUid>, stream: &Arc<UnixStream>) -> Result<()> {
-        self.agents.authorize(pod?, &self.config).await?;
+        let pod = pod?;
+        self.agents.authorize(&pod, &self.config).await?;
         let reader = Arc::clone(stream);
         match spawn_blocking(move || read_call(&reader)).await?? {
             Call::WhoIs(query) => {
@@ -134,7 +135,7 @@ impl CallServer {
             }
             Call::Sockets => {
                 let (server, stream) = (Arc::clone(self), Arc::clone(stream));
-                spawn_blocking(move || server.pass_sockets(&stream)).await?
+                spawn_blocking(move || server.pass_sockets(&stream, &pod)).await?
             }
             Call::Status => {
                 let (server, stream) = (Arc::clone(self), Arc::clone(stream));
@@ -143,13 +144,13 @@ impl CallServer {
         }
     }
 
-    /// Opens sockets in the agent namespace and sends them.
-    fn pass_sockets(&self, stream: &UnixStream) -> Result<()> {
+    /// Opens sockets in the agent namespace and sends them to a node agent.
+    fn pass_sockets(&self, stream: &UnixStream, pod: &PodUid) -> Result<()> {
         let agent = self.agent_namespace()?;
         let sockets = AgentSockets::open(&agent).context("cannot open sockets in the agent namespace")?;
         let response = serde_json::to_string(&CallResponse::Sockets { namespace: agent.id()? })?;
         send_line(stream, &response, &sockets.fds()).context("cannot send the sockets")?;
-        tracing::info!("passed sockets to a node agent");
+        tracing::info!(agent_pod_uid = %pod, "passed sockets to a node agent");
         Ok(())
     }
 

@@ -26,14 +26,14 @@ impl KnownAgents {
     ///
     /// # Errors
     /// If it is not, or if the container runtime does not respond for a pod that is not known yet.
-    pub(super) async fn authorize(&self, pod: PodUid, config: &LinkSocketConfig) -> Result<()> {
-        if self.contains(&pod) {
+    pub(super) async fn authorize(&self, pod: &PodUid, config: &LinkSocketConfig) -> Result<()> {
+        if self.contains(pod) {
             return Ok(());
         }
-        if !RuntimeClient::new(config.runtime_socket.clone()).is_running(&pod, &config.agent_pods).await? {
+        if !RuntimeClient::new(config.runtime_socket.clone()).is_running(pod, &config.agent_pods).await? {
             bail!("pod {pod} is not a node agent of this release");
         }
-        self.add(pod);
+        self.add(pod.clone());
         Ok(())
     }
 

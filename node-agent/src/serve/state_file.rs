@@ -73,7 +73,8 @@ impl StateFile {
         private_file::replace(&self.path(), &text)
     }
 
-    fn path(&self) -> MutexGuard<'_, PathBuf> {
+    /// Returns the path of the file. Writes wait until the result is dropped.
+    pub(super) fn path(&self) -> MutexGuard<'_, PathBuf> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
