@@ -97,8 +97,7 @@ mod tests {
     fn watch_event_has_the_kubernetes_format() {
         let uid: PodUid = "0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e1001".try_into().unwrap();
         let pod = PodRef { namespace: "shop".into(), name: "web".into(), uid: uid.clone() };
-        let outcome =
-            Outcome::Denied(Denied { pod, reason: DenialReason::without_profile("no MetadataProfile matches it") });
+        let outcome = Outcome::Denied(Denied { pod, reason: DenialReason::new("no MetadataProfile matches it") });
         let denied = Box::new(WorkloadItem { outcome, addresses: vec!["10.0.0.7".parse().unwrap()] });
         let resource_version: ResourceVersion = "e1:7".parse().unwrap();
         for (change, expected) in [

@@ -153,8 +153,7 @@ fn pod_ref(facts: &Facts) -> PodRef {
 
 /// Compiles a pod that no profile matches.
 fn without_profile(facts: &Facts, rules: &EffectivePolicy<'_>, settings: &Settings) -> Outcome {
-    let denied =
-        |message: &str| Outcome::Denied(Denied { pod: pod_ref(facts), reason: DenialReason::without_profile(message) });
+    let denied = |message: &str| Outcome::Denied(Denied { pod: pod_ref(facts), reason: DenialReason::new(message) });
     let documents = if facts.pod.is_mirror() {
         match rules.static_pods() {
             StaticPods::Deny => {

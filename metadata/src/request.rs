@@ -26,7 +26,7 @@ pub fn is_token_path(uri: &Uri) -> bool {
 
 /// An IP address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Family {
+pub enum IpFamily {
     /// IPv4.
     Ipv4,
     /// IPv6.

@@ -75,7 +75,7 @@ pub fn read_all(folder: &Path) -> anyhow::Result<Vec<CaseFile>> {
 
 /// Runs cases on one thread per processor. Returns the failed cases, sorted by file.
 #[must_use]
-pub fn run_cases(folder: &Path, cases: &[CaseFile]) -> Vec<Failure> {
+pub fn run_cases(folder: &Path, cases: &[CaseFile]) -> Vec<FailedCase> {
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
     let worker = || {
@@ -86,7 +86,7 @@ pub fn run_cases(folder: &Path, cases: &[CaseFile]) -> Vec<Failure> {
                 Err(error) => Err(anyhow::anyhow!("invalid case: {error:#}")),
             };
             if let Err(error) = result {
-                let failure = Failure { file: file.file(), report: format!("{error:#}") };
+                let failure = FailedCase { file: file.file(), report: format!("{error:#}") };
                 failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(failure);
             }
         }
@@ -103,7 +103,7 @@ pub fn run_cases(folder: &Path, cases: &[CaseFile]) -> Vec<Failure> {
 
 /// A failed case.
 #[derive(Debug)]
-pub struct Failure {
+pub struct FailedCase {
     /// The path of the file below `cases/`.
     pub file: String,
     /// The failed step with the expected and the actual result.

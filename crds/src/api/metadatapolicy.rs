@@ -148,7 +148,7 @@ pub struct MetadataPolicySpec {
     /// session tokens required and no role. Default: `Deny`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "without_profile")]
-    pub without_profile: Option<WithoutProfileSpec>,
+    pub without_profile: Option<UnmatchedPodsSpec>,
     /// Response to static pods. No profile matches them, because a kubelet chooses their namespace and labels. `Deny`: 403 on
     /// every path. `Facts`: a tree of the pod's own facts, with session tokens required, no role and no identity document.
     /// Default: `Deny`.
@@ -159,18 +159,18 @@ pub struct MetadataPolicySpec {
 
 /// Response to pods that no profile matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum WithoutProfileSpec {
+pub enum UnmatchedPodsSpec {
     /// 403 on every path.
     Deny,
     /// A tree of the pod's own facts, with session tokens required and no role.
     Facts,
 }
 
-impl From<WithoutProfileSpec> for UnmatchedPods {
-    fn from(spec: WithoutProfileSpec) -> Self {
+impl From<UnmatchedPodsSpec> for UnmatchedPods {
+    fn from(spec: UnmatchedPodsSpec) -> Self {
         match spec {
-            WithoutProfileSpec::Deny => Self::Deny,
-            WithoutProfileSpec::Facts => Self::Facts,
+            UnmatchedPodsSpec::Deny => Self::Deny,
+            UnmatchedPodsSpec::Facts => Self::Facts,
         }
     }
 }

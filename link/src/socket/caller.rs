@@ -94,9 +94,9 @@ mod tests {
     use super::*;
 
     /// A program that connects to a socket and stays connected. Drop ends it.
-    struct Client(Child);
+    struct ClientProcess(Child);
 
-    impl Client {
+    impl ClientProcess {
         fn start(path: &Path) -> Self {
             Self(
                 Command::new("curl").args(["--silent", "--unix-socket"]).arg(path).arg("http://link/").spawn().unwrap(),
@@ -104,7 +104,7 @@ mod tests {
         }
     }
 
-    impl Drop for Client {
+    impl Drop for ClientProcess {
         fn drop(&mut self) {
             let _exited = self.0.kill();
             let _status = self.0.wait();
@@ -117,7 +117,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("link.sock");
         let listener = crate::private_socket::bind(&path).unwrap();
-        let mut client = Client::start(&path);
+        let mut client = ClientProcess::start(&path);
         let (stream, _) = listener.accept().await.unwrap();
         let process = peer_process(&stream).unwrap().unwrap();
         assert!(!has_exited(&process).unwrap());

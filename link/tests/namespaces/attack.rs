@@ -15,12 +15,12 @@ use crate::kit::{Agent, alias, connect_many, interface_of, nft, request, run, wa
 use crate::node::Topology;
 
 /// Two pods with links on a node with guards. The first one attacks, the second one is its neighbour.
-struct Attack {
+struct AttackTopology {
     topology: Topology,
     agent: Agent,
 }
 
-impl Attack {
+impl AttackTopology {
     async fn new() -> Self {
         let topology = Topology::new(2);
         guard::ensure(&topology.node).await.unwrap();
@@ -86,7 +86,7 @@ impl Attack {
 
 #[tokio::test]
 async fn neighbours_address_as_source_gets_no_response() {
-    let attack = Attack::new().await;
+    let attack = AttackTopology::new().await;
     for source in ["NEIGHBOUR", "LINK"] {
         for address in service::addresses() {
             let route = format!("ip route replace SERVICE dev imds0 src {source}");
@@ -98,7 +98,7 @@ async fn neighbours_address_as_source_gets_no_response() {
 
 #[tokio::test]
 async fn route_by_a_neighbour_or_by_the_node_gets_no_response() {
-    let attack = Attack::new().await;
+    let attack = AttackTopology::new().await;
     for forwarding in [0, 1] {
         let sysctl = format!("net.ipv4.ip_forward={forwarding} net.ipv6.conf.all.forwarding={forwarding}");
         run(attack.neighbour(), &format!("sysctl -qw {sysctl}"));
@@ -120,7 +120,7 @@ async fn route_by_a_neighbour_or_by_the_node_gets_no_response() {
 
 #[tokio::test]
 async fn gratuitous_arp_and_neighbour_advertisement_change_no_response_of_a_neighbour() {
-    let attack = Attack::new().await;
+    let attack = AttackTopology::new().await;
     let attacker = attack.attacker();
     for (interface, source) in [("eth0", "NEIGHBOUR"), ("imds0", "LINK")] {
         let mac = run(attacker, &format!("ip -o link show {interface}"));
@@ -152,7 +152,7 @@ fn sent_packets(netns: &Netns, interface: &str) -> u64 {
 
 #[tokio::test]
 async fn router_advertisement_changes_nothing_in_the_agent_namespace() {
-    let attack = Attack::new().await;
+    let attack = AttackTopology::new().await;
     // The kernel reports a new link as down for some time.
     let routes = || run(&attack.agent.netns, "ip -6 route").replace(" linkdown", "");
     let state = || (routes(), run(&attack.agent.netns, "ip -6 -o addr"));
@@ -173,7 +173,7 @@ async fn router_advertisement_changes_nothing_in_the_agent_namespace() {
 /// The kernel adds a route by `eth0` for each advertised prefix, also for that of a service address alone.
 #[tokio::test]
 async fn router_advertisement_of_service_addresses_changes_no_response_of_a_neighbour() {
-    let attack = Attack::new().await;
+    let attack = AttackTopology::new().await;
     run(attack.neighbour(), "sysctl -qw net.ipv6.conf.eth0.accept_ra=1");
     for address in service::ipv6() {
         let advertised = || run(attack.neighbour(), &format!("ip -6 route show {address} dev eth0"));
@@ -192,7 +192,7 @@ async fn router_advertisement_of_service_addresses_changes_no_response_of_a_neig
 
 #[tokio::test]
 async fn pod_without_its_link_reaches_nothing_until_the_link_is_made_again() {
-    let attack = Attack::new().await;
+    let attack = AttackTopology::new().await;
     for command in ["ip link del imds0", "ip link set imds0 down", "ip addr flush dev imds0"] {
         run(attack.attacker(), command);
         attack.assert_no_response(command);
@@ -206,7 +206,7 @@ async fn pod_without_its_link_reaches_nothing_until_the_link_is_made_again() {
 
 #[tokio::test]
 async fn flood_of_half_open_connections_leaves_a_neighbours_connections() {
-    let attack = Attack::new().await;
+    let attack = AttackTopology::new().await;
     // The attacker never acknowledges a SYN-ACK.
     nft(attack.attacker(), "table inet flood { chain in { type filter hook input priority 0; iifname imds0 drop; }; }");
     for address in service::addresses() {
@@ -222,7 +222,7 @@ async fn flood_of_half_open_connections_leaves_a_neighbours_connections() {
 /// link-local route of that interface passes a check of the route alone.
 #[tokio::test]
 async fn interface_that_a_pod_moved_into_the_agent_namespace_gets_no_response() {
-    let attack = Attack::new().await;
+    let attack = AttackTopology::new().await;
     let agent = &attack.agent.netns;
     let attacker = format!("/proc/{}/fd/{}", std::process::id(), attack.attacker().as_fd().as_raw_fd());
     run(agent, "sysctl -qw net.ipv6.conf.default.accept_dad=0");

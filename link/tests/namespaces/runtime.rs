@@ -36,40 +36,40 @@ impl FakeSandbox {
 #[derive(Default)]
 pub(crate) struct FakeRuntime {
     pub(crate) sandboxes: Vec<FakeSandbox>,
-    /// Status calls by sandbox ID.
+    /// PodSandboxStatus calls by sandbox ID.
     pub(crate) status_calls: HashMap<String, usize>,
     /// Calls that list the sandboxes.
     pub(crate) list_calls: usize,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct ListRequest {
+struct ListPodSandboxRequest {
     #[prost(message, optional, tag = "1")]
-    filter: Option<Filter>,
+    filter: Option<PodSandboxFilter>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Filter {
+struct PodSandboxFilter {
     #[prost(map = "string, string", tag = "3")]
     label_selector: HashMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct ListResponse {
+struct ListPodSandboxResponse {
     #[prost(message, repeated, tag = "1")]
-    items: Vec<Item>,
+    items: Vec<PodSandbox>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Item {
+struct PodSandbox {
     #[prost(string, tag = "1")]
     id: String,
     #[prost(message, optional, tag = "2")]
-    metadata: Option<Metadata>,
+    metadata: Option<PodSandboxMetadata>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Metadata {
+struct PodSandboxMetadata {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(string, tag = "2")]
@@ -79,29 +79,29 @@ struct Metadata {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct StatusRequest {
+struct PodSandboxStatusRequest {
     #[prost(string, tag = "1")]
     id: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct StatusResponse {
+struct PodSandboxStatusResponse {
     #[prost(message, optional, tag = "1")]
-    status: Option<Status>,
+    status: Option<PodSandboxStatus>,
     #[prost(map = "string, string", tag = "2")]
     info: HashMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Status {
+struct PodSandboxStatus {
     #[prost(message, optional, tag = "2")]
-    metadata: Option<Metadata>,
+    metadata: Option<PodSandboxMetadata>,
     #[prost(message, optional, tag = "6")]
-    linux: Option<LinuxStatus>,
+    linux: Option<LinuxPodSandboxStatus>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct LinuxStatus {
+struct LinuxPodSandboxStatus {
     #[prost(message, optional, tag = "1")]
     namespaces: Option<NamespaceStatus>,
 }
@@ -137,8 +137,8 @@ struct IdMapping {
 }
 
 impl FakeSandbox {
-    fn metadata(&self) -> Metadata {
-        Metadata { name: format!("pod{}", self.n), uid: self.uid.clone(), namespace: "shop".to_owned() }
+    fn metadata(&self) -> PodSandboxMetadata {
+        PodSandboxMetadata { name: format!("pod{}", self.n), uid: self.uid.clone(), namespace: "shop".to_owned() }
     }
 
     /// Returns the user namespace as the runtime reports it. Mode 0 is that of the pod, 2 that of the node.
@@ -179,24 +179,27 @@ impl FakeRuntime {
     /// Returns the sandboxes that have all labels of the request.
     fn list(&mut self, request: &[u8]) -> Vec<u8> {
         self.list_calls += 1;
-        let wanted = ListRequest::decode(request).unwrap().filter.unwrap_or_default().label_selector;
+        let wanted = ListPodSandboxRequest::decode(request).unwrap().filter.unwrap_or_default().label_selector;
         let is_wanted =
             |sandbox: &&FakeSandbox| wanted.iter().all(|(name, value)| sandbox.labels.get(name) == Some(value));
-        let item =
-            |sandbox: &FakeSandbox| Item { id: format!("sandbox{}", sandbox.n), metadata: Some(sandbox.metadata()) };
-        ListResponse { items: self.sandboxes.iter().filter(is_wanted).map(item).collect() }.encode_to_vec()
+        let item = |sandbox: &FakeSandbox| PodSandbox {
+            id: format!("sandbox{}", sandbox.n),
+            metadata: Some(sandbox.metadata()),
+        };
+        ListPodSandboxResponse { items: self.sandboxes.iter().filter(is_wanted).map(item).collect() }.encode_to_vec()
     }
 
     fn status(&mut self, request: &[u8]) -> Vec<u8> {
-        let id = StatusRequest::decode(request).unwrap().id;
+        let id = PodSandboxStatusRequest::decode(request).unwrap().id;
         let sandbox = self.sandboxes.iter().find(|sandbox| format!("sandbox{}", sandbox.n) == id).unwrap();
         let path = sandbox.netns.as_deref().unwrap_or(Path::new("")).display();
         let info = format!(r#"{{"runtimeSpec":{{"linux":{{"namespaces":[{{"type":"network","path":"{path}"}}]}}}}}}"#);
         let options = NamespaceOption { user_namespace: Some(sandbox.user_namespace()) };
-        let linux = LinuxStatus { namespaces: Some(NamespaceStatus { options: Some(options) }) };
-        let status = Status { metadata: Some(sandbox.metadata()), linux: Some(linux) };
+        let linux = LinuxPodSandboxStatus { namespaces: Some(NamespaceStatus { options: Some(options) }) };
+        let status = PodSandboxStatus { metadata: Some(sandbox.metadata()), linux: Some(linux) };
         *self.status_calls.entry(id).or_default() += 1;
-        StatusResponse { status: Some(status), info: HashMap::from([("info".to_owned(), info)]) }.encode_to_vec()
+        PodSandboxStatusResponse { status: Some(status), info: HashMap::from([("info".to_owned(), info)]) }
+            .encode_to_vec()
     }
 }
 

@@ -82,7 +82,7 @@ pub struct DenialReason {
 impl DenialReason {
     /// Creates a reason that does not come from a profile, such as that none matches.
     #[must_use]
-    pub fn without_profile(message: impl Into<String>) -> Self {
+    pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), profile: None }
     }
 
@@ -112,6 +112,6 @@ mod tests {
         let json = r#"{"outcome":"denied","pod":{"namespace":"shop","name":"web","uid":"u"},"why":"no profile"}"#;
         let outcome = serde_json::from_str::<Outcome>(json).unwrap();
         let pod = PodRef { namespace: "shop".into(), name: "web".into(), uid: "u".try_into().unwrap() };
-        assert_eq!(outcome, Outcome::Denied(Denied { pod, reason: DenialReason::without_profile("no profile") }));
+        assert_eq!(outcome, Outcome::Denied(Denied { pod, reason: DenialReason::new("no profile") }));
     }
 }

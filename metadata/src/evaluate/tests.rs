@@ -121,7 +121,7 @@ fn checks_run_in_the_documented_order() {
 
 #[test]
 fn denied_pod_is_rejected_after_the_rate_limit_with_its_reason() {
-    let reason = DenialReason::without_profile("test");
+    let reason = DenialReason::new("test");
     let (now, uri) = ("2026-01-05T08:00:00Z".parse().unwrap(), Uri::from_static("/"));
     let (headers, session) = (HeaderMap::new(), LastToken::default());
     let request = Request {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use podmeta_link::private_socket;
 use podmeta_metadata::host::HostRule;
 use podmeta_metadata::names::PodUid;
-use podmeta_metadata::request::Family;
+use podmeta_metadata::request::IpFamily;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
@@ -87,5 +87,5 @@ fn parse_arrival(line: &str, find_pod: impl Fn(&str) -> Option<PodUid>) -> Resul
         None => PodUid::try_from(pod.replace('/', "-")).map_err(|error| anyhow::anyhow!("{error}"))?,
     };
     let service = dialect.service_address(Ipv4Addr::UNSPECIFIED.into());
-    Ok(Arrival { pod, service, family: Family::Ipv4, host_rule: &HostRule::POD_LINK, owner: None })
+    Ok(Arrival { pod, service, family: IpFamily::Ipv4, host_rule: &HostRule::POD_LINK, owner: None })
 }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::host::HostRule;
 use podmeta_metadata::names::PodUid;
-use podmeta_metadata::request::Family;
+use podmeta_metadata::request::IpFamily;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -140,7 +140,7 @@ fn arrival(connection: &TcpConnection, pod: &PodUid, dialect: Dialect, socket_ta
     Arrival {
         pod: pod.clone(),
         service: dialect.service_address(local.ip()),
-        family: if local.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 },
+        family: if local.is_ipv6() { IpFamily::Ipv6 } else { IpFamily::Ipv4 },
         host_rule: if local.ip().is_loopback() { &host_rule::LOOPBACK } else { &HostRule::POD_LINK },
         owner: Some(Arc::new(SocketPair { remote, local, tables: Arc::clone(socket_tables) })),
     }

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use podmeta_metadata::host::HostRule;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::options::Limits;
-use podmeta_metadata::request::{Family, MAX_HEAD_BYTES};
+use podmeta_metadata::request::{IpFamily, MAX_HEAD_BYTES};
 use podmeta_metadata::session::LastToken;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
@@ -43,7 +43,7 @@ pub struct Arrival {
     /// The service address that the client connected to, or that the listener stands for.
     pub service: IpAddr,
     /// The address family of the socket.
-    pub family: Family,
+    pub family: IpFamily,
     /// The hosts that this listener serves.
     pub host_rule: &'static HostRule,
     /// Finds the owner of the client's socket. `None` if the client has no socket that can be found.

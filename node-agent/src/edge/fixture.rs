@@ -24,5 +24,5 @@ pub(crate) fn edge() -> Arc<Edge> {
 pub(crate) fn denied(name: &str, reason: &str) -> (PodUid, PodView) {
     let uid = PodUid::try_from(name).unwrap();
     let pod = PodRef { namespace: "shop".into(), name: name.into(), uid: uid.clone() };
-    (uid, PodView::Denied(Denied { pod, reason: DenialReason::without_profile(reason) }))
+    (uid, PodView::Denied(Denied { pod, reason: DenialReason::new(reason) }))
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 
 use podmeta_metadata::options::HopLimit;
-use podmeta_metadata::request::Family;
+use podmeta_metadata::request::IpFamily;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -20,15 +20,15 @@ pub trait SetHopLimit {
     ///
     /// # Errors
     /// If the kernel rejects it. Then nothing may be sent.
-    fn set_hop_limit(&self, family: Family, hops: u8) -> io::Result<()>;
+    fn set_hop_limit(&self, family: IpFamily, hops: u8) -> io::Result<()>;
 }
 
 impl SetHopLimit for TcpStream {
-    fn set_hop_limit(&self, family: Family, hops: u8) -> io::Result<()> {
+    fn set_hop_limit(&self, family: IpFamily, hops: u8) -> io::Result<()> {
         let socket = socket2::SockRef::from(self);
         match family {
-            Family::Ipv4 => socket.set_ttl_v4(u32::from(hops)),
-            Family::Ipv6 => socket.set_unicast_hops_v6(u32::from(hops)),
+            IpFamily::Ipv4 => socket.set_ttl_v4(u32::from(hops)),
+            IpFamily::Ipv6 => socket.set_unicast_hops_v6(u32::from(hops)),
         }
     }
 }
@@ -36,7 +36,7 @@ impl SetHopLimit for TcpStream {
 /// Does nothing, because a Unix socket does not leave the node.
 #[cfg(unix)]
 impl SetHopLimit for tokio::net::UnixStream {
-    fn set_hop_limit(&self, _: Family, _: u8) -> io::Result<()> {
+    fn set_hop_limit(&self, _: IpFamily, _: u8) -> io::Result<()> {
         Ok(())
     }
 }
@@ -56,13 +56,13 @@ impl ResponseHopLimit {
 /// A stream that sets its hop limit before it writes.
 pub(super) struct HopLimitedStream<I> {
     io: I,
-    family: Family,
+    family: IpFamily,
     hop_limit: Arc<ResponseHopLimit>,
     current: u8,
 }
 
 impl<I: SetHopLimit> HopLimitedStream<I> {
-    pub(super) fn new(io: I, family: Family, hop_limit: Arc<ResponseHopLimit>) -> Self {
+    pub(super) fn new(io: I, family: IpFamily, hop_limit: Arc<ResponseHopLimit>) -> Self {
         Self { io, family, hop_limit, current: 0 }
     }
 
@@ -136,15 +136,15 @@ mod tests {
 
     #[tokio::test]
     async fn socket_hop_limit_is_set_before_a_write_and_is_only_lowered() {
-        for (address, family) in [("127.0.0.1:0", Family::Ipv4), ("[::1]:0", Family::Ipv6)] {
+        for (address, family) in [("127.0.0.1:0", IpFamily::Ipv4), ("[::1]:0", IpFamily::Ipv6)] {
             let (local, mut remote) = pair(address).await;
             let hop_limit = Arc::new(ResponseHopLimit::default());
             let mut stream = HopLimitedStream::new(local, family, Arc::clone(&hop_limit));
             let socket_limit = |stream: &HopLimitedStream<TcpStream>| {
                 let socket = socket2::SockRef::from(&stream.io);
                 match family {
-                    Family::Ipv4 => socket.ttl_v4().unwrap(),
-                    Family::Ipv6 => socket.unicast_hops_v6().unwrap(),
+                    IpFamily::Ipv4 => socket.ttl_v4().unwrap(),
+                    IpFamily::Ipv6 => socket.unicast_hops_v6().unwrap(),
                 }
             };
             let default = socket_limit(&stream);

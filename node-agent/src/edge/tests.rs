@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::host::HostRule;
-use podmeta_metadata::request::Family;
+use podmeta_metadata::request::IpFamily;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
@@ -84,7 +84,7 @@ async fn serve_pod<T>(pod: &str, client: impl AsyncFnOnce(UnixStream, Cancellati
     let pod = pod.try_into().unwrap();
     let (stream, server) = UnixStream::pair().unwrap();
     let service = Dialect::Ec2.service_address(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let arrival = Arrival { pod, service, family: Family::Ipv4, host_rule: &HostRule::POD_LINK, owner: None };
+    let arrival = Arrival { pod, service, family: IpFamily::Ipv4, host_rule: &HostRule::POD_LINK, owner: None };
     let serve = EdgeServer::new(edge, stop.clone()).serve(server, Box::new(arrival));
     tokio::join!(serve, client(stream, stop)).1
 }
@@ -187,7 +187,7 @@ async fn new_connection_of_a_pod_that_loses_connections_is_served_later() {
         let arrival = Arrival {
             pod: pod.try_into().unwrap(),
             service: Dialect::Ec2.service_address(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-            family: Family::Ipv4,
+            family: IpFamily::Ipv4,
             host_rule: &HostRule::POD_LINK,
             owner: None,
         };

@@ -26,7 +26,7 @@ pub(crate) fn pod_uid(name: &str) -> PodUid {
 
 pub(crate) fn denied_item(name: &str, reason: &str) -> WorkloadItem {
     let pod = PodRef { namespace: "shop".into(), name: name.into(), uid: pod_uid(name) };
-    let reason = DenialReason::without_profile(reason);
+    let reason = DenialReason::new(reason);
     WorkloadItem { outcome: Outcome::Denied(Denied { pod, reason }), addresses: Vec::new() }
 }
 

@@ -16,7 +16,7 @@ use podmeta_link::requirements::kernel_release;
 use podmeta_link::sockets::AgentSockets;
 use podmeta_metadata::host::HostRule;
 use podmeta_metadata::node_finding::NodeFindings;
-use podmeta_metadata::request::Family;
+use podmeta_metadata::request::IpFamily;
 use podmeta_metadata::workload::{Link, MacAddress};
 use podmeta_service::listener::{Acceptor, TcpConnection, adopt};
 use tokio::runtime;
@@ -192,7 +192,7 @@ async fn serve_connection(connection: TcpConnection, table: LinkTable, owners: O
     let arrival = Arrival {
         pod: alias.pod.clone(),
         service,
-        family: if service.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 },
+        family: if service.is_ipv6() { IpFamily::Ipv6 } else { IpFamily::Ipv4 },
         host_rule: &HostRule::POD_LINK,
         owner: Some(owners.of_connection(alias, remote, local)),
     };

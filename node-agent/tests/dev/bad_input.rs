@@ -1,6 +1,6 @@
 //! An error in a file is printed on one line with file, line, object and field. The exit code is 1.
 
-use crate::support::{TempDir, pod_and_profile};
+use crate::support::{DevDirectory, pod_and_profile};
 
 /// Case name, lines of the profile's spec, and start of the error line.
 const CASES: &[(&str, &str, &str)] = &[
@@ -49,7 +49,7 @@ const CASES: &[(&str, &str, &str)] = &[
 
 #[test]
 fn error_is_one_line_with_its_location_and_exit_code_1() {
-    let directory = TempDir::new("bad-input");
+    let directory = DevDirectory::new("bad-input");
     for (name, spec, expected) in CASES {
         directory.write("bad.yaml", &pod_and_profile(spec));
         for arguments in [&["-f", "bad.yaml"][..], &["-f", "bad.yaml", "--check"]] {
@@ -65,7 +65,7 @@ fn error_is_one_line_with_its_location_and_exit_code_1() {
 
 #[test]
 fn pod_that_the_api_server_rejects_is_an_error() {
-    let directory = TempDir::new("bad-pods");
+    let directory = DevDirectory::new("bad-pods");
     let pod = |metadata: &str, more: &str| {
         format!(
             "{{apiVersion: v1, kind: Pod, metadata: {{{metadata}}}, spec: {{containers: [{{name: a, image: a}}]}}{more}}}"
@@ -88,7 +88,7 @@ fn pod_that_the_api_server_rejects_is_an_error() {
 
 #[test]
 fn profile_that_selects_no_pod_fails_the_check() {
-    let directory = TempDir::new("selects-nothing");
+    let directory = DevDirectory::new("selects-nothing");
     directory.write("pods.yaml", &pod_and_profile("").replace("app: web}}\n  dialects", "app: wep}}\n  dialects"));
     let output = directory.run(&["-f", "pods.yaml", "--check"]);
     let errors = String::from_utf8(output.stderr).unwrap();
@@ -98,7 +98,7 @@ fn profile_that_selects_no_pod_fails_the_check() {
 
 #[test]
 fn all_errors_are_printed() {
-    let directory = TempDir::new("all-mistakes");
+    let directory = DevDirectory::new("all-mistakes");
     directory.write(
         "bad.yaml",
         &pod_and_profile("  metadataOptions: {httpPutResponseHopLimit: 0, maxTokenTtlSeconds: 0}\n"),
@@ -109,7 +109,7 @@ fn all_errors_are_printed() {
 
 #[test]
 fn invalid_yaml_and_missing_file_are_errors_with_the_file_name() {
-    let directory = TempDir::new("not-yaml");
+    let directory = DevDirectory::new("not-yaml");
     directory.write("bad.yaml", "a: b\nc: [\n");
     let errors = String::from_utf8(directory.run(&["-f", "bad.yaml"]).stderr).unwrap();
     assert!(errors.starts_with("error: bad.yaml:"), "{errors}");
@@ -120,7 +120,7 @@ fn invalid_yaml_and_missing_file_are_errors_with_the_file_name() {
 
 #[test]
 fn check_prints_findings_and_fails_on_warnings() {
-    let directory = TempDir::new("check");
+    let directory = DevDirectory::new("check");
     let item = "  metadata:\n  - {dialect: ec2, path: a, expression: pod.metadata.labels.nothing}\n";
     directory.write("finding.yaml", &pod_and_profile(item));
     let output = directory.run(&["-f", "finding.yaml", "--check"]);

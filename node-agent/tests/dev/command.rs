@@ -1,6 +1,6 @@
 //! `--pod NAME -- COMMAND`: a program sends requests to the real service addresses.
 
-use crate::support::{TempDir, pod_and_profile};
+use crate::support::{DevDirectory, pod_and_profile};
 
 /// Sends a request with bash only.
 const REQUEST: &str = r#"
@@ -9,17 +9,17 @@ printf 'GET %s HTTP/1.1\r\n%sConnection: close\r\n\r\n' "$2" "$3" >&3
 cat <&3
 "#;
 
-fn request(directory: &TempDir, address: &str, path: &str) -> std::process::Output {
+fn request(directory: &DevDirectory, address: &str, path: &str) -> std::process::Output {
     request_with(directory, address, path, &format!("Host: {address}\r\n"))
 }
 
-fn request_with(directory: &TempDir, address: &str, path: &str, headers: &str) -> std::process::Output {
+fn request_with(directory: &DevDirectory, address: &str, path: &str, headers: &str) -> std::process::Output {
     directory.run(&["-f", "pods.yaml", "--pod", "web", "--", "bash", "-c", REQUEST, "bash", address, path, headers])
 }
 
 #[test]
 fn command_gets_the_pods_responses_at_the_service_addresses() {
-    let directory = TempDir::new("real");
+    let directory = DevDirectory::new("real");
     let optional = "  metadataOptions: {httpTokens: optional, httpProtocolIpv6: enabled}\n";
     directory.write("pods.yaml", &pod_and_profile(optional).replace("[ec2]", "[ec2, ecs]"));
     for (address, path, expected) in [
@@ -39,7 +39,7 @@ fn command_gets_the_pods_responses_at_the_service_addresses() {
 
 #[test]
 fn link_of_a_pod_serves_heads_of_shipped_clients_and_rejects_other_names() {
-    let directory = TempDir::new("link-hosts");
+    let directory = DevDirectory::new("link-hosts");
     directory.write("pods.yaml", &pod_and_profile("  metadataOptions: {httpTokens: optional}\n"));
     for (headers, status) in [
         ("", "200"),
@@ -57,7 +57,7 @@ fn link_of_a_pod_serves_heads_of_shipped_clients_and_rejects_other_names() {
 
 #[test]
 fn exit_code_of_the_command_is_returned() {
-    let directory = TempDir::new("exit-code");
+    let directory = DevDirectory::new("exit-code");
     directory.write("pods.yaml", &pod_and_profile(""));
     assert_eq!(
         directory.run(&["-f", "pods.yaml", "--pod", "default/web", "--", "sh", "-c", "exit 7"]).status.code(),
@@ -72,7 +72,7 @@ fn exit_code_of_the_command_is_returned() {
 
 #[test]
 fn unknown_pod_is_an_error_with_the_known_ones() {
-    let directory = TempDir::new("no-pod");
+    let directory = DevDirectory::new("no-pod");
     directory.write("pods.yaml", &pod_and_profile(""));
     let output = directory.run(&["-f", "pods.yaml", "--pod", "db", "--", "true"]);
     assert_eq!(output.status.code(), Some(1));
@@ -82,7 +82,7 @@ fn unknown_pod_is_an_error_with_the_known_ones() {
 
 #[test]
 fn denied_user_gets_403_in_the_namespace() {
-    let directory = TempDir::new("owner");
+    let directory = DevDirectory::new("owner");
     let me = nix::unistd::getuid().as_raw();
     directory.write("pods.yaml", &pod_and_profile(&format!("  deniedUsers: [{me}]\n")));
     let response = String::from_utf8(request(&directory, "169.254.169.254", "/latest/").stdout).unwrap();
@@ -92,7 +92,7 @@ fn denied_user_gets_403_in_the_namespace() {
 #[test]
 fn command_ends_with_the_agent() {
     use std::io::Read as _;
-    let directory = TempDir::new("tied");
+    let directory = DevDirectory::new("tied");
     directory.write("pods.yaml", &pod_and_profile(""));
     let mut command =
         directory.command(&["-f", "pods.yaml", "--pod", "web", "--", "sh", "-c", "echo started; exec sleep 1000"]);

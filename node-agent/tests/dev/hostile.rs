@@ -6,20 +6,24 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::support::{ClientConnection, DevServerProcess, TempDir, endpoint_address, get, token};
+use crate::support::{ClientConnection, DevDirectory, DevServerProcess, endpoint_address, get, token};
 
 /// Longer than the server's idle timeout.
 const TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Starts a server with these pods. Each has the default limits.
-fn server(directory: &TempDir, pods: &[&str]) -> (DevServerProcess, Vec<String>) {
+fn server(directory: &DevDirectory, pods: &[&str]) -> (DevServerProcess, Vec<String>) {
     let (server, _, addresses) = server_with(directory, pods, "");
     (server, addresses)
 }
 
 /// Starts a server with these pods and more fields in the `spec` of their profile. Returns it, its first report, and the
 /// address of each pod.
-fn server_with(directory: &TempDir, pods: &[&str], spec: &str) -> (DevServerProcess, serde_json::Value, Vec<String>) {
+fn server_with(
+    directory: &DevDirectory,
+    pods: &[&str],
+    spec: &str,
+) -> (DevServerProcess, serde_json::Value, Vec<String>) {
     let mut text = format!(
         "
 apiVersion: podmeta.dev/v1alpha1
@@ -110,7 +114,7 @@ fn served_while(address: &str, action: impl FnOnce()) {
 
 #[test]
 fn malformed_head_gets_the_clouds_response_and_the_connection_is_closed() {
-    let directory = TempDir::new("hostile-heads");
+    let directory = DevDirectory::new("hostile-heads");
     let (_server, addresses) = server(&directory, &["web"]);
     let address = &addresses[0];
     let token = token(address);
@@ -148,7 +152,7 @@ fn malformed_head_gets_the_clouds_response_and_the_connection_is_closed() {
 
 #[test]
 fn pipelined_and_split_requests_get_responses_in_order() {
-    let directory = TempDir::new("hostile-pipelining");
+    let directory = DevDirectory::new("hostile-pipelining");
     let (_server, addresses) = server(&directory, &["web"]);
     let address = &addresses[0];
     let token = token(address);
@@ -176,7 +180,7 @@ fn pipelined_and_split_requests_get_responses_in_order() {
 
 #[test]
 fn half_closed_connection_gets_a_complete_response_or_is_closed() {
-    let directory = TempDir::new("hostile-half-closed");
+    let directory = DevDirectory::new("hostile-half-closed");
     let (_server, addresses) = server(&directory, &["web"]);
     let address = &addresses[0];
     let token = token(address);
@@ -196,7 +200,7 @@ fn half_closed_connection_gets_a_complete_response_or_is_closed() {
 
 #[test]
 fn slow_and_idle_connections_are_closed_while_another_pod_is_served() {
-    let directory = TempDir::new("hostile-slow");
+    let directory = DevDirectory::new("hostile-slow");
     let (server, addresses) = server(&directory, &["web", "other"]);
     let before = server.resident_kib();
     let token = token(&addresses[0]);
@@ -243,7 +247,7 @@ fn slow_and_idle_connections_are_closed_while_another_pod_is_served() {
 #[test]
 fn unread_responses_use_little_memory_while_another_pod_is_served() {
     const CONNECTIONS: usize = 300;
-    let directory = TempDir::new("hostile-unread");
+    let directory = DevDirectory::new("hostile-unread");
     raise_file_limit();
     let user_data = "x".repeat(16 * 1024);
     let spec = format!(
@@ -284,7 +288,7 @@ fn unread_responses_use_little_memory_while_another_pod_is_served() {
 #[test]
 fn partial_heads_use_at_most_20_kib_each_while_another_pod_is_served() {
     const CONNECTIONS: u64 = 1000;
-    let directory = TempDir::new("hostile-heads-memory");
+    let directory = DevDirectory::new("hostile-heads-memory");
     raise_file_limit();
     let (server, report, addresses) = server_with(&directory, &["web", "other"], "limits: {connections: 1024}");
     let before = server.resident_kib();
@@ -306,7 +310,7 @@ fn partial_heads_use_at_most_20_kib_each_while_another_pod_is_served() {
 
 #[test]
 fn ten_thousand_idle_connections_use_little_memory_while_another_pod_is_served() {
-    let directory = TempDir::new("hostile-idle");
+    let directory = DevDirectory::new("hostile-idle");
     raise_file_limit();
     let names = (0..41).map(|number| format!("web-{number}")).collect::<Vec<_>>();
     let (server, addresses) = server(&directory, &names.iter().map(String::as_str).collect::<Vec<_>>());
@@ -327,7 +331,7 @@ fn ten_thousand_idle_connections_use_little_memory_while_another_pod_is_served()
 
 #[test]
 fn connections_over_the_limit_are_closed_at_once() {
-    let directory = TempDir::new("hostile-many");
+    let directory = DevDirectory::new("hostile-many");
     let (_server, addresses) = server(&directory, &["web", "other"]);
     served_while(&addresses[1], || {
         let mut held = (0..256).map(|_| ClientConnection::open(&addresses[0])).collect::<Vec<_>>();
@@ -344,7 +348,7 @@ fn connections_over_the_limit_are_closed_at_once() {
 
 #[test]
 fn issued_tokens_use_no_memory_while_another_pod_is_served() {
-    let directory = TempDir::new("hostile-tokens");
+    let directory = DevDirectory::new("hostile-tokens");
     let (server, addresses) = server(&directory, &["web", "other"]);
     let issue = |number: usize| {
         for _ in 0..number {

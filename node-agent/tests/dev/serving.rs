@@ -1,10 +1,10 @@
 //! Pods on loopback ports: output, responses and reloads.
 
-use crate::support::{ClientConnection, DevServerProcess, TempDir, endpoint_address, get, pod_and_profile, token};
+use crate::support::{ClientConnection, DevDirectory, DevServerProcess, endpoint_address, get, pod_and_profile, token};
 
 #[test]
 fn pod_has_the_same_port_after_a_restart() {
-    let directory = TempDir::new("ports");
+    let directory = DevDirectory::new("ports");
     // Ports are derived from the name. No other test has a pod with this one, so none takes the port meanwhile.
     directory.write("pods.yaml", &pod_and_profile("").replace("{name: web, labels", "{name: web-ports, labels"));
     let (server, first) = DevServerProcess::start(&directory, &["-f", "pods.yaml"]);
@@ -21,7 +21,7 @@ fn pod_has_the_same_port_after_a_restart() {
 
 #[test]
 fn token_stays_valid_after_a_restart() {
-    let directory = TempDir::new("token");
+    let directory = DevDirectory::new("token");
     directory.write("pods.yaml", &pod_and_profile(""));
     let (server, report) = DevServerProcess::start(&directory, &["-f", "pods.yaml"]);
     let address = endpoint_address(&report, "default/web", "ec2").unwrap();
@@ -36,7 +36,7 @@ fn token_stays_valid_after_a_restart() {
 
 #[test]
 fn edit_applies_to_open_connections_and_an_invalid_edit_changes_nothing() {
-    let directory = TempDir::new("reload");
+    let directory = DevDirectory::new("reload");
     let item = |value: &str| pod_and_profile(&format!("  metadata: [{{dialect: ec2, path: a, value: {value}}}]\n"));
     directory.write("pods.yaml", &item("one"));
     let (server, report) = DevServerProcess::start(&directory, &["-f", "."]);
@@ -62,7 +62,7 @@ fn edit_applies_to_open_connections_and_an_invalid_edit_changes_nothing() {
 
 #[test]
 fn deleted_pod_closes_its_port_and_gets_503_on_open_connections() {
-    let directory = TempDir::new("delete");
+    let directory = DevDirectory::new("delete");
     let other = pod_and_profile("").replace("name: web", "name: other").replace("app: web", "app: other");
     directory.write("web.yaml", &pod_and_profile(""));
     directory.write("other.yaml", &other);
@@ -81,7 +81,7 @@ fn deleted_pod_closes_its_port_and_gets_503_on_open_connections() {
 
 #[test]
 fn pod_without_a_profile_gets_403_and_the_reason_is_printed() {
-    let directory = TempDir::new("denied");
+    let directory = DevDirectory::new("denied");
     directory.write(
         "pods.yaml",
         "{apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {containers: [{name: a, image: a}]}}",
@@ -98,7 +98,7 @@ fn pod_without_a_profile_gets_403_and_the_reason_is_printed() {
 
 #[test]
 fn rejection_is_logged_with_its_reason_and_no_line_contains_a_secret() {
-    let directory = TempDir::new("why");
+    let directory = DevDirectory::new("why");
     let secret = "---\n{apiVersion: v1, kind: Secret, metadata: {name: s, labels: {podmeta.dev/usable-by: metadataprofiles}}, stringData: {accessKeyId: AKIAX, secretAccessKey: hunter2}}\n";
     let role = "  roles: [{name: r, dialect: ec2, secret: {name: s}}]\n";
     directory.write("pods.yaml", &format!("{}{secret}", pod_and_profile(role)));
@@ -118,7 +118,7 @@ fn rejection_is_logged_with_its_reason_and_no_line_contains_a_secret() {
 
 #[test]
 fn listen_address_over_ipv6_needs_http_protocol_ipv6() {
-    let directory = TempDir::new("listen");
+    let directory = DevDirectory::new("listen");
     directory.write("pods.yaml", &pod_and_profile(""));
     let (server, report) = DevServerProcess::start(&directory, &["-f", "pods.yaml", "--listen", "web/ec2=[::1]:0"]);
     let address = endpoint_address(&report, "default/web", "ec2").unwrap();
@@ -132,7 +132,7 @@ fn listen_address_over_ipv6_needs_http_protocol_ipv6() {
 
 #[test]
 fn listen_address_of_an_unknown_pod_is_an_error_with_the_known_ones() {
-    let directory = TempDir::new("listen-nobody");
+    let directory = DevDirectory::new("listen-nobody");
     directory.write("pods.yaml", &pod_and_profile(""));
     let output = directory.run(&["-f", "pods.yaml", "--listen", "nobody/ec2=127.0.0.1:0"]);
     assert_eq!(output.status.code(), Some(1));
@@ -142,7 +142,7 @@ fn listen_address_of_an_unknown_pod_is_an_error_with_the_known_ones() {
 
 #[test]
 fn a_web_page_that_has_its_name_point_here_gets_nothing() {
-    let directory = TempDir::new("rebinding");
+    let directory = DevDirectory::new("rebinding");
     directory.write("pods.yaml", &pod_and_profile("  metadataOptions: {httpTokens: optional}\n"));
     let (_server, report) = DevServerProcess::start(&directory, &["-f", "pods.yaml"]);
     let address = endpoint_address(&report, "default/web", "ec2").unwrap();
@@ -164,7 +164,7 @@ fn a_web_page_that_has_its_name_point_here_gets_nothing() {
 
 #[test]
 fn admin_port_serves_health_and_metrics_and_no_pod_data() {
-    let directory = TempDir::new("admin");
+    let directory = DevDirectory::new("admin");
     directory.write("pods.yaml", &pod_and_profile(""));
     let (_server, report) = DevServerProcess::start(&directory, &["-f", "pods.yaml"]);
     let address = endpoint_address(&report, "default/web", "ec2").unwrap();
@@ -185,7 +185,7 @@ fn admin_port_serves_health_and_metrics_and_no_pod_data() {
 #[cfg(target_os = "linux")]
 #[test]
 fn process_of_a_user_that_is_not_allowed_gets_403() {
-    let directory = TempDir::new("users");
+    let directory = DevDirectory::new("users");
     let me = nix::unistd::getuid().as_raw();
     let write = |users: &str| directory.write("pods.yaml", &pod_and_profile(users));
     write(&format!("  deniedUsers: [{me}]\n"));
@@ -203,7 +203,7 @@ fn process_of_a_user_that_is_not_allowed_gets_403() {
 
 #[test]
 fn connection_over_the_limit_of_the_profile_is_closed() {
-    let directory = TempDir::new("connections");
+    let directory = DevDirectory::new("connections");
     directory.write("pods.yaml", &pod_and_profile("  limits: {connections: 2}\n"));
     let (server, report) = DevServerProcess::start(&directory, &["-f", "pods.yaml"]);
     let address = endpoint_address(&report, "default/web", "ec2").unwrap();

@@ -12,9 +12,9 @@ use std::time::Duration;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A temporary directory that is removed on drop.
-pub(crate) struct TempDir(PathBuf);
+pub(crate) struct DevDirectory(PathBuf);
 
-impl TempDir {
+impl DevDirectory {
     pub(crate) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("podmeta-dev-{name}-{}", std::process::id()));
         drop(fs::remove_dir_all(&path));
@@ -57,7 +57,7 @@ impl TempDir {
     }
 }
 
-impl Drop for TempDir {
+impl Drop for DevDirectory {
     fn drop(&mut self) {
         drop(fs::remove_dir_all(&self.0));
     }
@@ -72,7 +72,7 @@ pub(crate) struct DevServerProcess {
 
 impl DevServerProcess {
     /// Starts a server and waits for its first report.
-    pub(crate) fn start(directory: &TempDir, arguments: &[&str]) -> (Self, serde_json::Value) {
+    pub(crate) fn start(directory: &DevDirectory, arguments: &[&str]) -> (Self, serde_json::Value) {
         let mut all = vec!["-o", "json"];
         all.extend_from_slice(arguments);
         let mut command = directory.command(&all);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use podmeta_link::range::LinkRange;
 use podmeta_link::service;
 
-use crate::client::{Client, INSTANCE_ID};
+use crate::client::{INSTANCE_ID, PodConnection};
 use crate::kit::{pod, run};
 use crate::node::ServingNode;
 
@@ -68,14 +68,14 @@ fn serve_slot(node: &ServingNode, slot: usize, next: &AtomicUsize, pods: usize) 
         run(&pod, &format!("ip addr add 10.244.1.{}/24 dev eth0", slot + 2));
         runtime.block_on(node.make_link(&pod, n, range));
         let kept = pod.run(|| {
-            let connect = |address| Ok((address, Client::connect(address)?));
+            let connect = |address| Ok((address, PodConnection::connect(address)?));
             let mut kept = service::addresses().into_iter().map(connect).collect::<std::io::Result<Vec<_>>>()?;
             for number in 0..REQUESTS_PER_POD {
                 let next = number / 2 % kept.len();
                 let (address, client) = &mut kept[next];
                 let response = match number % 2 {
                     0 => client.get(INSTANCE_ID)?,
-                    _ => Client::connect(*address)?.get(INSTANCE_ID)?,
+                    _ => PodConnection::connect(*address)?.get(INSTANCE_ID)?,
                 };
                 assert_eq!(response, (200, node.instance_id(n, *address).to_owned()), "pod {n}, {address}");
                 checked += 1;

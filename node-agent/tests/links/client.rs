@@ -13,9 +13,9 @@ pub(crate) const INSTANCE_ID: &str = "/latest/meta-data/instance-id";
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A persistent connection.
-pub(crate) struct Client(TcpStream);
+pub(crate) struct PodConnection(TcpStream);
 
-impl Client {
+impl PodConnection {
     /// Connects from the network namespace of the calling thread.
     pub(crate) fn connect(address: IpAddr) -> io::Result<Self> {
         Self::connect_within(address, TIMEOUT)
@@ -50,7 +50,7 @@ impl Client {
     }
 }
 
-impl From<TcpStream> for Client {
+impl From<TcpStream> for PodConnection {
     fn from(stream: TcpStream) -> Self {
         Self(stream)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use podmeta_link::range::LinkRange;
 use podmeta_link::service;
 
-use crate::client::{Client, INSTANCE_ID};
+use crate::client::{INSTANCE_ID, PodConnection};
 use crate::kit::{Agent, connect_many, pod, run, wait_until};
 use crate::node::{LinkAgentProcess, RELEASE, ServingNode};
 
@@ -31,7 +31,7 @@ async fn each_pod_gets_its_own_instance_id_at_every_service_address() {
     }
     for (n, pod) in pods.iter().enumerate() {
         for address in service::addresses() {
-            let response = pod.run(|| Client::connect(address)?.get(INSTANCE_ID)).unwrap();
+            let response = pod.run(|| PodConnection::connect(address)?.get(INSTANCE_ID)).unwrap();
             assert_eq!(response, (200, node.instance_id(n, address).to_owned()), "pod {n}, {address}");
         }
     }
@@ -69,10 +69,10 @@ async fn bursts_of_four_pods_while_no_connection_is_accepted_leave_room_for_a_ne
     let paused = node.pause();
     for other in &others {
         // A closed connection stays in the queue.
-        other.run(|| (0..ALLOWED_BURST).try_for_each(|_| Client::connect(address).map(drop))).unwrap();
+        other.run(|| (0..ALLOWED_BURST).try_for_each(|_| PodConnection::connect(address).map(drop))).unwrap();
     }
     assert_eq!(node.agent.dropped_connections(), 0, "the limit of a link dropped connections");
-    let mut client = neighbour.run(|| Client::connect_within(address, Duration::from_secs(1))).unwrap();
+    let mut client = neighbour.run(|| PodConnection::connect_within(address, Duration::from_secs(1))).unwrap();
     drop(paused);
     assert_eq!(client.get(INSTANCE_ID).unwrap(), (200, node.instance_id(0, address).to_owned()));
 }
@@ -88,7 +88,7 @@ async fn burst_of_a_thousand_connections_is_served() {
     assert_eq!(node.agent.dropped_connections(), 0);
     for (number, socket) in sockets.into_iter().enumerate() {
         socket.set_nonblocking(false).unwrap();
-        let mut client = Client::from(TcpStream::from(OwnedFd::from(socket)));
+        let mut client = PodConnection::from(TcpStream::from(OwnedFd::from(socket)));
         let response = client.get(INSTANCE_ID).unwrap_or_else(|error| panic!("connection {number}: {error}"));
         assert_eq!(response, (200, node.instance_id(0, address).to_owned()), "connection {number}");
     }

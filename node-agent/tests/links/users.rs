@@ -8,7 +8,7 @@ use podmeta_link::netns::Netns;
 use podmeta_link::range::LinkRange;
 use podmeta_link::service::{self, SERVICE_PORT};
 
-use crate::client::{Client, INSTANCE_ID};
+use crate::client::{INSTANCE_ID, PodConnection};
 use crate::kit::pod;
 use crate::node::ServingNode;
 
@@ -29,14 +29,14 @@ async fn start_with_users(field: &str, users: Option<Vec<(u32, u32, u32)>>) -> (
 }
 
 /// Connects from a pod as a user.
-fn connect(pod: &Netns, user: u32, address: IpAddr) -> Client {
+fn connect(pod: &Netns, user: u32, address: IpAddr) -> PodConnection {
     pod.run(|| connect_as(user, address)).unwrap()
 }
 
 /// Connects as a user, from the network namespace of the calling thread. The thread must end afterwards.
-fn connect_as(user: u32, address: IpAddr) -> io::Result<Client> {
+fn connect_as(user: u32, address: IpAddr) -> io::Result<PodConnection> {
     setfsuid(Uid::from_raw(user));
-    Client::connect(address)
+    PodConnection::connect(address)
 }
 
 /// Returns the status of a request of a user.
@@ -75,7 +75,7 @@ async fn socket_that_another_user_created_counts_as_that_user_s() {
         TcpStream::connect((address, SERVICE_PORT))
     });
     // This thread is root.
-    assert_eq!(Client::from(stream.unwrap()).get(INSTANCE_ID).unwrap().0, 403);
+    assert_eq!(PodConnection::from(stream.unwrap()).get(INSTANCE_ID).unwrap().0, 403);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use podmeta_metadata::compile::Settings;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::host::HostRule;
 use podmeta_metadata::names::PodUid;
-use podmeta_metadata::request::Family;
+use podmeta_metadata::request::IpFamily;
 use podmeta_metadata::session::{KeyBytes, Keyring};
 use podmeta_metadata::signature::Signer;
 use podmeta_node_agent::broker::{Broker, FileBroker};
@@ -103,7 +103,7 @@ impl CaseAgent {
         &mut self,
         pod: &str,
         dialect: Dialect,
-        family: Family,
+        family: IpFamily,
         user: Option<u32>,
     ) -> anyhow::Result<PipeConnection> {
         let uid = self.uids.get(pod).with_context(|| format!("unknown pod {pod}"))?.clone();
@@ -118,8 +118,8 @@ impl CaseAgent {
         let (connection, edge_end) = pipe();
         let server = EdgeServer::new(Arc::clone(&self.edge), CancellationToken::new());
         let local = match family {
-            Family::Ipv4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            Family::Ipv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            IpFamily::Ipv4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpFamily::Ipv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
         let arrival = Arrival {
             pod: uid,

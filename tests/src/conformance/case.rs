@@ -5,8 +5,9 @@
 
 use anyhow::{Context as _, ensure};
 use podmeta_metadata::dialect::Dialect;
-use podmeta_metadata::request::Family;
-use serde::Deserialize;
+use podmeta_metadata::request::IpFamily;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::expect::Expect;
 
@@ -72,9 +73,9 @@ pub struct Step {
     pub pod: Option<String>,
     /// The dialect whose service address is used. Default: the dialect of the case.
     pub dialect: Option<Dialect>,
-    /// The address family.
-    #[serde(default)]
-    pub over: AddressFamily,
+    /// The address family: `ipv4`, the default, or `ipv6`.
+    #[serde(default = "default_family", deserialize_with = "deserialize_family")]
+    pub over: IpFamily,
     /// The user ID of the sending process.
     pub user: Option<u32>,
     /// The name of a persistent connection. It is opened on first use.
@@ -161,23 +162,15 @@ pub enum Restart {
     NewKeys,
 }
 
-/// The address family of a request.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AddressFamily {
-    /// IPv4.
-    #[default]
-    Ipv4,
-    /// IPv6.
-    Ipv6,
+fn default_family() -> IpFamily {
+    IpFamily::Ipv4
 }
 
-impl From<AddressFamily> for Family {
-    fn from(over: AddressFamily) -> Self {
-        match over {
-            AddressFamily::Ipv4 => Self::Ipv4,
-            AddressFamily::Ipv6 => Self::Ipv6,
-        }
+fn deserialize_family<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpFamily, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "ipv4" => Ok(IpFamily::Ipv4),
+        "ipv6" => Ok(IpFamily::Ipv6),
+        other => Err(D::Error::unknown_variant(other, &["ipv4", "ipv6"])),
     }
 }
 

@@ -176,7 +176,7 @@ impl CaseRunner<'_> {
             Some(connection) => connection,
             None => {
                 let pod = step.pod.as_ref().unwrap_or(&self.case.pod);
-                self.agent.connect(pod, self.dialect_of(step), step.over.into(), step.user)?
+                self.agent.connect(pod, self.dialect_of(step), step.over, step.user)?
             }
         };
         let exchange = connection.exchange(bytes, due).await?;

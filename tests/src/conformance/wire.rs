@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use podmeta_metadata::request::Family;
+use podmeta_metadata::request::IpFamily;
 use podmeta_node_agent::edge::{SendBuffer, SetHopLimit};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use tokio::time::timeout;
@@ -161,7 +161,7 @@ impl HopLimitLog {
 }
 
 impl SetHopLimit for EdgeEnd {
-    fn set_hop_limit(&self, _: Family, hop_limit: u8) -> io::Result<()> {
+    fn set_hop_limit(&self, _: IpFamily, hop_limit: u8) -> io::Result<()> {
         let written = *self.written.lock().unwrap_or_else(PoisonError::into_inner);
         self.hop_limits.0.lock().unwrap_or_else(PoisonError::into_inner).push((written, hop_limit));
         Ok(())

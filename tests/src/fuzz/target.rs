@@ -16,7 +16,7 @@ use podmeta_metadata::host::HostRule;
 use podmeta_metadata::options::TokenTtl;
 use podmeta_metadata::path::CanonicalPath;
 use podmeta_metadata::rejection::RejectedRequest;
-use podmeta_metadata::request::{Family, Request, is_token_path};
+use podmeta_metadata::request::{IpFamily, Request, is_token_path};
 use podmeta_metadata::session::{KeyBytes, Keyring, LastToken};
 use podmeta_metadata::tree::{Lookup, SinceVersion, Tree, TreeBuilder};
 use podmeta_metadata::workload::{Link, Workload};
@@ -108,7 +108,7 @@ fn responses_to(workload: &Workload, dialect: Dialect, bytes: &[u8]) -> Vec<u8> 
         let arrival = Arrival {
             pod,
             service: service(dialect),
-            family: Family::Ipv4,
+            family: IpFamily::Ipv4,
             host_rule: &HostRule::POD_LINK,
             owner: None,
         };

@@ -9,7 +9,7 @@ use std::task::Poll;
 use podmeta_metadata::compile::Settings;
 use podmeta_metadata::host::HostRule;
 use podmeta_metadata::names::PodUid;
-use podmeta_metadata::request::Family;
+use podmeta_metadata::request::IpFamily;
 use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -63,7 +63,7 @@ fn arrival(pod: &PodUid) -> Arrival {
     Arrival {
         pod: pod.clone(),
         service: Dialect::Ec2.service_address(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-        family: Family::Ipv4,
+        family: IpFamily::Ipv4,
         host_rule: &HostRule::POD_LINK,
         owner: None,
     }

@@ -101,8 +101,8 @@ mod tests {
         let rejected =
             || OperatorError::Rejected { status: StatusCode::FORBIDDEN, message: "no".to_owned(), leader: None };
         let file = || OperatorError::File { path: "/none".into(), reason: "missing".to_owned() };
-        type Failure = fn() -> OperatorError;
-        let failures: [(Failure, bool); 7] = [
+        type MakeError = fn() -> OperatorError;
+        let failures: [(MakeError, bool); 7] = [
             (rejected, true),
             (|| OperatorError::VersionExpired, true),
             (|| OperatorError::InvalidResponse("not a list".to_owned()), true),

@@ -16,9 +16,9 @@ use crate::metrics::RejectedReason;
 
 /// An authenticated agent. Its node exists, and its own pod is bound to that node.
 #[derive(Debug)]
-pub(super) struct Agent(pub(super) AgentIdentity);
+pub(super) struct AuthenticatedAgent(pub(super) AgentIdentity);
 
-impl FromRequestParts<Arc<Api>> for Agent {
+impl FromRequestParts<Arc<Api>> for AuthenticatedAgent {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Response> {

@@ -15,7 +15,7 @@ use podmeta_metadata::names::PodUid;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::authentication::Agent;
+use super::authentication::AuthenticatedAgent;
 use super::{Api, error_response, retry_later_response};
 use crate::agents::broker::{self, BrokerError, RoleSource};
 use crate::metrics::RejectedReason;
@@ -28,7 +28,7 @@ const MAX_CLOUD_WAIT: Duration = Duration::from_millis(25);
 
 pub(super) async fn credentials(
     State(api): State<Arc<Api>>,
-    agent: Agent,
+    agent: AuthenticatedAgent,
     Json(request): Json<CredentialsRequest>,
 ) -> Response {
     let source = || {
@@ -54,7 +54,7 @@ pub(super) async fn credentials(
 
 pub(super) async fn user_data(
     State(api): State<Arc<Api>>,
-    agent: Agent,
+    agent: AuthenticatedAgent,
     Json(request): Json<UserDataRequest>,
 ) -> Response {
     for_pod(&api, &agent, &request.pod, |state, pod| broker::user_data(state, pod, &request.key))
@@ -63,7 +63,7 @@ pub(super) async fn user_data(
 
 pub(super) async fn document(
     State(api): State<Arc<Api>>,
-    agent: Agent,
+    agent: AuthenticatedAgent,
     Json(request): Json<DocumentRequest>,
 ) -> Response {
     let text = match for_pod(&api, &agent, &request.pod, |_, pod| broker::document(pod, &request)) {
@@ -89,7 +89,11 @@ pub(super) async fn document(
 
 /// Records a report if this replica is the leader. The reconcile task decides that in the order of its updates, so no report
 /// is kept after leadership was lost.
-pub(super) async fn reports(State(api): State<Arc<Api>>, agent: Agent, Json(report): Json<Report>) -> Response {
+pub(super) async fn reports(
+    State(api): State<Arc<Api>>,
+    agent: AuthenticatedAgent,
+    Json(report): Json<Report>,
+) -> Response {
     if *api.leadership.is_leader.borrow() {
         let (recorded_tx, recorded) = oneshot::channel();
         let update = StateUpdate::Report { node: agent.0.node, report, recorded: recorded_tx };
@@ -114,7 +118,7 @@ pub(super) async fn reports(State(api): State<Arc<Api>>, agent: Agent, Json(repo
 /// Calls `f` with a pod that is bound to the agent's node and has not ended.
 fn for_pod<T>(
     api: &Api,
-    agent: &Agent,
+    agent: &AuthenticatedAgent,
     uid: &PodUid,
     f: impl FnOnce(&OperatorState, &CompiledPod) -> Result<T, BrokerError>,
 ) -> Result<T, Box<Response>> {

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 
-use super::authentication::Agent;
+use super::authentication::AuthenticatedAgent;
 use super::{Api, error_response};
 use crate::agents::token_review::AgentIdentity;
 use crate::metrics::WatchGuard;
@@ -47,10 +47,10 @@ pub(super) struct WorkloadsQuery {
 
 pub(super) async fn workloads(
     State(api): State<Arc<Api>>,
-    agent: Agent,
+    agent: AuthenticatedAgent,
     Query(query): Query<WorkloadsQuery>,
 ) -> Response {
-    let Agent(agent) = agent;
+    let AuthenticatedAgent(agent) = agent;
     let is_watch = query.watch.as_deref().is_some_and(|watch| watch != "0" && watch != "false");
     if !is_watch {
         let list = api.shared.read().feed().list(&agent.node);

@@ -15,7 +15,7 @@ fn uid(number: usize) -> PodUid {
 
 fn compiled(number: usize, reason: &str) -> CompiledPod {
     let pod = PodRef { namespace: "shop".into(), name: format!("pod-{number}"), uid: uid(number) };
-    let outcome = Outcome::Denied(Denied { pod, reason: DenialReason::without_profile(reason) });
+    let outcome = Outcome::Denied(Denied { pod, reason: DenialReason::new(reason) });
     let item = WorkloadItem { outcome, addresses: Vec::new() };
     CompiledPod { item, host_network_profile: None, findings: Vec::new() }
 }

@@ -155,7 +155,7 @@ fn deny(facts: &Facts, profiles: &[Arc<Profile>], panic: &(dyn Any + Send)) -> C
     });
     let findings = findings.collect();
     Compiled {
-        outcome: Outcome::Denied(Denied { pod, reason: DenialReason::without_profile(INTERNAL_ERROR) }),
+        outcome: Outcome::Denied(Denied { pod, reason: DenialReason::new(INTERNAL_ERROR) }),
         profile: None,
         findings,
     }
