@@ -3,18 +3,17 @@
 mod conflist;
 mod links;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
 use tokio::sync::oneshot;
 
 use crate::cni::conflist::LinkSettings;
-use crate::cni::lock::{lock_exclusive, remove_lock_file};
 use crate::counters::Counters;
 use crate::findings::SharedFindings;
 use crate::netns::Netns;
-use crate::{agent_ns, guard, install, requirements};
+use crate::{agent_ns, guard, requirements};
 
 /// Configuration of the daemon.
 #[derive(Clone, Debug)]
@@ -63,18 +62,4 @@ pub async fn run(
         () = links::run(&config, host()?, &counters, links_tx) => Err(anyhow!("internal error: the links' task ended")),
         () = ready => Err(anyhow!("internal error: the readiness task ended")),
     }
-}
-
-/// Removes everything from the node: CNI configuration, links with the agent namespace, and the guards last. Waits for CNI
-/// plugins that run: they could add guards again.
-///
-/// # Errors
-/// If a part cannot be removed, or a plugin does not end. The message names the part.
-pub async fn uninstall(agent_namespace: &Path, cni_config_dir: &Path) -> Result<()> {
-    install::remove_conflist(cni_config_dir)?;
-    let _lock = lock_exclusive(cni_config_dir).await?;
-    agent_ns::remove(agent_namespace)?;
-    guard::remove(&Netns::current().context("cannot open the node's network namespace")?).await?;
-    remove_lock_file(cni_config_dir);
-    Ok(())
 }

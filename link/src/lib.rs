@@ -16,7 +16,7 @@
 //! - [`cni`], [`install`]: the CNI plugin, and its files on a node
 //! - [`cri`], [`user_ids`]: the client of the container runtime, and the user IDs of a pod
 //! - [`requirements`]: the checks of the node
-//! - [`daemon`]: the link daemon
+//! - [`daemon`], [`uninstall`]: the link daemon, and the uninstallation
 //! - [`socket`], [`protocol`], [`sockets`], [`owner`]: the socket of the daemon, its calls, the sockets that it passes, and
 //!   the owners of clients' sockets
 //! - [`client`], [`identity`]: for the node agent: the client of that socket, and the pod of a connection
@@ -48,4 +48,5 @@ pub mod service;
 pub mod socket;
 pub mod sockets;
 pub mod sys;
+pub mod uninstall;
 pub mod user_ids;

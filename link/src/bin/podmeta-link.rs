@@ -30,6 +30,7 @@ mod linux {
     use podmeta_link::netns::Netns;
     use podmeta_link::range::LinkRange;
     use podmeta_link::socket::LinkSocketConfig;
+    use podmeta_link::uninstall::{UninstallPaths, uninstall};
     use podmeta_link::{agent_ns, guard, install, protocol, requirements, socket};
     use podmeta_metadata::node_finding::NodeFindings;
     use tracing_subscriber::EnvFilter;
@@ -53,8 +54,8 @@ mod linux {
         Run(RunArgs),
         /// Exit with 0 if `run` has completed its first pass.
         Ready(ReadyArgs),
-        /// Remove CNI configuration, links, agent namespace, guards and state from the node. The plugin stays, because
-        /// runtimes start it again when a pod ends that was started with it.
+        /// Wait until the link daemon has ended, and remove CNI configuration, links, agent namespace, guards and state from
+        /// the node. The plugin stays, because runtimes start it again when a pod ends that was started with it.
         Uninstall(LinkUninstallArgs),
     }
 
@@ -182,25 +183,27 @@ mod linux {
                 }
                 LinkCommand::Ready(args) if !args.ready_file.exists() => return Ok(ExitCode::FAILURE),
                 LinkCommand::Ready(_) => {}
-                LinkCommand::Uninstall(args) => uninstall(&args).await?,
+                LinkCommand::Uninstall(args) => args.run().await?,
             }
             Ok(ExitCode::SUCCESS)
         })
     }
 
-    async fn uninstall(args: &LinkUninstallArgs) -> Result<()> {
-        daemon::uninstall(&args.node.namespace.agent_namespace, &args.node.cni_config_dir).await?;
-        match std::fs::remove_dir_all(&args.state_dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot remove {}", args.state_dir.display()));
+    impl LinkUninstallArgs {
+        async fn run(self) -> Result<()> {
+            let paths = UninstallPaths {
+                agent_namespace: self.node.namespace.agent_namespace,
+                cni_config_dir: self.node.cni_config_dir,
+                state_dir: self.state_dir,
+            };
+            uninstall(&paths).await?;
+            tracing::info!("removed podmeta from the node");
+            if let Some(file) = &self.stay {
+                std::fs::write(file, "").with_context(|| format!("cannot write {}", file.display()))?;
+                std::future::pending::<()>().await;
             }
-            _ => tracing::info!("removed podmeta from the node"),
+            Ok(())
         }
-        if let Some(file) = &args.stay {
-            std::fs::write(file, "").with_context(|| format!("cannot write {}", file.display()))?;
-            std::future::pending::<()>().await;
-        }
-        Ok(())
     }
 
     impl RunArgs {

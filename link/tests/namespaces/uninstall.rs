@@ -1,12 +1,14 @@
-//! The uninstallation beside CNI plugins that run at the same time.
+//! The uninstallation beside a link daemon and CNI plugins that run at the same time.
 
 use std::fs::File;
-use std::path::Path;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use podmeta_link::cni::conflist::{FILE_NAME, LinkSettings};
 use podmeta_link::netns::Netns;
-use podmeta_link::{agent_ns, daemon, guard, install};
+use podmeta_link::uninstall::{UninstallPaths, uninstall};
+use podmeta_link::{agent_ns, guard, install};
 use serde_json::Value;
 
 use crate::cni::{RESULT, Request};
@@ -18,13 +20,42 @@ fn has_guards(node: &Netns) -> bool {
     run(node, "nft list ruleset").contains("podmeta") || run(node, "ip rule").contains("prohibit")
 }
 
-/// Uninstalls podmeta from a node.
-fn uninstall(node: &Netns, agent: &Agent, cni: &Path) -> anyhow::Result<()> {
-    let uninstall = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(runtime.block_on(daemon::uninstall(&agent.path, cni)))
-    };
-    node.run(uninstall).unwrap()
+/// The directories of a node, beside the pinned agent namespace.
+struct NodeDirs {
+    cni_config: PathBuf,
+    state: PathBuf,
+}
+
+impl NodeDirs {
+    fn create(agent: &Agent) -> Self {
+        let create = |name: &str| {
+            let path = agent.path.with_file_name(name);
+            std::fs::create_dir_all(&path).unwrap();
+            path
+        };
+        create("state/link");
+        Self { cni_config: create("net.d"), state: create("state") }
+    }
+
+    /// Makes the CNI configuration of the link daemon.
+    fn write_conflist(&self) {
+        std::fs::write(self.cni_config.join("10-pods.conflist"), CONFLIST).unwrap();
+        install::write_conflist(&self.cni_config, LinkSettings::default()).unwrap();
+    }
+
+    /// Uninstalls podmeta from a node.
+    fn uninstall(&self, node: &Netns, agent: &Path) -> anyhow::Result<()> {
+        let paths = UninstallPaths {
+            agent_namespace: agent.to_owned(),
+            cni_config_dir: self.cni_config.clone(),
+            state_dir: self.state.clone(),
+        };
+        let uninstall = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            Ok(runtime.block_on(uninstall(&paths)))
+        };
+        node.run(uninstall).unwrap()
+    }
 }
 
 #[tokio::test]
@@ -32,10 +63,9 @@ async fn plugin_that_runs_during_the_uninstallation_adds_no_guard_after_it() {
     let agent = Agent::new().await;
     let node = pod();
     let (_pod, path) = pinned_pod(&agent, "pod");
-    let cni = agent.path.with_file_name("net.d");
-    std::fs::create_dir(&cni).unwrap();
-    std::fs::write(cni.join("10-pods.conflist"), CONFLIST).unwrap();
-    install::write_conflist(&cni, LinkSettings::default()).unwrap();
+    let dirs = NodeDirs::create(&agent);
+    dirs.write_conflist();
+    let cni = &dirs.cni_config;
     let list = serde_json::from_slice::<Value>(&std::fs::read(cni.join(FILE_NAME)).unwrap()).unwrap();
     let mut config = list["plugins"][1].clone();
     config["cniVersion"] = list["cniVersion"].clone();
@@ -48,7 +78,7 @@ async fn plugin_that_runs_during_the_uninstallation_adds_no_guard_after_it() {
     // A plugin holds this lock while it runs.
     let running = Flock::lock(File::open(cni.join(".podmeta-lock")).unwrap(), FlockArg::LockShared).unwrap();
     std::thread::scope(|scope| {
-        let uninstallation = scope.spawn(|| uninstall(&node, &agent, &cni));
+        let uninstallation = scope.spawn(|| dirs.uninstall(&node, &agent.path));
         block_until("podmeta's configuration is removed", || !cni.join(FILE_NAME).exists());
         for _ in 0..20 {
             let error = run_plugin("ADD").unwrap_err();
@@ -71,18 +101,39 @@ async fn guards_stay_if_the_agent_namespace_cannot_be_removed_and_the_uninstalla
     let agent = Agent::new().await;
     let node = pod();
     guard::ensure(&node).await.unwrap();
-    let cni = agent.path.with_file_name("net.d");
-    std::fs::create_dir(&cni).unwrap();
+    let dirs = NodeDirs::create(&agent);
     // A directory is in the place of the namespace.
     agent_ns::remove(&agent.path).unwrap();
     std::fs::create_dir(&agent.path).unwrap();
-    let (result, has_guards_left) = (uninstall(&node, &agent, &cni), has_guards(&node));
+    let (result, has_guards_left) = (dirs.uninstall(&node, &agent.path), has_guards(&node));
     std::fs::remove_dir(&agent.path).unwrap();
     let error = format!("{:#}", result.unwrap_err());
     assert!(error.contains("cannot remove") && error.contains(agent.path.to_str().unwrap()), "{error}");
     assert!(has_guards_left, "guards are removed last");
     for repetition in 0..2 {
-        uninstall(&node, &agent, &cni).unwrap();
+        dirs.uninstall(&node, &agent.path).unwrap();
         assert!(!has_guards(&node), "{repetition}");
     }
+}
+
+#[tokio::test]
+async fn nothing_is_removed_until_the_link_daemon_has_ended() {
+    let agent = Agent::new().await;
+    let node = pod();
+    guard::ensure(&node).await.unwrap();
+    let dirs = NodeDirs::create(&agent);
+    dirs.write_conflist();
+    let daemon = UnixListener::bind(dirs.state.join("link/link.sock")).unwrap();
+    daemon.set_nonblocking(true).unwrap();
+    std::thread::scope(|scope| {
+        let uninstallation = scope.spawn(|| dirs.uninstall(&node, &agent.path));
+        for _ in 0..2 {
+            block_until("the uninstallation connects to the daemon", || daemon.accept().is_ok());
+            assert!(has_guards(&node) && agent.path.exists() && dirs.cni_config.join(FILE_NAME).exists());
+        }
+        drop(daemon);
+        uninstallation.join().unwrap().unwrap();
+    });
+    assert!(!has_guards(&node) && !agent.path.exists() && !dirs.cni_config.join(FILE_NAME).exists());
+    assert!(!dirs.state.exists(), "the state is removed, with the socket");
 }

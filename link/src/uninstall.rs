@@ -1,0 +1,149 @@
+//! The uninstallation of podmeta from a node.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::net::UnixStream;
+use tokio::time::{sleep, timeout};
+
+use crate::cni::lock::{lock_exclusive, remove_lock_file};
+use crate::netns::Netns;
+use crate::{agent_ns, guard, install};
+
+/// Path of the link daemon's socket in the directory of podmeta's state.
+const DAEMON_SOCKET: &str = "link/link.sock";
+
+/// Longest wait for the link daemon. A pod ends within its grace period of 30 seconds; the rest is for a slow kubelet.
+const DAEMON_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Interval of connections to the link daemon's socket. The daemon logs a warning for each of them.
+const DAEMON_POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Paths of the node. In a container they are below its mounts.
+#[derive(Clone, Debug)]
+pub struct UninstallPaths {
+    /// Path of the pinned agent namespace.
+    pub agent_namespace: PathBuf,
+    /// Directory of CNI configurations.
+    pub cni_config_dir: PathBuf,
+    /// Directory of podmeta's state.
+    pub state_dir: PathBuf,
+}
+
+/// Removes podmeta from the node: CNI configuration, links with the agent namespace, guards, and state. Idempotent.
+///
+/// First waits until no link daemon runs, because the daemon repairs what is missing. Then waits for CNI plugins that run:
+/// they could add guards again.
+///
+/// # Errors
+/// If a link daemon or a CNI plugin does not end, or a part cannot be removed. The message names the part. Nothing is
+/// removed while a link daemon runs.
+pub async fn uninstall(paths: &UninstallPaths) -> Result<()> {
+    wait_for_daemon(&paths.state_dir.join(DAEMON_SOCKET)).await?;
+    install::remove_conflist(&paths.cni_config_dir)?;
+    let lock = lock_exclusive(&paths.cni_config_dir).await?;
+    agent_ns::remove(&paths.agent_namespace)?;
+    guard::remove(&Netns::current().context("cannot open the node's network namespace")?).await?;
+    remove_lock_file(&paths.cni_config_dir);
+    drop(lock);
+    remove_directory(&paths.state_dir)
+}
+
+/// Waits until no process listens on the link daemon's socket.
+///
+/// # Errors
+/// If the daemon still runs after 60 seconds, or the socket cannot be used.
+async fn wait_for_daemon(socket: &Path) -> Result<()> {
+    if !is_daemon_running(socket).await? {
+        return Ok(());
+    }
+    tracing::info!(socket = %socket.display(), "waiting until the link daemon of the node has ended");
+    let ended = async {
+        loop {
+            sleep(DAEMON_POLL_INTERVAL).await;
+            if !is_daemon_running(socket).await? {
+                return Ok(());
+            }
+        }
+    };
+    let Ok(result) = timeout(DAEMON_TIMEOUT, ended).await else {
+        bail!(
+            "a link daemon still runs on the node after {} seconds, and nothing was removed; delete its DaemonSet, then \
+             repeat the uninstallation",
+            DAEMON_TIMEOUT.as_secs()
+        );
+    };
+    result
+}
+
+/// Returns true if a process listens on the link daemon's socket. The kernel closes the socket with the process.
+async fn is_daemon_running(socket: &Path) -> Result<bool> {
+    match UnixStream::connect(socket).await {
+        // The queue of the socket is full.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot connect to {}", socket.display())),
+        Ok(_) => Ok(true),
+    }
+}
+
+fn remove_directory(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::protocol::SOCKET_PATH;
+
+    #[test]
+    fn socket_in_the_default_state_directory_is_that_of_the_daemon() {
+        assert_eq!(Path::new("/run/podmeta").join(DAEMON_SOCKET), Path::new(SOCKET_PATH));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn daemon_that_does_not_end_fails_the_uninstallation_after_60_seconds() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("link.sock");
+        let _daemon = UnixListener::bind(&socket).unwrap();
+        let started = Instant::now();
+        let error = format!("{:#}", wait_for_daemon(&socket).await.unwrap_err());
+        assert!(error.contains("still runs") && error.contains("delete its DaemonSet"), "{error}");
+        assert_eq!(started.elapsed().as_secs(), DAEMON_TIMEOUT.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn daemon_whose_queue_is_full_runs() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("link.sock");
+        let _daemon = UnixListener::bind(&socket).unwrap();
+        let mut connections = Vec::new();
+        while let Ok(connection) = UnixStream::connect(&socket).await {
+            connections.push(connection);
+        }
+        assert!(is_daemon_running(&socket).await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ended_daemon_and_missing_socket_need_no_wait() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("link.sock");
+        let started = Instant::now();
+        wait_for_daemon(&socket).await.unwrap();
+        drop(UnixListener::bind(&socket).unwrap());
+        assert!(socket.exists(), "the socket of an ended process stays");
+        wait_for_daemon(&socket).await.unwrap();
+        assert_eq!(started.elapsed(), Duration::ZERO);
+    }
+}
