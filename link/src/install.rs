@@ -37,6 +37,14 @@ pub fn copy_plugin(program: &Path, directory: &Path) -> Result<()> {
     replace(&directory.join(PLUGIN_TYPE), &content, 0o755)
 }
 
+/// Removes the plugin's program. Succeeds if it does not exist.
+///
+/// # Errors
+/// If the file cannot be removed.
+pub fn remove_plugin(directory: &Path) -> Result<()> {
+    remove(&directory.join(PLUGIN_TYPE))
+}
+
 /// Makes podmeta's CNI configuration from the first valid one that sorts after it. Removes it if there is none. Idempotent.
 ///
 /// # Errors
@@ -66,8 +74,12 @@ pub fn write_conflist(directory: &Path, settings: LinkSettings) -> Result<Confli
 /// # Errors
 /// If the file cannot be removed.
 pub fn remove_conflist(directory: &Path) -> Result<()> {
-    let path = directory.join(FILE_NAME);
-    match std::fs::remove_file(&path) {
+    remove(&directory.join(FILE_NAME))
+}
+
+/// Removes a file. Succeeds if it does not exist.
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", path.display()))
         }

@@ -1,5 +1,8 @@
 //! The uninstallation of podmeta from a node.
 
+mod sandboxes;
+
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
+use crate::cni::conflist::PLUGIN_TYPE;
 use crate::cni::lock::{lock_exclusive, remove_lock_file};
 use crate::netns::Netns;
 use crate::{agent_ns, guard, install};
@@ -21,6 +25,12 @@ const DAEMON_TIMEOUT: Duration = Duration::from_secs(60);
 /// Interval of connections to the link daemon's socket. The daemon logs a warning for each of them.
 const DAEMON_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Delay before libcni's cache is read. A runtime writes the entry of a sandbox after the last plugin has ended.
+const CACHE_WRITE_DELAY: Duration = Duration::from_secs(1);
+
+/// Maximum number of sandboxes that a log line names.
+const MAX_LOGGED_SANDBOXES: usize = 5;
+
 /// Paths of the node. In a container they are below its mounts.
 #[derive(Clone, Debug)]
 pub struct UninstallPaths {
@@ -28,18 +38,23 @@ pub struct UninstallPaths {
     pub agent_namespace: PathBuf,
     /// Directory of CNI configurations.
     pub cni_config_dir: PathBuf,
+    /// Directory of CNI plugins.
+    pub cni_bin_dir: PathBuf,
+    /// Directory of libcni's cache.
+    pub cni_cache_dir: PathBuf,
     /// Directory of podmeta's state.
     pub state_dir: PathBuf,
 }
 
-/// Removes podmeta from the node: CNI configuration, links with the agent namespace, guards, and state. Idempotent.
+/// Removes podmeta from the node: CNI configuration, links with the agent namespace, guards, and state. Removes the CNI
+/// plugin if no sandbox needs it. Idempotent.
 ///
 /// First waits until no link daemon runs, because the daemon repairs what is missing. Then waits for CNI plugins that run:
 /// they could add guards again.
 ///
 /// # Errors
-/// If a link daemon or a CNI plugin does not end, or a part cannot be removed. The message names the part. Nothing is
-/// removed while a link daemon runs.
+/// If a link daemon or a CNI plugin does not end, or a part other than the plugin cannot be removed. The message names the
+/// part. Nothing is removed while a link daemon runs.
 pub async fn uninstall(paths: &UninstallPaths) -> Result<()> {
     wait_for_daemon(&paths.state_dir.join(DAEMON_SOCKET)).await?;
     install::remove_conflist(&paths.cni_config_dir)?;
@@ -48,7 +63,9 @@ pub async fn uninstall(paths: &UninstallPaths) -> Result<()> {
     guard::remove(&Netns::current().context("cannot open the node's network namespace")?).await?;
     remove_lock_file(&paths.cni_config_dir);
     drop(lock);
-    remove_directory(&paths.state_dir)
+    remove_directory(&paths.state_dir)?;
+    remove_unused_plugin(paths).await;
+    Ok(())
 }
 
 /// Waits until no process listens on the link daemon's socket.
@@ -98,6 +115,49 @@ fn remove_directory(path: &Path) -> Result<()> {
     }
 }
 
+/// Removes the CNI plugin if no sandbox made through it exists. CRI-O and Multus delete a sandbox with the configuration
+/// that made it. Without the plugin, its pod would stay in `Terminating`. On errors the plugin stays.
+async fn remove_unused_plugin(paths: &UninstallPaths) {
+    let plugin = paths.cni_bin_dir.join(PLUGIN_TYPE);
+    if !plugin.exists() {
+        return;
+    }
+    sleep(CACHE_WRITE_DELAY).await;
+    let plugin = plugin.display();
+    match sandboxes::of_plugin(&paths.cni_cache_dir) {
+        Ok(sandboxes) if sandboxes.is_empty() => match install::remove_plugin(&paths.cni_bin_dir) {
+            Ok(()) => tracing::info!(%plugin, "removed the CNI plugin"),
+            Err(error) => tracing::warn!(
+                %plugin,
+                error = format!("{error:#}"),
+                "cannot remove the CNI plugin, which no pod needs; delete the file"
+            ),
+        },
+        Ok(sandboxes) => tracing::info!(
+            %plugin,
+            sandboxes = name_some(&sandboxes),
+            "the CNI plugin stays: {} sandboxes that it made still exist; after their pods have ended, repeat the \
+             uninstallation to remove it",
+            sandboxes.len()
+        ),
+        Err(error) => tracing::warn!(
+            %plugin,
+            error = format!("{error:#}"),
+            "the CNI plugin stays: cannot find out whether sandboxes that it made still exist; delete the file after the \
+             pods that started with podmeta have ended"
+        ),
+    }
+}
+
+/// Returns the first IDs of sandboxes, as text.
+fn name_some(sandboxes: &BTreeSet<String>) -> String {
+    let mut names = sandboxes.iter().take(MAX_LOGGED_SANDBOXES).map(String::as_str).collect::<Vec<_>>();
+    if sandboxes.len() > names.len() {
+        names.push("…");
+    }
+    names.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
@@ -145,5 +205,12 @@ mod tests {
         assert!(socket.exists(), "the socket of an ended process stays");
         wait_for_daemon(&socket).await.unwrap();
         assert_eq!(started.elapsed(), Duration::ZERO);
+    }
+
+    #[test]
+    fn log_line_names_the_first_sandboxes() {
+        let ids = |count: usize| (0..count).map(|n| format!("id{n}")).collect::<BTreeSet<_>>();
+        assert_eq!(name_some(&ids(2)), "id0, id1");
+        assert_eq!(name_some(&ids(6)), "id0, id1, id2, id3, id4, …");
     }
 }

@@ -55,7 +55,8 @@ mod linux {
         /// Exit with 0 if `run` has completed its first pass.
         Ready(ReadyArgs),
         /// Wait until the link daemon has ended, and remove CNI configuration, links, agent namespace, guards and state from
-        /// the node. The plugin stays, because runtimes start it again when a pod ends that was started with it.
+        /// the node. Remove the plugin too, unless pods that were started with it still exist: runtimes start it again when
+        /// such a pod ends.
         Uninstall(LinkUninstallArgs),
     }
 
@@ -76,12 +77,18 @@ mod linux {
     }
 
     #[derive(Args)]
-    struct InstallArgs {
-        #[command(flatten)]
-        namespace: NamespaceArgs,
+    struct PluginDirArgs {
         /// Directory of CNI plugins.
         #[arg(long, default_value = "/opt/cni/bin", value_name = "DIR")]
         cni_bin_dir: PathBuf,
+    }
+
+    #[derive(Args)]
+    struct InstallArgs {
+        #[command(flatten)]
+        namespace: NamespaceArgs,
+        #[command(flatten)]
+        plugins: PluginDirArgs,
         /// The program podmeta-cni.
         #[arg(long, default_value = "/usr/local/bin/podmeta-cni", value_name = "PATH")]
         plugin: PathBuf,
@@ -124,6 +131,11 @@ mod linux {
     struct LinkUninstallArgs {
         #[command(flatten)]
         node: NodeArgs,
+        #[command(flatten)]
+        plugins: PluginDirArgs,
+        /// Directory of libcni's cache. Its entries name the pods that were started with the plugin.
+        #[arg(long, default_value = "/var/lib/cni", value_name = "DIR")]
+        cni_cache_dir: PathBuf,
         /// Directory of podmeta's state.
         #[arg(long, default_value = "/run/podmeta", value_name = "DIR")]
         state_dir: PathBuf,
@@ -171,7 +183,7 @@ mod linux {
                     findings::log_changes(&NodeFindings::new(), &found);
                     guard::ensure(&host).await?;
                     agent_ns::ensure(&args.namespace.agent_namespace).await?;
-                    install::copy_plugin(&args.plugin, &args.cni_bin_dir)?;
+                    install::copy_plugin(&args.plugin, &args.plugins.cni_bin_dir)?;
                 }
                 LinkCommand::Run(args) => {
                     remove_ready(&args.ready.ready_file)?;
@@ -194,6 +206,8 @@ mod linux {
             let paths = UninstallPaths {
                 agent_namespace: self.node.namespace.agent_namespace,
                 cni_config_dir: self.node.cni_config_dir,
+                cni_bin_dir: self.plugins.cni_bin_dir,
+                cni_cache_dir: self.cni_cache_dir,
                 state_dir: self.state_dir,
             };
             uninstall(&paths).await?;

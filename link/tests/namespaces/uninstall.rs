@@ -23,6 +23,8 @@ fn has_guards(node: &Netns) -> bool {
 /// The directories of a node, beside the pinned agent namespace.
 struct NodeDirs {
     cni_config: PathBuf,
+    cni_bin: PathBuf,
+    cni_cache: PathBuf,
     state: PathBuf,
 }
 
@@ -34,7 +36,12 @@ impl NodeDirs {
             path
         };
         create("state/link");
-        Self { cni_config: create("net.d"), state: create("state") }
+        Self {
+            cni_config: create("net.d"),
+            cni_bin: create("bin"),
+            cni_cache: agent.path.with_file_name("cache"),
+            state: create("state"),
+        }
     }
 
     /// Makes the CNI configuration of the link daemon.
@@ -48,6 +55,8 @@ impl NodeDirs {
         let paths = UninstallPaths {
             agent_namespace: agent.to_owned(),
             cni_config_dir: self.cni_config.clone(),
+            cni_bin_dir: self.cni_bin.clone(),
+            cni_cache_dir: self.cni_cache.clone(),
             state_dir: self.state.clone(),
         };
         let uninstall = || {
@@ -136,4 +145,34 @@ async fn nothing_is_removed_until_the_link_daemon_has_ended() {
     });
     assert!(!has_guards(&node) && !agent.path.exists() && !dirs.cni_config.join(FILE_NAME).exists());
     assert!(!dirs.state.exists(), "the state is removed, with the socket");
+}
+
+#[tokio::test]
+async fn plugin_stays_until_no_sandbox_that_it_made_is_in_the_cache() {
+    // Base64 of {"name":"n","plugins":[{"type":"podmeta-cni"}]} and {"name":"n","plugins":[{"type":"loopback"}]}.
+    const OURS: &str = "eyJuYW1lIjoibiIsInBsdWdpbnMiOlt7InR5cGUiOiJwb2RtZXRhLWNuaSJ9XX0=";
+    const LOOPBACK: &str = "eyJuYW1lIjoibiIsInBsdWdpbnMiOlt7InR5cGUiOiJsb29wYmFjayJ9XX0=";
+    let entry = |config| format!(r#"{{"kind":"cniCacheV1","containerId":"id1","config":"{config}"}}"#);
+    let agent = Agent::new().await;
+    let node = pod();
+    let dirs = NodeDirs::create(&agent);
+    let plugin = dirs.cni_bin.join("podmeta-cni");
+    std::fs::write(&plugin, "").unwrap();
+    std::fs::write(dirs.cni_bin.join("bridge"), "").unwrap();
+
+    dirs.uninstall(&node, &agent.path).unwrap();
+    assert!(plugin.exists(), "the plugin stays without a cache");
+    let results = dirs.cni_cache.join("results");
+    std::fs::create_dir_all(&results).unwrap();
+    for (case, content) in [("a sandbox of the plugin", entry(OURS)), ("an unreadable entry", "{".to_owned())] {
+        std::fs::write(results.join("n-id1-eth0"), content).unwrap();
+        dirs.uninstall(&node, &agent.path).unwrap();
+        assert!(plugin.exists(), "the plugin stays with {case}");
+    }
+    std::fs::write(results.join("n-id1-eth0"), entry(LOOPBACK)).unwrap();
+    for _ in 0..2 {
+        dirs.uninstall(&node, &agent.path).unwrap();
+        assert!(!plugin.exists(), "no sandbox needs the plugin");
+    }
+    assert!(dirs.cni_bin.join("bridge").exists());
 }

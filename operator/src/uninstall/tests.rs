@@ -21,7 +21,13 @@ fn link_daemon_set(desired: u8, generation: u8, observed_generation: u8) -> Valu
                 "metadata": {"labels": {"app.kubernetes.io/component": "link"}},
                 "spec": {
                     "hostNetwork": true,
-                    "initContainers": [{"name": "install"}],
+                    "initContainers": [{
+                        "name": "install",
+                        "volumeMounts": [
+                            {"name": "netns", "mountPath": "/run/netns"},
+                            {"name": "cni-bin", "mountPath": "/opt/cni/test"},
+                        ],
+                    }],
                     "containers": [{
                         "name": "link", "image": "podmeta:1", "args": ["run"],
                         "volumeMounts": [
@@ -32,6 +38,7 @@ fn link_daemon_set(desired: u8, generation: u8, observed_generation: u8) -> Valu
                     }],
                     "volumes": [
                         {"name": "netns", "hostPath": {"path": "/run/netns"}},
+                        {"name": "cni-bin", "hostPath": {"path": "/opt/cni/test"}},
                         {"name": "cni-config", "hostPath": {"path": "/etc/cni/test.d"}},
                         {"name": "socket", "hostPath": {"path": "/run/podmeta/link"}},
                     ],
@@ -229,7 +236,7 @@ async fn daemon_set_that_changed_meanwhile_is_read_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn uninstalling_pods_mount_run_and_no_directory_of_podmeta() {
+async fn uninstalling_pods_mount_the_cni_directories_and_no_directory_of_podmeta() {
     let (mut server, _result) = start();
     stop_agents(&mut server).await;
     let links = switch_links(&mut server).await;
@@ -244,6 +251,8 @@ async fn uninstalling_pods_mount_run_and_no_directory_of_podmeta() {
     let args = json!([
         "uninstall",
         "--cni-config-dir=/etc/cni/test.d",
+        "--cni-bin-dir=/opt/cni/test",
+        "--cni-cache-dir=/host/var/lib/cni",
         "--agent-namespace=/host/run/netns/podmeta",
         "--state-dir=/host/run/podmeta",
         "--stay=/result/ready",
@@ -254,8 +263,14 @@ async fn uninstalling_pods_mount_run_and_no_directory_of_podmeta() {
     let paths = |field: &Value, path: &str| -> Vec<Value> {
         field.as_array().unwrap().iter().filter_map(|item| item.pointer(path).cloned()).collect()
     };
-    assert_eq!(paths(&container["volumeMounts"], "/mountPath"), ["/etc/cni/test.d", "/host/run", "/result"]);
-    assert_eq!(paths(&pod["volumes"], "/hostPath/path"), ["/etc/cni/test.d", "/run"]);
+    let mounts = &container["volumeMounts"];
+    let expected = ["/etc/cni/test.d", "/opt/cni/test", "/host/run", "/host/var/lib", "/result"];
+    assert_eq!(paths(mounts, "/mountPath"), expected);
+    assert_eq!(paths(&pod["volumes"], "/hostPath/path"), ["/opt/cni/test", "/etc/cni/test.d", "/run", "/var/lib"]);
+    let var_lib = json!({
+        "name": "var-lib", "mountPath": "/host/var/lib", "readOnly": true, "mountPropagation": "HostToContainer",
+    });
+    assert_eq!(mounts[3], var_lib);
 
     let mut again: DaemonSet = serde_json::from_value(links.clone()).unwrap();
     link_daemon_set::switch_to_uninstalling(&mut again).unwrap();

@@ -19,7 +19,7 @@ use crate::cluster::imds_stub::urls;
 use crate::kit::{self, Podmeta, TestCluster, TestNamespace, TestNode, eventually};
 
 /// Shell script that prints what podmeta changes on a node: links, rules, tables, mounts, namespaces and files. It leaves
-/// out the network of pods, and the plugin's binary, because uninstall keeps it.
+/// out the network of pods, and the plugin's binary, because uninstall keeps it while pods that it made run.
 const NODE_STATE: &str = "ip -o link show | grep -v veth | cut -d: -f2 | sort
 ip rule; ip -6 rule; nft list tables | sort
 grep -c podmeta /proc/self/mountinfo || true
@@ -83,6 +83,8 @@ async fn running_and_new_pods_are_served_until_uninstall_leaves_the_nodes_as_bef
         for (node, before) in &before {
             wait_until_as_before(node, before).await?;
         }
+        // The pod "new" was made with it, and still runs.
+        node.sh("test -e /opt/cni/bin/podmeta-cni").await.context("the plugin is removed too early")?;
         for name in ["old", "new"] {
             for url in urls() {
                 ensure!(namespace.curl(name, &url).await? == RESPONSE_BODY, "pod {name}: {url}");
