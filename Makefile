@@ -139,9 +139,9 @@ fleet: ## Measure the operator with PODS pods and hundreds of agents (root)
 	$(CARGO) bench --locked --package podmeta-cluster --bench fleet -- $(PODS)
 
 .PHONY: link-bench
-link-bench: ## Measure the CNI plugin, and requests through a link beside a bare hyper server (root, about 5 minutes)
-	$(CARGO) bench --locked --package podmeta-link --bench plugin
-	$(CARGO) bench --locked --package podmeta-node-agent --bench link
+link-bench: ## Measure the CNI plugin, the link daemon with 1,000 pods, and requests through a link beside a bare hyper server (root, about 7 minutes)
+	$(CARGO) bench --locked --package podmeta-link --bench plugin --bench daemon
+	$(CARGO) bench --locked --package podmeta-node-agent --bench start --bench link
 
 .PHONY: mutations
 mutations: ## Run the recorded mutations and report stale ones; ONLY=TEXT selects by name (about an hour for all)

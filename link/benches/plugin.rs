@@ -7,6 +7,10 @@ fn main() {
 }
 
 #[cfg(target_os = "linux")]
+#[path = "shared/node.rs"]
+mod node;
+
+#[cfg(target_os = "linux")]
 fn main() -> anyhow::Result<()> {
     linux::main()
 }
@@ -14,16 +18,15 @@ fn main() -> anyhow::Result<()> {
 #[cfg(target_os = "linux")]
 mod linux {
     use std::fs::File;
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
     use std::process::{Command, Stdio};
     use std::time::{Duration, Instant};
 
-    use anyhow::{Context as _, Result, ensure};
-    use nix::mount::{MsFlags, mount};
-    use nix::sched::{CloneFlags, unshare};
+    use anyhow::{Result, ensure};
     use nix::sys::resource::{UsageWho, getrusage};
     use nix::sys::time::{TimeVal, TimeValLike as _};
-    use podmeta_link::netns::Netns;
+
+    use crate::node::{self, BenchPod, NETNS_DIR, milliseconds, pod};
 
     const PROGRAM: &str = env!("CARGO_BIN_EXE_podmeta-cni");
 
@@ -33,25 +36,13 @@ mod linux {
     /// Pods that start one after another.
     const ALONE: u32 = 200;
 
-    /// Directory of pinned namespaces, with the agent namespace.
-    const DIRECTORY: &str = "/run/netns";
-
     /// The entry of the plugin with the result of the previous one.
     const CONFIG: &str =
         r#"{"cniVersion":"1.0.0","name":"pods","type":"podmeta-cni","prevResult":{"cniVersion":"1.0.0"}}"#;
 
-    /// A pinned namespace with a primary interface.
-    struct Pod {
-        n: u32,
-        path: PathBuf,
-    }
-
     pub(super) fn main() -> Result<()> {
-        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).context("cannot create namespaces: run as root")?;
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>)?;
-        mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
-        std::fs::create_dir(DIRECTORY)?;
-        let config = Path::new(DIRECTORY).join("config");
+        node::enter()?;
+        let config = Path::new(NETNS_DIR).join("config");
         std::fs::write(&config, CONFIG)?;
         // The first pod of a node also makes the guards and the agent namespace.
         add(&pod(0)?, &config)?;
@@ -77,26 +68,8 @@ mod linux {
         Ok(())
     }
 
-    fn pod(n: u32) -> Result<Pod> {
-        let path = Path::new(DIRECTORY).join(format!("pod{n}"));
-        let netns = Netns::create()?;
-        netns.pin(&File::create(&path)?)?;
-        netns.run(|| {
-            for line in [
-                "link set lo up",
-                "link add eth0 type veth peer name peer0",
-                "addr add 10.244.1.7/24 dev eth0",
-                "link set eth0 up",
-            ] {
-                Command::new("ip").args(line.split(' ')).status()?;
-            }
-            Ok(())
-        })?;
-        Ok(Pod { n, path })
-    }
-
     /// Runs the plugin for a new pod and returns the time that it took.
-    fn add(pod: &Pod, config: &Path) -> Result<Duration> {
+    fn add(pod: &BenchPod, config: &Path) -> Result<Duration> {
         // The start of the ID names the link.
         let sandbox = format!("{:08x}{:056}", pod.n, 0);
         let mut command = Command::new(PROGRAM);
@@ -131,9 +104,5 @@ mod linux {
         let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
         let duration = |time: TimeVal| Duration::from_micros(time.num_microseconds().unsigned_abs());
         Ok(duration(usage.user_time()) + duration(usage.system_time()))
-    }
-
-    fn milliseconds(time: Duration) -> f64 {
-        time.as_secs_f64() * 1000.0
     }
 }

@@ -1,15 +1,16 @@
 //! A node agent whose pods connect through links. It runs in a cgroup as in a pod, and gets its sockets from the link daemon's
 //! socket, which finds that pod in a container runtime.
 
+#[path = "pod_cgroup.rs"]
+mod pod_cgroup;
+
 use std::collections::HashMap;
-use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -28,6 +29,8 @@ use podmeta_metadata::compile::{ConfigMapValues, Outcome, Settings, compile};
 use podmeta_metadata::dialect::Dialect;
 use podmeta_node_agent::serve::{SavedState, StateFile};
 use tokio::sync::oneshot;
+
+use pod_cgroup::PodCgroup;
 
 use crate::capabilities;
 use crate::kit::{Agent, alias, block_until};
@@ -57,6 +60,26 @@ spec:
   SPEC
 ";
 
+/// A node whose agent does not run yet.
+pub(crate) struct StoppedNode {
+    items: Vec<WorkloadItem>,
+    pub(crate) agent: Agent,
+}
+
+impl StoppedNode {
+    /// Creates a node whose pods have these metadata options and this field of their profile.
+    pub(crate) async fn new(pods: usize, options: &str, field: &str) -> Self {
+        Self { items: workloads(pods, options, field), agent: Agent::new().await }
+    }
+
+    /// Starts the agent, and waits until it serves links.
+    pub(crate) fn start(self) -> ServingNode {
+        let process = LinkAgentProcess::start(&self.agent, &self.items, RELEASE.1);
+        process.wait_for_log("serving the links of the node's pods");
+        ServingNode { items: self.items, process, agent: self.agent }
+    }
+}
+
 /// A node agent that serves links.
 pub(crate) struct ServingNode {
     /// Workloads of the pods. Pod `n` has the UID `uid-n`.
@@ -78,11 +101,7 @@ impl ServingNode {
 
     /// Starts an agent whose pods have these metadata options and this field of their profile.
     pub(crate) async fn start_with_profile(pods: usize, options: &str, field: &str) -> Self {
-        let agent = Agent::new().await;
-        let items = workloads(pods, options, field);
-        let process = LinkAgentProcess::start(&agent, &items, RELEASE.1);
-        process.wait_for_log("serving the links of the node's pods");
-        Self { items, process, agent }
+        StoppedNode::new(pods, options, field).await.start()
     }
 
     /// Makes the link of pod `n`.
@@ -262,36 +281,4 @@ fn serve_link_socket(config: LinkSocketConfig) -> oneshot::Sender<()> {
     });
     bound_rx.recv().unwrap();
     stop_tx
-}
-
-/// A cgroup with the name of a pod's. It is removed on drop, after its processes have ended.
-struct PodCgroup {
-    uid: String,
-    path: PathBuf,
-}
-
-impl PodCgroup {
-    fn create() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let uid = format!("{:08x}-0000-4000-8000-{n:012x}", std::process::id());
-        let path = root().join(format!("pod{uid}"));
-        fs::create_dir(&path).unwrap();
-        Self { uid, path }
-    }
-}
-
-impl Drop for PodCgroup {
-    fn drop(&mut self) {
-        // The kernel removes an ended process from its cgroup some time later.
-        block_until("the cgroup is removed", || fs::remove_dir(&self.path).is_ok());
-    }
-}
-
-/// Returns the directory where cgroups of version 2 are mounted.
-fn root() -> PathBuf {
-    let mounts = fs::read_to_string("/proc/mounts").unwrap();
-    let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let mount = fields.find(|fields| fields[2] == "cgroup2").expect("cgroup v2 is not mounted");
-    Path::new(mount[1]).to_owned()
 }
