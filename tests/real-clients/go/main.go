@@ -1,5 +1,5 @@
-// Clients in Go, unmodified: AWS SDK for Go v2, Alibaba Cloud credentials and OpenTelemetry's EC2 detector.
-// The arguments are the client and optionally "roleless". Each check prints `ok NAME` or `FAIL NAME: reason`.
+// Clients in Go, unmodified: AWS SDK for Go v2, Alibaba Cloud credentials, OpenTelemetry's EC2 detector and the client of
+// aws-node-termination-handler. The arguments are the client and optionally "roleless" or "interrupted". Each check prints `ok NAME` or `FAIL NAME: reason`.
 package main
 
 import (
@@ -11,6 +11,7 @@ import (
 
 func main() {
 	roleless := len(os.Args) > 2 && os.Args[2] == "roleless"
+	interrupted := len(os.Args) > 2 && os.Args[2] == "interrupted"
 	switch os.Args[1] {
 	case "aws":
 		aws(roleless)
@@ -18,6 +19,8 @@ func main() {
 		alibaba(roleless)
 	case "opentelemetry":
 		opentelemetry()
+	case "node-termination":
+		nodeTermination(interrupted)
 	default:
 		fmt.Fprintln(os.Stderr, "unknown client", os.Args[1])
 		os.Exit(2)
