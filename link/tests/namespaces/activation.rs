@@ -10,7 +10,7 @@ use podmeta_link::pod_link;
 use podmeta_link::range::LinkRange;
 use podmeta_link::service;
 
-use crate::cni::{RESULT, Request};
+use crate::cni::{PluginCall, RESULT};
 use crate::kit::{Agent, alias, interface_of, pinned_pod, pod, request, run, wait_until};
 
 /// Number of links that are made while the kernel is busy.
@@ -45,7 +45,7 @@ async fn first_packets_of_a_link_arrive_while_the_kernel_is_busy() {
         let links = scope.spawn(|| {
             for n in 0..LINKS {
                 let (pod, path) = pinned_pod(&agent, &format!("pod{n}"));
-                Request { agent: &agent, node: &node, n, pod: &path.0 }.run("ADD", &config).unwrap();
+                PluginCall { agent: &agent, node: &node, n, pod: &path.0 }.run("ADD", &config).unwrap();
                 assert_eq!(request(&pod, address).unwrap(), interface_of(&agent, n));
                 assert_eq!(repeated_syn_acks(&agent.netns), 0, "the agent end of link {n} dropped a packet");
             }

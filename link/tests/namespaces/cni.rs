@@ -18,8 +18,8 @@ const PODS_AT_ONCE: usize = 250;
 
 pub(crate) const RESULT: &str = r#"{"cniVersion":"1.0.0","interfaces":[{"name":"eth0"}],  "ips":[],"x":1}"#;
 
-/// A request of the container runtime for pod `n`.
-pub(crate) struct Request<'a> {
+/// A call of the plugin by the container runtime, for pod `n`.
+pub(crate) struct PluginCall<'a> {
     pub(crate) agent: &'a Agent,
     pub(crate) node: &'a Netns,
     pub(crate) n: usize,
@@ -27,7 +27,7 @@ pub(crate) struct Request<'a> {
     pub(crate) pod: &'a Path,
 }
 
-impl Request<'_> {
+impl PluginCall<'_> {
     /// Runs the plugin with the node's namespace as its own, and with the capabilities of the link daemon.
     pub(crate) fn run(&self, command: &str, config: &str) -> Result<String, String> {
         let variable = |name: &str| {
@@ -56,7 +56,7 @@ impl Request<'_> {
 /// Runs the plugin for pod 0. `extra` is added to its entry of the configuration.
 fn plugin(agent: &Agent, node: &Netns, command: &str, pod: &Path, extra: &str) -> Result<String, String> {
     let config = format!(r#"{{"cniVersion":"1.0.0","name":"n","type":"podmeta-cni"{extra},"prevResult":{RESULT}}}"#);
-    Request { agent, node, n: 0, pod }.run(command, &config)
+    PluginCall { agent, node, n: 0, pod }.run(command, &config)
 }
 
 #[tokio::test]
@@ -148,7 +148,7 @@ async fn pods_that_start_at_once_get_different_addresses_and_their_own_identity(
     let start = |n| {
         let (pod, path) = pinned_pod(&agent, &format!("pod{n}"));
         barrier.wait();
-        let result = Request { agent: &agent, node: &node, n, pod: &path.0 }.run("ADD", &config);
+        let result = PluginCall { agent: &agent, node: &node, n, pod: &path.0 }.run("ADD", &config);
         (pod, path, result)
     };
     let start = &start;

@@ -11,7 +11,7 @@ use podmeta_link::netns::Netns;
 use podmeta_link::service;
 use serde_json::Value;
 
-use crate::cni::Request;
+use crate::cni::PluginCall;
 use crate::kit::{Agent, PinnedPath, pinned_pod, pod, request, run};
 use crate::node::{REAL, Topology};
 
@@ -37,12 +37,12 @@ async fn every_version_of_the_specification_is_served() {
     for version in ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
         let config = config(version, "");
         assert_eq!(
-            Request { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("ADD", &config),
+            PluginCall { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("ADD", &config),
             Ok(result(version)),
             "{version}"
         );
         assert_eq!(
-            Request { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("CHECK", &config),
+            PluginCall { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("CHECK", &config),
             Ok(String::new()),
             "{version}"
         );
@@ -51,7 +51,7 @@ async fn every_version_of_the_specification_is_served() {
         }
         run(&pod, "ip link del imds0");
     }
-    let supported = Request { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("VERSION", "").unwrap();
+    let supported = PluginCall { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("VERSION", "").unwrap();
     let supported = serde_json::from_str::<Value>(&supported).unwrap();
     assert_eq!(supported["cniVersion"], "1.1.0");
     assert_eq!(supported["supportedVersions"], serde_json::json!(VERSIONS));
@@ -64,14 +64,14 @@ async fn status_makes_guards_and_namespace_or_fails_and_collection_changes_nothi
     let (_pod, path) = pinned_pod(&agent, "pod");
     let config = config("1.1.0", "");
     agent_ns::remove(&agent.path).unwrap();
-    assert_eq!(Request { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("GC", &config), Ok(String::new()));
+    assert_eq!(PluginCall { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("GC", &config), Ok(String::new()));
     assert!(!agent.path.exists() && !run(&node, "ip rule").contains("prohibit"));
-    assert_eq!(Request { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("STATUS", &config), Ok(String::new()));
+    assert_eq!(PluginCall { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("STATUS", &config), Ok(String::new()));
     assert!(Netns::open(&agent.path).is_ok() && run(&node, "ip rule").contains("prohibit"));
     // A directory is in the place of the namespace.
     agent_ns::remove(&agent.path).unwrap();
     std::fs::create_dir(&agent.path).unwrap();
-    let error = Request { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("STATUS", &config).unwrap_err();
+    let error = PluginCall { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("STATUS", &config).unwrap_err();
     assert!(error.contains("podmeta cannot make links on this node"), "{error}");
     std::fs::remove_dir(&agent.path).unwrap();
 }
@@ -89,7 +89,7 @@ async fn add_pins_a_missing_namespace_and_replaces_a_leftover_file() {
         agent_ns::remove(&agent.path).unwrap();
         leave(&agent.path);
         assert_eq!(
-            Request { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("ADD", &config("1.0.0", "")),
+            PluginCall { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("ADD", &config("1.0.0", "")),
             Ok(result("1.0.0")),
             "{n}"
         );
@@ -107,13 +107,13 @@ async fn failure_without_a_remedy_of_its_own_names_pod_cause_and_where_to_look()
     let node = pod();
     let missing = agent.path.with_file_name("missing");
     let error =
-        Request { agent: &agent, node: &node, n: 0, pod: &missing }.run("ADD", &config("1.0.0", "")).unwrap_err();
+        PluginCall { agent: &agent, node: &node, n: 0, pod: &missing }.run("ADD", &config("1.0.0", "")).unwrap_err();
     assert!(error.contains("pod shop/web") && error.contains("cannot open the pod's namespace"), "{error}");
     assert!(error.ends_with("; the runtime retries; read the log of the link daemon on this node"), "{error}");
     let (pod, path) = pinned_pod(&agent, "pod");
     run(&pod, "ip addr add 169.254.169.254/32 dev lo");
     let error =
-        Request { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("ADD", &config("1.0.0", "")).unwrap_err();
+        PluginCall { agent: &agent, node: &node, n: 0, pod: &path.0 }.run("ADD", &config("1.0.0", "")).unwrap_err();
     assert!(error.contains("pod shop/web") && error.ends_with("itself: remove it from the pod"), "{error}");
 }
 

@@ -8,7 +8,7 @@ use podmeta_link::cni::conflist::{FILE_NAME, PLUGIN_TYPE};
 use podmeta_link::service;
 use serde_json::{Value, json};
 
-use crate::cni::{RESULT, Request};
+use crate::cni::{PluginCall, RESULT};
 use crate::daemon::{Daemon, REPAIR_TIME, with_silent_runtime};
 use crate::kit::{block_until, interface_of, pinned_pod, request};
 
@@ -80,7 +80,7 @@ impl Progress {
 fn start_pod(daemon: &Daemon, n: usize) -> bool {
     let (pod, path) = pinned_pod(&daemon.agent, &format!("pod{n}"));
     let added = plugin_config(&daemon.cni)
-        .map(|config| Request { agent: &daemon.agent, node: &daemon.node, n, pod: &path.0 }.run("ADD", &config));
+        .map(|config| PluginCall { agent: &daemon.agent, node: &daemon.node, n, pod: &path.0 }.run("ADD", &config));
     match &added {
         Some(Ok(result)) => assert!(result.contains("eth0"), "{result}"),
         Some(Err(error)) => assert!(error.contains("try again"), "pod {n}: {error}"),

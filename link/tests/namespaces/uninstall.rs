@@ -11,7 +11,7 @@ use podmeta_link::uninstall::{UninstallPaths, uninstall};
 use podmeta_link::{agent_ns, guard, install};
 use serde_json::Value;
 
-use crate::cni::{RESULT, Request};
+use crate::cni::{PluginCall, RESULT};
 use crate::kit::{Agent, block_until, pinned_pod, pod, run};
 
 const CONFLIST: &str = r#"{"name":"pods","cniVersion":"1.1.0","plugins":[{"type":"bridge"}]}"#;
@@ -79,7 +79,7 @@ async fn plugin_that_runs_during_the_uninstallation_adds_no_guard_after_it() {
     let mut config = list["plugins"][1].clone();
     config["cniVersion"] = list["cniVersion"].clone();
     config["prevResult"] = serde_json::from_str(RESULT).unwrap();
-    let request = Request { agent: &agent, node: &node, n: 0, pod: &path.0 };
+    let request = PluginCall { agent: &agent, node: &node, n: 0, pod: &path.0 };
     let run_plugin = |command| request.run(command, &config.to_string());
     run_plugin("ADD").unwrap();
     assert!(has_guards(&node));
