@@ -7,6 +7,7 @@ use podmeta_metadata::credentials::{Credentials, CredentialsFailure, FailureCaus
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::node_finding::NodeFindings;
+use podmeta_metadata::node_guard::NodeGuardState;
 use podmeta_metadata::profile::KeyRef;
 use podmeta_metadata::secret::SecretString;
 use podmeta_metadata::workload::Link;
@@ -88,6 +89,9 @@ pub struct Report {
     /// Findings about the node. Agents of an older version send none.
     #[serde(default, skip_serializing_if = "NodeFindings::is_empty")]
     pub findings: NodeFindings,
+    /// State of the node's guards and links. Unknown for an agent of an older version, which sends none.
+    #[serde(default)]
+    pub guard: NodeGuardState,
 }
 
 /// The report of one pod.
@@ -106,6 +110,9 @@ pub struct PodReport {
     /// True if the pod sent requests without a session token in the last 24 hours.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tokenless: bool,
+    /// True if the pod has a link on the node. An agent of an older version does not report it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub linked: bool,
 }
 
 /// A generation of a profile.
@@ -132,9 +139,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn report_of_an_older_agent_has_no_findings() {
-        let report = serde_json::from_str::<Report>(r#"{"pods":{}}"#).unwrap();
-        assert_eq!(report, Report::default());
-        assert_eq!(serde_json::to_string(&report).unwrap(), r#"{"pods":{}}"#, "an older operator reads it");
+    fn report_of_an_older_agent_has_no_findings_no_links_and_an_unknown_guard() {
+        let report = serde_json::from_str::<Report>(r#"{"pods":{"u1":{}}}"#).unwrap();
+        let pods = BTreeMap::from([("u1".try_into().unwrap(), PodReport::default())]);
+        assert_eq!(report, Report { pods, ..Report::default() });
+        assert_eq!(report.guard, NodeGuardState::Unknown);
+        let text = serde_json::to_string(&report).unwrap();
+        assert_eq!(text, r#"{"pods":{"u1":{}},"guard":{"state":"unknown"}}"#, "an older operator ignores the guard");
     }
 }

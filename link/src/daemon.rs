@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow};
 use tokio::sync::oneshot;
 
+use crate::checks::SharedChecks;
 use crate::cni::conflist::LinkSettings;
 use crate::counters::Counters;
 use crate::findings::SharedFindings;
@@ -38,6 +39,7 @@ pub async fn run(
     config: DaemonConfig,
     counters: Arc<Counters>,
     findings: Arc<SharedFindings>,
+    checks: Arc<SharedChecks>,
     is_ready: impl FnOnce(),
 ) -> Result<()> {
     let host = || Netns::current().context("cannot open the node's network namespace");
@@ -45,13 +47,14 @@ pub async fn run(
         findings.set(kind, Some(message));
     }
     guard::ensure(&host()?).await?;
-    let guards = guard::repair::spawn(host()?, Arc::clone(&counters), Arc::clone(&findings));
+    let guards = guard::repair::spawn(host()?, Arc::clone(&counters), Arc::clone(&findings), Arc::clone(&checks));
     let guards = guards.context("cannot start the guards' thread")?;
     agent_ns::open_pinned(&config.agent_namespace).await?;
     let (conflist_tx, conflist_rx) = oneshot::channel();
     let (links_tx, links_rx) = oneshot::channel();
     let ready = async {
         if conflist_rx.await.is_ok() && links_rx.await.is_ok() {
+            checks.record_first_pass();
             is_ready();
         }
         std::future::pending::<()>().await;
@@ -59,7 +62,7 @@ pub async fn run(
     tokio::select! {
         error = guards => Err(error.unwrap_or_else(|_| anyhow!("the guards' thread panicked"))),
         () = conflist::run(&config, &counters, &findings, conflist_tx) => Err(anyhow!("internal error: the CNI task ended")),
-        () = links::run(&config, host()?, &counters, links_tx) => Err(anyhow!("internal error: the links' task ended")),
+        () = links::run(&config, host()?, &counters, &checks, links_tx) => Err(anyhow!("internal error: the links' task ended")),
         () = ready => Err(anyhow!("internal error: the readiness task ended")),
     }
 }

@@ -11,7 +11,7 @@
 //! - [`alias`]: the text that names the pod of a link
 //! - [`netns`], [`sys`]: network namespaces, and system calls without a safe wrapper
 //! - [`private_socket`]: Unix sockets that only their owner can use
-//! - [`counters`], [`findings`]: the counts of repairs, and the findings about the node
+//! - [`counters`], [`findings`], [`checks`]: the counts of repairs, the findings about the node, and the results of checks
 //! - [`agent_ns`], [`pod_link`], [`guard`]: the agent namespace, the link of one pod, the guards of a node
 //! - [`cni`], [`install`]: the CNI plugin, and its files on a node
 //! - [`cri`], [`user_ids`]: the client of the container runtime, and the user IDs of a pod
@@ -24,6 +24,7 @@
 
 pub mod agent_ns;
 pub mod alias;
+pub mod checks;
 pub mod client;
 pub mod cni;
 pub mod counters;

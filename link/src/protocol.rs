@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::node_finding::NodeFindings;
+use podmeta_metadata::node_guard::NodeGuardState;
 use serde::{Deserialize, Serialize};
 
 use crate::alias::SandboxId;
@@ -86,6 +87,9 @@ pub struct LinkNodeStatus {
     /// Findings about the node. A daemon of an older version sends none.
     #[serde(default, skip_serializing_if = "NodeFindings::is_empty")]
     pub findings: NodeFindings,
+    /// State of the guards and links. Unknown for a daemon of an older version, which sends none.
+    #[serde(default)]
+    pub guard: NodeGuardState,
 }
 
 #[cfg(test)]
@@ -146,14 +150,17 @@ mod tests {
     }
 
     #[test]
-    fn status_of_an_older_daemon_has_no_findings() {
+    fn status_of_an_older_daemon_has_no_findings_and_an_unknown_guard() {
         let text = serde_json::to_value(LinkNodeStatus {
             namespace: crate::netns::Netns::current().unwrap().id().unwrap(),
             counters: CounterSnapshot::default(),
             findings: NodeFindings::new(),
+            guard: NodeGuardState::InPlace,
         });
-        let text = text.unwrap();
+        let mut text = text.unwrap();
         assert_eq!(text.get("findings"), None, "an older agent reads it");
-        assert_eq!(serde_json::from_value::<LinkNodeStatus>(text).unwrap().findings, NodeFindings::new());
+        text.as_object_mut().unwrap().remove("guard");
+        let status = serde_json::from_value::<LinkNodeStatus>(text).unwrap();
+        assert_eq!((status.findings, status.guard), (NodeFindings::new(), NodeGuardState::Unknown));
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use podmeta_metadata::names::PodUid;
@@ -15,6 +15,7 @@ use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
+use crate::checks::SharedChecks;
 use crate::counters::Counters;
 use crate::cri::AgentPods;
 use crate::findings::SharedFindings;
@@ -53,6 +54,8 @@ pub struct LinkSocketConfig {
     pub counters: Arc<Counters>,
     /// Findings of the daemon.
     pub findings: Arc<SharedFindings>,
+    /// Results of the daemon's checks.
+    pub checks: Arc<SharedChecks>,
 }
 
 /// Binds the socket with [`private_socket::bind`]. Creates a missing directory with mode 0700. Must be called in a tokio
@@ -159,7 +162,8 @@ impl CallServer {
         self.owners.update_findings();
         let namespace = self.agent_namespace()?.id()?;
         let (counters, findings) = (self.config.counters.snapshot(), self.config.findings.snapshot());
-        let response = CallResponse::Status(LinkNodeStatus { namespace, counters, findings });
+        let guard = self.config.checks.state(Instant::now());
+        let response = CallResponse::Status(LinkNodeStatus { namespace, counters, findings, guard });
         send_line(stream, &serde_json::to_string(&response)?, &[]).context("cannot send the status")
     }
 
@@ -219,6 +223,7 @@ mod tests {
             agent_pods: AgentPods { namespace: "none".to_owned(), release: "none".to_owned() },
             counters: Arc::default(),
             findings: Arc::clone(&findings),
+            checks: Arc::default(),
         };
         let (agents, owners) = (KnownAgents::default(), OwnerFinder::new("/none".into(), findings));
         agents.add(agent.clone());

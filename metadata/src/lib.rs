@@ -16,7 +16,8 @@
 //!
 //! Nodes:
 //!
-//! - [`node_finding`]: what a node lacks. Link daemon, node agent and operator share it.
+//! - [`node_finding`]: what a node lacks. [`node_guard`]: the state of its guards and links. Link daemon, node agent and
+//!   operator share both.
 //!
 //! Secrets and signatures:
 //!
@@ -37,6 +38,7 @@ mod identity;
 pub mod item;
 pub mod names;
 pub mod node_finding;
+pub mod node_guard;
 mod notice;
 pub mod options;
 pub mod path;

@@ -22,6 +22,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, bail, ensure};
 use http::Uri;
 use jiff::Timestamp;
+use podmeta_metadata::node_guard::NodeGuardState;
 use podmeta_service::admin::Admin;
 use podmeta_service::limits;
 use podmeta_service::log::{self, LogGuard};
@@ -163,6 +164,9 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
         tracing::warn!(path = %path.display(), "debug socket enabled: root on this node can query every pod of the node");
     }
     let (links_are_open_tx, links_are_open) = watch::channel(true);
+    if args.link_socket.is_none() {
+        node.set_guard(NodeGuardState::Unknown);
+    }
     let mut links_task = tokio::spawn(std::future::pending::<()>());
     if let Some(socket) = args.link_socket {
         links_are_open_tx.send_replace(false);

@@ -21,6 +21,7 @@ mod linux {
 
     use anyhow::{Context as _, Result};
     use clap::{Args, Parser, Subcommand, ValueEnum};
+    use podmeta_link::checks::SharedChecks;
     use podmeta_link::cni::conflist::LinkSettings;
     use podmeta_link::cni::request::OnFailure;
     use podmeta_link::counters::Counters;
@@ -189,9 +190,10 @@ mod linux {
                     remove_ready(&args.ready.ready_file)?;
                     let ready_file = args.ready.ready_file.clone();
                     let (counters, findings) = (Arc::<Counters>::default(), Arc::<SharedFindings>::default());
-                    let socket = args.socket_config(Arc::clone(&counters), Arc::clone(&findings));
+                    let checks = Arc::<SharedChecks>::default();
+                    let socket = args.socket_config(Arc::clone(&counters), Arc::clone(&findings), Arc::clone(&checks));
                     tokio::spawn(socket::serve(socket::bind(&socket.path)?, socket));
-                    daemon::run(args.config(), counters, findings, move || write_ready(&ready_file)).await?;
+                    daemon::run(args.config(), counters, findings, checks, move || write_ready(&ready_file)).await?;
                 }
                 LinkCommand::Ready(args) if !args.ready_file.exists() => return Ok(ExitCode::FAILURE),
                 LinkCommand::Ready(_) => {}
@@ -221,7 +223,12 @@ mod linux {
     }
 
     impl RunArgs {
-        fn socket_config(&self, counters: Arc<Counters>, findings: Arc<SharedFindings>) -> LinkSocketConfig {
+        fn socket_config(
+            &self,
+            counters: Arc<Counters>,
+            findings: Arc<SharedFindings>,
+            checks: Arc<SharedChecks>,
+        ) -> LinkSocketConfig {
             LinkSocketConfig {
                 path: self.socket.clone(),
                 agent_namespace: self.node.namespace.agent_namespace.clone(),
@@ -229,6 +236,7 @@ mod linux {
                 agent_pods: AgentPods { namespace: self.release_namespace.clone(), release: self.release.clone() },
                 counters,
                 findings,
+                checks,
             }
         }
 

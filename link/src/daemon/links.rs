@@ -1,13 +1,14 @@
 //! Makes the links of pods that have none. The CNI plugin makes those of new pods.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::DaemonConfig;
+use crate::checks::SharedChecks;
 use crate::counters::Counters;
 use crate::cri::{RuntimeClient, Sandbox};
 use crate::netns::Netns;
@@ -24,13 +25,16 @@ enum SandboxState {
     Linked(Option<u32>),
     /// It uses the host's network and needs no link.
     HostNetwork,
-    /// The attempt failed, which was logged.
+    /// The attempt failed, which was logged. The pod may be ending.
     Failed,
+    /// The last two attempts or more failed.
+    FailedAgain,
 }
 
 struct LinkMaker<'a> {
     config: &'a DaemonConfig,
     counters: &'a Counters,
+    checks: &'a SharedChecks,
     host: Netns,
     runtime: RuntimeClient,
     /// States by sandbox ID.
@@ -38,9 +42,15 @@ struct LinkMaker<'a> {
 }
 
 /// Checks the links at an interval. Sends to `checked_tx` once, after the first check without a failure of the runtime.
-pub(super) async fn run(config: &DaemonConfig, host: Netns, counters: &Counters, checked_tx: oneshot::Sender<()>) {
+pub(super) async fn run(
+    config: &DaemonConfig,
+    host: Netns,
+    counters: &Counters,
+    checks: &SharedChecks,
+    checked_tx: oneshot::Sender<()>,
+) {
     let runtime = RuntimeClient::new(config.runtime_socket.clone());
-    let mut maker = LinkMaker { config, counters, host, runtime, states: HashMap::new() };
+    let mut maker = LinkMaker { config, counters, checks, host, runtime, states: HashMap::new() };
     let mut checked_tx = Some(checked_tx);
     let mut ticks = interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -78,12 +88,15 @@ impl LinkMaker<'_> {
                     self.states.insert(id.to_owned(), SandboxState::Linked(links.get(id).copied()));
                 }
                 previous => {
-                    let has_failed = previous == Some(&SandboxState::Failed);
+                    let has_failed = matches!(previous, Some(SandboxState::Failed | SandboxState::FailedAgain));
                     let state = self.check_sandbox(&agent, sandbox, has_failed).await;
                     self.states.insert(id.to_owned(), state);
                 }
             }
         }
+        let is_unlinked = |sandbox: &&Sandbox| self.states.get(sandbox.id.as_str()) == Some(&SandboxState::FailedAgain);
+        let unlinked = sandboxes.iter().filter(is_unlinked).map(|sandbox| sandbox.pod_name.clone()).collect();
+        self.checks.record_links(unlinked, Instant::now());
         Ok(())
     }
 
@@ -100,9 +113,10 @@ impl LinkMaker<'_> {
             Ok(None) => SandboxState::HostNetwork,
             Err(error) => {
                 self.counters.add_link_failed();
-                if !has_failed {
-                    tracing::error!(%pod, error = format!("{error:#}"), "cannot make the link of a pod; retrying");
+                if has_failed {
+                    return SandboxState::FailedAgain;
                 }
+                tracing::error!(%pod, error = format!("{error:#}"), "cannot make the link of a pod; retrying");
                 SandboxState::Failed
             }
         }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
@@ -11,6 +11,7 @@ use podmeta_metadata::node_finding::NodeFindingKind;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
+use crate::checks::SharedChecks;
 use crate::counters::{Counters, Repairs};
 use crate::events::{self, Events};
 use crate::findings::SharedFindings;
@@ -38,11 +39,12 @@ pub fn spawn(
     host: Netns,
     counters: Arc<Counters>,
     findings: Arc<SharedFindings>,
+    checks: Arc<SharedChecks>,
 ) -> io::Result<oneshot::Receiver<anyhow::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (error_tx, error_rx) = oneshot::channel();
     std::thread::Builder::new().name("guards".to_owned()).spawn(move || {
-        if let Err(error) = run(&runtime, &host, &counters, &findings, || error_tx.is_closed()) {
+        if let Err(error) = run(&runtime, &host, &counters, &findings, &checks, || error_tx.is_closed()) {
             drop(error_tx.send(error));
         }
     })?;
@@ -55,6 +57,7 @@ fn run(
     host: &Netns,
     counters: &Counters,
     findings: &SharedFindings,
+    checks: &SharedChecks,
     is_stopped: impl Fn() -> bool,
 ) -> Result<()> {
     let tables = Events::of_netlink(host, NETLINK_NETFILTER, &[NFNLGRP_NFTABLES])
@@ -63,9 +66,12 @@ fn run(
         Events::of_netlink(host, NETLINK_ROUTE, &RULE_GROUPS).context("cannot listen to changes of routing rules")?;
     while !is_stopped() {
         let result = runtime.block_on(super::ensure(host));
-        let message =
-            |error| format!("{error:#}; pods can reach the node's metadata service if all guards are missing");
-        findings.set(NodeFindingKind::Guards, result.as_ref().err().map(message));
+        let message = |error: &anyhow::Error| {
+            format!("{error:#}; pods can reach the node's metadata service if all guards are missing")
+        };
+        let checked = result.as_ref().map(|_| ()).map_err(message);
+        findings.set(NodeFindingKind::Guards, checked.clone().err());
+        checks.record_guards(checked, Instant::now());
         match result {
             Ok(repairs) if repairs == Repairs::default() => {}
             Ok(repairs) => {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use podmeta_link::checks::SharedChecks;
 use podmeta_link::cni::conflist::{FILE_NAME, LinkSettings};
 use podmeta_link::counters::{CounterSnapshot, Counters};
 use podmeta_link::daemon::{self, DaemonConfig};
@@ -28,6 +29,7 @@ pub(crate) struct Daemon {
     pub(crate) node: Arc<Netns>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) findings: Arc<SharedFindings>,
+    pub(crate) checks: Arc<SharedChecks>,
     is_ready: Arc<AtomicBool>,
     pub(crate) cni: PathBuf,
     stop_tx: Option<oneshot::Sender<()>>,
@@ -44,6 +46,7 @@ impl Daemon {
         std::fs::create_dir(&cni).unwrap();
         let runtime_socket = runtime_socket(&agent);
         let (counters, findings) = (Arc::new(Counters::default()), Arc::new(SharedFindings::default()));
+        let checks = Arc::new(SharedChecks::default());
         let config = DaemonConfig {
             agent_namespace: agent.path.clone(),
             cni_config_dir: cni.clone(),
@@ -54,7 +57,7 @@ impl Daemon {
         let (stop_tx, stop_rx) = oneshot::channel();
         let thread = std::thread::spawn({
             let (node, counters, is_ready) = (Arc::clone(&node), Arc::clone(&counters), Arc::clone(&is_ready));
-            let findings = Arc::clone(&findings);
+            let (findings, checks) = (Arc::clone(&findings), Arc::clone(&checks));
             move || {
                 let daemon = node.run(|| {
                     capabilities::limit_thread();
@@ -62,7 +65,7 @@ impl Daemon {
                     let set_ready = || is_ready.store(true, Ordering::Relaxed);
                     runtime.block_on(async {
                         tokio::select! {
-                            result = daemon::run(config, counters, findings, set_ready) => panic!("the daemon ended: {result:?}"),
+                            result = daemon::run(config, counters, findings, checks, set_ready) => panic!("the daemon ended: {result:?}"),
                             _ = stop_rx => {}
                         }
                     });
@@ -73,7 +76,7 @@ impl Daemon {
             }
         });
         let (stop_tx, thread) = (Some(stop_tx), Some(thread));
-        let daemon = Self { node, counters, findings, is_ready, cni, stop_tx, thread, agent };
+        let daemon = Self { node, counters, findings, checks, is_ready, cni, stop_tx, thread, agent };
         wait_until("the guards exist", || daemon.guards().2.contains("podmeta")).await;
         daemon
     }
@@ -240,7 +243,7 @@ async fn daemon_does_not_create_a_missing_agent_namespace() {
     let run = || {
         capabilities::limit_thread();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let daemon = daemon::run(config, Arc::default(), Arc::default(), || {});
+        let daemon = daemon::run(config, Arc::default(), Arc::default(), Arc::default(), || {});
         Ok(runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), daemon).await }))
     };
     let error = node.run(run).unwrap().unwrap().unwrap_err();

@@ -2,10 +2,12 @@
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use podmeta_link::cni::conflist::FILE_NAME;
 use podmeta_link::requirements;
 use podmeta_metadata::node_finding::{NodeFindingKind, NodeFindings};
+use podmeta_metadata::node_guard::NodeGuardState;
 
 use crate::daemon::with_silent_runtime;
 use crate::kit::{pod, table, wait_until};
@@ -47,8 +49,10 @@ async fn guards_that_cannot_be_added_are_a_finding_until_they_are() {
     wait_until("the failure is a finding", || guards().is_some()).await;
     let message = guards().unwrap();
     assert!(message.contains("nftables table") && message.contains("not permitted"), "{message}");
+    assert_eq!(daemon.checks.state(Instant::now()), NodeGuardState::GuardsMissing { message });
     owner.kill().unwrap();
     owner.wait().unwrap();
     wait_until("the guards are added again", || guards().is_none()).await;
+    assert_eq!(daemon.checks.state(Instant::now()), NodeGuardState::Starting, "the links were not checked");
     assert!(table(&daemon.node, "podmeta").contains("169.254.169.254"));
 }

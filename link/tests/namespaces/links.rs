@@ -1,10 +1,13 @@
 //! Links that the daemon makes for running pods.
 
+use std::time::Instant;
+
 use podmeta_link::agent_ns;
 use podmeta_link::counters::CounterSnapshot;
 use podmeta_link::pod_link;
 use podmeta_link::range::LinkRange;
 use podmeta_link::service;
+use podmeta_metadata::node_guard::NodeGuardState;
 
 use crate::daemon::{Daemon, runtime_socket};
 use crate::kit::{Agent, alias, interface_of, pinned_pod, request, run, wait_until};
@@ -42,6 +45,8 @@ async fn running_pods_get_complete_links_and_a_removed_link_is_made_again() {
     for address in service::addresses() {
         assert_eq!(request(&unlinked, address).unwrap(), interface_of(&daemon.agent, 0), "{address}");
     }
+    let unlinked = NodeGuardState::LinksMissing { count: 1, pods: vec!["shop/pod3".to_owned()] };
+    wait_until("the pod without a link is in the state", || daemon.checks.state(Instant::now()) == unlinked).await;
     let runtime = runtime.lock().unwrap();
     let calls = |n| runtime.status_calls[&format!("sandbox{n}")];
     assert!(runtime.list_calls >= 2);

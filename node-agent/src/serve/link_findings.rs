@@ -1,29 +1,42 @@
-//! The findings of a node as its agent reports them: those of the link daemon, and of the agent itself while the daemon is
-//! unavailable. Pure: time is an argument.
+//! The findings and the guard state of a node as its agent reports them: those of the link daemon, and of the agent itself
+//! while the daemon is unavailable. Pure: time is an argument.
 
 use std::time::Duration;
 
 use anyhow::Error;
+use podmeta_link::protocol::LinkNodeStatus;
 use podmeta_link::requirements::check_kernel;
 use podmeta_metadata::node_finding::{NodeFindingKind, NodeFindings};
+use podmeta_metadata::node_guard::NodeGuardState;
 use tokio::time::Instant;
 
-/// Time for which calls of the link daemon must fail before that is a finding. An update of the daemon takes less.
+/// Time for which calls of the link daemon must fail before that is a finding and the guard state is unknown. An update of the
+/// daemon takes less. The guards stay meanwhile.
 const OUTAGE_GRACE: Duration = Duration::from_secs(60);
 
-/// The findings of a node.
+/// The findings and the guard state of a node.
 #[derive(Debug, Default)]
 pub(super) struct LinkFindings {
     /// The last findings of the daemon.
     of_daemon: NodeFindings,
+    /// The last guard state of the daemon.
+    guard: NodeGuardState,
     /// Start of the calls that failed since the last success.
     failing_since: Option<Instant>,
 }
 
 impl LinkFindings {
-    /// Records the findings of the daemon.
-    pub(super) fn record_status(&mut self, findings: NodeFindings) {
-        self.of_daemon = findings;
+    /// Records the findings and the guard state of the daemon.
+    pub(super) fn record_status(&mut self, status: LinkNodeStatus) {
+        (self.of_daemon, self.guard) = (status.findings, status.guard);
+    }
+
+    /// Returns the guard state: the last one of the daemon, or unknown if calls have failed for too long.
+    pub(super) fn guard(&self, now: Instant) -> NodeGuardState {
+        match self.failing_since {
+            Some(since) if now.duration_since(since) >= OUTAGE_GRACE => NodeGuardState::Unknown,
+            Some(_) | None => self.guard.clone(),
+        }
     }
 
     /// Records the result of a check and returns the current findings. On a kernel that is too old the daemon does not start,
@@ -46,12 +59,32 @@ impl LinkFindings {
 
 #[cfg(test)]
 mod tests {
+    use podmeta_link::counters::CounterSnapshot;
+    use podmeta_link::netns::Netns;
+
     use super::*;
 
     const KERNEL: &str = "6.1.0";
 
     fn error() -> Error {
         Error::msg("connection refused").context("cannot call the link daemon")
+    }
+
+    fn status(findings: NodeFindings, guard: NodeGuardState) -> LinkNodeStatus {
+        let namespace = Netns::current().unwrap().id().unwrap();
+        LinkNodeStatus { namespace, counters: CounterSnapshot::default(), findings, guard }
+    }
+
+    #[test]
+    fn guard_state_is_kept_for_a_minute_of_failures() {
+        let (mut findings, start) = (LinkFindings::default(), Instant::now());
+        assert_eq!(findings.guard(start), NodeGuardState::Unknown, "the daemon was not called");
+        findings.record_status(status(NodeFindings::new(), NodeGuardState::InPlace));
+        findings.record_check(Some(&error()), KERNEL, start);
+        assert_eq!(findings.guard(start + Duration::from_secs(59)), NodeGuardState::InPlace);
+        assert_eq!(findings.guard(start + OUTAGE_GRACE), NodeGuardState::Unknown);
+        findings.record_check(None, KERNEL, start + OUTAGE_GRACE);
+        assert_eq!(findings.guard(start + OUTAGE_GRACE), NodeGuardState::InPlace);
     }
 
     #[test]
@@ -73,7 +106,7 @@ mod tests {
     fn findings_of_the_daemon_are_kept_while_it_fails() {
         let (mut findings, now) = (LinkFindings::default(), Instant::now());
         let of_daemon = NodeFindings::from([(NodeFindingKind::CniOrder, "00-multus.conf".to_owned())]);
-        findings.record_status(of_daemon.clone());
+        findings.record_status(status(of_daemon.clone(), NodeGuardState::InPlace));
         assert_eq!(findings.record_check(None, KERNEL, now), of_daemon);
         assert_eq!(findings.record_check(Some(&error()), KERNEL, now), of_daemon);
     }

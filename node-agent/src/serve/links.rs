@@ -66,6 +66,7 @@ impl LinkServer {
             log_changes(&reported, &found);
             self.metrics.record_findings(&found);
             self.node.set_findings(found.clone());
+            self.node.set_guard(findings.guard(Instant::now()));
             reported = found;
             let delay = match result {
                 Ok(()) => {
@@ -88,18 +89,17 @@ impl LinkServer {
     /// Opens the listener if there is none, if the agent namespace was replaced, or if the open sockets no
     /// longer work.
     async fn check(&self, current: &mut Option<OpenSockets>, findings: &mut LinkFindings) -> Result<()> {
-        if let Some(open) = current {
-            let status = blocking(&self.socket, client::node_status).await?;
-            self.metrics.record(&status.counters);
-            findings.record_status(status.findings);
-            if status.namespace == open.namespace {
-                match open.refresh().await {
-                    Ok(()) => return Ok(()),
-                    Err(error) => tracing::error!(
-                        error = format!("{error:#}"),
-                        "cannot use the open sockets of the links; opening new ones"
-                    ),
-                }
+        let status = blocking(&self.socket, client::node_status).await?;
+        self.metrics.record(&status.counters);
+        let namespace = status.namespace;
+        findings.record_status(status);
+        if let Some(open) = current.as_ref().filter(|open| open.namespace == namespace) {
+            match open.refresh().await {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::error!(
+                    error = format!("{error:#}"),
+                    "cannot use the open sockets of the links; opening new ones"
+                ),
             }
         }
         let (namespace, sockets) = blocking(&self.socket, client::receive_sockets).await?;

@@ -13,6 +13,7 @@ use podmeta_metadata::credentials::CredentialsFailure;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::node_finding::NodeFindings;
+use podmeta_metadata::node_guard::NodeGuardState;
 use podmeta_metadata::role::Role;
 use podmeta_metadata::workload::{Link, Workload};
 use tokio::sync::watch;
@@ -33,6 +34,10 @@ pub struct NodeState {
     changes: watch::Sender<u64>,
     /// Findings about the node.
     findings: watch::Sender<NodeFindings>,
+    /// State of the node's guards, or `None` until the link daemon was called.
+    guard: watch::Sender<Option<NodeGuardState>>,
+    /// The number of times that a pod got or lost its link.
+    link_changes: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -61,8 +66,15 @@ impl NodeState {
         let items = saved.items.into_iter().map(|item| (uid(&item).clone(), item)).collect();
         let pods = NodePods { version: saved.resource_version, items, links: BTreeMap::new() };
         edge.publish(pods.items.keys().filter_map(|uid| Some((uid.clone(), pods.view(uid)?))));
-        let findings = watch::Sender::default();
-        Arc::new(Self { pods: Mutex::new(pods), edge, broker, changes: watch::Sender::new(0), findings })
+        Arc::new(Self {
+            pods: Mutex::new(pods),
+            edge,
+            broker,
+            changes: watch::Sender::default(),
+            findings: watch::Sender::default(),
+            guard: watch::Sender::default(),
+            link_changes: watch::Sender::default(),
+        })
     }
 
     /// Returns the resource version to continue the watch from, or `None` if the pods must be listed.
@@ -81,6 +93,28 @@ impl NodeState {
     #[must_use]
     pub fn findings(&self) -> watch::Receiver<NodeFindings> {
         self.findings.subscribe()
+    }
+
+    /// Subscribes to changes of the state of the node's guards. The value is `None` until the link daemon was called.
+    #[must_use]
+    pub fn guard(&self) -> watch::Receiver<Option<NodeGuardState>> {
+        self.guard.subscribe()
+    }
+
+    /// Sets the state of the node's guards.
+    pub fn set_guard(&self, guard: NodeGuardState) {
+        let guard = Some(guard);
+        self.guard.send_if_modified(|known| {
+            let has_changed = *known != guard;
+            *known = guard;
+            has_changed
+        });
+    }
+
+    /// Subscribes to pods that get or lose their link.
+    #[must_use]
+    pub fn link_changes(&self) -> watch::Receiver<u64> {
+        self.link_changes.subscribe()
     }
 
     /// Sets the findings about the node.
@@ -140,13 +174,17 @@ impl NodeState {
         let mut pods = self.lock();
         let removed = std::mem::take(&mut pods.links);
         self.edge.update(removed.keys().map(|uid| (uid.clone(), pods.view(uid))));
+        self.link_changes.send_modify(|changes| *changes += 1);
     }
 
     /// Sets the link of a pod's sandbox.
     pub fn set_link(&self, pod: &PodUid, sandbox: &str, link: Link) {
         let mut pods = self.lock();
-        pods.links.insert(pod.clone(), PodLink { sandbox: sandbox.to_owned(), link });
+        let before = pods.links.insert(pod.clone(), PodLink { sandbox: sandbox.to_owned(), link });
         self.edge.update([(pod.clone(), pods.view(pod))]);
+        if before.is_none() {
+            self.link_changes.send_modify(|changes| *changes += 1);
+        }
     }
 
     /// Removes the link of a pod, unless the pod has another sandbox now.
@@ -155,6 +193,7 @@ impl NodeState {
         if pods.links.get(pod).is_some_and(|link| link.sandbox == sandbox) {
             pods.links.remove(pod);
             self.edge.update([(pod.clone(), pods.view(pod))]);
+            self.link_changes.send_modify(|changes| *changes += 1);
         }
     }
 
@@ -186,6 +225,7 @@ impl NodeState {
     #[must_use]
     pub fn report(&self, now: i64) -> Report {
         let mut outcomes = self.broker.outcomes();
+        let pods = self.lock();
         let report_pod = |(uid, item): (&PodUid, &Arc<WorkloadItem>)| {
             let Outcome::Served(workload) = &item.outcome else { return None };
             let profile = workload.profile.as_ref();
@@ -200,10 +240,12 @@ impl NodeState {
             let causes = outcomes.iter().filter_map(cause).collect();
             let message = |failure: Option<CredentialsFailure>| failure.map(|failure| failure.message);
             let credentials = outcomes.into_iter().map(|(dialect, failure)| (dialect, message(failure))).collect();
-            Some((uid.clone(), PodReport { profile, credentials, causes, tokenless }))
+            let linked = pods.links.contains_key(uid);
+            Some((uid.clone(), PodReport { profile, credentials, causes, tokenless, linked }))
         };
-        let pods = self.lock().items.iter().filter_map(report_pod).collect();
-        Report { pods, findings: self.findings.borrow().clone() }
+        let reports = pods.items.iter().filter_map(report_pod).collect();
+        let guard = self.guard.borrow().clone().unwrap_or_default();
+        Report { pods: reports, findings: self.findings.borrow().clone(), guard }
     }
 
     fn lock(&self) -> MutexGuard<'_, NodePods> {

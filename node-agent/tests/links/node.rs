@@ -200,6 +200,7 @@ impl LinkAgentProcess {
             agent_pods: AgentPods { namespace: RELEASE.1.to_owned(), release: RELEASE.0.to_owned() },
             counters: Arc::default(),
             findings: Arc::default(),
+            checks: Arc::default(),
         });
         let directory = tempfile::tempdir().unwrap();
         let state = SavedState {

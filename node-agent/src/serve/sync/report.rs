@@ -24,14 +24,18 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Delay after a report that failed.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// Reports after each change and at an interval.
+/// Reports after each change and at an interval. The first report waits until the link daemon was called: a report without
+/// links would set the node's pods to pending each time that an agent starts.
 pub(in crate::serve) async fn report<A: OperatorApi>(
     api: Arc<A>,
     node: Arc<NodeState>,
     broker: Arc<OperatorBroker>,
 ) -> Infallible {
     let (mut pods, mut credentials, mut findings) = (node.changes(), broker.changes(), node.findings());
+    let (mut guard, mut links) = (node.guard(), node.link_changes());
     let mut leader = None;
+    // The node has the sender, so this cannot fail.
+    drop(guard.wait_for(Option::is_some).await);
     loop {
         let report = node.report(jiff::Timestamp::now().as_second());
         let sent = timeout(REPORT_TIMEOUT, send_report(&*api, &mut leader, &report)).await;
@@ -47,6 +51,8 @@ pub(in crate::serve) async fn report<A: OperatorApi>(
             _ = pods.changed() => {}
             _ = credentials.changed() => {}
             _ = findings.changed() => {}
+            _ = guard.changed() => {}
+            _ = links.changed() => {}
             () = sleep(jittered(delay)) => {}
         }
         sleep(BATCH_DELAY).await;

@@ -1,15 +1,18 @@
 use podmeta_metadata::node_finding::{NodeFindingKind, NodeFindings};
+use podmeta_metadata::node_guard::NodeGuardState;
+use podmeta_metadata::workload::Link;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
 use crate::broker::operator::SavedBrokerState;
 use crate::serve::SavedState;
-use crate::serve::fixture::{denied_item, list, node_state, unreachable_broker};
+use crate::serve::fixture::{denied_item, list, node_state, pod_uid, unreachable_broker};
 use crate::serve::sync::mock::{MockOperator, MockResponse, TimedCall, not_leader, unavailable};
 
 fn start(responses: impl IntoIterator<Item = MockResponse>) -> (Arc<NodeState>, UnboundedReceiver<TimedCall>) {
     let (api, calls) = MockOperator::new(responses);
     let (node, broker) = (node_state(SavedState::default()), unreachable_broker(SavedBrokerState::default()));
+    node.set_guard(NodeGuardState::InPlace);
     tokio::spawn(report(api, Arc::clone(&node), broker));
     (node, calls)
 }
@@ -76,6 +79,30 @@ async fn changed_finding_is_reported_after_the_batch_delay() {
     node.set_findings(findings);
     let third = expect(&mut calls, &["report service"]).await;
     assert!(third - second >= REPORT_INTERVAL / 2, "an unchanged finding is not reported again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn changed_guard_and_new_link_are_reported_after_the_batch_delay() {
+    let (node, mut calls) = start([MockResponse::ReportAccepted, MockResponse::ReportAccepted]);
+    let first = expect(&mut calls, &["report service"]).await;
+    let missing = NodeGuardState::GuardsMissing { message: "not permitted".to_owned() };
+    node.set_guard(missing.clone());
+    let second = expect(&mut calls, &["report service"]).await;
+    assert!(second - first <= 2 * BATCH_DELAY, "{:?}", second - first);
+    assert_eq!(node.report(0).guard, missing);
+    node.set_link(&pod_uid("a"), "s1", Link::from_addresses(&pod_uid("a"), &[]));
+    let third = expect(&mut calls, &["report service"]).await;
+    assert!(third - second <= 2 * BATCH_DELAY, "{:?}", third - second);
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_report_waits_until_the_link_daemon_was_called() {
+    let (api, mut calls) = MockOperator::new([MockResponse::ReportAccepted]);
+    let (node, broker) = (node_state(SavedState::default()), unreachable_broker(SavedBrokerState::default()));
+    tokio::spawn(report(api, Arc::clone(&node), broker));
+    assert!(timeout(2 * REPORT_INTERVAL, calls.recv()).await.is_err(), "reported before");
+    node.set_guard(NodeGuardState::Unknown);
+    expect(&mut calls, &["report service"]).await;
 }
 
 #[tokio::test(start_paused = true)]
