@@ -1,6 +1,7 @@
 //! Tasks of the leader: [`lease`] elects the leader, [`status_writer`] writes the status of profiles and events,
-//! [`node_findings`] publishes what nodes lack.
+//! [`node_guard_writer`] writes the condition of nodes, [`node_findings`] publishes what nodes lack.
 
 pub mod lease;
 pub mod node_findings;
+pub mod node_guard_writer;
 pub mod status_writer;

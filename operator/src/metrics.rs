@@ -12,6 +12,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::model::status::ConditionStatus;
+
 /// Reason why a request or a connection to the agents' API was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RejectedReason {
@@ -79,6 +81,11 @@ struct NodeFindingLabels {
     kind: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GuardedLabels {
+    status: &'static str,
+}
+
 /// The metrics of one operator process.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -95,6 +102,7 @@ pub struct Metrics {
     profiles: Gauge,
     leader: Gauge,
     node_findings: Family<NodeFindingLabels, Gauge>,
+    guarded_nodes: Family<GuardedLabels, Gauge>,
 }
 
 impl Default for Metrics {
@@ -114,6 +122,7 @@ impl Default for Metrics {
             profiles: Gauge::default(),
             leader: Gauge::default(),
             node_findings: Family::default(),
+            guarded_nodes: Family::default(),
         }
     }
 }
@@ -138,6 +147,8 @@ impl Metrics {
         registry.register("profiles", "Known profiles", self.profiles.clone());
         let help = "Nodes with a finding, by kind; 0 if this replica is not the leader";
         registry.register("node_findings", help, self.node_findings.clone());
+        let help = "Nodes by status of the condition podmeta.dev/Guarded; 0 if this replica is not the leader";
+        registry.register("guarded_nodes", help, self.guarded_nodes.clone());
         registry.register("leader", "1 if this replica is the leader, else 0", self.leader.clone());
     }
 
@@ -184,6 +195,15 @@ impl Metrics {
             let nodes = found.clone().filter(|found| *found == kind).count();
             let labels = NodeFindingLabels { kind: kind.as_str() };
             self.node_findings.get_or_create(&labels).set(i64::try_from(nodes).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Sets the number of nodes with each status of the condition `podmeta.dev/Guarded`. `statuses` has one for each node.
+    pub(crate) fn set_guarded_nodes(&self, statuses: &[ConditionStatus]) {
+        for status in ConditionStatus::ALL {
+            let nodes = statuses.iter().filter(|found| **found == status).count();
+            let labels = GuardedLabels { status: status.as_str() };
+            self.guarded_nodes.get_or_create(&labels).set(i64::try_from(nodes).unwrap_or(i64::MAX));
         }
     }
 

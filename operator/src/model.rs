@@ -7,10 +7,12 @@
 //! - [`profile`], [`profile_state`]: the generation of a profile that is in effect.
 //! - [`feed`]: the changes of each node for its agent, by resource version.
 //! - [`observe`], [`status`]: the status of a profile.
+//! - [`node_guard`]: the condition of a node.
 
 pub mod compiled_pod;
 pub mod feed;
 pub mod index;
+pub mod node_guard;
 pub mod observe;
 pub mod profile;
 pub mod profile_state;

@@ -38,8 +38,10 @@ use crate::credentials::token_policy::{TokenPolicyState, TokenPolicyTest};
 use crate::identity_key;
 use crate::leader::lease::{LeaderElector, Leadership, forward_leadership};
 use crate::leader::node_findings;
+use crate::leader::node_guard_writer::NodeGuardWriter;
 use crate::leader::status_writer::StatusWriter;
 use crate::metrics::Metrics;
+use crate::model::node_guard::AgentAccount;
 use crate::model::state::OperatorState;
 use crate::model::update::StateUpdate;
 use crate::reconcile::{Reconciler, SharedState, UPDATE_QUEUE_SIZE};
@@ -116,6 +118,10 @@ async fn run(args: Args, log: &LogGuard) -> Result<()> {
     let recorder = Recorder::new(client.clone(), reporter);
     let status_writer = StatusWriter::new(shared.clone(), updates_tx.clone(), client.clone(), recorder.clone());
     tasks.spawn(status_writer.run(leadership.is_leader.clone(), stop.clone()));
+    let agents = AgentAccount { namespace: args.namespace.clone(), name: args.agent_service_account.clone() };
+    let guard_writer =
+        NodeGuardWriter::new(shared.clone(), updates_tx.clone(), client.clone(), recorder.clone(), agents);
+    tasks.spawn(guard_writer.run(leadership.is_leader.clone(), stop.clone()));
 
     let tokens = start_token_policy_test(&args, &client, &tasks, &stop);
     let providers = Providers::new(&args.credentials, operator_credentials(&args.credentials), tokens);

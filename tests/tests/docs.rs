@@ -202,6 +202,19 @@ fn documented_conditions_and_reasons_are_those_of_the_code() {
 }
 
 #[test]
+fn documented_reasons_of_the_node_condition_are_those_of_the_code() {
+    let source = fs::read_to_string(root().join("operator/src/model/node_guard.rs")).unwrap();
+    let reason = Regex::new(r#"Self::[A-Za-z]+ => "([A-Z][A-Za-z]+)""#).unwrap();
+    let reasons = reason.captures_iter(&source).map(|found| found[1].to_owned()).collect::<BTreeSet<_>>();
+    let rows = page("docs/conditions.md").rows("Condition of a Node");
+    let documented = rows.iter().map(|row| code(&row[1])[0].to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(documented, reasons);
+    let help = page("docs/troubleshooting.md").rows("A node is not guarded");
+    let helped = help.iter().map(|row| code(&row[0])[0].to_owned()).chain(["GuardsInPlace".to_owned()]);
+    assert_eq!(helped.collect::<BTreeSet<_>>(), reasons, "docs/troubleshooting.md");
+}
+
+#[test]
 fn documented_log_messages_are_those_of_the_code() {
     let rows = page("docs/troubleshooting.md").rows("An agent is not ready");
     let mut faults = Vec::new();

@@ -25,6 +25,7 @@ use tokio::sync::mpsc::Sender;
 use super::events::format_chain;
 use super::object::MaybeObject;
 use crate::model::compiled_pod::ProfileKey;
+use crate::model::node_guard::GuardedCondition;
 use crate::model::profile;
 use crate::model::update::{PolicyObject, StateUpdate, WatchedKind};
 use crate::text::format_object;
@@ -52,7 +53,10 @@ pub async fn namespaces(client: Client, updates_tx: Sender<StateUpdate>) {
 pub async fn nodes(client: Client, updates_tx: Sender<StateUpdate>) {
     let convert = Convert {
         key: name,
-        set: |node: &Node| Some(StateUpdate::Node(facts::node(node, Timestamp::now()))),
+        set: |node: &Node| {
+            let guarded = GuardedCondition::of_node(node);
+            Some(StateUpdate::Node { facts: facts::node(node, Timestamp::now()), guarded })
+        },
         deleted: StateUpdate::NodeDeleted,
     };
     run(WatchedKind::Nodes, stream(Api::all(client), Config::default()), convert, updates_tx).await;

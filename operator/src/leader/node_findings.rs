@@ -141,7 +141,10 @@ mod tests {
         updates_tx.send(StateUpdate::Leadership(true)).await.unwrap();
         let report = Report { findings: NodeFindings::from([(KIND, "rename it".to_owned())]), ..Report::default() };
         let (recorded_tx, recorded) = oneshot::channel();
-        updates_tx.send(StateUpdate::Report { node: "n1".into(), report, recorded: recorded_tx }).await.unwrap();
+        updates_tx
+            .send(StateUpdate::Report { node: "n1".into(), report, received: Instant::now(), recorded: recorded_tx })
+            .await
+            .unwrap();
         assert!(recorded.await.unwrap());
         let event = server.expect(Method::POST, "/apis/events.k8s.io/v1/namespaces/default/events").await;
         assert_eq!(

@@ -29,6 +29,7 @@ use mirror_pods::Claims;
 use pending::PendingPods;
 
 use super::compiled_pod::{CompiledPod, PodUpdate, ProfileKey};
+use super::node_guard::AgentAccount;
 use super::profile_state::ProfileState;
 use super::update::{ConfigMapRef, References, SecretScope};
 
@@ -153,6 +154,23 @@ impl Index {
     #[must_use]
     pub fn has_node(&self, node: &str) -> bool {
         self.nodes.get(node).is_some_and(|entry| entry.facts.is_some())
+    }
+
+    /// Returns the names of the nodes that exist.
+    pub fn node_names(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().filter(|(_, entry)| entry.facts.is_some()).map(|(name, _)| name.as_str())
+    }
+
+    /// Returns true if a pod of the agents' ServiceAccount is bound to a node.
+    #[must_use]
+    pub fn has_pod_of_account(&self, node: &str, account: &AgentAccount) -> bool {
+        let mut pods = self.nodes.get(node).into_iter().flat_map(|entry| &entry.pods);
+        pods.any(|uid| {
+            self.pods.get(uid).is_some_and(|pod| {
+                pod.facts.metadata.namespace == account.namespace
+                    && pod.facts.spec.service_account_name.as_ref() == Some(&account.name)
+            })
+        })
     }
 
     /// Returns the pods on which the status of a profile depends: UID, node and compiled pod.

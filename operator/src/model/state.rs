@@ -14,10 +14,12 @@ use podmeta_metadata::compile::Settings;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::node_finding::NodeFindings;
 use podmeta_metadata::profile::ProfileRef;
+use tokio::time::Instant;
 
 use super::compiled_pod::{CompiledPod, ProfileKey};
 use super::feed::Feed;
 use super::index::{CompileBatch, CompiledPods, Index};
+use super::node_guard::{GuardedCondition, ReportedGuard};
 use super::update::StateUpdate;
 use crate::text::replace_control_characters;
 
@@ -36,6 +38,10 @@ pub struct OperatorState {
     pub(super) reports: HashMap<String, Report>,
     /// The findings of the reports, by node. Nodes without findings have no entry.
     node_findings: BTreeMap<String, NodeFindings>,
+    /// The guard states of the reports, by node.
+    pub(super) node_guards: HashMap<String, ReportedGuard>,
+    /// The conditions `podmeta.dev/Guarded` in the API server, by node.
+    pub(super) guarded_conditions: HashMap<String, GuardedCondition>,
     /// Deleted nodes whose feed still has pods.
     deleted_nodes: BTreeSet<String>,
     is_leader: bool,
@@ -50,6 +56,8 @@ impl OperatorState {
             feed: Feed::new(epoch),
             reports: HashMap::new(),
             node_findings: BTreeMap::new(),
+            node_guards: HashMap::new(),
+            guarded_conditions: HashMap::new(),
             deleted_nodes: BTreeSet::new(),
             is_leader: false,
         }
@@ -62,12 +70,17 @@ impl OperatorState {
             StateUpdate::PodDeleted(uid) => self.index.remove_pod(&uid),
             StateUpdate::Namespace(facts) => self.index.set_namespace(&facts.metadata.name.clone(), Some(facts)),
             StateUpdate::NamespaceDeleted(name) => self.index.set_namespace(&name, None),
-            StateUpdate::Node(facts) => {
-                self.deleted_nodes.remove(&facts.metadata.name);
-                self.index.set_node(&facts.metadata.name.clone(), Some(facts));
+            StateUpdate::Node { facts, guarded } => {
+                let name = facts.metadata.name.clone();
+                self.deleted_nodes.remove(&name);
+                self.set_guarded(&name, guarded);
+                self.index.set_node(&name, Some(facts));
             }
             StateUpdate::NodeDeleted(name) => {
                 self.index.set_node(&name, None);
+                self.set_guarded(&name, None);
+                // A new node can get the name at once. The report is about the old one.
+                self.node_guards.remove(&name);
                 self.deleted_nodes.insert(name);
             }
             StateUpdate::Policy(object) => self.index.set_policy(*object),
@@ -83,15 +96,20 @@ impl OperatorState {
             StateUpdate::ReferenceDropped { object, keys } => self.index.remove_config_map_keys(&object, &keys),
             StateUpdate::ListComplete(_) => {}
             StateUpdate::Leadership(is_leader) => self.set_leader(is_leader),
-            StateUpdate::Report { node, report, recorded } => {
+            StateUpdate::Report { node, report, received, recorded } => {
                 // The agent may have disconnected.
-                let _disconnected = recorded.send(self.record_report(&node, report));
+                let _disconnected = recorded.send(self.record_report(&node, report, received));
             }
             StateUpdate::StatusWritten { profile, status, applied } => {
                 self.record_written_status(&profile, status);
                 // The status writer may have stopped.
                 let _stopped = applied.send(());
             }
+            // The node may have been deleted meanwhile.
+            StateUpdate::GuardedWritten { node, condition } if self.index.has_node(&node) => {
+                self.set_guarded(&node, Some(condition));
+            }
+            StateUpdate::GuardedWritten { .. } => {}
         }
     }
 
@@ -108,12 +126,14 @@ impl OperatorState {
         let nodes = self.feed.apply(updates);
         // The pods of a deleted node can be withdrawn in several batches.
         let (feed, reports, node_findings) = (&mut self.feed, &mut self.reports, &mut self.node_findings);
+        let node_guards = &mut self.node_guards;
         self.deleted_nodes.retain(|node| {
             let has_pods = feed.has_pods(node);
             if !has_pods {
                 feed.remove_node(node);
                 reports.remove(node);
                 node_findings.remove(node);
+                node_guards.remove(node);
             }
             has_pods
         });
@@ -195,11 +215,12 @@ impl OperatorState {
         } else {
             self.reports.clear();
             self.node_findings.clear();
+            self.node_guards.clear();
         }
     }
 
     /// Records a report and returns true, or returns false if this replica is not the leader.
-    fn record_report(&mut self, node: &str, mut report: Report) -> bool {
+    fn record_report(&mut self, node: &str, mut report: Report, received: Instant) -> bool {
         if !self.is_leader {
             return false;
         }
@@ -213,6 +234,8 @@ impl OperatorState {
         } else {
             self.node_findings.insert(node.to_owned(), findings);
         }
+        let guard = std::mem::take(&mut report.guard);
+        self.node_guards.insert(node.to_owned(), ReportedGuard::new(guard, received));
         let before = self.reports.get(node);
         let has_changed = |uid: &PodUid| before.and_then(|before| before.pods.get(uid)) != report.pods.get(uid);
         let uids = report.pods.keys().chain(before.into_iter().flat_map(|before| before.pods.keys()));
@@ -221,6 +244,13 @@ impl OperatorState {
         self.index.mark_changed(profiles);
         self.reports.insert(node.to_owned(), report);
         true
+    }
+
+    fn set_guarded(&mut self, node: &str, condition: Option<GuardedCondition>) {
+        match condition {
+            Some(condition) => drop(self.guarded_conditions.insert(node.to_owned(), condition)),
+            None => drop(self.guarded_conditions.remove(node)),
+        }
     }
 
     /// Records a status that was written, so that it is not written again before the watch returns it.
@@ -234,6 +264,6 @@ impl OperatorState {
 }
 
 /// Cuts a message of an agent, and replaces control characters in it.
-fn clean(message: &str) -> String {
+pub(super) fn clean(message: &str) -> String {
     replace_control_characters(message).chars().take(MAX_REPORT_MESSAGE_LENGTH).collect()
 }

@@ -14,7 +14,8 @@ use podmeta_metadata::credentials::FailureCause;
 use podmeta_metadata::finding::Finding;
 
 use crate::text::truncate;
-use conditions::{ConditionStatus, NewCondition, conditions};
+pub use conditions::ConditionStatus;
+use conditions::{NewCondition, conditions};
 
 /// The maximum length of a condition's message, in bytes. Source: type `Condition` of Kubernetes `meta/v1`, in characters.
 const MAX_MESSAGE_BYTES: usize = 32_768;

@@ -15,8 +15,10 @@ use podmeta_metadata::names::PodUid;
 use podmeta_metadata::policy::Policy;
 use podmeta_metadata::profile::ProfileRef;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::compiled_pod::ProfileKey;
+use super::node_guard::GuardedCondition;
 use super::profile::ProfileObject;
 
 /// One change of the operator's state.
@@ -36,7 +38,12 @@ pub enum StateUpdate {
     /// A namespace was deleted.
     NamespaceDeleted(String),
     /// A node was added or modified.
-    Node(NodeFacts),
+    Node {
+        /// The node.
+        facts: NodeFacts,
+        /// Its condition `podmeta.dev/Guarded`.
+        guarded: Option<GuardedCondition>,
+    },
     /// A node was deleted.
     NodeDeleted(String),
     /// A policy was added or modified, valid or not.
@@ -86,6 +93,8 @@ pub enum StateUpdate {
         node: String,
         /// The report.
         report: Report,
+        /// The time at which it was received.
+        received: Instant,
         /// Receives `true` if the report was recorded, or `false` if this replica is not the leader.
         recorded: oneshot::Sender<bool>,
     },
@@ -97,6 +106,13 @@ pub enum StateUpdate {
         status: MetadataProfileStatus,
         /// Is completed when the update is applied.
         applied: oneshot::Sender<()>,
+    },
+    /// The leader wrote the condition of a node.
+    GuardedWritten {
+        /// The node.
+        node: String,
+        /// The condition that was written.
+        condition: GuardedCondition,
     },
 }
 

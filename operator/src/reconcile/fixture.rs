@@ -31,12 +31,12 @@ spec: {nodeName: n2, containers: [{name: c, image: 'i:1'}]}
 apiVersion: v1
 kind: Pod
 metadata: {namespace: podmeta-system, name: agent-1, uid: a1}
-spec: {nodeName: n1, containers: [{name: c, image: 'i:1'}]}
+spec: {nodeName: n1, serviceAccountName: podmeta-agent, containers: [{name: c, image: 'i:1'}]}
 ---
 apiVersion: v1
 kind: Pod
 metadata: {namespace: podmeta-system, name: agent-2, uid: a2}
-spec: {nodeName: n2, containers: [{name: c, image: 'i:1'}]}
+spec: {nodeName: n2, serviceAccountName: podmeta-agent, containers: [{name: c, image: 'i:1'}]}
 ---
 apiVersion: podmeta.dev/v1alpha1
 kind: MetadataProfile
@@ -77,7 +77,7 @@ fn updates_with(more: &str) -> Vec<StateUpdate> {
     let mut updates = Vec::new();
     for pod in objects.pods {
         updates.push(StateUpdate::Namespace(pod.facts.namespace));
-        updates.push(StateUpdate::Node(pod.facts.node.unwrap()));
+        updates.push(StateUpdate::Node { facts: pod.facts.node.unwrap(), guarded: None });
         let addresses = vec!["10.0.0.7".parse().unwrap()];
         updates.push(StateUpdate::Pod { facts: Box::new(pod.facts.pod), addresses });
     }
@@ -121,6 +121,9 @@ pub(crate) fn start(reconciler: Reconciler) -> (Arc<SharedState>, mpsc::Sender<S
 pub(crate) async fn flush(updates_tx: &mpsc::Sender<StateUpdate>) {
     let (recorded, applied) = tokio::sync::oneshot::channel();
     let report = podmeta_agent_api::calls::Report::default();
-    updates_tx.send(StateUpdate::Report { node: "none".into(), report, recorded }).await.unwrap();
+    updates_tx
+        .send(StateUpdate::Report { node: "none".into(), report, received: tokio::time::Instant::now(), recorded })
+        .await
+        .unwrap();
     applied.await.unwrap();
 }

@@ -136,7 +136,12 @@ async fn reports_are_recorded_in_the_order_of_leadership_changes() {
             None => {
                 let (recorded_tx, recorded_rx) = oneshot::channel();
                 recorded.push(recorded_rx);
-                StateUpdate::Report { node: "n1".into(), report: Report::default(), recorded: recorded_tx }
+                StateUpdate::Report {
+                    node: "n1".into(),
+                    report: Report::default(),
+                    received: tokio::time::Instant::now(),
+                    recorded: recorded_tx,
+                }
             }
         };
         updates_tx.send(update).await.unwrap();

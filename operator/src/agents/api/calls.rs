@@ -13,7 +13,7 @@ use podmeta_agent_api::calls::{
 };
 use podmeta_metadata::names::PodUid;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::authentication::AuthenticatedAgent;
 use super::{Api, error_response, retry_later_response};
@@ -96,7 +96,8 @@ pub(super) async fn reports(
 ) -> Response {
     if *api.leadership.is_leader.borrow() {
         let (recorded_tx, recorded) = oneshot::channel();
-        let update = StateUpdate::Report { node: agent.0.node, report, recorded: recorded_tx };
+        let update =
+            StateUpdate::Report { node: agent.0.node, report, received: Instant::now(), recorded: recorded_tx };
         if api.updates_tx.send(update).await.is_err() {
             return retry_later_response("this replica is shutting down");
         }

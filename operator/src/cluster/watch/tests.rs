@@ -33,7 +33,7 @@ async fn next_updates(updates_rx: &mut mpsc::Receiver<StateUpdate>) -> Vec<Strin
         let update = tokio::time::timeout(Duration::from_secs(60), updates_rx.recv()).await.unwrap().unwrap();
         match update {
             StateUpdate::Namespace(facts) => updates.push(format!("set {}", facts.metadata.name)),
-            StateUpdate::Node(facts) => updates.push(format!("set {}", facts.metadata.name)),
+            StateUpdate::Node { facts, .. } => updates.push(format!("set {}", facts.metadata.name)),
             StateUpdate::NamespaceDeleted(name) | StateUpdate::NodeDeleted(name) => {
                 updates.push(format!("deleted {name}"));
             }

@@ -35,7 +35,10 @@ async fn report(updates_tx: &mpsc::Sender<StateUpdate>, node: &str, pod: &str) {
     let report = PodReport { profile, ..PodReport::default() };
     let report = Report { pods: [(pod.try_into().unwrap(), report)].into(), ..Report::default() };
     let (recorded_tx, recorded) = oneshot::channel();
-    updates_tx.send(StateUpdate::Report { node: node.into(), report, recorded: recorded_tx }).await.unwrap();
+    updates_tx
+        .send(StateUpdate::Report { node: node.into(), report, received: Instant::now(), recorded: recorded_tx })
+        .await
+        .unwrap();
     assert!(recorded.await.unwrap());
 }
 

@@ -65,7 +65,7 @@ fn updates(objects: &LoadedObjects) -> Vec<StateUpdate> {
         let addresses = vec!["10.0.0.7".parse().unwrap()];
         all.push(StateUpdate::Pod { facts: Box::new(pod.facts.pod.clone()), addresses });
         all.push(StateUpdate::Namespace(pod.facts.namespace.clone()));
-        all.extend(pod.facts.node.clone().map(StateUpdate::Node));
+        all.extend(pod.facts.node.clone().map(|facts| StateUpdate::Node { facts, guarded: None }));
     }
     all.extend(objects.profiles.iter().map(|profile| StateUpdate::Profile(Box::new(profile_object(profile)))));
     all.extend(objects.policies.iter().map(|policy| {
@@ -85,7 +85,7 @@ fn apply(index: &mut Index, update: StateUpdate) {
     match update {
         StateUpdate::Pod { facts, addresses } => index.set_pod(facts, addresses),
         StateUpdate::Namespace(facts) => index.set_namespace(&facts.metadata.name.clone(), Some(facts)),
-        StateUpdate::Node(facts) => index.set_node(&facts.metadata.name.clone(), Some(facts)),
+        StateUpdate::Node { facts, .. } => index.set_node(&facts.metadata.name.clone(), Some(facts)),
         StateUpdate::Profile(object) => index.set_profile(*object),
         StateUpdate::Policy(object) => index.set_policy(*object),
         other => panic!("{other:?}"),

@@ -21,6 +21,7 @@ use podmeta_metadata::policy::{Glob, Policy};
 use podmeta_metadata::profile::{HostNetwork, KeyRef, Profile};
 use podmeta_metadata::role::ProviderKind;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::*;
 use crate::agents::broker::{self, BrokerError, RoleSource};
@@ -77,7 +78,7 @@ fn new_state() -> OperatorState {
     let mut state = OperatorState::new(Settings::default(), "e1".parse().unwrap());
     for pod in objects.pods {
         state.apply(StateUpdate::Namespace(pod.facts.namespace));
-        state.apply(StateUpdate::Node(pod.facts.node.unwrap()));
+        state.apply(StateUpdate::Node { facts: pod.facts.node.unwrap(), guarded: None });
         let addresses = vec!["10.0.0.7".parse().unwrap()];
         state.apply(StateUpdate::Pod { facts: Box::new(pod.facts.pod), addresses });
     }
@@ -115,7 +116,7 @@ fn dialects(state: &OperatorState) -> Option<(bool, bool)> {
 
 fn report(state: &mut OperatorState, node: &str, report: Report) -> bool {
     let (recorded_tx, mut recorded) = oneshot::channel();
-    state.apply(StateUpdate::Report { node: node.into(), report, recorded: recorded_tx });
+    state.apply(StateUpdate::Report { node: node.into(), report, received: Instant::now(), recorded: recorded_tx });
     recorded.try_recv().unwrap()
 }
 

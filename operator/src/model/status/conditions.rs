@@ -22,14 +22,22 @@ pub(super) fn conditions(observed: &ObservedProfile) -> [NewCondition; 5] {
 
 /// The status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ConditionStatus {
+pub enum ConditionStatus {
+    /// `True`.
     True,
+    /// `False`.
     False,
+    /// `Unknown`.
     Unknown,
 }
 
 impl ConditionStatus {
-    pub(super) fn as_str(self) -> &'static str {
+    /// All statuses.
+    pub const ALL: [Self; 3] = [Self::True, Self::False, Self::Unknown];
+
+    /// Returns the text in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::True => "True",
             Self::False => "False",

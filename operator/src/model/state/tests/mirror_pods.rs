@@ -40,7 +40,8 @@ fn static_pod_facts() -> StateUpdate {
 
 fn node(name: &str) -> StateUpdate {
     let metadata = NodeMetadata { name: name.to_owned(), labels: BTreeMap::new() };
-    StateUpdate::Node(NodeFacts { metadata, spec: NodeSpec::default(), status: NodeStatus::default() })
+    let facts = NodeFacts { metadata, spec: NodeSpec::default(), status: NodeStatus::default() };
+    StateUpdate::Node { facts, guarded: None }
 }
 
 /// Returns the pods that the agent of a node gets: name, UID, and whether the pod is served.

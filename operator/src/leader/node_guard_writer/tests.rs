@@ -1,0 +1,175 @@
+use http::{Method, StatusCode};
+use kube::runtime::events::Reporter;
+use podmeta_agent_api::calls::Report;
+use podmeta_metadata::node_guard::NodeGuardState;
+use prometheus_client::registry::Registry;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::cluster::fake_api_server::{FakeApiServer, FakeRequest};
+use crate::model::node_guard::REPORT_EXPIRY;
+use crate::reconcile::fixture;
+
+const N1: &str = "/api/v1/nodes/n1/status";
+const N2: &str = "/api/v1/nodes/n2/status";
+const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
+
+struct Leader {
+    server: FakeApiServer,
+    updates_tx: mpsc::Sender<StateUpdate>,
+    is_leader_tx: watch::Sender<bool>,
+    shared: Arc<SharedState>,
+}
+
+impl Leader {
+    /// Starts a writer that leads. Nodes n1 and n2 have agents that have not reported.
+    async fn start() -> Self {
+        let (client, server) = FakeApiServer::new();
+        let (shared, updates_tx) = fixture::start(fixture::synced_reconciler());
+        let recorder = Recorder::new(client.clone(), Reporter { controller: FIELD_MANAGER.into(), instance: None });
+        let (is_leader_tx, is_leader) = watch::channel(true);
+        updates_tx.send(StateUpdate::Leadership(true)).await.unwrap();
+        let agents = AgentAccount { namespace: "podmeta-system".to_owned(), name: "podmeta-agent".to_owned() };
+        let writer = NodeGuardWriter::new(Arc::clone(&shared), updates_tx.clone(), client, recorder, agents);
+        tokio::spawn(writer.run(is_leader, CancellationToken::new()));
+        Self { server, updates_tx, is_leader_tx, shared }
+    }
+
+    async fn report(&self, node: &str, guard: NodeGuardState) {
+        let (recorded_tx, recorded) = oneshot::channel();
+        let report = Report { guard, ..Report::default() };
+        let update = StateUpdate::Report { node: node.into(), report, received: Instant::now(), recorded: recorded_tx };
+        self.updates_tx.send(update).await.unwrap();
+        assert!(recorded.await.unwrap());
+    }
+
+    /// Waits for a write of a node's condition, and accepts it. Returns status and reason.
+    async fn accept(&mut self, path: &str) -> (String, String) {
+        let write = self.server.expect(Method::PATCH, path).await;
+        let condition = condition(&write);
+        write.respond(&json!({"metadata": {"name": "n"}}));
+        condition
+    }
+
+    /// Waits for an event, and accepts it. Returns type and reason.
+    async fn accept_event(&mut self) -> (String, String) {
+        let event = self.server.expect(Method::POST, EVENTS).await;
+        let text = |field: &str| event.body[field].as_str().unwrap().to_owned();
+        let found = (text("type"), text("reason"));
+        event.respond(&json!({}));
+        found
+    }
+}
+
+/// Returns status and reason of the only condition in a write.
+fn condition(write: &FakeRequest) -> (String, String) {
+    let [condition] = &write.body["status"]["conditions"].as_array().unwrap()[..] else { panic!("{}", write.body) };
+    assert_eq!(condition["type"], GUARDED);
+    let text = |field: &str| condition[field].as_str().unwrap().to_owned();
+    (text("status"), text("reason"))
+}
+
+fn pair(status: &str, reason: &str) -> (String, String) {
+    (status.to_owned(), reason.to_owned())
+}
+
+fn missing() -> NodeGuardState {
+    NodeGuardState::GuardsMissing { message: "not permitted".to_owned() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn condition_is_written_once_with_an_event() {
+    let mut leader = Leader::start().await;
+    leader.report("n1", NodeGuardState::InPlace).await;
+    leader.report("n2", NodeGuardState::InPlace).await;
+    let write = leader.server.expect(Method::PATCH, N1).await;
+    assert!(write.query.contains("fieldManager=podmeta-operator"), "{}", write.query);
+    assert_eq!(write.body.as_object().unwrap().keys().collect::<Vec<_>>(), ["status"]);
+    assert_eq!(condition(&write), pair("True", "GuardsInPlace"));
+    let fields = &write.body["status"]["conditions"][0];
+    assert!(fields["lastTransitionTime"].as_str().unwrap().ends_with('Z'), "{fields}");
+    write.respond(&json!({"metadata": {"name": "n1"}}));
+    // Both nodes are written at once, so their requests have no order.
+    let mut requests = Vec::new();
+    for _ in 0..3 {
+        let request = leader.server.expect_any().await;
+        requests.push(request.path.clone());
+        request.respond(&json!({"metadata": {"name": "n"}}));
+    }
+    requests.sort();
+    assert_eq!(requests, [N2, EVENTS, EVENTS]);
+    leader.server.expect_none(REPORT_EXPIRY / 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_leader_waits_for_reports_before_it_writes_that_there_is_none() {
+    let started = Instant::now();
+    let mut leader = Leader::start().await;
+    let mut written = Vec::new();
+    for _ in 0..2 {
+        let write = leader.server.expect_any().await;
+        assert!(started.elapsed() > NEW_LEADER_GRACE);
+        assert_eq!(condition(&write), pair("Unknown", "NoReport"));
+        written.push(write.path.clone());
+        write.respond(&json!({"metadata": {"name": "n"}}));
+    }
+    written.sort();
+    assert_eq!(written, [N1, N2]);
+    leader.server.expect_none(REPORT_EXPIRY).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_is_written_with_an_event_of_its_type() {
+    let mut leader = Leader::start().await;
+    leader.report("n1", NodeGuardState::InPlace).await;
+    assert_eq!(leader.accept(N1).await, pair("True", "GuardsInPlace"));
+    assert_eq!(leader.accept_event().await, pair("Normal", "GuardsInPlace"));
+    leader.report("n1", missing()).await;
+    assert_eq!(leader.accept(N1).await, pair("False", "GuardsMissing"));
+    assert_eq!(leader.accept_event().await, pair("Warning", "GuardsMissing"));
+    leader.report("n1", NodeGuardState::Unknown).await;
+    assert_eq!(leader.accept(N1).await, pair("Unknown", "LinkDaemonUnavailable"));
+    assert_eq!(leader.accept_event().await, pair("Warning", "LinkDaemonUnavailable"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_is_written_at_most_every_10_seconds() {
+    let mut leader = Leader::start().await;
+    leader.report("n1", NodeGuardState::InPlace).await;
+    leader.accept(N1).await;
+    let first = Instant::now();
+    leader.accept_event().await;
+    leader.report("n1", missing()).await;
+    leader.accept(N1).await;
+    assert!(first.elapsed() + CHECK_INTERVAL >= MIN_WRITE_INTERVAL, "{:?}", first.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_write_is_retried_and_a_deleted_node_is_no_failure() {
+    let mut leader = Leader::start().await;
+    leader.report("n1", NodeGuardState::InPlace).await;
+    leader.server.expect(Method::PATCH, N1).await.respond_error(StatusCode::FORBIDDEN);
+    leader.server.expect(Method::PATCH, N1).await.respond_error(StatusCode::NOT_FOUND);
+    assert_eq!(leader.accept(N1).await, pair("True", "GuardsInPlace"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn replica_that_lost_leadership_writes_nothing_and_counts_no_nodes() {
+    let mut leader = Leader::start().await;
+    let mut registry = Registry::default();
+    leader.shared.metrics.register(&mut registry);
+    let count = |status: &str| {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let prefix = format!("podmeta_operator_guarded_nodes{{status=\"{status}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap().to_owned()
+    };
+    leader.report("n1", NodeGuardState::InPlace).await;
+    leader.accept(N1).await;
+    leader.accept_event().await;
+    assert_eq!((count("True"), count("False"), count("Unknown")), ("1".into(), "0".into(), "1".into()));
+    leader.is_leader_tx.send_replace(false);
+    leader.updates_tx.send(StateUpdate::Leadership(false)).await.unwrap();
+    leader.server.expect_none(NEW_LEADER_GRACE * 2).await;
+    assert_eq!((count("True"), count("Unknown")), ("0".into(), "0".into()));
+}

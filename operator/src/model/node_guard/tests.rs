@@ -1,0 +1,143 @@
+use podmeta_agent_api::calls::Report;
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::model::update::StateUpdate;
+use crate::reconcile::fixture;
+
+fn agents() -> AgentAccount {
+    AgentAccount { namespace: "podmeta-system".to_owned(), name: "podmeta-agent".to_owned() }
+}
+
+/// Returns a leader's state with the objects of the fixture. Nodes n1 and n2 have an agent's pod, and n3 has not.
+fn new_state() -> OperatorState {
+    let mut state = OperatorState::new(podmeta_metadata::compile::Settings::default(), "e1".parse().unwrap());
+    fixture::updates().into_iter().for_each(|update| state.apply(update));
+    state.apply(node("n3", None));
+    state.apply(StateUpdate::Leadership(true));
+    state
+}
+
+/// Returns the update of a node that has this condition.
+fn node(name: &str, condition: Option<(&str, &str, &str)>) -> StateUpdate {
+    let conditions = condition.into_iter().map(|(status, reason, message)| {
+        let time = "2026-01-05T08:30:00Z";
+        json!({"type": GUARDED, "status": status, "reason": reason, "message": message, "lastTransitionTime": time})
+    });
+    let conditions = conditions.chain([json!({"type": "Ready", "status": "True"})]).collect::<Vec<_>>();
+    let node = json!({"metadata": {"name": name}, "status": {"conditions": conditions}});
+    let node = serde_json::from_value(node).unwrap();
+    let facts = podmeta_crds::facts::node(&node, Timestamp::UNIX_EPOCH);
+    StateUpdate::Node { facts, guarded: GuardedCondition::of_node(&node) }
+}
+
+fn report(state: &mut OperatorState, node: &str, guard: NodeGuardState, received: Instant) {
+    let (recorded, _) = oneshot::channel();
+    let report = Report { guard, ..Report::default() };
+    state.apply(StateUpdate::Report { node: node.into(), report, received, recorded });
+}
+
+/// Returns name, status and reason of each node, sorted.
+fn conditions(state: &OperatorState, now: Instant) -> Vec<(String, &'static str, &'static str)> {
+    let nodes = state.guarded_nodes(&agents(), now).into_iter();
+    let mut nodes =
+        nodes.map(|node| (node.name, node.reason.status().as_str(), node.reason.as_str())).collect::<Vec<_>>();
+    nodes.sort();
+    nodes
+}
+
+fn expected(nodes: &[(&str, &'static str, &'static str)]) -> Vec<(String, &'static str, &'static str)> {
+    nodes.iter().map(|(node, status, reason)| ((*node).to_owned(), *status, *reason)).collect()
+}
+
+#[test]
+fn node_with_an_agent_and_no_report_is_unknown() {
+    let state = new_state();
+    let no_report = [("n1", "Unknown", "NoReport"), ("n2", "Unknown", "NoReport")];
+    assert_eq!(conditions(&state, Instant::now()), expected(&no_report), "n3 has no agent");
+    let other = AgentAccount { name: "other".to_owned(), ..agents() };
+    assert_eq!(state.guarded_nodes(&other, Instant::now()), []);
+}
+
+#[test]
+fn reported_state_is_the_condition_until_the_report_expires() {
+    let (mut state, now) = (new_state(), Instant::now());
+    let unlinked = NodeGuardState::LinksMissing { count: 7, pods: vec!["shop/a".to_owned(), "shop/b".to_owned()] };
+    let missing = NodeGuardState::GuardsMissing { message: "not\npermitted".to_owned() };
+    for (guard, status, reason, message) in [
+        (NodeGuardState::InPlace, "True", "GuardsInPlace", "are in place"),
+        (unlinked, "False", "LinksMissing", "without a link: 7 (shop/a, shop/b and 5 more)"),
+        (missing, "False", "GuardsMissing", "not permitted"),
+        (NodeGuardState::Starting, "Unknown", "LinkDaemonStarting", "first check"),
+        (NodeGuardState::Unknown, "Unknown", "LinkDaemonUnavailable", "not reachable"),
+    ] {
+        report(&mut state, "n1", guard, now);
+        let last = now + REPORT_EXPIRY;
+        let reported = [("n1", status, reason), ("n2", "Unknown", "NoReport")];
+        assert_eq!(conditions(&state, last - Duration::from_millis(1)), expected(&reported));
+        let node = state.guarded_nodes(&agents(), now).into_iter().find(|node| node.name == "n1").unwrap();
+        assert!(node.message.contains(message), "{}", node.message);
+        let expired = [("n1", "Unknown", "NoReport"), ("n2", "Unknown", "NoReport")];
+        assert_eq!(conditions(&state, last), expected(&expired));
+    }
+}
+
+#[test]
+fn condition_of_a_node_without_an_agent_becomes_unknown() {
+    let mut state = new_state();
+    state.apply(node("n3", Some(("True", "GuardsInPlace", "m"))));
+    assert_eq!(conditions(&state, Instant::now())[2], ("n3".to_owned(), "Unknown", "NoReport"));
+    state.apply(StateUpdate::NodeDeleted("n3".to_owned()));
+    assert_eq!(conditions(&state, Instant::now()).len(), 2);
+}
+
+#[test]
+fn report_of_a_deleted_node_does_not_count_for_a_new_node_with_its_name() {
+    let (mut state, now) = (new_state(), Instant::now());
+    report(&mut state, "n1", NodeGuardState::InPlace, now);
+    state.apply(StateUpdate::NodeDeleted("n1".to_owned()));
+    state.apply(node("n1", None));
+    assert_eq!(conditions(&state, now)[0], ("n1".to_owned(), "Unknown", "NoReport"));
+}
+
+#[test]
+fn former_leader_has_no_reports() {
+    let (mut state, now) = (new_state(), Instant::now());
+    report(&mut state, "n1", NodeGuardState::InPlace, now);
+    state.apply(StateUpdate::Leadership(false));
+    assert_eq!(conditions(&state, now)[0], ("n1".to_owned(), "Unknown", "NoReport"));
+}
+
+#[test]
+fn condition_is_written_if_it_differs_and_keeps_the_time_of_an_unchanged_status() {
+    let (mut state, now) = (new_state(), Instant::now());
+    let (before, time) = ("2026-01-05T08:30:00Z".parse::<Timestamp>().unwrap(), Timestamp::UNIX_EPOCH);
+    let message = "the node agent has not reported for 75 seconds or longer";
+    for (known, has_changed, needs_event, transition) in [
+        (None, true, false, time),
+        (Some(("Unknown", "NoReport", message)), false, false, before),
+        (Some(("Unknown", "NoReport", "other")), true, false, before),
+        (Some(("Unknown", "LinkDaemonUnavailable", message)), true, true, before),
+        (Some(("True", "GuardsInPlace", "m")), true, true, time),
+    ] {
+        state.apply(node("n1", known));
+        let node = state.guarded_nodes(&agents(), now).into_iter().find(|node| node.name == "n1").unwrap();
+        assert_eq!((node.has_changed(), node.needs_event()), (has_changed, needs_event), "{known:?}");
+        let next = node.next(time);
+        assert_eq!((next.status.as_str(), next.last_transition), ("Unknown", transition), "{known:?}");
+    }
+    state.apply(node("n1", None));
+    report(&mut state, "n1", NodeGuardState::InPlace, now);
+    let node = state.guarded_nodes(&agents(), now).into_iter().find(|node| node.name == "n1").unwrap();
+    assert!(node.needs_event(), "the first status that is not unknown is an event");
+}
+
+#[test]
+fn texts_of_an_agent_are_cut() {
+    let pods = vec!["x\n".repeat(1000); 100];
+    let reported = ReportedGuard::new(NodeGuardState::LinksMissing { count: 100, pods }, Instant::now());
+    let NodeGuardState::LinksMissing { pods, .. } = reported.state else { panic!("{reported:?}") };
+    assert_eq!(pods.len(), MAX_NAMED_PODS);
+    assert!(pods.iter().all(|pod| pod.len() == 512 && !pod.contains('\n')), "{pods:?}");
+}

@@ -1,0 +1,94 @@
+//! The condition `podmeta.dev/Guarded` of nodes, and what the operator may change of a Node.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, Patch, PatchParams};
+use kube::config::AuthInfo;
+use kube::{Client, ResourceExt as _};
+use serde_json::{Value, json};
+
+use super::agent_authorization::request_token;
+use super::chart::object;
+use crate::kit::{self, Podmeta, eventually, render_chart};
+
+/// The type of the condition.
+const GUARDED: &str = "podmeta.dev/Guarded";
+
+#[tokio::test]
+async fn policy_for_nodes_applies_to_the_operator_only_and_is_bound() -> Result<()> {
+    let objects = render_chart(&[]).await?;
+    let name = "podmeta-operator-nodes";
+    let spec = &object(&objects, "ValidatingAdmissionPolicy", name)?["spec"];
+    let rules = json!([{
+        "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["nodes", "nodes/*"],
+    }]);
+    ensure!(spec["failurePolicy"] == "Fail" && spec["matchConstraints"]["resourceRules"] == rules, "{spec}");
+    let user = "request.userInfo.username == 'system:serviceaccount:podmeta-system:podmeta-operator'";
+    ensure!(spec["matchConditions"] == json!([{"name": "operator", "expression": user}]), "{spec}");
+    let binding = &object(&objects, "ValidatingAdmissionPolicyBinding", name)?["spec"];
+    ensure!(*binding == json!({"policyName": name, "validationActions": ["Deny"]}), "{binding}");
+    Ok(())
+}
+
+/// Returns status and reason of the condition.
+fn condition(node: &Node) -> Option<(String, String)> {
+    let mut conditions = node.status.as_ref()?.conditions.iter().flatten();
+    let condition = conditions.find(|condition| condition.type_ == GUARDED)?;
+    Some((condition.status.clone(), condition.reason.clone().unwrap_or_default()))
+}
+
+#[tokio::test]
+async fn every_node_with_an_agent_is_guarded() -> Result<()> {
+    kit::podmeta_test(async |podmeta, _| {
+        let nodes = Api::<Node>::all(podmeta.cluster.client.clone());
+        for name in podmeta.cluster.node_names() {
+            // A test that runs at the same time can leave a pod without a link for some seconds.
+            eventually(Duration::from_secs(90), "the node is guarded", async || {
+                let condition = condition(&nodes.get(name).await?).context("no condition")?;
+                ensure!(condition == ("True".to_owned(), "GuardsInPlace".to_owned()), "{name}: {condition:?}");
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Returns the API of nodes for the operator's ServiceAccount.
+async fn nodes_of_operator(podmeta: &Podmeta) -> Result<Api<Node>> {
+    let mut config = podmeta.cluster.config();
+    let token = request_token(&podmeta.system, "podmeta-operator", None, None).await?;
+    config.auth_info = AuthInfo { token: Some(token.into()), ..AuthInfo::default() };
+    Ok(Api::all(Client::try_from(config)?))
+}
+
+#[tokio::test]
+async fn operator_may_change_only_its_condition_of_a_node() -> Result<()> {
+    kit::podmeta_test(async |podmeta, _| {
+        let nodes = nodes_of_operator(podmeta).await?;
+        let name = podmeta.cluster.node_names().first().context("no nodes")?;
+        let params = PatchParams { dry_run: true, ..PatchParams::default() };
+        let patch = async |change: &Value| nodes.patch_status(name, &params, &Patch::Strategic(change)).await;
+        let condition = |kind: &str| json!({"status": {"conditions": [{"type": kind, "status": "False"}]}});
+        let patched = patch(&condition(GUARDED)).await.context("the operator cannot change its condition")?;
+        ensure!(patched.name_any() == *name, "{patched:?}");
+        for change in [
+            condition("Ready"),
+            condition("example.com/Other"),
+            json!({"status": {"conditions": [{"type": "Ready", "$patch": "delete"}]}}),
+            json!({"status": {"capacity": {"example.com/device": "1"}}}),
+            json!({"metadata": {"labels": {"example.com/label": "x"}}}),
+            json!({"metadata": {"annotations": {"example.com/annotation": "x"}}}),
+        ] {
+            match patch(&change).await {
+                Err(error) if error.to_string().contains("the operator of podmeta may") => {}
+                other => bail!("{change}: {other:?}"),
+            }
+        }
+        Ok(())
+    })
+    .await
+}
