@@ -3,8 +3,8 @@
 /// True if the spec is valid and every part of it is in effect. If False, the message names the part.
 pub const ACCEPTED: &str = "Accepted";
 
-/// True if the agents of all matched pods hold the latest generation, or the last valid one if the latest is invalid. Pods
-/// on the host network are not counted.
+/// True if the agents of all matched pods hold the latest generation, or the last valid one if the latest is invalid, and each
+/// of these pods has a link. Pods on the host network are not counted.
 pub const PROGRAMMED: &str = "Programmed";
 
 /// True if every pod that requested credentials got them, or the profile has no roles. False if the Secret of a role

@@ -82,7 +82,7 @@ pub(crate) const MAX_USER_ID: i64 = 4_294_967_294;
         name = "Programmed",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Programmed")].status"#,
-        description = "Status of condition Programmed: the node agents hold the profile. It does not show that pods reach the node agents."
+        description = "Status of condition Programmed: the node agents hold the profile, and the pods have links to them."
     ),
     printcolumn(
         name = "Pods",

@@ -132,7 +132,9 @@ fn observed_pod(compiled: &CompiledPod, profile: &ProfileRef, report: Option<&Po
     let outcome = &compiled.item.outcome;
     let is_programmed = |report: &PodReport| {
         let reported = report.profile.as_ref();
-        reported.is_some_and(|reported| reported.uid == profile.uid && reported.generation >= profile.generation)
+        let has_workload =
+            reported.is_some_and(|reported| reported.uid == profile.uid && reported.generation >= profile.generation);
+        has_workload && report.linked
     };
     // The Secret of a role is checked here and now. The pod's last request may be long ago.
     let uses_secret = |dialect: Dialect| {

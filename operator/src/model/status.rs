@@ -61,7 +61,7 @@ pub struct SecretError {
 pub struct ObservedPod {
     /// The pod's name.
     pub name: String,
-    /// True if the node agent has the newest compiled workload.
+    /// True if the node agent has the newest compiled workload, and the pod has a link.
     pub is_programmed: bool,
     /// The result of the pod's last request for credentials.
     pub credentials: CredentialsState,

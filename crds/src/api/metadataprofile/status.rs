@@ -19,8 +19,7 @@ pub struct MetadataProfileStatus {
     /// Generation of the spec that the status describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Conditions `Accepted`, `Programmed`, `CredentialsReady`, `Conflicted` and `PodsExcluded`. None of them shows that pods
-    /// reach the node agents.
+    /// Conditions `Accepted`, `Programmed`, `CredentialsReady`, `Conflicted` and `PodsExcluded`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 8),
@@ -31,7 +30,8 @@ pub struct MetadataProfileStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "count")]
     pub matched_pods: Option<i64>,
-    /// Number of matched pods whose node agent holds the latest generation, or `lastValid` if the latest is invalid.
+    /// Number of matched pods that have a link and whose node agent holds the latest generation, or `lastValid` if the latest is
+    /// invalid.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "count")]
     pub programmed_pods: Option<i64>,

@@ -87,7 +87,7 @@ fn accepted(observed: &ObservedProfile) -> NewCondition {
     }
 }
 
-/// Reports which data the node agents have.
+/// Reports which data the node agents have, and which pods have links.
 fn programmed(observed: &ObservedProfile) -> NewCondition {
     let condition = |status, reason: &str, message: String| NewCondition::new(PROGRAMMED, status, reason, message);
     let pending = observed.pods.iter().filter(|pod| !pod.is_programmed).count();
@@ -100,13 +100,15 @@ fn programmed(observed: &ObservedProfile) -> NewCondition {
             condition(ConditionStatus::True, "NoPods", message.to_owned())
         }
         (all, 0) => {
-            let message = format!("node agents have the data of all {all} pods");
+            let message = format!("node agents have the data of all {all} pods, and each pod has a link");
             condition(ConditionStatus::True, "Programmed", message)
         }
         (all, pending) => condition(
             ConditionStatus::False,
             "Pending",
-            format!("node agents do not have the data of {pending} of {all} pods yet"),
+            format!(
+                "{pending} of {all} pods are pending: their node agent does not have their data, or they have no link"
+            ),
         ),
     }
 }

@@ -31,7 +31,10 @@ fn programmed_profile_has_good_conditions() {
     let status = next(None, &observed, at(0));
     assert_eq!((status.observed_generation, status.matched_pods, status.programmed_pods), (Some(3), Some(2), Some(2)));
     assert_eq!(condition(&status, ACCEPTED).0, "True");
-    assert_eq!(condition(&status, PROGRAMMED), ("True", "Programmed", "node agents have the data of all 2 pods"));
+    assert_eq!(
+        condition(&status, PROGRAMMED),
+        ("True", "Programmed", "node agents have the data of all 2 pods, and each pod has a link")
+    );
     assert_eq!(condition(&status, CREDENTIALS_READY).1, "Issued");
     assert_eq!(condition(&status, CONFLICTED).0, "False");
     let message = "this profile applies to no pod on the host network";
@@ -52,7 +55,7 @@ fn pods_on_the_host_network_are_excluded_with_number_and_first_names() {
                    affected pods: 2 (a, b)";
     assert_eq!(condition(&status, PODS_EXCLUDED), ("True", "HostNetwork", message));
     assert_eq!((status.matched_pods, status.programmed_pods), (Some(1), Some(1)));
-    assert_eq!(condition(&status, PROGRAMMED).2, "node agents have the data of all 1 pods");
+    assert_eq!(condition(&status, PROGRAMMED).2, "node agents have the data of all 1 pods, and each pod has a link");
     assert!(status.pods.is_empty(), "{:?}", status.pods);
 
     let many = with(&["g", "f", "e", "d", "c", "b", "a"], vec![]);
