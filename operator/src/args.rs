@@ -87,6 +87,10 @@ pub struct Args {
     #[arg(long, default_value = "*", value_name = "NAMESPACES")]
     pub secret_namespaces: SecretNamespaces,
 
+    /// Remove the taint podmeta.dev/not-ready from nodes that are ready. Needs the permission to patch nodes.
+    #[arg(long)]
+    pub remove_startup_taint: bool,
+
     /// Settings of the credentials providers.
     #[command(flatten)]
     pub credentials: CredentialsArgs,

@@ -7,7 +7,7 @@
 //! - [`profile`], [`profile_state`]: the generation of a profile that is in effect.
 //! - [`feed`]: the changes of each node for its agent, by resource version.
 //! - [`observe`], [`status`]: the status of a profile.
-//! - [`node_guard`]: the condition of a node.
+//! - [`node_guard`], [`startup_taint`]: the condition of a node, and the taint of a new one.
 
 pub mod compiled_pod;
 pub mod feed;
@@ -16,6 +16,7 @@ pub mod node_guard;
 pub mod observe;
 pub mod profile;
 pub mod profile_state;
+pub mod startup_taint;
 pub mod state;
 pub mod status;
 pub mod update;

@@ -39,6 +39,7 @@ use crate::identity_key;
 use crate::leader::lease::{LeaderElector, Leadership, forward_leadership};
 use crate::leader::node_findings;
 use crate::leader::node_guard_writer::NodeGuardWriter;
+use crate::leader::startup_taint;
 use crate::leader::status_writer::StatusWriter;
 use crate::metrics::Metrics;
 use crate::model::node_guard::AgentAccount;
@@ -132,6 +133,9 @@ async fn run(args: Args, log: &LogGuard) -> Result<()> {
     let issuer =
         CredentialsIssuer::new(cluster_id, providers, calls_per_second, issuer_metrics, events, is_current, clock);
     tasks.spawn(Arc::clone(&issuer).run(stop.clone()));
+    if args.remove_startup_taint {
+        tasks.spawn(startup_taint::run(shared.clone(), client.clone(), stop.clone()));
+    }
     tasks.spawn(node_findings::run(shared.clone(), recorder.clone(), stop.clone()));
 
     let reviewer = Arc::new(TokenReviewer::new(client, &args.namespace, &args.agent_service_account));

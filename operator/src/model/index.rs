@@ -18,6 +18,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use podmeta_metadata::compile::{Settings, compile};
 use podmeta_metadata::credentials::SecretData;
+use podmeta_metadata::facts::NodeFacts;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::policy::{EffectivePolicy, Policy};
 use podmeta_metadata::profile::KeyRef;
@@ -159,6 +160,12 @@ impl Index {
     /// Returns the names of the nodes that exist.
     pub fn node_names(&self) -> impl Iterator<Item = &str> {
         self.nodes.iter().filter(|(_, entry)| entry.facts.is_some()).map(|(name, _)| name.as_str())
+    }
+
+    /// Returns the facts of a node, or `None` if it does not exist.
+    #[must_use]
+    pub fn node_facts(&self, node: &str) -> Option<&NodeFacts> {
+        self.nodes.get(node)?.facts.as_deref()
     }
 
     /// Returns true if a pod of the agents' ServiceAccount is bound to a node.

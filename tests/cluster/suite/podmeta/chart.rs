@@ -2,6 +2,7 @@
 
 mod link_daemon;
 mod permissions;
+mod startup_taint;
 mod uninstall_hook;
 
 use anyhow::{Context as _, Result, ensure};

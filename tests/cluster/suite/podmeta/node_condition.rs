@@ -16,6 +16,9 @@ use crate::kit::{self, Podmeta, eventually, render_chart};
 /// The type of the condition.
 const GUARDED: &str = "podmeta.dev/Guarded";
 
+/// The key of the start-up taint.
+const STARTUP_TAINT: &str = "podmeta.dev/not-ready";
+
 #[tokio::test]
 async fn policy_for_nodes_applies_to_the_operator_only_and_is_bound() -> Result<()> {
     let objects = render_chart(&[]).await?;
@@ -66,7 +69,7 @@ async fn nodes_of_operator(podmeta: &Podmeta) -> Result<Api<Node>> {
 }
 
 #[tokio::test]
-async fn operator_may_change_only_its_condition_of_a_node() -> Result<()> {
+async fn operator_may_change_only_its_condition_and_its_taint_of_a_node() -> Result<()> {
     kit::podmeta_test(async |podmeta, _| {
         let nodes = nodes_of_operator(podmeta).await?;
         let name = podmeta.cluster.node_names().first().context("no nodes")?;
@@ -88,6 +91,53 @@ async fn operator_may_change_only_its_condition_of_a_node() -> Result<()> {
                 other => bail!("{change}: {other:?}"),
             }
         }
+        let taint = |key: &str| json!({"spec": {"taints": [{"key": key, "effect": "NoSchedule"}]}});
+        for change in [
+            taint("example.com/taint"),
+            taint(STARTUP_TAINT),
+            json!({"spec": {"unschedulable": true}}),
+            json!({"spec": {"providerID": "example://other"}}),
+            json!({"metadata": {"labels": {"example.com/label": "x"}}}),
+            json!({"metadata": {"finalizers": ["example.com/finalizer"]}}),
+        ] {
+            match nodes.patch(name, &params, &Patch::Merge(&change)).await {
+                Err(error) if error.to_string().contains("the operator of podmeta may") => {}
+                other => bail!("{change}: {other:?}"),
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The second taint stands for those of other programs. `PreferNoSchedule` does not stop pods of other tests.
+#[tokio::test]
+async fn startup_taint_of_a_guarded_node_is_removed_and_another_taint_is_not() -> Result<()> {
+    kit::exclusive_podmeta_test(async |podmeta, _| {
+        let nodes = Api::<Node>::all(podmeta.cluster.client.clone());
+        let name = podmeta.cluster.node_names().first().context("no nodes")?;
+        let keys = async || -> Result<Vec<String>> {
+            let spec = nodes.get(name).await?.spec.unwrap_or_default();
+            Ok(spec.taints.unwrap_or_default().into_iter().map(|taint| taint.key).collect())
+        };
+        let before = nodes.get(name).await?.spec.unwrap_or_default().taints.unwrap_or_default();
+        let other = "example.com/other";
+        let added = [STARTUP_TAINT, other].map(|key| json!({"key": key, "effect": "PreferNoSchedule"}));
+        let mut taints = before.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
+        taints.extend(added);
+        let set = async |taints: &Value| {
+            nodes.patch(name, &PatchParams::default(), &Patch::Merge(&json!({"spec": {"taints": taints}}))).await
+        };
+        set(&json!(taints)).await?;
+        let removed = eventually(Duration::from_secs(90), "the start-up taint is removed", async || {
+            let keys = keys().await?;
+            ensure!(!keys.iter().any(|key| key == STARTUP_TAINT), "{keys:?}");
+            Ok(keys)
+        })
+        .await;
+        set(&json!(before)).await?;
+        let keys = removed?;
+        ensure!(keys.iter().any(|key| key == other), "{keys:?}");
         Ok(())
     })
     .await

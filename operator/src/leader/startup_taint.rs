@@ -1,0 +1,164 @@
+//! Removes the start-up taint `podmeta.dev/not-ready` from nodes that are ready. Only the leader runs it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use futures_util::{StreamExt as _, stream};
+use k8s_openapi::api::core::v1::Node;
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::{Value, json};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::object::MaybeObject;
+use crate::cluster::{ApiTimeout, FIELD_MANAGER};
+use crate::model::startup_taint::{STARTUP_TAINT, TaintedNode};
+use crate::reconcile::SharedState;
+
+/// Interval of checks. A new node waits at most this time after the report that it is ready.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Maximum number of concurrent writes.
+const MAX_CONCURRENT_WRITES: usize = 8;
+
+/// The timeout of one API request.
+const API_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Removes the taint until `stop` is cancelled. A replica that is not the leader has no reports, so it finds no node.
+pub async fn run(shared: Arc<SharedState>, client: Client, stop: CancellationToken) {
+    let api: Api<MaybeObject<Node>> = Api::all(client);
+    let mut ticks = interval(CHECK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let nodes = shared.read().ready_tainted_nodes(Instant::now());
+        let remove = async |node: TaintedNode| (remove(&api, &node).await, node.name);
+        let results = stream::iter(nodes).map(remove).buffer_unordered(MAX_CONCURRENT_WRITES).collect::<Vec<_>>();
+        let Some(results) = stop.run_until_cancelled(results).await else { return };
+        for (result, node) in results {
+            match result {
+                Ok(Removal::Removed) => tracing::info!(node, taint = STARTUP_TAINT, "removed the start-up taint"),
+                Ok(Removal::Outdated) => {}
+                Err(error) => {
+                    tracing::warn!(node, error = format!("{error:#}"), "cannot remove the start-up taint; retrying");
+                }
+            }
+        }
+    }
+}
+
+/// The result of a request.
+#[derive(Debug, PartialEq, Eq)]
+enum Removal {
+    /// The taint was removed.
+    Removed,
+    /// The taints have changed, or the node was deleted. The watch returns the change.
+    Outdated,
+}
+
+async fn remove(api: &Api<MaybeObject<Node>>, node: &TaintedNode) -> Result<Removal> {
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let patch = Patch::Json::<()>(serde_json::from_value(json_patch(node))?);
+    let patched = tokio::time::timeout(API_TIMEOUT, api.patch(&node.name, &params, &patch)).await;
+    match patched.map_err(|_| ApiTimeout)? {
+        Ok(_) => Ok(Removal::Removed),
+        // 422: a test of the patch failed.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => Ok(Removal::Outdated),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Returns the JSON patch. It tests the key of each taint first, so it never removes another one. The last taint is removed
+/// first: a removal changes the indexes of the taints after it.
+fn json_patch(node: &TaintedNode) -> Value {
+    let operations = node.indexes.iter().rev().flat_map(|index| {
+        [
+            json!({"op": "test", "path": format!("/spec/taints/{index}/key"), "value": STARTUP_TAINT}),
+            json!({"op": "remove", "path": format!("/spec/taints/{index}")}),
+        ]
+    });
+    operations.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, StatusCode};
+    use podmeta_agent_api::calls::Report;
+    use podmeta_metadata::node_guard::NodeGuardState;
+    use tokio::sync::{mpsc, oneshot};
+
+    use super::*;
+    use crate::cluster::fake_api_server::FakeApiServer;
+    use crate::model::update::StateUpdate;
+    use crate::reconcile::fixture;
+
+    const N1: &str = "/api/v1/nodes/n1";
+
+    /// Starts the task of a leader. Node n1 has the start-up taint with two effects, and another taint between them.
+    async fn start() -> (FakeApiServer, mpsc::Sender<StateUpdate>) {
+        let (client, server) = FakeApiServer::new();
+        let (shared, updates_tx) = fixture::start(fixture::synced_reconciler());
+        updates_tx.send(StateUpdate::Leadership(true)).await.unwrap();
+        updates_tx.send(node(&[STARTUP_TAINT, "other", STARTUP_TAINT])).await.unwrap();
+        tokio::spawn(run(shared, client, CancellationToken::new()));
+        (server, updates_tx)
+    }
+
+    fn node(taints: &[&str]) -> StateUpdate {
+        let taints = taints.iter().map(|key| json!({"key": key, "effect": "NoSchedule"})).collect::<Vec<_>>();
+        let node = json!({"metadata": {"name": "n1"}, "spec": {"taints": taints}});
+        let facts = podmeta_crds::facts::node(&serde_json::from_value(node).unwrap(), jiff::Timestamp::UNIX_EPOCH);
+        StateUpdate::Node { facts, guarded: None }
+    }
+
+    async fn report(updates_tx: &mpsc::Sender<StateUpdate>, guard: NodeGuardState) {
+        let (recorded_tx, recorded) = oneshot::channel();
+        let report = Report { guard, ..Report::default() };
+        let update = StateUpdate::Report { node: "n1".into(), report, received: Instant::now(), recorded: recorded_tx };
+        updates_tx.send(update).await.unwrap();
+        assert!(recorded.await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_taint_of_podmeta_is_removed_from_a_ready_node() {
+        let (mut server, updates_tx) = start().await;
+        report(&updates_tx, NodeGuardState::Starting).await;
+        server.expect_none(CHECK_INTERVAL * 4).await;
+        report(&updates_tx, NodeGuardState::InPlace).await;
+        let patch = server.expect(Method::PATCH, N1).await;
+        assert!(patch.query.contains("fieldManager=podmeta-operator"), "{}", patch.query);
+        let expected = json!([
+            {"op": "test", "path": "/spec/taints/2/key", "value": "podmeta.dev/not-ready"},
+            {"op": "remove", "path": "/spec/taints/2"},
+            {"op": "test", "path": "/spec/taints/0/key", "value": "podmeta.dev/not-ready"},
+            {"op": "remove", "path": "/spec/taints/0"},
+        ]);
+        assert_eq!(patch.body, expected);
+        updates_tx.send(node(&["other"])).await.unwrap();
+        fixture::flush(&updates_tx).await;
+        patch.respond(&json!({"metadata": {"name": "n1"}}));
+        server.expect_none(CHECK_INTERVAL * 4).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn removal_is_retried_after_a_conflict_or_a_failure() {
+        let (mut server, updates_tx) = start().await;
+        report(&updates_tx, NodeGuardState::InPlace).await;
+        for status in [StatusCode::UNPROCESSABLE_ENTITY, StatusCode::FORBIDDEN] {
+            server.expect(Method::PATCH, N1).await.respond_error(status);
+        }
+        server.expect(Method::PATCH, N1).await.respond(&json!({"metadata": {"name": "n1"}}));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replica_that_is_not_the_leader_removes_nothing() {
+        let (mut server, updates_tx) = start().await;
+        report(&updates_tx, NodeGuardState::Starting).await;
+        report(&updates_tx, NodeGuardState::InPlace).await;
+        server.expect(Method::PATCH, N1).await.respond_error(StatusCode::FORBIDDEN);
+        updates_tx.send(StateUpdate::Leadership(false)).await.unwrap();
+        fixture::flush(&updates_tx).await;
+        server.expect_none(CHECK_INTERVAL * 4).await;
+    }
+}
