@@ -1,25 +1,29 @@
 //! Removes podmeta from the nodes before its release is uninstalled. The chart runs it as a `pre-delete` hook.
 //!
-//! 1. Deletes the DaemonSet `RELEASE-agent` and waits until its pods have ended.
-//! 2. Changes the DaemonSet `RELEASE-link` so that its pods uninstall podmeta from their nodes.
-//! 3. Waits until such a pod is ready on each node that has a pod of this DaemonSet.
-//! 4. Names the other nodes: podmeta may be left on them.
+//! 1. Deletes the DaemonSet `RELEASE-agent` and the Deployment `RELEASE-operator`, and waits until their pods have ended.
+//! 2. Deletes the condition of podmeta from all nodes: nobody updates it any more.
+//! 3. Changes the DaemonSet `RELEASE-link` so that its pods uninstall podmeta from their nodes.
+//! 4. Waits until such a pod is ready on each node that has a pod of this DaemonSet.
+//! 5. Names the other nodes: podmeta may be left on them.
 //!
 //! Each step has a time limit. A repeated run continues where the last one ended.
 
 mod link_daemon_set;
+mod node_conditions;
 mod progress;
 #[cfg(test)]
 mod tests;
 
+use std::fmt::Debug;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use k8s_openapi::api::apps::v1::DaemonSet;
+use anyhow::{Context as _, Result, anyhow, bail};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
-use kube::{Client, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use podmeta_service::log;
+use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing_subscriber::EnvFilter;
 
@@ -51,7 +55,7 @@ pub struct UninstallArgs {
     #[arg(long)]
     pub namespace: String,
 
-    /// Time limit, such as 2m. Waiting for the node agents takes at most half of it.
+    /// Time limit, such as 2m. Waiting for the node agents and the operator takes at most half of it.
     #[arg(long, default_value = "2m", value_name = "DURATION", value_parser = parse_duration)]
     pub timeout: Duration,
 }
@@ -76,59 +80,58 @@ pub fn main(args: &UninstallArgs) -> Result<()> {
 async fn run(client: Client, args: &UninstallArgs) -> Result<()> {
     let uninstaller = Uninstaller {
         daemon_sets: Api::namespaced(client.clone(), &args.namespace),
+        deployments: Api::namespaced(client.clone(), &args.namespace),
         pods: Api::namespaced(client.clone(), &args.namespace),
         nodes: Api::all(client),
         release: args.release.clone(),
     };
     let start = Instant::now();
     let deadline = start + args.timeout;
-    timeout_at(deadline, uninstaller.delete_agents()).await.context("timeout: the node agents are not deleted")??;
-    uninstaller.wait_for_agents(start + args.timeout / 2).await;
+    let deleted = timeout_at(deadline, uninstaller.delete_agents_and_operator()).await;
+    deleted.context("timeout: the node agents and the operator are not deleted")??;
+    uninstaller.wait_for_agents_and_operator(start + args.timeout / 2).await;
+    let conditions = timeout_at(deadline, node_conditions::delete(&uninstaller.nodes)).await;
+    let conditions = conditions.unwrap_or_else(|_| Err(anyhow!("timeout: the condition of nodes is not deleted")));
     let switched = timeout_at(deadline, uninstaller.switch_links()).await;
     if !switched.context("timeout: the link daemons are not uninstalling")?? {
         tracing::info!("the release has no link DaemonSet; nothing to remove from nodes");
-        return Ok(());
+        return conditions;
     }
     let mut progress = UninstallProgress::default();
     let waited = uninstaller.wait_for_links(&mut progress, deadline).await;
     uninstaller.name_other_nodes(&progress).await;
-    waited
+    waited.and(conditions)
 }
 
 struct Uninstaller {
     daemon_sets: Api<DaemonSet>,
+    deployments: Api<Deployment>,
     pods: Api<Pod>,
     nodes: Api<Node>,
     release: String,
 }
 
 impl Uninstaller {
-    async fn delete_agents(&self) -> Result<()> {
-        let name = format!("{}-agent", self.release);
-        let delete = || async {
-            match self.daemon_sets.delete(&name, &DeleteParams::default()).await {
-                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-                result => result.map(drop).with_context(|| format!("cannot delete DaemonSet {name}")),
-            }
-        };
-        retry_while_unavailable(&format!("delete DaemonSet {name}"), delete).await?;
-        tracing::info!(name, "deleted the DaemonSet of the node agents");
-        Ok(())
+    async fn delete_agents_and_operator(&self) -> Result<()> {
+        delete(&self.daemon_sets, &format!("{}-agent", self.release)).await?;
+        delete(&self.deployments, &format!("{}-operator", self.release)).await
     }
 
-    /// Waits until no pod of a node agent exists. An agent that stays on an unreachable node does not stop the
+    /// Waits until no pod of a node agent or operator exists. One that stays on an unreachable node does not stop the
     /// uninstallation of the other nodes.
-    async fn wait_for_agents(&self, deadline: Instant) {
+    async fn wait_for_agents_and_operator(&self, deadline: Instant) {
         loop {
-            let agents = self.list_pods("agent").await;
-            match &agents {
+            let pods = self.list_pods("in (agent,operator)").await;
+            match &pods {
                 Ok(pods) if pods.is_empty() => return,
                 Ok(_) => {}
-                Err(error) => tracing::warn!(error = format!("{error:#}"), "cannot list the node agents; retrying"),
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "cannot list node agents and operators; retrying");
+                }
             }
             if Instant::now() + POLL_INTERVAL > deadline {
-                let nodes = progress::nodes(agents.as_deref().unwrap_or_default()).collect::<Vec<_>>().join(", ");
-                tracing::warn!(nodes, "node agents have not ended in time; continuing without them");
+                let nodes = progress::nodes(pods.as_deref().unwrap_or_default()).collect::<Vec<_>>().join(", ");
+                tracing::warn!(nodes, "node agents or operators have not ended in time; continuing without them");
                 return;
             }
             sleep(POLL_INTERVAL).await;
@@ -187,7 +190,7 @@ impl Uninstaller {
 
     async fn observe_links(&self, progress: &mut UninstallProgress) -> Result<()> {
         let links = self.daemon_sets.get(&self.link_name()).await?;
-        let pods = self.list_pods("link").await?;
+        let pods = self.list_pods("= link").await?;
         progress.observe(&links, &pods);
         Ok(())
     }
@@ -216,9 +219,10 @@ impl Uninstaller {
         Ok(list.iter().map(ResourceExt::name_any).collect())
     }
 
+    /// Lists the pods of the release whose component meets a condition of a label selector.
     async fn list_pods(&self, component: &str) -> Result<Vec<Pod>> {
         let release = &self.release;
-        let labels = format!("app.kubernetes.io/instance={release},app.kubernetes.io/component={component}");
+        let labels = format!("app.kubernetes.io/instance={release},app.kubernetes.io/component {component}");
         let params = ListParams::default().labels(&labels);
         let list = timeout(POLL_TIMEOUT, self.pods.list(&params));
         Ok(list.await.map_err(|_| ApiTimeout)??.items)
@@ -227,4 +231,21 @@ impl Uninstaller {
     fn link_name(&self) -> String {
         format!("{}-link", self.release)
     }
+}
+
+/// Deletes a workload, and its pods with it. Succeeds if it does not exist.
+async fn delete<K>(api: &Api<K>, name: &str) -> Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let kind = K::kind(&());
+    let delete = || async {
+        match api.delete(name, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            result => result.map(drop).with_context(|| format!("cannot delete {kind} {name}")),
+        }
+    };
+    retry_while_unavailable(&format!("delete {kind} {name}"), delete).await?;
+    tracing::info!(name, "deleted the {kind}");
+    Ok(())
 }

@@ -1,3 +1,5 @@
+mod node_conditions;
+
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -5,6 +7,7 @@ use super::*;
 use crate::cluster::fake_api_server::FakeApiServer;
 
 const AGENT: &str = "/apis/apps/v1/namespaces/podmeta-system/daemonsets/podmeta-agent";
+const OPERATOR: &str = "/apis/apps/v1/namespaces/podmeta-system/deployments/podmeta-operator";
 const LINK: &str = "/apis/apps/v1/namespaces/podmeta-system/daemonsets/podmeta-link";
 const PODS: &str = "/api/v1/namespaces/podmeta-system/pods";
 const NODES: &str = "/api/v1/nodes";
@@ -86,12 +89,23 @@ fn start() -> (FakeApiServer, tokio::task::JoinHandle<Result<()>>) {
     (server, tokio::spawn(async move { run(client, &args).await }))
 }
 
-/// Responds to the requests up to the first list of the link daemons' pods.
-async fn stop_agents(server: &mut FakeApiServer) {
+/// Responds to the requests that delete node agents and operator.
+async fn delete_agents_and_operator(server: &mut FakeApiServer) {
     server.expect(Method::DELETE, AGENT).await.respond(&status());
-    let agents = server.expect(Method::GET, PODS).await;
-    assert!(agents.query.contains("component%3Dagent"), "{}", agents.query);
-    agents.respond(&list(&[]));
+    server.expect(Method::DELETE, OPERATOR).await.respond(&status());
+    let pods = server.expect(Method::GET, PODS).await;
+    assert!(pods.query.contains("component+in+%28agent%2Coperator%29"), "{}", pods.query);
+    pods.respond(&list(&[]));
+}
+
+/// Responds to the requests before the link DaemonSet is changed. No node has the condition.
+async fn stop_agents(server: &mut FakeApiServer) {
+    delete_agents_and_operator(server).await;
+    server.expect(Method::GET, NODES).await.respond(&node_list(&[]));
+}
+
+fn node_list(items: &[Value]) -> Value {
+    json!({"kind": "NodeList", "apiVersion": "v1", "metadata": {}, "items": items})
 }
 
 async fn switch_links(server: &mut FakeApiServer) -> Value {
@@ -117,7 +131,7 @@ async fn report(server: &mut FakeApiServer, links: &Value, pods: &[Value]) {
     server.expect(Method::GET, LINK).await.respond(links);
     let request = server.expect(Method::GET, PODS).await;
     assert!(request.query.contains("instance%3Dpodmeta%2C"), "{}", request.query);
-    assert!(request.query.contains("component%3Dlink"), "{}", request.query);
+    assert!(request.query.contains("component+%3D+link"), "{}", request.query);
     request.respond(&list(pods));
 }
 
@@ -194,10 +208,11 @@ async fn nodes_that_are_not_reached_in_time_are_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn agents_that_do_not_end_delay_the_links_for_half_of_the_time_limit() {
+async fn agents_that_do_not_end_delay_the_uninstallation_for_half_of_the_time_limit() {
     let (mut server, _result) = start();
     let started = Instant::now();
     server.expect(Method::DELETE, AGENT).await.respond(&status());
+    server.expect(Method::DELETE, OPERATOR).await.respond(&status());
     let request = loop {
         let request = server.expect_any().await;
         if request.path != PODS {
@@ -205,7 +220,7 @@ async fn agents_that_do_not_end_delay_the_links_for_half_of_the_time_limit() {
         }
         request.respond(&list(&[pod("a", LinkPod::Old)]));
     };
-    assert_eq!(request.path, LINK);
+    assert_eq!(request.path, NODES);
     assert!((TIMEOUT / 2 - POLL_INTERVAL..=TIMEOUT / 2).contains(&started.elapsed()), "{:?}", started.elapsed());
 }
 
@@ -213,7 +228,9 @@ async fn agents_that_do_not_end_delay_the_links_for_half_of_the_time_limit() {
 async fn release_without_daemon_sets_has_nothing_to_uninstall() {
     let (mut server, result) = start();
     server.expect(Method::DELETE, AGENT).await.respond_error(StatusCode::NOT_FOUND);
+    server.expect(Method::DELETE, OPERATOR).await.respond_error(StatusCode::NOT_FOUND);
     server.expect(Method::GET, PODS).await.respond(&list(&[]));
+    server.expect(Method::GET, NODES).await.respond(&node_list(&[]));
     server.expect(Method::GET, LINK).await.respond_error(StatusCode::NOT_FOUND);
     result.await.unwrap().unwrap();
 }

@@ -13,12 +13,13 @@ use super::user_shell::{UserShell, cluster_commands};
 use crate::kit::{self, Podmeta, TestCluster, TestNamespace, eventually};
 
 /// Command blocks that this test does not run: page, first words, reason.
-const NOT_RUN: [(&str, &str, &str); 5] = [
+const NOT_RUN: [(&str, &str, &str); 6] = [
     ("docs/testing.md", "KUBECONFIG=", "runs this suite"),
     ("docs/dev.md", "kubectl get pods,nodes", "does not end; with `--check` it runs"),
     ("docs/install.md", "kubectl -n podmeta-system logs job/podmeta-uninstall", "needs a hook that failed"),
     ("docs/install.md", "helm template podmeta", "runs in a test of the uninstallation by hand"),
     ("docs/install.md", "echo '{\"securityContext\"", "runs in a test of the uninstallation by hand"),
+    ("docs/install.md", "kubectl patch node NODE", "runs in a test of the uninstallation by hand"),
 ];
 
 /// The namespaces that the documentation uses as examples.
@@ -71,9 +72,12 @@ impl DocRunner {
         Ok(())
     }
 
-    async fn check_output(&mut self) -> Result<()> {
+    async fn check_output(&mut self, node: &str) -> Result<()> {
         let printed = self.run("docs/conditions.md", "kubectl get metadataprofiles").await?;
         ensure!(printed.contains("Programmed"), "{printed}");
+        let describe = self.commands.remove_block("docs/conditions.md", "kubectl describe node NODE")?;
+        let printed = self.shell.run(&describe.replace("NODE", node)).await?;
+        ensure!(printed.contains("podmeta.dev/Guarded"), "{printed}");
         self.run("docs/troubleshooting.md", "kubectl get events -A").await?;
         let printed = self.run("docs/troubleshooting.md", "kubectl -n podmeta-system get pods").await?;
         ensure!(printed.contains("podmeta-agent-"), "{printed}");
@@ -151,7 +155,7 @@ async fn run_all(cluster: &TestCluster, namespace: &TestNamespace) -> Result<()>
         runner.commands.remove_block(page, start)?;
     }
     runner.install().await?;
-    runner.check_output().await?;
+    runner.check_output(cluster.node_names().first().context("no nodes")?).await?;
     runner.query_an_agent(&namespace.name).await?;
     runner.replace_the_identity_key().await?;
     runner.change_values(cluster).await?;

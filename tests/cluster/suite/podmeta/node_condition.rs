@@ -28,8 +28,9 @@ async fn policy_for_nodes_applies_to_the_operator_only_and_is_bound() -> Result<
         "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["nodes", "nodes/*"],
     }]);
     ensure!(spec["failurePolicy"] == "Fail" && spec["matchConstraints"]["resourceRules"] == rules, "{spec}");
-    let user = "request.userInfo.username == 'system:serviceaccount:podmeta-system:podmeta-operator'";
-    ensure!(spec["matchConditions"] == json!([{"name": "operator", "expression": user}]), "{spec}");
+    let account = "system:serviceaccount:podmeta-system:podmeta";
+    let users = format!("request.userInfo.username in ['{account}-operator', '{account}-uninstall']");
+    ensure!(spec["matchConditions"] == json!([{"name": "operator", "expression": users}]), "{spec}");
     let binding = &object(&objects, "ValidatingAdmissionPolicyBinding", name)?["spec"];
     ensure!(*binding == json!({"policyName": name, "validationActions": ["Deny"]}), "{binding}");
     Ok(())

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use futures_util::future::try_join_all;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::ResourceExt as _;
 use kube::api::{Api, ListParams, PostParams};
@@ -80,6 +80,7 @@ async fn running_and_new_pods_are_served_until_uninstall_leaves_the_nodes_as_bef
             ensure!(state(node).await? != *before, "podmeta changed nothing on node {}", node.name);
         }
         Podmeta::uninstall(cluster).await?;
+        ensure_no_node_is_guarded(cluster).await?;
         for (node, before) in &before {
             wait_until_as_before(node, before).await?;
         }
@@ -121,6 +122,16 @@ async fn uninstall_names_a_node_outside_the_node_selector_and_leaves_it_as_it_is
     .await
 }
 
+/// Checks that no node has the condition of podmeta, which nobody updates after an uninstallation.
+async fn ensure_no_node_is_guarded(cluster: &TestCluster) -> Result<()> {
+    for node in Api::<Node>::all(cluster.client.clone()).list(&ListParams::default()).await? {
+        let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let mut types = conditions.map(|condition| condition.type_.as_str());
+        ensure!(types.all(|kind| kind != "podmeta.dev/Guarded"), "node {} has the condition", node.name_any());
+    }
+    Ok(())
+}
+
 /// Deletes the objects of the release, and nothing on the nodes.
 const UNINSTALL_WITHOUT_HOOKS: &str = "helm uninstall podmeta --namespace podmeta-system --no-hooks --wait";
 
@@ -146,6 +157,7 @@ async fn documented_commands_remove_podmeta_if_helm_runs_no_hooks() -> Result<()
         let before = clean_states(cluster).await?;
         let run_hook = documented_command("helm template podmeta")?;
         let clean_node = documented_command("echo '{\"securityContext\"")?;
+        let delete_condition = documented_command("kubectl patch node NODE")?;
         let shell = UserShell::new(cluster, namespace)?;
         Podmeta::install(cluster).await?;
         Podmeta::with_own_installation(async || {
@@ -155,8 +167,9 @@ async fn documented_commands_remove_podmeta_if_helm_runs_no_hooks() -> Result<()
                 shell.run(&clean_node.replace("node/NODE", &format!("node/{}", node.name))).await?;
                 wait_for_debug_pod(namespace, &node.name).await?;
                 wait_until_as_before(node, before).await?;
+                shell.run(&delete_condition.replace("node NODE", &format!("node {}", node.name))).await?;
             }
-            Ok(())
+            ensure_no_node_is_guarded(cluster).await
         })
         .await?;
         Podmeta::install(cluster).await?;

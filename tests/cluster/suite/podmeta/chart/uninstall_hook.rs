@@ -21,11 +21,15 @@ async fn uninstall_objects_are_hooks_that_may_change_only_the_daemon_sets_of_the
     }
     let rules = json!([
         {"apiGroups": ["apps"], "resources": ["daemonsets"], "resourceNames": ["podmeta-agent"], "verbs": ["delete"]},
+        {"apiGroups": ["apps"], "resources": ["deployments"], "resourceNames": ["podmeta-operator"], "verbs": ["delete"]},
         {"apiGroups": ["apps"], "resources": ["daemonsets"], "resourceNames": ["podmeta-link"], "verbs": ["get", "update"]},
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
     ]);
     ensure!(object(&objects, "Role", "podmeta-uninstall")?["rules"] == rules);
-    let rules = json!([{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]}]);
+    let rules = json!([
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]},
+        {"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
+    ]);
     ensure!(object(&objects, "ClusterRole", "podmeta-uninstall")?["rules"] == rules);
     let job = &object(&objects, "Job", "podmeta-uninstall")?["spec"];
     ensure!(job["backoffLimit"] == 0 && job["activeDeadlineSeconds"] == 180, "{job}");
