@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use podmeta_agent_api::{WatchChange, WatchEvent, WorkloadItem, WorkloadList};
-use podmeta_metadata::compile::{DenialReason, Denied, Outcome};
+use podmeta_crds::manifests::{ManifestFile, load};
+use podmeta_metadata::compile::{ConfigMapValues, DenialReason, Denied, Outcome, Settings, compile};
 use podmeta_metadata::credentials::Credentials;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
@@ -28,6 +29,19 @@ pub(crate) fn denied_item(name: &str, reason: &str) -> WorkloadItem {
     let pod = PodRef { namespace: "shop".into(), name: name.into(), uid: pod_uid(name) };
     let reason = DenialReason::new(reason);
     WorkloadItem { outcome: Outcome::Denied(Denied { pod, reason }), addresses: Vec::new() }
+}
+
+/// Returns the workload of a pod with an empty profile.
+pub(crate) fn served_item(name: &str) -> WorkloadItem {
+    let text = format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{namespace: shop, name: {name}, uid: {name}}}}}\n---\n\
+         {{apiVersion: podmeta.dev/v1alpha1, kind: MetadataProfile, metadata: {{namespace: shop, name: all}}, spec: {{dialects: [ec2]}}}}"
+    );
+    let (objects, problems) = load(&[ManifestFile { name: "pod.yaml".into(), text }], Timestamp::UNIX_EPOCH);
+    assert!(problems.is_empty(), "{problems:?}");
+    let values = ConfigMapValues::default();
+    let compiled = compile(&objects.pods[0].facts, &objects.profiles, &[], &values, &Settings::default());
+    WorkloadItem { outcome: compiled.outcome, addresses: Vec::new() }
 }
 
 pub(crate) fn added(item: WorkloadItem) -> WatchChange {

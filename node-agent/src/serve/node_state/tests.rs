@@ -2,7 +2,7 @@ use podmeta_metadata::compile::PodView;
 
 use super::*;
 use crate::broker::operator::SavedBrokerState;
-use crate::serve::fixture::{added, denied_item, event, list, node_state, pod_uid, saved_broker_state};
+use crate::serve::fixture::{added, denied_item, event, list, node_state, pod_uid, saved_broker_state, served_item};
 
 fn published(node: &NodeState) -> Vec<&'static str> {
     ["a", "b", "c"].into_iter().filter(|name| node.edge.pod(&pod_uid(name)).is_some()).collect()
@@ -98,4 +98,20 @@ fn link_of_the_newest_sandbox_is_kept_when_an_older_one_is_removed() {
     assert_eq!(node.lock().links[&pod_uid("a")].sandbox, "new");
     node.remove_link(&pod_uid("a"), "new");
     assert!(node.lock().links.is_empty());
+}
+
+#[test]
+fn report_has_the_link_of_a_pod_while_it_exists() {
+    let node = node_state(SavedState::default());
+    node.apply_list(list(3, vec![served_item("a"), served_item("b")]));
+    let linked = || node.report(0).pods.into_iter().map(|(uid, pod)| (uid, pod.linked)).collect::<Vec<_>>();
+    let expected = |a| vec![(pod_uid("a"), a), (pod_uid("b"), false)];
+    assert_eq!(linked(), expected(false));
+    node.set_link(&pod_uid("a"), "s1", Link::from_addresses(&pod_uid("a"), &[]));
+    assert_eq!(linked(), expected(true));
+    node.remove_link(&pod_uid("a"), "s1");
+    assert_eq!(linked(), expected(false));
+    node.set_link(&pod_uid("a"), "s2", Link::from_addresses(&pod_uid("a"), &[]));
+    node.clear_links();
+    assert_eq!(linked(), expected(false), "the agent namespace was replaced");
 }
