@@ -25,8 +25,9 @@ const DAEMON_TIMEOUT: Duration = Duration::from_secs(60);
 /// Interval of connections to the link daemon's socket. The daemon logs a warning for each of them.
 const DAEMON_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Delay before libcni's cache is read. A runtime writes the entry of a sandbox after the last plugin has ended.
-const CACHE_WRITE_DELAY: Duration = Duration::from_secs(1);
+/// Delay after which libcni's cache is read again. A runtime that has read podmeta's configuration before its removal starts this
+/// plugin after the others, and then writes the entry of the sandbox.
+const CACHE_WRITE_DELAY: Duration = Duration::from_secs(5);
 
 /// Maximum number of sandboxes that a log line names.
 const MAX_LOGGED_SANDBOXES: usize = 5;
@@ -122,9 +123,15 @@ async fn remove_unused_plugin(paths: &UninstallPaths) {
     if !plugin.exists() {
         return;
     }
-    sleep(CACHE_WRITE_DELAY).await;
     let plugin = plugin.display();
-    match sandboxes::of_plugin(&paths.cni_cache_dir) {
+    let sandboxes = match sandboxes::of_plugin(&paths.cni_cache_dir) {
+        Ok(sandboxes) if sandboxes.is_empty() => {
+            sleep(CACHE_WRITE_DELAY).await;
+            sandboxes::of_plugin(&paths.cni_cache_dir)
+        }
+        result => result,
+    };
+    match sandboxes {
         Ok(sandboxes) if sandboxes.is_empty() => match install::remove_plugin(&paths.cni_bin_dir) {
             Ok(()) => tracing::info!(%plugin, "removed the CNI plugin"),
             Err(error) => tracing::warn!(
@@ -187,11 +194,17 @@ mod tests {
     async fn daemon_whose_queue_is_full_runs() {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("link.sock");
-        let _daemon = UnixListener::bind(&socket).unwrap();
+        let daemon = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        daemon.bind(&socket2::SockAddr::unix(&socket).unwrap()).unwrap();
+        daemon.listen(1).unwrap();
         let mut connections = Vec::new();
-        while let Ok(connection) = UnixStream::connect(&socket).await {
-            connections.push(connection);
-        }
+        let error = loop {
+            match UnixStream::connect(&socket).await {
+                Ok(connection) => connections.push(connection),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
         assert!(is_daemon_running(&socket).await.unwrap());
     }
 

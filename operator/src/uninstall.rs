@@ -1,8 +1,8 @@
 //! Removes podmeta from the nodes before its release is uninstalled. The chart runs it as a `pre-delete` hook.
 //!
 //! 1. Deletes the DaemonSet `RELEASE-agent` and the Deployment `RELEASE-operator`, and waits until their pods have ended.
-//! 2. Deletes the condition of podmeta from all nodes: nobody updates it any more.
-//! 3. Changes the DaemonSet `RELEASE-link` so that its pods uninstall podmeta from their nodes.
+//! 2. Changes the DaemonSet `RELEASE-link` so that its pods uninstall podmeta from their nodes.
+//! 3. Deletes the condition of podmeta from all nodes.
 //! 4. Waits until such a pod is ready on each node that has a pod of this DaemonSet.
 //! 5. Names the other nodes: podmeta may be left on them.
 //!
@@ -17,10 +17,10 @@ mod tests;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::api::{Api, ApiResource, DeleteParams, ListParams, PostParams};
 use kube::{Client, Resource, ResourceExt};
 use podmeta_service::log;
 use serde::de::DeserializeOwned;
@@ -78,6 +78,7 @@ pub fn main(args: &UninstallArgs) -> Result<()> {
 }
 
 async fn run(client: Client, args: &UninstallArgs) -> Result<()> {
+    let nodes = Api::all_with(client.clone(), &ApiResource::erase::<Node>(&()));
     let uninstaller = Uninstaller {
         daemon_sets: Api::namespaced(client.clone(), &args.namespace),
         deployments: Api::namespaced(client.clone(), &args.namespace),
@@ -90,17 +91,17 @@ async fn run(client: Client, args: &UninstallArgs) -> Result<()> {
     let deleted = timeout_at(deadline, uninstaller.delete_agents_and_operator()).await;
     deleted.context("timeout: the node agents and the operator are not deleted")??;
     uninstaller.wait_for_agents_and_operator(start + args.timeout / 2).await;
-    let conditions = timeout_at(deadline, node_conditions::delete(&uninstaller.nodes)).await;
-    let conditions = conditions.unwrap_or_else(|_| Err(anyhow!("timeout: the condition of nodes is not deleted")));
     let switched = timeout_at(deadline, uninstaller.switch_links()).await;
     if !switched.context("timeout: the link daemons are not uninstalling")?? {
         tracing::info!("the release has no link DaemonSet; nothing to remove from nodes");
-        return conditions;
+        node_conditions::delete(&nodes).await;
+        return Ok(());
     }
     let mut progress = UninstallProgress::default();
-    let waited = uninstaller.wait_for_links(&mut progress, deadline).await;
+    let waits = uninstaller.wait_for_links(&mut progress, deadline);
+    let ((), waited) = tokio::join!(node_conditions::delete(&nodes), waits);
     uninstaller.name_other_nodes(&progress).await;
-    waited.and(conditions)
+    waited
 }
 
 struct Uninstaller {

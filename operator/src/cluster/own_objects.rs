@@ -27,7 +27,7 @@ const MAX_WRITE_ATTEMPTS: usize = 5;
 /// The data of a Secret that the operator owns.
 pub type OwnSecretData = BTreeMap<String, ByteString>;
 
-/// Repeats an attempt while the API server is unavailable: nodes can start before it does. `action` is a verb with its object,
+/// Repeats an attempt while the API server is unavailable: programs can start before it does. `action` is a verb with its object,
 /// for the log.
 ///
 /// # Errors
@@ -48,6 +48,7 @@ where
 fn is_unavailable(error: &anyhow::Error) -> bool {
     match error.downcast_ref::<kube::Error>() {
         Some(kube::Error::Api(status)) => status.code >= 500 || status.code == 429,
+        Some(kube::Error::SerdeError(_)) => false,
         Some(_) => true,
         None => error.is::<ApiTimeout>(),
     }

@@ -1,48 +1,89 @@
-//! Deletes the condition `podmeta.dev/Guarded` from nodes.
+//! Deletes the condition `podmeta.dev/Guarded` from nodes: nobody updates it any more.
 
-use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::core::v1::Node;
-use kube::ResourceExt;
-use kube::api::{Api, ListParams, Patch, PatchParams};
-use serde_json::json;
+use std::future::ready;
+use std::time::Duration;
 
-use crate::cluster::FIELD_MANAGER;
+use anyhow::Result;
+use futures_util::{StreamExt as _, stream};
+use kube::ResourceExt as _;
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
 use crate::cluster::own_objects::retry_while_unavailable;
-use crate::model::node_guard::{GUARDED, GuardedCondition};
+use crate::cluster::{ApiTimeout, FIELD_MANAGER};
+use crate::model::node_guard::GUARDED;
 
-/// Deletes the condition from all nodes that have it. Idempotent.
-///
-/// # Errors
-/// If the nodes cannot be listed, or the condition of one cannot be deleted. The message names these nodes.
-pub(super) async fn delete(nodes: &Api<Node>) -> Result<()> {
-    let list = || async { Ok(nodes.list(&ListParams::default()).await?.items) };
-    let list = retry_while_unavailable("list the nodes", list).await;
-    let list = list.context("cannot list the nodes to delete their condition podmeta.dev/Guarded")?;
-    let names = list.iter().filter(|node| GuardedCondition::of_node(node).is_some()).map(ResourceExt::name_any);
-    let (mut deleted, mut failed) = (0, Vec::new());
-    for name in names {
-        match delete_from(nodes, &name).await {
-            Ok(()) => deleted += 1,
-            Err(error) => {
-                tracing::warn!(
-                    node = name,
-                    error = format!("{error:#}"),
-                    "cannot delete the condition podmeta.dev/Guarded"
-                );
-                failed.push(name);
-            }
+/// Timeout of the deletion from all nodes.
+const TIMEOUT: Duration = Duration::from_secs(40);
+
+/// Nodes of one list response. A Node has up to some ten KiB, and the container has 64 MiB of memory.
+const PAGE_SIZE: u32 = 100;
+
+/// Maximum number of concurrent patches.
+const MAX_CONCURRENT_PATCHES: usize = 8;
+
+/// Deletes the condition from all nodes that have it. Logs failures, with the page that has the command: they must not stop the
+/// removal of podmeta from nodes. The nodes are untyped, because their owners can write values that no client library parses.
+pub(super) async fn delete(nodes: &Api<DynamicObject>) {
+    let help = "where it keeps its last value; delete it by hand: docs/install.md, \"Without hooks\"";
+    match timeout(TIMEOUT, delete_from_all(nodes)).await.unwrap_or_else(|_| Err(ApiTimeout.into())) {
+        Ok(Deleted { count, failed }) if failed.is_empty() => {
+            tracing::info!(count, "deleted the condition podmeta.dev/Guarded of nodes");
+        }
+        Ok(Deleted { failed, .. }) => {
+            let (names, errors) = failed.into_iter().unzip::<_, _, Vec<_>, Vec<_>>();
+            let error = errors.first().map(|error| format!("{error:#}"));
+            tracing::warn!(
+                nodes = names.join(", "),
+                error,
+                "cannot delete the condition podmeta.dev/Guarded of nodes, {help}"
+            );
+        }
+        Err(error) => {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "cannot delete the condition podmeta.dev/Guarded of all nodes, {help}"
+            );
         }
     }
-    ensure!(
-        failed.is_empty(),
-        "the condition podmeta.dev/Guarded is not deleted from these nodes: {}",
-        failed.join(", ")
-    );
-    tracing::info!(nodes = deleted, "deleted the condition podmeta.dev/Guarded");
-    Ok(())
 }
 
-async fn delete_from(nodes: &Api<Node>, name: &str) -> Result<()> {
+struct Deleted {
+    count: usize,
+    /// Names of nodes, and why their condition is not deleted.
+    failed: Vec<(String, anyhow::Error)>,
+}
+
+async fn delete_from_all(nodes: &Api<DynamicObject>) -> Result<Deleted> {
+    let names = list_nodes_with_condition(nodes).await?;
+    let total = names.len();
+    let delete = async |name: String| delete_from(nodes, &name).await.err().map(|error| (name, error));
+    let deletions = stream::iter(names).map(delete).buffer_unordered(MAX_CONCURRENT_PATCHES);
+    let failed = deletions.filter_map(ready).collect::<Vec<_>>().await;
+    Ok(Deleted { count: total - failed.len(), failed })
+}
+
+async fn list_nodes_with_condition(nodes: &Api<DynamicObject>) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let mut params = ListParams::default().limit(PAGE_SIZE);
+    loop {
+        let list = || async { Ok(nodes.list(&params).await?) };
+        let page = retry_while_unavailable("list the nodes", list).await?;
+        names.extend(page.items.iter().filter(|node| has_condition(&node.data)).map(|node| node.name_any()));
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(names),
+        }
+    }
+}
+
+fn has_condition(node: &Value) -> bool {
+    let conditions = node.pointer("/status/conditions").and_then(Value::as_array);
+    conditions.into_iter().flatten().any(|condition| condition["type"] == GUARDED)
+}
+
+async fn delete_from(nodes: &Api<DynamicObject>, name: &str) -> Result<()> {
     let patch = Patch::Strategic(json!({"status": {"conditions": [{"type": GUARDED, "$patch": "delete"}]}}));
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     let delete = || async {

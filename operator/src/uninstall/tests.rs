@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cluster::fake_api_server::FakeApiServer;
+use crate::cluster::fake_api_server::{FakeApiServer, FakeRequest};
 
 const AGENT: &str = "/apis/apps/v1/namespaces/podmeta-system/daemonsets/podmeta-agent";
 const OPERATOR: &str = "/apis/apps/v1/namespaces/podmeta-system/deployments/podmeta-operator";
@@ -89,19 +89,13 @@ fn start() -> (FakeApiServer, tokio::task::JoinHandle<Result<()>>) {
     (server, tokio::spawn(async move { run(client, &args).await }))
 }
 
-/// Responds to the requests that delete node agents and operator.
-async fn delete_agents_and_operator(server: &mut FakeApiServer) {
+/// Responds to the requests before the link DaemonSet is changed.
+async fn stop_agents(server: &mut FakeApiServer) {
     server.expect(Method::DELETE, AGENT).await.respond(&status());
     server.expect(Method::DELETE, OPERATOR).await.respond(&status());
     let pods = server.expect(Method::GET, PODS).await;
     assert!(pods.query.contains("component+in+%28agent%2Coperator%29"), "{}", pods.query);
     pods.respond(&list(&[]));
-}
-
-/// Responds to the requests before the link DaemonSet is changed. No node has the condition.
-async fn stop_agents(server: &mut FakeApiServer) {
-    delete_agents_and_operator(server).await;
-    server.expect(Method::GET, NODES).await.respond(&node_list(&[]));
 }
 
 fn node_list(items: &[Value]) -> Value {
@@ -114,6 +108,12 @@ async fn switch_links(server: &mut FakeApiServer) -> Value {
     let body = replace.body.clone();
     replace.respond(&link_daemon_set(2, 2, 1));
     body
+}
+
+/// Responds to the requests that change the links. No node has the condition.
+async fn switch_links_without_conditions(server: &mut FakeApiServer) {
+    switch_links(server).await;
+    server.expect(Method::GET, NODES).await.respond(&node_list(&[]));
 }
 
 /// Responds to the list of nodes, which is the last request.
@@ -139,7 +139,7 @@ async fn report(server: &mut FakeApiServer, links: &Value, pods: &[Value]) {
 async fn uninstall_succeeds_once_every_node_has_a_ready_pod_that_uninstalled() {
     let (mut server, result) = start();
     stop_agents(&mut server).await;
-    switch_links(&mut server).await;
+    switch_links_without_conditions(&mut server).await;
     let links = link_daemon_set(2, 2, 2);
     report(&mut server, &links, &[pod("a", LinkPod::Old), pod("b", LinkPod::Old)]).await;
     report(&mut server, &links, &[pod("a", LinkPod::Clean)]).await;
@@ -154,7 +154,7 @@ async fn uninstall_succeeds_once_every_node_has_a_ready_pod_that_uninstalled() {
 async fn status_of_an_earlier_generation_does_not_end_the_uninstallation() {
     let (mut server, result) = start();
     stop_agents(&mut server).await;
-    switch_links(&mut server).await;
+    switch_links_without_conditions(&mut server).await;
     report(&mut server, &link_daemon_set(0, 2, 1), &[]).await;
     report(&mut server, &link_daemon_set(1, 2, 2), &[pod("a", LinkPod::Old)]).await;
     report(&mut server, &link_daemon_set(1, 2, 2), &[pod("a", LinkPod::Clean)]).await;
@@ -176,7 +176,7 @@ fn node_that_never_had_a_link_daemon_is_another_node() {
 async fn nodes_that_cannot_be_listed_do_not_fail_the_uninstallation() {
     let (mut server, result) = start();
     stop_agents(&mut server).await;
-    switch_links(&mut server).await;
+    switch_links_without_conditions(&mut server).await;
     report(&mut server, &link_daemon_set(1, 2, 2), &[pod("a", LinkPod::Clean)]).await;
     server.expect(Method::GET, NODES).await.respond_error(StatusCode::FORBIDDEN);
     result.await.unwrap().unwrap();
@@ -186,7 +186,7 @@ async fn nodes_that_cannot_be_listed_do_not_fail_the_uninstallation() {
 async fn nodes_that_are_not_reached_in_time_are_named() {
     let (mut server, result) = start();
     stop_agents(&mut server).await;
-    switch_links(&mut server).await;
+    switch_links_without_conditions(&mut server).await;
     let links = link_daemon_set(4, 2, 2);
     let pods = [pod("a", LinkPod::Clean), pod("b", LinkPod::Old), pod("c", LinkPod::Uninstalling)];
     let started = Instant::now();
@@ -220,7 +220,7 @@ async fn agents_that_do_not_end_delay_the_uninstallation_for_half_of_the_time_li
         }
         request.respond(&list(&[pod("a", LinkPod::Old)]));
     };
-    assert_eq!(request.path, NODES);
+    assert_eq!(request.path, LINK);
     assert!((TIMEOUT / 2 - POLL_INTERVAL..=TIMEOUT / 2).contains(&started.elapsed()), "{:?}", started.elapsed());
 }
 
@@ -230,8 +230,8 @@ async fn release_without_daemon_sets_has_nothing_to_uninstall() {
     server.expect(Method::DELETE, AGENT).await.respond_error(StatusCode::NOT_FOUND);
     server.expect(Method::DELETE, OPERATOR).await.respond_error(StatusCode::NOT_FOUND);
     server.expect(Method::GET, PODS).await.respond(&list(&[]));
-    server.expect(Method::GET, NODES).await.respond(&node_list(&[]));
     server.expect(Method::GET, LINK).await.respond_error(StatusCode::NOT_FOUND);
+    server.expect(Method::GET, NODES).await.respond(&node_list(&[]));
     result.await.unwrap().unwrap();
 }
 
