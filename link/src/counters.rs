@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct Counters {
     rules: AtomicU64,
     tables: AtomicU64,
+    programs: AtomicU64,
     links_made: AtomicU64,
     links_failed: AtomicU64,
     conflist_writes: AtomicU64,
@@ -22,6 +23,8 @@ pub struct CounterSnapshot {
     pub rules_repaired: u64,
     /// Tables of the guard that were missing or changed and have been written.
     pub tables_repaired: u64,
+    /// Programs of the uplink guard that were missing or of another version and have been attached.
+    pub programs_repaired: u64,
     /// Links that the daemon made. Those of the CNI plugin are not counted.
     pub links_made: u64,
     /// Attempts of the daemon to make a link that failed.
@@ -46,6 +49,11 @@ impl Counters {
         self.tables.fetch_add(repairs.tables as u64, Ordering::Relaxed);
     }
 
+    /// Adds programs of the uplink guard that were attached.
+    pub(crate) fn add_programs(&self, programs: usize) {
+        self.programs.fetch_add(programs as u64, Ordering::Relaxed);
+    }
+
     /// Adds one link that was made.
     pub(crate) fn add_link_made(&self) {
         self.links_made.fetch_add(1, Ordering::Relaxed);
@@ -67,6 +75,7 @@ impl Counters {
         CounterSnapshot {
             rules_repaired: self.rules.load(Ordering::Relaxed),
             tables_repaired: self.tables.load(Ordering::Relaxed),
+            programs_repaired: self.programs.load(Ordering::Relaxed),
             links_made: self.links_made.load(Ordering::Relaxed),
             links_failed: self.links_failed.load(Ordering::Relaxed),
             conflist_writes: self.conflist_writes.load(Ordering::Relaxed),

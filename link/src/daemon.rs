@@ -21,6 +21,8 @@ use crate::{agent_ns, guard, requirements};
 pub struct DaemonConfig {
     /// Path of the pinned agent namespace.
     pub agent_namespace: PathBuf,
+    /// Path of the bpf filesystem with the pins of the uplink guard.
+    pub guard_pins: PathBuf,
     /// Directory of CNI configurations.
     pub cni_config_dir: PathBuf,
     /// Socket of the container runtime.
@@ -47,7 +49,8 @@ pub async fn run(
         findings.set(kind, Some(message));
     }
     guard::ensure(&host()?).await?;
-    let guards = guard::repair::spawn(host()?, Arc::clone(&counters), Arc::clone(&findings), Arc::clone(&checks));
+    let pins = config.guard_pins.clone();
+    let guards = guard::repair::spawn(host()?, pins, Arc::clone(&counters), Arc::clone(&findings), Arc::clone(&checks));
     let guards = guards.context("cannot start the guards' thread")?;
     agent_ns::open_pinned(&config.agent_namespace).await?;
     let (conflist_tx, conflist_rx) = oneshot::channel();

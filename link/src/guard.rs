@@ -1,16 +1,19 @@
-//! Guards of the node: forwarded traffic to the service addresses never leaves the node. Each guard suffices alone, and
-//! neither has a list of pods. Traffic of the node's own processes passes.
+//! Guards of the node: forwarded traffic to the service addresses never leaves the node. Each guard suffices alone, and none
+//! has a list of pods. Traffic of the node's own processes passes.
+//!
+//! The CNI plugin adds the first two guards, [`rules`] and [`nft`]. The third one, [`uplink`], depends on the kernel.
 
 pub mod nft;
 pub mod repair;
 pub mod rules;
+pub mod uplink;
 
 use anyhow::{Context as _, Result};
 
 use crate::counters::Repairs;
 use crate::netns::Netns;
 
-/// Adds the parts of both guards that are missing or changed in a namespace, the routing rules first. Idempotent.
+/// Adds the parts of the first two guards that are missing or changed in a namespace, the routing rules first. Idempotent.
 ///
 /// # Errors
 /// If the kernel rejects a part. The message names the guard.
@@ -21,7 +24,7 @@ pub async fn ensure(host: &Netns) -> Result<Repairs> {
     Ok(Repairs { rules: rules?, tables: tables? })
 }
 
-/// Removes both guards from a namespace.
+/// Removes the first two guards from a namespace.
 ///
 /// # Errors
 /// If the kernel rejects a removal. The message names the guard.

@@ -1,6 +1,9 @@
 //! System calls without a safe wrapper: file descriptors in a message, adoption of a netlink socket, the interface of an
-//! IPv4 connection, and the size of a send queue. The only unsafe code of the workspace.
+//! IPv4 connection, and the size of a send queue. With [`bpf`], the only unsafe code of the
+//! workspace.
 #![allow(unsafe_code)]
+
+pub(crate) mod bpf;
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::size_of;

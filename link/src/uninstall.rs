@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::cni::conflist::PLUGIN_TYPE;
 use crate::cni::lock::{lock_exclusive, remove_lock_file};
+use crate::guard::uplink;
 use crate::netns::Netns;
 use crate::{agent_ns, guard, install};
 
@@ -61,6 +62,7 @@ pub async fn uninstall(paths: &UninstallPaths) -> Result<()> {
     install::remove_conflist(&paths.cni_config_dir)?;
     let lock = lock_exclusive(&paths.cni_config_dir).await?;
     agent_ns::remove(&paths.agent_namespace)?;
+    uplink::remove(&paths.state_dir.join(uplink::PINS_DIR))?;
     guard::remove(&Netns::current().context("cannot open the node's network namespace")?).await?;
     remove_lock_file(&paths.cni_config_dir);
     drop(lock);

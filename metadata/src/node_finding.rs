@@ -26,6 +26,8 @@ pub enum NodeFindingKind {
     CniConfig,
     /// The guards cannot be added.
     Guards,
+    /// The program of the uplink guard cannot be attached.
+    UplinkGuard,
     /// The node agent gets no sockets or no status from the link daemon.
     LinkDaemon,
     /// The container runtime does not report the user IDs of pods with a user namespace.
@@ -36,7 +38,7 @@ pub enum NodeFindingKind {
 
 impl NodeFindingKind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Kernel,
         Self::Cgroup,
         Self::Nftables,
@@ -44,6 +46,7 @@ impl NodeFindingKind {
         Self::CniOrder,
         Self::CniConfig,
         Self::Guards,
+        Self::UplinkGuard,
         Self::LinkDaemon,
         Self::UserIds,
         Self::Other,
@@ -60,6 +63,7 @@ impl NodeFindingKind {
             Self::CniOrder => "cni-order",
             Self::CniConfig => "cni-config",
             Self::Guards => "guards",
+            Self::UplinkGuard => "uplink-guard",
             Self::LinkDaemon => "link-daemon",
             Self::UserIds => "user-ids",
             Self::Other => "other",

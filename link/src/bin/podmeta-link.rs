@@ -28,12 +28,13 @@ mod linux {
     use podmeta_link::cri::AgentPods;
     use podmeta_link::daemon::{self, DaemonConfig};
     use podmeta_link::findings::{self, SharedFindings};
+    use podmeta_link::guard::uplink::{self, UplinkGuard};
     use podmeta_link::netns::Netns;
     use podmeta_link::range::LinkRange;
     use podmeta_link::socket::LinkSocketConfig;
     use podmeta_link::uninstall::{UninstallPaths, uninstall};
     use podmeta_link::{agent_ns, guard, install, protocol, requirements, socket};
-    use podmeta_metadata::node_finding::NodeFindings;
+    use podmeta_metadata::node_finding::{NodeFindingKind, NodeFindings};
     use tracing_subscriber::EnvFilter;
 
     /// Makes the links of a node's pods to the node agent, and the guards of the node.
@@ -69,6 +70,13 @@ mod linux {
     }
 
     #[derive(Args)]
+    struct GuardArgs {
+        /// Path of the bpf filesystem with the programs of the uplink guard.
+        #[arg(long, default_value = uplink::PINS_PATH, value_name = "PATH")]
+        guard_pins: PathBuf,
+    }
+
+    #[derive(Args)]
     struct NodeArgs {
         #[command(flatten)]
         namespace: NamespaceArgs,
@@ -89,6 +97,8 @@ mod linux {
         #[command(flatten)]
         namespace: NamespaceArgs,
         #[command(flatten)]
+        guard: GuardArgs,
+        #[command(flatten)]
         plugins: PluginDirArgs,
         /// The program podmeta-cni.
         #[arg(long, default_value = "/usr/local/bin/podmeta-cni", value_name = "PATH")]
@@ -99,6 +109,8 @@ mod linux {
     struct RunArgs {
         #[command(flatten)]
         node: NodeArgs,
+        #[command(flatten)]
+        guard: GuardArgs,
         #[command(flatten)]
         ready: ReadyArgs,
         /// Socket of the container runtime.
@@ -183,6 +195,7 @@ mod linux {
                     let found = requirements::check(&requirements::read(&host));
                     findings::log_changes(&NodeFindings::new(), &found);
                     guard::ensure(&host).await?;
+                    install_uplink_guard(&host, &args.guard.guard_pins).await;
                     agent_ns::ensure(&args.namespace.agent_namespace).await?;
                     install::copy_plugin(&args.plugin, &args.plugins.cni_bin_dir)?;
                 }
@@ -201,6 +214,19 @@ mod linux {
             }
             Ok(ExitCode::SUCCESS)
         })
+    }
+
+    /// Mounts the filesystem of the uplink guard and attaches its programs. A failure does not keep pods from getting links: a
+    /// kernel can lack the guard.
+    async fn install_uplink_guard(host: &Netns, pins: &Path) {
+        let ensure = async {
+            uplink::mount(pins)?;
+            UplinkGuard::new(pins.to_owned()).ensure(host).await
+        };
+        if let Err(error) = ensure.await {
+            let found = NodeFindings::from([(NodeFindingKind::UplinkGuard, uplink::finding(&error))]);
+            findings::log_changes(&NodeFindings::new(), &found);
+        }
     }
 
     impl LinkUninstallArgs {
@@ -247,6 +273,7 @@ mod linux {
             };
             DaemonConfig {
                 agent_namespace: self.node.namespace.agent_namespace,
+                guard_pins: self.guard.guard_pins,
                 cni_config_dir: self.node.cni_config_dir,
                 runtime_socket: self.runtime_socket,
                 settings: LinkSettings { link_range: self.link_range, on_failure },

@@ -2,6 +2,7 @@
 //! daemon delays a repair.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use podmeta_metadata::node_finding::NodeFindingKind;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
+use super::uplink::{self, UplinkGuard};
 use crate::checks::SharedChecks;
 use crate::counters::{Counters, Repairs};
 use crate::events::{self, Events};
@@ -26,17 +28,18 @@ const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Multicast group of changes of nftables. Source: `NFNLGRP_NFTABLES` in linux/netfilter/nfnetlink.h.
 const NFNLGRP_NFTABLES: u32 = 7;
 
-/// Multicast groups of changes of routing rules. Source: `RTNLGRP_IPV4_RULE` and `RTNLGRP_IPV6_RULE` in
-/// linux/rtnetlink.h.
-const RULE_GROUPS: [u32; 2] = [8, 19];
+/// Multicast groups of changes of routing rules and routes. Source: `RTNLGRP_IPV4_RULE`, `RTNLGRP_IPV6_RULE`,
+/// `RTNLGRP_IPV4_ROUTE` and `RTNLGRP_IPV6_ROUTE` in linux/rtnetlink.h.
+const ROUTE_GROUPS: [u32; 4] = [8, 19, 7, 11];
 
-/// Starts the thread that repairs the guards of a namespace. The receiver gets an error if the thread ends. The thread
+/// Starts the thread that repairs the guards of a namespace. `pins` is the path of the uplink guard's pins. The receiver gets an error if the thread ends. The thread
 /// ends soon after the receiver was dropped.
 ///
 /// # Errors
 /// If the thread or its runtime cannot be started.
 pub fn spawn(
     host: Netns,
+    pins: PathBuf,
     counters: Arc<Counters>,
     findings: Arc<SharedFindings>,
     checks: Arc<SharedChecks>,
@@ -44,7 +47,9 @@ pub fn spawn(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (error_tx, error_rx) = oneshot::channel();
     std::thread::Builder::new().name("guards".to_owned()).spawn(move || {
-        if let Err(error) = run(&runtime, &host, &counters, &findings, &checks, || error_tx.is_closed()) {
+        let uplink_guard = UplinkGuard::new(pins);
+        let is_stopped = || error_tx.is_closed();
+        if let Err(error) = run(&runtime, &host, uplink_guard, &counters, &findings, &checks, is_stopped) {
             drop(error_tx.send(error));
         }
     })?;
@@ -55,6 +60,7 @@ pub fn spawn(
 fn run(
     runtime: &Runtime,
     host: &Netns,
+    mut uplink_guard: UplinkGuard,
     counters: &Counters,
     findings: &SharedFindings,
     checks: &SharedChecks,
@@ -62,8 +68,8 @@ fn run(
 ) -> Result<()> {
     let tables = Events::of_netlink(host, NETLINK_NETFILTER, &[NFNLGRP_NFTABLES])
         .context("cannot listen to changes of nftables")?;
-    let rules =
-        Events::of_netlink(host, NETLINK_ROUTE, &RULE_GROUPS).context("cannot listen to changes of routing rules")?;
+    let routes = Events::of_netlink(host, NETLINK_ROUTE, &ROUTE_GROUPS)
+        .context("cannot listen to changes of routing rules and routes")?;
     while !is_stopped() {
         let result = runtime.block_on(super::ensure(host));
         let message = |error: &anyhow::Error| {
@@ -84,8 +90,17 @@ fn run(
             }
             Err(error) => tracing::error!(error = format!("{error:#}"), "cannot repair the guards; retrying"),
         }
+        let result = runtime.block_on(uplink_guard.ensure(host));
+        findings.set(NodeFindingKind::UplinkGuard, result.as_ref().err().map(uplink::finding));
+        match result {
+            Ok(0) | Err(_) => {}
+            Ok(programs) => {
+                counters.add_programs(programs);
+                tracing::warn!(programs, "programs of the uplink guard were missing; attached them again");
+            }
+        }
         std::thread::sleep(MIN_CHECK_INTERVAL);
-        events::wait(&[&tables, &rules], CHECK_INTERVAL).context("cannot read the changes of the guards")?;
+        events::wait(&[&tables, &routes], CHECK_INTERVAL).context("cannot read the changes of the guards")?;
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::capabilities;
 use crate::kit::{Agent, nft, pod, run, table, wait_until};
+use crate::uplink::Pins;
 
 /// Maximum time of a repair. It is less than the interval of checks without an event.
 pub(crate) const REPAIR_TIME: Duration = Duration::from_secs(1);
@@ -35,13 +36,14 @@ pub(crate) struct Daemon {
     stop_tx: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     pub(crate) agent: Agent,
+    _pins: Pins,
 }
 
 impl Daemon {
     /// Starts a daemon with an empty directory of CNI configurations. The caller has made the socket of the container
     /// runtime at [`runtime_socket`].
     pub(crate) async fn start(agent: Agent) -> Self {
-        let node = Arc::new(pod());
+        let (node, pins) = (Arc::new(pod()), Pins::new());
         let cni = agent.path.with_file_name("net.d");
         std::fs::create_dir(&cni).unwrap();
         let runtime_socket = runtime_socket(&agent);
@@ -49,6 +51,7 @@ impl Daemon {
         let checks = Arc::new(SharedChecks::default());
         let config = DaemonConfig {
             agent_namespace: agent.path.clone(),
+            guard_pins: pins.path.clone(),
             cni_config_dir: cni.clone(),
             runtime_socket,
             settings: LinkSettings::default(),
@@ -76,7 +79,7 @@ impl Daemon {
             }
         });
         let (stop_tx, thread) = (Some(stop_tx), Some(thread));
-        let daemon = Self { node, counters, findings, checks, is_ready, cni, stop_tx, thread, agent };
+        let daemon = Self { node, counters, findings, checks, is_ready, cni, stop_tx, thread, agent, _pins: pins };
         wait_until("the guards exist", || daemon.guards().2.contains("podmeta")).await;
         daemon
     }
@@ -236,6 +239,7 @@ async fn daemon_does_not_create_a_missing_agent_namespace() {
     podmeta_link::agent_ns::remove(&agent.path).unwrap();
     let config = DaemonConfig {
         agent_namespace: agent.path.clone(),
+        guard_pins: agent.path.with_file_name("bpf"),
         cni_config_dir: agent.path.with_file_name("net.d"),
         runtime_socket: runtime_socket(&agent),
         settings: LinkSettings::default(),

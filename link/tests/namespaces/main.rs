@@ -26,4 +26,5 @@ mod routing;
 mod runtime;
 mod socket_owner;
 mod uninstall;
+mod uplink;
 mod without_ipv6;

@@ -20,6 +20,7 @@ struct FindingLabels {
 pub(super) struct LinkMetrics {
     rules_repaired: Counter,
     tables_repaired: Counter,
+    programs_repaired: Counter,
     links_made: Counter,
     links_failed: Counter,
     conflist_writes: Counter,
@@ -35,6 +36,8 @@ impl LinkMetrics {
         registry.register("guard_rules_repaired", help, metrics.rules_repaired.clone());
         let help = "Tables of the guards that were missing or changed and have been written";
         registry.register("guard_tables_repaired", help, metrics.tables_repaired.clone());
+        let help = "Programs of the uplink guard that were missing or of another version and have been attached";
+        registry.register("guard_programs_repaired", help, metrics.programs_repaired.clone());
         let help = "Links that the daemon made, without those of the CNI plugin";
         registry.register("links_made", help, metrics.links_made.clone());
         registry.register("links_failed", "Failed attempts of the daemon to make a link", metrics.links_failed.clone());
@@ -49,6 +52,7 @@ impl LinkMetrics {
         let values = [
             (&self.rules_repaired, counts.rules_repaired),
             (&self.tables_repaired, counts.tables_repaired),
+            (&self.programs_repaired, counts.programs_repaired),
             (&self.links_made, counts.links_made),
             (&self.links_failed, counts.links_failed),
             (&self.conflist_writes, counts.conflist_writes),

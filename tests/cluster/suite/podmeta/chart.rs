@@ -103,7 +103,17 @@ async fn pods_run_on_linux_nodes_and_mount_only_what_they_need() -> Result<()> {
         (pods.operator, &[][..]),
         (pods.uninstall, &[]),
         (pods.agent, &["/run/podmeta/serve", "/run/podmeta/link"]),
-        (pods.link, &["/run/netns", "/opt/cni/bin", "/etc/cni/net.d", "/run/containerd", "/run/podmeta/link"]),
+        (
+            pods.link,
+            &[
+                "/run/netns",
+                "/opt/cni/bin",
+                "/etc/cni/net.d",
+                "/run/containerd",
+                "/run/podmeta/link",
+                "/run/podmeta/bpf",
+            ],
+        ),
     ] {
         let paths = fields(&pod["volumes"], "/hostPath/path");
         ensure!(paths == expected, "{paths:?}");

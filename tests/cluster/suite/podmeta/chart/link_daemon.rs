@@ -15,14 +15,14 @@ async fn link_daemon_has_only_the_rights_that_it_uses() -> Result<()> {
     let daemon = &link["containers"][0];
     let context = json!({
         "runAsUser": 0, "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
-        "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "SYS_ADMIN", "NET_BIND_SERVICE"]},
+        "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "SYS_ADMIN", "NET_BIND_SERVICE", "BPF"]},
     });
     ensure!(daemon["securityContext"] == context && daemon["ports"].is_null(), "{daemon}");
     ensure!(!fields(&daemon["volumeMounts"], "/mountPath").contains(&&json!("/opt/cni/bin")), "{daemon}");
     let is_bidirectional =
         |container: &Value| fields(&container["volumeMounts"], "/mountPropagation").contains(&&json!("Bidirectional"));
     let install = &link["initContainers"][0];
-    ensure!(is_bidirectional(install) && !is_bidirectional(daemon), "only install may pin the namespace");
+    ensure!(is_bidirectional(install) && !is_bidirectional(daemon), "only install may mount on the node");
     ensure!(install["securityContext"]["privileged"] == true, "{install}");
     // No binding refers to the accounts of agent and link daemon.
     for object in &objects {

@@ -1,0 +1,178 @@
+//! Guard 3: a program of traffic control at the egress of each uplink. It drops traffic to the service addresses that does not
+//! come from a socket of the node. It also sees packets that pass by routing rules and nftables, such as those of a network
+//! plugin with an eBPF datapath.
+//!
+//! The program is attached by a link of tcx, which needs Linux 6.6. The links and the array of cgroups are pinned in a bpf
+//! filesystem, so the guard stays while no process of podmeta runs:
+//!
+//! ```text
+//! /run/podmeta/bpf/cgroups           the array of cgroups
+//! /run/podmeta/bpf/uplink-INDEX      the link of the interface INDEX
+//! ```
+
+mod assembler;
+mod pins;
+mod program;
+mod routes;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow};
+
+use crate::netns::Netns;
+use crate::route_socket::RouteSocket;
+use crate::service;
+use crate::sys::bpf::{self, ProgramTag};
+
+pub use pins::mount;
+
+/// Default path of the bpf filesystem with the pins.
+pub const PINS_PATH: &str = "/run/podmeta/bpf";
+
+/// Name of the default path in the directory of podmeta's state.
+pub const PINS_DIR: &str = "bpf";
+
+/// The guard of one node.
+#[derive(Debug)]
+pub struct UplinkGuard {
+    pins: PathBuf,
+    /// Tag of this version's program, once it has been loaded. Further loads happen only for a change: the kernel writes each
+    /// one to the audit log.
+    tag: Option<ProgramTag>,
+}
+
+/// Program of one uplink, compared with that of this version.
+enum UplinkState {
+    /// The program of this version is attached.
+    Current,
+    /// Another version is attached by this link.
+    Outdated(OwnedFd),
+    /// No program is attached.
+    Missing,
+}
+
+impl UplinkGuard {
+    /// Creates a guard with the pins at a path.
+    #[must_use]
+    pub fn new(pins: PathBuf) -> Self {
+        Self { pins, tag: None }
+    }
+
+    /// Attaches the program to all uplinks of a namespace that lack it, replaces a program of another version, and detaches it
+    /// from interfaces that are no uplinks now. Returns the number of attached and replaced programs. Idempotent.
+    ///
+    /// # Errors
+    /// If no bpf filesystem is mounted at the path of the pins, or the kernel rejects the program. A failure for one uplink
+    /// does not keep the others from being guarded.
+    pub async fn ensure(&mut self, host: &Netns) -> Result<usize> {
+        pins::check(&self.pins)?;
+        let socket = RouteSocket::open(host).context("cannot open a netlink socket")?;
+        let uplinks = routes::uplinks(&socket, &service::addresses()).await.context("cannot list the routes")?;
+        let results = uplinks.iter().map(|uplink| {
+            self.ensure_uplink(host, *uplink).with_context(|| format!("cannot guard the uplink with index {uplink}"))
+        });
+        let results = results.collect::<Vec<_>>();
+        remove_others(&self.pins, &uplinks)?;
+        results.into_iter().map(|result| result.map(usize::from)).sum()
+    }
+
+    /// Attaches or replaces the program of one uplink. Returns true if it was missing or outdated.
+    fn ensure_uplink(&mut self, host: &Netns, uplink: u32) -> Result<bool> {
+        let tag = match self.tag {
+            Some(tag) => tag,
+            None => self.load()?.1,
+        };
+        match state(&self.pins, uplink, tag)? {
+            UplinkState::Current => Ok(false),
+            UplinkState::Outdated(link) => {
+                let replaced = bpf::replace_program(link.as_fd(), self.load()?.0.as_fd());
+                replaced.map(|()| true).context("cannot replace the program of another version")
+            }
+            UplinkState::Missing => {
+                let (program, _) = self.load()?;
+                attach(host, &self.pins, uplink, &program)
+            }
+        }
+    }
+
+    /// Loads the program.
+    fn load(&mut self) -> Result<(OwnedFd, ProgramTag)> {
+        let cgroups = pins::ensure_cgroups(&self.pins)?;
+        let instructions = program::program(cgroups.as_raw_fd(), &service::ipv4(), &service::ipv6());
+        let program = bpf::load_classifier(&instructions).context("the kernel rejects the program")?;
+        let tag = bpf::program_tag(program.as_fd()).context("cannot read the tag of the program")?;
+        self.tag = Some(tag);
+        Ok((program, tag))
+    }
+}
+
+/// Detaches all programs, and removes pins and filesystem. Succeeds if there are none.
+///
+/// # Errors
+/// If a program cannot be detached, or the filesystem cannot be removed.
+pub fn remove(pins: &Path) -> Result<()> {
+    if pins::is_mounted(pins) {
+        remove_others(pins, &BTreeSet::new())?;
+    }
+    pins::unmount(pins).with_context(|| format!("cannot remove {}", pins.display()))
+}
+
+/// Returns the finding about a failure of the guard.
+#[must_use]
+pub fn finding(error: &anyhow::Error) -> String {
+    format!("{error:#}; pods whose traffic bypasses the node's network stack can reach the node's metadata service")
+}
+
+/// Returns the state of an uplink. Removes a pin whose interface was deleted, or whose link was detached.
+fn state(pins: &Path, uplink: u32, tag: ProgramTag) -> Result<UplinkState> {
+    let path = pins::of_uplink(pins, uplink);
+    let link = match bpf::open_pinned(&path) {
+        Ok(link) => link,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(UplinkState::Missing),
+        Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
+    };
+    let info = bpf::link_info(link.as_fd()).with_context(|| format!("cannot read {}", path.display()))?;
+    if info.interface != uplink {
+        std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        return Ok(UplinkState::Missing);
+    }
+    let attached = bpf::open_program(info.program).and_then(|program| bpf::program_tag(program.as_fd()));
+    Ok(if attached.is_ok_and(|attached| attached == tag) { UplinkState::Current } else { UplinkState::Outdated(link) })
+}
+
+/// Attaches and pins a program. Returns false if the interface was deleted meanwhile.
+fn attach(host: &Netns, pins: &Path, uplink: u32, program: &OwnedFd) -> Result<bool> {
+    // The kernel looks up the interface in the namespace of the thread.
+    match host.run(|| bpf::attach_first(program.as_fd(), uplink)) {
+        Ok(link) => {
+            bpf::pin(link.as_fd(), &pins::of_uplink(pins, uplink)).context("cannot pin the program")?;
+            Ok(true)
+        }
+        Err(error) => match error.raw_os_error() {
+            Some(nix::libc::ENODEV) => Ok(false),
+            Some(nix::libc::EINVAL) => Err(anyhow!("the kernel has no tcx; use Linux 6.6 or newer")),
+            _ => Err(error).context("cannot attach the program"),
+        },
+    }
+}
+
+/// Detaches and removes the links of all interfaces but these.
+fn remove_others(pins: &Path, uplinks: &BTreeSet<u32>) -> Result<()> {
+    for (uplink, path) in pins::links(pins).with_context(|| format!("cannot read {}", pins.display()))? {
+        if uplinks.contains(&uplink) {
+            continue;
+        }
+        let link = bpf::open_pinned(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        match bpf::detach(link.as_fd()) {
+            // The interface was deleted.
+            Err(error) if error.raw_os_error() != Some(nix::libc::ENODEV) => {
+                return Err(error).with_context(|| format!("cannot detach {}", path.display()));
+            }
+            _ => std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! A small assembler of BPF: only the instructions that the guard uses. Pure.
+//!
+//! Source of the operations: Documentation/bpf/standardization/instruction-set.rst of the kernel.
+
+use std::os::fd::RawFd;
+
+use crate::sys::bpf::Instruction;
+
+/// A register. Calls change `R0` to `R5`, and keep `R6` to `R8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Register {
+    R0 = 0,
+    R1 = 1,
+    R2 = 2,
+    R3 = 3,
+    R4 = 4,
+    R5 = 5,
+    R6 = 6,
+    R7 = 7,
+    R8 = 8,
+    /// The end of the stack frame. The stack is below.
+    Frame = 10,
+}
+
+/// Width of a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Width {
+    Byte = 0x71,
+    Word = 0x61,
+    Double = 0x79,
+}
+
+/// Condition of a jump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Condition {
+    /// The lower 32 bits are equal to the value.
+    Equal = 0x16,
+    /// The lower 32 bits differ from the value.
+    NotEqual = 0x56,
+    /// All 64 bits are zero; the value is not used.
+    Zero = 0x15,
+}
+
+/// A helper function of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub(super) enum Helper {
+    SkbUnderCgroup = 33,
+    SkbLoadBytesRelative = 68,
+}
+
+/// A position in a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Label(usize);
+
+/// A program that is being written.
+#[derive(Debug, Default)]
+pub(super) struct Assembler {
+    code: Vec<Instruction>,
+    /// Jumps, as their position and their target.
+    jumps: Vec<(usize, Label)>,
+    /// Positions of the labels, by their number. `None`: not placed yet.
+    labels: Vec<Option<usize>>,
+}
+
+impl Assembler {
+    /// Creates a label, to be placed once.
+    pub(super) fn label(&mut self) -> Label {
+        self.labels.push(None);
+        Label(self.labels.len() - 1)
+    }
+
+    /// Places a label before the next instruction.
+    pub(super) fn place(&mut self, label: Label) {
+        if let Some(position) = self.labels.get_mut(label.0) {
+            *position = Some(self.code.len());
+        }
+    }
+
+    /// Loads a value from a pointer and an offset in bytes.
+    pub(super) fn load(&mut self, to: Register, width: Width, from: Register, offset: i16) {
+        self.push(width as u8, registers(to, from as u8), offset, 0);
+    }
+
+    /// Copies a register.
+    pub(super) fn copy(&mut self, to: Register, from: Register) {
+        self.push(0xbf, registers(to, from as u8), 0, 0);
+    }
+
+    /// Sets a register to a value, which is extended with its sign.
+    pub(super) fn set(&mut self, to: Register, value: i32) {
+        self.push(0xb7, registers(to, 0), 0, value);
+    }
+
+    /// Adds a value to a register.
+    pub(super) fn add(&mut self, to: Register, value: i32) {
+        self.push(0x07, registers(to, 0), 0, value);
+    }
+
+    /// Sets a register to the pointer to a map. This takes two instructions.
+    pub(super) fn set_map(&mut self, to: Register, map: RawFd) {
+        const BPF_PSEUDO_MAP_FD: u8 = 1;
+        self.push(0x18, registers(to, BPF_PSEUDO_MAP_FD), 0, map);
+        self.push(0, 0, 0, 0);
+    }
+
+    /// Calls a helper with the arguments in `R1` to `R5`. The result is in `R0`.
+    pub(super) fn call(&mut self, helper: Helper) {
+        self.push(0x85, 0, 0, helper as i32);
+    }
+
+    /// Jumps if a register meets a condition.
+    pub(super) fn jump_if(&mut self, register: Register, condition: Condition, value: i32, target: Label) {
+        self.jumps.push((self.code.len(), target));
+        self.push(condition as u8, registers(register, 0), 0, value);
+    }
+
+    /// Jumps always.
+    pub(super) fn jump(&mut self, target: Label) {
+        self.jumps.push((self.code.len(), target));
+        self.push(0x05, 0, 0, 0);
+    }
+
+    /// Ends the program. The result is in `R0`.
+    pub(super) fn exit(&mut self) {
+        self.push(0x95, 0, 0, 0);
+    }
+
+    /// Returns the program with the offsets of its jumps. A jump to a label that is not placed, or too far, leaves the program,
+    /// and the kernel rejects it.
+    pub(super) fn finish(mut self) -> Vec<Instruction> {
+        for (from, target) in self.jumps {
+            let to = self.labels.get(target.0).copied().flatten();
+            let distance = to.and_then(|to| i16::try_from(to.checked_sub(from + 1)?).ok());
+            if let Some(instruction) = self.code.get_mut(from) {
+                instruction.offset = distance.unwrap_or(i16::MAX);
+            }
+        }
+        self.code
+    }
+
+    fn push(&mut self, operation: u8, registers: u8, offset: i16, immediate: i32) {
+        self.code.push(Instruction { operation, registers, offset, immediate });
+    }
+}
+
+fn registers(destination: Register, source: u8) -> u8 {
+    destination as u8 | source << 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instructions_have_the_codes_of_the_kernel() {
+        let mut program = Assembler::default();
+        program.load(Register::R7, Width::Word, Register::R6, 16);
+        program.copy(Register::R3, Register::Frame);
+        program.add(Register::R3, -40);
+        program.set_map(Register::R2, 9);
+        program.call(Helper::SkbUnderCgroup);
+        program.exit();
+        let instruction =
+            |operation, registers, offset, immediate| Instruction { operation, registers, offset, immediate };
+        let expected = [
+            instruction(0x61, 0x67, 16, 0),
+            instruction(0xbf, 0xa3, 0, 0),
+            instruction(0x07, 0x03, 0, -40),
+            instruction(0x18, 0x12, 0, 9),
+            instruction(0, 0, 0, 0),
+            instruction(0x85, 0, 0, 33),
+            instruction(0x95, 0, 0, 0),
+        ];
+        assert_eq!(program.finish(), expected);
+    }
+
+    #[test]
+    fn jump_counts_the_instructions_between_itself_and_the_label() {
+        let mut program = Assembler::default();
+        let (near, far) = (program.label(), program.label());
+        program.jump_if(Register::R0, Condition::Equal, 1, far);
+        program.jump(near);
+        program.place(near);
+        program.exit();
+        program.place(far);
+        program.exit();
+        let offsets = program.finish().iter().map(|instruction| instruction.offset).collect::<Vec<_>>();
+        assert_eq!(offsets, [2, 0, 0, 0]);
+    }
+
+    #[test]
+    fn jump_to_a_label_that_is_not_placed_leaves_the_program() {
+        let mut program = Assembler::default();
+        let label = program.label();
+        program.jump(label);
+        assert_eq!(program.finish()[0].offset, i16::MAX);
+    }
+}

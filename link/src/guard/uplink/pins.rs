@@ -1,0 +1,90 @@
+//! The bpf filesystem with the pins of the guard. Its objects exist while they are pinned.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::program::EXEMPT_ENTRIES;
+use crate::sys::bpf;
+
+/// Name of the pinned array of cgroups.
+const CGROUPS: &str = "cgroups";
+
+/// Prefix of the names of pinned links. The index of the interface follows.
+const UPLINK_PREFIX: &str = "uplink-";
+
+/// Mounts a bpf filesystem for root at a path, unless one is mounted. Idempotent.
+///
+/// # Errors
+/// If the directory cannot be created, or the kernel rejects the mount.
+pub fn mount(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
+    if !is_mounted(path) {
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        nix::mount::mount(Some("bpf"), path, Some("bpf"), flags, Some("mode=0700"))
+            .with_context(|| format!("cannot mount a bpf filesystem at {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Returns true if a path is on a bpf filesystem.
+pub(super) fn is_mounted(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// Returns an error unless a bpf filesystem is mounted at a path.
+pub(super) fn check(path: &Path) -> Result<()> {
+    ensure!(is_mounted(path), "no bpf filesystem is mounted at {}; restart the pod of the link daemon", path.display());
+    Ok(())
+}
+
+/// Unmounts and removes the directory. Succeeds if it does not exist. The removal unmounts it in other mount namespaces, too.
+pub(super) fn unmount(path: &Path) -> io::Result<()> {
+    while is_mounted(path) {
+        match umount2(path, MntFlags::MNT_DETACH) {
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    match std::fs::remove_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Returns the path of the link of an interface.
+pub(super) fn of_uplink(path: &Path, uplink: u32) -> PathBuf {
+    path.join(format!("{UPLINK_PREFIX}{uplink}"))
+}
+
+/// Returns the pinned links with the index of their interface. Other files are skipped.
+pub(super) fn links(path: &Path) -> io::Result<Vec<(u32, PathBuf)>> {
+    let mut links = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let uplink = name.to_str().and_then(|name| name.strip_prefix(UPLINK_PREFIX)?.parse().ok());
+        links.extend(uplink.map(|uplink| (uplink, entry.path())));
+    }
+    Ok(links)
+}
+
+/// Opens the array of cgroups. Creates and pins it if it is missing.
+pub(super) fn ensure_cgroups(path: &Path) -> Result<OwnedFd> {
+    use std::os::fd::AsFd as _;
+    let path = path.join(CGROUPS);
+    match bpf::open_pinned(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let cgroups = bpf::create_cgroup_array(EXEMPT_ENTRIES.end);
+            let cgroups = cgroups.context("the kernel does not create an array of cgroups")?;
+            bpf::pin(cgroups.as_fd(), &path).with_context(|| format!("cannot pin {}", path.display()))?;
+            Ok(cgroups)
+        }
+        result => result.with_context(|| format!("cannot open {}", path.display())),
+    }
+}
