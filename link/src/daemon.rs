@@ -1,6 +1,7 @@
 //! The link daemon of a node: checks guards, CNI configuration and the links of all pods, and repairs them.
 
 mod conflist;
+mod host_network;
 mod links;
 
 use std::path::PathBuf;
@@ -23,6 +24,10 @@ pub struct DaemonConfig {
     pub agent_namespace: PathBuf,
     /// Path of the bpf filesystem with the pins of the uplink guard.
     pub guard_pins: PathBuf,
+    /// Directory where cgroup v2 is mounted, or its parent if the node also has v1.
+    pub cgroup_root: PathBuf,
+    /// Namespaces whose pods on the host network may reach the node's own metadata service.
+    pub node_metadata_namespaces: Vec<String>,
     /// Directory of CNI configurations.
     pub cni_config_dir: PathBuf,
     /// Socket of the container runtime.
@@ -65,7 +70,7 @@ pub async fn run(
     tokio::select! {
         error = guards => Err(error.unwrap_or_else(|_| anyhow!("the guards' thread panicked"))),
         () = conflist::run(&config, &counters, &findings, conflist_tx) => Err(anyhow!("internal error: the CNI task ended")),
-        () = links::run(&config, host()?, &counters, &checks, links_tx) => Err(anyhow!("internal error: the links' task ended")),
+        () = links::run(&config, host()?, &counters, &findings, &checks, links_tx) => Err(anyhow!("internal error: the links' task ended")),
         () = ready => Err(anyhow!("internal error: the readiness task ended")),
     }
 }

@@ -28,6 +28,8 @@ pub enum NodeFindingKind {
     Guards,
     /// The program of the uplink guard cannot be attached.
     UplinkGuard,
+    /// Pods on the host network are not kept from the node's metadata service, or not exempt, as configured.
+    HostNetwork,
     /// The node agent gets no sockets or no status from the link daemon.
     LinkDaemon,
     /// The container runtime does not report the user IDs of pods with a user namespace.
@@ -38,7 +40,7 @@ pub enum NodeFindingKind {
 
 impl NodeFindingKind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Kernel,
         Self::Cgroup,
         Self::Nftables,
@@ -47,6 +49,7 @@ impl NodeFindingKind {
         Self::CniConfig,
         Self::Guards,
         Self::UplinkGuard,
+        Self::HostNetwork,
         Self::LinkDaemon,
         Self::UserIds,
         Self::Other,
@@ -64,6 +67,7 @@ impl NodeFindingKind {
             Self::CniConfig => "cni-config",
             Self::Guards => "guards",
             Self::UplinkGuard => "uplink-guard",
+            Self::HostNetwork => "host-network",
             Self::LinkDaemon => "link-daemon",
             Self::UserIds => "user-ids",
             Self::Other => "other",

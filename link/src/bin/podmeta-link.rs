@@ -116,6 +116,12 @@ mod linux {
         /// Socket of the container runtime.
         #[arg(long, default_value = "/run/containerd/containerd.sock", value_name = "PATH")]
         runtime_socket: PathBuf,
+        /// Directory where cgroup v2 is mounted, or its parent if the node also has v1.
+        #[arg(long, default_value = "/sys/fs/cgroup", value_name = "DIR")]
+        cgroup_root: PathBuf,
+        /// Namespaces whose pods on the host network may reach the node's own metadata service, separated by commas.
+        #[arg(long, default_value = "kube-system", value_delimiter = ',', value_name = "NAMES")]
+        node_metadata_namespaces: Vec<String>,
         /// Range of the links' addresses.
         #[arg(long, default_value_t = LinkRange::default(), value_name = "PREFIX")]
         link_range: LinkRange,
@@ -274,6 +280,8 @@ mod linux {
             DaemonConfig {
                 agent_namespace: self.node.namespace.agent_namespace,
                 guard_pins: self.guard.guard_pins,
+                cgroup_root: self.cgroup_root,
+                node_metadata_namespaces: self.node_metadata_namespaces,
                 cni_config_dir: self.node.cni_config_dir,
                 runtime_socket: self.runtime_socket,
                 settings: LinkSettings { link_range: self.link_range, on_failure },

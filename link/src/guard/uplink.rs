@@ -1,5 +1,5 @@
 //! Guard 3: a program of traffic control at the egress of each uplink. It drops traffic to the service addresses that does not
-//! come from a socket of the node. It also sees packets that pass by routing rules and nftables, such as those of a network
+//! come from a socket of the node or of an exempt pod. It also sees packets that pass by routing rules and nftables, such as those of a network
 //! plugin with an eBPF datapath.
 //!
 //! The program is attached by a link of tcx, which needs Linux 6.6. The links and the array of cgroups are pinned in a bpf
@@ -11,6 +11,7 @@
 //! ```
 
 mod assembler;
+pub mod cgroups;
 mod pins;
 mod program;
 mod routes;

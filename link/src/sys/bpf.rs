@@ -41,6 +41,8 @@ pub(crate) struct LinkInfo {
 #[derive(Clone, Copy)]
 enum Command {
     MapCreate = 0,
+    MapUpdateElem = 2,
+    MapDeleteElem = 3,
     ProgLoad = 5,
     ObjPin = 6,
     ObjGet = 7,
@@ -69,6 +71,15 @@ struct MapCreate {
     key_size: u32,
     value_size: u32,
     max_entries: u32,
+}
+
+#[repr(C)]
+struct MapElement {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 #[repr(C)]
@@ -138,6 +149,28 @@ pub(crate) fn create_cgroup_array(entries: u32) -> io::Result<OwnedFd> {
         MapCreate { map_type: BPF_MAP_TYPE_CGROUP_ARRAY, key_size: 4, value_size: 4, max_entries: entries };
     // SAFETY: the attributes contain no pointer.
     owned(unsafe { bpf(Command::MapCreate, &attributes) })
+}
+
+/// Sets an entry of an array of cgroups. `None` empties the entry.
+///
+/// # Errors
+/// If the index is not below the number of entries, or the descriptor is not a directory of cgroup v2.
+pub(crate) fn set_cgroup(array: BorrowedFd<'_>, index: u32, cgroup: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let value = cgroup.map(|cgroup| number(cgroup.as_raw_fd())).unwrap_or_default();
+    let attributes = MapElement {
+        map_fd: number(array.as_raw_fd()),
+        padding: 0,
+        key: address(&raw const index),
+        value: if cgroup.is_some() { address(&raw const value) } else { 0 },
+        flags: 0,
+    };
+    let command = if cgroup.is_some() { Command::MapUpdateElem } else { Command::MapDeleteElem };
+    // SAFETY: the kernel reads 4 bytes at each pointer: `index`, and `value` for an update. Both live until the call returns.
+    match unsafe { bpf(command, &attributes) } {
+        // The entry is empty already.
+        Err(error) if cgroup.is_none() && error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        result => result.map(drop),
+    }
 }
 
 /// Loads a program of traffic control.

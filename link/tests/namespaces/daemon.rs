@@ -16,6 +16,7 @@ use podmeta_link::netns::Netns;
 use tokio::sync::oneshot;
 
 use crate::capabilities;
+use crate::host_network::CgroupRoot;
 use crate::kit::{Agent, nft, pod, run, table, wait_until};
 use crate::uplink::Pins;
 
@@ -36,14 +37,21 @@ pub(crate) struct Daemon {
     stop_tx: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     pub(crate) agent: Agent,
-    _pins: Pins,
+    pub(crate) pins: Pins,
+    pub(crate) cgroups: CgroupRoot,
 }
 
 impl Daemon {
     /// Starts a daemon with an empty directory of CNI configurations. The caller has made the socket of the container
     /// runtime at [`runtime_socket`].
     pub(crate) async fn start(agent: Agent) -> Self {
-        let (node, pins) = (Arc::new(pod()), Pins::new());
+        Self::start_on(agent, pod(), CgroupRoot::with_pods()).await
+    }
+
+    /// Starts a daemon on a node, whose pods are in cgroups below a root. Pods of the namespace `shop` are exempt from the
+    /// guard of the uplinks.
+    pub(crate) async fn start_on(agent: Agent, node: Netns, cgroups: CgroupRoot) -> Self {
+        let (node, pins, cgroup_root) = (Arc::new(node), Pins::new(), cgroups.0.clone());
         let cni = agent.path.with_file_name("net.d");
         std::fs::create_dir(&cni).unwrap();
         let runtime_socket = runtime_socket(&agent);
@@ -52,6 +60,8 @@ impl Daemon {
         let config = DaemonConfig {
             agent_namespace: agent.path.clone(),
             guard_pins: pins.path.clone(),
+            cgroup_root,
+            node_metadata_namespaces: vec!["shop".to_owned()],
             cni_config_dir: cni.clone(),
             runtime_socket,
             settings: LinkSettings::default(),
@@ -79,7 +89,7 @@ impl Daemon {
             }
         });
         let (stop_tx, thread) = (Some(stop_tx), Some(thread));
-        let daemon = Self { node, counters, findings, checks, is_ready, cni, stop_tx, thread, agent, _pins: pins };
+        let daemon = Self { node, counters, findings, checks, is_ready, cni, stop_tx, thread, agent, pins, cgroups };
         wait_until("the guards exist", || daemon.guards().2.contains("podmeta")).await;
         daemon
     }
@@ -240,6 +250,8 @@ async fn daemon_does_not_create_a_missing_agent_namespace() {
     let config = DaemonConfig {
         agent_namespace: agent.path.clone(),
         guard_pins: agent.path.with_file_name("bpf"),
+        cgroup_root: "/sys/fs/cgroup".into(),
+        node_metadata_namespaces: Vec::new(),
         cni_config_dir: agent.path.with_file_name("net.d"),
         runtime_socket: runtime_socket(&agent),
         settings: LinkSettings::default(),

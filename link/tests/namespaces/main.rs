@@ -13,6 +13,7 @@ mod daemon;
 mod findings;
 mod guard;
 mod hops;
+mod host_network;
 mod icmp;
 mod identity;
 mod kit;

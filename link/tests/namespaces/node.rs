@@ -17,7 +17,7 @@ pub(crate) const REAL: &str = "REAL-IMDS";
 pub(crate) struct Topology {
     pub(crate) node: Netns,
     pub(crate) pods: Vec<Netns>,
-    _cloud: Netns,
+    pub(crate) _cloud: Netns,
 }
 
 impl Topology {

@@ -24,12 +24,12 @@ impl Pins {
         Self { path, _directory: directory }
     }
 
-    fn guard(&self) -> UplinkGuard {
+    pub(crate) fn guard(&self) -> UplinkGuard {
         UplinkGuard::new(self.path.clone())
     }
 
     /// Returns the names of the pinned links.
-    fn links(&self) -> Vec<String> {
+    pub(crate) fn links(&self) -> Vec<String> {
         let names =
             std::fs::read_dir(&self.path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut links = names.filter(|name| name.starts_with("uplink-")).collect::<Vec<_>>();

@@ -74,6 +74,16 @@ pub(super) fn links(path: &Path) -> io::Result<Vec<(u32, PathBuf)>> {
     Ok(links)
 }
 
+/// Opens the array of cgroups, or returns `None` if there is none.
+pub(super) fn open_cgroups(path: &Path) -> Result<Option<OwnedFd>> {
+    let path = path.join(CGROUPS);
+    match bpf::open_pinned(&path) {
+        // EINVAL: the directory is not on a bpf filesystem.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => Ok(None),
+        result => result.map(Some).with_context(|| format!("cannot open {}", path.display())),
+    }
+}
+
 /// Opens the array of cgroups. Creates and pins it if it is missing.
 pub(super) fn ensure_cgroups(path: &Path) -> Result<OwnedFd> {
     use std::os::fd::AsFd as _;

@@ -18,7 +18,7 @@ use std::os::fd::RawFd;
 use super::assembler::{Assembler, Condition, Helper, Label, Register, Width};
 use crate::sys::bpf::Instruction;
 
-/// Entries of the array of cgroups with those that contain all pods. They are empty yet: sockets of pods pass.
+/// Entries of the array of cgroups with those that contain all pods. While they are empty, sockets of pods pass.
 pub(super) const POD_ENTRIES: Range<u32> = 0..4;
 
 /// Entries of the array of cgroups with those of exempt pods.

@@ -38,7 +38,8 @@ async fn link_daemon_has_only_the_rights_that_it_uses() -> Result<()> {
 #[tokio::test]
 async fn link_values_set_the_command_line_and_the_mounts() -> Result<()> {
     let values = "link.cniBinDir=/var/lib/cni/bin,link.cniConfigDir=/etc/cni/test.d,link.range=10.9.0.0/16,\
-                  link.onFailure=start,link.runtimeSocket=/run/crio/crio.sock,link.log=debug";
+                  link.onFailure=start,link.runtimeSocket=/run/crio/crio.sock,link.log=debug,\
+                  nodeMetadata.namespaces={kube-system,net}";
     let objects = render_chart(&["--set", values]).await?;
     let link = PodSpecs::of(&objects)?.link;
     let (install, daemon) = (&link["initContainers"][0], &link["containers"][0]);
@@ -47,6 +48,8 @@ async fn link_values_set_the_command_line_and_the_mounts() -> Result<()> {
     let arguments = json!([
         "run",
         "--runtime-socket=/run/crio/crio.sock",
+        "--cgroup-root=/host/cgroup",
+        "--node-metadata-namespaces=kube-system,net",
         "--link-range=10.9.0.0/16",
         "--on-failure=start",
         "--cni-config-dir=/etc/cni/test.d",

@@ -1,0 +1,143 @@
+//! Cgroups of pods on a node: those that contain all pods, and those of exempt pods.
+//!
+//! The kubelet has two cgroup drivers. kind puts the cgroups of its nodes one level deeper.
+//!
+//! ```text
+//! systemd     kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podUID.slice
+//! cgroupfs    kubepods/burstable/podUID
+//! ```
+//!
+//! Source: `pkg/kubelet/cm` of kubernetes/kubernetes.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use podmeta_metadata::names::PodUid;
+
+use super::pins;
+use super::program::{EXEMPT_ENTRIES, POD_ENTRIES};
+use crate::sys::bpf;
+
+/// Maximum number of exempt pods of a node.
+pub const MAX_EXEMPT_PODS: usize = (EXEMPT_ENTRIES.end - EXEMPT_ENTRIES.start) as usize;
+
+/// Names of a cgroup with all pods and of those below it.
+#[derive(Clone, Copy, Debug)]
+enum PodsCgroup {
+    /// The systemd driver: the path of the slice, and the start of the names below it.
+    Systemd(&'static str, &'static str),
+    /// The cgroupfs driver: the path.
+    Cgroupfs(&'static str),
+}
+
+/// The possible names. Each has the entry of the same position in the array of cgroups.
+const PODS_CGROUPS: [PodsCgroup; (POD_ENTRIES.end - POD_ENTRIES.start) as usize] = [
+    PodsCgroup::Systemd("kubepods.slice", "kubepods"),
+    PodsCgroup::Cgroupfs("kubepods"),
+    PodsCgroup::Systemd("kubelet.slice/kubelet-kubepods.slice", "kubelet-kubepods"),
+    PodsCgroup::Cgroupfs("kubelet/kubepods"),
+];
+
+impl PodsCgroup {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Systemd(path, _) | Self::Cgroupfs(path) => path,
+        }
+    }
+
+    /// Returns the possible paths of a pod's cgroup: one for each QoS class.
+    fn of_pod(self, pod: &PodUid) -> [String; 3] {
+        match self {
+            Self::Systemd(path, prefix) => {
+                // A slice's name has a dash for each level.
+                let uid = pod.as_str().replace('-', "_");
+                ["", "-burstable", "-besteffort"].map(|class| {
+                    let directory = if class.is_empty() { String::new() } else { format!("{prefix}{class}.slice/") };
+                    format!("{path}/{directory}{prefix}{class}-pod{uid}.slice")
+                })
+            }
+            Self::Cgroupfs(path) => ["", "burstable/", "besteffort/"].map(|class| format!("{path}/{class}pod{pod}")),
+        }
+    }
+}
+
+/// Writes the current cgroups into the array of the guard: those of exempt pods, and then those that contain all pods. From
+/// then on, the program drops packets from sockets of other pods. A cgroup that was created again replaces the former one.
+/// Does nothing if the guard is not on this node. Returns false if no cgroup contains pods.
+///
+/// Pods after the first [`MAX_EXEMPT_PODS`] are not exempt. Neither is a pod without a cgroup: it has ended.
+///
+/// # Errors
+/// If cgroup v2 is not mounted at `root`, or at `unified` below it, or the kernel rejects an entry.
+pub fn update(pins: &Path, root: &Path, exempt: &[&PodUid]) -> Result<bool> {
+    let Some(array) = pins::open_cgroups(pins)? else { return Ok(true) };
+    let root = cgroup2(root)?;
+    let of_pod = |pod: &&PodUid| {
+        let mut paths = PODS_CGROUPS.iter().flat_map(|cgroup| cgroup.of_pod(pod));
+        paths.find_map(|path| File::open(root.join(path)).ok())
+    };
+    let mut exempt = exempt.iter().filter_map(of_pod);
+    for entry in EXEMPT_ENTRIES {
+        let cgroup = exempt.next();
+        bpf::set_cgroup(array.as_fd(), entry, cgroup.as_ref().map(|cgroup| cgroup.as_fd()))
+            .with_context(|| format!("cannot write entry {entry} of the cgroups"))?;
+    }
+    let mut is_found = false;
+    for (entry, cgroup) in POD_ENTRIES.zip(PODS_CGROUPS) {
+        let path = root.join(cgroup.path());
+        let cgroup = match File::open(&path) {
+            Ok(cgroup) => Some(cgroup),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
+        };
+        is_found |= cgroup.is_some();
+        bpf::set_cgroup(array.as_fd(), entry, cgroup.as_ref().map(|cgroup| cgroup.as_fd()))
+            .with_context(|| format!("cannot write {} into the cgroups", path.display()))?;
+    }
+    Ok(is_found)
+}
+
+/// Returns the directory of cgroup v2: the root, or `unified` below it on a node that also has v1.
+fn cgroup2(root: &Path) -> Result<PathBuf> {
+    for path in [root.to_owned(), root.join("unified")] {
+        if statfs(&path).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC) {
+            return Ok(path);
+        }
+    }
+    bail!("cgroup v2 is not mounted at {}", root.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cgroups_of_a_pod_have_the_names_of_the_kubelet() {
+        let pod = PodUid::try_from("0a-1b".to_owned()).unwrap();
+        let paths = PODS_CGROUPS.map(|cgroup| cgroup.of_pod(&pod));
+        assert_eq!(
+            paths[0],
+            [
+                "kubepods.slice/kubepods-pod0a_1b.slice",
+                "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod0a_1b.slice",
+                "kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod0a_1b.slice",
+            ]
+        );
+        assert_eq!(paths[1], ["kubepods/pod0a-1b", "kubepods/burstable/pod0a-1b", "kubepods/besteffort/pod0a-1b"]);
+        assert_eq!(
+            paths[2][1],
+            "kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-pod0a_1b.slice"
+        );
+        assert_eq!(paths[3][2], "kubelet/kubepods/besteffort/pod0a-1b");
+    }
+
+    #[test]
+    fn directory_of_another_filesystem_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(cgroup2(directory.path()).unwrap_err().to_string().contains("cgroup v2 is not mounted"));
+    }
+}

@@ -1,0 +1,206 @@
+//! Pods on the host network, and pods whose packets keep their socket on the way to the uplink, with the uplink guard only.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use podmeta_link::guard::uplink::cgroups;
+use podmeta_link::netns::Netns;
+use podmeta_link::service;
+use podmeta_metadata::names::PodUid;
+use podmeta_metadata::node_finding::NodeFindingKind;
+
+use crate::daemon::{Daemon, REPAIR_TIME, runtime_socket};
+use crate::kit::{Agent, block_until, pod, request, run, wait_until};
+use crate::node::{REAL, Topology};
+use crate::routing::{route_by_default, set_up};
+use crate::runtime::{FakeRuntime, FakeSandbox};
+use crate::uplink::Pins;
+
+/// A cgroup that stands for the root of cgroup v2, removed on drop with all below it.
+pub(crate) struct CgroupRoot(pub(crate) PathBuf);
+
+impl CgroupRoot {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+        let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let mount = mounts.find(|fields| fields[2] == "cgroup2").unwrap();
+        let name = format!("podmeta-uplink-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = Path::new(mount[1]).join(name);
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    /// Creates a root with the cgroup of all pods.
+    pub(crate) fn with_pods() -> Self {
+        let root = Self::new();
+        std::fs::create_dir(root.0.join("kubepods")).unwrap();
+        root
+    }
+
+    /// Creates the cgroup of a pod.
+    pub(crate) fn pod(&self, pod: &PodUid) -> PathBuf {
+        let path = self.0.join(format!("kubepods/besteffort/pod{pod}"));
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+}
+
+impl Drop for CgroupRoot {
+    fn drop(&mut self) {
+        fn remove(path: &Path) {
+            let entries = std::fs::read_dir(path).unwrap().map(Result::unwrap);
+            for entry in entries.filter(|entry| entry.file_type().unwrap().is_dir()) {
+                remove(&entry.path());
+            }
+            // The kernel removes an ended process from its cgroup some time later.
+            block_until("the cgroup is removed", || std::fs::remove_dir(path).is_ok());
+        }
+        remove(&self.0);
+    }
+}
+
+fn uid(n: usize) -> PodUid {
+    PodUid::try_from(format!("uid-{n}")).unwrap()
+}
+
+/// Returns the response to a process in a cgroup, which is empty if its packets are dropped.
+fn request_in(cgroup: &Path, from: &Netns, address: IpAddr) -> String {
+    let script = r#"echo $$ > "$0/cgroup.procs" && exec timeout 2 bash -c "cat < /dev/tcp/$1/80""#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(cgroup).arg(address.to_string());
+    String::from_utf8(from.run(|| command.output()).unwrap().stdout).unwrap()
+}
+
+#[tokio::test]
+async fn pod_on_the_host_network_is_dropped_unless_it_is_exempt() {
+    let topology = Topology::new(0);
+    let (pins, root, node) = (Pins::new(), CgroupRoot::new(), &topology.node);
+    pins.guard().ensure(node).await.unwrap();
+    let (pod, exempt) = (root.pod(&uid(1)), root.pod(&uid(2)));
+    let update = |exempt: &[&PodUid]| cgroups::update(&pins.path, &root.0, exempt).unwrap();
+    let ipv6 = service::ipv6()[0].into();
+    for address in service::addresses() {
+        assert_eq!(request_in(&pod, node, address), REAL, "{address}: the cgroups are not known yet");
+    }
+    assert!(update(&[&uid(2), &uid(3)]));
+    for address in service::addresses() {
+        assert_eq!(request_in(&pod, node, address), "", "{address}");
+        assert_eq!(request_in(&exempt, node, address), REAL, "{address}");
+        assert_eq!(request(node, address).unwrap(), REAL, "{address}: a process outside the cgroup of pods");
+    }
+    // A cgroup that was created again is another one until the next check.
+    block_until("the cgroup is removed", || std::fs::remove_dir(&exempt).is_ok());
+    root.pod(&uid(2));
+    assert_eq!(request_in(&exempt, node, ipv6), "");
+    update(&[&uid(2)]);
+    assert_eq!(request_in(&exempt, node, ipv6), REAL);
+    update(&[]);
+    assert_eq!(request_in(&exempt, node, ipv6), "");
+    let other = CgroupRoot::new();
+    assert!(!cgroups::update(&pins.path, &other.0, &[]).unwrap(), "no cgroup contains pods");
+    assert_eq!(request_in(&pod, node, ipv6), REAL);
+}
+
+/// Redirects packets of a pod to the service addresses from its interface to the uplink, as an eBPF datapath does.
+fn bypass_stack(topology: &Topology) {
+    let (node, pod) = (&topology.node, &topology.pods[0]);
+    run(node, "tc qdisc add dev pod0 clsact");
+    for address in service::addresses() {
+        let (ip, match_ip, gateway, router) = match address {
+            IpAddr::V4(_) => ("ip", "ip", "10.0.1.2", "10.0.2.1"),
+            IpAddr::V6(_) => ("ipv6", "ip6", "fd01:1::2", "fd01:2::1"),
+        };
+        // The node resolves the gateway. The pod sends to the gateway's MAC address.
+        assert_eq!(request(node, address).unwrap(), REAL);
+        let neighbour = run(node, &format!("ip neigh show {gateway} dev up0"));
+        let mac = neighbour.split_whitespace().nth(2).unwrap();
+        run(pod, &format!("ip neigh replace {router} lladdr {mac} dev eth0"));
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        let matched = format!("u32 match {match_ip} dst {address}/{length}");
+        let priority = if address.is_ipv4() { 1 } else { 2 };
+        run(
+            node,
+            &format!(
+                "tc filter add dev pod0 ingress protocol {ip} prio {priority} {matched} action mirred egress redirect dev up0"
+            ),
+        );
+    }
+}
+
+#[tokio::test]
+async fn packet_that_bypasses_the_network_stack_with_its_socket_is_dropped() {
+    let topology = Topology::new(1);
+    let (pins, root, pod) = (Pins::new(), CgroupRoot::new(), &topology.pods[0]);
+    podmeta_link::guard::ensure(&topology.node).await.unwrap();
+    bypass_stack(&topology);
+    pins.guard().ensure(&topology.node).await.unwrap();
+    let cgroup = root.pod(&uid(1));
+    for address in service::addresses() {
+        assert_eq!(request_in(&cgroup, pod, address), REAL, "{address}: the packet passes by the other guards");
+    }
+    cgroups::update(&pins.path, &root.0, &[]).unwrap();
+    for address in service::addresses() {
+        assert_eq!(request_in(&cgroup, pod, address), "", "{address}");
+    }
+}
+
+#[tokio::test]
+async fn packet_of_a_macvlan_interface_on_the_uplink_is_dropped() {
+    let topology = Topology::new(0);
+    let (pins, root, pod) = (Pins::new(), CgroupRoot::new(), pod());
+    podmeta_link::guard::ensure(&topology.node).await.unwrap();
+    pins.guard().ensure(&topology.node).await.unwrap();
+    let netns = format!("/proc/{}/fd/{}", std::process::id(), pod.as_fd().as_raw_fd());
+    run(&topology.node, &format!("ip link add link up0 name eth0 netns {netns} type macvlan mode bridge"));
+    set_up(&pod, "eth0", 1, 9);
+    route_by_default(&pod, 1, 2);
+    let cgroup = root.pod(&uid(1));
+    for address in service::addresses() {
+        assert_eq!(request_in(&cgroup, &pod, address), REAL, "{address}: the packet passes by the other guards");
+    }
+    cgroups::update(&pins.path, &root.0, &[]).unwrap();
+    for address in service::addresses() {
+        assert_eq!(request_in(&cgroup, &pod, address), "", "{address}");
+    }
+}
+
+#[tokio::test]
+async fn daemon_exempts_pods_of_the_listed_namespaces() {
+    let agent = Agent::new().await;
+    let runtime = FakeRuntime { sandboxes: vec![FakeSandbox::host(1)], ..FakeRuntime::default() };
+    let runtime = runtime.serve(&runtime_socket(&agent));
+    let Topology { node, _cloud, .. } = Topology::new(0);
+    let root = CgroupRoot::new();
+    let (exempt, pod) = (root.pod(&uid(1)), root.pod(&uid(2)));
+    let daemon = Daemon::start_on(agent, node, root).await;
+    let ipv4 = service::ipv4()[0].into();
+    let node = &daemon.node;
+    wait_until("a pod without an exempt sandbox is dropped", || request_in(&pod, node, ipv4).is_empty()).await;
+    assert_eq!(request_in(&exempt, node, ipv4), REAL);
+    runtime.lock().unwrap().sandboxes.clear();
+    wait_until("a pod that has ended is not exempt", || request_in(&exempt, node, ipv4).is_empty()).await;
+}
+
+#[tokio::test]
+async fn new_uplink_is_guarded_within_a_second_and_a_node_without_a_cgroup_of_pods_is_a_finding() {
+    let agent = Agent::new().await;
+    let runtime = FakeRuntime { sandboxes: vec![FakeSandbox::host(1)], ..FakeRuntime::default() };
+    let _runtime = runtime.serve(&runtime_socket(&agent));
+    let daemon = Daemon::start_on(agent, pod(), CgroupRoot::new()).await;
+    let finding = || daemon.findings.snapshot().get(&NodeFindingKind::HostNetwork).cloned();
+    let start = Instant::now();
+    run(&daemon.node, "ip link add up0 up type veth");
+    run(&daemon.node, "ip route add default dev up0 table 77");
+    wait_until("the program is attached", || daemon.counters.snapshot().programs_repaired == 1).await;
+    assert!(start.elapsed() < REPAIR_TIME, "{:?}", start.elapsed());
+    assert_eq!(daemon.pins.links().len(), 1);
+    wait_until("the finding", || finding().is_some()).await;
+    assert!(finding().unwrap().contains("default cgroup root"), "{:?}", finding());
+    daemon.cgroups.pod(&uid(1));
+    wait_until("the cgroup is found", || finding().is_none()).await;
+}
