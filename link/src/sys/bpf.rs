@@ -1,7 +1,8 @@
 //! The calls of `bpf(2)` that the uplink guard needs: a map of cgroups, a program of traffic control, and its links.
 //!
-//! Source of commands, layouts and numbers: linux/bpf.h. Each layout has the fields up to the last one in use, without
-//! padding between them. The kernel reads the missing ones as zero.
+//! Source: linux/bpf.h.
+
+mod layout;
 
 use std::ffi::CString;
 use std::io;
@@ -11,6 +12,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use nix::libc;
+
+use layout::{
+    BPF_F_BEFORE, BPF_LINK_TYPE_TCX, BPF_MAP_TYPE_CGROUP_ARRAY, BPF_PROG_TYPE_SCHED_CLS, BPF_TCX_EGRESS, Command, Info,
+    InfoRequest, LinkCreate, LinkUpdate, MapCreate, MapElement, ObjectPath, ProgLoad, RawLinkInfo, RawProgramInfo,
+};
 
 /// One instruction: operation, registers, offset and immediate value.
 #[repr(C)]
@@ -38,107 +44,11 @@ pub(crate) struct LinkInfo {
     pub(crate) interface: u32,
 }
 
-#[derive(Clone, Copy)]
-enum Command {
-    MapCreate = 0,
-    MapUpdateElem = 2,
-    MapDeleteElem = 3,
-    ProgLoad = 5,
-    ObjPin = 6,
-    ObjGet = 7,
-    ProgGetFdById = 13,
-    ObjGetInfoByFd = 15,
-    LinkCreate = 28,
-    LinkUpdate = 29,
-    LinkDetach = 34,
-}
-
-const BPF_MAP_TYPE_CGROUP_ARRAY: u32 = 8;
-const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
-const BPF_TCX_EGRESS: u32 = 47;
-const BPF_LINK_TYPE_TCX: u32 = 11;
-const BPF_F_BEFORE: u32 = 1 << 3;
-
 /// Size of the verifier's log in bytes. Its end names the error; the kernel keeps the end of a longer log.
 const LOG_BYTES: u32 = 64 * 1024;
 
 /// Maximum length of the verifier's log in an error, in bytes. Its last lines name the instruction and the reason.
 const MAX_ERROR_LOG_BYTES: usize = 512;
-
-#[repr(C)]
-struct MapCreate {
-    map_type: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-}
-
-#[repr(C)]
-struct MapElement {
-    map_fd: u32,
-    padding: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
-}
-
-#[repr(C)]
-struct ProgLoad {
-    prog_type: u32,
-    insn_cnt: u32,
-    insns: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log_buf: u64,
-}
-
-#[repr(C)]
-struct ObjectPath {
-    pathname: u64,
-    bpf_fd: u32,
-    file_flags: u32,
-}
-
-#[repr(C)]
-struct LinkCreate {
-    prog_fd: u32,
-    target_ifindex: u32,
-    attach_type: u32,
-    flags: u32,
-}
-
-#[repr(C)]
-struct LinkUpdate {
-    link_fd: u32,
-    new_prog_fd: u32,
-}
-
-#[repr(C)]
-struct InfoRequest {
-    bpf_fd: u32,
-    info_len: u32,
-    info: u64,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct RawProgramInfo {
-    prog_type: u32,
-    id: u32,
-    tag: ProgramTag,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct RawLinkInfo {
-    link_type: u32,
-    id: u32,
-    prog_id: u32,
-    padding: u32,
-    ifindex: u32,
-    attach_type: u32,
-}
 
 /// Creates an array of cgroups. Its entries are empty.
 ///
@@ -286,11 +196,6 @@ pub(crate) fn open_program(id: u32) -> io::Result<OwnedFd> {
     // SAFETY: the attribute is no pointer.
     owned(unsafe { bpf(Command::ProgGetFdById, &id) })
 }
-
-/// Structures that the kernel fills with information: integers only, without padding.
-trait Info: Default {}
-impl Info for RawProgramInfo {}
-impl Info for RawLinkInfo {}
 
 fn info<T: Info>(object: BorrowedFd<'_>) -> io::Result<T> {
     let mut info = T::default();
