@@ -16,7 +16,7 @@ pub struct SharedChecks(Mutex<CheckResults>);
 struct CheckResults {
     /// The guards: an error if one is missing and cannot be added.
     guards: Option<Checked<Result<(), String>>>,
-    /// Namespace and name of each running pod without a link.
+    /// Namespace and name of each running pod whose link failed at least twice in a row.
     unlinked_pods: Option<Checked<Vec<String>>>,
     first_pass: FirstPass,
 }
@@ -48,7 +48,8 @@ impl SharedChecks {
         self.lock().guards = Some(Checked { result, time });
     }
 
-    /// Records a check of the links. `unlinked` has namespace and name of each running pod without a link.
+    /// Records a check of the links. `unlinked` has namespace and name of each running pod whose link failed at
+    /// least twice in a row.
     pub(crate) fn record_links(&self, unlinked: Vec<String>, time: Instant) {
         self.lock().unlinked_pods = Some(Checked { result: unlinked, time });
     }

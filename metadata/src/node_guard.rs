@@ -10,9 +10,9 @@ pub const MAX_NAMED_PODS: usize = 5;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "camelCase")]
 pub enum NodeGuardState {
-    /// The routing rules and the nftables table are in place, and every running pod that needs a link has one.
+    /// The routing rules and the nftables table are in place, and no running pod is known to lack a link.
     InPlace,
-    /// The guards are in place, but running pods have no link.
+    /// The guards are in place, but the links of running pods could not be made.
     LinksMissing {
         /// The number of these pods.
         count: usize,
@@ -34,8 +34,8 @@ pub enum NodeGuardState {
 }
 
 impl NodeGuardState {
-    /// Returns the state of a node whose guards are in place. `unlinked` has namespace and name of each running pod without a
-    /// link.
+    /// Returns the state of a node whose guards are in place. `unlinked` has namespace and name of each running pod whose
+    /// link failed at least twice in a row.
     #[must_use]
     pub fn with_guards(mut unlinked: Vec<String>) -> Self {
         if unlinked.is_empty() {

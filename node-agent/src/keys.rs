@@ -104,7 +104,11 @@ impl KeyFile {
                 Ok(Err(error)) => error.into(),
                 Err(panicked) => panicked.into(),
             };
-            tracing::warn!(%error, "cannot refresh session keys; keeping the current ones");
+            tracing::warn!(
+                %error,
+                "cannot refresh session keys; keeping the current ones and retrying in {} s: check the file, if the error names one",
+                REFRESH_INTERVAL.as_secs()
+            );
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! 1. Deletes the DaemonSet `RELEASE-agent` and the Deployment `RELEASE-operator`, and waits until their pods have ended.
 //! 2. Changes the DaemonSet `RELEASE-link` so that its pods uninstall podmeta from their nodes.
-//! 3. Deletes the condition of podmeta from all nodes.
+//! 3. Deletes the condition of podmeta from all nodes: after step 1 no program updates it.
 //! 4. Waits until such a pod is ready on each node that has a pod of this DaemonSet.
 //! 5. Names the other nodes: podmeta may be left on them.
 //!
@@ -29,6 +29,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cluster::ApiTimeout;
 use crate::cluster::own_objects::retry_while_unavailable;
+use crate::text::format_object;
 use progress::UninstallProgress;
 
 /// Interval at which the pods are listed.
@@ -85,6 +86,7 @@ async fn run(client: Client, args: &UninstallArgs) -> Result<()> {
         pods: Api::namespaced(client.clone(), &args.namespace),
         nodes: Api::all(client),
         release: args.release.clone(),
+        namespace: args.namespace.clone(),
     };
     let start = Instant::now();
     let deadline = start + args.timeout;
@@ -110,12 +112,13 @@ struct Uninstaller {
     pods: Api<Pod>,
     nodes: Api<Node>,
     release: String,
+    namespace: String,
 }
 
 impl Uninstaller {
     async fn delete_agents_and_operator(&self) -> Result<()> {
-        delete(&self.daemon_sets, &format!("{}-agent", self.release)).await?;
-        delete(&self.deployments, &format!("{}-operator", self.release)).await
+        delete(&self.daemon_sets, &self.namespace, &format!("{}-agent", self.release)).await?;
+        delete(&self.deployments, &self.namespace, &format!("{}-operator", self.release)).await
     }
 
     /// Waits until no pod of a node agent or operator exists. One that stays on an unreachable node does not stop the
@@ -160,7 +163,11 @@ impl Uninstaller {
         };
         let switched = retry_while_unavailable(&format!("change DaemonSet {name}"), switch).await?;
         if switched {
-            tracing::info!(name, "changed the DaemonSet of the link daemons");
+            tracing::info!(
+                object_kind = "DaemonSet",
+                object = format_object(Some(&self.namespace), &name),
+                "changed the DaemonSet of the link daemons"
+            );
         }
         Ok(switched)
     }
@@ -174,13 +181,18 @@ impl Uninstaller {
             match timeout(POLL_TIMEOUT, self.observe_links(progress)).await.unwrap_or(Ok(())) {
                 Ok(()) if progress.is_complete() => {
                     tracing::info!(
-                        nodes = progress.clean_nodes(),
+                        count = progress.clean_nodes(),
                         "removed podmeta from all nodes of the link DaemonSet"
                     );
                     return Ok(());
                 }
                 Ok(()) => {}
-                Err(error) => tracing::warn!(error = format!("{error:#}"), "cannot read the link daemons; retrying"),
+                Err(error) => tracing::warn!(
+                    object_kind = "DaemonSet",
+                    object = format_object(Some(&self.namespace), &self.link_name()),
+                    error = format!("{error:#}"),
+                    "cannot read the link DaemonSet or its pods; retrying until the deadline"
+                ),
             }
             if Instant::now() + POLL_INTERVAL > deadline {
                 bail!("podmeta is not removed from {}", progress.remaining());
@@ -208,7 +220,8 @@ impl Uninstaller {
             }
             Err(error) => tracing::warn!(
                 error = format!("{error:#}"),
-                "cannot list the nodes; those without a link daemon are not named"
+                "cannot list the nodes; those without a link daemon are not named: check nodes without a pod of the link \
+                 DaemonSet by hand"
             ),
         }
     }
@@ -235,7 +248,7 @@ impl Uninstaller {
 }
 
 /// Deletes a workload, and its pods with it. Succeeds if it does not exist.
-async fn delete<K>(api: &Api<K>, name: &str) -> Result<()>
+async fn delete<K>(api: &Api<K>, namespace: &str, name: &str) -> Result<()>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
@@ -247,6 +260,6 @@ where
         }
     };
     retry_while_unavailable(&format!("delete {kind} {name}"), delete).await?;
-    tracing::info!(name, "deleted the {kind}");
+    tracing::info!(object_kind = %kind, object = format_object(Some(namespace), name), "deleted the {kind}");
     Ok(())
 }

@@ -24,8 +24,11 @@ const MAX_LINE_BYTES: usize = 600;
 /// Timeout of the first line.
 const LINE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connections that may be open at once.
+/// Maximum number of open connections.
 const MAX_CONNECTIONS: usize = 64;
+
+/// The UID for a name that is not found. No pod has it.
+const UNKNOWN_POD_UID: &str = "unknown-pod";
 
 /// Binds the socket. Only root on the node can use it. Replaces a socket that an earlier agent left behind.
 ///
@@ -61,7 +64,11 @@ async fn serve_connection(
     match parse_arrival(&line, find_pod) {
         Ok(arrival) => server.serve(stream, Box::new(arrival)).await,
         Err(error) => {
-            tracing::warn!(line, error = format!("{error:#}"), "closing debug connection: invalid first line");
+            tracing::warn!(
+                first_line = line,
+                error = format!("{error:#}"),
+                "closing debug connection: invalid first line"
+            );
         }
     }
 }
@@ -83,8 +90,10 @@ fn parse_arrival(line: &str, find_pod: impl Fn(&str) -> Option<PodUid>) -> Resul
     let dialect = parse_dialect(dialect)?;
     let pod = match find_pod(pod) {
         Some(uid) => uid,
-        // A UID, or a name that is not found. No UID is like a name, so that request gets the response for an unknown pod.
-        None => PodUid::try_from(pod.replace('/', "-")).map_err(|error| anyhow::anyhow!("{error}"))?,
+        // A UID, or a name that is not found. Requests for such a name get the response for an unknown pod.
+        None => PodUid::try_from(pod)
+            .or_else(|_| PodUid::try_from(UNKNOWN_POD_UID))
+            .map_err(|error| anyhow::anyhow!("{error}"))?,
     };
     let service = dialect.service_address(Ipv4Addr::UNSPECIFIED.into());
     Ok(Arrival { pod, service, family: IpFamily::Ipv4, host_rule: &HostRule::POD_LINK, owner: None })

@@ -63,7 +63,9 @@ async fn pod_is_found_by_name_and_by_uid_and_an_unknown_pod_gets_503() {
     let socket = DebugSocket::start("pods");
     assert_eq!(socket.get("shop/web").await.0, StatusCode::FORBIDDEN);
     assert_eq!(socket.get("web").await.0, StatusCode::FORBIDDEN);
-    assert_eq!(socket.get("shop/other").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    for unknown in ["shop/other", "shop/web.v1", &format!("shop/{}", "x".repeat(250)), "other"] {
+        assert_eq!(socket.get(unknown).await.0, StatusCode::SERVICE_UNAVAILABLE, "{unknown}");
+    }
 }
 
 #[tokio::test]

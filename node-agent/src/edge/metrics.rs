@@ -103,7 +103,8 @@ impl EdgeMetrics {
             self.duration.clone(),
         );
         registry.register("tokens_issued", "Session tokens issued", self.tokens.clone());
-        registry.register("tokenless_requests", "Items served without a session token", self.tokenless.clone());
+        let help = "Requests for items without a session token that passed all checks. A request that the broker fails with 503 counts too";
+        registry.register("tokenless_requests", help, self.tokenless.clone());
         let help = "Requests for credentials that failed";
         registry.register("credentials_failed", help, self.credentials_failed.clone());
         registry.register("connections", "Open connections", self.connections.clone());

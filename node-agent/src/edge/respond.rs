@@ -45,7 +45,7 @@ pub(super) async fn respond(
         && pod.restricts_users()
         && !rate_limited
     {
-        // On the heap, because each connection has room for all futures of a request.
+        // Boxed. Otherwise each connection would reserve memory for this future.
         Box::pin(connection.owner.look_up(connection.arrival.owner.as_deref(), pod)).await;
     }
     match evaluate_request(edge, dialect, pod, connection, request, rate_limited)? {
@@ -54,8 +54,8 @@ pub(super) async fn respond(
     }
 }
 
-/// Returns the response to a request that the rate limit has admitted, or `None` if the broker must be called for it, or the
-/// owner of the client's socket must be looked up.
+/// Returns the response to a request that the rate limit has admitted. Returns `None` if the broker must be called, or the owner
+/// of the client's socket must be looked up.
 pub(super) fn try_respond(
     edge: &Edge,
     dialect: Dialect,
@@ -248,7 +248,7 @@ impl<'s> ItemRequest<'s> {
             Err(failure) => {
                 edge.metrics.count_credentials_failure(dialect);
                 if let Some(suppressed) = access::admit_rejection(edge, Some(self.pod)) {
-                    tracing::warn!(%pod, %dialect, role = %role.name, %failure, suppressed, "cannot get credentials of the role; serving the cloud's error document");
+                    tracing::warn!(%pod, %dialect, role = %role.name, error = %failure, suppressed, "cannot get credentials of the role; serving the cloud's error document");
                 }
                 let protocol = dialect.protocol();
                 (protocol.failure_json(&failure), ContentKind::Text, protocol.item_headers(Some(self.now)))

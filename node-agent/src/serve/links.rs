@@ -77,7 +77,8 @@ impl LinkServer {
                     tracing::warn!(
                         error = format!("{error:#}"),
                         is_serving = current.is_some(),
-                        "cannot get the sockets of the links; retrying"
+                        "cannot get the sockets of the links; retrying. If `is_serving` is false, the node's pods get no response: \
+                         read the log of the link daemon on this node"
                     );
                     if current.is_some() { CHECK_INTERVAL } else { RETRY_DELAY }
                 }

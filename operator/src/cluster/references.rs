@@ -178,7 +178,7 @@ impl NamedWatch {
                 tracing::error!(
                     config_map = %self.object,
                     error,
-                    "cannot parse a ConfigMap that a profile refers to; keeping its last readable data"
+                    "cannot parse a ConfigMap that a profile refers to; keeping its last readable data: correct the ConfigMap"
                 );
                 return;
             }

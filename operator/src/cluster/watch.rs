@@ -1,4 +1,4 @@
-//! Watches of whole kinds. Each object is converted into a [`StateUpdate`] at once, so no full object stays in memory.
+//! Watches of whole kinds. Each object is converted into a [`StateUpdate`] immediately, so no full object stays in memory.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -122,7 +122,7 @@ fn policy_update(object: &DynamicObject) -> Option<StateUpdate> {
         tracing::error!(
             policy = name,
             error = join(errors),
-            "MetadataPolicy is invalid; keeping the last valid spec, or the strictest policy if there is none"
+            "MetadataPolicy is invalid; keeping the last valid spec, or the strictest policy if there is none: correct the field"
         );
     }
     Some(StateUpdate::Policy(Box::new(PolicyObject { name, spec })))

@@ -140,8 +140,8 @@ fn publish(state_tx: &watch::Sender<TokenPolicyState>, state: TokenPolicyState) 
         return;
     }
     match &state {
-        TokenPolicyState::NotEnforced(reason) => tracing::warn!(
-            reason,
+        TokenPolicyState::NotEnforced(error) => tracing::warn!(
+            error,
             "the admission policy for tokens is not enforced; awsWebIdentity and aliyunOidc are off"
         ),
         TokenPolicyState::Unknown => tracing::warn!(

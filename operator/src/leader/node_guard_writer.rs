@@ -111,9 +111,9 @@ impl NodeGuardWriter {
         if let Some((node, error)) = failures.first() {
             tracing::warn!(
                 node,
-                nodes = failures.len(),
+                count = failures.len(),
                 error = format!("{error:#}"),
-                "cannot write the condition podmeta.dev/Guarded of nodes; retrying"
+                "cannot write the condition podmeta.dev/Guarded; retrying. `node` is one of `count` nodes"
             );
         }
     }

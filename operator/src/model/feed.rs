@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use podmeta_agent_api::{Epoch, ResourceVersion, WatchChange, WatchEvent, WorkloadList};
 use podmeta_metadata::names::PodUid;
+use podmeta_metadata::workload::PodRef;
 use serde::{Serialize, Serializer};
 
 use super::compiled_pod::{CompiledPod, PodUpdate};
@@ -53,6 +54,14 @@ struct FeedPod {
 /// A pod as it is sent to an agent. Shares the compiled pod with the index.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SharedItem(Arc<CompiledPod>);
+
+impl SharedItem {
+    /// Returns the namespace, name and UID of the pod.
+    #[must_use]
+    pub fn pod(&self) -> &PodRef {
+        self.0.item.outcome.pod()
+    }
+}
 
 impl Serialize for SharedItem {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

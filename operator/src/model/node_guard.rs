@@ -22,17 +22,17 @@ pub const REPORT_EXPIRY: Duration = Duration::from_secs(75);
 /// The reasons of the condition. They are part of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuardedReason {
-    /// Guards are in place, and running pods have links.
+    /// The guards are in place, and no running pod is known to lack a link.
     GuardsInPlace,
     /// A guard is missing and cannot be added.
     GuardsMissing,
-    /// Running pods have no link.
+    /// The links of running pods could not be made.
     LinksMissing,
     /// The link daemon has not completed its first pass.
     LinkDaemonStarting,
     /// The agent does not get the state from the link daemon.
     LinkDaemonUnavailable,
-    /// The agent did not report in time.
+    /// The leader has no recent report of the agent.
     NoReport,
 }
 
@@ -191,7 +191,8 @@ impl OperatorState {
 fn evaluate(state: Option<&NodeGuardState>) -> (GuardedReason, String) {
     match state {
         Some(NodeGuardState::InPlace) => {
-            let message = "the routing rules and the nftables table are in place, and running pods have links";
+            let message =
+                "the routing rules and the nftables table are in place, and no running pod is known to lack a link";
             (GuardedReason::GuardsInPlace, message.to_owned())
         }
         Some(NodeGuardState::LinksMissing { count, pods }) => {
@@ -215,7 +216,10 @@ fn evaluate(state: Option<&NodeGuardState>) -> (GuardedReason, String) {
             (GuardedReason::LinkDaemonUnavailable, message.to_owned())
         }
         None => {
-            let message = format!("the node agent has not reported for {} seconds or longer", REPORT_EXPIRY.as_secs());
+            let message = format!(
+                "the leader has no report of the node agent from the last {} seconds: check the agent's pod on this node",
+                REPORT_EXPIRY.as_secs()
+            );
             (GuardedReason::NoReport, message)
         }
     }

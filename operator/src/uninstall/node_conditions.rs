@@ -1,4 +1,4 @@
-//! Deletes the condition `podmeta.dev/Guarded` from nodes: nobody updates it any more.
+//! Deletes the condition `podmeta.dev/Guarded` from nodes. The caller first ends the programs that update it.
 
 use std::future::ready;
 use std::time::Duration;

@@ -39,7 +39,7 @@ impl FromRequestParts<Arc<Api>> for AuthenticatedAgent {
                 if let Some(suppressed) = admit_rejection(api) {
                     let peer = peer_address(parts).map(tracing::field::display);
                     tracing::warn!(
-                        path = parts.uri.path(),
+                        request_path = parts.uri.path(),
                         peer,
                         %error,
                         suppressed,

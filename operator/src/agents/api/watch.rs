@@ -16,6 +16,7 @@ use podmeta_agent_api::{ResourceVersion, WatchChange, WatchEvent};
 use serde::Deserialize;
 use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
+use tracing::field::display;
 
 use super::authentication::AuthenticatedAgent;
 use super::{Api, error_response};
@@ -78,7 +79,7 @@ pub(super) async fn workloads(
     ([(header::CONTENT_TYPE, "application/json;stream=watch")], body).into_response()
 }
 
-/// Returns a duration that depends on the node, so that the agents do not all reconnect at once.
+/// Returns a duration that depends on the node, so that the agents do not all reconnect at the same time.
 fn watch_jitter(node: &str) -> Duration {
     let hash = node.bytes().fold(0_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
     Duration::from_secs(hash % MAX_WATCH_JITTER)
@@ -123,7 +124,7 @@ impl Watch {
                 }
                 self.version = last.resource_version.clone();
                 self.last_sent = Instant::now();
-                return Some((Ok(to_lines(&events)), self));
+                return Some((Ok(to_lines(&events, &self.agent.node)), self));
             }
             tokio::select! {
                 changed = self.node_changed.changed() => changed.ok()?,
@@ -135,7 +136,8 @@ impl Watch {
     }
 }
 
-fn to_lines(events: &[WatchEvent<SharedItem>]) -> Bytes {
+/// Serializes events. An event that cannot be serialized is logged and skipped.
+fn to_lines(events: &[WatchEvent<SharedItem>], node: &str) -> Bytes {
     let mut lines = Vec::new();
     for event in events {
         let start = lines.len();
@@ -143,7 +145,16 @@ fn to_lines(events: &[WatchEvent<SharedItem>]) -> Bytes {
             Ok(()) => lines.push(b'\n'),
             Err(error) => {
                 lines.truncate(start);
-                tracing::error!(%error, "internal error: cannot serialize a watch event; the agent does not get this change");
+                let pod = match &event.change {
+                    WatchChange::Added { object } | WatchChange::Modified { object } => Some(display(object.pod())),
+                    WatchChange::Deleted { .. } | WatchChange::Bookmark => None,
+                };
+                tracing::error!(
+                    node,
+                    pod,
+                    %error,
+                    "internal error: cannot serialize the workload of a pod; the agent keeps its previous state: report this bug"
+                );
             }
         }
     }

@@ -113,7 +113,8 @@ fn former_leader_has_no_reports() {
 fn condition_is_written_if_it_differs_and_keeps_the_time_of_an_unchanged_status() {
     let (mut state, now) = (new_state(), Instant::now());
     let (before, time) = ("2026-01-05T08:30:00Z".parse::<Timestamp>().unwrap(), Timestamp::UNIX_EPOCH);
-    let message = "the node agent has not reported for 75 seconds or longer";
+    let message =
+        "the leader has no report of the node agent from the last 75 seconds: check the agent's pod on this node";
     for (known, has_changed, needs_event, transition) in [
         (None, true, false, time),
         (Some(("Unknown", "NoReport", message)), false, false, before),
