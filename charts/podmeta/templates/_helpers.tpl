@@ -9,7 +9,7 @@
 {{- merge (dict "kubernetes.io/os" "linux") . | toYaml }}
 {{- end }}
 
-{{- /* All pods of the chart tolerate the start-up taint: nodes lose it only when these pods run. */ -}}
+{{- /* All pods of the chart tolerate the startup taint: nodes lose it only when these pods run. */ -}}
 {{- define "podmeta.tolerations" -}}
 {{- append (default list .) (dict "key" "podmeta.dev/not-ready" "operator" "Exists") | toYaml }}
 {{- end }}

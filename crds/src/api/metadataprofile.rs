@@ -109,7 +109,7 @@ pub(crate) const MAX_USER_ID: i64 = 4_294_967_294;
         name = "Tokenless 24h",
         type_ = "integer",
         json_path = ".status.tokenlessPods",
-        description = "Number of pods that sent a request without a session token in the last 24 hours, since the start of their node agent.",
+        description = "Value of status.tokenlessPods: pods that sent a request without a session token in the last 24 hours. A restart of a node agent resets its pods.",
         priority = 1
     ),
     printcolumn(
@@ -152,7 +152,7 @@ pub struct MetadataProfileSpec {
     /// Kubernetes does not know the value, the item is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<InstanceOverridesSpec>,
-    /// Additional items below `meta-data/`. At most 64. All items of one dialect of a pod have at most 32 KiB.
+    /// Additional items below `meta-data/`. At most 64. The items of one dialect of a pod take at most 32 KiB together.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = MAX_ITEMS),
@@ -179,8 +179,9 @@ pub struct MetadataProfileSpec {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["dialect"])
     )]
     pub roles: Vec<RoleSpec>,
-    /// Data for pods in the node's network namespace. `Deny`: 403 on every path. `Pod`: the pod's own data. `Node`: no
-    /// data from podmeta; the pod uses the node's own metadata service. A MetadataPolicy must allow `Node`.
+    /// Data for pods with `hostNetwork: true`, on the dev server only. In a cluster these pods never reach podmeta: they
+    /// use the node's own metadata service, whatever the value (condition PodsExcluded). `Deny`: 403 on every path.
+    /// `Pod`: the pod's own data. `Node`: no data from podmeta. A MetadataPolicy must allow `Node`.
     #[serde(default = "host_network_default")]
     #[schemars(schema_with = "host_network")]
     pub host_network: HostNetwork,
