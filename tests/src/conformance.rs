@@ -50,18 +50,18 @@ impl CaseFile {
 
 /// Returns the directory of the cases.
 #[must_use]
-pub fn folder() -> PathBuf {
+pub fn cases_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("cases")
 }
 
-/// Reads all cases of `folder`, sorted by dialect and name. A file that is not a valid case is part of the result.
+/// Reads all cases of `cases_dir`, sorted by dialect and name. A file that is not a valid case is part of the result.
 ///
 /// # Errors
 /// If a directory or a file cannot be read.
-pub fn read_all(folder: &Path) -> anyhow::Result<Vec<CaseFile>> {
+pub fn read_all(cases_dir: &Path) -> anyhow::Result<Vec<CaseFile>> {
     let mut all = Vec::new();
     for dialect in Dialect::ALL {
-        let directory = folder.join(dialect.as_str());
+        let directory = cases_dir.join(dialect.as_str());
         for entry in std::fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))? {
             let path = entry?.path();
             let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -75,13 +75,13 @@ pub fn read_all(folder: &Path) -> anyhow::Result<Vec<CaseFile>> {
 
 /// Runs cases on one thread per processor. Returns the failed cases, sorted by file.
 #[must_use]
-pub fn run_cases(folder: &Path, cases: &[CaseFile]) -> Vec<FailedCase> {
+pub fn run_cases(cases_dir: &Path, cases: &[CaseFile]) -> Vec<FailedCase> {
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
     let worker = || {
         while let Some(file) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
             let result = match &file.case {
-                Ok(case) => std::panic::catch_unwind(|| run::run_case(folder, file.dialect, case))
+                Ok(case) => std::panic::catch_unwind(|| run::run_case(cases_dir, file.dialect, case))
                     .unwrap_or_else(|_| Err(anyhow::anyhow!("the case panicked"))),
                 Err(error) => Err(anyhow::anyhow!("invalid case: {error:#}")),
             };

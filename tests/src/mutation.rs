@@ -72,7 +72,7 @@ pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn folder() -> PathBuf {
+fn mutations_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("mutations")
 }
 
@@ -81,8 +81,8 @@ fn folder() -> PathBuf {
 /// # Errors
 /// If a file is invalid, a mutation has no edit, or two mutations have the same name.
 pub fn read_all() -> anyhow::Result<Vec<Mutation>> {
-    let folder = folder();
-    let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let dir = mutations_dir();
+    let entries = std::fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
     let mut files = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
     files.retain(|file| !file.ends_with(LAST_RUN_FILE));
     files.sort();
@@ -107,7 +107,7 @@ impl LastRun {
     /// # Errors
     /// If the file is missing or invalid.
     pub fn read() -> anyhow::Result<Self> {
-        let file = folder().join(LAST_RUN_FILE);
+        let file = mutations_dir().join(LAST_RUN_FILE);
         let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
         serde_saphyr::from_str(&text).with_context(|| format!("cannot parse {}", file.display()))
     }
@@ -122,7 +122,7 @@ impl LastRun {
              commit: {}\ndate: {}\n",
             self.commit, self.date
         );
-        Ok(std::fs::write(folder().join(LAST_RUN_FILE), text)?)
+        Ok(std::fs::write(mutations_dir().join(LAST_RUN_FILE), text)?)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use podmeta_metadata::dialect::Dialect;
 use podmeta_tests::conformance::case::ConformanceCase;
-use podmeta_tests::conformance::{CaseFile, folder, run_cases};
+use podmeta_tests::conformance::{CaseFile, cases_dir, run_cases};
 use serde_json::{Value, json};
 
 /// A bound of one client for the response to one request.
@@ -134,7 +134,7 @@ fn bound_case(bound: &SizeBound) -> CaseFile {
 }
 
 fn assert_pass(cases: &[CaseFile]) {
-    let failures = run_cases(&folder(), cases);
+    let failures = run_cases(&cases_dir(), cases);
     let report = failures.iter().map(|failure| format!("{}: {}\n", failure.file, failure.report)).collect::<String>();
     assert!(failures.is_empty(), "{report}");
 }
@@ -161,5 +161,5 @@ fn items_and_listings_of_the_longest_pod_fit_into_the_buffers_of_clients() {
 fn response_over_a_bound_is_reported() {
     let over = bound("one less than a token", EC2, "PUT /latest/api/token", 55, WGET_LINE);
     let head = bound("less than a head", EC2, "PUT /latest/api/token", 64, 20);
-    assert_eq!(run_cases(&folder(), &[bound_case(&over), bound_case(&head)]).len(), 2);
+    assert_eq!(run_cases(&cases_dir(), &[bound_case(&over), bound_case(&head)]).len(), 2);
 }

@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 
 use podmeta_metadata::dialect::Dialect;
-use podmeta_tests::conformance::{folder, read_all, run_cases};
+use podmeta_tests::conformance::{cases_dir, read_all, run_cases};
 
 /// Minimum number of cases by dialect. Detects cases that are lost by accident.
 const MIN_CASES: [(Dialect, usize); 2] = [(Dialect::Ec2, 250), (Dialect::Ecs, 120)];
 
 #[test]
 fn all_cases_pass() {
-    let folder = folder();
-    let cases = read_all(&folder).unwrap();
-    let failures = run_cases(&folder, &cases);
+    let dir = cases_dir();
+    let cases = read_all(&dir).unwrap();
+    let failures = run_cases(&dir, &cases);
     for failure in &failures {
         println!("FAILED {}\n    {}\n", failure.file, failure.report);
     }
@@ -22,7 +22,7 @@ fn all_cases_pass() {
 
 #[test]
 fn case_files_are_named_after_their_rule_and_none_is_missing() {
-    let cases = read_all(&folder()).unwrap();
+    let cases = read_all(&cases_dir()).unwrap();
     for (dialect, least) in MIN_CASES {
         let number = cases.iter().filter(|file| file.dialect == dialect).count();
         assert!(number >= least, "{number} cases of {dialect}, fewer than {least}");
@@ -37,7 +37,7 @@ fn case_files_are_named_after_their_rule_and_none_is_missing() {
 #[test]
 fn no_two_cases_have_the_same_steps() {
     let mut seen = BTreeSet::new();
-    for file in read_all(&folder()).unwrap() {
+    for file in read_all(&cases_dir()).unwrap() {
         let case = file.case.unwrap();
         let content = format!("{} {} {:?} {:?}", file.dialect, case.pod, case.patch, case.steps);
         assert!(seen.insert(content), "{}/{} has the steps of another case", file.dialect, file.name);

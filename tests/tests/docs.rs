@@ -63,14 +63,14 @@ fn every_link_resolves() {
     let link = Regex::new(r"\]\(([^)\s]+)\)").unwrap();
     let mut faults = Vec::new();
     for from in pages().into_iter().chain([page("tests/README.md")]) {
-        let folder = Path::new(&from.path).parent().unwrap();
+        let dir = Path::new(&from.path).parent().unwrap();
         for found in link.captures_iter(&from.prose()) {
             let target = &found[1];
             if target.contains("://") {
                 continue;
             }
             let (file, wanted) = target.split_once('#').unwrap_or((target, ""));
-            let path = if file.is_empty() { Path::new(&from.path).to_path_buf() } else { folder.join(file) };
+            let path = if file.is_empty() { Path::new(&from.path).to_path_buf() } else { dir.join(file) };
             if !root().join(&path).exists() {
                 faults.push(format!("{}: no file for the link {target}", from.path));
             } else if !wanted.is_empty() {

@@ -23,8 +23,8 @@ pub const PAUSE: &str = "podmeta.test/pause:1";
 /// podmeta's programs of this checkout.
 pub const PODMETA: &str = "podmeta.test/podmeta:dev";
 
-/// The folder of moto and its Python packages in [`CLIENT`]. Python finds them only with `PYTHONPATH`.
-pub const MOTO_FOLDER: &str = "/opt/moto";
+/// The directory of moto and its Python packages in [`CLIENT`]. Python finds them only with `PYTHONPATH`.
+pub const MOTO_DIR: &str = "/opt/moto";
 
 /// An image that this program can build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -36,11 +36,11 @@ pub struct Block {
 /// Reads README.md, the other pages in the root, and docs/.
 pub fn pages() -> Vec<Page> {
     let mut paths = Vec::new();
-    for folder in ["", "docs"] {
-        for entry in fs::read_dir(root().join(folder)).unwrap() {
+    for dir in ["", "docs"] {
+        for entry in fs::read_dir(root().join(dir)).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             if Path::new(&name).extension().is_some_and(|extension| extension == "md") {
-                paths.push(if folder.is_empty() { name } else { format!("{folder}/{name}") });
+                paths.push(if dir.is_empty() { name } else { format!("{dir}/{name}") });
             }
         }
     }

@@ -42,8 +42,8 @@ class LogRecorder(logging.Handler):
 def crawl(source, cloud):
     """Returns the data source and whether its crawl succeeded. Timeouts are set in the configuration, as in an image."""
     timeouts = {"max_wait": 1, "timeout": 2, "retries": 0}
-    with tempfile.TemporaryDirectory() as folder:
-        paths = Paths({"cloud_dir": folder, "run_dir": folder})
+    with tempfile.TemporaryDirectory() as directory:
+        paths = Paths({"cloud_dir": directory, "run_dir": directory})
         instance = source({"datasource": {source.dsname: timeouts}}, None, paths)
     instance._cloud_name = cloud  # On a real instance, read from DMI.
     return instance, instance._get_data()

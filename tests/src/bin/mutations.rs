@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser;
-use podmeta_tests::conformance::{CaseFile, folder, read_all};
+use podmeta_tests::conformance::{CaseFile, cases_dir, read_all};
 use podmeta_tests::mutation::batch::batches;
 use podmeta_tests::mutation::page::render;
 use podmeta_tests::mutation::runner::WorkspaceCopy;
@@ -18,8 +18,8 @@ use podmeta_tests::mutation::{self, LastRun, Mutation, apply, workspace};
 /// Run the mutations of tests/mutations on a copy of the workspace
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Folder of the copy and its target folder [default: podmeta-mutations in the temporary folder]
-    #[arg(long, value_name = "FOLDER")]
+    /// Directory of the copy and of its build output [default: podmeta-mutations in the temporary directory]
+    #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Run only mutations whose name contains TEXT, one per build, and write no files
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["list_stale", "page"])]
@@ -52,9 +52,9 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     println!("{} mutations, {problems} stale", mutations.len());
     if !arguments.list_stale {
-        let folder = arguments.dir.unwrap_or_else(|| std::env::temp_dir().join("podmeta-mutations"));
-        let copy = WorkspaceCopy::create(folder)?;
-        println!("copied the workspace to {}", copy.folder().display());
+        let dir = arguments.dir.unwrap_or_else(|| std::env::temp_dir().join("podmeta-mutations"));
+        let copy = WorkspaceCopy::create(dir)?;
+        println!("copied the workspace to {}", copy.dir().display());
         let failed = copy.run()?;
         anyhow::ensure!(failed.is_empty(), "cases fail without a mutation: {failed:?}");
         problems += match arguments.only {
@@ -90,7 +90,7 @@ fn run_all(copy: &WorkspaceCopy, mutations: &[&Mutation]) -> anyhow::Result<usiz
             Ok(_) | Err(_) => problems += batch.iter().map(|mutation| run_one(copy, mutation)).sum::<usize>(),
         }
     }
-    let cases = read_all(&folder())?;
+    let cases = read_all(&cases_dir())?;
     let survivors = cases.iter().map(CaseFile::id).filter(|case| !mutations.iter().any(|one| one.kills.contains(case)));
     for case in survivors {
         println!("    NOT KILLED {case}");
@@ -123,7 +123,7 @@ fn run_one(copy: &WorkspaceCopy, mutation: &Mutation) -> usize {
 }
 
 fn write_page(mutations: &[Mutation], last_run: &LastRun) -> anyhow::Result<()> {
-    let page = render(&read_all(&folder())?, mutations, last_run);
+    let page = render(&read_all(&cases_dir())?, mutations, last_run);
     Ok(std::fs::write(workspace().join("docs/conformance.md"), page)?)
 }
 

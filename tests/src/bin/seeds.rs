@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use podmeta_tests::fuzz::seed;
 
 fn main() -> anyhow::Result<()> {
-    let folder = PathBuf::from(std::env::args_os().nth(1).context("missing argument: output directory")?);
+    let dir = PathBuf::from(std::env::args_os().nth(1).context("missing argument: output directory")?);
     for (target, seeds) in [
         ("request", seed::requests()?),
         ("path", seed::paths()?),
@@ -15,12 +15,12 @@ fn main() -> anyhow::Result<()> {
         ("cel", seed::expressions()?),
         ("tag", seed::tags()),
     ] {
-        let folder = folder.join(target);
-        std::fs::create_dir_all(&folder)?;
+        let dir = dir.join(target);
+        std::fs::create_dir_all(&dir)?;
         for (number, seed) in seeds.iter().enumerate() {
-            std::fs::write(folder.join(format!("seed-{number}")), seed)?;
+            std::fs::write(dir.join(format!("seed-{number}")), seed)?;
         }
-        println!("{}: {} seeds", folder.display(), seeds.len());
+        println!("{}: {} seeds", dir.display(), seeds.len());
     }
     Ok(())
 }

@@ -17,8 +17,8 @@ pub(super) struct CaseObjects {
 
 impl CaseObjects {
     /// Reads `objects/NAME.yaml`.
-    pub(super) fn read(folder: &Path, name: &str) -> anyhow::Result<Self> {
-        let path = folder.join("objects").join(format!("{name}.yaml"));
+    pub(super) fn read(cases_dir: &Path, name: &str) -> anyhow::Result<Self> {
+        let path = cases_dir.join("objects").join(format!("{name}.yaml"));
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let all = serde_saphyr::from_multiple(&text).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(Self { all, deleted: BTreeSet::new() })

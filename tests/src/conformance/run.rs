@@ -26,10 +26,10 @@ const MAX_ITEM_BYTES: usize = 65_535;
 ///
 /// # Errors
 /// Returns the number of the failed step and the difference.
-pub(super) fn run_case(folder: &Path, dialect: Dialect, case: &ConformanceCase) -> anyhow::Result<()> {
+pub(super) fn run_case(cases_dir: &Path, dialect: Dialect, case: &ConformanceCase) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     runtime.block_on(async {
-        let mut objects = CaseObjects::read(folder, &case.objects)?;
+        let mut objects = CaseObjects::read(cases_dir, &case.objects)?;
         let saved = SavedValues::predefined();
         objects.patch(&saved.fill_all(&case.patch)?)?;
         let agent = CaseAgent::start(objects)?;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use podmeta_metadata::session::TOKEN_LENGTH;
 
 use super::target::{OBJECTS, TOKEN};
-use crate::conformance::{folder, read_all};
+use crate::conformance::{cases_dir, read_all};
 
 /// Returns the requests of the conformance cases. Requests given by a request line get a token.
 ///
@@ -15,7 +15,7 @@ use crate::conformance::{folder, read_all};
 /// If the cases cannot be read.
 pub fn requests() -> Result<Vec<Vec<u8>>> {
     let mut seeds = Vec::new();
-    for found in read_all(&folder())? {
+    for found in read_all(&cases_dir())? {
         for step in &found.case?.steps {
             let header = match step.dialect.unwrap_or(found.dialect) {
                 podmeta_metadata::dialect::Dialect::Ec2 => "X-aws-ec2-metadata-token",

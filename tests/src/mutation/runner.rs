@@ -14,10 +14,10 @@ const PROFILE_FLAGS: [&str; 4] = ["--config", "profile.dev.debug=0", "--config",
 /// Name of the test in `tests/conformance.rs` that runs all cases.
 const TEST_NAME: &str = "all_cases_pass";
 
-/// A copy of the workspace with a target folder of its own.
+/// A copy of the workspace with a target directory of its own.
 #[derive(Debug)]
 pub struct WorkspaceCopy {
-    folder: PathBuf,
+    dir: PathBuf,
 }
 
 impl WorkspaceCopy {
@@ -25,7 +25,7 @@ impl WorkspaceCopy {
     ///
     /// # Errors
     /// If git fails, or a file cannot be copied.
-    pub fn create(folder: PathBuf) -> anyhow::Result<Self> {
+    pub fn create(dir: PathBuf) -> anyhow::Result<Self> {
         let from = workspace();
         let listed = Command::new("git")
             .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
@@ -33,7 +33,7 @@ impl WorkspaceCopy {
             .output()
             .context("cannot run git")?;
         ensure!(listed.status.success(), "git ls-files failed: {}", String::from_utf8_lossy(&listed.stderr));
-        let source = folder.join("workspace");
+        let source = dir.join("workspace");
         if source.exists() {
             std::fs::remove_dir_all(&source).with_context(|| format!("cannot remove {}", source.display()))?;
         }
@@ -42,13 +42,13 @@ impl WorkspaceCopy {
             if !from.is_file() {
                 continue; // deleted but still in git's index
             }
-            std::fs::create_dir_all(to.parent().context("path without a parent folder")?)?;
+            std::fs::create_dir_all(to.parent().context("path without a parent directory")?)?;
             // Keep the modification time, or cargo rebuilds everything.
             let modified = std::fs::metadata(&from)?.modified()?;
             std::fs::copy(&from, &to).with_context(|| format!("cannot copy {name}"))?;
             std::fs::File::options().write(true).open(&to)?.set_modified(modified)?;
         }
-        Ok(Self { folder })
+        Ok(Self { dir })
     }
 
     /// Applies mutations, runs the cases and reverts the mutations. Returns the IDs of the failed cases.
@@ -85,7 +85,7 @@ impl WorkspaceCopy {
                 .args(PROFILE_FLAGS)
                 .args(["--quiet", "--package", "podmeta-tests", "--test", "conformance"])
                 .args(arguments)
-                .env("CARGO_TARGET_DIR", self.folder.join("target"))
+                .env("CARGO_TARGET_DIR", self.dir.join("target"))
                 .env("RUST_BACKTRACE", "0")
                 .current_dir(self.source())
                 .output()
@@ -107,12 +107,12 @@ impl WorkspaceCopy {
     }
 
     fn source(&self) -> PathBuf {
-        self.folder.join("workspace")
+        self.dir.join("workspace")
     }
 
-    /// Returns the folder that contains the copy and the target folder.
+    /// Returns the directory that contains the copy and the target directory.
     #[must_use]
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 }

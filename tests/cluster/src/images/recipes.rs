@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::oci::ImageConfig;
 use super::root_fs::{RootFs, libraries};
-use super::{CLIENT, COREDNS, MOTO_FOLDER, PAUSE, PODMETA, archive_dir};
+use super::{CLIENT, COREDNS, MOTO_DIR, PAUSE, PODMETA, archive_dir};
 use crate::machine::command_output;
 use crate::programs::{COREDNS_MODULE, short_digest};
 
@@ -59,7 +59,7 @@ pub(super) fn client() -> Result<(ImageConfig, RootFs)> {
     files.add_tree(Path::new("/opt/clients/cloud_init"), &packages, &["__pycache__"])?;
     // moto needs the excluded packages only for services that no test uses. They are larger than moto.
     let excluded = ["__pycache__", "pip", "setuptools", "cfnlint", "mpmath", "networkx", "sympy"];
-    files.add_tree(Path::new(MOTO_FOLDER), &install_moto()?, &excluded)?;
+    files.add_tree(Path::new(MOTO_DIR), &install_moto()?, &excluded)?;
     files.add_tree(Path::new("/opt/clients/node_modules"), &clients.join("node/node_modules"), &[".bin", "@types"])?;
     let environment = [
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::DeleteParams;
-use podmeta_cluster::images::{CLIENT, MOTO_FOLDER};
+use podmeta_cluster::images::{CLIENT, MOTO_DIR};
 use serde_json::{Value, json};
 
 use super::{ACCOUNT, allow_cloud_roles, aws_role_arn, role_profile, with_values};
@@ -66,7 +66,7 @@ impl MotoServers {
                 "command": ["python3", "-uc", program, "-H", "0.0.0.0", "-p", port.to_string()], "env": environment,
             })
         };
-        let packages = json!({"name": "PYTHONPATH", "value": MOTO_FOLDER});
+        let packages = json!({"name": "PYTHONPATH", "value": MOTO_DIR});
         let limit = json!({"name": "INITIAL_NO_AUTH_ACTION_COUNT", "value": UNCHECKED_ACTIONS.to_string()});
         let mut pod = client_pod("moto", "moto", json!({}));
         let containers = pod.pointer_mut("/spec/containers").and_then(Value::as_array_mut);

@@ -1,7 +1,7 @@
 //! The stub of the clouds' STS in a pod.
 
 use anyhow::{Context as _, Result};
-use podmeta_cluster::images::{CLIENT, MOTO_FOLDER};
+use podmeta_cluster::images::{CLIENT, MOTO_DIR};
 use podmeta_cluster::layout::url_host;
 use serde::Deserialize;
 use serde_json::json;
@@ -47,7 +47,7 @@ pub(super) async fn with_stub_sts(
     let subject = format!("system:serviceaccount:{}:default", namespace.name);
     let container = json!({
         "name": "client", "image": CLIENT, "imagePullPolicy": "Never", "command": ["python3", "-c", STUB_STS, subject],
-        "env": [{"name": "PYTHONPATH", "value": MOTO_FOLDER}],
+        "env": [{"name": "PYTHONPATH", "value": MOTO_DIR}],
     });
     let pod = client_pod(STUB_POD, STUB_POD, json!({"containers": [container]}));
     let pod = namespace.start(STUB_POD, &pod).await?;
