@@ -27,7 +27,7 @@ use crate::user_ids::UserIdError;
 use sandboxes::KnownSandboxes;
 use unknown_user_ids::PodsWithUnknownUserIds;
 
-/// Maximum number of calls of the container runtime at once. Calls of the link socket that need none must not wait for them.
+/// Maximum number of concurrent calls of the container runtime. Calls of the link socket that need none must not wait for them.
 const MAX_RUNTIME_CALLS: usize = 2 * MAX_OWNER_CALLS;
 
 /// Reason for which the kernel reports no socket. It has the same error code for both causes.
@@ -105,7 +105,7 @@ impl OwnerFinder {
 
     /// Reads the details of a sandbox from the container runtime.
     async fn read_details(&self, sandbox: &SandboxId) -> Result<Arc<SandboxDetails>> {
-        let _permit = self.runtime_calls.try_acquire().context("too many calls of the container runtime at once")?;
+        let _permit = self.runtime_calls.try_acquire().context("too many concurrent calls of the container runtime")?;
         let mut client = RuntimeClient::new(self.runtime_socket.clone());
         let details = timeout(OWNER_TIMEOUT, client.details(sandbox)).await;
         let details =

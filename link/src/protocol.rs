@@ -16,7 +16,7 @@ use crate::netns::NetnsId;
 /// Default path of the socket.
 pub const SOCKET_PATH: &str = "/run/podmeta/link/link.sock";
 
-/// Maximum number of calls of one agent for owners of sockets at once. Other calls must not wait for them.
+/// Maximum number of concurrent calls of one agent for owners of sockets. Other calls must not wait for them.
 pub const MAX_OWNER_CALLS: usize = 3;
 
 /// Timeout of the lookup of an owner, in the agent and in the daemon. SDKs give up after one second.

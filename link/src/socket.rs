@@ -33,7 +33,7 @@ const IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum length of a call in bytes.
 pub(crate) const MAX_CALL_BYTES: u64 = 512;
 
-/// Calls that are served at once. A node has one agent, and two during an update.
+/// Maximum number of concurrent calls. A node has one agent, and two during an update.
 const MAX_CALLS: usize = 8;
 
 /// Delay after an accept error.

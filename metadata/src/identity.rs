@@ -52,9 +52,9 @@ pub(crate) fn uuid(kind: IdKind, of: &str) -> String {
     format!("{}-{}-{}-{}-{}", part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32))
 }
 
-/// Returns a locally administered unicast MAC address (`02:…`).
-pub(crate) fn mac(of: &str) -> [u8; 6] {
-    match hash(IdKind::MacAddress, of) {
+/// Returns a locally administered unicast MAC address (`02:…`): the other bytes are a hash of `uid`.
+pub(crate) fn mac(uid: &str) -> [u8; 6] {
+    match hash(IdKind::MacAddress, uid) {
         [a, b, c, d, e, ..] => [2, a, b, c, d, e],
     }
 }

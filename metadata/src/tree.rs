@@ -35,7 +35,7 @@ pub enum DocumentForm {
     Signature,
     /// The document inside a PKCS #7 signature.
     Pkcs7,
-    /// The PKCS #7 signature under EC2's second name.
+    /// The same PKCS #7 signature, served at EC2's path `rsa2048`.
     Rsa2048,
 }
 
@@ -54,7 +54,7 @@ pub enum Lookup<'t> {
     Listing(Bytes),
 }
 
-/// The tree below a version prefix. A look-up filters the items that the version has.
+/// The tree below a version prefix. A lookup returns only items that the version has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree {
     /// The nodes, sorted by path. A path has no slash at its start and end.

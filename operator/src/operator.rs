@@ -67,13 +67,13 @@ pub fn main(args: Args) -> Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(args, &log))
 }
 
-/// Returns the directives of the log. Some libraries would log bodies of requests and responses, which hold tokens,
-/// credentials and Secrets, at a verbose level. Their callers log errors with more context.
+/// Returns the directives of the log: limits for libraries that would log tokens, credentials and Secrets in bodies, then
+/// `filter`, the value of `--log`. The callers of these libraries log errors with more context.
 #[must_use]
-pub(crate) fn log_directives(level: &str) -> String {
+pub(crate) fn log_directives(filter: &str) -> String {
     format!(
         "kube_client::client=off,aws_config=warn,aws_runtime=warn,aws_sdk_sts=warn,aws_sigv4=warn,aws_smithy_http_client=warn,\
-         aws_smithy_runtime=warn,aws_smithy_runtime_api=warn,{level}"
+         aws_smithy_runtime=warn,aws_smithy_runtime_api=warn,{filter}"
     )
 }
 

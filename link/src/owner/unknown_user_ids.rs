@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// Time for which a pod is part of the finding after its last connection.
 const KEPT_TIME: Duration = Duration::from_mins(15);
 
-/// The time of the last connection of each pod, by name.
+/// The time of the last connection of each pod, by name. Entries expire after 15 minutes ([`KEPT_TIME`]).
 #[derive(Debug, Default)]
 pub(super) struct PodsWithUnknownUserIds(Mutex<BTreeMap<String, Instant>>);
 

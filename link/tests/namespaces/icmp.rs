@@ -31,8 +31,8 @@ fn advertise(from: &Netns, interface: &str, option: &[u8], address: Ipv6Addr) {
     socket.send_to(&message, &SocketAddrV6::new(ALL_NODES, 0, 0, index).into()).unwrap();
 }
 
-/// Sends the error that a packet from `to` to `destination` was too big. The kernel of `to` then caches an exception of its route
-/// to `destination`, also if it did not send that packet.
+/// Sends the error that a packet from `to` to `destination` was too big, with an MTU of 600 bytes (IPv4) or 1280 bytes (IPv6). The
+/// kernel of `to` then caches an exception of its route to `destination`, also if it did not send that packet.
 pub(crate) fn report_too_big(from: &Netns, to: IpAddr, destination: IpAddr) {
     let (domain, protocol, message) = match (to, destination) {
         (IpAddr::V4(to), IpAddr::V4(destination)) => (Domain::IPV4, Protocol::ICMPV4, too_big_v4(to, destination)),

@@ -238,8 +238,8 @@ impl<'p> EffectivePolicy<'p> {
     }
 }
 
-/// Returns true if the name of a zone is that of a region with a suffix, such as `us-east-1b` or `us-west-2-lax-1a`, or the name itself. A digit
-/// after the region's name belongs to the name of another region: `us-east-10a` is not in `us-east-1`.
+/// Returns true if the name of a zone is that of a region with a suffix, such as `us-east-1b` or `us-west-2-lax-1a`, or the
+/// name itself. A digit after the region's name belongs to the name of another region: `us-east-10a` is not in `us-east-1`.
 #[must_use]
 pub fn is_zone_of(zone: &str, region: &str) -> bool {
     zone.strip_prefix(region).is_some_and(|suffix| !suffix.starts_with(|c: char| c.is_ascii_digit()))

@@ -105,7 +105,7 @@ impl EdgeServer {
         self.edge.background.run(&self.edge.share(pod), mode, pin!(task)).await
     }
 
-    /// Serves a connection until it ends. Closes it at once if the pod has too many connections. `arrival` is on the heap,
+    /// Serves a connection until it ends. Closes it immediately if the pod has too many connections. `arrival` is on the heap,
     /// because the future of a connection has several copies of it.
     pub async fn serve<I>(self, io: I, arrival: Box<Arrival>)
     where

@@ -1,4 +1,4 @@
-//! Handles one request: responds at once if possible, otherwise waits for the pod, the rate limit and the broker.
+//! Handles one request: responds immediately if possible, otherwise waits for the pod, the rate limit and the broker.
 
 #[cfg(unix)]
 #[cfg(test)]
@@ -31,7 +31,7 @@ use crate::edge::{Edge, access};
 /// Handles one request. Does not read its body: neither cloud's service does. The response closes the connection if `stop` is
 /// cancelled.
 ///
-/// Responds at once if nothing must be waited for. Otherwise the request stays in memory while hyper reads again, and hyper
+/// Responds immediately if nothing must be waited for. Otherwise the request stays in memory while hyper reads again, and hyper
 /// allocates another read buffer of 8 KiB.
 ///
 /// A client can send many requests at once, and hyper handles several of them in one poll. While pods share the worker

@@ -32,8 +32,9 @@ const AGENT_BUDGET: usize = 96 * 1024 * 1024;
 pub(super) enum BufferState {
     /// The client has sent nothing.
     Idle,
-    /// The client has sent bytes: hyper holds a read buffer of 8 KiB and a write buffer of 8 KiB. A connection that waits has
-    /// this state too: the kernel's receive buffer holds at most 16 KiB of its client, and the kernel's overhead.
+    /// The client has sent bytes: hyper holds a read buffer of 8 KiB and a write buffer of 8 KiB. A connection
+    /// that `ReconnectDelay` delays has this state too: the kernel's receive buffer holds at most 16 KiB of its client, and
+    /// the kernel's overhead.
     Receiving,
     /// The kernel's send buffer may hold more than 4 KiB that the client has not received.
     Sent,
@@ -196,7 +197,7 @@ impl ConnectionCharge {
         if kept { Ok(()) } else { Err(io::ErrorKind::OutOfMemory.into()) }
     }
 
-    /// Waits until the connection may be served. Returns at once, unless the pod was over its budget within the last second.
+    /// Waits until the connection may be served. Returns immediately, unless the pod was over its budget within the last second.
     ///
     /// # Errors
     /// If the connection was evicted. It must be closed.

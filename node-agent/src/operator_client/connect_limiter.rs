@@ -11,10 +11,10 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::time::{Instant, sleep};
 use tower_service::Service;
 
-/// Connections that may be opened at once.
+/// Connections that may be opened without a wait.
 pub(super) const CONNECT_BURST: u32 = 4;
 
-/// Interval of further connections.
+/// Interval at which further connections may be opened.
 const CONNECT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A token bucket (GCRA) for new connections. It stores the time at which the bucket is full again.
@@ -63,7 +63,7 @@ impl Service<Uri> for LimitedConnector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let (mut tcp, limiter) = (self.tcp.clone(), self.limiter.clone());
         Box::pin(async move {
-            // Reserved when polled, so that a connection that is cancelled before costs nothing.
+            // Reserved at the first poll: a future that is dropped before uses no connection of the limit.
             sleep(limiter.reserve(Instant::now())).await;
             tcp.call(uri).await
         })

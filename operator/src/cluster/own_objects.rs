@@ -15,10 +15,10 @@ use serde_json::json;
 use super::{ApiTimeout, FIELD_MANAGER};
 use crate::text::format_object;
 
-/// The timeout of one attempt during start-up.
+/// The timeout of one attempt during startup.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The delay between attempts during start-up.
+/// The delay between attempts during startup.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// The maximum number of attempts to write a Secret that other replicas write at the same time.

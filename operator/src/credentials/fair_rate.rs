@@ -30,7 +30,8 @@ impl FairRate {
     }
 
     /// Waits until a call for a pod of this namespace may start, and returns true. Returns false if `is_needed` returns
-    /// false then. Such a call does not delay the next one.
+    /// false then, or if the scheduler task has ended. Such a call does not delay the next one. Cancel-safe: a call whose
+    /// future is dropped does not delay the next one either.
     pub async fn acquire(&self, namespace: &str, is_needed: impl Fn() -> bool + Send + 'static) -> bool {
         let (start, started) = oneshot::channel();
         let call = WaitingStsCall { namespace: namespace.to_owned(), start, is_needed: Box::new(is_needed) };

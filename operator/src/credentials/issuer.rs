@@ -28,8 +28,8 @@ use report::ResultReporter;
 /// The interval at which due credentials are renewed, and those of deleted pods are dropped.
 const RENEW_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The timeout of all steps of one call, without the time in the queue.
-const CALL_TIMEOUT: Duration = Duration::from_secs(12);
+/// Timeout of all steps that create a session, without the time in the queue.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// Returns true if the pod of a request still has this role.
 pub type IsCurrent = Arc<dyn Fn(&RoleRequest) -> bool + Send + Sync>;
@@ -82,7 +82,7 @@ impl CredentialsIssuer {
     /// Returns the credentials of a role.
     ///
     /// # Errors
-    /// If the provider fails and there are none that have not expired.
+    /// If the provider fails and the cache has no unexpired credentials of the role.
     pub async fn issue(self: &Arc<Self>, request: RoleRequest) -> Result<Credentials, CredentialsFailure> {
         let state = self.cache().state(&request, (self.clock)());
         match state {
@@ -95,7 +95,8 @@ impl CredentialsIssuer {
         }
     }
 
-    /// Renews credentials before need, and drops those of pods that were deleted or have another role now.
+    /// Renews credentials before they expire, and drops those of pods that were deleted or have another role now. Returns when
+    /// `stop` is cancelled.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let run = async {
             loop {
@@ -127,14 +128,15 @@ impl CredentialsIssuer {
         let (issuer, called) = (Arc::clone(self), request.clone());
         let call = async move { issuer.call_provider(&called).await };
         let panicked = || {
-            let error = ProviderError::new(FailureCause::ProviderFailed, "internal error: the call did not end");
+            let error =
+                ProviderError::new(FailureCause::ProviderFailed, "internal error: the task of the call panicked");
             error.to_failure(&request.role, (self.clock)())
         };
         self.calls.join(request.clone(), call).await.unwrap_or_else(|| Err(panicked()))
     }
 
     async fn call_provider(&self, request: &RoleRequest) -> Result<Credentials, CredentialsFailure> {
-        // A call that ended between the look-up and the start of this one has filled the cache.
+        // A call that ended between the lookup and the start of this one has filled the cache.
         if let SessionCacheState::Ready(result) = self.cache().peek(request, (self.clock)()) {
             return result;
         }
@@ -144,7 +146,7 @@ impl CredentialsIssuer {
             let error = ProviderError::new(FailureCause::ProviderUnavailable, "the role of the pod has changed");
             return Err(error.to_failure(&request.role, (self.clock)()));
         }
-        let called = timeout(CALL_TIMEOUT, self.providers.create_session(request, (self.clock)())).await;
+        let called = timeout(SESSION_TIMEOUT, self.providers.create_session(request, (self.clock)())).await;
         let timed_out =
             || Err(ProviderError::new(FailureCause::ProviderUnavailable, "the call to the provider timed out"));
         let result = called.unwrap_or_else(|_| timed_out());

@@ -1,4 +1,4 @@
-//! Leader election with a Lease. Only the leader writes status and events. Every replica serves agents.
+//! Leader election with a Lease. Only the leader writes status, conditions and their events. Every replica serves agents.
 //!
 //! The rules are those of client-go. A replica acquires a Lease whose holder has not renewed it for its whole duration,
 //! measured with the replica's own clock. A leader that cannot renew the Lease in time stops before another can start.

@@ -1,4 +1,4 @@
-//! Removes the start-up taint `podmeta.dev/not-ready` from nodes that are ready. Only the leader runs it.
+//! Removes the startup taint `podmeta.dev/not-ready` from nodes that are ready. Only the leader runs it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,10 +38,10 @@ pub async fn run(shared: Arc<SharedState>, client: Client, stop: CancellationTok
         let Some(results) = stop.run_until_cancelled(results).await else { return };
         for (result, node) in results {
             match result {
-                Ok(Removal::Removed) => tracing::info!(node, taint = STARTUP_TAINT, "removed the start-up taint"),
+                Ok(Removal::Removed) => tracing::info!(node, taint = STARTUP_TAINT, "removed the startup taint"),
                 Ok(Removal::Outdated) => {}
                 Err(error) => {
-                    tracing::warn!(node, error = format!("{error:#}"), "cannot remove the start-up taint; retrying");
+                    tracing::warn!(node, error = format!("{error:#}"), "cannot remove the startup taint; retrying");
                 }
             }
         }
@@ -95,7 +95,7 @@ mod tests {
 
     const N1: &str = "/api/v1/nodes/n1";
 
-    /// Starts the task of a leader. Node n1 has the start-up taint with two effects, and another taint between them.
+    /// Starts the task of a leader. Node n1 has the startup taint with two effects, and another taint between them.
     async fn start() -> (FakeApiServer, mpsc::Sender<StateUpdate>) {
         let (client, server) = FakeApiServer::new();
         let (shared, updates_tx) = fixture::start(fixture::synced_reconciler());

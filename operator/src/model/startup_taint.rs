@@ -1,4 +1,4 @@
-//! The start-up taint of new nodes: which nodes are ready to lose it. Pure: times are arguments.
+//! The startup taint of new nodes: which nodes are ready to lose it. Pure: times are arguments.
 
 use podmeta_metadata::node_guard::NodeGuardState;
 use tokio::time::Instant;
@@ -8,7 +8,7 @@ use super::state::OperatorState;
 /// The key of the taint. Administrators set it when a node registers. podmeta never adds it.
 pub const STARTUP_TAINT: &str = "podmeta.dev/not-ready";
 
-/// A node whose start-up taint can be removed.
+/// A node whose startup taint can be removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaintedNode {
     /// The node's name.

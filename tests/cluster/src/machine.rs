@@ -57,7 +57,7 @@ impl RunningMachine {
     /// Returns the machine. Starts it if it does not run.
     ///
     /// # Errors
-    /// If it is not ready after ten seconds.
+    /// If it cannot be started, or is not ready after ten seconds.
     pub fn start(cluster: &ClusterName, name: MachineName) -> Result<Self> {
         if let Some(machine) = Self::find(cluster, name)? {
             return Ok(machine);

@@ -1,17 +1,19 @@
-//! Delays the new connections of a pod over its memory budget. Its clients reconnect at once, and each connection evicts another
-//! one. Without a delay, the accepts and evictions of one pod would take the time of other pods.
+//! Delays the new connections of a pod over its memory budget. Its clients reconnect immediately, and each new connection
+//! evicts another one. Without a delay, accepting and evicting the connections of one pod would use the worker thread's time
+//! for other pods.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time after an eviction in which new connections of the pod wait.
+/// Time after an eviction in which new connections of the pod are delayed.
 const DELAY_PERIOD: Duration = Duration::from_secs(1);
 
-/// Time between the starts of two connections that wait.
+/// Interval between the starts of two delayed connections.
 const START_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Longest wait of a connection. 1,000 connections that wait start one after the other.
+/// Longest delay of a connection. Up to 1,000 delayed connections start one after the other. Further ones start after this
+/// time.
 const MAX_DELAY: Duration = Duration::from_secs(10);
 
 /// The state of one pod. Time is an argument.
@@ -28,7 +30,7 @@ impl ReconnectDelay {
         self.evicted_at = Some(now);
     }
 
-    /// Reserves the start of a new connection. Returns `None` if it may start at once.
+    /// Reserves the start of a new connection. Returns `None` if it may start immediately.
     pub(super) fn reserve_start(&mut self, now: Instant) -> Option<Instant> {
         self.evicted_at.filter(|at| now < *at + DELAY_PERIOD)?;
         let last = self.last_start.map_or(now, |start| start.max(now));

@@ -44,7 +44,7 @@ pub(in crate::serve) async fn follow<A: OperatorApi>(
             Err(OperatorError::VersionExpired) => {
                 tracing::info!("watch expired (410); relisting");
                 node.request_list();
-                // A 410 is not a failure, so the watch restarts at once unless the list fails too.
+                // A 410 is not a failure, so the watch restarts immediately unless the list fails too.
                 let listed = list(&*api, &node, &mut progress).await;
                 progress.end_attempt(&listed);
                 if listed.is_ok() {

@@ -35,7 +35,7 @@ pub(crate) struct TestCluster {
 
 impl TestCluster {
     /// Connects to the cluster that `KUBECONFIG` names. Without it, to the one that `cluster up` created and
-    /// `PODMETA_CLUSTER` names.
+    /// `PODMETA_CLUSTER` names. Default: `podmeta`.
     pub(crate) async fn connect() -> Result<Self> {
         let name: ClusterName = std::env::var("PODMETA_CLUSTER").as_deref().unwrap_or("podmeta").parse()?;
         let path = std::env::var_os("KUBECONFIG").map_or_else(|| name.state_dir().join("kubeconfig"), PathBuf::from);

@@ -11,7 +11,8 @@ use kube::api::ListParams;
 use super::TestNamespace;
 use super::podmeta::SYSTEM_NAMESPACE;
 
-/// Writes pods, their logs and events below `target/cluster-dumps`, and prints the path. Skips what it cannot read.
+/// Writes pods, their logs and events of the test's namespace and of podmeta's namespace below `target/cluster-dumps`, and prints
+/// the paths. Logs a failure and continues with the next namespace.
 pub(super) async fn write(namespace: &TestNamespace) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/cluster-dumps").join(&namespace.name);
     let system = TestNamespace { name: SYSTEM_NAMESPACE.to_owned(), ..namespace.clone() };

@@ -49,7 +49,7 @@ impl TestNamespace {
         Ok(output.stdout)
     }
 
-    /// Gets a URL from a pod and returns the response body. Fails on HTTP errors.
+    /// Gets a URL from a pod and returns the response body. Fails on HTTP errors, and after five seconds.
     pub(crate) async fn curl(&self, pod: &str, url: &str) -> Result<String> {
         self.run(pod, &["curl", "-gsSf", "--max-time", "5", url]).await
     }

@@ -38,7 +38,7 @@ pub(super) fn usable_by_profiles() -> Value {
     json!({USABLE_BY_LABEL: USABLE_BY_PROFILES})
 }
 
-/// Returns the Secret `keys` with an access key.
+/// Returns the Secret `keys` with an access key, and with the label of Secrets that profiles may use.
 pub(super) fn access_key_secret() -> String {
     json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "labels": usable_by_profiles()},

@@ -16,7 +16,7 @@ use crate::kit::{self, Podmeta, eventually, render_chart};
 /// The type of the condition.
 const GUARDED: &str = "podmeta.dev/Guarded";
 
-/// The key of the start-up taint.
+/// The key of the startup taint.
 const STARTUP_TAINT: &str = "podmeta.dev/not-ready";
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn startup_taint_of_a_guarded_node_is_removed_and_another_taint_is_not() -
             nodes.patch(name, &PatchParams::default(), &Patch::Merge(&json!({"spec": {"taints": taints}}))).await
         };
         set(&json!(taints)).await?;
-        let removed = eventually(Duration::from_secs(90), "the start-up taint is removed", async || {
+        let removed = eventually(Duration::from_secs(90), "the startup taint is removed", async || {
             let keys = keys().await?;
             ensure!(!keys.iter().any(|key| key == STARTUP_TAINT), "{keys:?}");
             Ok(keys)

@@ -1,4 +1,4 @@
-//! The start-up taint of new nodes.
+//! The startup taint of new nodes.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
