@@ -70,7 +70,7 @@ mod linux {
         install()?;
         for name in ["start that makes all links", "restart with all links"] {
             let start = Instant::now();
-            let daemon = Daemon::start()?;
+            let daemon = DaemonProcess::start()?;
             daemon.wait_until_ready()?;
             let time = start.elapsed();
             println!(
@@ -79,7 +79,7 @@ mod linux {
                 milliseconds(daemon.processor_time()?)
             );
         }
-        let daemon = Daemon::start()?;
+        let daemon = DaemonProcess::start()?;
         daemon.wait_until_ready()?;
         let before = daemon.processor_time()?;
         sleep(REST);
@@ -108,9 +108,9 @@ mod linux {
     }
 
     /// A running daemon. It is killed on drop.
-    struct Daemon(Child);
+    struct DaemonProcess(Child);
 
-    impl Daemon {
+    impl DaemonProcess {
         fn start() -> Result<Self> {
             let mut command = Command::new(PROGRAM);
             command.args(["run", "--log=warn", "--release=podmeta", "--release-namespace=podmeta-system"]);
@@ -148,7 +148,7 @@ mod linux {
         }
     }
 
-    impl Drop for Daemon {
+    impl Drop for DaemonProcess {
         fn drop(&mut self) {
             drop(self.0.kill());
             drop(self.0.wait());

@@ -21,7 +21,7 @@ const RESULTS_DIR: &str = "results";
 /// An entry of the cache: one interface of a sandbox.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct CacheEntry {
+struct CachedResult {
     #[serde(rename = "kind")]
     _kind: EntryKind,
     /// ID of the sandbox.
@@ -89,7 +89,7 @@ fn read_entries(directory: &Path, sandboxes: &mut BTreeSet<String>) -> Result<()
 
 /// Returns the sandbox of an entry if podmeta's plugin is part of its configuration. Pure.
 fn parse(entry: &[u8]) -> Result<Option<String>> {
-    let CacheEntry { container_id, config, .. } = serde_json::from_slice(entry)?;
+    let CachedResult { container_id, config, .. } = serde_json::from_slice(entry)?;
     let config = STANDARD.decode(config).context("config is not base64")?;
     let plugins = match serde_json::from_slice(&config).context("config is not a CNI configuration")? {
         CachedConfig::List { plugins } => plugins,
