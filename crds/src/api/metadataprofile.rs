@@ -109,7 +109,7 @@ pub(crate) const MAX_USER_ID: i64 = 4_294_967_294;
         name = "Tokenless 24h",
         type_ = "integer",
         json_path = ".status.tokenlessPods",
-        description = "Value of status.tokenlessPods: pods that sent a request without a session token in the last 24 hours. A restart of a node agent resets its pods.",
+        description = "Value of status.tokenlessPods, the number of pods that sent a request without a session token in the last 24 hours. A restart of a node agent resets its pods.",
         priority = 1
     ),
     printcolumn(
@@ -179,9 +179,9 @@ pub struct MetadataProfileSpec {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["dialect"])
     )]
     pub roles: Vec<RoleSpec>,
-    /// Data for pods with `hostNetwork: true`, on the dev server only. In a cluster these pods never reach podmeta: they
-    /// use the node's own metadata service, whatever the value (condition PodsExcluded). `Deny`: 403 on every path.
-    /// `Pod`: the pod's own data. `Node`: no data from podmeta. A MetadataPolicy must allow `Node`.
+    /// Data for pods with `hostNetwork: true`, on the dev server only. In a cluster these pods never reach podmeta, whatever
+    /// the value (condition PodsExcluded). `Deny`: 403 on every path. `Pod`: the pod's own data. `Node`: no data from
+    /// podmeta. A MetadataPolicy must allow `Node`.
     #[serde(default = "host_network_default")]
     #[schemars(schema_with = "host_network")]
     pub host_network: HostNetwork,

@@ -78,6 +78,8 @@ impl DocRunner {
         let describe = self.commands.remove_block("docs/conditions.md", "kubectl describe node NODE")?;
         let printed = self.shell.run(&describe.replace("NODE", node)).await?;
         ensure!(printed.contains("podmeta.dev/Guarded"), "{printed}");
+        let printed = self.run("docs/install.md", "kubectl get pods -A").await?;
+        ensure!(printed.contains("podmeta-link-"), "{printed}");
         self.run("docs/troubleshooting.md", "kubectl get events -A").await?;
         let printed = self.run("docs/troubleshooting.md", "kubectl -n podmeta-system get pods").await?;
         ensure!(printed.contains("podmeta-agent-"), "{printed}");
