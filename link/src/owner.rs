@@ -190,7 +190,7 @@ mod tests {
         assert!(failed.contains("cannot get the status of a sandbox"), "{failed}");
         finder.runtime_calls = Semaphore::new(0);
         let over_limit = error(&finder).await;
-        assert!(over_limit.contains("too many calls of the container runtime"), "{over_limit}");
+        assert!(over_limit.contains("too many concurrent calls of the container runtime"), "{over_limit}");
     }
 
     #[tokio::test]
