@@ -22,8 +22,8 @@ use crate::{agent_ns, guard, requirements};
 pub struct DaemonConfig {
     /// Path of the pinned agent namespace.
     pub agent_namespace: PathBuf,
-    /// Path of the bpf filesystem with the pins of the uplink guard.
-    pub guard_pins: PathBuf,
+    /// Path of the bpf filesystem with the pins of the uplink guard, or `None` if the guard is off.
+    pub guard_pins: Option<PathBuf>,
     /// Directory where cgroup v2 is mounted, or its parent if the node also has v1.
     pub cgroup_root: PathBuf,
     /// Namespaces whose pods on the host network may reach the node's own metadata service.

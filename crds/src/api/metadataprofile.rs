@@ -180,9 +180,8 @@ pub struct MetadataProfileSpec {
     )]
     pub roles: Vec<RoleSpec>,
     /// Data for pods with `hostNetwork: true`, on the dev server only. In a cluster these pods never reach podmeta, whatever
-    /// the value (condition PodsExcluded). The chart value `nodeMetadata.namespaces` determines which of them may use the
-    /// node's own metadata service. `Deny`: 403 on every path. `Pod`: the pod's own data. `Node`: no data from podmeta. A
-    /// MetadataPolicy must allow `Node`.
+    /// the value (condition PodsExcluded). `Deny`: 403 on every path. `Pod`: the pod's own data. `Node`: no data from
+    /// podmeta. A MetadataPolicy must allow `Node`.
     #[serde(default = "host_network_default")]
     #[schemars(schema_with = "host_network")]
     pub host_network: HostNetwork,

@@ -71,6 +71,10 @@ mod linux {
 
     #[derive(Args)]
     struct GuardArgs {
+        /// Drop the traffic of pods to the node's metadata service on uplinks too, with an eBPF program. Without this flag,
+        /// `install` detaches the programs.
+        #[arg(long)]
+        uplink_guard: bool,
         /// Path of the bpf filesystem with the programs of the uplink guard.
         #[arg(long, default_value = uplink::PINS_PATH, value_name = "PATH")]
         guard_pins: PathBuf,
@@ -201,7 +205,11 @@ mod linux {
                     let found = requirements::check(&requirements::read(&host));
                     findings::log_changes(&NodeFindings::new(), &found);
                     guard::ensure(&host).await?;
-                    install_uplink_guard(&host, &args.guard.guard_pins).await;
+                    if args.guard.uplink_guard {
+                        install_uplink_guard(&host, &args.guard.guard_pins).await;
+                    } else {
+                        uplink::detach_all(&args.guard.guard_pins)?;
+                    }
                     agent_ns::ensure(&args.namespace.agent_namespace).await?;
                     install::copy_plugin(&args.plugin, &args.plugins.cni_bin_dir)?;
                 }
@@ -279,7 +287,7 @@ mod linux {
             };
             DaemonConfig {
                 agent_namespace: self.node.namespace.agent_namespace,
-                guard_pins: self.guard.guard_pins,
+                guard_pins: self.guard.uplink_guard.then_some(self.guard.guard_pins),
                 cgroup_root: self.cgroup_root,
                 node_metadata_namespaces: self.node_metadata_namespaces,
                 cni_config_dir: self.node.cni_config_dir,

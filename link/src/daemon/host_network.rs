@@ -16,7 +16,8 @@ pub(super) fn check(config: &DaemonConfig, findings: &SharedFindings, may_be_on_
         config.node_metadata_namespaces.iter().any(|exempt| exempt == namespace)
     };
     let exempt = may_be_on_host.iter().filter(is_exempt).map(|sandbox| &sandbox.pod).collect::<Vec<_>>();
-    let finding = match cgroups::update(&config.guard_pins, &config.cgroup_root, &exempt) {
+    let Some(pins) = &config.guard_pins else { return };
+    let finding = match cgroups::update(pins, &config.cgroup_root, &exempt) {
         Err(error) => Some(format!("{error:#}; pods on the host network can reach the node's metadata service")),
         Ok(false) if !may_be_on_host.is_empty() => Some(
             "the kubelet's cgroup of pods is not found, so pods on the host network can reach the node's metadata service; \

@@ -32,14 +32,14 @@ const NFNLGRP_NFTABLES: u32 = 7;
 /// `RTNLGRP_IPV4_ROUTE` and `RTNLGRP_IPV6_ROUTE` in linux/rtnetlink.h.
 const ROUTE_GROUPS: [u32; 4] = [8, 19, 7, 11];
 
-/// Starts the thread that repairs the guards of a namespace. `pins` is the path of the uplink guard's pins. The receiver gets an error if the thread ends. The thread
-/// ends soon after the receiver was dropped.
+/// Starts the thread that repairs the guards of a namespace. `pins` is the path of the uplink guard's pins, or `None` if that guard is
+/// off. The receiver gets an error if the thread ends. The thread ends soon after the receiver was dropped.
 ///
 /// # Errors
 /// If the thread or its runtime cannot be started.
 pub fn spawn(
     host: Netns,
-    pins: PathBuf,
+    pins: Option<PathBuf>,
     counters: Arc<Counters>,
     findings: Arc<SharedFindings>,
     checks: Arc<SharedChecks>,
@@ -47,7 +47,7 @@ pub fn spawn(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (error_tx, error_rx) = oneshot::channel();
     std::thread::Builder::new().name("guards".to_owned()).spawn(move || {
-        let uplink_guard = UplinkGuard::new(pins);
+        let uplink_guard = pins.map(UplinkGuard::new);
         let is_stopped = || error_tx.is_closed();
         if let Err(error) = run(&runtime, &host, uplink_guard, &counters, &findings, &checks, is_stopped) {
             drop(error_tx.send(error));
@@ -60,7 +60,7 @@ pub fn spawn(
 fn run(
     runtime: &Runtime,
     host: &Netns,
-    mut uplink_guard: UplinkGuard,
+    mut uplink_guard: Option<UplinkGuard>,
     counters: &Counters,
     findings: &SharedFindings,
     checks: &SharedChecks,
@@ -90,13 +90,15 @@ fn run(
             }
             Err(error) => tracing::error!(error = format!("{error:#}"), "cannot repair the guards; retrying"),
         }
-        let result = runtime.block_on(uplink_guard.ensure(host));
-        findings.set(NodeFindingKind::UplinkGuard, result.as_ref().err().map(uplink::finding));
-        match result {
-            Ok(0) | Err(_) => {}
-            Ok(programs) => {
-                counters.add_programs(programs);
-                tracing::warn!(programs, "programs of the uplink guard were missing; attached them again");
+        if let Some(guard) = &mut uplink_guard {
+            let result = runtime.block_on(guard.ensure(host));
+            findings.set(NodeFindingKind::UplinkGuard, result.as_ref().err().map(uplink::finding));
+            match result {
+                Ok(0) | Err(_) => {}
+                Ok(programs) => {
+                    counters.add_programs(programs);
+                    tracing::warn!(programs, "programs of the uplink guard were missing; attached them");
+                }
             }
         }
         std::thread::sleep(MIN_CHECK_INTERVAL);

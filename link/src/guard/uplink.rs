@@ -115,10 +115,16 @@ impl UplinkGuard {
 /// # Errors
 /// If a program cannot be detached, or the filesystem cannot be removed.
 pub fn remove(pins: &Path) -> Result<()> {
-    if pins::is_mounted(pins) {
-        remove_others(pins, &BTreeSet::new())?;
-    }
+    detach_all(pins)?;
     pins::unmount(pins).with_context(|| format!("cannot remove {}", pins.display()))
+}
+
+/// Detaches all programs: the guard was turned off. Succeeds if there are none.
+///
+/// # Errors
+/// If a program cannot be detached.
+pub fn detach_all(pins: &Path) -> Result<()> {
+    if pins::is_mounted(pins) { remove_others(pins, &BTreeSet::new()) } else { Ok(()) }
 }
 
 /// Returns the finding about a failure of the guard.

@@ -59,7 +59,7 @@ impl Daemon {
         let checks = Arc::new(SharedChecks::default());
         let config = DaemonConfig {
             agent_namespace: agent.path.clone(),
-            guard_pins: pins.path.clone(),
+            guard_pins: Some(pins.path.clone()),
             cgroup_root,
             node_metadata_namespaces: vec!["shop".to_owned()],
             cni_config_dir: cni.clone(),
@@ -249,7 +249,7 @@ async fn daemon_does_not_create_a_missing_agent_namespace() {
     podmeta_link::agent_ns::remove(&agent.path).unwrap();
     let config = DaemonConfig {
         agent_namespace: agent.path.clone(),
-        guard_pins: agent.path.with_file_name("bpf"),
+        guard_pins: None,
         cgroup_root: "/sys/fs/cgroup".into(),
         node_metadata_namespaces: Vec::new(),
         cni_config_dir: agent.path.with_file_name("net.d"),

@@ -175,8 +175,8 @@ fn pods_excluded(observed: &ObservedProfile) -> NewCondition {
         named.push_str(&format!(" and {} more", count - names.len()));
     }
     let message = format!(
-        "podmeta does not serve pods on the host network, and exempt ones reach the node's own metadata service; \
-         affected pods: {count} ({named})"
+        "podmeta does not serve pods on the host network, and they reach the node's own metadata service unless the uplink \
+         guard drops their requests; affected pods: {count} ({named})"
     );
     NewCondition::new(PODS_EXCLUDED, ConditionStatus::True, "HostNetwork", message)
 }

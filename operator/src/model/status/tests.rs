@@ -51,8 +51,8 @@ fn pods_on_the_host_network_are_excluded_with_number_and_first_names() {
         next(None, &ObservedProfile { host_network_pods, pods, ..ObservedProfile::default() }, at(0))
     };
     let status = with(&["b", "a"], vec![pod("web", true, CredentialsState::NotRequested)]);
-    let message = "podmeta does not serve pods on the host network, and exempt ones reach the node's own metadata service; \
-                   affected pods: 2 (a, b)";
+    let message = "podmeta does not serve pods on the host network, and they reach the node's own metadata service unless the uplink \
+                   guard drops their requests; affected pods: 2 (a, b)";
     assert_eq!(condition(&status, PODS_EXCLUDED), ("True", "HostNetwork", message));
     assert_eq!((status.matched_pods, status.programmed_pods), (Some(1), Some(1)));
     assert_eq!(condition(&status, PROGRAMMED).2, "node agents have the data of all 1 pods, and each pod has a link");

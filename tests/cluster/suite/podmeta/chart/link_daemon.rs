@@ -15,7 +15,7 @@ async fn link_daemon_has_only_the_rights_that_it_uses() -> Result<()> {
     let daemon = &link["containers"][0];
     let context = json!({
         "runAsUser": 0, "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
-        "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "SYS_ADMIN", "NET_BIND_SERVICE", "BPF"]},
+        "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "SYS_ADMIN", "NET_BIND_SERVICE"]},
     });
     ensure!(daemon["securityContext"] == context && daemon["ports"].is_null(), "{daemon}");
     ensure!(!fields(&daemon["volumeMounts"], "/mountPath").contains(&&json!("/opt/cni/bin")), "{daemon}");
@@ -38,8 +38,7 @@ async fn link_daemon_has_only_the_rights_that_it_uses() -> Result<()> {
 #[tokio::test]
 async fn link_values_set_the_command_line_and_the_mounts() -> Result<()> {
     let values = "link.cniBinDir=/var/lib/cni/bin,link.cniConfigDir=/etc/cni/test.d,link.range=10.9.0.0/16,\
-                  link.onFailure=start,link.runtimeSocket=/run/crio/crio.sock,link.log=debug,\
-                  nodeMetadata.namespaces={kube-system,net}";
+                  link.onFailure=start,link.runtimeSocket=/run/crio/crio.sock,link.log=debug";
     let objects = render_chart(&["--set", values]).await?;
     let link = PodSpecs::of(&objects)?.link;
     let (install, daemon) = (&link["initContainers"][0], &link["containers"][0]);
@@ -48,8 +47,6 @@ async fn link_values_set_the_command_line_and_the_mounts() -> Result<()> {
     let arguments = json!([
         "run",
         "--runtime-socket=/run/crio/crio.sock",
-        "--cgroup-root=/host/cgroup",
-        "--node-metadata-namespaces=kube-system,net",
         "--link-range=10.9.0.0/16",
         "--on-failure=start",
         "--cni-config-dir=/etc/cni/test.d",
@@ -71,6 +68,24 @@ async fn link_values_set_the_command_line_and_the_mounts() -> Result<()> {
     }
     for value in ["onFailure=ignore", "range=169.254.0.0/8", "range=fd00::/64", "cniBinDir=bin", "askSocket=true"] {
         ensure!(render_chart(&["--set", &format!("link.{value}")]).await.is_err(), "{value} is accepted");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn uplink_guard_has_its_flags_capability_and_mount_only_if_it_is_on() -> Result<()> {
+    let on = ["--set", "nodeMetadata.uplinkGuard=true,nodeMetadata.namespaces={kube-system,net}"];
+    for (values, is_on) in [(&[][..], false), (&on, true)] {
+        let objects = render_chart(values).await?;
+        let link = PodSpecs::of(&objects)?.link;
+        let (install, daemon) = (&link["initContainers"][0], &link["containers"][0]);
+        let contains = |list: &Value, item: &str| list.as_array().is_some_and(|items| items.contains(&json!(item)));
+        for container in [install, daemon] {
+            ensure!(contains(&container["args"], "--uplink-guard") == is_on, "{}", container["args"]);
+        }
+        ensure!(contains(&daemon["args"], "--node-metadata-namespaces=kube-system,net") == is_on, "{}", daemon["args"]);
+        ensure!(contains(&daemon["securityContext"]["capabilities"]["add"], "BPF") == is_on, "{daemon}");
+        ensure!(fields(&link["volumes"], "/hostPath/path").contains(&&json!("/sys/fs/cgroup")) == is_on, "{link}");
     }
     Ok(())
 }
