@@ -25,7 +25,7 @@ use tokio::sync::mpsc::Sender;
 use super::events::format_chain;
 use super::object::MaybeObject;
 use crate::model::compiled_pod::ProfileKey;
-use crate::model::node_guard::GuardedCondition;
+use crate::model::node_guard::{GuardedCondition, NodeIncarnation};
 use crate::model::profile;
 use crate::model::update::{PolicyObject, StateUpdate, WatchedKind};
 use crate::text::format_object;
@@ -54,8 +54,11 @@ pub async fn nodes(client: Client, updates_tx: Sender<StateUpdate>) {
     let convert = Convert {
         key: name,
         set: |node: &Node| {
-            let guarded = GuardedCondition::of_node(node);
-            Some(StateUpdate::Node { facts: facts::node(node, Timestamp::now()), guarded })
+            Some(StateUpdate::Node {
+                facts: facts::node(node, Timestamp::now()),
+                incarnation: NodeIncarnation::of_node(node),
+                guarded: GuardedCondition::of_node(node),
+            })
         },
         deleted: StateUpdate::NodeDeleted,
     };

@@ -122,7 +122,8 @@ impl NodeGuardWriter {
     async fn write(&self, node: &GuardedNode) -> Result<()> {
         let now = Timestamp::now();
         let condition = node.next(now);
-        let body = json!({"status": {"conditions": [{
+        // The API server rejects the patch if the object has another UID: the node was replaced.
+        let body = json!({"metadata": {"uid": node.uid}, "status": {"conditions": [{
             "type": GUARDED,
             "status": condition.status,
             "reason": condition.reason,
@@ -141,7 +142,7 @@ impl NodeGuardWriter {
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
             Err(error) => return Err(error.into()),
         }
-        let update = StateUpdate::GuardedWritten { node: node.name.clone(), condition };
+        let update = StateUpdate::GuardedWritten { node: node.name.clone(), uid: node.uid.clone(), condition };
         self.updates_tx.send(update).await.context("the reconcile task has ended")?;
         if node.needs_event() {
             events::publish(&self.recorder, to_event(node), &events::node_reference(&node.name)).await;

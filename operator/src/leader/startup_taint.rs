@@ -69,16 +69,17 @@ async fn remove(api: &Api<MaybeObject<Node>>, node: &TaintedNode) -> Result<Remo
     }
 }
 
-/// Returns the JSON patch. It tests the key of each taint first, so it never removes another one. The last taint is removed
+/// Returns the JSON patch. It tests the UID of the node and the key of each taint first, so it never removes another one. The last taint is removed
 /// first: a removal changes the indexes of the taints after it.
 fn json_patch(node: &TaintedNode) -> Value {
-    let operations = node.indexes.iter().rev().flat_map(|index| {
+    let is_same_object = json!({"op": "test", "path": "/metadata/uid", "value": node.uid});
+    let removals = node.indexes.iter().rev().flat_map(|index| {
         [
             json!({"op": "test", "path": format!("/spec/taints/{index}/key"), "value": STARTUP_TAINT}),
             json!({"op": "remove", "path": format!("/spec/taints/{index}")}),
         ]
     });
-    operations.collect()
+    std::iter::once(is_same_object).chain(removals).collect()
 }
 
 #[cfg(test)]
@@ -107,9 +108,8 @@ mod tests {
 
     fn node(taints: &[&str]) -> StateUpdate {
         let taints = taints.iter().map(|key| json!({"key": key, "effect": "NoSchedule"})).collect::<Vec<_>>();
-        let node = json!({"metadata": {"name": "n1"}, "spec": {"taints": taints}});
-        let facts = podmeta_crds::facts::node(&serde_json::from_value(node).unwrap(), jiff::Timestamp::UNIX_EPOCH);
-        StateUpdate::Node { facts, guarded: None }
+        let node = json!({"metadata": {"name": "n1", "uid": "uid-1"}, "spec": {"taints": taints}});
+        fixture::node_update(&serde_json::from_value(node).unwrap())
     }
 
     async fn report(updates_tx: &mpsc::Sender<StateUpdate>, guard: NodeGuardState) {
@@ -129,6 +129,7 @@ mod tests {
         let patch = server.expect(Method::PATCH, N1).await;
         assert!(patch.query.contains("fieldManager=podmeta-operator"), "{}", patch.query);
         let expected = json!([
+            {"op": "test", "path": "/metadata/uid", "value": "uid-1"},
             {"op": "test", "path": "/spec/taints/2/key", "value": "podmeta.dev/not-ready"},
             {"op": "remove", "path": "/spec/taints/2"},
             {"op": "test", "path": "/spec/taints/0/key", "value": "podmeta.dev/not-ready"},

@@ -89,6 +89,32 @@ impl GuardedCondition {
     }
 }
 
+/// The Node object and the boot of its machine. A report is about one of each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeIncarnation {
+    /// The UID of the object. Another object can get the name of a deleted one.
+    pub uid: String,
+    /// The boot ID, or empty until the kubelet has reported it. A reboot removes the guards.
+    pub boot_id: String,
+}
+
+impl NodeIncarnation {
+    /// Returns the UID and the boot ID of a node.
+    #[must_use]
+    pub fn of_node(node: &Node) -> Self {
+        let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
+        Self {
+            uid: node.metadata.uid.clone().unwrap_or_default(),
+            boot_id: info.map(|info| info.boot_id.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Returns true if the machine was rebooted since `known`.
+    pub(super) fn is_reboot_of(&self, known: &Self) -> bool {
+        !known.boot_id.is_empty() && self.boot_id != known.boot_id
+    }
+}
+
 /// The ServiceAccount of the node agents. A node with a pod of this account must have the condition.
 #[derive(Clone, Debug)]
 pub struct AgentAccount {
@@ -130,6 +156,8 @@ impl ReportedGuard {
 pub struct GuardedNode {
     /// The node's name.
     pub name: String,
+    /// The UID of the object.
+    pub uid: String,
     /// The condition in the API server.
     pub known: Option<GuardedCondition>,
     /// The reason of the next condition.
@@ -180,7 +208,7 @@ impl OperatorState {
             let is_agent_node = known.is_some() || reported.is_some() || self.index.has_pod_of_account(name, agents);
             is_agent_node.then(|| {
                 let (reason, message) = evaluate(reported.and_then(|reported| reported.if_recent(now)));
-                GuardedNode { name: name.to_owned(), known: known.cloned(), reason, message }
+                GuardedNode { name: name.to_owned(), uid: self.node_uid(name), known: known.cloned(), reason, message }
             })
         });
         nodes.collect()

@@ -13,6 +13,8 @@ pub const STARTUP_TAINT: &str = "podmeta.dev/not-ready";
 pub struct TaintedNode {
     /// The node's name.
     pub name: String,
+    /// The UID of the object.
+    pub uid: String,
     /// The indexes of the taints with the key in the node's list of taints, in ascending order. Each effect has its own taint.
     pub indexes: Vec<usize>,
 }
@@ -31,7 +33,11 @@ impl OperatorState {
             let taints = &self.index.node_facts(name)?.spec.taints;
             let startup = taints.iter().enumerate().filter(|(_, taint)| taint.key == STARTUP_TAINT);
             let indexes = startup.map(|(index, _)| index).collect::<Vec<_>>();
-            (is_ready && !indexes.is_empty()).then(|| TaintedNode { name: name.clone(), indexes })
+            (is_ready && !indexes.is_empty()).then(|| TaintedNode {
+                name: name.clone(),
+                uid: self.node_uid(name),
+                indexes,
+            })
         });
         nodes.collect()
     }
@@ -39,7 +45,6 @@ impl OperatorState {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use podmeta_agent_api::calls::Report;
     use podmeta_metadata::compile::Settings;
     use serde_json::json;
@@ -48,13 +53,13 @@ mod tests {
     use super::*;
     use crate::model::node_guard::REPORT_EXPIRY;
     use crate::model::update::StateUpdate;
+    use crate::reconcile::fixture::node_update;
 
     fn state_with_taints(taints: &[&str]) -> OperatorState {
         let mut state = OperatorState::new(Settings::default(), "e1".parse().unwrap());
         let taints = taints.iter().map(|key| json!({"key": key, "effect": "NoSchedule"})).collect::<Vec<_>>();
         let node = json!({"metadata": {"name": "n1"}, "spec": {"taints": taints, "unschedulable": true}});
-        let facts = podmeta_crds::facts::node(&serde_json::from_value(node).unwrap(), Timestamp::UNIX_EPOCH);
-        state.apply(StateUpdate::Node { facts, guarded: None });
+        state.apply(node_update(&serde_json::from_value(node).unwrap()));
         state.apply(StateUpdate::Leadership(true));
         state
     }
@@ -80,7 +85,7 @@ mod tests {
             (NodeGuardState::Unknown, false),
         ] {
             report(&mut state, guard.clone(), now);
-            let ready = TaintedNode { name: "n1".to_owned(), indexes: vec![1, 3] };
+            let ready = TaintedNode { name: "n1".to_owned(), uid: String::new(), indexes: vec![1, 3] };
             assert_eq!(state.ready_tainted_nodes(now), vec![ready; usize::from(is_ready)], "{guard:?}");
         }
         report(&mut state, NodeGuardState::InPlace, now);

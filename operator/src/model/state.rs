@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::compiled_pod::{CompiledPod, ProfileKey};
 use super::feed::Feed;
 use super::index::{CompileBatch, CompiledPods, Index};
-use super::node_guard::{GuardedCondition, ReportedGuard};
+use super::node_guard::{GuardedCondition, NodeIncarnation, ReportedGuard};
 use super::update::StateUpdate;
 use crate::text::replace_control_characters;
 
@@ -42,6 +42,8 @@ pub struct OperatorState {
     pub(super) node_guards: HashMap<String, ReportedGuard>,
     /// The conditions `podmeta.dev/Guarded` in the API server, by node.
     pub(super) guarded_conditions: HashMap<String, GuardedCondition>,
+    /// The object and the boot of each node that exists.
+    node_incarnations: HashMap<String, NodeIncarnation>,
     /// Deleted nodes whose feed still has pods.
     deleted_nodes: BTreeSet<String>,
     is_leader: bool,
@@ -58,6 +60,7 @@ impl OperatorState {
             node_findings: BTreeMap::new(),
             node_guards: HashMap::new(),
             guarded_conditions: HashMap::new(),
+            node_incarnations: HashMap::new(),
             deleted_nodes: BTreeSet::new(),
             is_leader: false,
         }
@@ -70,9 +73,10 @@ impl OperatorState {
             StateUpdate::PodDeleted(uid) => self.index.remove_pod(&uid),
             StateUpdate::Namespace(facts) => self.index.set_namespace(&facts.metadata.name.clone(), Some(facts)),
             StateUpdate::NamespaceDeleted(name) => self.index.set_namespace(&name, None),
-            StateUpdate::Node { facts, guarded } => {
+            StateUpdate::Node { facts, incarnation, guarded } => {
                 let name = facts.metadata.name.clone();
                 self.deleted_nodes.remove(&name);
+                self.set_incarnation(&name, incarnation);
                 self.set_guarded(&name, guarded);
                 self.index.set_node(&name, Some(facts));
             }
@@ -80,7 +84,8 @@ impl OperatorState {
                 self.index.set_node(&name, None);
                 self.set_guarded(&name, None);
                 // A new node can get the name at once. The report is about the old one.
-                self.node_guards.remove(&name);
+                self.node_incarnations.remove(&name);
+                self.remove_report(&name);
                 self.deleted_nodes.insert(name);
             }
             StateUpdate::Policy(object) => self.index.set_policy(*object),
@@ -105,11 +110,12 @@ impl OperatorState {
                 // The status writer may have stopped.
                 let _stopped = applied.send(());
             }
-            // The node may have been deleted meanwhile.
-            StateUpdate::GuardedWritten { node, condition } if self.index.has_node(&node) => {
-                self.set_guarded(&node, Some(condition));
+            StateUpdate::GuardedWritten { node, uid, condition } => {
+                // The node may have been deleted or replaced meanwhile.
+                if self.node_incarnations.get(&node).is_some_and(|incarnation| incarnation.uid == uid) {
+                    self.set_guarded(&node, Some(condition));
+                }
             }
-            StateUpdate::GuardedWritten { .. } => {}
         }
     }
 
@@ -125,15 +131,11 @@ impl OperatorState {
         let changed_pods = updates.len();
         let nodes = self.feed.apply(updates);
         // The pods of a deleted node can be withdrawn in several batches.
-        let (feed, reports, node_findings) = (&mut self.feed, &mut self.reports, &mut self.node_findings);
-        let node_guards = &mut self.node_guards;
+        let feed = &mut self.feed;
         self.deleted_nodes.retain(|node| {
             let has_pods = feed.has_pods(node);
             if !has_pods {
                 feed.remove_node(node);
-                reports.remove(node);
-                node_findings.remove(node);
-                node_guards.remove(node);
             }
             has_pods
         });
@@ -219,10 +221,39 @@ impl OperatorState {
         }
     }
 
-    /// Records a report and returns true, or returns false if this replica is not the leader.
+    /// Returns the UID of a node, or an empty text if it does not exist.
+    pub(super) fn node_uid(&self, node: &str) -> String {
+        self.node_incarnations.get(node).map(|incarnation| incarnation.uid.clone()).unwrap_or_default()
+    }
+
+    /// Sets the object and the boot of a node. A report about another object does not count, nor do guards of an earlier boot.
+    fn set_incarnation(&mut self, node: &str, incarnation: NodeIncarnation) {
+        match self.node_incarnations.get(node) {
+            Some(known) if known.uid != incarnation.uid => self.remove_report(node),
+            Some(known) if incarnation.is_reboot_of(known) => drop(self.node_guards.remove(node)),
+            Some(_) | None => {}
+        }
+        self.node_incarnations.insert(node.to_owned(), incarnation);
+    }
+
+    /// Removes the report of a node.
+    fn remove_report(&mut self, node: &str) {
+        self.node_guards.remove(node);
+        self.node_findings.remove(node);
+        let report = self.reports.remove(node).unwrap_or_default();
+        let profiles = report.pods.keys().filter_map(|uid| self.pod_on_node(node, uid)?.profile());
+        let profiles: Vec<ProfileKey> = profiles.map(ProfileKey::of).collect();
+        self.index.mark_changed(profiles);
+    }
+
+    /// Records a report and returns true, or returns false if this replica is not the leader. Ignores the report of a node that
+    /// does not exist: a new node can get its name.
     fn record_report(&mut self, node: &str, mut report: Report, received: Instant) -> bool {
         if !self.is_leader {
             return false;
+        }
+        if !self.index.has_node(node) {
+            return true;
         }
         let findings = std::mem::take(&mut report.findings).into_iter();
         let findings = findings.map(|(kind, message)| (kind, clean(&message))).collect::<NodeFindings>();

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::compiled_pod::ProfileKey;
-use super::node_guard::GuardedCondition;
+use super::node_guard::{GuardedCondition, NodeIncarnation};
 use super::profile::ProfileObject;
 
 /// One change of the operator's state.
@@ -41,6 +41,8 @@ pub enum StateUpdate {
     Node {
         /// The node.
         facts: NodeFacts,
+        /// The object and boot that reports are about.
+        incarnation: NodeIncarnation,
         /// Its condition `podmeta.dev/Guarded`.
         guarded: Option<GuardedCondition>,
     },
@@ -111,6 +113,8 @@ pub enum StateUpdate {
     GuardedWritten {
         /// The node.
         node: String,
+        /// The UID of the object that was written.
+        uid: String,
         /// The condition that was written.
         condition: GuardedCondition,
     },

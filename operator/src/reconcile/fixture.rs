@@ -1,11 +1,13 @@
 //! A reconcile task with objects, for tests of other tasks.
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
 use podmeta_crds::manifests::{ManifestFile, load};
 use podmeta_crds::metadataprofile::LastValid;
 use podmeta_metadata::compile::Settings;
 
 use super::*;
+use crate::model::node_guard::{GuardedCondition, NodeIncarnation};
 use crate::model::profile::{ProfileObject, ValidSpec};
 
 /// Pod u1 on node n1 and pod u2 on node n2 use the profile `web`, generation 3. Pods a1 and a2 are the agents.
@@ -77,7 +79,8 @@ fn updates_with(more: &str) -> Vec<StateUpdate> {
     let mut updates = Vec::new();
     for pod in objects.pods {
         updates.push(StateUpdate::Namespace(pod.facts.namespace));
-        updates.push(StateUpdate::Node { facts: pod.facts.node.unwrap(), guarded: None });
+        let (facts, incarnation) = (pod.facts.node.unwrap(), NodeIncarnation::default());
+        updates.push(StateUpdate::Node { facts, incarnation, guarded: None });
         let addresses = vec!["10.0.0.7".parse().unwrap()];
         updates.push(StateUpdate::Pod { facts: Box::new(pod.facts.pod), addresses });
     }
@@ -89,6 +92,15 @@ fn updates_with(more: &str) -> Vec<StateUpdate> {
         updates.push(StateUpdate::Profile(Box::new(object)));
     }
     updates
+}
+
+/// Returns the update of a node.
+pub(crate) fn node_update(node: &Node) -> StateUpdate {
+    StateUpdate::Node {
+        facts: podmeta_crds::facts::node(node, Timestamp::UNIX_EPOCH),
+        incarnation: NodeIncarnation::of_node(node),
+        guarded: GuardedCondition::of_node(node),
+    }
 }
 
 /// Returns a task that has not listed anything yet.

@@ -88,7 +88,8 @@ async fn condition_is_written_once_with_an_event() {
         let request = leader.server.expect_any().await;
         if request.path == N1 {
             assert!(request.query.contains("fieldManager=podmeta-operator"), "{}", request.query);
-            assert_eq!(request.body.as_object().unwrap().keys().collect::<Vec<_>>(), ["status"]);
+            assert_eq!(request.body.as_object().unwrap().keys().collect::<Vec<_>>(), ["metadata", "status"]);
+            assert_eq!(request.body["metadata"], json!({"uid": ""}), "the UID of the fixture");
             assert_eq!(condition(&request), pair("True", "GuardsInPlace"));
             let fields = &request.body["status"]["conditions"][0];
             assert!(fields["lastTransitionTime"].as_str().unwrap().ends_with('Z'), "{fields}");

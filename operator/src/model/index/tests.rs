@@ -65,7 +65,11 @@ fn updates(objects: &LoadedObjects) -> Vec<StateUpdate> {
         let addresses = vec!["10.0.0.7".parse().unwrap()];
         all.push(StateUpdate::Pod { facts: Box::new(pod.facts.pod.clone()), addresses });
         all.push(StateUpdate::Namespace(pod.facts.namespace.clone()));
-        all.extend(pod.facts.node.clone().map(|facts| StateUpdate::Node { facts, guarded: None }));
+        all.extend(pod.facts.node.clone().map(|facts| StateUpdate::Node {
+            facts,
+            incarnation: crate::model::node_guard::NodeIncarnation::default(),
+            guarded: None,
+        }));
     }
     all.extend(objects.profiles.iter().map(|profile| StateUpdate::Profile(Box::new(profile_object(profile)))));
     all.extend(objects.policies.iter().map(|policy| {

@@ -27,9 +27,7 @@ fn node(name: &str, condition: Option<(&str, &str, &str)>) -> StateUpdate {
     });
     let conditions = conditions.chain([json!({"type": "Ready", "status": "True"})]).collect::<Vec<_>>();
     let node = json!({"metadata": {"name": name}, "status": {"conditions": conditions}});
-    let node = serde_json::from_value(node).unwrap();
-    let facts = podmeta_crds::facts::node(&node, Timestamp::UNIX_EPOCH);
-    StateUpdate::Node { facts, guarded: GuardedCondition::of_node(&node) }
+    fixture::node_update(&serde_json::from_value(node).unwrap())
 }
 
 fn report(state: &mut OperatorState, node: &str, guard: NodeGuardState, received: Instant) {
@@ -99,6 +97,64 @@ fn report_of_a_deleted_node_does_not_count_for_a_new_node_with_its_name() {
     state.apply(StateUpdate::NodeDeleted("n1".to_owned()));
     state.apply(node("n1", None));
     assert_eq!(conditions(&state, now)[0], ("n1".to_owned(), "Unknown", "NoReport"));
+}
+
+/// Returns the update of node n1 with this UID and boot ID.
+fn incarnation(uid: &str, boot_id: &str) -> StateUpdate {
+    let info = json!({"architecture": "", "bootID": boot_id, "containerRuntimeVersion": "", "kernelVersion": "",
+        "kubeProxyVersion": "", "kubeletVersion": "", "machineID": "", "operatingSystem": "", "osImage": "",
+        "systemUUID": ""});
+    let node = json!({"metadata": {"name": "n1", "uid": uid}, "status": {"nodeInfo": info}});
+    fixture::node_update(&serde_json::from_value(node).unwrap())
+}
+
+#[test]
+fn report_does_not_count_for_a_node_that_replaces_another_without_a_deletion() {
+    let (mut state, now) = (new_state(), Instant::now());
+    state.apply(incarnation("uid-1", "boot-1"));
+    report(&mut state, "n1", NodeGuardState::InPlace, now);
+    state.apply(incarnation("uid-1", "boot-1"));
+    assert_eq!(conditions(&state, now)[0], ("n1".to_owned(), "True", "GuardsInPlace"));
+    assert!(state.reports.contains_key("n1"));
+    state.apply(incarnation("uid-2", "boot-1"));
+    assert_eq!(conditions(&state, now)[0], ("n1".to_owned(), "Unknown", "NoReport"));
+    assert!(!state.reports.contains_key("n1"));
+}
+
+#[test]
+fn guard_state_does_not_count_after_a_reboot() {
+    let (mut state, now) = (new_state(), Instant::now());
+    state.apply(incarnation("uid-1", ""));
+    report(&mut state, "n1", NodeGuardState::InPlace, now);
+    state.apply(incarnation("uid-1", "boot-1"));
+    assert_eq!(conditions(&state, now)[0], ("n1".to_owned(), "True", "GuardsInPlace"), "the first boot ID");
+    state.apply(incarnation("uid-1", "boot-2"));
+    assert_eq!(conditions(&state, now)[0], ("n1".to_owned(), "Unknown", "NoReport"));
+    assert!(state.reports.contains_key("n1"), "the pods stay");
+}
+
+#[test]
+fn report_of_a_node_that_does_not_exist_is_ignored() {
+    let (mut state, now) = (new_state(), Instant::now());
+    state.apply(StateUpdate::NodeDeleted("n1".to_owned()));
+    report(&mut state, "n1", NodeGuardState::InPlace, now);
+    state.apply(node("n1", None));
+    assert_eq!(conditions(&state, now)[0], ("n1".to_owned(), "Unknown", "NoReport"));
+}
+
+#[test]
+fn condition_that_was_written_to_a_replaced_node_is_not_recorded() {
+    let (mut state, now) = (new_state(), Instant::now());
+    state.apply(incarnation("uid-2", ""));
+    let condition = state.guarded_nodes(&agents(), now)[0].next(Timestamp::UNIX_EPOCH);
+    let written = |uid: &str| {
+        let condition = condition.clone();
+        StateUpdate::GuardedWritten { node: "n1".to_owned(), uid: uid.to_owned(), condition }
+    };
+    state.apply(written("uid-1"));
+    assert!(!state.guarded_conditions.contains_key("n1"));
+    state.apply(written("uid-2"));
+    assert!(state.guarded_conditions.contains_key("n1"));
 }
 
 #[test]

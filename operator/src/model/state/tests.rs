@@ -78,7 +78,11 @@ fn new_state() -> OperatorState {
     let mut state = OperatorState::new(Settings::default(), "e1".parse().unwrap());
     for pod in objects.pods {
         state.apply(StateUpdate::Namespace(pod.facts.namespace));
-        state.apply(StateUpdate::Node { facts: pod.facts.node.unwrap(), guarded: None });
+        state.apply(StateUpdate::Node {
+            facts: pod.facts.node.unwrap(),
+            incarnation: crate::model::node_guard::NodeIncarnation::default(),
+            guarded: None,
+        });
         let addresses = vec!["10.0.0.7".parse().unwrap()];
         state.apply(StateUpdate::Pod { facts: Box::new(pod.facts.pod), addresses });
     }

@@ -41,7 +41,7 @@ fn static_pod_facts() -> StateUpdate {
 fn node(name: &str) -> StateUpdate {
     let metadata = NodeMetadata { name: name.to_owned(), labels: BTreeMap::new() };
     let facts = NodeFacts { metadata, spec: NodeSpec::default(), status: NodeStatus::default() };
-    StateUpdate::Node { facts, guarded: None }
+    StateUpdate::Node { facts, incarnation: crate::model::node_guard::NodeIncarnation::default(), guarded: None }
 }
 
 /// Returns the pods that the agent of a node gets: name, UID, and whether the pod is served.
