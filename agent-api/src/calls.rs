@@ -110,9 +110,9 @@ pub struct PodReport {
     /// True if the pod sent requests without a session token in the last 24 hours.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tokenless: bool,
-    /// True if the pod has a link on the node. An agent of an older version does not report it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub linked: bool,
+    /// True if the pod has a link on the node. `None`: the agent has an older version, which does not report it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linked: Option<bool>,
 }
 
 /// A generation of a profile.

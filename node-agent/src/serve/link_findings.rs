@@ -21,21 +21,33 @@ pub(super) struct LinkFindings {
     of_daemon: NodeFindings,
     /// The last guard state of the daemon.
     guard: NodeGuardState,
+    /// The time at which the daemon last reported that the guards are in place, and has not reported another state since,
+    /// except that it starts.
+    in_place: Option<Instant>,
     /// Start of the calls that failed since the last success.
     failing_since: Option<Instant>,
 }
 
 impl LinkFindings {
     /// Records the findings and the guard state of the daemon.
-    pub(super) fn record_status(&mut self, status: LinkNodeStatus) {
+    pub(super) fn record_status(&mut self, status: LinkNodeStatus, now: Instant) {
         (self.of_daemon, self.guard) = (status.findings, status.guard);
+        match self.guard {
+            NodeGuardState::InPlace => self.in_place = Some(now),
+            NodeGuardState::Starting => {}
+            _ => self.in_place = None,
+        }
     }
 
-    /// Returns the guard state: the last one of the daemon, or unknown if calls have failed for too long.
+    /// Returns the guard state: the last one of the daemon, or unknown if calls have failed for too long. A daemon that starts
+    /// again does not change guards in place, so that state is kept for a minute.
     pub(super) fn guard(&self, now: Instant) -> NodeGuardState {
-        match self.failing_since {
-            Some(since) if now.duration_since(since) >= OUTAGE_GRACE => NodeGuardState::Unknown,
-            Some(_) | None => self.guard.clone(),
+        let has_failed = self.failing_since.is_some_and(|since| now.duration_since(since) >= OUTAGE_GRACE);
+        let was_in_place = self.in_place.is_some_and(|time| now.duration_since(time) < OUTAGE_GRACE);
+        match &self.guard {
+            _ if has_failed => NodeGuardState::Unknown,
+            NodeGuardState::Starting if was_in_place => NodeGuardState::InPlace,
+            guard => guard.clone(),
         }
     }
 
@@ -79,12 +91,30 @@ mod tests {
     fn guard_state_is_kept_for_a_minute_of_failures() {
         let (mut findings, start) = (LinkFindings::default(), Instant::now());
         assert_eq!(findings.guard(start), NodeGuardState::Unknown, "the daemon was not called");
-        findings.record_status(status(NodeFindings::new(), NodeGuardState::InPlace));
+        findings.record_status(status(NodeFindings::new(), NodeGuardState::InPlace), start);
         findings.record_check(Some(&error()), KERNEL, start);
         assert_eq!(findings.guard(start + Duration::from_secs(59)), NodeGuardState::InPlace);
         assert_eq!(findings.guard(start + OUTAGE_GRACE), NodeGuardState::Unknown);
         findings.record_check(None, KERNEL, start + OUTAGE_GRACE);
         assert_eq!(findings.guard(start + OUTAGE_GRACE), NodeGuardState::InPlace);
+    }
+
+    #[test]
+    fn guards_in_place_are_kept_for_a_minute_while_the_daemon_starts_again() {
+        let (mut findings, start) = (LinkFindings::default(), Instant::now());
+        let mut guard = |guard: NodeGuardState, second| {
+            let now = start + Duration::from_secs(second);
+            findings.record_status(status(NodeFindings::new(), guard), now);
+            findings.guard(now)
+        };
+        assert_eq!(guard(NodeGuardState::Starting, 0), NodeGuardState::Starting, "the first start");
+        assert_eq!(guard(NodeGuardState::InPlace, 10), NodeGuardState::InPlace);
+        assert_eq!(guard(NodeGuardState::Starting, 69), NodeGuardState::InPlace);
+        assert_eq!(guard(NodeGuardState::Starting, 70), NodeGuardState::Starting);
+        let missing = NodeGuardState::GuardsMissing { message: "m".to_owned() };
+        assert_eq!(guard(NodeGuardState::InPlace, 80), NodeGuardState::InPlace);
+        assert_eq!(guard(missing.clone(), 85), missing);
+        assert_eq!(guard(NodeGuardState::Starting, 90), NodeGuardState::Starting, "a guard was missing");
     }
 
     #[test]
@@ -106,7 +136,7 @@ mod tests {
     fn findings_of_the_daemon_are_kept_while_it_fails() {
         let (mut findings, now) = (LinkFindings::default(), Instant::now());
         let of_daemon = NodeFindings::from([(NodeFindingKind::CniOrder, "00-multus.conf".to_owned())]);
-        findings.record_status(status(of_daemon.clone(), NodeGuardState::InPlace));
+        findings.record_status(status(of_daemon.clone(), NodeGuardState::InPlace), now);
         assert_eq!(findings.record_check(None, KERNEL, now), of_daemon);
         assert_eq!(findings.record_check(Some(&error()), KERNEL, now), of_daemon);
     }

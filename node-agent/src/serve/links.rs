@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use podmeta_link::alias::Alias;
 use podmeta_link::client;
 use podmeta_link::findings::log_changes;
@@ -22,7 +22,7 @@ use podmeta_service::listener::{Acceptor, TcpConnection, adopt};
 use tokio::runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::edge::{Arrival, EdgeServer};
@@ -33,6 +33,9 @@ use crate::serve::owners::OwnerClient;
 
 /// Interval of checks whether the agent namespace was replaced.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Timeout of one check. It makes up to two calls of the link daemon, each of which ends within 10 s.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Delay before the link daemon is called again after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -61,7 +64,8 @@ impl LinkServer {
         let mut reported = NodeFindings::new();
         let kernel_release = kernel_release();
         loop {
-            let result = self.check(&mut current, &mut findings).await;
+            let check = timeout(CHECK_TIMEOUT, self.check(&mut current, &mut findings)).await;
+            let result = check.unwrap_or_else(|_| Err(anyhow!("the check did not end within {CHECK_TIMEOUT:?}")));
             let found = findings.record_check(result.as_ref().err(), &kernel_release, Instant::now());
             log_changes(&reported, &found);
             self.metrics.record_findings(&found);
@@ -93,7 +97,7 @@ impl LinkServer {
         let status = blocking(&self.socket, client::node_status).await?;
         self.metrics.record(&status.counters);
         let namespace = status.namespace;
-        findings.record_status(status);
+        findings.record_status(status, Instant::now());
         if let Some(open) = current.as_ref().filter(|open| open.namespace == namespace) {
             match open.refresh().await {
                 Ok(()) => return Ok(()),

@@ -5,6 +5,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use podmeta_agent_api::calls::{PodReport, ProfileGeneration, Report};
 use podmeta_agent_api::{ResourceVersion, WatchChange, WatchEvent, WorkloadItem, WorkloadList};
@@ -17,6 +18,7 @@ use podmeta_metadata::node_guard::NodeGuardState;
 use podmeta_metadata::role::Role;
 use podmeta_metadata::workload::{Link, Workload};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::broker::OperatorBroker;
 use crate::edge::Edge;
@@ -24,6 +26,9 @@ use crate::serve::state_file::SavedState;
 
 /// Seconds after a request without a token during which a pod is reported as tokenless.
 const TOKENLESS_WINDOW_SECONDS: i64 = 24 * 3600;
+
+/// Age from which a guard state is reported as unknown. The link daemon is called every 5 seconds.
+const MAX_GUARD_AGE: Duration = Duration::from_secs(60);
 
 /// The pods of the node. Items that a list or event does not change are shared, not copied.
 pub struct NodeState {
@@ -34,8 +39,8 @@ pub struct NodeState {
     changes: watch::Sender<u64>,
     /// Findings about the node.
     findings: watch::Sender<NodeFindings>,
-    /// State of the node's guards, or `None` until the link daemon was called.
-    guard: watch::Sender<Option<NodeGuardState>>,
+    /// State of the node's guards and the time of its check, or `None` until the link daemon was called.
+    guard: watch::Sender<Option<(NodeGuardState, Instant)>>,
     /// The number of times that a pod got or lost its link.
     link_changes: watch::Sender<u64>,
 }
@@ -97,16 +102,15 @@ impl NodeState {
 
     /// Subscribes to changes of the state of the node's guards. The value is `None` until the link daemon was called.
     #[must_use]
-    pub fn guard(&self) -> watch::Receiver<Option<NodeGuardState>> {
+    pub fn guard(&self) -> watch::Receiver<Option<(NodeGuardState, Instant)>> {
         self.guard.subscribe()
     }
 
     /// Sets the state of the node's guards.
     pub fn set_guard(&self, guard: NodeGuardState) {
-        let guard = Some(guard);
         self.guard.send_if_modified(|known| {
-            let has_changed = *known != guard;
-            *known = guard;
+            let has_changed = known.as_ref().is_none_or(|(known, _)| *known != guard);
+            *known = Some((guard, Instant::now()));
             has_changed
         });
     }
@@ -240,11 +244,12 @@ impl NodeState {
             let causes = outcomes.iter().filter_map(cause).collect();
             let message = |failure: Option<CredentialsFailure>| failure.map(|failure| failure.message);
             let credentials = outcomes.into_iter().map(|(dialect, failure)| (dialect, message(failure))).collect();
-            let linked = pods.links.contains_key(uid);
+            let linked = Some(pods.links.contains_key(uid));
             Some((uid.clone(), PodReport { profile, credentials, causes, tokenless, linked }))
         };
         let reports = pods.items.iter().filter_map(report_pod).collect();
-        let guard = self.guard.borrow().clone().unwrap_or_default();
+        let guard = self.guard.borrow().clone().filter(|(_, checked)| checked.elapsed() < MAX_GUARD_AGE);
+        let guard = guard.map(|(guard, _)| guard).unwrap_or_default();
         Report { pods: reports, findings: self.findings.borrow().clone(), guard }
     }
 

@@ -134,7 +134,8 @@ fn observed_pod(compiled: &CompiledPod, profile: &ProfileRef, report: Option<&Po
         let reported = report.profile.as_ref();
         let has_workload =
             reported.is_some_and(|reported| reported.uid == profile.uid && reported.generation >= profile.generation);
-        has_workload && report.linked
+        // An agent of an older version is judged by the generation only.
+        has_workload && report.linked != Some(false)
     };
     // The Secret of a role is checked here and now. The pod's last request may be long ago.
     let uses_secret = |dialect: Dialect| {

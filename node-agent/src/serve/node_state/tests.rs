@@ -104,7 +104,7 @@ fn link_of_the_newest_sandbox_is_kept_when_an_older_one_is_removed() {
 fn report_has_the_link_of_a_pod_while_it_exists() {
     let node = node_state(SavedState::default());
     node.apply_list(list(3, vec![served_item("a"), served_item("b")]));
-    let linked = || node.report(0).pods.into_iter().map(|(uid, pod)| (uid, pod.linked)).collect::<Vec<_>>();
+    let linked = || node.report(0).pods.into_iter().map(|(uid, pod)| (uid, pod.linked.unwrap())).collect::<Vec<_>>();
     let expected = |a| vec![(pod_uid("a"), a), (pod_uid("b"), false)];
     assert_eq!(linked(), expected(false));
     node.set_link(&pod_uid("a"), "s1", Link::from_addresses(&pod_uid("a"), &[]));
@@ -114,4 +114,16 @@ fn report_has_the_link_of_a_pod_while_it_exists() {
     node.set_link(&pod_uid("a"), "s2", Link::from_addresses(&pod_uid("a"), &[]));
     node.clear_links();
     assert_eq!(linked(), expected(false), "the agent namespace was replaced");
+}
+
+#[tokio::test(start_paused = true)]
+async fn guard_state_without_a_recent_check_is_reported_as_unknown() {
+    let node = node_state(SavedState::default());
+    node.set_guard(NodeGuardState::InPlace);
+    tokio::time::advance(MAX_GUARD_AGE / 2).await;
+    node.set_guard(NodeGuardState::InPlace);
+    tokio::time::advance(MAX_GUARD_AGE - Duration::from_millis(1)).await;
+    assert_eq!(node.report(0).guard, NodeGuardState::InPlace);
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(node.report(0).guard, NodeGuardState::Unknown);
 }

@@ -15,16 +15,19 @@ use crate::operator_client::OperatorError;
 use crate::serve::NodeState;
 use crate::serve::sync::{BATCH_DELAY, OperatorApi, jittered};
 
-/// Interval of reports without a change. A new leader has no reports and waits 30 s for them.
+/// Interval of reports without a change. A new leader has no reports and waits 75 s for them.
 const REPORT_INTERVAL: Duration = Duration::from_secs(25);
 
 /// Timeout of one report.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The time that the first report waits for the state of the guards. The link daemon is not called before the first list.
+const FIRST_GUARD_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// Delay after a report that failed.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// Reports after each change and at an interval. The first report waits until the link daemon was called: a report without
+/// Reports after each change and at an interval. The first report waits up to 15 s until the link daemon was called: a report without
 /// links would set the node's pods to pending each time that an agent starts.
 pub(in crate::serve) async fn report<A: OperatorApi>(
     api: Arc<A>,
@@ -34,8 +37,8 @@ pub(in crate::serve) async fn report<A: OperatorApi>(
     let (mut pods, mut credentials, mut findings) = (node.changes(), broker.changes(), node.findings());
     let (mut guard, mut links) = (node.guard(), node.link_changes());
     let mut leader = None;
-    // The node has the sender, so this cannot fail.
-    drop(guard.wait_for(Option::is_some).await);
+    // The node has the sender, so this cannot fail. After the timeout the guard is unknown.
+    drop(timeout(FIRST_GUARD_TIMEOUT, guard.wait_for(Option::is_some)).await);
     loop {
         let report = node.report(jiff::Timestamp::now().as_second());
         let sent = timeout(REPORT_TIMEOUT, send_report(&*api, &mut leader, &report)).await;

@@ -32,7 +32,7 @@ async fn start(reports: &[(&str, &str)]) -> (FakeApiServer, mpsc::Sender<StateUp
 /// Reports that the agent of a node has generation 3 of the profile for a pod, which has a link.
 async fn report(updates_tx: &mpsc::Sender<StateUpdate>, node: &str, pod: &str) {
     let profile = Some(ProfileGeneration { uid: "p1".into(), generation: 3 });
-    let report = PodReport { profile, linked: true, ..PodReport::default() };
+    let report = PodReport { profile, linked: Some(true), ..PodReport::default() };
     let report = Report { pods: [(pod.try_into().unwrap(), report)].into(), ..Report::default() };
     let (recorded_tx, recorded) = oneshot::channel();
     updates_tx

@@ -126,7 +126,7 @@ fn report(state: &mut OperatorState, node: &str, report: Report) -> bool {
 
 fn report_of(profile: &ProfileRef, generation: i64) -> Report {
     let profile = Some(ProfileGeneration { uid: profile.uid.clone(), generation });
-    let pods = BTreeMap::from([(uid(), PodReport { profile, linked: true, ..PodReport::default() })]);
+    let pods = BTreeMap::from([(uid(), PodReport { profile, linked: Some(true), ..PodReport::default() })]);
     Report { pods, ..Report::default() }
 }
 
@@ -168,15 +168,17 @@ fn pod_is_programmed_after_a_report_of_its_generation() {
 }
 
 #[test]
-fn pod_without_a_link_is_not_programmed() {
+fn pod_whose_agent_reports_no_link_is_not_programmed() {
     let mut state = new_state();
     state.apply(StateUpdate::Leadership(true));
     let profile = profile("web", 2, "");
     let linked = report_of(&profile.reference, 2);
     let mut unlinked = linked.clone();
-    unlinked.pods.values_mut().for_each(|pod| pod.linked = false);
+    unlinked.pods.values_mut().for_each(|pod| pod.linked = Some(false));
+    let mut older = linked.clone();
+    older.pods.values_mut().for_each(|pod| pod.linked = None);
     apply(&mut state, StateUpdate::Profile(Box::new(profile)));
-    for (sent, is_programmed) in [(linked.clone(), true), (unlinked, false), (linked, true)] {
+    for (sent, is_programmed) in [(linked.clone(), true), (unlinked, false), (linked, true), (older, true)] {
         state.take_changed_profiles();
         report(&mut state, "n1", sent);
         assert_eq!(observe_web(&state).pods[0].is_programmed, is_programmed);

@@ -100,9 +100,19 @@ async fn first_report_waits_until_the_link_daemon_was_called() {
     let (api, mut calls) = MockOperator::new([MockResponse::ReportAccepted]);
     let (node, broker) = (node_state(SavedState::default()), unreachable_broker(SavedBrokerState::default()));
     tokio::spawn(report(api, Arc::clone(&node), broker));
-    assert!(timeout(2 * REPORT_INTERVAL, calls.recv()).await.is_err(), "reported before");
-    node.set_guard(NodeGuardState::Unknown);
-    expect(&mut calls, &["report service"]).await;
+    let before = FIRST_GUARD_TIMEOUT / 2;
+    assert!(timeout(before, calls.recv()).await.is_err(), "reported before");
+    node.set_guard(NodeGuardState::InPlace);
+    timeout(Duration::from_millis(1), expect(&mut calls, &["report service"])).await.expect("no report");
+}
+
+#[tokio::test(start_paused = true)]
+async fn guard_is_reported_as_unknown_if_the_link_daemon_was_not_called_for_15_seconds() {
+    let (api, mut calls) = MockOperator::new([MockResponse::ReportAccepted]);
+    let (node, broker) = (node_state(SavedState::default()), unreachable_broker(SavedBrokerState::default()));
+    tokio::spawn(report(api, Arc::clone(&node), broker));
+    timeout(REPORT_INTERVAL, expect(&mut calls, &["report service"])).await.expect("no report");
+    assert_eq!(node.report(0).guard, NodeGuardState::Unknown);
 }
 
 #[tokio::test(start_paused = true)]
