@@ -1,9 +1,10 @@
 //! Removes the startup taint `podmeta.dev/not-ready` from nodes that are ready. Only the leader runs it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use futures_util::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
@@ -20,6 +21,14 @@ use crate::reconcile::SharedState;
 /// Interval of checks. A new node waits at most this time after the report that it is ready.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
+/// The first and the maximum interval of patches of one node. It doubles while the node keeps the taint: patches fail, or another
+/// program adds the taint again.
+const MIN_PATCH_INTERVAL: Duration = Duration::from_secs(10);
+const MAX_PATCH_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Number of patches of one node with outdated taints from which that is logged.
+const LOGGED_OUTDATED_PATCHES: u32 = 3;
+
 /// Maximum number of concurrent writes.
 const MAX_CONCURRENT_WRITES: usize = 8;
 
@@ -31,20 +40,55 @@ pub async fn run(shared: Arc<SharedState>, client: Client, stop: CancellationTok
     let api: Api<MaybeObject<Node>> = Api::all(client);
     let mut ticks = interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut attempts = HashMap::<String, Attempts>::new();
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let nodes = shared.read().ready_tainted_nodes(Instant::now());
+        let now = Instant::now();
+        let mut nodes = shared.read().ready_tainted_nodes(now);
+        attempts.retain(|_, attempts| now.duration_since(attempts.last) < 2 * MAX_PATCH_INTERVAL);
+        nodes.retain(|node| attempts.get(&node.name).is_none_or(|attempts| attempts.is_due(now)));
+        for node in &nodes {
+            let attempts = attempts.entry(node.name.clone()).or_insert(Attempts { last: now, count: 0, outdated: 0 });
+            (attempts.last, attempts.count) = (now, attempts.count.saturating_add(1));
+        }
         let remove = async |node: TaintedNode| (remove(&api, &node).await, node.name);
         let results = stream::iter(nodes).map(remove).buffer_unordered(MAX_CONCURRENT_WRITES).collect::<Vec<_>>();
         let Some(results) = stop.run_until_cancelled(results).await else { return };
+        let mut failures = Vec::new();
         for (result, node) in results {
             match result {
                 Ok(Removal::Removed) => tracing::info!(node, taint = STARTUP_TAINT, "removed the startup taint"),
-                Ok(Removal::Outdated) => {}
-                Err(error) => {
-                    tracing::warn!(node, error = format!("{error:#}"), "cannot remove the startup taint; retrying");
+                Ok(Removal::Outdated) => {
+                    let Some(attempts) = attempts.get_mut(&node) else { continue };
+                    attempts.outdated += 1;
+                    if attempts.outdated == LOGGED_OUTDATED_PATCHES {
+                        failures.push((node, anyhow!("the taints of the node keep changing, or it rejects the patch")));
+                    }
                 }
+                Err(error) => failures.push((node, error)),
             }
         }
+        // An API server that rejects one patch rejects all of them.
+        if let Some((node, error)) = failures.first() {
+            let (nodes, error) = (failures.len(), format!("{error:#}"));
+            tracing::warn!(node, nodes, error, "cannot remove the start-up taint of nodes; retrying");
+        }
+    }
+}
+
+/// The patches of one node.
+#[derive(Debug)]
+struct Attempts {
+    last: Instant,
+    /// Number of patches since the node last had no taint for two minutes.
+    count: u32,
+    /// Number of them whose node or taints had changed.
+    outdated: u32,
+}
+
+impl Attempts {
+    fn is_due(&self, now: Instant) -> bool {
+        let doublings = self.count.saturating_sub(1).min(8);
+        now.duration_since(self.last) >= (MIN_PATCH_INTERVAL * 2_u32.pow(doublings)).min(MAX_PATCH_INTERVAL)
     }
 }
 
@@ -150,6 +194,30 @@ mod tests {
             server.expect(Method::PATCH, N1).await.respond_error(status);
         }
         server.expect(Method::PATCH, N1).await.respond(&json!({"metadata": {"name": "n1"}}));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn interval_of_patches_of_a_node_grows_to_a_minute() {
+        let (mut server, updates_tx) = start().await;
+        report(&updates_tx, NodeGuardState::InPlace).await;
+        server.expect(Method::PATCH, N1).await.respond_error(StatusCode::UNPROCESSABLE_ENTITY);
+        for (seconds, status) in [(10, Some(StatusCode::FORBIDDEN)), (20, None), (40, None), (60, None), (60, None)] {
+            let last = Instant::now();
+            // The agent reports every 8 seconds, as a report expires.
+            while last.elapsed() + Duration::from_secs(10) < Duration::from_secs(seconds) {
+                server.expect_none(Duration::from_secs(8)).await;
+                report(&updates_tx, NodeGuardState::InPlace).await;
+            }
+            let patch = server.expect(Method::PATCH, N1).await;
+            let interval = last.elapsed() + CHECK_INTERVAL;
+            assert!(interval >= Duration::from_secs(seconds), "{interval:?}");
+            assert!(interval <= Duration::from_secs(seconds) + 3 * CHECK_INTERVAL, "{interval:?}");
+            match status {
+                Some(status) => patch.respond_error(status),
+                // Another program adds the taint again.
+                None => patch.respond(&json!({"metadata": {"name": "n1"}})),
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
