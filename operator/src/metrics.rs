@@ -130,6 +130,8 @@ impl Default for Metrics {
 impl Metrics {
     /// Registers all metrics with the prefix `podmeta_operator`.
     pub fn register(&self, registry: &mut Registry) {
+        // The series exist before the first term.
+        self.set_guarded_nodes(&[]);
         let registry = registry.sub_registry_with_prefix("podmeta_operator");
         registry.register("reconciles", "Batches of pods compiled", self.reconciles.clone());
         registry.register("pods_compiled", "Pods compiled", self.pods_compiled.clone());
@@ -219,5 +221,20 @@ pub(crate) struct WatchGuard(Gauge);
 impl Drop for WatchGuard {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guarded_nodes_have_a_series_of_each_status_before_the_first_term() {
+        let (mut registry, mut text) = (Registry::default(), String::new());
+        Metrics::default().register(&mut registry);
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for status in ["True", "False", "Unknown"] {
+            assert!(text.contains(&format!("guarded_nodes{{status=\"{status}\"}} 0\n")), "{text}");
+        }
     }
 }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::object::MaybeObject;
 use crate::cluster::{ApiTimeout, FIELD_MANAGER, events};
-use crate::model::node_guard::{AgentAccount, GUARDED, GuardedNode, GuardedReason};
+use crate::model::node_guard::{AgentAccount, GUARDED, GuardedNode, GuardedReason, REPORT_EXPIRY};
 use crate::model::status::ConditionStatus;
 use crate::model::update::StateUpdate;
 use crate::reconcile::SharedState;
@@ -32,8 +32,14 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// Minimum interval of writes of one node, also after a failure. A state that changes all the time causes few writes.
 const MIN_WRITE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The time that a new leader waits for reports before it writes that a node has none. Agents report every 12 to 25 seconds.
-const NEW_LEADER_GRACE: Duration = Duration::from_secs(30);
+/// Minimum interval of writes of one node that change only the message.
+const MIN_MESSAGE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The time for which guards must be in place before True replaces another status. Dampens a state that changes all the time.
+const IN_PLACE_DELAY: Duration = Duration::from_secs(20);
+
+/// Maximum number of writes per check. The states of a batch are read once, so a large one would be outdated at its end.
+const MAX_WRITES_PER_CHECK: usize = 64;
 
 /// Maximum number of concurrent writes.
 const MAX_CONCURRENT_WRITES: usize = 8;
@@ -78,9 +84,7 @@ impl NodeGuardWriter {
     }
 
     async fn lead(&self) {
-        let started = Instant::now();
-        // The times of the last writes, by node.
-        let mut written = HashMap::<String, Instant>::new();
+        let mut history = WriteHistory::new(Instant::now());
         let mut ticks = interval(CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -89,25 +93,31 @@ impl NodeGuardWriter {
             let mut nodes = self.shared.read().guarded_nodes(&self.agents, now);
             let statuses = nodes.iter().map(|node| node.reason.status()).collect::<Vec<_>>();
             self.shared.metrics.set_guarded_nodes(&statuses);
-            written.retain(|_, time| now.duration_since(*time) < MIN_WRITE_INTERVAL);
-            let is_new_leader = now.duration_since(started) <= NEW_LEADER_GRACE;
-            nodes.retain(|node| {
-                let waits_for_report = is_new_leader && node.reason == GuardedReason::NoReport;
-                node.has_changed() && !waits_for_report && !written.contains_key(&node.name)
-            });
-            written.extend(nodes.iter().map(|node| (node.name.clone(), now)));
+            history.update(&nodes, now);
+            nodes.retain(|node| node.has_changed() && history.is_due(node, now));
+            // Nodes that were not written for long come first.
+            nodes.sort_by_key(|node| history.written.get(&node.name).copied());
+            nodes.truncate(MAX_WRITES_PER_CHECK);
+            history.written.extend(nodes.iter().map(|node| (node.name.clone(), now)));
             self.write_all(nodes).await;
         }
     }
 
-    /// Writes the conditions of nodes. Failures share one log line: an API server that rejects one write rejects all of them.
+    /// Writes the conditions of nodes, then their events. Failures share one log line: an API server that rejects one write rejects all of them.
     async fn write_all(&self, nodes: Vec<GuardedNode>) {
         let write = async |node: GuardedNode| {
             let result = self.write(&node).await;
-            result.err().map(|error| (node.name, error))
+            (node, result)
         };
         let writes = stream::iter(nodes).map(write).buffer_unordered(MAX_CONCURRENT_WRITES);
-        let failures = writes.filter_map(std::future::ready).collect::<Vec<_>>().await;
+        let (mut failures, mut events) = (Vec::new(), Vec::new());
+        for (node, result) in writes.collect::<Vec<_>>().await {
+            match result {
+                Ok(Written::Changed) if node.needs_event() => events.push(node),
+                Ok(Written::Changed | Written::Deleted) => {}
+                Err(error) => failures.push((node.name, error)),
+            }
+        }
         if let Some((node, error)) = failures.first() {
             tracing::warn!(
                 node,
@@ -116,10 +126,14 @@ impl NodeGuardWriter {
                 "cannot write the condition podmeta.dev/Guarded; retrying. `node` is one of `count` nodes"
             );
         }
+        let publish = async |node: GuardedNode| {
+            events::publish(&self.recorder, to_event(&node), &events::node_reference(&node.name)).await;
+        };
+        stream::iter(events).map(publish).buffer_unordered(MAX_CONCURRENT_WRITES).collect::<()>().await;
     }
 
-    /// Writes the condition of a node, and an event.
-    async fn write(&self, node: &GuardedNode) -> Result<()> {
+    /// Writes the condition of a node.
+    async fn write(&self, node: &GuardedNode) -> Result<Written> {
         let now = Timestamp::now();
         let condition = node.next(now);
         // The API server rejects the patch if the object has another UID: the node was replaced.
@@ -138,16 +152,59 @@ impl NodeGuardWriter {
         let written = tokio::time::timeout(API_TIMEOUT, api.patch_status(&node.name, &params, &body)).await;
         match written.map_err(|_| ApiTimeout)? {
             Ok(_) => {}
-            // The node was deleted.
-            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Written::Deleted),
             Err(error) => return Err(error.into()),
         }
         let update = StateUpdate::GuardedWritten { node: node.name.clone(), uid: node.uid.clone(), condition };
         self.updates_tx.send(update).await.context("the reconcile task has ended")?;
-        if node.needs_event() {
-            events::publish(&self.recorder, to_event(node), &events::node_reference(&node.name)).await;
+        Ok(Written::Changed)
+    }
+}
+
+/// The result of a write.
+enum Written {
+    /// The condition was written.
+    Changed,
+    /// The node was deleted.
+    Deleted,
+}
+
+/// The history of the nodes in the term of a leader. It limits the writes.
+#[derive(Debug)]
+struct WriteHistory {
+    started: Instant,
+    /// The time of the last write of each node.
+    written: HashMap<String, Instant>,
+    /// The time since which the guards of each node are in place.
+    in_place: HashMap<String, Instant>,
+}
+
+impl WriteHistory {
+    fn new(started: Instant) -> Self {
+        Self { started, written: HashMap::new(), in_place: HashMap::new() }
+    }
+
+    /// Records the current states. `nodes` has every node.
+    fn update(&mut self, nodes: &[GuardedNode], now: Instant) {
+        let in_place = nodes.iter().filter(|node| node.reason == GuardedReason::GuardsInPlace);
+        let since = |name: &String| self.in_place.get(name).copied().unwrap_or(now);
+        self.in_place = in_place.map(|node| (node.name.clone(), since(&node.name))).collect();
+        self.written.retain(|_, time| now.duration_since(*time) < MIN_MESSAGE_INTERVAL);
+    }
+
+    /// Returns true if a changed node can be written now.
+    fn is_due(&self, node: &GuardedNode, now: Instant) -> bool {
+        // A new leader has no reports. The agents of a leader's node that crashed need longer to find it.
+        if node.reason == GuardedReason::NoReport && now.duration_since(self.started) < REPORT_EXPIRY {
+            return false;
         }
-        Ok(())
+        let interval = if node.changes_message_only() { MIN_MESSAGE_INTERVAL } else { MIN_WRITE_INTERVAL };
+        if self.written.get(&node.name).is_some_and(|written| now.duration_since(*written) < interval) {
+            return false;
+        }
+        let becomes_true = node.known.as_ref().is_some_and(|known| known.status != node.reason.status().as_str());
+        let since = self.in_place.get(&node.name);
+        !becomes_true || since.is_none_or(|since| now.duration_since(*since) >= IN_PLACE_DELAY)
     }
 }
 

@@ -174,6 +174,13 @@ impl GuardedNode {
         self.known.as_ref().is_none_or(|known| (&*known.status, &*known.reason, &*known.message) != next)
     }
 
+    /// Returns true if the change affects only the message.
+    #[must_use]
+    pub fn changes_message_only(&self) -> bool {
+        let next = (self.reason.status().as_str(), self.reason.as_str());
+        self.known.as_ref().is_some_and(|known| (&*known.status, &*known.reason) == next)
+    }
+
     /// Returns true if the change needs an event: another status or reason. A node without the condition counts as unknown.
     #[must_use]
     pub fn needs_event(&self) -> bool {

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::cluster::fake_api_server::{FakeApiServer, FakeRequest};
-use crate::model::node_guard::REPORT_EXPIRY;
+use crate::model::node_guard::{GuardedCondition, REPORT_EXPIRY};
 use crate::reconcile::fixture;
 
 const N1: &str = "/api/v1/nodes/n1/status";
@@ -109,7 +109,7 @@ async fn new_leader_waits_for_reports_before_it_writes_that_there_is_none() {
     let mut written = Vec::new();
     for _ in 0..2 {
         let write = leader.server.expect_any().await;
-        assert!(started.elapsed() > NEW_LEADER_GRACE);
+        assert!(started.elapsed() >= REPORT_EXPIRY, "{:?}", started.elapsed());
         assert_eq!(condition(&write), pair("Unknown", "NoReport"));
         written.push(write.path.clone());
         write.respond(&json!({"metadata": {"name": "n"}}));
@@ -171,6 +171,72 @@ async fn replica_that_lost_leadership_writes_nothing_and_counts_no_nodes() {
     assert_eq!((count("True"), count("False"), count("Unknown")), ("1".into(), "0".into(), "1".into()));
     leader.is_leader_tx.send_replace(false);
     leader.updates_tx.send(StateUpdate::Leadership(false)).await.unwrap();
-    leader.server.expect_none(NEW_LEADER_GRACE * 2).await;
+    leader.server.expect_none(REPORT_EXPIRY * 2).await;
     assert_eq!((count("True"), count("Unknown")), ("0".into(), "0".into()));
+}
+
+fn guarded_node(known: Option<GuardedReason>, message: &str, reason: GuardedReason) -> GuardedNode {
+    let known = known.map(|known| GuardedCondition {
+        status: known.status().as_str().to_owned(),
+        reason: known.as_str().to_owned(),
+        message: String::new(),
+        last_transition: Timestamp::UNIX_EPOCH,
+    });
+    GuardedNode { name: "n1".to_owned(), uid: String::new(), known, reason, message: message.to_owned() }
+}
+
+/// Returns the first second at which a node is due that was written at the start and has not changed since.
+fn due_second(node: &GuardedNode) -> u64 {
+    let start = Instant::now();
+    let mut history = WriteHistory::new(start);
+    history.written.insert(node.name.clone(), start);
+    let mut seconds = 0..200;
+    let due = seconds.find(|second| {
+        let now = start + Duration::from_secs(*second);
+        history.update(std::slice::from_ref(node), now);
+        history.is_due(node, now)
+    });
+    due.unwrap()
+}
+
+#[test]
+fn message_is_written_rarely_and_true_only_after_it_has_held() {
+    use GuardedReason::{GuardsInPlace, GuardsMissing, LinksMissing, NoReport};
+    assert_eq!(due_second(&guarded_node(Some(GuardsInPlace), "m", GuardsMissing)), 10);
+    assert_eq!(due_second(&guarded_node(Some(LinksMissing), "m", LinksMissing)), 60);
+    assert_eq!(due_second(&guarded_node(Some(LinksMissing), "m", GuardsInPlace)), 20);
+    assert_eq!(due_second(&guarded_node(None, "m", GuardsInPlace)), 10);
+    assert_eq!(due_second(&guarded_node(Some(GuardsInPlace), "m", NoReport)), 75);
+}
+
+#[test]
+fn true_waits_again_after_another_state() {
+    let start = Instant::now();
+    let mut history = WriteHistory::new(start);
+    let in_place = guarded_node(Some(GuardedReason::LinksMissing), "m", GuardedReason::GuardsInPlace);
+    let missing = guarded_node(Some(GuardedReason::LinksMissing), "", GuardedReason::LinksMissing);
+    let second = |second| start + Duration::from_secs(second);
+    history.update(std::slice::from_ref(&in_place), second(0));
+    history.update(std::slice::from_ref(&missing), second(10));
+    history.update(std::slice::from_ref(&in_place), second(12));
+    assert!(!history.is_due(&in_place, second(31)));
+    assert!(history.is_due(&in_place, second(32)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn check_writes_a_limited_number_of_nodes() {
+    let mut leader = Leader::start().await;
+    for index in 0..=MAX_WRITES_PER_CHECK {
+        let node = json!({"metadata": {"name": format!("m{index}")}});
+        leader.updates_tx.send(fixture::node_update(&serde_json::from_value(node).unwrap())).await.unwrap();
+        leader.report(&format!("m{index}"), NodeGuardState::InPlace).await;
+    }
+    let mut methods = Vec::new();
+    for _ in 0..2 * MAX_WRITES_PER_CHECK + 1 {
+        let request = leader.server.expect_any().await;
+        methods.push(request.path.starts_with("/api/v1/nodes/"));
+        request.respond(&json!({"metadata": {"name": "n"}}));
+    }
+    let expected = [vec![true; MAX_WRITES_PER_CHECK], vec![false; MAX_WRITES_PER_CHECK], vec![true]].concat();
+    assert_eq!(methods, expected, "events follow the writes of a check");
 }
