@@ -43,8 +43,7 @@ struct LinkMaker<'a> {
     states: HashMap<String, SandboxState>,
 }
 
-/// Checks the pods on the host network and the links at an interval. Sends to `checked_tx` once, after the first check without
-/// a failure of the runtime.
+/// Checks the pods on the host network and the links at an interval. Sends to `checked_tx` once, after the first pass.
 pub(super) async fn run(
     config: &DaemonConfig,
     host: Netns,
@@ -55,16 +54,27 @@ pub(super) async fn run(
 ) {
     let runtime = RuntimeClient::new(config.runtime_socket.clone());
     let mut maker = LinkMaker { config, counters, findings, checks, host, runtime, states: HashMap::new() };
-    let mut checked_tx = Some(checked_tx);
+    let (mut checked_tx, mut passes) = (Some(checked_tx), 0);
     let mut ticks = interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         match maker.check().await {
-            Ok(()) => drop(checked_tx.take().map(|checked_tx| checked_tx.send(()))),
+            Ok(()) => {
+                passes = 2.min(passes + 1);
+                if is_first_pass_complete(passes, &maker.states) {
+                    let _closed = checked_tx.take().map(|checked_tx| checked_tx.send(()));
+                }
+            }
             Err(error) => tracing::error!(error = format!("{error:#}"), "cannot check the links of pods; retrying"),
         }
     }
+}
+
+/// Returns true if every sandbox was tried, and those that failed were tried twice. `passes` is the number of checks without a
+/// failure of the runtime.
+fn is_first_pass_complete(passes: u32, states: &HashMap<String, SandboxState>) -> bool {
+    passes >= 2 || states.values().all(|state| *state != SandboxState::Failed)
 }
 
 /// Returns true if the link that was found is the known one.
@@ -100,13 +110,20 @@ impl LinkMaker<'_> {
                     let has_failed = matches!(previous, Some(SandboxState::Failed | SandboxState::FailedAgain));
                     let state = self.check_sandbox(&agent, sandbox, has_failed).await;
                     self.states.insert(id.to_owned(), state);
+                    // Attempts can be slow, and the result of the last pass expires.
+                    self.record_links(&sandboxes);
                 }
             }
         }
+        self.record_links(&sandboxes);
+        Ok(())
+    }
+
+    /// Records the sandboxes whose link is known to be missing.
+    fn record_links(&self, sandboxes: &[Sandbox]) {
         let is_unlinked = |sandbox: &&Sandbox| self.states.get(sandbox.id.as_str()) == Some(&SandboxState::FailedAgain);
         let unlinked = sandboxes.iter().filter(is_unlinked).map(|sandbox| sandbox.pod_name.clone()).collect();
         self.checks.record_links(unlinked, Instant::now());
-        Ok(())
     }
 
     /// Makes the link of one sandbox unless it is complete. Logs and counts the result.
@@ -140,5 +157,19 @@ impl LinkMaker<'_> {
         }
         let alias = primary::alias(&pod, primary::PRIMARY_INTERFACE, &sandbox.pod, &sandbox.id).await?;
         pod_link::ensure(agent, &pod, &alias, self.config.settings.link_range).await.map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_pass_is_complete_when_failed_sandboxes_were_tried_twice() {
+        let states = |state| HashMap::from([("a".to_owned(), SandboxState::Linked(None)), ("b".to_owned(), state)]);
+        assert!(is_first_pass_complete(1, &states(SandboxState::HostNetwork)));
+        assert!(!is_first_pass_complete(1, &states(SandboxState::Failed)));
+        assert!(is_first_pass_complete(2, &states(SandboxState::FailedAgain)));
+        assert!(is_first_pass_complete(2, &states(SandboxState::Failed)), "a sandbox that is new in the second pass");
     }
 }

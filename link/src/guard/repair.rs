@@ -1,6 +1,7 @@
 //! Repairs the guards when another program removes or changes them. Runs in a thread of its own: nothing else of the
 //! daemon delays a repair.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,6 +25,11 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Minimum interval of checks. Many events in a short time start few checks.
 const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Time and number of repairs above which another program removes the guards all the time. They are then not in place between
+/// two checks.
+const REPAIR_WINDOW: Duration = Duration::from_secs(30);
+const MAX_REPAIRS: usize = 5;
 
 /// Multicast group of changes of nftables. Source: `NFNLGRP_NFTABLES` in linux/netfilter/nfnetlink.h.
 const NFNLGRP_NFTABLES: u32 = 7;
@@ -56,6 +62,28 @@ pub fn spawn(
     Ok(error_rx)
 }
 
+/// The times of the last repairs.
+#[derive(Debug, Default)]
+struct RepairHistory(VecDeque<Instant>);
+
+impl RepairHistory {
+    /// Records a check.
+    ///
+    /// # Errors
+    /// If guards were repaired too often.
+    fn record(&mut self, was_repaired: bool, now: Instant) -> Result<(), String> {
+        self.0.extend(was_repaired.then_some(now));
+        self.0.retain(|time| now.duration_since(*time) < REPAIR_WINDOW);
+        if self.0.len() > MAX_REPAIRS {
+            let (repairs, seconds) = (self.0.len(), REPAIR_WINDOW.as_secs());
+            return Err(format!(
+                "another program removes the guards: they were repaired {repairs} times within {seconds} seconds"
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// Checks the guards after each event, and at an interval, until `is_stopped` returns true.
 fn run(
     runtime: &Runtime,
@@ -70,14 +98,19 @@ fn run(
         .context("cannot listen to changes of nftables")?;
     let routes = Events::of_netlink(host, NETLINK_ROUTE, &ROUTE_GROUPS)
         .context("cannot listen to changes of routing rules and routes")?;
+    let mut history = RepairHistory::default();
     while !is_stopped() {
         let result = runtime.block_on(super::ensure(host));
         let message = |error: &anyhow::Error| {
             format!("{error:#}; pods can reach the node's metadata service if all guards are missing")
         };
-        let checked = result.as_ref().map(|_| ()).map_err(message);
+        let now = Instant::now();
+        let checked = match &result {
+            Ok(repairs) => history.record(*repairs != Repairs::default(), now),
+            Err(error) => Err(message(error)),
+        };
         findings.set(NodeFindingKind::Guards, checked.clone().err());
-        checks.record_guards(checked, Instant::now());
+        checks.record_guards(checked, now);
         match result {
             Ok(repairs) if repairs == Repairs::default() => {}
             Ok(repairs) => {
@@ -105,4 +138,24 @@ fn run(
         events::wait(&[&tables, &routes], CHECK_INTERVAL).context("cannot read the changes of the guards")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guards_that_are_repaired_too_often_are_an_error_until_that_ends() {
+        let (mut history, start) = (RepairHistory::default(), Instant::now());
+        let second = |second| start + Duration::from_secs(second);
+        for time in [0, 5, 10, 15, 20] {
+            assert_eq!(history.record(true, second(time)), Ok(()));
+        }
+        assert_eq!(history.record(false, second(24)), Ok(()), "five repairs");
+        let error = history.record(true, second(25)).unwrap_err();
+        assert_eq!(error, "another program removes the guards: they were repaired 6 times within 30 seconds");
+        assert!(history.record(false, second(29)).is_err());
+        assert_eq!(history.record(false, second(30)), Ok(()));
+        assert_eq!(history.record(true, second(36)), Ok(()), "the first two do not count");
+    }
 }
