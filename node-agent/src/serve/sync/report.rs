@@ -15,7 +15,7 @@ use crate::operator_client::OperatorError;
 use crate::serve::NodeState;
 use crate::serve::sync::{BATCH_DELAY, OperatorApi, jittered};
 
-/// Interval of reports without a change. A new leader has no reports and waits 75 s for them.
+/// Interval of reports without a change. A new leader has no reports and waits 30 s for them.
 const REPORT_INTERVAL: Duration = Duration::from_secs(25);
 
 /// Timeout of one report.
