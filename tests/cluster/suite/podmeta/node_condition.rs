@@ -45,10 +45,10 @@ fn condition(node: &Node) -> Option<(String, String)> {
 
 #[tokio::test]
 async fn every_node_with_an_agent_is_guarded() -> Result<()> {
-    kit::podmeta_test(async |podmeta, _| {
+    kit::exclusive_podmeta_test(async |podmeta, _| {
         let nodes = Api::<Node>::all(podmeta.cluster.client.clone());
         for name in podmeta.cluster.node_names() {
-            // A test that runs at the same time can leave a pod without a link for some seconds.
+            // The test before can leave a pod without a link for some seconds.
             eventually(Duration::from_secs(90), "the node is guarded", async || {
                 let condition = condition(&nodes.get(name).await?).context("no condition")?;
                 ensure!(condition == ("True".to_owned(), "GuardsInPlace".to_owned()), "{name}: {condition:?}");
@@ -69,46 +69,62 @@ async fn nodes_of_operator(podmeta: &Podmeta) -> Result<Api<Node>> {
     Ok(Api::all(Client::try_from(config)?))
 }
 
+/// Returns the API of nodes for the uninstall hook's ServiceAccount, with all permissions: its roles exist only while the hook
+/// runs, and the policy compares the name.
+fn nodes_of_uninstall_hook(podmeta: &Podmeta) -> Result<Api<Node>> {
+    let mut config = podmeta.cluster.config();
+    config.auth_info.impersonate = Some("system:serviceaccount:podmeta-system:podmeta-uninstall".to_owned());
+    config.auth_info.impersonate_groups = Some(vec!["system:masters".to_owned()]);
+    Ok(Api::all(Client::try_from(config)?))
+}
+
 #[tokio::test]
 async fn operator_may_change_only_its_condition_and_its_taint_of_a_node() -> Result<()> {
-    kit::podmeta_test(async |podmeta, _| {
-        let nodes = nodes_of_operator(podmeta).await?;
-        let name = podmeta.cluster.node_names().first().context("no nodes")?;
-        let params = PatchParams { dry_run: true, ..PatchParams::default() };
-        let patch = async |change: &Value| nodes.patch_status(name, &params, &Patch::Strategic(change)).await;
-        let condition = |kind: &str| json!({"status": {"conditions": [{"type": kind, "status": "False"}]}});
-        let patched = patch(&condition(GUARDED)).await.context("the operator cannot change its condition")?;
-        ensure!(patched.name_any() == *name, "{patched:?}");
-        for change in [
-            condition("Ready"),
-            condition("example.com/Other"),
-            json!({"status": {"conditions": [{"type": "Ready", "$patch": "delete"}]}}),
-            json!({"status": {"capacity": {"example.com/device": "1"}}}),
-            json!({"metadata": {"labels": {"example.com/label": "x"}}}),
-            json!({"metadata": {"annotations": {"example.com/annotation": "x"}}}),
-        ] {
-            match patch(&change).await {
-                Err(error) if error.to_string().contains("the operator of podmeta may") => {}
-                other => bail!("{change}: {other:?}"),
-            }
+    kit::podmeta_test(async |podmeta, _| check_allowed_changes(podmeta, nodes_of_operator(podmeta).await?).await).await
+}
+
+#[tokio::test]
+async fn uninstall_hook_may_change_only_the_condition_and_the_taint_of_a_node() -> Result<()> {
+    kit::podmeta_test(async |podmeta, _| check_allowed_changes(podmeta, nodes_of_uninstall_hook(podmeta)?).await).await
+}
+
+/// Checks what an account may change of a node.
+async fn check_allowed_changes(podmeta: &Podmeta, nodes: Api<Node>) -> Result<()> {
+    let name = podmeta.cluster.node_names().first().context("no nodes")?;
+    let params = PatchParams { dry_run: true, ..PatchParams::default() };
+    let patch = async |change: &Value| nodes.patch_status(name, &params, &Patch::Strategic(change)).await;
+    let condition = |kind: &str| json!({"status": {"conditions": [{"type": kind, "status": "False"}]}});
+    let patched = patch(&condition(GUARDED)).await.context("the operator cannot change its condition")?;
+    ensure!(patched.name_any() == *name, "{patched:?}");
+    for change in [
+        condition("Ready"),
+        condition("example.com/Other"),
+        json!({"status": {"conditions": [{"type": GUARDED, "status": "False", "message": "x".repeat(4097)}]}}),
+        json!({"status": {"conditions": [{"type": "Ready", "$patch": "delete"}]}}),
+        json!({"status": {"capacity": {"example.com/device": "1"}}}),
+        json!({"metadata": {"labels": {"example.com/label": "x"}}}),
+        json!({"metadata": {"annotations": {"example.com/annotation": "x"}}}),
+    ] {
+        match patch(&change).await {
+            Err(error) if error.to_string().contains("the operator of podmeta may") => {}
+            other => bail!("{change}: {other:?}"),
         }
-        let taint = |key: &str| json!({"spec": {"taints": [{"key": key, "effect": "NoSchedule"}]}});
-        for change in [
-            taint("example.com/taint"),
-            taint(STARTUP_TAINT),
-            json!({"spec": {"unschedulable": true}}),
-            json!({"spec": {"providerID": "example://other"}}),
-            json!({"metadata": {"labels": {"example.com/label": "x"}}}),
-            json!({"metadata": {"finalizers": ["example.com/finalizer"]}}),
-        ] {
-            match nodes.patch(name, &params, &Patch::Merge(&change)).await {
-                Err(error) if error.to_string().contains("the operator of podmeta may") => {}
-                other => bail!("{change}: {other:?}"),
-            }
+    }
+    let taint = |key: &str| json!({"spec": {"taints": [{"key": key, "effect": "NoSchedule"}]}});
+    for change in [
+        taint("example.com/taint"),
+        taint(STARTUP_TAINT),
+        json!({"spec": {"unschedulable": true}}),
+        json!({"spec": {"providerID": "example://other"}}),
+        json!({"metadata": {"labels": {"example.com/label": "x"}}}),
+        json!({"metadata": {"finalizers": ["example.com/finalizer"]}}),
+    ] {
+        match nodes.patch(name, &params, &Patch::Merge(&change)).await {
+            Err(error) if error.to_string().contains("the operator of podmeta may") => {}
+            other => bail!("{change}: {other:?}"),
         }
-        Ok(())
-    })
-    .await
+    }
+    Ok(())
 }
 
 /// The second taint stands for those of other programs. `PreferNoSchedule` does not stop pods of other tests.
@@ -136,8 +152,15 @@ async fn startup_taint_of_a_guarded_node_is_removed_and_another_taint_is_not() -
             Ok(keys)
         })
         .await;
+        let (dry_run, all) =
+            (PatchParams { dry_run: true, ..PatchParams::default() }, json!({"spec": {"taints": before}}));
+        let foreign = nodes_of_operator(podmeta).await?.patch(name, &dry_run, &Patch::Merge(&all)).await;
         set(&json!(before)).await?;
         let keys = removed?;
+        match foreign {
+            Err(error) if error.to_string().contains("the operator of podmeta may") => {}
+            other => bail!("removed a taint of another program: {other:?}"),
+        }
         ensure!(keys.iter().any(|key| key == other), "{keys:?}");
         Ok(())
     })

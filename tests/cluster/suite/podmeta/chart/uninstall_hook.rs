@@ -38,7 +38,7 @@ async fn uninstall_objects_are_hooks_that_may_change_only_the_daemon_sets_of_the
     ensure!(PodSpecs::of(&objects)?.uninstall["hostNetwork"] == true, "the hook needs a link: {job}");
     let without = render_chart(&["--set", "link.uninstallHook=false"]).await?;
     ensure!(object(&without, "Job", "podmeta-uninstall").is_err(), "the hook is rendered");
-    // The hook finds the pods by these labels, and changes this container and volume.
+    // The hook finds the pods by these labels, and changes this container and these volumes.
     for component in ["agent", "link"] {
         let labels = &object(&objects, "DaemonSet", &format!("podmeta-{component}"))?["spec"]["template"]["metadata"];
         ensure!(labels["labels"]["app.kubernetes.io/component"] == component, "{labels}");
@@ -46,6 +46,8 @@ async fn uninstall_objects_are_hooks_that_may_change_only_the_daemon_sets_of_the
     }
     let link = PodSpecs::of(&objects)?.link;
     ensure!(link["containers"][0]["name"] == "link", "{link}");
-    ensure!(fields(&link["volumes"], "/name").contains(&&json!("cni-config")), "{link}");
+    for volume in ["cni-config", "cni-bin"] {
+        ensure!(fields(&link["volumes"], "/name").contains(&&json!(volume)), "{volume}: {link}");
+    }
     Ok(())
 }
