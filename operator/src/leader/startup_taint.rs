@@ -69,8 +69,8 @@ pub async fn run(shared: Arc<SharedState>, client: Client, stop: CancellationTok
         }
         // An API server that rejects one patch rejects all of them.
         if let Some((node, error)) = failures.first() {
-            let (nodes, error) = (failures.len(), format!("{error:#}"));
-            tracing::warn!(node, nodes, error, "cannot remove the start-up taint of nodes; retrying");
+            let (count, error) = (failures.len(), format!("{error:#}"));
+            tracing::warn!(node, count, error, "cannot remove the startup taint of nodes; retrying");
         }
     }
 }
