@@ -5,5 +5,6 @@
 pub mod lease;
 pub mod node_findings;
 pub mod node_guard_writer;
+mod node_patch;
 pub mod startup_taint;
 pub mod status_writer;

@@ -12,15 +12,16 @@ use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, Patch};
 use kube::runtime::events::{Event, EventType, Recorder};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::node_patch::{self, MAX_CONCURRENT_PATCHES, PATCH_TIMEOUT};
 use crate::cluster::object::MaybeObject;
-use crate::cluster::{ApiTimeout, FIELD_MANAGER, events};
+use crate::cluster::{ApiTimeout, events};
 use crate::model::node_guard::{AgentAccount, GUARDED, GuardedNode, GuardedReason, REPORT_EXPIRY};
 use crate::model::status::ConditionStatus;
 use crate::model::update::StateUpdate;
@@ -40,12 +41,6 @@ const IN_PLACE_DELAY: Duration = Duration::from_secs(20);
 
 /// Maximum number of writes per check. The states of a batch are read once, so a large one would be outdated at its end.
 const MAX_WRITES_PER_CHECK: usize = 64;
-
-/// Maximum number of concurrent writes.
-const MAX_CONCURRENT_WRITES: usize = 8;
-
-/// The timeout of one API request.
-const API_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The writer.
 pub struct NodeGuardWriter {
@@ -109,7 +104,7 @@ impl NodeGuardWriter {
             let result = self.write(&node).await;
             (node, result)
         };
-        let writes = stream::iter(nodes).map(write).buffer_unordered(MAX_CONCURRENT_WRITES);
+        let writes = stream::iter(nodes).map(write).buffer_unordered(MAX_CONCURRENT_PATCHES);
         let (mut failures, mut events) = (Vec::new(), Vec::new());
         for (node, result) in writes.collect::<Vec<_>>().await {
             match result {
@@ -129,7 +124,7 @@ impl NodeGuardWriter {
         let publish = async |node: GuardedNode| {
             events::publish(&self.recorder, to_event(&node), &events::node_reference(&node.name)).await;
         };
-        stream::iter(events).map(publish).buffer_unordered(MAX_CONCURRENT_WRITES).collect::<()>().await;
+        stream::iter(events).map(publish).buffer_unordered(MAX_CONCURRENT_PATCHES).collect::<()>().await;
     }
 
     /// Writes the condition of a node.
@@ -146,10 +141,10 @@ impl NodeGuardWriter {
             "lastTransitionTime": to_seconds(condition.last_transition),
         }]}});
         let api: Api<MaybeObject<Node>> = Api::all(self.client.clone());
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         // A strategic merge patch changes the condition of this type and no other one.
         let body = Patch::Strategic(&body);
-        let written = tokio::time::timeout(API_TIMEOUT, api.patch_status(&node.name, &params, &body)).await;
+        let written =
+            tokio::time::timeout(PATCH_TIMEOUT, api.patch_status(&node.name, &node_patch::params(), &body)).await;
         match written.map_err(|_| ApiTimeout)? {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Written::Deleted),
@@ -202,9 +197,9 @@ impl WriteHistory {
         if self.written.get(&node.name).is_some_and(|written| now.duration_since(*written) < interval) {
             return false;
         }
-        let becomes_true = node.known.as_ref().is_some_and(|known| known.status != node.reason.status().as_str());
+        let changes_status = node.known.as_ref().is_some_and(|known| known.status != node.reason.status().as_str());
         let since = self.in_place.get(&node.name);
-        !becomes_true || since.is_none_or(|since| now.duration_since(*since) >= IN_PLACE_DELAY)
+        !changes_status || since.is_none_or(|since| now.duration_since(*since) >= IN_PLACE_DELAY)
     }
 }
 

@@ -8,13 +8,14 @@ use anyhow::{Result, anyhow};
 use futures_util::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, Patch};
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::node_patch::{self, MAX_CONCURRENT_PATCHES, PATCH_TIMEOUT};
+use crate::cluster::ApiTimeout;
 use crate::cluster::object::MaybeObject;
-use crate::cluster::{ApiTimeout, FIELD_MANAGER};
 use crate::model::startup_taint::{STARTUP_TAINT, TaintedNode};
 use crate::reconcile::SharedState;
 
@@ -28,12 +29,6 @@ const MAX_PATCH_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Number of patches of one node with outdated taints from which that is logged.
 const LOGGED_OUTDATED_PATCHES: u32 = 3;
-
-/// Maximum number of concurrent writes.
-const MAX_CONCURRENT_WRITES: usize = 8;
-
-/// The timeout of one API request.
-const API_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Removes the taint until `stop` is cancelled. A replica that is not the leader has no reports, so it finds no node.
 pub async fn run(shared: Arc<SharedState>, client: Client, stop: CancellationToken) {
@@ -51,7 +46,7 @@ pub async fn run(shared: Arc<SharedState>, client: Client, stop: CancellationTok
             (attempts.last, attempts.count) = (now, attempts.count.saturating_add(1));
         }
         let remove = async |node: TaintedNode| (remove(&api, &node).await, node.name);
-        let results = stream::iter(nodes).map(remove).buffer_unordered(MAX_CONCURRENT_WRITES).collect::<Vec<_>>();
+        let results = stream::iter(nodes).map(remove).buffer_unordered(MAX_CONCURRENT_PATCHES).collect::<Vec<_>>();
         let Some(results) = stop.run_until_cancelled(results).await else { return };
         let mut failures = Vec::new();
         for (result, node) in results {
@@ -102,9 +97,8 @@ enum Removal {
 }
 
 async fn remove(api: &Api<MaybeObject<Node>>, node: &TaintedNode) -> Result<Removal> {
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     let patch = Patch::Json::<()>(serde_json::from_value(json_patch(node))?);
-    let patched = tokio::time::timeout(API_TIMEOUT, api.patch(&node.name, &params, &patch)).await;
+    let patched = tokio::time::timeout(PATCH_TIMEOUT, api.patch(&node.name, &node_patch::params(), &patch)).await;
     match patched.map_err(|_| ApiTimeout)? {
         Ok(_) => Ok(Removal::Removed),
         // 422: a test of the patch failed.

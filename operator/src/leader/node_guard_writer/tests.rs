@@ -6,6 +6,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::cluster::FIELD_MANAGER;
 use crate::cluster::fake_api_server::{FakeApiServer, FakeRequest};
 use crate::model::node_guard::{GuardedCondition, REPORT_EXPIRY};
 use crate::reconcile::fixture;
