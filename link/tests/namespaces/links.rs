@@ -34,7 +34,8 @@ async fn running_pods_get_complete_links_and_a_removed_link_is_made_again() {
     let daemon = Daemon::start(agent).await;
     wait_until("the daemon is ready", || daemon.is_ready()).await;
     let counters = daemon.counters.snapshot();
-    assert_eq!((counters.links_made, counters.links_failed), (2, 1));
+    // The daemon is ready after the second attempt for the pod whose link cannot be made.
+    assert_eq!((counters.links_made, counters.links_failed), (2, 2));
     for address in service::addresses() {
         for (n, pod) in [&unlinked, &incomplete].into_iter().enumerate() {
             assert_eq!(request(pod, address).unwrap(), interface_of(&daemon.agent, n), "pod {n}, {address}");
