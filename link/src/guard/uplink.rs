@@ -12,6 +12,7 @@
 
 mod assembler;
 pub mod cgroups;
+mod entries;
 mod pins;
 mod program;
 mod routes;

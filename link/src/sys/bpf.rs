@@ -15,7 +15,8 @@ use nix::libc;
 
 use layout::{
     BPF_F_BEFORE, BPF_LINK_TYPE_TCX, BPF_MAP_TYPE_CGROUP_ARRAY, BPF_PROG_TYPE_SCHED_CLS, BPF_TCX_EGRESS, Command, Info,
-    InfoRequest, LinkCreate, LinkUpdate, MapCreate, MapElement, ObjectPath, ProgLoad, RawLinkInfo, RawProgramInfo,
+    InfoRequest, LinkCreate, LinkUpdate, MapCreate, MapElement, ObjectPath, ProgLoad, RawLinkInfo, RawMapInfo,
+    RawProgramInfo,
 };
 
 /// One instruction: operation, registers, offset and immediate value.
@@ -186,6 +187,14 @@ pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
 /// If the kernel does not report it.
 pub(crate) fn program_tag(program: BorrowedFd<'_>) -> io::Result<ProgramTag> {
     Ok(info::<RawProgramInfo>(program)?.tag)
+}
+
+/// Returns the kernel ID of a map.
+///
+/// # Errors
+/// If the kernel does not report it.
+pub(crate) fn map_id(map: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(info::<RawMapInfo>(map)?.id)
 }
 
 /// Opens a program by its kernel ID.

@@ -1,5 +1,6 @@
 //! Pods on the host network, and pods whose packets keep their socket on the way to the uplink, with the uplink guard only.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use podmeta_link::guard::uplink::cgroups;
+use podmeta_link::guard::uplink::cgroups::CgroupEntries;
 use podmeta_link::netns::Netns;
 use podmeta_link::service;
 use podmeta_metadata::names::PodUid;
@@ -82,7 +83,9 @@ async fn pod_on_the_host_network_is_dropped_unless_it_is_exempt() {
     let (pins, root, node) = (Pins::new(), CgroupRoot::new(), &topology.node);
     pins.guard().ensure(node).await.unwrap();
     let (pod, exempt) = (root.pod(&uid(1)), root.pod(&uid(2)));
-    let update = |exempt: &[&PodUid]| cgroups::update(&pins.path, &root.0, exempt).unwrap();
+    let mut entries = CgroupEntries::new();
+    let mut update =
+        |exempt: &[&PodUid]| entries.update(&pins.path, &root.0, &exempt.iter().copied().collect()).unwrap();
     let ipv6 = service::ipv6()[0].into();
     for address in service::addresses() {
         assert_eq!(request_in(&pod, node, address), REAL, "{address}: the cgroups are not known yet");
@@ -102,7 +105,7 @@ async fn pod_on_the_host_network_is_dropped_unless_it_is_exempt() {
     update(&[]);
     assert_eq!(request_in(&exempt, node, ipv6), "");
     let other = CgroupRoot::new();
-    assert!(!cgroups::update(&pins.path, &other.0, &[]).unwrap(), "no cgroup contains pods");
+    assert!(!CgroupEntries::new().update(&pins.path, &other.0, &BTreeSet::new()).unwrap(), "no cgroup contains pods");
     assert_eq!(request_in(&pod, node, ipv6), REAL);
 }
 
@@ -143,7 +146,7 @@ async fn packet_that_bypasses_the_network_stack_with_its_socket_is_dropped() {
     for address in service::addresses() {
         assert_eq!(request_in(&cgroup, pod, address), REAL, "{address}: the packet passes by the other guards");
     }
-    cgroups::update(&pins.path, &root.0, &[]).unwrap();
+    CgroupEntries::new().update(&pins.path, &root.0, &BTreeSet::new()).unwrap();
     for address in service::addresses() {
         assert_eq!(request_in(&cgroup, pod, address), "", "{address}");
     }
@@ -163,7 +166,7 @@ async fn packet_of_a_macvlan_interface_on_the_uplink_is_dropped() {
     for address in service::addresses() {
         assert_eq!(request_in(&cgroup, &pod, address), REAL, "{address}: the packet passes by the other guards");
     }
-    cgroups::update(&pins.path, &root.0, &[]).unwrap();
+    CgroupEntries::new().update(&pins.path, &root.0, &BTreeSet::new()).unwrap();
     for address in service::addresses() {
         assert_eq!(request_in(&cgroup, &pod, address), "", "{address}");
     }

@@ -9,15 +9,18 @@
 //!
 //! Source: `pkg/kubelet/cm` of kubernetes/kubernetes.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use podmeta_metadata::names::PodUid;
 
+use super::entries::{ExemptEntries, PodCgroup};
 use super::pins;
 use super::program::{EXEMPT_ENTRIES, POD_ENTRIES};
 use crate::sys::bpf;
@@ -65,40 +68,68 @@ impl PodsCgroup {
     }
 }
 
-/// Writes the current cgroups into the array of the guard: those of exempt pods, and then those that contain all pods. From
-/// then on, the program drops packets from sockets of other pods. A cgroup that was created again replaces the former one.
-/// Does nothing if the guard is not on this node. Returns false if no cgroup contains pods.
-///
-/// Pods after the first [`MAX_EXEMPT_PODS`] are not exempt. Neither is a pod without a cgroup: it has ended.
-///
-/// # Errors
-/// If cgroup v2 is not mounted at `root`, or at `unified` below it, or the kernel rejects an entry.
-pub fn update(pins: &Path, root: &Path, exempt: &[&PodUid]) -> Result<bool> {
-    let Some(array) = pins::open_cgroups(pins)? else { return Ok(true) };
-    let root = cgroup2(root)?;
-    let of_pod = |pod: &&PodUid| {
-        let mut paths = PODS_CGROUPS.iter().flat_map(|cgroup| cgroup.of_pod(pod));
-        paths.find_map(|path| File::open(root.join(path)).ok())
-    };
-    let mut exempt = exempt.iter().filter_map(of_pod);
-    for entry in EXEMPT_ENTRIES {
-        let cgroup = exempt.next();
-        bpf::set_cgroup(array.as_fd(), entry, cgroup.as_ref().map(|cgroup| cgroup.as_fd()))
-            .with_context(|| format!("cannot write entry {entry} of the cgroups"))?;
+/// The array of cgroups as this process wrote it last.
+#[derive(Debug)]
+pub struct CgroupEntries {
+    /// Kernel ID of the array.
+    array: Option<u32>,
+    exempt: ExemptEntries,
+}
+
+impl CgroupEntries {
+    /// Creates the state before the first update, which writes all entries.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { array: None, exempt: ExemptEntries::new() }
     }
-    let mut is_found = false;
-    for (entry, cgroup) in POD_ENTRIES.zip(PODS_CGROUPS) {
-        let path = root.join(cgroup.path());
-        let cgroup = match File::open(&path) {
-            Ok(cgroup) => Some(cgroup),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
-        };
-        is_found |= cgroup.is_some();
-        bpf::set_cgroup(array.as_fd(), entry, cgroup.as_ref().map(|cgroup| cgroup.as_fd()))
-            .with_context(|| format!("cannot write {} into the cgroups", path.display()))?;
+
+    /// Writes the current cgroups into the array of the guard: those of exempt pods, and then those that contain all pods. From
+    /// then on, the program drops packets from sockets of other pods. A cgroup that was created again replaces the former
+    /// one. Does nothing if the guard is not on this node. Returns false if no cgroup contains pods.
+    ///
+    /// An exempt pod keeps its entry. If more than [`MAX_EXEMPT_PODS`] run, the first ones by UID are exempt. A pod without a
+    /// cgroup has ended.
+    ///
+    /// # Errors
+    /// If cgroup v2 is not mounted at `root`, or at `unified` below it, or the kernel rejects an entry.
+    pub fn update(&mut self, pins: &Path, root: &Path, exempt: &BTreeSet<&PodUid>) -> Result<bool> {
+        let Some(array) = pins::open_cgroups(pins)? else { return Ok(true) };
+        let id = bpf::map_id(array.as_fd()).context("cannot read the ID of the array of cgroups")?;
+        if self.array != Some(id) {
+            *self = Self { array: Some(id), ..Self::new() };
+        }
+        let root = cgroup2(root)?;
+        let cgroups = exempt.iter().filter_map(|uid| Some((*uid, open_pod(&root, uid)?)));
+        let cgroups = cgroups.take(MAX_EXEMPT_PODS).collect();
+        self.exempt.update(&cgroups, |entry, cgroup| bpf::set_cgroup(array.as_fd(), entry, cgroup))?;
+        let mut is_found = false;
+        for (entry, cgroup) in POD_ENTRIES.zip(PODS_CGROUPS) {
+            let path = root.join(cgroup.path());
+            let cgroup = match File::open(&path) {
+                Ok(cgroup) => Some(cgroup),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
+            };
+            is_found |= cgroup.is_some();
+            bpf::set_cgroup(array.as_fd(), entry, cgroup.as_ref().map(|cgroup| cgroup.as_fd()))
+                .with_context(|| format!("cannot write {} into the cgroups", path.display()))?;
+        }
+        Ok(is_found)
     }
-    Ok(is_found)
+}
+
+impl Default for CgroupEntries {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Opens the cgroup of a pod, or returns `None` if it has none.
+fn open_pod(root: &Path, uid: &PodUid) -> Option<PodCgroup> {
+    let mut paths = PODS_CGROUPS.iter().flat_map(|cgroup| cgroup.of_pod(uid));
+    let directory = paths.find_map(|path| File::open(root.join(path)).ok())?;
+    let inode = directory.metadata().ok()?.ino();
+    Some(PodCgroup { directory: directory.into(), inode })
 }
 
 /// Returns the directory of cgroup v2: the root, or `unified` below it on a node that also has v1.

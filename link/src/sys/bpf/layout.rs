@@ -92,6 +92,13 @@ pub(super) struct RawProgramInfo {
 
 #[repr(C)]
 #[derive(Default)]
+pub(super) struct RawMapInfo {
+    pub(super) map_type: u32,
+    pub(super) id: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
 pub(super) struct RawLinkInfo {
     pub(super) link_type: u32,
     pub(super) id: u32,
@@ -105,3 +112,4 @@ pub(super) struct RawLinkInfo {
 pub(super) trait Info: Default {}
 impl Info for RawProgramInfo {}
 impl Info for RawLinkInfo {}
+impl Info for RawMapInfo {}
