@@ -84,13 +84,12 @@ async fn pod_on_the_host_network_is_dropped_unless_it_is_exempt() {
     pins.guard().ensure(node).await.unwrap();
     let (pod, exempt) = (root.pod(&uid(1)), root.pod(&uid(2)));
     let mut entries = CgroupEntries::new();
-    let mut update =
-        |exempt: &[&PodUid]| entries.update(&pins.path, &root.0, &exempt.iter().copied().collect()).unwrap();
+    let mut update = |exempt: &[&PodUid]| entries.update(&pins.path, &root.0, &exempt.iter().copied().collect());
     let ipv6 = service::ipv6()[0].into();
     for address in service::addresses() {
         assert_eq!(request_in(&pod, node, address), REAL, "{address}: the cgroups are not known yet");
     }
-    assert!(update(&[&uid(2), &uid(3)]));
+    assert!(update(&[&uid(2), &uid(3)]).pods.unwrap());
     for address in service::addresses() {
         assert_eq!(request_in(&pod, node, address), "", "{address}");
         assert_eq!(request_in(&exempt, node, address), REAL, "{address}");
@@ -100,12 +99,15 @@ async fn pod_on_the_host_network_is_dropped_unless_it_is_exempt() {
     block_until("the cgroup is removed", || std::fs::remove_dir(&exempt).is_ok());
     root.pod(&uid(2));
     assert_eq!(request_in(&exempt, node, ipv6), "");
-    update(&[&uid(2)]);
+    update(&[&uid(2)]).exempt.unwrap();
     assert_eq!(request_in(&exempt, node, ipv6), REAL);
-    update(&[]);
+    update(&[]).exempt.unwrap();
     assert_eq!(request_in(&exempt, node, ipv6), "");
     let other = CgroupRoot::new();
-    assert!(!CgroupEntries::new().update(&pins.path, &other.0, &BTreeSet::new()).unwrap(), "no cgroup contains pods");
+    assert!(
+        !CgroupEntries::new().update(&pins.path, &other.0, &BTreeSet::new()).pods.unwrap(),
+        "no cgroup contains pods"
+    );
     assert_eq!(request_in(&pod, node, ipv6), REAL);
 }
 
@@ -146,7 +148,7 @@ async fn packet_that_bypasses_the_network_stack_with_its_socket_is_dropped() {
     for address in service::addresses() {
         assert_eq!(request_in(&cgroup, pod, address), REAL, "{address}: the packet passes by the other guards");
     }
-    CgroupEntries::new().update(&pins.path, &root.0, &BTreeSet::new()).unwrap();
+    CgroupEntries::new().update(&pins.path, &root.0, &BTreeSet::new()).pods.unwrap();
     for address in service::addresses() {
         assert_eq!(request_in(&cgroup, pod, address), "", "{address}");
     }
@@ -166,7 +168,7 @@ async fn packet_of_a_macvlan_interface_on_the_uplink_is_dropped() {
     for address in service::addresses() {
         assert_eq!(request_in(&cgroup, &pod, address), REAL, "{address}: the packet passes by the other guards");
     }
-    CgroupEntries::new().update(&pins.path, &root.0, &BTreeSet::new()).unwrap();
+    CgroupEntries::new().update(&pins.path, &root.0, &BTreeSet::new()).pods.unwrap();
     for address in service::addresses() {
         assert_eq!(request_in(&cgroup, &pod, address), "", "{address}");
     }

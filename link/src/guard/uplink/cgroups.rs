@@ -9,10 +9,9 @@
 //!
 //! Source: `pkg/kubelet/cm` of kubernetes/kubernetes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +19,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use podmeta_metadata::names::PodUid;
 
-use super::entries::{ExemptEntries, PodCgroup};
+use super::entries::{ExemptEntries, PodCgroup, is_deleted};
 use super::pins;
 use super::program::{EXEMPT_ENTRIES, POD_ENTRIES};
 use crate::sys::bpf;
@@ -85,37 +84,61 @@ impl CgroupEntries {
 
     /// Writes the current cgroups into the array of the guard: those of exempt pods, and then those that contain all pods. From
     /// then on, the program drops packets from sockets of other pods. A cgroup that was created again replaces the former
-    /// one. Does nothing if the guard is not on this node. Returns false if no cgroup contains pods.
+    /// one. Does nothing if the guard is not on this node.
     ///
     /// An exempt pod keeps its entry. If more than [`MAX_EXEMPT_PODS`] run, the first ones by UID are exempt. A pod without a
-    /// cgroup has ended.
-    ///
-    /// # Errors
-    /// If cgroup v2 is not mounted at `root`, or at `unified` below it, or the kernel rejects an entry.
-    pub fn update(&mut self, pins: &Path, root: &Path, exempt: &BTreeSet<&PodUid>) -> Result<bool> {
-        let Some(array) = pins::open_cgroups(pins)? else { return Ok(true) };
+    /// cgroup has ended. A failure for one cgroup does not keep the others from being written.
+    pub fn update(&mut self, pins: &Path, root: &Path, exempt: &BTreeSet<&PodUid>) -> CgroupUpdate {
+        match self.open(pins, root) {
+            Ok(Some((array, root))) => CgroupUpdate {
+                exempt: self.update_exempt(array.as_fd(), &root, exempt),
+                pods: update_pods(array.as_fd(), &root),
+            },
+            Ok(None) => CgroupUpdate { exempt: Ok(()), pods: Ok(true) },
+            Err(error) => CgroupUpdate { exempt: Ok(()), pods: Err(error) },
+        }
+    }
+
+    /// Opens the array. Returns it with the directory of cgroup v2, or `None` if the guard is not on this node.
+    fn open(&mut self, pins: &Path, root: &Path) -> Result<Option<(OwnedFd, PathBuf)>> {
+        let Some(array) = pins::open_cgroups(pins)? else { return Ok(None) };
         let id = bpf::map_id(array.as_fd()).context("cannot read the ID of the array of cgroups")?;
         if self.array != Some(id) {
             *self = Self { array: Some(id), ..Self::new() };
         }
-        let root = cgroup2(root)?;
-        let cgroups = exempt.iter().filter_map(|uid| Some((*uid, open_pod(&root, uid)?)));
-        let cgroups = cgroups.take(MAX_EXEMPT_PODS).collect();
-        self.exempt.update(&cgroups, |entry, cgroup| bpf::set_cgroup(array.as_fd(), entry, cgroup))?;
-        let mut is_found = false;
-        for (entry, cgroup) in POD_ENTRIES.zip(PODS_CGROUPS) {
-            let path = root.join(cgroup.path());
-            let cgroup = match File::open(&path) {
-                Ok(cgroup) => Some(cgroup),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
-            };
-            is_found |= cgroup.is_some();
-            bpf::set_cgroup(array.as_fd(), entry, cgroup.as_ref().map(|cgroup| cgroup.as_fd()))
-                .with_context(|| format!("cannot write {} into the cgroups", path.display()))?;
-        }
-        Ok(is_found)
+        Ok(Some((array, cgroup2(root)?)))
     }
+
+    fn update_exempt(&mut self, array: BorrowedFd<'_>, root: &Path, exempt: &BTreeSet<&PodUid>) -> Result<()> {
+        let mut errors = Vec::new();
+        let mut cgroups = BTreeMap::new();
+        for uid in exempt {
+            if cgroups.len() == MAX_EXEMPT_PODS {
+                break;
+            }
+            match open_pod(root, uid) {
+                Ok(None) => {}
+                Ok(cgroup) => drop(cgroups.insert(*uid, cgroup)),
+                Err(error) => {
+                    cgroups.insert(*uid, None);
+                    errors.push(error);
+                }
+            }
+        }
+        errors.extend(self.exempt.update(&cgroups, |entry, cgroup| bpf::set_cgroup(array, entry, cgroup)));
+        first(errors)
+    }
+}
+
+/// Result of an update.
+#[derive(Debug)]
+#[must_use]
+pub struct CgroupUpdate {
+    /// True if a cgroup contains pods, or the failure to write the cgroups that contain pods. After a failure, the program can
+    /// pass packets of pods.
+    pub pods: Result<bool>,
+    /// The failure to write the cgroups of exempt pods. After a failure, the program can drop packets of exempt pods.
+    pub exempt: Result<()>,
 }
 
 impl Default for CgroupEntries {
@@ -124,12 +147,50 @@ impl Default for CgroupEntries {
     }
 }
 
+/// Writes the cgroups that contain all pods. Returns false if there is none.
+fn update_pods(array: BorrowedFd<'_>, root: &Path) -> Result<bool> {
+    let mut errors = Vec::new();
+    let mut is_found = false;
+    for (entry, cgroup) in POD_ENTRIES.zip(PODS_CGROUPS) {
+        let path = root.join(cgroup.path());
+        let written = match File::open(&path) {
+            Ok(directory) => bpf::set_cgroup(array, entry, Some(directory.as_fd())).map(|()| true),
+            Err(error) => Err(error),
+        };
+        let written = match written {
+            Err(error) if is_deleted(&error) => bpf::set_cgroup(array, entry, None).map(|()| false),
+            written => written,
+        };
+        match written.with_context(|| format!("cannot write {} into the cgroups", path.display())) {
+            Ok(written) => is_found |= written,
+            Err(error) => errors.push(error),
+        }
+    }
+    first(errors).map(|()| is_found)
+}
+
 /// Opens the cgroup of a pod, or returns `None` if it has none.
-fn open_pod(root: &Path, uid: &PodUid) -> Option<PodCgroup> {
-    let mut paths = PODS_CGROUPS.iter().flat_map(|cgroup| cgroup.of_pod(uid));
-    let directory = paths.find_map(|path| File::open(root.join(path)).ok())?;
-    let inode = directory.metadata().ok()?.ino();
-    Some(PodCgroup { directory: directory.into(), inode })
+fn open_pod(root: &Path, uid: &PodUid) -> Result<Option<PodCgroup>> {
+    for path in PODS_CGROUPS.iter().flat_map(|cgroup| cgroup.of_pod(uid)) {
+        let path = root.join(path);
+        let opened = File::open(&path).and_then(|directory| Ok((directory.metadata()?.ino(), directory)));
+        match opened {
+            Ok((inode, directory)) => return Ok(Some(PodCgroup { directory: directory.into(), inode })),
+            Err(error) if is_deleted(&error) => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the first error with the number of the others.
+fn first(errors: Vec<anyhow::Error>) -> Result<()> {
+    let others = errors.len().saturating_sub(1);
+    match errors.into_iter().next() {
+        None => Ok(()),
+        Some(error) if others == 0 => Err(error),
+        Some(error) => Err(error.context(format!("{} errors, the first one", others + 1))),
+    }
 }
 
 /// Returns the directory of cgroup v2: the root, or `unified` below it on a node that also has v1.

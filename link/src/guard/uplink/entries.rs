@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result};
+use nix::libc;
 use podmeta_metadata::names::PodUid;
 
 use super::cgroups::MAX_EXEMPT_PODS;
@@ -53,34 +54,42 @@ impl ExemptEntries {
         Self { entries: [const { Entry::Unknown }; MAX_EXEMPT_PODS] }
     }
 
-    /// Writes new and changed entries, and then clears those of other pods. `write` sets an entry of the array of cgroups. At
-    /// most [`MAX_EXEMPT_PODS`] cgroups are allowed.
+    /// Writes new and changed entries, and then clears those of other pods. `None` in `cgroups` keeps the entry of a pod. At
+    /// most [`MAX_EXEMPT_PODS`] cgroups are allowed. `write` sets an entry of the array of cgroups.
+    ///
+    /// Returns the failures of single entries. A pod whose cgroup was deleted has ended, and is no failure.
     pub(super) fn update(
         &mut self,
-        cgroups: &BTreeMap<&PodUid, PodCgroup>,
+        cgroups: &BTreeMap<&PodUid, Option<PodCgroup>>,
         mut write: impl FnMut(u32, Option<BorrowedFd<'_>>) -> io::Result<()>,
-    ) -> Result<()> {
-        let inodes = cgroups.iter().map(|(uid, cgroup)| (*uid, cgroup.inode)).collect();
-        for planned in self.plan(&inodes) {
-            match planned {
+    ) -> Vec<anyhow::Error> {
+        let mut errors = Vec::new();
+        let inodes = cgroups.iter().map(|(uid, cgroup)| (*uid, cgroup.as_ref().map(|cgroup| cgroup.inode)));
+        for planned in self.plan(&inodes.collect()) {
+            let (entry, content, result) = match planned {
+                Write::Clear(entry) => (entry, Entry::Empty, clear(entry, &mut write)),
                 Write::Set(entry, uid) => {
-                    let Some(cgroup) = cgroups.get(&uid) else { continue };
-                    write(entry, Some(cgroup.directory.as_fd()))
-                        .with_context(|| format!("cannot write the cgroup of the pod with UID {uid}"))?;
-                    self.set(entry, Entry::Pod { uid, inode: cgroup.inode });
+                    let Some(Some(cgroup)) = cgroups.get(&uid) else { continue };
+                    match write(entry, Some(cgroup.directory.as_fd())) {
+                        Err(error) if is_deleted(&error) => (entry, Entry::Empty, clear(entry, &mut write)),
+                        result => {
+                            let message = format!("cannot write the cgroup of the pod with UID {uid}");
+                            (entry, Entry::Pod { uid, inode: cgroup.inode }, result.context(message))
+                        }
+                    }
                 }
-                Write::Clear(entry) => {
-                    write(entry, None).with_context(|| format!("cannot clear entry {entry} of the cgroups"))?;
-                    self.set(entry, Entry::Empty);
-                }
+            };
+            match result {
+                Ok(()) => self.set(entry, content),
+                Err(error) => errors.push(error),
             }
         }
-        Ok(())
+        errors
     }
 
-    /// Returns the writes for the inodes of exempt pods' cgroups. A pod without an entry gets an empty one, or else one of a
-    /// pod that is not exempt now.
-    fn plan(&self, inodes: &BTreeMap<&PodUid, u64>) -> Vec<Write> {
+    /// Returns the writes for the inodes of exempt pods' cgroups. `None` keeps the entry of a pod. A pod without an entry gets
+    /// an empty one, or else one of a pod that is not exempt now.
+    fn plan(&self, inodes: &BTreeMap<&PodUid, Option<u64>>) -> Vec<Write> {
         let mut writes = Vec::new();
         let mut missing = inodes.clone();
         let (mut empty, mut obsolete) = (VecDeque::new(), VecDeque::new());
@@ -89,13 +98,13 @@ impl ExemptEntries {
                 Entry::Empty => empty.push_back(entry),
                 Entry::Unknown => obsolete.push_back(entry),
                 Entry::Pod { uid, inode } => match missing.remove(uid) {
-                    Some(current) if current == *inode => {}
+                    Some(current) if current.is_none_or(|current| current == *inode) => {}
                     Some(_) => writes.push(Write::Set(entry, uid.clone())),
                     None => obsolete.push_back(entry),
                 },
             }
         }
-        for uid in missing.into_keys() {
+        for (uid, _) in missing.into_iter().filter(|(_, inode)| inode.is_some()) {
             let entry = empty.pop_front().or_else(|| obsolete.pop_front());
             writes.extend(entry.map(|entry| Write::Set(entry, uid.clone())));
         }
@@ -108,6 +117,15 @@ impl ExemptEntries {
             *known = content;
         }
     }
+}
+
+fn clear(entry: u32, write: &mut impl FnMut(u32, Option<BorrowedFd<'_>>) -> io::Result<()>) -> Result<()> {
+    write(entry, None).with_context(|| format!("cannot clear entry {entry} of the cgroups"))
+}
+
+/// Returns true if an error of a cgroup's directory says that the cgroup does not exist or was deleted.
+pub(super) fn is_deleted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
 }
 
 #[cfg(test)]
@@ -125,17 +143,30 @@ mod tests {
         numbers.iter().map(|n| (uid(*n), *n as u64 + 100)).collect()
     }
 
+    fn cgroup(inode: u64) -> PodCgroup {
+        PodCgroup { directory: File::open("/dev/null").unwrap().into(), inode }
+    }
+
     /// Updates the entries. Returns the written entries, with true for the cgroup of a pod.
     fn update(entries: &mut ExemptEntries, pods: &[(PodUid, u64)]) -> Vec<(u32, bool)> {
-        let cgroup = |inode| PodCgroup { directory: File::open("/dev/null").unwrap().into(), inode };
-        let cgroups = pods.iter().map(|(uid, inode)| (uid, cgroup(*inode))).collect();
-        let mut writes = Vec::new();
-        let result = entries.update(&cgroups, |entry, cgroup| {
-            writes.push((entry, cgroup.is_some()));
-            Ok(())
-        });
-        result.unwrap();
+        let (writes, errors) = update_with(entries, pods, |_| Ok(()));
+        assert!(errors.is_empty(), "{errors:?}");
         writes
+    }
+
+    /// Updates the entries. Writes of a cgroup have the result of `write`.
+    fn update_with(
+        entries: &mut ExemptEntries,
+        pods: &[(PodUid, u64)],
+        write: impl Fn(u32) -> io::Result<()>,
+    ) -> (Vec<(u32, bool)>, Vec<String>) {
+        let cgroups = pods.iter().map(|(uid, inode)| (uid, Some(cgroup(*inode)))).collect();
+        let mut writes = Vec::new();
+        let errors = entries.update(&cgroups, |entry, cgroup| {
+            writes.push((entry, cgroup.is_some()));
+            cgroup.map_or(Ok(()), |_| write(entry))
+        });
+        (writes, errors.iter().map(|error| format!("{error:#}")).collect())
     }
 
     #[test]
@@ -181,5 +212,42 @@ mod tests {
         update(&mut entries, &pods(&all));
         let next = (1..=MAX_EXEMPT_PODS).collect::<Vec<_>>();
         assert_eq!(update(&mut entries, &pods(&next)), [(EXEMPT_ENTRIES.start, true)]);
+    }
+
+    #[test]
+    fn deleted_cgroup_clears_its_entry_and_the_other_pods_are_written() {
+        let start = EXEMPT_ENTRIES.start;
+        for errno in [libc::ENOENT, libc::ENODEV] {
+            let mut entries = ExemptEntries::new();
+            update(&mut entries, &[]);
+            let is_deleted = |entry| if entry == start { Err(io::Error::from_raw_os_error(errno)) } else { Ok(()) };
+            let (writes, errors) = update_with(&mut entries, &pods(&[1, 2]), is_deleted);
+            assert_eq!(writes, [(start, true), (start, false), (start + 1, true)]);
+            assert!(errors.is_empty(), "{errors:?}");
+            assert_eq!(update(&mut entries, &pods(&[2, 3])), [(start, true)]);
+        }
+    }
+
+    #[test]
+    fn failure_of_one_entry_is_returned_after_the_other_writes_and_retried() {
+        let start = EXEMPT_ENTRIES.start;
+        let mut entries = ExemptEntries::new();
+        update(&mut entries, &pods(&[0]));
+        let fails = |entry| if entry == start + 1 { Err(io::Error::from_raw_os_error(libc::ENOMEM)) } else { Ok(()) };
+        let (writes, errors) = update_with(&mut entries, &pods(&[1, 2]), fails);
+        assert_eq!(writes, [(start + 1, true), (start + 2, true), (start, false)]);
+        assert_eq!(errors.len(), 1);
+        assert!(errors[0].contains("uid-01"), "{errors:?}");
+        assert_eq!(update(&mut entries, &pods(&[1, 2])), [(start, true)]);
+    }
+
+    #[test]
+    fn pod_whose_cgroup_cannot_be_opened_keeps_its_entry() {
+        let mut entries = ExemptEntries::new();
+        update(&mut entries, &pods(&[1]));
+        let (known, new) = (uid(1), uid(2));
+        let cgroups = BTreeMap::from([(&known, None), (&new, None)]);
+        let errors = entries.update(&cgroups, |entry, _| panic!("writes entry {entry}"));
+        assert!(errors.is_empty(), "{errors:?}");
     }
 }
