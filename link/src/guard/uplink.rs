@@ -23,9 +23,10 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
+use futures_util::TryStreamExt as _;
 
 use crate::netns::Netns;
-use crate::route_socket::RouteSocket;
+use crate::route_socket::{RouteSocket, errno};
 use crate::service;
 use crate::sys::bpf::{self, ProgramTag};
 
@@ -63,8 +64,10 @@ impl UplinkGuard {
         Self { pins, tag: None }
     }
 
-    /// Attaches the program to all uplinks of a namespace that lack it, replaces a program of another version, and detaches it
-    /// from interfaces that are no uplinks now. Returns the number of attached and replaced programs. Idempotent.
+    /// Attaches the program to all uplinks of a namespace that lack it, and replaces a program of another version. Returns the
+    /// number of attached and replaced programs. Idempotent.
+    ///
+    /// An interface that is no uplink now keeps the program until it is deleted: its route can return at any time.
     ///
     /// # Errors
     /// If no bpf filesystem is mounted at the path of the pins, or the kernel rejects the program. A failure for one uplink
@@ -77,7 +80,7 @@ impl UplinkGuard {
             self.ensure_uplink(host, *uplink).with_context(|| format!("cannot guard the uplink with index {uplink}"))
         });
         let results = results.collect::<Vec<_>>();
-        remove_others(&self.pins, &uplinks)?;
+        remove_deleted(&socket, &self.pins, &uplinks).await?;
         results.into_iter().map(|result| result.map(usize::from)).sum()
     }
 
@@ -125,7 +128,7 @@ pub fn remove(pins: &Path) -> Result<()> {
 /// # Errors
 /// If a program cannot be detached.
 pub fn detach_all(pins: &Path) -> Result<()> {
-    if pins::is_mounted(pins) { remove_others(pins, &BTreeSet::new()) } else { Ok(()) }
+    if pins::is_mounted(pins) { remove_all(pins) } else { Ok(()) }
 }
 
 /// Returns the finding about a failure of the guard.
@@ -167,20 +170,41 @@ fn attach(host: &Netns, pins: &Path, uplink: u32, program: &OwnedFd) -> Result<b
     }
 }
 
-/// Detaches and removes the links of all interfaces but these.
-fn remove_others(pins: &Path, uplinks: &BTreeSet<u32>) -> Result<()> {
-    for (uplink, path) in pins::links(pins).with_context(|| format!("cannot read {}", pins.display()))? {
-        if uplinks.contains(&uplink) {
-            continue;
-        }
-        let link = bpf::open_pinned(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        match bpf::detach(link.as_fd()) {
-            // The interface was deleted.
-            Err(error) if error.raw_os_error() != Some(nix::libc::ENODEV) => {
-                return Err(error).with_context(|| format!("cannot detach {}", path.display()));
-            }
-            _ => std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?,
+/// Removes the pins of interfaces that do not exist in the namespace of a socket. `uplinks` are known to exist.
+async fn remove_deleted(socket: &RouteSocket, pins: &Path, uplinks: &BTreeSet<u32>) -> Result<()> {
+    let links = pins::links(pins).with_context(|| format!("cannot read {}", pins.display()))?;
+    for (interface, path) in links.into_iter().filter(|(interface, _)| !uplinks.contains(interface)) {
+        let exists = exists(socket, interface).await;
+        if !exists.with_context(|| format!("cannot read the interface with index {interface}"))? {
+            remove_link(&path)?;
         }
     }
     Ok(())
+}
+
+/// Returns true if an interface exists in the namespace of a socket.
+async fn exists(socket: &RouteSocket, interface: u32) -> Result<bool, rtnetlink::Error> {
+    match socket.link().get().match_index(interface).execute().try_next().await {
+        Ok(link) => Ok(link.is_some()),
+        Err(error) if errno(&error) == Some(nix::libc::ENODEV) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Detaches and removes all links.
+fn remove_all(pins: &Path) -> Result<()> {
+    let links = pins::links(pins).with_context(|| format!("cannot read {}", pins.display()))?;
+    links.into_iter().try_for_each(|(_, path)| remove_link(&path))
+}
+
+/// Detaches and removes a link. Its interface may have been deleted.
+fn remove_link(path: &Path) -> Result<()> {
+    let link = bpf::open_pinned(path).with_context(|| format!("cannot open {}", path.display()))?;
+    match bpf::detach(link.as_fd()) {
+        // The interface was deleted.
+        Err(error) if error.raw_os_error() != Some(nix::libc::ENODEV) => {
+            Err(error).with_context(|| format!("cannot detach {}", path.display()))
+        }
+        _ => std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display())),
+    }
 }

@@ -8,7 +8,7 @@ use podmeta_link::service;
 
 use crate::kit::{pod, request, run};
 use crate::node::{REAL, Topology};
-use crate::routing::{connect, set_up};
+use crate::routing::{connect, route_by_default, set_up};
 
 /// A bpf filesystem at a path of its own, removed on drop.
 pub(crate) struct Pins {
@@ -107,15 +107,36 @@ async fn uplinks_follow_the_routes_of_all_tables() {
     set_up(node, "up1", 7, 1);
     assert_eq!(guard.ensure(node).await.unwrap(), 0, "an interface without such a route is no uplink");
     for route in ["default via 10.0.7.2 table 77", "169.254.169.254 dev up1", "-6 default via fd01:7::2 table 78"] {
+        run(node, "ip link del up1");
+        let other = pod();
+        connect(node, "up1", &other, "eth0");
+        set_up(node, "up1", 7, 1);
+        assert_eq!(guard.ensure(node).await.unwrap(), 0, "{route}: the former interface is deleted");
+        assert_eq!(pins.links(), [first.as_str()], "{route}");
         let (family, route) = route.strip_prefix("-6 ").map_or(("-4", route), |route| ("-6", route));
         run(node, &format!("ip {family} route add {route}"));
         assert_eq!(guard.ensure(node).await.unwrap(), 1, "{route}");
         assert_eq!(pins.links().len(), 2, "{route}");
         assert!(pins.links().contains(&link_of(node, "up1")), "{route}");
-        run(node, &format!("ip {family} route del {route}"));
-        assert_eq!(guard.ensure(node).await.unwrap(), 0, "{route}");
-        assert_eq!(pins.links(), [first.as_str()], "{route}");
     }
+}
+
+#[tokio::test]
+async fn program_stays_attached_while_the_routes_are_deleted() {
+    let topology = Topology::new(1);
+    let (node, pins) = (&topology.node, Pins::new());
+    let mut guard = pins.guard();
+    guard.ensure(node).await.unwrap();
+    let links = pins.links();
+    for family in ["-4", "-6"] {
+        run(node, &format!("ip {family} route del default"));
+    }
+    assert_eq!(guard.ensure(node).await.unwrap(), 0);
+    assert_eq!(pins.links(), links, "without routes");
+    route_by_default(node, 1, 2);
+    topology.assert_pods_are_closed_and_node_is_open("before the next check");
+    assert_eq!(guard.ensure(node).await.unwrap(), 0);
+    assert_eq!(pins.links(), links);
 }
 
 #[tokio::test]
