@@ -1,6 +1,7 @@
 //! The guard of the uplinks, without the other two guards.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use podmeta_link::guard::uplink::{self, UplinkGuard};
 use podmeta_link::netns::Netns;
@@ -86,7 +87,7 @@ async fn udp_to_a_service_address_passes() {
         let result = topology.pods[0].run(|| {
             let socket = std::net::UdpSocket::bind(any)?;
             socket.connect((address, 53))?;
-            socket.set_read_timeout(Some(std::time::Duration::from_secs(2)))?;
+            socket.set_read_timeout(Some(Duration::from_secs(2)))?;
             socket.send(b"query")?;
             Ok(socket.recv(&mut [0; 16]).unwrap_err().kind())
         });
@@ -175,4 +176,19 @@ async fn missing_filesystem_is_an_error_with_its_remedy() {
     let directory = tempfile::tempdir().unwrap();
     let error = UplinkGuard::new(directory.path().to_owned()).ensure(&node).await.unwrap_err();
     assert!(format!("{error:#}").contains("restart the pod of the link daemon"), "{error:#}");
+}
+
+#[tokio::test]
+async fn removal_of_a_path_that_is_no_mount_point_is_an_error() {
+    let pins = Pins::new();
+    let path = pins.path.join("below");
+    std::fs::create_dir(&path).unwrap();
+    let removed = {
+        let path = path.clone();
+        tokio::time::timeout(Duration::from_secs(10), tokio::task::spawn_blocking(move || uplink::remove(&path)))
+    };
+    let error = removed.await.unwrap().unwrap().unwrap_err();
+    std::fs::remove_dir(&path).unwrap();
+    let text = format!("{error:#}");
+    assert!(text.contains(path.to_str().unwrap()) && text.contains("not its mount point"), "{text}");
 }

@@ -18,6 +18,9 @@ const CGROUPS: &str = "cgroups";
 /// Prefix of the names of pinned links. The index of the interface follows.
 const UPLINK_PREFIX: &str = "uplink-";
 
+/// Maximum number of filesystems that are mounted over each other at one path.
+const MAX_MOUNTS: usize = 16;
+
 /// Mounts a bpf filesystem for root at a path, unless one is mounted. Idempotent.
 ///
 /// # Errors
@@ -44,15 +47,27 @@ pub(super) fn check(path: &Path) -> Result<()> {
 }
 
 /// Unmounts and removes the directory. Succeeds if it does not exist. The removal unmounts it in other mount namespaces, too.
-pub(super) fn unmount(path: &Path) -> io::Result<()> {
-    while is_mounted(path) {
+///
+/// # Errors
+/// If the path is on a bpf filesystem but not its mount point, or the directory cannot be removed.
+pub(super) fn unmount(path: &Path) -> Result<()> {
+    for _ in 0..MAX_MOUNTS {
+        if !is_mounted(path) {
+            break;
+        }
         match umount2(path, MntFlags::MNT_DETACH) {
+            // EINVAL: the path is not a mount point, or another process has unmounted the filesystem.
             Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
-            Err(errno) => return Err(errno.into()),
+            Err(errno) => return Err(errno).with_context(|| format!("cannot unmount {}", path.display())),
         }
     }
+    ensure!(
+        !is_mounted(path),
+        "cannot unmount {}: it is on a bpf filesystem but is not its mount point; unmount the filesystem above it",
+        path.display()
+    );
     match std::fs::remove_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     }
 }
