@@ -2,7 +2,7 @@
 //! come from a socket of the node or of an exempt pod. It also sees packets that pass by routing rules and nftables, such as those of a network
 //! plugin with an eBPF datapath.
 //!
-//! The program is attached by a link of tcx, which needs Linux 6.6. The links and the array of cgroups are pinned in a bpf
+//! The program is attached by a link of tcx, which needs Linux 6.6 with `CONFIG_NET_XGRESS`. The links and the array of cgroups are pinned in a bpf
 //! filesystem, so the guard stays while no process of podmeta runs:
 //!
 //! ```text
@@ -19,10 +19,10 @@ mod routes;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, bail};
 use futures_util::TryStreamExt as _;
 
 use crate::netns::Netns;
@@ -42,9 +42,26 @@ pub const PINS_DIR: &str = "bpf";
 #[derive(Debug)]
 pub struct UplinkGuard {
     pins: PathBuf,
-    /// Tag of this version's program, once it has been loaded. Further loads happen only for a change: the kernel writes each
-    /// one to the audit log.
-    tag: Option<ProgramTag>,
+    program: ProgramCache,
+    tcx: Tcx,
+}
+
+/// The program of this version, once it has been loaded. It is loaded once: the kernel writes each load to the audit log.
+#[derive(Debug, Default)]
+struct ProgramCache(Option<LoadedProgram>);
+
+#[derive(Debug)]
+struct LoadedProgram {
+    program: OwnedFd,
+    tag: ProgramTag,
+    /// Kernel ID of the program's array of cgroups.
+    cgroups: u32,
+}
+
+/// Support of tcx by the kernel. It cannot change while the process runs.
+#[derive(Debug, Default)]
+struct Tcx {
+    is_unsupported: bool,
 }
 
 /// Program of one uplink, compared with that of this version.
@@ -61,7 +78,7 @@ impl UplinkGuard {
     /// Creates a guard with the pins at a path.
     #[must_use]
     pub fn new(pins: PathBuf) -> Self {
-        Self { pins, tag: None }
+        Self { pins, program: ProgramCache::default(), tcx: Tcx::default() }
     }
 
     /// Attaches the program to all uplinks of a namespace that lack it, and replaces a program of another version. Returns the
@@ -86,32 +103,61 @@ impl UplinkGuard {
 
     /// Attaches or replaces the program of one uplink. Returns true if it was missing or outdated.
     fn ensure_uplink(&mut self, host: &Netns, uplink: u32) -> Result<bool> {
-        let tag = match self.tag {
-            Some(tag) => tag,
-            None => self.load()?.1,
-        };
-        match state(&self.pins, uplink, tag)? {
+        let cgroups = pins::ensure_cgroups(&self.pins)?;
+        let id = bpf::map_id(cgroups.as_fd()).context("cannot read the ID of the array of cgroups")?;
+        let loaded = self.program.get(id, || load(cgroups.as_fd()))?;
+        match state(&self.pins, uplink, loaded.tag)? {
             UplinkState::Current => Ok(false),
             UplinkState::Outdated(link) => {
-                let replaced = bpf::replace_program(link.as_fd(), self.load()?.0.as_fd());
+                let replaced = bpf::replace_program(link.as_fd(), loaded.program.as_fd());
                 replaced.map(|()| true).context("cannot replace the program of another version")
             }
             UplinkState::Missing => {
-                let (program, _) = self.load()?;
-                attach(host, &self.pins, uplink, &program)
+                // The kernel looks up the interface in the namespace of the thread.
+                let attach = || host.run(|| bpf::attach_first(loaded.program.as_fd(), uplink));
+                let Some(link) = self.tcx.attach(attach)? else { return Ok(false) };
+                bpf::pin(link.as_fd(), &pins::of_uplink(&self.pins, uplink)).context("cannot pin the program")?;
+                Ok(true)
             }
         }
     }
+}
 
-    /// Loads the program.
-    fn load(&mut self) -> Result<(OwnedFd, ProgramTag)> {
-        let cgroups = pins::ensure_cgroups(&self.pins)?;
-        let instructions = program::program(cgroups.as_raw_fd(), &service::ipv4(), &service::ipv6());
-        let program = bpf::load_classifier(&instructions).context("the kernel rejects the program")?;
-        let tag = bpf::program_tag(program.as_fd()).context("cannot read the tag of the program")?;
-        self.tag = Some(tag);
-        Ok((program, tag))
+impl ProgramCache {
+    /// Returns the program for the array of cgroups with a kernel ID. Loads it unless it is loaded.
+    fn get(&mut self, cgroups: u32, load: impl FnOnce() -> Result<(OwnedFd, ProgramTag)>) -> Result<&LoadedProgram> {
+        let loaded = match self.0.take() {
+            Some(loaded) if loaded.cgroups == cgroups => loaded,
+            _ => load().map(|(program, tag)| LoadedProgram { program, tag, cgroups })?,
+        };
+        Ok(self.0.insert(loaded))
     }
+}
+
+impl Tcx {
+    /// Attaches a program. Returns its link, or `None` if the interface was deleted meanwhile. Does not call `attach` if the
+    /// kernel has rejected a link of tcx before.
+    fn attach(&mut self, attach: impl FnOnce() -> io::Result<OwnedFd>) -> Result<Option<OwnedFd>> {
+        if !self.is_unsupported {
+            match attach() {
+                Ok(link) => return Ok(Some(link)),
+                Err(error) => match error.raw_os_error() {
+                    Some(nix::libc::ENODEV) => return Ok(None),
+                    Some(nix::libc::EINVAL) => self.is_unsupported = true,
+                    _ => return Err(error).context("cannot attach the program"),
+                },
+            }
+        }
+        bail!("the kernel has no tcx; use Linux 6.6 or newer with CONFIG_NET_XGRESS")
+    }
+}
+
+/// Loads the program for an array of cgroups.
+fn load(cgroups: BorrowedFd<'_>) -> Result<(OwnedFd, ProgramTag)> {
+    let instructions = program::program(cgroups.as_raw_fd(), &service::ipv4(), &service::ipv6());
+    let program = bpf::load_classifier(&instructions).context("the kernel rejects the program")?;
+    let tag = bpf::program_tag(program.as_fd()).context("cannot read the tag of the program")?;
+    Ok((program, tag))
 }
 
 /// Detaches all programs, and removes pins and filesystem. Succeeds if there are none.
@@ -154,22 +200,6 @@ fn state(pins: &Path, uplink: u32, tag: ProgramTag) -> Result<UplinkState> {
     Ok(if attached.is_ok_and(|attached| attached == tag) { UplinkState::Current } else { UplinkState::Outdated(link) })
 }
 
-/// Attaches and pins a program. Returns false if the interface was deleted meanwhile.
-fn attach(host: &Netns, pins: &Path, uplink: u32, program: &OwnedFd) -> Result<bool> {
-    // The kernel looks up the interface in the namespace of the thread.
-    match host.run(|| bpf::attach_first(program.as_fd(), uplink)) {
-        Ok(link) => {
-            bpf::pin(link.as_fd(), &pins::of_uplink(pins, uplink)).context("cannot pin the program")?;
-            Ok(true)
-        }
-        Err(error) => match error.raw_os_error() {
-            Some(nix::libc::ENODEV) => Ok(false),
-            Some(nix::libc::EINVAL) => Err(anyhow!("the kernel has no tcx; use Linux 6.6 or newer")),
-            _ => Err(error).context("cannot attach the program"),
-        },
-    }
-}
-
 /// Removes the pins of interfaces that do not exist in the namespace of a socket. `uplinks` are known to exist.
 async fn remove_deleted(socket: &RouteSocket, pins: &Path, uplinks: &BTreeSet<u32>) -> Result<()> {
     let links = pins::links(pins).with_context(|| format!("cannot read {}", pins.display()))?;
@@ -206,5 +236,48 @@ fn remove_link(path: &Path) -> Result<()> {
             Err(error).with_context(|| format!("cannot detach {}", path.display()))
         }
         _ => std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::fs::File;
+
+    use super::*;
+
+    fn descriptor() -> OwnedFd {
+        File::open("/dev/null").unwrap().into()
+    }
+
+    #[test]
+    fn program_is_loaded_once_for_an_array() {
+        let mut cache = ProgramCache::default();
+        let loads = Cell::new(0);
+        let load = || {
+            loads.set(loads.get() + 1);
+            Ok((descriptor(), [0; 8]))
+        };
+        for (cgroups, expected) in [(7, 1), (7, 1), (8, 2), (8, 2)] {
+            assert_eq!(cache.get(cgroups, load).unwrap().cgroups, cgroups);
+            assert_eq!(loads.get(), expected, "{cgroups}");
+        }
+    }
+
+    #[test]
+    fn kernel_without_tcx_is_an_error_and_is_not_tried_again() {
+        let mut tcx = Tcx::default();
+        let rejected = tcx.attach(|| Err(io::Error::from_raw_os_error(nix::libc::EINVAL))).unwrap_err();
+        assert!(rejected.to_string().contains("Linux 6.6 or newer with CONFIG_NET_XGRESS"), "{rejected}");
+        let again = tcx.attach(|| panic!("attaches again")).unwrap_err();
+        assert_eq!(again.to_string(), rejected.to_string());
+    }
+
+    #[test]
+    fn deleted_interface_or_another_error_does_not_end_the_attempts() {
+        let mut tcx = Tcx::default();
+        assert!(tcx.attach(|| Err(io::Error::from_raw_os_error(nix::libc::ENODEV))).unwrap().is_none());
+        tcx.attach(|| Err(io::Error::from_raw_os_error(nix::libc::ENOMEM))).unwrap_err();
+        assert!(tcx.attach(|| Ok(descriptor())).unwrap().is_some());
     }
 }

@@ -121,7 +121,7 @@ pub(crate) fn load_classifier(program: &[Instruction]) -> io::Result<OwnedFd> {
 /// program stays attached while the returned link is open or pinned.
 ///
 /// # Errors
-/// `EINVAL` if the kernel has no tcx (before Linux 6.6), `ENODEV` if the interface does not exist.
+/// `EINVAL` if the kernel has no tcx (before Linux 6.6, or without `CONFIG_NET_XGRESS`), `ENODEV` if the interface does not exist.
 pub(crate) fn attach_first(program: BorrowedFd<'_>, interface: u32) -> io::Result<OwnedFd> {
     let attributes = LinkCreate {
         prog_fd: number(program.as_raw_fd()),
