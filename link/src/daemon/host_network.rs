@@ -2,7 +2,6 @@
 //! and cloud controllers.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 
 use podmeta_metadata::node_finding::NodeFindingKind;
 
@@ -11,12 +10,14 @@ use crate::cri::Sandbox;
 use crate::findings::SharedFindings;
 use crate::guard::uplink::cgroups::{CgroupEntries, CgroupUpdate, MAX_EXEMPT_PODS};
 
-/// The array of cgroups as the last check wrote it. A process runs one daemon.
-static ENTRIES: Mutex<CgroupEntries> = Mutex::new(CgroupEntries::new());
-
 /// Writes the cgroups of the node's pods into the uplink guard. `may_be_on_host` are the running sandboxes that may use the
-/// host's network. A failure is a finding.
-pub(super) fn check(config: &DaemonConfig, findings: &SharedFindings, may_be_on_host: &[&Sandbox]) {
+/// host's network. `entries` is the array as the last check wrote it. A failure is a finding.
+pub(super) fn check(
+    config: &DaemonConfig,
+    findings: &SharedFindings,
+    entries: &mut CgroupEntries,
+    may_be_on_host: &[&Sandbox],
+) {
     let is_exempt = |sandbox: &&&Sandbox| {
         let namespace = sandbox.pod_name.split('/').next().unwrap_or_default();
         config.node_metadata_namespaces.iter().any(|exempt| exempt == namespace)
