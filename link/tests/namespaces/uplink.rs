@@ -106,7 +106,7 @@ async fn uplinks_follow_the_routes_of_all_tables() {
     let other = pod();
     connect(node, "up1", &other, "eth0");
     set_up(node, "up1", 7, 1);
-    assert_eq!(guard.ensure(node).await.unwrap(), 0, "an interface without such a route is no uplink");
+    assert_eq!(guard.ensure(node).await.unwrap(), 0, "an interface without such a route is not an uplink");
     for route in ["default via 10.0.7.2 table 77", "169.254.169.254 dev up1", "-6 default via fd01:7::2 table 78"] {
         run(node, "ip link del up1");
         connect(node, "up1", &other, "eth0");
