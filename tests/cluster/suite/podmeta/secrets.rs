@@ -97,6 +97,7 @@ async fn status_does_not_reveal_a_secret_that_a_policy_forbids() -> Result<()> {
         namespace.apply(&profile("web", spec)).await?;
         let message = wait_for_reason(podmeta, namespace, ACCEPTED, "PolicyForbids").await?;
         ensure!(message.contains("does not allow the Secret keys"), "{message}");
+        podmeta.wait_until_programmed(namespace, "web", 1).await?;
         let without = podmeta.status(namespace, "web").await?;
         ensure!(
             find_condition(&without, CREDENTIALS_READY).is_some_and(|condition| condition.reason == "NotRequested")
