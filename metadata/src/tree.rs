@@ -113,37 +113,37 @@ impl TreeBuilder {
     }
 
     /// Adds a leaf and its parent directories. It replaces a leaf at the same path.
-    pub fn leaf(&mut self, since: SinceVersion, path: impl Into<String>, value: LeafValue) {
+    pub fn add_leaf(&mut self, since: SinceVersion, path: impl Into<String>, value: LeafValue) {
         self.leaves.insert(path.into(), (since, value));
     }
 
     /// Adds a leaf of text.
-    pub fn text(&mut self, since: SinceVersion, path: impl Into<String>, text: impl Into<String>) {
-        self.leaf(since, path, LeafValue::Text(Bytes::from(text.into())));
+    pub fn add_text(&mut self, since: SinceVersion, path: impl Into<String>, text: impl Into<String>) {
+        self.add_leaf(since, path, LeafValue::Text(Bytes::from(text.into())));
     }
 
     /// Adds a leaf of text if `text` is set.
-    pub fn text_if(&mut self, since: SinceVersion, path: impl Into<String>, text: Option<impl Into<String>>) {
+    pub fn add_optional_text(&mut self, since: SinceVersion, path: impl Into<String>, text: Option<impl Into<String>>) {
         if let Some(text) = text {
-            self.text(since, path, text);
+            self.add_text(since, path, text);
         }
     }
 
     /// Adds a leaf with one line for each element, unless `lines` is empty.
-    pub fn lines_if<T: ToString>(&mut self, since: SinceVersion, path: impl Into<String>, lines: &[T]) {
+    pub fn add_lines<T: ToString>(&mut self, since: SinceVersion, path: impl Into<String>, lines: &[T]) {
         if !lines.is_empty() {
             let lines = lines.iter().map(ToString::to_string).collect::<Vec<_>>();
-            self.text(since, path, lines.join("\n"));
+            self.add_text(since, path, lines.join("\n"));
         }
     }
 
     /// Adds a leaf that no listing contains. Another leaf must create its parent directory.
-    pub fn unlisted(&mut self, since: SinceVersion, path: impl Into<String>, value: LeafValue) {
+    pub fn add_unlisted_leaf(&mut self, since: SinceVersion, path: impl Into<String>, value: LeafValue) {
         self.unlisted.insert(path.into(), (since, value));
     }
 
     /// Iterates over the text leaves, in order of their paths.
-    pub fn texts(&self) -> impl Iterator<Item = (&str, &Bytes)> {
+    pub fn text_leaves(&self) -> impl Iterator<Item = (&str, &Bytes)> {
         self.leaves.iter().filter_map(|(path, (_, value))| match value {
             LeafValue::Text(text) => Some((path.as_str(), text)),
             LeafValue::UserData(_) | LeafValue::SecretUserData(_) | LeafValue::Credentials | LeafValue::Document(_) => {
@@ -153,13 +153,13 @@ impl TreeBuilder {
     }
 
     /// Sets the line that represents the child `path` in the listing of its parent. The child need not exist.
-    pub fn line(&mut self, since: SinceVersion, path: impl Into<String>, line: impl Into<String>) {
+    pub fn set_listing_line(&mut self, since: SinceVersion, path: impl Into<String>, line: impl Into<String>) {
         self.lines.insert(path.into(), (since, line.into()));
     }
 
     /// Adds the items of a profile to every version. `link` has the addresses of `PodIp` and `PodIps` items. Skips an item
     /// without an address, and one that would make a path both a leaf and a directory.
-    pub fn items(&mut self, part: &DialectPart, link: &Link) {
+    pub fn add_profile_items(&mut self, part: &DialectPart, link: &Link) {
         for (path, value) in &part.items {
             let place = format!("meta-data/{path}");
             if conflicts(&self.leaves, &place) {
@@ -172,7 +172,7 @@ impl TreeBuilder {
                     Some(link.addresses().collect::<Vec<_>>().join(",")).filter(|addresses| !addresses.is_empty())
                 }
             };
-            self.text_if(SinceVersion(0), place, text);
+            self.add_optional_text(SinceVersion(0), place, text);
         }
     }
 
@@ -236,12 +236,12 @@ mod tests {
     fn tree() -> Tree {
         let mut tree =
             TreeBuilder::new(|parent, name| if parent.is_empty() { name.to_owned() } else { format!("{name}/") });
-        tree.text(SinceVersion(0), "meta-data/instance-id", "i-1");
-        tree.text(SinceVersion(0), "meta-data/instance/type", "t");
-        tree.text(SinceVersion(2), "meta-data/tags/instance/Name", "web");
-        tree.line(SinceVersion(0), "user-data", "user-data");
-        tree.text(SinceVersion(0), "meta-data/public-keys/0/openssh-key", "ssh-ed25519 AAAA");
-        tree.line(SinceVersion(0), "meta-data/public-keys/0", "0=my-key");
+        tree.add_text(SinceVersion(0), "meta-data/instance-id", "i-1");
+        tree.add_text(SinceVersion(0), "meta-data/instance/type", "t");
+        tree.add_text(SinceVersion(2), "meta-data/tags/instance/Name", "web");
+        tree.set_listing_line(SinceVersion(0), "user-data", "user-data");
+        tree.add_text(SinceVersion(0), "meta-data/public-keys/0/openssh-key", "ssh-ed25519 AAAA");
+        tree.set_listing_line(SinceVersion(0), "meta-data/public-keys/0", "0=my-key");
         tree.build()
     }
 

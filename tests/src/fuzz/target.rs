@@ -238,7 +238,7 @@ pub fn tag(input: &[u8]) {
             continue;
         }
         let mut tree = TreeBuilder::new(|_, name| format!("{name}/"));
-        tree.text(SinceVersion(0), format!("tags/{key}"), "value");
+        tree.add_text(SinceVersion(0), format!("tags/{key}"), "value");
         let tree = tree.build();
         let listing = match tree.get("tags", SinceVersion(0)) {
             Some(Lookup::Listing(listing)) => listing,
