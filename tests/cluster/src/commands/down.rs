@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
 use super::lock;
-use super::progress::step;
+use super::progress::run_step;
 use crate::layout::ClusterName;
 use crate::machine::cgroups;
 use crate::machine::processes::{ClusterProcess, poll_until};
@@ -35,7 +35,7 @@ pub fn down(cluster: &ClusterName) -> Result<()> {
 /// # Errors
 /// If something cannot be removed.
 pub fn delete(cluster: &ClusterName) -> Result<()> {
-    step("processes", || {
+    run_step("processes", || {
         // When an init process ends, the kernel kills every process of its machine, including pods. A process that is
         // being started may not have its tag yet, so the list must be empty three times in a row.
         let mut empty = 0;
@@ -49,11 +49,11 @@ pub fn delete(cluster: &ClusterName) -> Result<()> {
         ensure!(poll_until(EXIT_TIMEOUT, all_ended), "processes of cluster {cluster} do not end: {:?}", left());
         Ok(())
     })?;
-    step("links and cgroups", || {
+    run_step("links and cgroups", || {
         links::remove(cluster)?;
         cgroups::remove_cluster(cluster)
     })?;
-    step("files", || {
+    run_step("files", || {
         let state = cluster.state_dir();
         match fs::remove_dir_all(&state) {
             Err(error) if error.kind() != ErrorKind::NotFound => {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 ///
 /// # Errors
 /// The error of the step, with the step's name.
-pub fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub fn run_step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     print!("{name:.<40} ");
     std::io::stdout().flush().context("cannot write to stdout")?;
     let started = Instant::now();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::progress::step;
+use super::progress::run_step;
 use super::{datapath, down, lock};
 use crate::images::{TestImage, containerd};
 use crate::kubernetes::kubectl::Kubectl;
@@ -66,24 +66,24 @@ fn create(
     kubectl: &Kubectl,
 ) -> Result<()> {
     let all: Vec<NodeId> = NodeId::first(nodes.max(existing_nodes(cluster))).collect();
-    let archives = step("images", || {
+    let archives = run_step("images", || {
         let images = [TestImage::Pause, TestImage::Coredns, TestImage::Client];
         images.into_iter().map(TestImage::ensure_archive).collect::<Result<Vec<PathBuf>>>()
     })?;
-    let machines = step("machines", || start_machines(cluster, &all))?;
-    let link = step("network", || connect(cluster, &machines))?;
-    step("certificates and configuration", || configure(cluster, &machines, link, datapath, plugins))?;
-    step("control plane and images", || {
+    let machines = run_step("machines", || start_machines(cluster, &all))?;
+    let link = run_step("network", || connect(cluster, &machines))?;
+    run_step("certificates and configuration", || configure(cluster, &machines, link, datapath, plugins))?;
+    run_step("control plane and images", || {
         std::thread::scope(|scope| {
             let images = scope.spawn(|| for_each_node(&machines.nodes, |_, machine| import(machine, &archives)));
             let control_plane = start_control_plane(&machines.control_plane, programs, link, kubectl);
             join(images).and(control_plane)
         })
     })?;
-    step("nodes", || {
+    run_step("nodes", || {
         for_each_node(&machines.nodes, |node, machine| start_node(cluster, node, machine, programs, kubectl))
     })?;
-    step("connectivity between pods", || connectivity::check(kubectl, all.len()))
+    run_step("connectivity between pods", || connectivity::check(kubectl, all.len()))
 }
 
 /// Deletes a cluster that ran before the last boot of this host: its processes ended at an arbitrary point.
