@@ -64,7 +64,7 @@ fn main() -> anyhow::Result<ExitCode> {
             None => {
                 let run_problems = run_all(&copy, &current)?;
                 if problems + run_problems == 0 {
-                    let last_run = this_run()?;
+                    let last_run = describe_run()?;
                     last_run.write()?;
                     write_page(&mutations, &last_run)?;
                 }
@@ -127,7 +127,8 @@ fn write_page(mutations: &[Mutation], last_run: &LastRun) -> anyhow::Result<()> 
     Ok(std::fs::write(workspace().join("docs/conformance.md"), page)?)
 }
 
-fn this_run() -> anyhow::Result<LastRun> {
+/// Returns the record of a run of all mutations that ended now: the current commit and date.
+fn describe_run() -> anyhow::Result<LastRun> {
     let git = |arguments: &[&str]| -> anyhow::Result<String> {
         let output = Command::new("git").args(arguments).current_dir(workspace()).output().context("cannot run git")?;
         anyhow::ensure!(output.status.success(), "git failed: {}", String::from_utf8_lossy(&output.stderr));
