@@ -30,7 +30,7 @@ mod linux {
 
     const PROGRAM: &str = env!("CARGO_BIN_EXE_podmeta-cni");
 
-    /// Pods that start at once.
+    /// Pods that start at the same time.
     const AT_ONCE: u32 = 250;
 
     /// Pods that start one after another.

@@ -182,7 +182,7 @@ mod tests {
         format!("{:#}", finder.find(valid_query()).await.unwrap_err())
     }
 
-    /// Lookups that wait for the container runtime must not use up the calls that are served at once.
+    /// Lookups that wait for the container runtime must not use up the calls that are served immediately.
     #[tokio::test]
     async fn runtime_call_over_the_limit_fails_at_once() {
         let mut finder = finder(Path::new("/none"));

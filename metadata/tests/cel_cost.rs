@@ -16,7 +16,7 @@ use podmeta_metadata::facts::Facts;
 use podmeta_metadata::finding::FindingReason;
 use search::search;
 
-/// Maximum memory that the expressions of one pod need at once, in bytes.
+/// Maximum memory that the expressions of one pod need at the same time, in bytes.
 const MAX_POD_BYTES: u64 = 8 << 20;
 
 /// Facts far over the limits: a pod of 116 KB, 400 labels.
@@ -57,11 +57,11 @@ fn evaluation_allocates_at_most_its_cost() {
         assert!(highest_cost > MAX_COST / 2, "the search found no expensive expression: {best:?}");
         for one in &best {
             let (compiled, used) = compile_pod(&facts, std::slice::from_ref(one));
-            assert!(used.bytes_max <= MAX_POD_BYTES, "{one}: {} bytes at once", used.bytes_max);
+            assert!(used.bytes_max <= MAX_POD_BYTES, "{one}: {} bytes at the same time", used.bytes_max);
             assert!(!compiled.findings.is_empty(), "64 times {one} is within the limit");
         }
         let (_, used) = compile_pod(&facts, &best);
-        assert!(used.bytes_max <= MAX_POD_BYTES, "{} bytes at once", used.bytes_max);
+        assert!(used.bytes_max <= MAX_POD_BYTES, "{} bytes at the same time", used.bytes_max);
     }
 }
 

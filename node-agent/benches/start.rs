@@ -1,5 +1,5 @@
 //! The start of an agent on a node with 250 pods: the time from its start until it serves links, and until every pod has the
-//! response to its first request. All pods request at once. The agent reads its saved state. Needs root, `ip` and `nft`.
+//! response to its first request. All pods request at the same time. The agent reads its saved state. Needs root, `ip` and `nft`.
 
 #![allow(
     clippy::unwrap_used,

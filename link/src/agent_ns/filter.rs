@@ -35,7 +35,7 @@ use crate::range::{IPV6_PREFIX_BYTES, ipv6_prefix};
 /// New connections of one link in a second, beyond the burst. It exceeds the default request burst of a profile, 1,000.
 const MAX_CONNECTION_RATE: u64 = 2000;
 
-/// Connections of one link that may arrive at once.
+/// Connections of one link that may arrive as a burst.
 const CONNECTION_BURST: u32 = 2000;
 
 /// Interface index of the loopback interface.

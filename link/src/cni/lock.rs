@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep};
 /// Name of the file. Container runtimes do not read files without an extension.
 const LOCK_FILE_NAME: &str = ".podmeta-lock";
 
-/// Longest wait for plugins that run. One takes some milliseconds, and about a second if 250 pods start at once.
+/// Longest wait for plugins that run. One takes some milliseconds, and about a second if 250 pods start at the same time.
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Interval of attempts while plugins run.

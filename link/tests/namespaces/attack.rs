@@ -56,7 +56,7 @@ impl AttackTopology {
             let command = command.replace("ip ", &format!("ip {family} ")).replace("NEIGHBOUR", neighbour);
             let command = command.replace("LINK", link).replace("SERVICE", &format!("{address}/{length}"));
             let option = match address {
-                // An address without `nodad` is not usable at once.
+                // An address without `nodad` is not usable immediately.
                 IpAddr::V6(_) if command.contains("addr replace") => " nodad",
                 // It replaces podmeta's route, which has this metric.
                 IpAddr::V6(_) if command.contains("route replace") => " metric 1",

@@ -13,7 +13,7 @@ use podmeta_link::service;
 use crate::capabilities;
 use crate::kit::{Agent, pinned_pod, pod, request, run};
 
-/// Pods that start at once.
+/// Pods that start at the same time.
 const PODS_AT_ONCE: usize = 250;
 
 pub(crate) const RESULT: &str = r#"{"cniVersion":"1.0.0","interfaces":[{"name":"eth0"}],  "ips":[],"x":1}"#;

@@ -101,7 +101,7 @@ pub(crate) fn request(from: &Netns, address: IpAddr) -> io::Result<String> {
     })
 }
 
-/// Starts this many connections at once.
+/// Starts this many connections at the same time.
 pub(crate) fn connect_many(from: &Netns, address: IpAddr, count: usize) -> Vec<Socket> {
     let address = SocketAddr::from((address, SERVICE_PORT));
     let connect = || {
@@ -153,7 +153,7 @@ pub(crate) fn nft(netns: &Netns, commands: &str) {
     run(netns, &format!("nft -f {}", file.path().display()));
 }
 
-/// Creates a pod's namespace. Its IPv6 addresses are usable at once, without duplicate address detection.
+/// Creates a pod's namespace. Its IPv6 addresses are usable immediately, without duplicate address detection.
 pub(crate) fn pod() -> Netns {
     let pod = Netns::create().unwrap();
     run(&pod, "sysctl -qw net.ipv6.conf.default.accept_dad=0");

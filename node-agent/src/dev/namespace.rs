@@ -194,7 +194,7 @@ async fn add_addresses() -> Result<Vec<IpAddr>> {
     for (_, address) in services() {
         let prefix_length = if address.is_ipv4() { 32 } else { 128 };
         let mut add = handle.address().add(index, address, prefix_length);
-        // Without duplicate address detection the address is usable at once.
+        // Without duplicate address detection the address is usable immediately.
         add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
         match add.execute().await {
             Ok(()) => added.push(address),

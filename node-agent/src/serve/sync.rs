@@ -80,7 +80,7 @@ pub(super) async fn save(file: StateFile, node: Arc<NodeState>, broker: Arc<Oper
     }
 }
 
-/// Returns a random time between half of `max` and `max`, so that the agents of many nodes do not call at once.
+/// Returns a random time between half of `max` and `max`, so that the agents of many nodes do not call at the same time.
 fn jittered(max: Duration) -> Duration {
     let mut byte = [0];
     if aws_lc_rs::rand::fill(&mut byte).is_err() {

@@ -15,7 +15,7 @@ const REQUESTS: usize = 20_000;
 /// Environment variable with the number of requests.
 const REQUESTS_VARIABLE: &str = "PODMETA_CHURN_REQUESTS";
 
-/// Pods at once.
+/// Pods that run at the same time.
 const SLOTS: usize = 6;
 
 /// Requests of one pod. Half of them are on new connections.

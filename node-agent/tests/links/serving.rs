@@ -11,10 +11,10 @@ use crate::client::{INSTANCE_ID, PodConnection};
 use crate::kit::{Agent, connect_many, pod, run, wait_until};
 use crate::node::{LinkAgentProcess, RELEASE, ServingNode};
 
-/// Connections of one pod at once.
+/// Connections of one pod at the same time.
 const BURST: usize = 1000;
 
-/// Connections of one link that the agent namespace allows at once.
+/// Connections of one link that the agent namespace allows as a burst.
 const ALLOWED_BURST: usize = 2000;
 
 /// Returns the listeners of the agent namespace, one line each.

@@ -25,7 +25,7 @@ use crate::cluster::events::format_chain;
 /// The timeout of one TokenReview.
 const API_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The maximum number of reviews at the same time. Each uses a connection to the API server, and all agents connect at once
+/// The maximum number of reviews at the same time. Each uses a connection to the API server, and all agents connect at the same time
 /// after a restart.
 const MAX_CONCURRENT_REVIEWS: usize = 16;
 

@@ -83,7 +83,7 @@ impl OperatorState {
             StateUpdate::NodeDeleted(name) => {
                 self.index.set_node(&name, None);
                 self.set_guarded(&name, None);
-                // A new node can get the name at once. The report is about the old one.
+                // A new node can get the name immediately. The report is about the old one.
                 self.node_incarnations.remove(&name);
                 self.remove_report(&name);
                 self.deleted_nodes.insert(name);

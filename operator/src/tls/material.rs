@@ -247,7 +247,10 @@ mod tests {
         assert_eq!(next.certificate, old.certificate, "agents may not have read the new authority");
         let lost =
             renew(Some(&TlsMaterial { certificate: "not PEM".into(), ..next.clone() }), NAME, after_days(due)).unwrap();
-        assert!(trusts(&old, &lost, NAME, due), "a certificate that is needed at once is signed by the old authority");
+        assert!(
+            trusts(&old, &lost, NAME, due),
+            "a certificate that is needed immediately is signed by the old authority"
+        );
         let later = renew(Some(&next), NAME, after_days(due + 60)).unwrap();
         assert!(!trusts(&old, &later, NAME, due + 60) && trusts(&later, &later, NAME, due + 60));
         assert_eq!(later.ca_certificates.len(), 2);

@@ -83,7 +83,7 @@ async fn condition_is_written_once_with_an_event() {
     let mut leader = Leader::start().await;
     leader.report("n1", NodeGuardState::InPlace).await;
     leader.report("n2", NodeGuardState::InPlace).await;
-    // Both nodes are written at once, so their requests have no order.
+    // Both nodes are written at the same time, so their requests have no order.
     let mut requests = Vec::new();
     for _ in 0..4 {
         let request = leader.server.expect_any().await;

@@ -1,4 +1,4 @@
-//! Pods that start at once, and whose first instruction requests a token, credentials and the instance ID.
+//! Pods that start at the same time, and whose first instruction requests a token, credentials and the instance ID.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -81,7 +81,7 @@ fn manifests(name: &str, pods: usize) -> Result<[Value; 3]> {
     Ok([secret, profile, job])
 }
 
-/// Starts the pods of all profiles at once, and waits until all have ended. Returns the pods.
+/// Starts the pods of all profiles at the same time, and waits until all have ended. Returns the pods.
 async fn run_pods(podmeta: &Podmeta, namespace: &TestNamespace, pods: usize) -> Result<Vec<Pod>> {
     let names = (0..PROFILES).map(|number| format!("web{number}")).collect::<Vec<_>>();
     let pods_of_job = pods.div_ceil(PROFILES);

@@ -184,8 +184,8 @@ async fn agent_is_not_ready_while_the_operator_responds_without_progress() {
     };
     type Response = fn() -> MockResponse;
     let attempt: [(&str, Response); 3] = [
-        ("watch that ends at once", || MockResponse::Watch(Vec::new())),
-        ("watch that breaks at once", || MockResponse::BrokenWatch(Vec::new())),
+        ("watch that ends immediately", || MockResponse::Watch(Vec::new())),
+        ("watch that breaks immediately", || MockResponse::BrokenWatch(Vec::new())),
         ("watch that is rejected", rejected),
     ];
     for (case, response) in attempt {

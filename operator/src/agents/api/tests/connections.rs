@@ -1,4 +1,4 @@
-//! Calls of one agent on several TLS connections at once.
+//! Calls of one agent on several TLS connections at the same time.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -8,7 +8,7 @@ use super::stub_sts::with_stub_sts;
 use super::{aws_role_arn, role_profile};
 use crate::kit;
 
-/// Requests credentials in 100 processes at once. The stub responds to the operator only after all requests were sent.
+/// Requests credentials in 100 processes at the same time. The stub responds to the operator only after all requests were sent.
 /// Prints the number of processes by the session token that they got.
 const REQUEST_IN_100_PROCESSES: &str = r#"
 import collections, http.client, json, multiprocessing, sys, urllib.request
