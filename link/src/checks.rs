@@ -15,15 +15,15 @@ pub struct SharedChecks(Mutex<CheckResults>);
 #[derive(Debug, Default)]
 struct CheckResults {
     /// The guards: an error if one is missing and cannot be added.
-    guards: Option<Checked<Result<(), String>>>,
+    guards: Option<TimedResult<Result<(), String>>>,
     /// Namespace and name of each running pod whose link failed at least twice in a row.
-    unlinked_pods: Option<Checked<Vec<String>>>,
+    unlinked_pods: Option<TimedResult<Vec<String>>>,
     first_pass: FirstPass,
 }
 
-/// The result of a check.
+/// The result of a check, and the time of the check.
 #[derive(Debug)]
-struct Checked<T> {
+struct TimedResult<T> {
     result: T,
     time: Instant,
 }
@@ -36,7 +36,7 @@ enum FirstPass {
     Complete,
 }
 
-impl<T> Checked<T> {
+impl<T> TimedResult<T> {
     fn if_recent(&self, now: Instant) -> Option<&T> {
         (now.duration_since(self.time) < MAX_RESULT_AGE).then_some(&self.result)
     }
@@ -45,13 +45,13 @@ impl<T> Checked<T> {
 impl SharedChecks {
     /// Records a check of the guards.
     pub(crate) fn record_guards(&self, result: Result<(), String>, time: Instant) {
-        self.lock().guards = Some(Checked { result, time });
+        self.lock().guards = Some(TimedResult { result, time });
     }
 
     /// Records a check of the links. `unlinked` has namespace and name of each running pod whose link failed at
     /// least twice in a row.
     pub(crate) fn record_links(&self, unlinked: Vec<String>, time: Instant) {
-        self.lock().unlinked_pods = Some(Checked { result: unlinked, time });
+        self.lock().unlinked_pods = Some(TimedResult { result: unlinked, time });
     }
 
     /// Records that guards, CNI configuration and links were checked once.

@@ -56,7 +56,7 @@ pub struct StatusWriter {
 
 /// The result of checking one profile.
 #[derive(Debug, PartialEq, Eq)]
-enum Checked {
+enum ProfileCheck {
     /// The status is up to date, or the profile was deleted.
     UpToDate,
     /// The status may be written later.
@@ -131,8 +131,8 @@ impl StatusWriter {
         }
         for profile in profiles {
             match self.check(&profile, term).await {
-                Ok(Checked::UpToDate) => drop(term.pending_since.remove(&profile)),
-                Ok(Checked::Waiting) => drop(term.retry.insert(profile)),
+                Ok(ProfileCheck::UpToDate) => drop(term.pending_since.remove(&profile)),
+                Ok(ProfileCheck::Waiting) => drop(term.retry.insert(profile)),
                 Err(error) => {
                     tracing::warn!(
                         %profile,
@@ -150,22 +150,22 @@ impl StatusWriter {
     }
 
     /// Writes the status of a profile if it changed.
-    async fn check(&self, key: &ProfileKey, term: &mut Term) -> Result<Checked> {
+    async fn check(&self, key: &ProfileKey, term: &mut Term) -> Result<ProfileCheck> {
         let now = Timestamp::now();
         let Some((profile, previous, observed)) = self.shared.read().observe(key, now) else {
-            return Ok(Checked::UpToDate);
+            return Ok(ProfileCheck::UpToDate);
         };
         if observed.has_unreported_nodes && term.started.elapsed() <= NEW_LEADER_GRACE {
-            return Ok(Checked::Waiting);
+            return Ok(ProfileCheck::Waiting);
         }
         let next = status::next(previous.as_ref(), &observed, now);
         if previous.as_ref() == Some(&next) {
-            return Ok(Checked::UpToDate);
+            return Ok(ProfileCheck::UpToDate);
         }
         if status::is_only_pending(previous.as_ref(), &next)
             && term.pending_since.entry(key.clone()).or_insert_with(Instant::now).elapsed() < PENDING_GRACE
         {
-            return Ok(Checked::Waiting);
+            return Ok(ProfileCheck::Waiting);
         }
         if self.write(&profile, &next).await? {
             let (applied_tx, applied) = oneshot::channel();
@@ -175,7 +175,7 @@ impl StatusWriter {
             term.applied.push(applied);
             self.publish_events(&profile, previous.as_ref(), &next).await;
         }
-        Ok(Checked::UpToDate)
+        Ok(ProfileCheck::UpToDate)
     }
 
     /// Writes a status. Returns false if the profile was deleted: the UID makes the API server reject (409) another
