@@ -107,7 +107,7 @@ pub fn main(args: ServeArgs) -> Result<ExitCode> {
         .with_context(|| format!("cannot create {} (--state-dir)", args.state_dir.display()))?;
     if let Err(error) = leftovers::remove(&args.state_dir, SystemTime::now()) {
         tracing::warn!(
-            path = %args.state_dir.display(),
+            directory = %args.state_dir.display(),
             %error,
             "cannot remove temporary files of earlier agents; leaving them"
         );
@@ -161,7 +161,7 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
         let (listener, server) = (debug::bind(path)?, EdgeServer::new(Arc::clone(&edge), stop.clone()));
         let node = Arc::clone(&node);
         debug::serve(listener, &acceptor, stop.clone(), server, move |pod| node.find(pod))?;
-        tracing::warn!(path = %path.display(), "debug socket enabled: root on this node can query every pod of the node");
+        tracing::warn!(file = %path.display(), "debug socket enabled: root on this node can query every pod of the node");
     }
     let (links_are_open_tx, links_are_open) = watch::channel(true);
     if args.link_socket.is_none() {

@@ -312,7 +312,7 @@ mod linux {
     fn write_ready(path: &Path) {
         match std::fs::write(path, "") {
             Ok(()) => tracing::info!("the link daemon is ready"),
-            Err(error) => tracing::error!(%error, path = %path.display(), "cannot write the ready file"),
+            Err(error) => tracing::error!(%error, file = %path.display(), "cannot write the ready file"),
         }
     }
 }

@@ -54,7 +54,7 @@ fn check(config: &DaemonConfig, counters: &Counters, findings: &SharedFindings) 
         .context("cannot update podmeta's CNI configuration")?;
     if state.file == ConflistFile::Written {
         counters.add_conflist_write();
-        tracing::info!(path = %config.cni_config_dir.display(), "wrote podmeta's CNI configuration");
+        tracing::info!(directory = %config.cni_config_dir.display(), "wrote podmeta's CNI configuration");
     }
     let absent = (state.file == ConflistFile::Absent).then(|| {
         "no valid CNI configuration sorts after podmeta's, so new pods get their link late; install a network plugin"

@@ -54,7 +54,7 @@ impl StateFile {
                 // The error's own text may contain a secret value.
                 let (line, column) = (error.line(), error.column());
                 tracing::warn!(
-                    path = %path.display(),
+                    file = %path.display(),
                     line,
                     column,
                     "cannot parse saved state; waiting for the operator"

@@ -66,8 +66,7 @@ pub(super) async fn save(file: StateFile, node: Arc<NodeState>, broker: Arc<Oper
     let (mut pods, mut credentials) = (node.changes(), broker.changes());
     while !stop.is_cancelled() {
         if let Err(error) = file.write(&node.state()) {
-            let path = file.path().display().to_string();
-            tracing::warn!(path, %error, "cannot save the state: serving continues, but a restarted agent needs the operator");
+            tracing::warn!(file = %file.path().display(), %error, "cannot save the state: serving continues, but a restarted agent needs the operator");
         }
         let change = async {
             tokio::select! {
