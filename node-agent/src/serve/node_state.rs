@@ -1,5 +1,6 @@
 //! The pods of the node as of one resource version of the operator, published to the edge.
 
+mod pods;
 #[cfg(test)]
 mod tests;
 
@@ -9,17 +10,17 @@ use std::time::Duration;
 
 use podmeta_agent_api::calls::{PodReport, ProfileGeneration, Report};
 use podmeta_agent_api::{ResourceVersion, WatchChange, WatchEvent, WorkloadItem, WorkloadList};
-use podmeta_metadata::compile::{Outcome, PodView};
+use podmeta_metadata::compile::Outcome;
 use podmeta_metadata::credentials::CredentialsFailure;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::node_finding::NodeFindings;
 use podmeta_metadata::node_guard::NodeGuardState;
-use podmeta_metadata::role::Role;
-use podmeta_metadata::workload::{Link, Workload};
+use podmeta_metadata::workload::Link;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::pods::{EarlierItems, NodePods, PodLink, retain_changed, reuse, roles, uid};
 use crate::broker::OperatorBroker;
 use crate::edge::Edge;
 use crate::serve::state_file::SavedState;
@@ -44,25 +45,6 @@ pub struct NodeState {
     /// The number of times that a pod got or lost its link.
     link_changes: watch::Sender<u64>,
 }
-
-#[derive(Debug, Default)]
-struct NodePods {
-    version: Option<ResourceVersion>,
-    items: BTreeMap<PodUid, Arc<WorkloadItem>>,
-    /// The links of pods, also of pods without an item. Their addresses take precedence over the API server's.
-    links: BTreeMap<PodUid, PodLink>,
-}
-
-/// The link of a pod.
-#[derive(Debug)]
-struct PodLink {
-    /// The sandbox that the link belongs to.
-    sandbox: String,
-    link: Link,
-}
-
-/// The earlier items of pods that may have changed. `None` for a pod that is new.
-type EarlierItems = BTreeMap<PodUid, Option<Arc<WorkloadItem>>>;
 
 impl NodeState {
     /// Creates the state from saved pods and publishes them. `saved.broker_state` is not used here.
@@ -143,7 +125,7 @@ impl NodeState {
             pods.items.insert(uid, item);
         }
         pods.version = Some(list.resource_version);
-        self.publish(&pods, &changed(earlier, &pods));
+        self.publish(&pods, &retain_changed(earlier, &pods));
     }
 
     /// Applies events in order.
@@ -167,7 +149,7 @@ impl NodeState {
             }
             pods.version = Some(resource_version);
         }
-        let changed = changed(earlier, &pods);
+        let changed = retain_changed(earlier, &pods);
         if !changed.is_empty() {
             self.publish(&pods, &changed);
         }
@@ -267,40 +249,4 @@ impl NodeState {
         self.edge.update(changed.keys().map(|uid| (uid.clone(), pods.view(uid))));
         self.changes.send_modify(|changes| *changes += 1);
     }
-}
-
-/// Returns the earlier item if it is equal, so that its allocation is shared.
-fn reuse(before: Option<&Arc<WorkloadItem>>, item: WorkloadItem) -> Arc<WorkloadItem> {
-    match before {
-        Some(before) if **before == item => Arc::clone(before),
-        Some(_) | None => Arc::new(item),
-    }
-}
-
-/// Keeps the pods whose items differ now.
-fn changed(mut earlier: EarlierItems, pods: &NodePods) -> EarlierItems {
-    earlier.retain(|uid, before| before.as_deref() != pods.items.get(uid).map(|item| &**item));
-    earlier
-}
-
-impl NodePods {
-    /// Returns the data that the agent serves for a pod, or `None` if it has none.
-    fn view(&self, uid: &PodUid) -> Option<PodView> {
-        let item = self.items.get(uid)?;
-        let link = || {
-            self.links
-                .get(uid)
-                .map(|link| link.link.clone())
-                .unwrap_or_else(|| Link::from_addresses(uid, &item.addresses))
-        };
-        item.outcome.clone().into_view(link)
-    }
-}
-
-fn roles(item: &WorkloadItem) -> BTreeMap<Dialect, &Role> {
-    item.outcome.workload().into_iter().flat_map(Workload::roles).collect()
-}
-
-fn uid(item: &WorkloadItem) -> &PodUid {
-    &item.outcome.pod().uid
 }
