@@ -40,3 +40,28 @@ impl Glob {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn glob_matches_whole_text() {
+        for (pattern, text, fits) in [
+            ("team-*", "team-a", true),
+            ("team-*", "my-team-a", false),
+            ("*-ro", "a-ro", true),
+            ("*-ro", "a-ro-admin", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c-b", false),
+            ("?", "a", true),
+            ("?", "", false),
+            ("*", "", true),
+            ("a|b", "a", false),
+            ("a.c", "abc", false),
+            ("arn:aws:iam::123456789012:role/team/*", "arn:aws:iam::123456789012:role/admin", false),
+        ] {
+            assert_eq!(Glob::try_from(pattern).unwrap().matches(text), fits, "{pattern} on {text}");
+        }
+    }
+}
