@@ -109,7 +109,8 @@ struct CallServer {
 }
 
 impl CallServer {
-    /// Serves the call of one connection.
+    /// Authorizes the client of one connection, reads its call and responds. Sends a failure to the client, and returns it for
+    /// the log.
     async fn serve_call(self: Arc<Self>, stream: tokio::net::UnixStream) -> Result<()> {
         let pod = caller::pod(&stream);
         let stream = stream.into_std()?;

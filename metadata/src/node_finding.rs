@@ -1,5 +1,5 @@
-//! Findings about a node: what it lacks, so that its pods are not served or not guarded. The link daemon and the node agent
-//! find them, and the operator publishes them.
+//! Findings about a node: requirements that it does not meet, and the effect on its pods. The link daemon and the node agent
+//! report them, and the operator publishes them.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub enum NodeFindingKind {
     Kernel,
     /// cgroup v2 is not mounted.
     Cgroup,
-    /// The kernel has no nftables.
+    /// The kernel does not accept nftables requests.
     Nftables,
     /// The kernel lacks settings of the agent namespace.
     Settings,
@@ -28,7 +28,8 @@ pub enum NodeFindingKind {
     Guards,
     /// The program of the uplink guard cannot be attached.
     UplinkGuard,
-    /// Pods on the host network are not kept from the node's metadata service, or not exempt, as configured.
+    /// The uplink guard does not work as configured for pods on the host network: they can reach the node's metadata service,
+    /// or exempt pods cannot.
     HostNetwork,
     /// The node agent gets no sockets or no status from the link daemon.
     LinkDaemon,
@@ -55,7 +56,7 @@ impl NodeFindingKind {
         Self::Other,
     ];
 
-    /// Returns the name.
+    /// Returns the name in metrics and in the agents' API.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -18,7 +18,7 @@ pub struct StaticTag {
 }
 
 text_type!(
-    /// Labels that become tags: a label's key, or a prefix of keys and a `*`.
+    /// A pattern of label keys whose labels become tags: a key, or a prefix with `*` at its end.
     LabelPattern,
     |text| {
         check_text(text, 1..=317, |c| c.is_ascii_alphanumeric() || "-_./*".contains(c), "characters of a label key and *")?;

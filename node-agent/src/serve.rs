@@ -161,7 +161,7 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
         let (listener, server) = (debug::bind(path)?, EdgeServer::new(Arc::clone(&edge), stop.clone()));
         let node = Arc::clone(&node);
         debug::serve(listener, &acceptor, stop.clone(), server, move |pod| node.find(pod))?;
-        tracing::warn!(file = %path.display(), "debug socket enabled: root on this node can query every pod of the node");
+        tracing::warn!(socket = %path.display(), "debug socket enabled: root on this node can query every pod of the node");
     }
     let (links_are_open_tx, links_are_open) = watch::channel(true);
     if args.link_socket.is_none() {

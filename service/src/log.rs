@@ -1,5 +1,5 @@
-//! The log. Threads of its own write the lines, so that a reader that stops reading blocks no other thread. Queues are
-//! bounded: a line that finds its queue full is dropped and counted.
+//! The log. Separate threads write the lines: a reader that stops reading does not block other threads. Queues are bounded: a
+//! line is dropped and counted if its queue is full.
 
 use std::fmt;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! Signals that stop the process. No signal is missed after [`Signals::listen`].
+//! Signals that stop the process. On Unix, no signal is missed after [`Signals::listen`].
 
 use std::io;
 
@@ -20,7 +20,7 @@ pub struct Signals {
 pub enum StopSignal {
     /// Ctrl-C. The terminal sends it to all its foreground processes.
     Interrupt,
-    /// SIGTERM or SIGHUP. Only this process receives it.
+    /// SIGTERM or SIGHUP. Child processes may not receive it: forward it to them.
     #[cfg_attr(not(unix), expect(dead_code, reason = "there is no such signal"))]
     Terminate,
 }

@@ -32,7 +32,7 @@ pub struct ManifestError {
     pub object: String,
     /// The field, such as `spec.roles[0].secret.name`. Empty if the error applies to the whole object.
     pub field: String,
-    /// The error.
+    /// What is wrong, such as `must not be empty`.
     pub message: String,
 }
 

@@ -65,7 +65,7 @@ fn compare(operator: Operator, value: Vec<u8>) -> Expressions {
     ])
 }
 
-/// Keeps some bits of the bytes that were loaded.
+/// Keeps the bits of the loaded bytes that are set in `bits`.
 pub(crate) fn mask<const N: usize>(bits: [u8; N]) -> Expressions {
     Expressions::Bitwise(vec![
         Bitwise::SourceRegister(Register::Reg1),
@@ -88,7 +88,7 @@ pub(crate) fn has_fragment_header() -> Expressions {
         vec![
             number(1, Register::Reg1.into()),
             DefaultNla::new(2, vec![FRAGMENT_HEADER]),
-            number(3, 0),
+            number(3, 0), // offset in the header
             number(4, LENGTH),
             number(5, FLAG_PRESENT),
             number(6, OPERATION_IPV6),
@@ -103,7 +103,7 @@ pub(crate) fn source_is_routed_to_interface() -> Expressions {
     other("fib", vec![number(1, Register::Reg1.into()), number(2, RESULT_OIF), number(3, FLAGS_SADDR_IIF_PRESENT)])
 }
 
-/// Continues if the interface in the register has more than this many packets a second. `burst` packets may exceed it.
+/// Continues if the packets of the interface in the register exceed `rate` per second and a burst of `burst` packets.
 pub(crate) fn over_rate(set: RateSet, rate: u64, burst: u32) -> Expressions {
     const UPDATE: u32 = 1;
     const INVERTED: u32 = 1;

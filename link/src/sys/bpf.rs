@@ -164,7 +164,7 @@ pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
 /// Opens the object that is pinned at a path.
 ///
 /// # Errors
-/// If the path does not exist, or is no pinned object.
+/// If the path does not exist or is not a pinned object.
 pub(crate) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     owned(path_command(Command::ObjGet, path, 0))
 }
@@ -176,7 +176,7 @@ pub(crate) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
 pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     let info = info::<RawLinkInfo>(link)?;
     if info.link_type != BPF_LINK_TYPE_TCX || info.attach_type != BPF_TCX_EGRESS {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the object is no tcx egress link"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the object is not a tcx egress link"));
     }
     Ok(LinkInfo { program: info.prog_id, interface: info.ifindex })
 }

@@ -1,4 +1,4 @@
-//! The daemon on a node of the test's own.
+//! The link daemon on a node that the test creates.
 
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -42,14 +42,14 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts a daemon with an empty directory of CNI configurations. The caller has made the socket of the container
+    /// Starts a daemon with an empty directory of CNI configurations. The caller must have created the socket of the container
     /// runtime at [`runtime_socket`].
     pub(crate) async fn start(agent: Agent) -> Self {
         Self::start_on(agent, pod(), CgroupRoot::with_pods()).await
     }
 
-    /// Starts a daemon on a node, whose pods are in cgroups below a root. Pods of the namespace `shop` are exempt from the
-    /// guard of the uplinks.
+    /// Starts a daemon on a node. The cgroups of its pods are below `cgroups`. Pods of the namespace `shop` are exempt from the
+    /// uplink guard.
     pub(crate) async fn start_on(agent: Agent, node: Netns, cgroups: CgroupRoot) -> Self {
         let (node, pins, cgroup_root) = (Arc::new(node), Pins::new(), cgroups.0.clone());
         let cni = agent.path.with_file_name("net.d");
@@ -176,7 +176,11 @@ async fn guards_are_repaired_within_a_second_while_the_runtime_does_not_respond(
         let time = daemon.repair_time(start, |counters| counters.tables_repaired >= tables).await;
         assert!(time < REPAIR_TIME, "{commands}: {time:?}");
         assert_eq!(table(&daemon.node, "podmeta"), complete.2.trim_start(), "{commands}");
-        assert_eq!(daemon.counters.snapshot().tables_repaired, tables, "{commands}: the repair is no change to repair");
+        assert_eq!(
+            daemon.counters.snapshot().tables_repaired,
+            tables,
+            "{commands}: the daemon repaired its own repair"
+        );
     }
     let sorted = |text: &str| {
         let mut lines = text.lines().map(str::to_owned).collect::<Vec<_>>();

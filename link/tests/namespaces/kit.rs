@@ -37,7 +37,7 @@ impl Agent {
         self.dropped("@rates")
     }
 
-    /// Returns the number of IPv6 packets that were dropped because their source is no address of a link.
+    /// Returns the number of IPv6 packets that were dropped because their source is not the address of a link.
     pub(crate) fn dropped_other_ranges(&self) -> u64 {
         self.dropped("ip6 saddr")
     }
@@ -59,7 +59,7 @@ impl Agent {
         rule.split("packets ").last().unwrap().split(' ').next().unwrap().parse().unwrap()
     }
 
-    /// Accepts one connection at a time on all service addresses and returns the index of the interface it came by.
+    /// Accepts one connection at a time on all addresses. Sends the index of the interface at which it arrived to the client.
     pub(crate) fn serve(&self) {
         let listener = self.netns.run(|| listener(SocketAddr::from((Ipv6Addr::UNSPECIFIED, SERVICE_PORT)))).unwrap();
         std::thread::spawn(move || {

@@ -53,6 +53,9 @@ struct Estimate<'e, 'f> {
 
 impl<'e, 'f> Estimate<'e, 'f> {
     /// Returns the bound of a node whose whole value is used, and adds its cost.
+    ///
+    /// # Errors
+    /// If the node is a hidden fact or has one below it.
     fn operand(&mut self, expression: &'e IdedExpr) -> Result<Bound<'f>, InvalidValue> {
         let bound = self.node(expression)?;
         match bound.fact.and_then(|fact| fact.hidden.as_ref()) {

@@ -208,13 +208,13 @@ impl OperatorBroker {
             }
             Ok(CredentialsResponse::Failed(failure)) => cache.store_failure(failure, Instant::now()),
             Ok(CredentialsResponse::Pending) => {
-                tracing::warn!(pod_uid = %pod, %dialect, "the cloud has not responded to the operator yet; serving cached credentials until they expire");
+                tracing::warn!(pod_uid = %pod, %dialect, "the cloud has not responded to the operator yet; serving cached credentials while they are valid, else an error document");
                 let message = "the cloud has not responded to podmeta yet; retry later".to_owned();
                 let failure = CredentialsFailure::failed(message, FailureCause::ProviderUnavailable, now);
                 cache.store_unavailable(failure, now, Instant::now())
             }
             Err(error) => {
-                tracing::warn!(pod_uid = %pod, %dialect, %error, "cannot get credentials from the operator; serving cached ones until they expire");
+                tracing::warn!(pod_uid = %pod, %dialect, %error, "cannot get credentials from the operator; serving cached credentials while they are valid, else an error document");
                 let message = "podmeta cannot reach its operator for credentials; retry later".to_owned();
                 let failure = CredentialsFailure::failed(message, FailureCause::ProviderUnavailable, now);
                 cache.store_unavailable(failure, now, Instant::now())

@@ -1,4 +1,5 @@
-//! The server of the debug socket. Its connections are evaluated like those of a pod's link.
+//! The server of the debug socket. Its connections are evaluated like those of a pod's link, but they have no socket owner:
+//! a pod that restricts users gets 403.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -30,7 +31,7 @@ const MAX_CONNECTIONS: usize = 64;
 /// The UID for a name that is not found. No pod has it.
 const UNKNOWN_POD_UID: &str = "unknown-pod";
 
-/// Binds the socket. Only root on the node can use it. Replaces a socket that an earlier agent left behind.
+/// Binds the socket. Only root on the node can use it. Replaces the socket of an earlier agent.
 ///
 /// # Errors
 /// If the socket cannot be created.

@@ -50,7 +50,7 @@ async fn run(
     let prepared = crate::dev::namespace::prepare(command, &environment)?;
     let socket_tables = Arc::from(std::path::Path::new("/proc").join(prepared.child.id().to_string()).join("net"));
     for (dialect, listener) in &prepared.listeners {
-        tracing::debug!(%dialect, address = ?listener.local_addr().ok(), "listening in the namespace");
+        tracing::debug!(%dialect, address = ?listener.local_addr().ok(), "listening on a service address in the network namespace of the command");
         let listener = podmeta_service::listener::adopt(listener.try_clone()?)?;
         listeners.accept(listener, pod.uid.clone(), *dialect, Arc::clone(&socket_tables), stop.clone())?;
     }

@@ -15,13 +15,13 @@ mod churn;
 mod client;
 mod hop_limit;
 #[path = "../../../link/tests/namespaces/kit.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
+#[allow(dead_code, reason = "other test targets use the other items")]
 mod kit;
 mod node;
 #[path = "../../../link/tests/namespaces/routing.rs"]
 mod routing;
 #[path = "../../../link/tests/namespaces/runtime.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
+#[allow(dead_code, reason = "other test targets use the other items")]
 mod runtime;
 mod serving;
 mod users;

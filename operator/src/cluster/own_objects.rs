@@ -27,8 +27,8 @@ const MAX_WRITE_ATTEMPTS: usize = 5;
 /// The data of a Secret that the operator owns.
 pub type OwnSecretData = BTreeMap<String, ByteString>;
 
-/// Repeats an attempt while the API server is unavailable: programs can start before it does. `action` is a verb with its object,
-/// for the log.
+/// Repeats an attempt while the API server is unavailable: the operator can start before the API server. `action` is the
+/// action for the log, such as `load the serving certificate`.
 ///
 /// # Errors
 /// If the API server returns another error.
@@ -90,7 +90,7 @@ pub async fn update_tls_secret<T>(
             Err(error) => return Err(error).with_context(object),
         }
     }
-    bail!("{}: other replicas changed it in {MAX_WRITE_ATTEMPTS} attempts", object())
+    bail!("{}: another replica changed it during each of {MAX_WRITE_ATTEMPTS} attempts to write it", object())
 }
 
 /// Publishes a text in a ConfigMap, unless the ConfigMap already holds it.

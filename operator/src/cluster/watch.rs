@@ -145,6 +145,7 @@ fn api<K: Resource<DynamicType = ()>>(client: Client) -> Api<MaybeObject<Dynamic
     Api::all_with(client, &ApiResource::erase::<K>(&()))
 }
 
+/// Converts an object to JSON, with its metadata.
 fn to_value(object: &DynamicObject) -> serde_json::Value {
     let mut value = object.data.clone();
     if let (Some(map), Ok(metadata)) = (value.as_object_mut(), serde_json::to_value(&object.metadata)) {

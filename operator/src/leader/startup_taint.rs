@@ -65,7 +65,12 @@ pub async fn run(shared: Arc<SharedState>, client: Client, stop: CancellationTok
         // An API server that rejects one patch rejects all of them.
         if let Some((node, error)) = failures.first() {
             let (count, error) = (failures.len(), format!("{error:#}"));
-            tracing::warn!(node, count, error, "cannot remove the startup taint of nodes; retrying");
+            tracing::warn!(
+                node,
+                count,
+                error,
+                "cannot remove the startup taint of {count} nodes, node and error are of the first one; retrying"
+            );
         }
     }
 }

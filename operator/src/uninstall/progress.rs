@@ -1,4 +1,4 @@
-//! Tracks which nodes are clean. Pure.
+//! Tracks which nodes are clean: podmeta is removed from them. Pure.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ impl UninstallProgress {
         self.desired = status.and_then(|status| usize::try_from(status.desired_number_scheduled).ok());
     }
 
-    /// True if all nodes that need a pod are clean. A node that left the cluster needs none.
+    /// Returns true if all nodes that need a pod are clean. A node that left the cluster needs none.
     pub(super) fn is_complete(&self) -> bool {
         self.desired.is_some_and(|desired| self.clean.len() >= desired)
     }
@@ -35,7 +35,7 @@ impl UninstallProgress {
         nodes.into_iter().filter(|node| !self.nodes.contains(node)).collect()
     }
 
-    /// Number of clean nodes.
+    /// Returns the number of nodes from which podmeta is removed.
     pub(super) fn clean_nodes(&self) -> usize {
         self.clean.len()
     }
@@ -60,7 +60,7 @@ pub(super) fn nodes<'p>(pods: impl IntoIterator<Item = &'p Pod>) -> impl Iterato
     pods.into_iter().filter_map(|pod| pod.spec.as_ref()?.node_name.as_deref())
 }
 
-/// True if a pod has uninstalled podmeta from its node.
+/// Returns true if a pod has removed podmeta from its node.
 fn is_clean(pod: &Pod) -> bool {
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
     let commands = containers.filter_map(|container| container.args.as_ref()?.first());

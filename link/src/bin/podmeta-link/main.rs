@@ -138,7 +138,11 @@ mod linux {
     fn write_ready(path: &Path) {
         match std::fs::write(path, "") {
             Ok(()) => tracing::info!("the link daemon is ready"),
-            Err(error) => tracing::error!(%error, file = %path.display(), "cannot write the ready file"),
+            Err(error) => tracing::error!(
+                %error,
+                file = %path.display(),
+                "cannot write the ready file; the daemon runs, but its pod stays not ready: delete the pod"
+            ),
         }
     }
 }

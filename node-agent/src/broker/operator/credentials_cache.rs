@@ -97,7 +97,8 @@ impl CredentialsCache {
         &self.calls
     }
 
-    /// Stores new credentials and returns them.
+    /// Stores new credentials and removes the last failure. Always returns `Ok` with the credentials: the other functions that
+    /// store a result have the same type.
     pub(super) fn store(
         &self,
         credentials: IssuedCredentials,

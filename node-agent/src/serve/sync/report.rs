@@ -45,7 +45,7 @@ pub(in crate::serve) async fn report<A: OperatorApi>(
         let delay = match sent.unwrap_or(Err(OperatorError::Timeout)) {
             Ok(()) => REPORT_INTERVAL,
             Err(error) => {
-                tracing::info!(%error, "cannot report to the leader; retrying");
+                tracing::info!(%error, "cannot send the report of this node to the leader; statuses of profiles wait for it; retrying");
                 leader = None;
                 RETRY_DELAY
             }

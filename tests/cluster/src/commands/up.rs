@@ -27,7 +27,8 @@ const COREDNS_MANIFEST: &str = include_str!("../../manifests/coredns.yaml");
 const NETWORK_POLICIES_MANIFEST: &str = include_str!("../../manifests/network-policies.yaml");
 /// Timeout of one step of Kubernetes on a slow host.
 const STEP_TIMEOUT: Duration = Duration::from_secs(120);
-/// Marker file: this machine registered the Node object, not a deleted machine of the same name.
+/// Marker file of a machine that registered its Node object. Without it, an existing Node object belongs to a deleted machine
+/// of the same name.
 const REGISTERED_FILE: &str = "/run/registered";
 
 struct ClusterMachines {
@@ -147,7 +148,7 @@ fn start_control_plane(machine: &RunningMachine, programs: &Path, link: HostLink
     kubectl.apply(COREDNS_MANIFEST)
 }
 
-/// The IMDS stub is this program.
+/// Returns the service of the IMDS stub, which is a command of this program.
 fn imds_stub() -> Result<MachineService> {
     let program = std::env::current_exe().context("cannot find the path of this program")?;
     Ok(MachineService { name: "cluster", program, arguments: vec!["imds-stub".to_owned()] })

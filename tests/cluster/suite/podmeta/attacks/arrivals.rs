@@ -10,7 +10,7 @@ pub(super) struct Announcements {
     /// Router advertisements and neighbour advertisements by `eth0`.
     neighbour: [u64; 2],
     node: [u64; 2],
-    /// IPv6 packets that the agent namespace dropped, because their source is no address of a link.
+    /// IPv6 packets that the agent namespace dropped, because their source is not the address of a link.
     by_link: u64,
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{PodSpecs, fields, object};
 use crate::kit::render_chart;
 
-/// Returns the namespaces of the Roles that allow a verb on Secrets; an empty name stands for a ClusterRole.
+/// Returns the namespace of each Role that allows a verb on Secrets. The name is empty for a ClusterRole.
 fn secret_namespaces(objects: &[Value], verb: &str) -> Vec<String> {
     let allows = |object: &&Value| {
         let contains = |rule: &Value, field: &str, value: &str| {
@@ -42,7 +42,7 @@ async fn secrets_are_listed_in_the_cluster_or_in_the_listed_namespaces() -> Resu
     Ok(())
 }
 
-/// Returns true if a ClusterRole of the chart allows to create tokens of ServiceAccounts.
+/// Returns true if a Role or ClusterRole of the chart allows the creation of ServiceAccount tokens.
 fn may_request_tokens(objects: &[Value]) -> bool {
     let rules = objects.iter().filter_map(|object| object.get("rules")).flat_map(|rules| fields(rules, "/resources"));
     rules.into_iter().any(|resources| *resources == json!(["serviceaccounts/token"]))

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::PodSpecs;
 use crate::kit::render_chart;
 
-/// Returns true if a ClusterRole of the chart allows to patch nodes.
+/// Returns true if a ClusterRole of the chart allows patching nodes.
 fn may_patch_nodes(objects: &[Value]) -> bool {
     let rules = objects.iter().filter_map(|object| object["rules"].as_array()).flatten();
     rules.into_iter().any(|rule| rule["resources"] == json!(["nodes"]) && rule["verbs"] == json!(["patch"]))
