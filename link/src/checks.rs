@@ -63,8 +63,8 @@ impl SharedChecks {
     #[must_use]
     pub fn state(&self, now: Instant) -> NodeGuardState {
         let checks = self.lock();
-        let guards = checks.guards.as_ref().and_then(|checked| checked.if_recent(now));
-        let unlinked = checks.unlinked_pods.as_ref().and_then(|checked| checked.if_recent(now));
+        let guards = checks.guards.as_ref().and_then(|timed| timed.if_recent(now));
+        let unlinked = checks.unlinked_pods.as_ref().and_then(|timed| timed.if_recent(now));
         match (guards, checks.first_pass, unlinked) {
             (Some(Err(message)), _, _) => NodeGuardState::GuardsMissing { message: message.clone() },
             (_, FirstPass::Pending, _) => NodeGuardState::Starting,

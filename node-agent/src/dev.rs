@@ -87,7 +87,7 @@ fn print_notes(state: &DevState) {
 
 fn init_log(args: &DevArgs) -> LogGuard {
     let level = args.log.unwrap_or(if args.pod.is_some() { tracing::Level::WARN } else { tracing::Level::DEBUG });
-    let (writer, guard) = log::queues(std::io::stderr);
+    let (writer, guard) = log::queued_writer(std::io::stderr);
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(writer)

@@ -41,23 +41,23 @@ pub struct DroppedLines {
 /// Installs a log of JSON lines on standard output.
 #[must_use]
 pub fn init(filter: EnvFilter) -> LogGuard {
-    let (writer, guard) = queues(std::io::stdout);
+    let (writer, guard) = queued_writer(std::io::stdout);
     tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(writer).init();
     guard
 }
 
 /// Returns a writer with a queue for audit lines and one for all others. Each queue has a thread that writes to its own
 /// handle of `output`.
-pub fn queues<W: Write + Send + 'static>(
+pub fn queued_writer<W: Write + Send + 'static>(
     output: impl Fn() -> W,
 ) -> (impl for<'w> MakeWriter<'w> + Send + Sync + 'static, LogGuard) {
-    let (audit, audit_worker) = queue(output(), AUDIT_LINES);
-    let (other, other_worker) = queue(output(), OTHER_LINES);
+    let (audit, audit_worker) = start_queue(output(), AUDIT_LINES);
+    let (other, other_worker) = start_queue(output(), OTHER_LINES);
     let dropped = DroppedLines { audit: audit.error_counter(), other: other.error_counter() };
     (audit.with_filter(is_audit).or_else(other), LogGuard { dropped, _workers: [audit_worker, other_worker] })
 }
 
-fn queue(output: impl Write + Send + 'static, lines: usize) -> (NonBlocking, WorkerGuard) {
+fn start_queue(output: impl Write + Send + 'static, lines: usize) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default().lossy(true).buffered_lines_limit(lines).thread_name("log").finish(output)
 }
 
@@ -115,7 +115,7 @@ mod tests {
     fn unread_log_drops_other_lines_and_counts_them_while_audit_lines_are_kept() {
         let ((release_tx, release_rx), (lines_tx, lines_rx)) = (channel(), channel());
         let blocked = Arc::new(Mutex::new(release_rx));
-        let (writer, guard) = queues(|| BlockedOutput(Arc::clone(&blocked), lines_tx.clone()));
+        let (writer, guard) = queued_writer(|| BlockedOutput(Arc::clone(&blocked), lines_tx.clone()));
         let subscriber = tracing_subscriber::fmt().json().with_writer(writer).finish();
         tracing::subscriber::with_default(subscriber, || {
             for _ in 0..OTHER_LINES + 100 {

@@ -83,15 +83,15 @@ pub(crate) fn has_fragment_header() -> Expressions {
     const LENGTH: u32 = 1;
     const FLAG_PRESENT: u32 = 1;
     const OPERATION_IPV6: u32 = 0;
-    other(
+    custom(
         "exthdr",
         vec![
-            number(1, Register::Reg1.into()),
+            u32_attribute(1, Register::Reg1.into()),
             DefaultNla::new(2, vec![FRAGMENT_HEADER]),
-            number(3, 0), // offset in the header
-            number(4, LENGTH),
-            number(5, FLAG_PRESENT),
-            number(6, OPERATION_IPV6),
+            u32_attribute(3, 0), // offset in the header
+            u32_attribute(4, LENGTH),
+            u32_attribute(5, FLAG_PRESENT),
+            u32_attribute(6, OPERATION_IPV6),
         ],
     )
 }
@@ -100,7 +100,14 @@ pub(crate) fn has_fragment_header() -> Expressions {
 pub(crate) fn source_is_routed_to_interface() -> Expressions {
     const RESULT_OIF: u32 = 1;
     const FLAGS_SADDR_IIF_PRESENT: u32 = 1 | 1 << 3 | 1 << 5;
-    other("fib", vec![number(1, Register::Reg1.into()), number(2, RESULT_OIF), number(3, FLAGS_SADDR_IIF_PRESENT)])
+    custom(
+        "fib",
+        vec![
+            u32_attribute(1, Register::Reg1.into()),
+            u32_attribute(2, RESULT_OIF),
+            u32_attribute(3, FLAGS_SADDR_IIF_PRESENT),
+        ],
+    )
 }
 
 /// Continues if the packets of the interface in the register exceed `rate` per second and a burst of `burst` packets.
@@ -110,25 +117,31 @@ pub(crate) fn over_rate(set: RateSet, rate: u64, burst: u32) -> Expressions {
     const PACKETS: u32 = 0;
     const SECOND: u64 = 1;
     // The kernel returns this attribute without the flag for nested attributes, byte for byte.
-    let limit = [long(1, rate), long(2, SECOND), number(3, burst), number(4, PACKETS), number(5, INVERTED)];
-    let limit = [DefaultNla::new(1, b"limit\0".to_vec()), DefaultNla::new(2, bytes(&limit))];
+    let limit = [
+        u64_attribute(1, rate),
+        u64_attribute(2, SECOND),
+        u32_attribute(3, burst),
+        u32_attribute(4, PACKETS),
+        u32_attribute(5, INVERTED),
+    ];
+    let limit = [DefaultNla::new(1, b"limit\0".to_vec()), DefaultNla::new(2, encode(&limit))];
     let mut name = set.name.as_bytes().to_vec();
     name.push(0);
-    other(
+    custom(
         "dynset",
         vec![
             DefaultNla::new(1, name),
-            number(2, set.id),
-            number(3, UPDATE),
-            number(4, Register::Reg1.into()),
-            DefaultNla::new(7, bytes(&limit)),
+            u32_attribute(2, set.id),
+            u32_attribute(3, UPDATE),
+            u32_attribute(4, Register::Reg1.into()),
+            DefaultNla::new(7, encode(&limit)),
         ],
     )
 }
 
 /// Counts packets and bytes.
 pub(crate) fn counter() -> Expressions {
-    other("counter", Vec::new())
+    custom("counter", Vec::new())
 }
 
 /// Drops the packet.
@@ -139,21 +152,21 @@ pub(crate) fn drop_packet() -> Expressions {
     ])
 }
 
-fn other(expression_type: &str, attributes: Vec<DefaultNla>) -> Expressions {
+fn custom(expression_type: &str, attributes: Vec<DefaultNla>) -> Expressions {
     Expressions::Other { expression_type: expression_type.to_owned(), attributes }
 }
 
 /// Returns attributes as the value of another one.
-fn bytes(attributes: &[DefaultNla]) -> Vec<u8> {
+fn encode(attributes: &[DefaultNla]) -> Vec<u8> {
     let mut value = vec![0; attributes.buffer_len()];
     attributes.emit(&mut value);
     value
 }
 
-fn number(kind: u16, value: u32) -> DefaultNla {
+fn u32_attribute(kind: u16, value: u32) -> DefaultNla {
     DefaultNla::new(kind, value.to_be_bytes().to_vec())
 }
 
-fn long(kind: u16, value: u64) -> DefaultNla {
+fn u64_attribute(kind: u16, value: u64) -> DefaultNla {
     DefaultNla::new(kind, value.to_be_bytes().to_vec())
 }

@@ -159,11 +159,11 @@ async fn router_advertisement_changes_nothing_in_the_agent_namespace() {
     let before = state();
     let attacker = attack.attacker();
     run(attacker, "ip addr add fe80::1/64 dev imds0 nodad");
-    let dropped = attack.agent.dropped_other_ranges();
+    let dropped = attack.agent.dropped_unknown_sources();
     for _ in 0..3 {
         advertise_prefix(attacker, "imds0", Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 0), 64);
     }
-    wait_until("the advertisements arrived", || attack.agent.dropped_other_ranges() >= dropped + 3).await;
+    wait_until("the advertisements arrived", || attack.agent.dropped_unknown_sources() >= dropped + 3).await;
     assert_eq!(state(), before);
     for address in service::addresses() {
         attack.assert_neighbour("router advertisement", address);

@@ -6,7 +6,7 @@ const CHART: &str = include_str!("../../../charts/podmeta/templates/link.yaml");
 
 /// Limits the calling thread, and all threads that it starts later, to the capabilities of the daemon's container.
 pub(crate) fn limit_thread() {
-    let chart = of_chart();
+    let chart = chart_capabilities();
     for capability in CapabilitySet::all().iter().filter(|capability| !chart.contains(*capability)) {
         match remove_capability_from_bounding_set(capability) {
             // The kernel has no such capability.
@@ -19,7 +19,7 @@ pub(crate) fn limit_thread() {
 }
 
 /// Returns the capabilities that the chart adds. It drops all others.
-fn of_chart() -> CapabilitySet {
+fn chart_capabilities() -> CapabilitySet {
     let lines = || CHART.lines().map(str::trim);
     assert!(lines().any(|line| line == "drop: [ALL]"));
     let added = lines().find_map(|line| line.strip_prefix("add: [")?.strip_suffix(']')).unwrap();
@@ -36,6 +36,6 @@ fn limited_thread_and_its_threads_have_the_capabilities_of_the_chart() {
     let status = std::thread::spawn(status).join().unwrap();
     for set in ["CapPrm", "CapEff", "CapBnd"] {
         let line = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(":\t")).unwrap();
-        assert_eq!(u64::from_str_radix(line, 16).unwrap(), of_chart().bits(), "{set}");
+        assert_eq!(u64::from_str_radix(line, 16).unwrap(), chart_capabilities().bits(), "{set}");
     }
 }

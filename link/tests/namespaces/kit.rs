@@ -38,7 +38,7 @@ impl Agent {
     }
 
     /// Returns the number of IPv6 packets that were dropped because their source is not the address of a link.
-    pub(crate) fn dropped_other_ranges(&self) -> u64 {
+    pub(crate) fn dropped_unknown_sources(&self) -> u64 {
         self.dropped("ip6 saddr")
     }
 

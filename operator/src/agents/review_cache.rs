@@ -40,9 +40,9 @@ pub(super) enum CachedReview {
 
 /// The results by token.
 #[derive(Default)]
-pub(super) struct ReviewCache(Mutex<HashMap<TokenHash, Entry>>);
+pub(super) struct ReviewCache(Mutex<HashMap<TokenHash, ReviewEntry>>);
 
-struct Entry {
+struct ReviewEntry {
     agent: AgentIdentity,
     stored_at: Instant,
     /// Time of the next review.
@@ -87,7 +87,7 @@ impl ReviewCache {
             entries.clear();
         }
         let unusable_at = agent.expires.min(started + MAX_AGE);
-        entries.insert(token, Entry { agent, stored_at: now, review_at: started + REVIEW_INTERVAL, unusable_at });
+        entries.insert(token, ReviewEntry { agent, stored_at: now, review_at: started + REVIEW_INTERVAL, unusable_at });
     }
 
     /// Removes the result of a token that was rejected.
@@ -95,7 +95,7 @@ impl ReviewCache {
         self.lock().remove(&token);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<TokenHash, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TokenHash, ReviewEntry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -130,7 +130,7 @@ impl StatusWriter {
             profiles.extend(self.shared.read().index().profile_keys());
         }
         for profile in profiles {
-            match self.check(&profile, term).await {
+            match self.write_if_changed(&profile, term).await {
                 Ok(ProfileCheck::UpToDate) => drop(term.pending_since.remove(&profile)),
                 Ok(ProfileCheck::Waiting) => drop(term.retry.insert(profile)),
                 Err(error) => {
@@ -150,7 +150,7 @@ impl StatusWriter {
     }
 
     /// Writes the status of a profile if it changed.
-    async fn check(&self, key: &ProfileKey, term: &mut Term) -> Result<ProfileCheck> {
+    async fn write_if_changed(&self, key: &ProfileKey, term: &mut Term) -> Result<ProfileCheck> {
         let now = Timestamp::now();
         let Some((profile, previous, observed)) = self.shared.read().observe(key, now) else {
             return Ok(ProfileCheck::UpToDate);

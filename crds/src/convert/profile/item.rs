@@ -27,22 +27,22 @@ pub(super) fn convert(list: &[ItemSpec], dialects: &BTreeSet<Dialect>, errors: &
 fn convert_item(field: &str, spec: &ItemSpec, errors: &mut FieldErrors) -> Option<Item> {
     let path = ItemPath::try_from(spec.path.as_str()).and_then(|path| path.check(spec.dialect).map(|()| path));
     let path = errors.record(format_args!("{field}.path"), path);
-    let source = source(field, spec, errors);
+    let source = convert_source(field, spec, errors);
     Some(Item { dialect: spec.dialect, path: path?, source: source? })
 }
 
-fn source(field: &str, spec: &ItemSpec, errors: &mut FieldErrors) -> Option<ItemSource> {
+fn convert_source(field: &str, spec: &ItemSpec, errors: &mut FieldErrors) -> Option<ItemSource> {
     match (&spec.value, &spec.field_ref, &spec.expression) {
         (Some(text), None, None) => {
             let text = ItemText::try_from(text.as_str());
             errors.record(format_args!("{field}.value"), text).map(ItemSource::Value)
         }
-        (None, Some(reference), None) => {
-            errors.record(format_args!("{field}.fieldRef.fieldPath"), field_path(reference)).map(ItemSource::Field)
-        }
-        (None, None, Some(source)) => {
-            errors.record(format_args!("{field}.expression"), expression(source)).map(ItemSource::Expression)
-        }
+        (None, Some(reference), None) => errors
+            .record(format_args!("{field}.fieldRef.fieldPath"), parse_field_path(reference))
+            .map(ItemSource::Field),
+        (None, None, Some(expression)) => errors
+            .record(format_args!("{field}.expression"), compile_expression(expression))
+            .map(ItemSource::Expression),
         (None | Some(_), None | Some(_), None | Some(_)) => {
             errors.add(field, messages::ONE_SOURCE);
             None
@@ -50,14 +50,14 @@ fn source(field: &str, spec: &ItemSpec, errors: &mut FieldErrors) -> Option<Item
     }
 }
 
-fn expression(source: &str) -> Result<Expression, String> {
+fn compile_expression(source: &str) -> Result<Expression, String> {
     if source.is_empty() {
         return Err("must not be empty".to_owned());
     }
     Expression::compile(source).map_err(|error| error.to_string())
 }
 
-fn field_path(reference: &FieldRefSpec) -> Result<FieldPath, String> {
+fn parse_field_path(reference: &FieldRefSpec) -> Result<FieldPath, String> {
     let path = reference.field_path.as_str();
     if path.len() > MAX_FIELD_PATH_BYTES {
         return Err(format!("must be at most {MAX_FIELD_PATH_BYTES} bytes long"));

@@ -21,7 +21,7 @@ fn secret_namespaces(objects: &[Value], verb: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn secrets_are_listed_in_the_cluster_or_in_the_listed_namespaces() -> Result<()> {
+async fn operator_may_list_secrets_of_all_or_of_the_configured_namespaces() -> Result<()> {
     for (namespaces, roles, argument) in [
         (json!(["*"]), &[""][..], "--secret-namespaces=*"),
         (json!([]), &[], "--secret-namespaces="),
