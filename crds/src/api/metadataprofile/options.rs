@@ -68,7 +68,7 @@ pub struct LimitsSpec {
     /// gets 429. A value over `maxRequestsPerSecond` of the policies, 2000 by default, is reduced to it. Default: 500.
     #[schemars(schema_with = "rate")]
     pub requests_per_second: i64,
-    /// Requests that a pod may send at once before the rate applies, `requestsPerSecond` to 200000. A value over twice
+    /// Size of a burst: requests that a pod may send before the rate applies, `requestsPerSecond` to 200000. A value over twice
     /// `maxRequestsPerSecond` of the policies is reduced to it. Default: 1000.
     #[schemars(schema_with = "burst")]
     pub burst: i64,

@@ -35,12 +35,12 @@ pub struct MetadataProfileStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "count")]
     pub programmed_pods: Option<i64>,
-    /// Number of matched pods that sent a request without a session token, and got a response, in the last 24 hours. The
-    /// count starts at 0 when a node agent starts.
+    /// Number of matched pods that requested an item without a session token in the last 24 hours. Rejected requests do not
+    /// count. The count of a node starts at 0 when its node agent starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "count")]
     pub tokenless_pods: Option<i64>,
-    /// Names of up to 16 pods that the conditions are about: first those not programmed, then those without credentials.
+    /// Names of up to 16 pods that are not programmed, then of pods without credentials.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "pods")]
     pub pods: Vec<String>,
