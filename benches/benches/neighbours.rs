@@ -67,7 +67,9 @@ fn main() {
     let workloads = workloads(MEASURED_PODS + 2);
     println!("| documents of the other pod | median ms | maximum ms | document calls |");
     println!("| --- | --- | --- | --- |");
-    for (neighbour, name) in [(OtherPodLoad::Idle, "none"), (OtherPodLoad::Documents, "100 at once, without end")] {
+    for (neighbour, name) in
+        [(OtherPodLoad::Idle, "none"), (OtherPodLoad::Documents, "100 at the same time, without end")]
+    {
         let (mut times, mut documents) = (Vec::new(), 0);
         for _ in 0..rounds {
             let (of_round, calls) = runtime.block_on(round(&workloads, neighbour));

@@ -1,5 +1,5 @@
 //! Time that the CNI plugin adds to the start of a pod: the program runs as the container runtime starts it, one pod at a
-//! time and 250 at once. Needs root and `ip`. Everything is made in namespaces of the process and ends with it.
+//! time, or 250 in parallel. Needs root and `ip`. Everything is made in namespaces of the process and ends with it.
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
@@ -63,8 +63,8 @@ mod linux {
             threads.into_iter().map(join).collect::<Result<Vec<_>>>()
         })?;
         let total = start.elapsed();
-        print("ADD, 250 pods at once", times);
-        println!("250 pods at once: {:.0} ms in total", milliseconds(total));
+        print("ADD, 250 pods at the same time", times);
+        println!("250 pods at the same time: {:.0} ms in total", milliseconds(total));
         Ok(())
     }
 

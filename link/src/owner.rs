@@ -182,9 +182,9 @@ mod tests {
         format!("{:#}", finder.find(valid_query()).await.unwrap_err())
     }
 
-    /// Lookups that wait for the container runtime must not use up the calls that are served immediately.
+    /// Lookups that wait for the container runtime must not use up the concurrent calls of the link socket.
     #[tokio::test]
-    async fn runtime_call_over_the_limit_fails_at_once() {
+    async fn runtime_call_over_the_limit_fails_immediately() {
         let mut finder = finder(Path::new("/none"));
         let failed = error(&finder).await;
         assert!(failed.contains("cannot get the status of a sandbox"), "{failed}");

@@ -159,7 +159,7 @@ impl Default for MetadataOptions {
 pub struct Limits {
     /// Sustained requests per second.
     pub requests_per_second: NonZeroU32,
-    /// Requests that a pod may send at once before the rate applies.
+    /// Size of a burst: requests that a pod may send before the rate applies.
     pub burst: NonZeroU32,
     /// Open connections.
     pub connections: NonZeroU32,

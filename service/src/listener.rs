@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::log_throttle::LogThrottle;
 
 /// Connections that the kernel queues until they are accepted. All pods of a node share the queue of the agent's listener,
-/// and may connect at once: with 4,096, the bursts that the links of three pods allow fill it before the agent accepts one. The kernel
+/// and may connect at the same time: with 4,096, the bursts that the links of three pods allow fill it before the agent accepts one. The kernel
 /// reduces it to `net.core.somaxconn` of the network namespace. The client of a connection over the backlog retries after one second.
 const BACKLOG: i32 = 32768;
 
@@ -118,8 +118,8 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Accepts connections until `stop` is cancelled, and runs `handle` for each one in its own task. The loop closes a
-    /// connection at once while `max_connections` of this listener are open; `None` leaves the limit to `handle`.
+    /// Accepts connections until `stop` is cancelled, and runs `handle` for each one in its own task. The loop closes a new
+    /// connection immediately while `max_connections` of this listener are open; `None` leaves the limit to `handle`.
     ///
     /// # Errors
     /// If the options of the listener cannot be set.

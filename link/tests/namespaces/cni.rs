@@ -139,7 +139,7 @@ async fn pod_with_too_many_routes_gets_an_error() {
 }
 
 #[tokio::test]
-async fn pods_that_start_at_once_get_different_addresses_and_their_own_identity() {
+async fn pods_that_start_at_the_same_time_get_different_addresses_and_their_own_identity() {
     let agent = Agent::new().await;
     agent.serve();
     let node = pod();

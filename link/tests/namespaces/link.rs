@@ -128,7 +128,7 @@ async fn pod_without_a_namespace_of_its_own_gets_no_link() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn links_made_at_once_have_different_addresses() {
+async fn links_made_at_the_same_time_have_different_addresses() {
     let agent = std::sync::Arc::new(Agent::new().await);
     let range = "10.99.0.0/24".parse::<LinkRange>().unwrap();
     let tasks = (0..40).map(|n| {

@@ -330,7 +330,7 @@ fn ten_thousand_idle_connections_use_little_memory_while_another_pod_is_served()
 }
 
 #[test]
-fn connections_over_the_limit_are_closed_at_once() {
+fn connections_over_the_limit_are_closed_immediately() {
     let directory = DevDirectory::new("hostile-many");
     let (_server, addresses) = server(&directory, &["web", "other"]);
     served_while(&addresses[1], || {

@@ -113,7 +113,7 @@ fn store_due_credentials(issuer: &CredentialsIssuer, request: &RoleRequest) {
 }
 
 #[tokio::test]
-async fn renewals_of_250_pods_that_are_due_at_once_never_exceed_the_rate() {
+async fn renewals_of_250_pods_that_are_due_at_the_same_time_never_exceed_the_rate() {
     const RATE: u32 = 50;
     let arrivals = Arc::new(Mutex::new(Vec::new()));
     let recorded = Arc::clone(&arrivals);

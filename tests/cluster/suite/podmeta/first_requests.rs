@@ -146,7 +146,7 @@ fn seconds_of_starts(pods: &[Pod]) -> i64 {
 }
 
 #[tokio::test]
-async fn first_requests_of_pods_that_start_at_once_return_their_own_data() -> Result<()> {
+async fn first_requests_of_pods_that_start_at_the_same_time_return_their_own_data() -> Result<()> {
     kit::exclusive_podmeta_test(async |podmeta, namespace| {
         let number = number_of_environment("PODMETA_PODS_AT_ONCE", PODS)?;
         let requests_before = podmeta.cluster.imds_stub_request_counts().await?;

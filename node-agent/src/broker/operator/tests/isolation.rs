@@ -130,7 +130,7 @@ async fn slow_documents_of_many_pods_do_not_delay_credentials() {
 }
 
 #[tokio::test]
-async fn documents_over_the_queue_of_a_pod_fail_at_once() {
+async fn documents_over_the_queue_of_a_pod_fail_immediately() {
     let operator = GatedOperator::start("queue", DOCUMENT, SIGNED).await;
     let attack = join_all((0..MAX_QUEUED_PER_POD + 10).map(|number| operator.document("a", number)));
     let release = async {
