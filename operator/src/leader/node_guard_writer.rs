@@ -39,7 +39,7 @@ const MIN_MESSAGE_INTERVAL: Duration = Duration::from_secs(60);
 /// The time for which guards must be in place before True replaces another status. Dampens a state that changes all the time.
 const IN_PLACE_DELAY: Duration = Duration::from_secs(20);
 
-/// Maximum number of writes per check. The states of a batch are read once, so a large one would be outdated at its end.
+/// Maximum number of writes per check. A check starts when all writes of the one before have ended.
 const MAX_WRITES_PER_CHECK: usize = 64;
 
 /// The writer.
@@ -94,22 +94,26 @@ impl NodeGuardWriter {
             nodes.sort_by_key(|node| history.written.get(&node.name).copied());
             nodes.truncate(MAX_WRITES_PER_CHECK);
             history.written.extend(nodes.iter().map(|node| (node.name.clone(), now)));
-            self.write_all(nodes).await;
+            for node in self.write_all(nodes).await {
+                history.written.remove(&node);
+            }
         }
     }
 
     /// Writes the conditions of nodes, then their events. Failures share one log line: an API server that rejects one write rejects all of them.
-    async fn write_all(&self, nodes: Vec<GuardedNode>) {
+    /// Returns the names of nodes that changed before their write, so that the next check decides.
+    async fn write_all(&self, nodes: Vec<GuardedNode>) -> Vec<String> {
         let write = async |node: GuardedNode| {
             let result = self.write(&node).await;
             (node, result)
         };
         let writes = stream::iter(nodes).map(write).buffer_unordered(MAX_CONCURRENT_PATCHES);
-        let (mut failures, mut events) = (Vec::new(), Vec::new());
+        let (mut failures, mut events, mut outdated) = (Vec::new(), Vec::new(), Vec::new());
         for (node, result) in writes.collect::<Vec<_>>().await {
             match result {
                 Ok(Written::Changed) if node.needs_event() => events.push(node),
                 Ok(Written::Changed | Written::Deleted) => {}
+                Ok(Written::Outdated) => outdated.push(node.name),
                 Err(error) => failures.push((node.name, error)),
             }
         }
@@ -125,10 +129,14 @@ impl NodeGuardWriter {
             events::publish(&self.recorder, to_event(&node), &events::node_reference(&node.name)).await;
         };
         stream::iter(events).map(publish).buffer_unordered(MAX_CONCURRENT_PATCHES).collect::<()>().await;
+        outdated
     }
 
-    /// Writes the condition of a node.
+    /// Writes the condition of a node, unless its state changed since the check: writes of a check wait for each other.
     async fn write(&self, node: &GuardedNode) -> Result<Written> {
+        if self.shared.read().guarded_node(&node.name, &self.agents, Instant::now()).as_ref() != Some(node) {
+            return Ok(Written::Outdated);
+        }
         let now = Timestamp::now();
         let condition = node.next(now);
         // The API server rejects the patch if the object has another UID: the node was replaced.
@@ -158,6 +166,8 @@ impl NodeGuardWriter {
 
 /// The result of a write.
 enum Written {
+    /// Nothing was written: the state of the node is not that of the check.
+    Outdated,
     /// The condition was written.
     Changed,
     /// The node was deleted.

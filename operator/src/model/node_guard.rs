@@ -209,16 +209,19 @@ impl OperatorState {
     /// An agent can be removed from a node. Its condition then becomes unknown.
     #[must_use]
     pub fn guarded_nodes(&self, agents: &AgentAccount, now: Instant) -> Vec<GuardedNode> {
-        let nodes = self.index.node_names().filter_map(|name| {
-            let (known, reported) = (self.guarded_conditions.get(name), self.node_guards.get(name));
-            // The search of the pods comes last: it is not needed for most nodes.
-            let is_agent_node = known.is_some() || reported.is_some() || self.index.has_pod_of_account(name, agents);
-            is_agent_node.then(|| {
-                let (reason, message) = evaluate(reported.and_then(|reported| reported.if_recent(now)));
-                GuardedNode { name: name.to_owned(), uid: self.node_uid(name), known: known.cloned(), reason, message }
-            })
-        });
-        nodes.collect()
+        self.index.node_names().filter_map(|name| self.guarded_node(name, agents, now)).collect()
+    }
+
+    /// Returns a node like [`Self::guarded_nodes`], or `None` if it does not need the condition.
+    #[must_use]
+    pub fn guarded_node(&self, name: &str, agents: &AgentAccount, now: Instant) -> Option<GuardedNode> {
+        let (known, reported) = (self.guarded_conditions.get(name), self.node_guards.get(name));
+        // The search of the pods comes last: it is not needed for most nodes.
+        let is_agent_node = known.is_some() || reported.is_some() || self.index.has_pod_of_account(name, agents);
+        is_agent_node.then(|| {
+            let (reason, message) = evaluate(reported.and_then(|reported| reported.if_recent(now)));
+            GuardedNode { name: name.to_owned(), uid: self.node_uid(name), known: known.cloned(), reason, message }
+        })
     }
 }
 

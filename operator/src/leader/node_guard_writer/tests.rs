@@ -227,11 +227,14 @@ fn true_waits_again_after_another_state() {
 #[tokio::test(start_paused = true)]
 async fn check_writes_a_limited_number_of_nodes() {
     let mut leader = Leader::start().await;
+    leader.is_leader_tx.send_replace(false);
     for index in 0..=MAX_WRITES_PER_CHECK {
         let node = json!({"metadata": {"name": format!("m{index}")}});
         leader.updates_tx.send(fixture::node_update(&serde_json::from_value(node).unwrap())).await.unwrap();
         leader.report(&format!("m{index}"), NodeGuardState::InPlace).await;
     }
+    // One check finds all nodes.
+    leader.is_leader_tx.send_replace(true);
     let mut methods = Vec::new();
     for _ in 0..2 * MAX_WRITES_PER_CHECK + 1 {
         let request = leader.server.expect_any().await;
@@ -240,4 +243,36 @@ async fn check_writes_a_limited_number_of_nodes() {
     }
     let expected = [vec![true; MAX_WRITES_PER_CHECK], vec![false; MAX_WRITES_PER_CHECK], vec![true]].concat();
     assert_eq!(methods, expected, "events follow the writes of a check");
+}
+
+#[tokio::test(start_paused = true)]
+async fn state_that_changed_while_other_writes_ran_is_not_written() {
+    let mut leader = Leader::start().await;
+    leader.is_leader_tx.send_replace(false);
+    for index in 0..=MAX_CONCURRENT_PATCHES {
+        let node = json!({"metadata": {"name": format!("m{index}")}});
+        leader.updates_tx.send(fixture::node_update(&serde_json::from_value(node).unwrap())).await.unwrap();
+        leader.report(&format!("m{index}"), NodeGuardState::InPlace).await;
+    }
+    // One check finds all nodes.
+    leader.is_leader_tx.send_replace(true);
+    let mut pending = Vec::new();
+    for _ in 0..MAX_CONCURRENT_PATCHES {
+        pending.push(leader.server.expect_any().await);
+    }
+    let mut names = (0..=MAX_CONCURRENT_PATCHES).map(|index| format!("m{index}"));
+    let path = |name: &str| format!("/api/v1/nodes/{name}/status");
+    let waiting = names.find(|name| pending.iter().all(|write| write.path != path(name))).unwrap();
+    leader.report(&waiting, missing()).await;
+    for write in pending {
+        write.respond(&json!({"metadata": {"name": "n"}}));
+    }
+    let write = loop {
+        let request = leader.server.expect_any().await;
+        if request.path == path(&waiting) {
+            break request;
+        }
+        request.respond(&json!({}));
+    };
+    assert_eq!(condition(&write), pair("False", "GuardsMissing"));
 }
