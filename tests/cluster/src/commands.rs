@@ -4,5 +4,6 @@ pub mod datapath;
 pub mod down;
 pub mod lock;
 pub mod progress;
+pub mod remove_node;
 pub mod status;
 pub mod up;

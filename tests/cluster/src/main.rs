@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum as _};
-use podmeta_cluster::commands::{down, lock, status, up};
+use podmeta_cluster::commands::{down, lock, remove_node, status, up};
 use podmeta_cluster::images::{TestImage, containerd};
 use podmeta_cluster::layout::{ClusterName, MAX_NODES, MachineName, NodeId};
 use podmeta_cluster::machine::{RunningMachine, init};
@@ -36,9 +36,17 @@ enum ClusterCommand {
         /// CNI plugin of the nodes. Default: that of the existing cluster, or bridge.
         #[arg(long)]
         cni: Option<Datapath>,
+        /// Taints of the nodes that this command adds, such as `podmeta.dev/not-ready=:NoSchedule`.
+        #[arg(long)]
+        register_with_taints: Option<String>,
     },
     /// Delete the cluster with all its data.
     Down,
+    /// Delete a node with its pods and data.
+    RemoveNode {
+        /// The node (a, b, ...).
+        node: NodeId,
+    },
     /// Print the services, nodes and pods of the cluster.
     Status,
     /// Import images into every node.
@@ -94,8 +102,11 @@ fn run(ClusterCli { command, name }: ClusterCli) -> Result<()> {
             println!("{}", prerequisites::missing_packages().join(" "));
             Ok(())
         }
-        ClusterCommand::Up { nodes, cni } => up::up(&name, nodes, cni),
+        ClusterCommand::Up { nodes, cni, register_with_taints } => {
+            up::up(&name, nodes, cni, register_with_taints.as_deref())
+        }
         ClusterCommand::Down => down::down(&name),
+        ClusterCommand::RemoveNode { node } => remove_node::remove_node(&name, node),
         ClusterCommand::Status => prerequisites::require_root().and_then(|()| status::status(&name)),
         ClusterCommand::LoadImage { images } => load_images(&name, &images),
         ClusterCommand::BuildPrograms => {

@@ -1,5 +1,6 @@
 //! The test kit: runs a test in its own namespace, with helpers for clusters, nodes, pods and podmeta.
 
+mod added_node;
 mod cluster;
 mod control_plane;
 mod diagnostics;
@@ -20,6 +21,7 @@ use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::json;
 use tokio::sync::RwLock;
 
+pub(crate) use added_node::AddedNode;
 pub(crate) use cluster::TestCluster;
 pub(crate) use exec::ExecOutput;
 pub(crate) use manifests::{client_pod, pod_addresses, with_spec};

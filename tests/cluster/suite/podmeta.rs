@@ -21,6 +21,7 @@ mod links;
 mod load;
 mod mirror_pods;
 mod network_policies;
+mod new_node;
 mod node_condition;
 mod node_network;
 mod outages;

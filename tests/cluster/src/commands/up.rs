@@ -36,11 +36,12 @@ struct ClusterMachines {
     nodes: Vec<(NodeId, RunningMachine)>,
 }
 
-/// Creates the missing parts of a cluster, and waits until pods on all nodes reach each other.
+/// Creates the missing parts of a cluster, and waits until pods on all nodes reach each other. New nodes register with `taints`,
+/// which has the form of the kubelet's flag `--register-with-taints`.
 ///
 /// # Errors
 /// If the cluster exists with another datapath. If a step fails: the error then names the directory with logs and events.
-pub fn up(cluster: &ClusterName, nodes: u8, cni: Option<Datapath>) -> Result<()> {
+pub fn up(cluster: &ClusterName, nodes: u8, cni: Option<Datapath>, taints: Option<&str>) -> Result<()> {
     let plugins = prerequisites::check()?;
     let programs = KUBERNETES_MODULE.build()?;
     COREDNS_MODULE.build()?;
@@ -49,7 +50,7 @@ pub fn up(cluster: &ClusterName, nodes: u8, cni: Option<Datapath>) -> Result<()>
     let started = Instant::now();
     delete_after_reboot(cluster)?;
     let datapath = datapath::select(cluster, cni)?;
-    if let Err(error) = create(cluster, nodes, datapath, &programs, &plugins, &kubectl) {
+    if let Err(error) = create(cluster, nodes, datapath, taints, &programs, &plugins, &kubectl) {
         let dir = write_diagnostics(cluster, &kubectl);
         return Err(error.context(format!("cannot create cluster {cluster}; logs and events: {}", dir.display())));
     }
@@ -62,6 +63,7 @@ fn create(
     cluster: &ClusterName,
     nodes: u8,
     datapath: Datapath,
+    taints: Option<&str>,
     programs: &Path,
     plugins: &Path,
     kubectl: &Kubectl,
@@ -82,7 +84,7 @@ fn create(
         })
     })?;
     run_step("nodes", || {
-        for_each_node(&machines.nodes, |node, machine| start_node(cluster, node, machine, programs, kubectl))
+        for_each_node(&machines.nodes, |node, machine| start_node(cluster, node, machine, taints, programs, kubectl))
     })?;
     run_step("connectivity between pods", || connectivity::check(kubectl, all.len()))
 }
@@ -167,6 +169,7 @@ fn start_node(
     cluster: &ClusterName,
     node: NodeId,
     machine: &RunningMachine,
+    taints: Option<&str>,
     programs: &Path,
     kubectl: &Kubectl,
 ) -> Result<()> {
@@ -178,7 +181,7 @@ fn start_node(
         // Before the kubelet starts, because it registers only once.
         fs::write(registered, "")?;
     }
-    start_services(machine, &node::services(cluster, node, programs)?)?;
+    start_services(machine, &node::services(cluster, node, programs, taints)?)?;
     let resource = format!("node/{name}");
     let exists = || kubectl.run(&["get", &resource]).is_ok();
     ensure!(poll_until(STEP_TIMEOUT, exists), "the kubelet did not register {resource}");
@@ -186,7 +189,7 @@ fn start_node(
 }
 
 /// Deletes a Node object and its pods, so that the kubelet registers again and controllers create new pods.
-fn delete_node_and_pods(kubectl: &Kubectl, node: &str) -> Result<()> {
+pub(super) fn delete_node_and_pods(kubectl: &Kubectl, node: &str) -> Result<()> {
     let selector = format!("spec.nodeName={node}");
     kubectl.run(&["delete", "node", node, "--ignore-not-found"])?;
     kubectl

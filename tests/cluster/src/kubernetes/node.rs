@@ -70,29 +70,37 @@ pub fn container_runtime() -> Result<MachineService> {
     })
 }
 
-/// Returns kubelet, kube-proxy and this program, which enforces NetworkPolicies.
+/// Returns kubelet, kube-proxy and this program, which enforces NetworkPolicies. The kubelet registers the node with `taints`,
+/// which has the form `KEY=VALUE:EFFECT,…`.
 ///
 /// # Errors
 /// If the path of this program cannot be found.
-pub fn services(cluster: &ClusterName, node: NodeId, programs: &Path) -> Result<Vec<MachineService>> {
+pub fn services(
+    cluster: &ClusterName,
+    node: NodeId,
+    programs: &Path,
+    taints: Option<&str>,
+) -> Result<Vec<MachineService>> {
     let (ipv4, ipv6) = node.addresses();
     let labels = [
         "topology.kubernetes.io/region=eu-central-1".to_owned(),
         format!("topology.kubernetes.io/zone={}", node.zone()),
         "node.kubernetes.io/instance-type=m7i.large".to_owned(),
     ];
+    let mut kubelet = MachineService {
+        name: "kubelet",
+        program: programs.join("kubelet"),
+        arguments: vec![
+            format!("--config={STATE_MOUNT}/kubelet.yaml"),
+            format!("--kubeconfig={STATE_MOUNT}/kubelet.kubeconfig"),
+            format!("--hostname-override={}", node.name(cluster)),
+            format!("--node-ip={ipv4},{ipv6}"),
+            format!("--node-labels={}", labels.join(",")),
+        ],
+    };
+    kubelet.arguments.extend(taints.map(|taints| format!("--register-with-taints={taints}")));
     Ok(vec![
-        MachineService {
-            name: "kubelet",
-            program: programs.join("kubelet"),
-            arguments: vec![
-                format!("--config={STATE_MOUNT}/kubelet.yaml"),
-                format!("--kubeconfig={STATE_MOUNT}/kubelet.kubeconfig"),
-                format!("--hostname-override={}", node.name(cluster)),
-                format!("--node-ip={ipv4},{ipv6}"),
-                format!("--node-labels={}", labels.join(",")),
-            ],
-        },
+        kubelet,
         MachineService {
             name: "kube-proxy",
             program: programs.join("kube-proxy"),

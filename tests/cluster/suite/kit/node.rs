@@ -123,7 +123,7 @@ impl TestNode {
 
     fn service(&self, cluster: &ClusterName, name: &str) -> Result<MachineService> {
         let programs = KUBERNETES_MODULE.build()?;
-        let services = node::services(cluster, self.id()?, &programs)?;
+        let services = node::services(cluster, self.id()?, &programs, None)?;
         services.into_iter().find(|service| service.name == name).with_context(|| format!("a node has no {name}"))
     }
 

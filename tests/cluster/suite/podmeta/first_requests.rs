@@ -53,8 +53,17 @@ fn access_key_id(profile: &str) -> String {
     format!("ASIA{}", profile.to_uppercase())
 }
 
+/// The nodes that pods are scheduled to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum PodPlacement<'a> {
+    /// Every node.
+    AnyNode,
+    /// The named node, which may not exist yet.
+    Node(&'a str),
+}
+
 /// Returns a Secret, a profile with its access key, and a Job of pods with the profile. A pod that fails stays failed.
-fn manifests(name: &str, pods: usize) -> Result<[Value; 3]> {
+fn manifests(name: &str, pods: usize, placement: PodPlacement<'_>) -> Result<[Value; 3]> {
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "labels": usable_by_profiles()},
         "stringData": {"accessKeyId": access_key_id(name), "secretAccessKey": SECRET_ACCESS_KEY},
@@ -66,6 +75,10 @@ fn manifests(name: &str, pods: usize) -> Result<[Value; 3]> {
     });
     // The runtime could not start the container: no instruction ran.
     let not_started = json!({"action": "Ignore", "onExitCodes": {"operator": "In", "values": [128]}});
+    let node_selector = match placement {
+        PodPlacement::AnyNode => json!({}),
+        PodPlacement::Node(node) => json!({"kubernetes.io/hostname": node}),
+    };
     let job = json!({
         "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name},
         "spec": {
@@ -73,7 +86,7 @@ fn manifests(name: &str, pods: usize) -> Result<[Value; 3]> {
             "podFailurePolicy": {"rules": [not_started]},
             "template": {
                 "metadata": {"labels": {"app": name}},
-                "spec": {"restartPolicy": "Never", "containers": [container]},
+                "spec": {"restartPolicy": "Never", "nodeSelector": node_selector, "containers": [container]},
             },
         },
     });
@@ -82,10 +95,15 @@ fn manifests(name: &str, pods: usize) -> Result<[Value; 3]> {
 }
 
 /// Starts the pods of all profiles at the same time, and waits until all have ended. Returns the pods.
-async fn run_pods(podmeta: &Podmeta, namespace: &TestNamespace, pods: usize) -> Result<Vec<Pod>> {
+async fn run_pods(
+    podmeta: &Podmeta,
+    namespace: &TestNamespace,
+    pods: usize,
+    placement: PodPlacement<'_>,
+) -> Result<Vec<Pod>> {
     let names = (0..PROFILES).map(|number| format!("web{number}")).collect::<Vec<_>>();
     let pods_of_job = pods.div_ceil(PROFILES);
-    let manifests = names.iter().map(|name| manifests(name, pods_of_job)).collect::<Result<Vec<_>>>()?;
+    let manifests = names.iter().map(|name| manifests(name, pods_of_job, placement)).collect::<Result<Vec<_>>>()?;
     for (name, [secret, profile, _]) in names.iter().zip(&manifests) {
         namespace.apply(&secret.to_string()).await?;
         namespace.apply(&profile.to_string()).await?;
@@ -145,39 +163,49 @@ fn seconds_of_starts(pods: &[Pod]) -> i64 {
     starts.iter().max().zip(starts.iter().min()).map_or(0, |(last, first)| last - first)
 }
 
+/// Starts pods at the same time, and checks that each gets its own data by its first requests, and none the node's.
+pub(super) async fn check_first_requests(
+    podmeta: &Podmeta,
+    namespace: &TestNamespace,
+    number: usize,
+    placement: PodPlacement<'_>,
+) -> Result<()> {
+    let requests_before = podmeta.cluster.imds_stub_request_counts().await?;
+    let started = Instant::now();
+    let pods = run_pods(podmeta, namespace, number, placement).await?;
+    let ended = started.elapsed().as_secs_f64();
+    ensure!(pods.len() >= number, "{} pods instead of {number}", pods.len());
+    let (mut durations, mut failures) = (Vec::new(), BTreeMap::new());
+    for pod in &pods {
+        match check_pod(namespace, pod).await {
+            Ok(first) => durations.push(first),
+            Err(error) => drop(failures.insert(pod.name_any(), format!("{error:#}"))),
+        }
+    }
+    durations.sort_by(f64::total_cmp);
+    let percentile = |percent: usize| durations.get((durations.len() * percent / 100).saturating_sub(1));
+    println!(
+        "{} pods ended after {ended:.1} s; containers started within {} s; first request: p50 {:?} s, p99 {:?} s, maximum {:?} s; {} failed",
+        pods.len(),
+        seconds_of_starts(&pods),
+        percentile(50),
+        percentile(99),
+        durations.last(),
+        failures.len(),
+    );
+    if !failures.is_empty() {
+        bail!("{failures:#?}\n{}", failed_calls(podmeta).await?);
+    }
+    let requests_after = podmeta.cluster.imds_stub_request_counts().await?;
+    ensure!(requests_after == requests_before, "the node's service got requests: {requests_after:?}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn first_requests_of_pods_that_start_at_the_same_time_return_their_own_data() -> Result<()> {
     kit::exclusive_podmeta_test(async |podmeta, namespace| {
         let number = number_of_environment("PODMETA_PODS_AT_ONCE", PODS)?;
-        let requests_before = podmeta.cluster.imds_stub_request_counts().await?;
-        let started = Instant::now();
-        let pods = run_pods(podmeta, namespace, number).await?;
-        let ended = started.elapsed().as_secs_f64();
-        ensure!(pods.len() >= number, "{} pods instead of {number}", pods.len());
-        let (mut durations, mut failures) = (Vec::new(), BTreeMap::new());
-        for pod in &pods {
-            match check_pod(namespace, pod).await {
-                Ok(first) => durations.push(first),
-                Err(error) => drop(failures.insert(pod.name_any(), format!("{error:#}"))),
-            }
-        }
-        durations.sort_by(f64::total_cmp);
-        let percentile = |percent: usize| durations.get((durations.len() * percent / 100).saturating_sub(1));
-        println!(
-            "{} pods ended after {ended:.1} s; containers started within {} s; first request: p50 {:?} s, p99 {:?} s, maximum {:?} s; {} failed",
-            pods.len(),
-            seconds_of_starts(&pods),
-            percentile(50),
-            percentile(99),
-            durations.last(),
-            failures.len(),
-        );
-        if !failures.is_empty() {
-            bail!("{failures:#?}\n{}", failed_calls(podmeta).await?);
-        }
-        let requests_after = podmeta.cluster.imds_stub_request_counts().await?;
-        ensure!(requests_after == requests_before, "the node's service got requests: {requests_after:?}");
-        Ok(())
+        check_first_requests(podmeta, namespace, number, PodPlacement::AnyNode).await
     })
     .await
 }

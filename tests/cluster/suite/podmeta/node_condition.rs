@@ -37,7 +37,7 @@ async fn policy_for_nodes_applies_to_the_operator_only_and_is_bound() -> Result<
 }
 
 /// Returns status and reason of the condition.
-fn condition(node: &Node) -> Option<(String, String)> {
+pub(super) fn guarded_condition(node: &Node) -> Option<(String, String)> {
     let mut conditions = node.status.as_ref()?.conditions.iter().flatten();
     let condition = conditions.find(|condition| condition.type_ == GUARDED)?;
     Some((condition.status.clone(), condition.reason.clone().unwrap_or_default()))
@@ -50,7 +50,7 @@ async fn every_node_with_an_agent_is_guarded() -> Result<()> {
         for name in podmeta.cluster.node_names() {
             // The test before can leave a pod without a link for some seconds.
             eventually(Duration::from_secs(90), "the node is guarded", async || {
-                let condition = condition(&nodes.get(name).await?).context("no condition")?;
+                let condition = guarded_condition(&nodes.get(name).await?).context("no condition")?;
                 ensure!(condition == ("True".to_owned(), "GuardsInPlace".to_owned()), "{name}: {condition:?}");
                 Ok(())
             })
