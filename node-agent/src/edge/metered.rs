@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 
 use crate::edge::memory::{BufferState, ConnectionCharge};
 
-/// Responses up to this size are sent from one buffer, which is faster than a vectored write.
-const MAX_COPIED_BYTES: usize = 1024;
+/// Responses up to this size are sent from one buffer, which is faster than a vectored write. Credentials have about 1.7 KiB.
+const MAX_COPIED_BYTES: usize = 2048;
 
 /// Bytes in the send buffer of the kernel that are charged as [`BufferState::Sent`] if there are more.
 const MAX_UNCHARGED_BYTES: usize = 4096;
