@@ -112,6 +112,10 @@ pub enum PathClass {
 }
 
 impl PathClass {
+    /// All classes, in the order of their discriminants.
+    pub const ALL: [Self; 6] =
+        [Self::Token, Self::Credentials, Self::MetaData, Self::Dynamic, Self::UserData, Self::Other];
+
     /// Classifies a request by its canonical path, so that every spelling of a path has the same class.
     #[must_use]
     pub fn of(request: &Request<'_>) -> Self {

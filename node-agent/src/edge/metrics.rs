@@ -1,5 +1,7 @@
 //! The metrics of the edge. Labels have few values: never a pod, a path or text of a client.
 
+use std::array;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use podmeta_metadata::dialect::Dialect;
@@ -53,10 +55,25 @@ impl EncodeLabelValue for TokenValue {
     }
 }
 
+/// The counters of responses with status 200. They belong to the family of all requests: counting one of these needs neither
+/// its lock nor a hash of the labels.
+#[derive(Debug)]
+struct ServedCounters([OnceLock<Counter>; Dialect::ALL.len() * PathClass::ALL.len() * 2]);
+
+impl ServedCounters {
+    /// Returns the counter of these labels, or `None` if their status is not 200.
+    fn get(&self, labels: &RequestLabels) -> Option<&OnceLock<Counter>> {
+        let (dialect, path, token) = (labels.dialect.0 as usize, labels.path.0 as usize, usize::from(labels.token.0));
+        let index = (dialect * PathClass::ALL.len() + path) * 2 + token;
+        if labels.status == 200 { self.0.get(index) } else { None }
+    }
+}
+
 /// The metrics of one edge.
 #[derive(Debug)]
 pub struct EdgeMetrics {
     requests: Family<RequestLabels, Counter>,
+    served: ServedCounters,
     duration: Histogram,
     tokens: Family<DialectLabel, Counter>,
     tokenless: Family<DialectLabel, Counter>,
@@ -71,6 +88,7 @@ impl Default for EdgeMetrics {
         let buckets = [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.025, 0.1, 0.5, 2.0];
         Self {
             requests: Family::default(),
+            served: ServedCounters(array::from_fn(|_| OnceLock::new())),
             duration: Histogram::new(buckets),
             tokens: Family::default(),
             tokenless: Family::default(),
@@ -124,7 +142,10 @@ impl EdgeMetrics {
     ) {
         let (dialect, path, token) = (DialectValue(dialect), PathValue(path), TokenValue(token));
         let labels = RequestLabels { dialect, path, status, token };
-        self.requests.get_or_create(&labels).inc();
+        match self.served.get(&labels) {
+            Some(counter) => counter.get_or_init(|| self.requests.get_or_create_owned(&labels)).inc(),
+            None => self.requests.get_or_create(&labels).inc(),
+        };
         self.duration.observe(duration.as_secs_f64());
     }
 
@@ -155,5 +176,31 @@ impl EdgeMetrics {
 
     pub(super) fn count_evicted_connection(&self) {
         self.connections_evicted.inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_once_under_their_own_labels() {
+        let (metrics, mut registry, mut text) = (EdgeMetrics::default(), Registry::default(), String::new());
+        metrics.register(&mut registry);
+        let paths = || PathClass::ALL.into_iter().flat_map(|path| [(path, false), (path, true)]);
+        let requests = || Dialect::ALL.into_iter().flat_map(move |dialect| paths().map(move |path| (dialect, path)));
+        for (dialect, (path, token)) in requests() {
+            metrics.record_request(dialect, path, 200, token, Duration::ZERO);
+            metrics.record_request(dialect, path, 404, token, Duration::ZERO);
+        }
+        metrics.record_request(Dialect::Ecs, PathClass::Other, 200, true, Duration::ZERO);
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for ((dialect, (path, token)), status) in requests().flat_map(|labels| [(labels, 200), (labels, 404)]) {
+            let (path, token) = (path.as_str(), if token { "yes" } else { "no" });
+            let labels = format!("dialect=\"{dialect}\",path=\"{path}\",status=\"{status}\",token=\"{token}\"");
+            let is_last = (dialect, path, status, token) == (Dialect::Ecs, "other", 200, "yes");
+            let line = format!("podmeta_agent_requests_total{{{labels}}} {}\n", if is_last { 2 } else { 1 });
+            assert!(text.contains(&line), "{line}{text}");
+        }
     }
 }
