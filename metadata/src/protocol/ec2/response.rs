@@ -51,7 +51,7 @@ pub(super) fn item(item: ItemResponse) -> HttpResponse {
     let mut headers = match item.token_left {
         Some(left) => {
             let mut headers = item.headers;
-            headers.insert(&TOKEN_HEADERS.ttl, HeaderValue::from(left));
+            set_token_ttl(&mut headers, HeaderValue::from(left));
             headers
         }
         None => without_token_ttl(&item.headers),
@@ -62,6 +62,14 @@ pub(super) fn item(item: ItemResponse) -> HttpResponse {
     let mut response = HttpResponse::new(item.body);
     *response.headers_mut() = headers;
     response
+}
+
+/// Sets the lifetime of a token. It is the first header of [`item_headers`], where it is found without a hash of its name.
+fn set_token_ttl(headers: &mut HeaderMap, ttl: HeaderValue) {
+    match headers.iter_mut().next() {
+        Some((name, value)) if *name == TOKEN_HEADERS.ttl => *value = ttl,
+        Some(_) | None => drop(headers.insert(&TOKEN_HEADERS.ttl, ttl)),
+    }
 }
 
 /// Returns the headers without the lifetime of a token. `HeaderMap::remove` would move the last header to the first place.
