@@ -113,9 +113,12 @@ impl EdgeServer {
     {
         // The connection of an unknown pod is served too, because its requests get 503.
         let pod = self.edge.pod(&arrival.pod);
-        let (connections, limit) = match &pod {
-            Some(pod) => (pod.connections.clone(), pod.limits().connections),
-            None => (self.edge.unknown_pods.limits(&arrival.pod).connections, Limits::default().connections),
+        let (connections, share, limit) = match &pod {
+            Some(pod) => (pod.connections.clone(), Arc::clone(&pod.share), pod.limits().connections),
+            None => {
+                let unknown = self.edge.unknown_pods.limits(&arrival.pod);
+                (unknown.connections, unknown.share, Limits::default().connections)
+            }
         };
         let _permit = match connections.open(limit.get(), Instant::now()) {
             Ok(permit) => permit,
@@ -136,7 +139,6 @@ impl EdgeServer {
         let _open = self.edge.metrics().open_connection();
         let charge = self.edge.memory.open(connections.key(), Instant::now());
         let eviction = Arc::clone(charge.eviction());
-        let share = self.edge.share(&arrival.pod);
         drop(pod);
         if charge.wait_for_start().await.is_err() {
             record_eviction(&self.edge, &arrival);
