@@ -74,7 +74,7 @@ struct ConnectionCount {
 }
 
 /// Identifies a pod, published or unknown. Unique while one of its connections is open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PodKey(pub(super) usize);
 
 /// The permit of an open connection. The connection counts until the permit is dropped.

@@ -7,7 +7,7 @@ mod reconnect_delay;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,7 +61,7 @@ pub(super) struct MemoryBudget(Arc<Mutex<Charges>>);
 #[derive(Debug, Default)]
 struct Charges {
     total: usize,
-    pods: HashMap<PodKey, PodCharges>,
+    pods: BTreeMap<PodKey, PodCharges>,
     next_id: u64,
 }
 
