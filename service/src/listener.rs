@@ -76,6 +76,7 @@ impl Listener for TcpListener {
         socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
         #[cfg(target_os = "linux")]
         socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIMEOUT))?;
+        socket.set_tcp_nodelay(true)?;
         socket.listen(backlog)
     }
 
@@ -84,6 +85,7 @@ impl Listener for TcpListener {
         // These fail only if the connection has already ended.
         let aborted = |_| io::Error::from(io::ErrorKind::ConnectionAborted);
         let local = stream.local_addr().map_err(aborted)?;
+        #[cfg(not(target_os = "linux"))] // on Linux it is inherited
         stream.set_nodelay(true).map_err(aborted)?;
         Ok(TcpConnection { stream, remote, local })
     }

@@ -132,3 +132,13 @@ async fn adopted_listener_serves_connections() {
     accepting.await.unwrap();
     assert!(TcpStream::connect(address).await.is_err(), "the port is closed");
 }
+
+#[tokio::test]
+async fn accepted_tcp_connection_sends_without_delay() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    Listener::configure(&listener, 8).unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap());
+    let (client, accepted) = tokio::join!(client, Listener::accept(&listener));
+    assert!(accepted.unwrap().stream.nodelay().unwrap());
+    drop(client.unwrap());
+}
