@@ -36,6 +36,7 @@ use crate::dev::input::Inputs;
 use crate::dev::server::DevServer;
 use crate::dev::state_dir::StateDir;
 use crate::edge::Edge;
+use crate::keys;
 
 /// Runs `dev`: serves the pods of the files, only checks them (`--check`), or runs a command as one pod (`--pod`) and returns
 /// its exit code. Prints errors in the files and returns a failure code for them, and for warnings with `--check`.
@@ -59,6 +60,7 @@ pub fn main(args: DevArgs) -> Result<ExitCode> {
     }
     let _log = init_log(&args);
     limits::raise_open_files();
+    keys::initialize_random();
     let state_dir = StateDir::open(args.state_dir.clone())?;
     let keys = state_dir.key_file().load(Timestamp::now())?;
     let broker = FileBroker::new(state_dir.signer()?);

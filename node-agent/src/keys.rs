@@ -130,6 +130,12 @@ fn random_key() -> Result<KeyBytes, LoadKeysError> {
     Ok(bytes)
 }
 
+/// Initializes the random number generator on another thread. It takes 80 ms, in which the worker thread could serve no pod if
+/// the first token did it.
+pub(crate) fn initialize_random() {
+    drop(std::thread::Builder::new().name("random".to_owned()).spawn(random_nonce));
+}
+
 /// Returns random bytes for a session token, or `None` if the system's random number generator fails.
 pub(crate) fn random_nonce() -> Option<Nonce> {
     let mut bytes = Nonce::default();

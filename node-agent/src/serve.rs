@@ -38,7 +38,7 @@ use tracing_subscriber::EnvFilter;
 use crate::broker::{Broker, OperatorBroker};
 use crate::debug;
 use crate::edge::{Edge, EdgeServer};
-use crate::keys::KeyFile;
+use crate::keys::{self, KeyFile};
 use crate::operator_client::{OperatorClient, OperatorEndpoint};
 use crate::private_file;
 use link_metrics::LinkMetrics;
@@ -98,6 +98,7 @@ pub fn main(args: ServeArgs) -> Result<ExitCode> {
     let log = log::init(filter);
     limits::disable_core_dumps().context("cannot disable core dumps")?;
     limits::raise_open_files();
+    keys::initialize_random();
     ensure!(
         args.operator.scheme_str() == Some("https") && args.operator.host().is_some(),
         "--operator {} is not a URL such as https://podmeta-operator.podmeta-system.svc:8443",
