@@ -30,6 +30,9 @@ const WARM_UP: Duration = Duration::from_secs(1);
 const PIPELINED_REQUESTS: usize = 64;
 /// Interval at which closed connections are replaced.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
+/// Connections that are checked without a pause. Checking all of them at once would delay the measured client, which has the
+/// same processors.
+const CONNECTIONS_PER_CHECK: usize = 32;
 
 /// Attack by all pods except the last one, which is measured.
 #[derive(Clone, Copy, Debug)]
@@ -82,14 +85,21 @@ pub(crate) fn all(options: &RunOptions, work_dir: &WorkDir) -> Result<()> {
         (AttackKind::PartialHeads(Attackers::OnePod), "partial heads of 8 KiB, 1 pod × 1,024 connections"),
         (AttackKind::PartialHeads(Attackers::ManyPods), "partial heads of 8 KiB, 40 pods × 250 connections"),
     ] {
-        let (mut of_baseline, mut of_agent) = (Vec::new(), Vec::new());
+        let (mut of_baseline, mut of_agent, mut of_control) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..options.rounds {
             let agent = agent(attack, options, work_dir)?;
-            of_baseline.push(round(attack, options, &baseline(attack, &agent)?)?);
-            of_agent.push(round(attack, options, &agent)?);
+            let baseline = baseline(attack, &agent)?;
+            of_baseline.push(round(attack, options, &baseline, measured_pod(&baseline)?)?);
+            of_agent.push(round(attack, options, &agent, measured_pod(&agent)?)?);
+            drop((baseline, agent));
+            // New servers: the attack of the round before has ended.
+            let agent = self::agent(attack, options, work_dir)?;
+            let baseline = self::baseline(attack, &agent)?;
+            of_control.push(round(attack, options, &agent, measured_pod(&baseline)?)?);
         }
         row(name, "baseline", &of_baseline, &of_baseline);
         row(name, "**agent**", &of_agent, &of_baseline);
+        row(name, "baseline, attack on the agent", &of_control, &of_baseline);
     }
     Ok(())
 }
@@ -128,12 +138,23 @@ fn baseline(attack: AttackKind, agent: &ServerProcess) -> Result<ServerProcess> 
     Ok(baseline)
 }
 
+/// Returns the address of the pod that does not attack.
+fn measured_pod(server: &ServerProcess) -> Result<SocketAddr> {
+    server.addresses.last().copied().context("too few pods")
+}
+
+/// Attacks a server, and measures a pod of the same server or of another one.
 #[allow(clippy::cast_precision_loss, reason = "KiB are far below 2^52")]
-fn round(attack: AttackKind, options: &RunOptions, server: &ServerProcess) -> Result<AttackRound> {
-    let (measured_pod, attacking_pods) = server.addresses.split_last().context("too few pods")?;
+fn round(
+    attack: AttackKind,
+    options: &RunOptions,
+    server: &ServerProcess,
+    measured_pod: SocketAddr,
+) -> Result<AttackRound> {
+    let (_, attacking_pods) = server.addresses.split_last().context("too few pods")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let pattern = RequestKind::Leaf.pattern(&runtime.block_on(token(*measured_pod))?);
-    let load_measured_pod = || load(*measured_pod, &pattern, 1, options.time, REQUEST_INTERVAL);
+    let pattern = RequestKind::Leaf.pattern(&runtime.block_on(token(measured_pod))?);
+    let load_measured_pod = || load(measured_pod, &pattern, 1, options.time, REQUEST_INTERVAL);
     let p99_before = load_measured_pod()?.quantile(0.99);
     let resident_before = server.resident()?.total as f64;
     let (sockets_before, tcp_before) = (server.socket_memory()?, tcp_buffers()?);
@@ -233,14 +254,17 @@ fn hold(pods: &[(SocketAddr, Vec<u8>)], connections: usize, over: &AtomicBool) -
             held.push((*pod, bytes, open(*pod, bytes)?));
         }
     }
+    let pause = CHECK_INTERVAL / u32::try_from(held.len().div_ceil(CONNECTIONS_PER_CHECK))?.max(1);
     while !over.load(Ordering::Relaxed) {
-        let next = Instant::now() + CHECK_INTERVAL;
-        for (pod, bytes, socket) in &mut held {
-            if !is_open(socket) {
-                *socket = open(*pod, bytes)?;
+        for connections in held.chunks_mut(CONNECTIONS_PER_CHECK) {
+            let next = Instant::now() + pause;
+            for (pod, bytes, socket) in connections {
+                if !is_open(socket) {
+                    *socket = open(*pod, bytes)?;
+                }
             }
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
-        std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     Ok(())
 }
