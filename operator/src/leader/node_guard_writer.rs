@@ -93,15 +93,15 @@ impl NodeGuardWriter {
             // Nodes that were not written for long come first.
             nodes.sort_by_key(|node| history.written.get(&node.name).copied());
             nodes.truncate(MAX_WRITES_PER_CHECK);
-            history.written.extend(nodes.iter().map(|node| (node.name.clone(), now)));
-            for node in self.write_all(nodes).await {
-                history.written.remove(&node);
-            }
+            let names = nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>();
+            let outdated = self.write_all(nodes).await;
+            let written = names.into_iter().filter(|name| !outdated.contains(name));
+            history.written.extend(written.map(|name| (name, now)));
         }
     }
 
-    /// Writes the conditions of nodes, then their events. Failures share one log line: an API server that rejects one write rejects all of them.
-    /// Returns the names of nodes that changed before their write, so that the next check decides.
+    /// Writes the conditions of nodes, then their events. Failures share one log line, because most of them have the same cause.
+    /// Returns the names of the nodes whose state changed before their write. They were not written.
     async fn write_all(&self, nodes: Vec<GuardedNode>) -> Vec<String> {
         let write = async |node: GuardedNode| {
             let result = self.write(&node).await;
@@ -132,7 +132,8 @@ impl NodeGuardWriter {
         outdated
     }
 
-    /// Writes the condition of a node, unless its state changed since the check: writes of a check wait for each other.
+    /// Writes the condition of a node, unless its state changed since the check. A write can wait for earlier writes of the
+    /// check: at most [`MAX_CONCURRENT_PATCHES`] run at the same time.
     async fn write(&self, node: &GuardedNode) -> Result<Written> {
         if self.shared.read().guarded_node(&node.name, &self.agents, Instant::now()).as_ref() != Some(node) {
             return Ok(Written::Outdated);

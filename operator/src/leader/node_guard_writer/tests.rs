@@ -147,7 +147,7 @@ async fn node_is_written_at_most_every_10_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failed_write_is_retried_and_a_deleted_node_is_no_failure() {
+async fn write_that_failed_or_found_no_node_is_retried() {
     let mut leader = Leader::start().await;
     leader.report("n1", NodeGuardState::InPlace).await;
     leader.server.expect(Method::PATCH, N1).await.respond_error(StatusCode::FORBIDDEN);
@@ -186,7 +186,7 @@ fn guarded_node(known: Option<GuardedReason>, message: &str, reason: GuardedReas
     GuardedNode { name: "n1".to_owned(), uid: String::new(), known, reason, message: message.to_owned() }
 }
 
-/// Returns the first second at which a node is due that was written at the start and has not changed since.
+/// Returns the first second at which a node is due. The node was written at second 0 and has not changed since.
 fn due_second(node: &GuardedNode) -> u64 {
     let start = Instant::now();
     let mut history = WriteHistory::new(start);
@@ -235,14 +235,14 @@ async fn check_writes_a_limited_number_of_nodes() {
     }
     // One check finds all nodes.
     leader.is_leader_tx.send_replace(true);
-    let mut methods = Vec::new();
+    let mut are_writes = Vec::new();
     for _ in 0..2 * MAX_WRITES_PER_CHECK + 1 {
         let request = leader.server.expect_any().await;
-        methods.push(request.path.starts_with("/api/v1/nodes/"));
+        are_writes.push(request.path.starts_with("/api/v1/nodes/"));
         request.respond(&json!({"metadata": {"name": "n"}}));
     }
     let expected = [vec![true; MAX_WRITES_PER_CHECK], vec![false; MAX_WRITES_PER_CHECK], vec![true]].concat();
-    assert_eq!(methods, expected, "events follow the writes of a check");
+    assert_eq!(are_writes, expected, "events follow the writes of a check");
 }
 
 #[tokio::test(start_paused = true)]
