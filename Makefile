@@ -120,7 +120,7 @@ datapaths: programs ## Run every network test on each datapath of the test clust
 .PHONY: scale-test
 scale-test: ## Run the tests of load, faults and churn with 250 pods and 1,000,000 requests on the cluster of `make cluster` (root)
 	$(CLUSTER) build-programs
-	PODMETA_PODS_AT_ONCE=250 PODMETA_CHURN_REQUESTS=1000000 $(CARGO) test --workspace --locked --test suite -- \
+	PODMETA_NEW_PODS=250 PODMETA_CHURN_REQUESTS=1000000 $(CARGO) test --workspace --locked --test suite -- \
 		podmeta::churn podmeta::first_requests podmeta::handovers --nocapture --test-threads=1
 
 ##@ Benchmark, fuzz, mutate

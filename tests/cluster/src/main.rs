@@ -42,9 +42,9 @@ enum ClusterCommand {
     },
     /// Delete the cluster with all its data.
     Down,
-    /// Delete a node with its pods and data.
+    /// Delete the last node with its pods and data.
     RemoveNode {
-        /// The node (a, b, ...).
+        /// The node, such as c.
         node: NodeId,
     },
     /// Print the services, nodes and pods of the cluster.

@@ -16,13 +16,18 @@ use crate::programs::KUBERNETES_MODULE;
 /// Timeout until the kernel has ended the processes of the node's pods.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Deletes a node: its Node object and pods, its processes, and its files. The routes to its pods stay on the other nodes.
+/// Deletes the last node: its Node object and pods, its processes, and its files. The routes to its pods stay on the other nodes.
 ///
 /// # Errors
-/// If the node does not run, or something cannot be removed.
+/// If it is not the last node or does not run, or something cannot be removed.
 pub fn remove_node(cluster: &ClusterName, node: NodeId) -> Result<()> {
     prerequisites::require_root()?;
     let _lock = lock::acquire()?;
+    let last = NodeId::first(up::existing_nodes(cluster)).last();
+    ensure!(
+        last == Some(node),
+        "only the last node of cluster {cluster} can be removed: `cluster up` counts the nodes"
+    );
     let name = MachineName::Node(node);
     let machine = RunningMachine::find(cluster, name)?;
     let machine = machine.with_context(|| format!("node {node} of cluster {cluster} does not run"))?;

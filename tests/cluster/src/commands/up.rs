@@ -101,7 +101,7 @@ fn delete_after_reboot(cluster: &ClusterName) -> Result<()> {
 }
 
 /// Returns how many nodes the cluster already has.
-fn existing_nodes(cluster: &ClusterName) -> u8 {
+pub(super) fn existing_nodes(cluster: &ClusterName) -> u8 {
     let dirs = fs::read_dir(cluster.state_dir().join("machines")).into_iter().flatten().flatten();
     let nodes = dirs.filter(|dir| dir.file_name().to_str().is_some_and(|name| name.parse::<NodeId>().is_ok()));
     u8::try_from(nodes.count()).unwrap_or(u8::MAX)

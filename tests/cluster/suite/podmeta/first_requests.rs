@@ -17,7 +17,7 @@ use super::fixtures::{SECRET_ACCESS_KEY, profile, usable_by_profiles};
 use super::load::{number_of_environment, processor_share};
 use crate::kit::{self, Podmeta, TestNamespace, eventually};
 
-/// Default number of pods. `PODMETA_PODS_AT_ONCE` sets another one.
+/// Default number of pods. `PODMETA_NEW_PODS` sets another one.
 const PODS: usize = 60;
 
 /// Profiles of the pods. Each has its own credentials.
@@ -163,7 +163,8 @@ fn seconds_of_starts(pods: &[Pod]) -> i64 {
     starts.iter().max().zip(starts.iter().min()).map_or(0, |(last, first)| last - first)
 }
 
-/// Starts pods at the same time, and checks that each gets its own data by its first requests, and none the node's.
+/// Starts pods at the same time. Checks that each pod gets its own data with its first requests, and that the node's metadata
+/// service gets no request.
 pub(super) async fn check_first_requests(
     podmeta: &Podmeta,
     namespace: &TestNamespace,
@@ -204,7 +205,7 @@ pub(super) async fn check_first_requests(
 #[tokio::test]
 async fn first_requests_of_pods_that_start_at_the_same_time_return_their_own_data() -> Result<()> {
     kit::exclusive_podmeta_test(async |podmeta, namespace| {
-        let number = number_of_environment("PODMETA_PODS_AT_ONCE", PODS)?;
+        let number = number_of_environment("PODMETA_NEW_PODS", PODS)?;
         check_first_requests(podmeta, namespace, number, PodPlacement::AnyNode).await
     })
     .await
