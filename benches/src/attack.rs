@@ -30,8 +30,8 @@ const WARM_UP: Duration = Duration::from_secs(1);
 const PIPELINED_REQUESTS: usize = 64;
 /// Interval at which closed connections are replaced.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
-/// Connections that are checked without a pause. Checking all of them at once would delay the measured client, which has the
-/// same processors.
+/// Number of connections that are checked without a pause. A check of all connections without a pause would delay the measured
+/// client, which runs on the same processors.
 const CONNECTIONS_PER_CHECK: usize = 32;
 
 /// Attack by all pods except the last one, which is measured.
@@ -92,7 +92,7 @@ pub(crate) fn all(options: &RunOptions, work_dir: &WorkDir) -> Result<()> {
             of_baseline.push(round(attack, options, &baseline, measured_pod(&baseline)?)?);
             of_agent.push(round(attack, options, &agent, measured_pod(&agent)?)?);
             drop((baseline, agent));
-            // New servers: the attack of the round before has ended.
+            // New servers: those above were attacked already.
             let agent = self::agent(attack, options, work_dir)?;
             let baseline = self::baseline(attack, &agent)?;
             of_control.push(round(attack, options, &agent, measured_pod(&baseline)?)?);
@@ -143,7 +143,8 @@ fn measured_pod(server: &ServerProcess) -> Result<SocketAddr> {
     server.addresses.last().copied().context("too few pods")
 }
 
-/// Attacks a server, and measures a pod of the same server or of another one.
+/// Attacks a server, and measures the latency of a pod of the same server or of another one. Memory and processor time are those
+/// of the attacked server.
 #[allow(clippy::cast_precision_loss, reason = "KiB are far below 2^52")]
 fn round(
     attack: AttackKind,

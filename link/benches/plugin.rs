@@ -31,7 +31,7 @@ mod linux {
     const PROGRAM: &str = env!("CARGO_BIN_EXE_podmeta-cni");
 
     /// Pods that start at the same time.
-    const AT_ONCE: u32 = 250;
+    const PARALLEL_PODS: u32 = 250;
 
     /// Pods that start one after another.
     const ALONE: u32 = 200;
@@ -54,7 +54,7 @@ mod linux {
         let used = processor_time()?.saturating_sub(before);
         print("ADD, one pod at a time", alone);
         println!("ADD, one pod at a time: {:.1} ms of a processor", milliseconds(used) / f64::from(ALONE));
-        let pods = (ALONE + 1..=ALONE + AT_ONCE).map(pod).collect::<Result<Vec<_>>>()?;
+        let pods = (ALONE + 1..=ALONE + PARALLEL_PODS).map(pod).collect::<Result<Vec<_>>>()?;
         let start = Instant::now();
         let times = std::thread::scope(|scope| {
             let threads = pods.iter().map(|pod| scope.spawn(|| add(pod, &config))).collect::<Vec<_>>();

@@ -13,7 +13,8 @@ use anyhow::{Context as _, Result};
 use crate::counters::Repairs;
 use crate::netns::Netns;
 
-/// Adds the parts of the first two guards that are missing or changed in a namespace, the routing rules first. Idempotent.
+/// Adds the routing rules (guard 1), then the nftables table (guard 2), where they are missing or changed in a namespace.
+/// Idempotent.
 ///
 /// # Errors
 /// If the kernel rejects a part. The message names the guard.

@@ -80,7 +80,7 @@ pub(crate) fn is_exists(error: &Error) -> bool {
     errno(error) == Some(nix::libc::EEXIST)
 }
 
-/// Returns success if the kernel already has the object.
+/// Turns the error that the kernel already has the object into success.
 pub(crate) fn unless_exists(result: Result<(), Error>) -> Result<(), Error> {
     match result {
         Err(error) if is_exists(&error) => Ok(()),

@@ -24,8 +24,8 @@ pub struct HostRule {
 }
 
 impl HostRule {
-    /// A pod's link. No `Host` and an empty one are served too: clients of the AWS Common Runtime send such heads (aws-c-auth
-    /// before 0.6.29). So are the names of EC2's service in a VPC.
+    /// A pod's link. It serves the names of EC2's service in a VPC. It also serves requests with an empty `Host` or none, which
+    /// clients of the AWS Common Runtime send (aws-c-auth before 0.6.29).
     pub const POD_LINK: Self = Self {
         requires_host: false,
         serves_name: |name| is_instance_data(name.strip_suffix('.').unwrap_or(name)),
@@ -35,7 +35,7 @@ impl HostRule {
     /// Checks the `Host` headers of a request.
     ///
     /// # Errors
-    /// If there are two, or if the listener does not serve the host. The error names the malformed part.
+    /// If there are two, if there is none and the rule requires one, or if the listener does not serve the host.
     pub fn check(&self, headers: &HeaderMap, version: Version) -> Result<(), &'static str> {
         match single_header(headers, &HOST) {
             Err(RepeatedHeader) => Err("it has more than one Host"),
@@ -50,7 +50,8 @@ impl HostRule {
     /// Returns true for an address or a name that the listener serves, with or without a port. User information before
     /// the host makes it another name.
     fn serves(&self, host: &str) -> bool {
-        // Fast path: most clients send the service address. An IPv6 address has colons too.
+        // Fast path: most clients send the service address. The whole host is parsed before its port is removed, because an
+        // IPv6 address contains colons.
         if SERVICE_HOSTS.contains(&host) || is_address(host) {
             return true;
         }
@@ -88,7 +89,7 @@ fn is_address(text: &str) -> bool {
     })
 }
 
-/// Returns true for a port from 1 to 65535, and for none.
+/// Returns true for a port from 1 to 65535, and for an empty text.
 fn is_port(port: &str) -> bool {
     port.bytes().all(|byte| byte.is_ascii_digit()) && (port.is_empty() || port.parse::<NonZeroU16>().is_ok())
 }

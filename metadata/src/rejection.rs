@@ -87,7 +87,7 @@ impl fmt::Display for Rejection {
                  was not found"
             }
             Self::Malformed(what) => return write!(f, "malformed request head: {what}"),
-            Self::BodyTooLong => "the request has a body; send none, or Content-Length: 0",
+            Self::BodyTooLong => "the request body is longer than 1024 bytes; send none",
             Self::ForwardedFor => "a token request must not have an X-Forwarded-For header: it came through a proxy",
             Self::BadTtl => "the TTL header of the token request is missing, repeated, or not a number from 1 to 21600",
             Self::TokenMissing => {

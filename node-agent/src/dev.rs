@@ -66,8 +66,8 @@ pub fn main(args: DevArgs) -> Result<ExitCode> {
     let broker = FileBroker::new(state_dir.signer()?);
     let edge = Edge::new(keys, Broker::Files(Arc::clone(&broker)), Arc::new(Timestamp::now));
     publish(&edge, &broker, &state);
-    // Serving on one worker is faster than on two that take connections from each other (docs/benchmarks.md). Documents
-    // are signed on blocking threads.
+    // With 16 connections, one worker serves more requests than two (docs/benchmarks.md). Documents are signed on blocking
+    // threads.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     match args.pod.clone() {
         None => runtime.block_on(DevServer { args, inputs, files, state, state_dir, edge, broker }.run()),

@@ -92,7 +92,7 @@ impl Edge {
         })
     }
 
-    /// Replaces all pods at once. A pod whose view is the same is kept. A pod whose view changed keeps its request rate
+    /// Replaces all pods atomically. A pod whose view is the same is kept. A pod whose view changed keeps its request rate
     /// and connection counts.
     pub fn publish(&self, views: impl IntoIterator<Item = (PodUid, PodView)>) {
         let current = self.pods.load();
@@ -103,7 +103,7 @@ impl Edge {
         self.store(pods.collect());
     }
 
-    /// Replaces some pods at once, and removes those without a view. All other pods are kept. There must be one writer.
+    /// Replaces some pods atomically, and removes those without a view. All other pods are kept. There must be one writer.
     pub fn update(&self, changes: impl IntoIterator<Item = (PodUid, Option<PodView>)>) {
         let mut pods = HashMap::clone(&self.pods.load());
         for (uid, view) in changes {

@@ -130,8 +130,8 @@ fn random_key() -> Result<KeyBytes, LoadKeysError> {
     Ok(bytes)
 }
 
-/// Initializes the random number generator on another thread. It takes 80 ms, in which the worker thread could serve no pod if
-/// the first token did it.
+/// Initializes the random number generator on another thread, which takes 80 ms. Otherwise the first token would initialize it,
+/// and the worker thread would serve no pod for that time.
 pub(crate) fn initialize_random() {
     drop(std::thread::Builder::new().name("random".to_owned()).spawn(random_nonce));
 }

@@ -130,7 +130,10 @@ fn run(
                 Ok(0) | Err(_) => {}
                 Ok(programs) => {
                     counters.add_programs(programs);
-                    tracing::warn!(programs, "programs of the uplink guard were missing; attached them");
+                    tracing::warn!(
+                        programs,
+                        "programs of the uplink guard were missing or of another version; attached them"
+                    );
                 }
             }
         }

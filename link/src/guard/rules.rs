@@ -26,7 +26,7 @@ const PASS_PRIORITY: u32 = 90;
 /// Priority of the rules that prohibit.
 const PROHIBIT_PRIORITY: u32 = 91;
 
-/// Priority of the rule that ends the pass.
+/// Priority of the rule at which the node's own traffic continues.
 const END_PRIORITY: u32 = 92;
 
 /// Name of the loopback interface. As input interface of a rule it stands for traffic of the node itself.
@@ -35,11 +35,11 @@ const LOOPBACK: &str = "lo";
 /// A rule of the guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
-    /// Lets traffic of the node itself to an address pass the next rule.
+    /// Makes traffic of the node itself to an address skip the rules that prohibit.
     Pass(IpAddr),
     /// Prohibits traffic to an address.
     Prohibit(IpAddr),
-    /// Ends the pass, without effect.
+    /// The target of [`Rule::Pass`]. It has no effect.
     End,
 }
 
@@ -60,7 +60,8 @@ pub(super) async fn ensure(host: &Netns) -> Result<usize> {
     Ok(added)
 }
 
-/// Removes all rules of the guard, near-duplicates included.
+/// Removes all rules of the guard. Also removes rules that differ from them only in the address, or in attributes that limit no
+/// packets. A rule with another selector stays.
 pub(super) async fn remove(host: &Netns) -> Result<()> {
     let route = RouteSocket::open(host)?;
     for family in families(host)? {

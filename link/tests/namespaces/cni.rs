@@ -14,7 +14,7 @@ use crate::capabilities;
 use crate::kit::{Agent, pinned_pod, pod, request, run};
 
 /// Pods that start at the same time.
-const PODS_AT_ONCE: usize = 250;
+const PARALLEL_PODS: usize = 250;
 
 pub(crate) const RESULT: &str = r#"{"cniVersion":"1.0.0","interfaces":[{"name":"eth0"}],  "ips":[],"x":1}"#;
 
@@ -143,7 +143,7 @@ async fn pods_that_start_at_the_same_time_get_different_addresses_and_their_own_
     let agent = Agent::new().await;
     agent.serve();
     let node = pod();
-    let barrier = Barrier::new(PODS_AT_ONCE);
+    let barrier = Barrier::new(PARALLEL_PODS);
     let config = format!(r#"{{"cniVersion":"1.0.0","name":"n","type":"podmeta-cni","prevResult":{RESULT}}}"#);
     let start = |n| {
         let (pod, path) = pinned_pod(&agent, &format!("pod{n}"));
@@ -153,7 +153,7 @@ async fn pods_that_start_at_the_same_time_get_different_addresses_and_their_own_
     };
     let start = &start;
     let pods = std::thread::scope(|scope| {
-        let threads = (0..PODS_AT_ONCE).map(|n| scope.spawn(move || start(n))).collect::<Vec<_>>();
+        let threads = (0..PARALLEL_PODS).map(|n| scope.spawn(move || start(n))).collect::<Vec<_>>();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });
     for (n, (_, _, result)) in pods.iter().enumerate() {
@@ -166,7 +166,7 @@ async fn pods_that_start_at_the_same_time_get_different_addresses_and_their_own_
         (uid, line.split(':').next().unwrap().to_owned())
     };
     let interfaces = links.lines().map(index_and_uid).collect::<HashMap<_, _>>();
-    assert_eq!((links.lines().count(), interfaces.len()), (PODS_AT_ONCE, PODS_AT_ONCE), "aliases are unique");
+    assert_eq!((links.lines().count(), interfaces.len()), (PARALLEL_PODS, PARALLEL_PODS), "aliases are unique");
     let mut addresses = HashSet::new();
     for (n, (pod, _, _)) in pods.iter().enumerate() {
         let text = run(pod, "ip -o addr show dev imds0 scope global");
@@ -177,5 +177,5 @@ async fn pods_that_start_at_the_same_time_get_different_addresses_and_their_own_
             assert_eq!(request(pod, address).unwrap(), interfaces[&format!("uid-{n}")], "pod {n}, {address}");
         }
     }
-    assert_eq!(addresses.len(), 2 * PODS_AT_ONCE);
+    assert_eq!(addresses.len(), 2 * PARALLEL_PODS);
 }

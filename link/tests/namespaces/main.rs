@@ -1,6 +1,6 @@
 //! Tests of links and guards in network namespaces that each test makes. They need root, `ip` and `nft`.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests fail by a panic")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "functions of tests fail by a panic")]
 
 mod activation;
 mod agent_namespace;

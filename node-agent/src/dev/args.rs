@@ -11,8 +11,8 @@ use podmeta_service::settings::ClusterArgs;
 /// Serves pods of YAML files on loopback ports, without a cluster.
 ///
 /// Reads Pods, Deployments, StatefulSets, DaemonSets, Jobs, Namespaces, Nodes, Secrets, ConfigMaps, MetadataProfiles
-/// and MetadataPolicies, also as printed by `kubectl get -o yaml`. Serves each pod what it would be served in a
-/// cluster. Reloads the files when they change.
+/// and MetadataPolicies, also as printed by `kubectl get -o yaml`. Each pod gets the responses that it would
+/// get in a cluster. Reloads the files when they change.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DevArgs {
     /// File, directory of .yaml, .yml and .json files, or - for standard input. May be repeated.

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn request_after_a_second_without_one_is_logged_at_once() {
+    fn request_after_a_second_without_one_is_logged_immediately() {
         let (log, start) = (AccessLog::default(), Instant::now());
         for seconds in 0..5 {
             assert_eq!(log.count(CREDENTIALS, ms(1), start + ms(1000 * seconds)), LineAction::Log);

@@ -158,7 +158,7 @@ impl EdgeServer {
                 // The connection is polled first: a request that has arrived gets its response before the shutdown.
                 biased;
                 result = connection.as_mut() => result,
-                // hyper's shutdown closes a connection without a request at once. Its client would get no response. The timer
+                // hyper's shutdown immediately closes a connection without a request. Its client would get no response. The timer
                 // is on the heap, because each connection has room for all futures of this function.
                 () = self.stop.cancelled() => {
                     match Box::pin(timeout(LAST_REQUEST_WAIT, connection.as_mut())).await {
@@ -171,7 +171,7 @@ impl EdgeServer {
                 }
             }
         });
-        // The memory of an evicted connection is needed at once.
+        // The memory of an evicted connection is needed immediately.
         let mode = || {
             shared.1.start_poll();
             if eviction.is_evicted() { PollMode::Urgent } else { self.edge.poll_mode() }

@@ -49,7 +49,7 @@ struct Turn {
     waker: AtomicWaker,
 }
 
-/// The turn of a waiting task. If it is dropped before the task used it, the next one follows at once.
+/// The turn of a waiting task. If it is dropped before the task used it, the next one follows immediately.
 struct WaitingTurn {
     queue: BackgroundQueue,
     turn: Arc<Turn>,

@@ -34,7 +34,7 @@ use crate::edge::{Edge, access};
 /// Responds immediately if nothing must be waited for. Otherwise the request stays in memory while hyper reads again, and hyper
 /// allocates another read buffer of 8 KiB.
 ///
-/// A client can send many requests at once, and hyper handles several of them in one poll. While pods share the worker
+/// A client can pipeline many requests, and hyper handles several of them in one poll. While pods share the worker
 /// thread, a poll handles one, so that others wait for the time of one request.
 pub(super) fn handle<'e, B>(
     edge: &'e Edge,

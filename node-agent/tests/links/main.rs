@@ -6,7 +6,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
-    reason = "helpers of tests fail by a panic"
+    reason = "functions of tests fail by a panic"
 )]
 
 #[path = "../../../link/tests/namespaces/capabilities.rs"]

@@ -42,6 +42,7 @@ pub(super) enum CachedReview {
 #[derive(Default)]
 pub(super) struct ReviewCache(Mutex<HashMap<TokenHash, ReviewEntry>>);
 
+/// The result of the last review of one token.
 struct ReviewEntry {
     agent: AgentIdentity,
     stored_at: Instant,

@@ -27,7 +27,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 const MIN_PATCH_INTERVAL: Duration = Duration::from_secs(10);
 const MAX_PATCH_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Number of patches of one node with outdated taints from which that is logged.
+/// Number of outdated patches of one node after which a failure is logged.
 const LOGGED_OUTDATED_PATCHES: u32 = 3;
 
 /// Removes the taint until `stop` is cancelled. A replica that is not the leader has no reports, so it finds no node.
@@ -56,20 +56,23 @@ pub async fn run(shared: Arc<SharedState>, client: Client, stop: CancellationTok
                     let Some(attempts) = attempts.get_mut(&node) else { continue };
                     attempts.outdated += 1;
                     if attempts.outdated == LOGGED_OUTDATED_PATCHES {
-                        failures.push((node, anyhow!("the taints of the node keep changing, or it rejects the patch")));
+                        failures.push((
+                            node,
+                            anyhow!("the taints of the node keep changing, or the API server rejects the patch"),
+                        ));
                     }
                 }
                 Err(error) => failures.push((node, error)),
             }
         }
-        // An API server that rejects one patch rejects all of them.
+        // Failures share one log line, because most of them have the same cause.
         if let Some((node, error)) = failures.first() {
             let (count, error) = (failures.len(), format!("{error:#}"));
             tracing::warn!(
                 node,
                 count,
                 error,
-                "cannot remove the startup taint of {count} nodes, node and error are of the first one; retrying"
+                "cannot remove the startup taint; retrying. `node` is one of `count` nodes"
             );
         }
     }
@@ -79,7 +82,7 @@ pub async fn run(shared: Arc<SharedState>, client: Client, stop: CancellationTok
 #[derive(Debug)]
 struct Attempts {
     last: Instant,
-    /// Number of patches since the node last had no taint for two minutes.
+    /// Number of patches since the last two minutes without a patch of the node.
     count: u32,
     /// Number of them whose node or taints had changed.
     outdated: u32,

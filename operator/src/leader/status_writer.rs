@@ -121,7 +121,8 @@ impl StatusWriter {
         }
     }
 
-    /// Checks the profiles in the queue and those to retry.
+    /// Checks the profiles in the queue and those to retry, and all profiles once in each [`RESYNC_INTERVAL`]. Returns when the
+    /// state holds the written statuses.
     async fn check_changed(&self, term: &mut Term) {
         let mut profiles = self.shared.status_queue().take();
         profiles.append(&mut term.retry);

@@ -60,7 +60,7 @@ impl OperatorState {
                 let report = self.reports.get(node);
                 observed.has_unreported_nodes |= report.is_none();
                 let report = report.and_then(|report| report.pods.get(uid));
-                // A pending pod is compiled for an older generation than the one in effect.
+                // A pod that waits for its compilation still has an older generation than the one in effect.
                 let in_effect = state.profile().map_or(profile, |profile| &profile.object);
                 observed.pods.push(observed_pod(compiled, in_effect, report));
             }
@@ -75,8 +75,8 @@ impl OperatorState {
         Some((state.reference.clone(), state.status.clone(), observed))
     }
 
-    /// Returns the roles whose Secret does not hold valid credentials, or cannot be used. A Secret that was not read yet is
-    /// not an error. The data of a Secret that a policy forbids is not read, so the status does not depend on it.
+    /// Returns an error for each role whose Secret does not hold valid credentials, or cannot be used. A Secret that was not
+    /// read yet is not an error. The data of a Secret that a policy forbids is not read, so the status does not depend on it.
     fn secret_errors(&self, profile: &Profile, now: Timestamp) -> Vec<SecretError> {
         let namespace = &profile.object.namespace;
         let Some(rules) = self.index.policies_of(namespace) else { return Vec::new() };
@@ -91,7 +91,7 @@ impl OperatorState {
         errors.collect()
     }
 
-    /// Returns the roles whose Secret holds a key without a session token. Ignores Secrets that a policy forbids.
+    /// Returns a warning for each role whose Secret holds a key without a session token. Ignores Secrets that a policy forbids.
     fn secret_warnings(&self, profile: &Profile, now: Timestamp) -> Vec<FieldError> {
         let namespace = &profile.object.namespace;
         let Some(rules) = self.index.policies_of(namespace) else { return Vec::new() };
@@ -137,7 +137,7 @@ fn observed_pod(compiled: &CompiledPod, profile: &ProfileRef, report: Option<&Po
         // An agent of an older version is judged by the generation only.
         has_workload && report.linked != Some(false)
     };
-    // The Secret of a role is checked here and now. The pod's last request may be long ago.
+    // `secret_errors` checks the Secret as it is now. The result of the pod's last request may be outdated.
     let uses_secret = |dialect: Dialect| {
         let role = outcome.workload().and_then(|workload| workload.role(dialect));
         role.is_some_and(|role| role.provider.secret_name().is_some())

@@ -1,4 +1,4 @@
-//! The test kit: runs a test in its own namespace, with helpers for clusters, nodes, pods and podmeta.
+//! The test kit: runs a test in its own namespace, with functions for clusters, nodes, pods and podmeta.
 
 mod added_node;
 mod cluster;

@@ -40,7 +40,7 @@ pub struct MetadataProfileStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "count")]
     pub tokenless_pods: Option<i64>,
-    /// Names of up to 16 pods that are not programmed, then of pods without credentials.
+    /// Names of up to 16 pods: first those that are not programmed, then those without credentials.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "pods")]
     pub pods: Vec<String>,

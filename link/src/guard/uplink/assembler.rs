@@ -118,7 +118,7 @@ impl Assembler {
         self.push(condition as u8, registers(register, 0), 0, value);
     }
 
-    /// Jumps always.
+    /// Jumps unconditionally.
     pub(super) fn jump(&mut self, target: Label) {
         self.jumps.push((self.code.len(), target));
         self.push(0x05, 0, 0, 0);

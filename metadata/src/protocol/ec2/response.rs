@@ -64,7 +64,7 @@ pub(super) fn item(item: ItemResponse) -> HttpResponse {
     response
 }
 
-/// Sets the lifetime of a token. It is the first header of [`item_headers`], where it is found without a hash of its name.
+/// Sets the header with the lifetime of a token. The header is the first one of [`item_headers`], so its name need not be hashed.
 fn set_token_ttl(headers: &mut HeaderMap, ttl: HeaderValue) {
     match headers.iter_mut().next() {
         Some((name, value)) if *name == TOKEN_HEADERS.ttl => *value = ttl,

@@ -19,8 +19,8 @@ const FIRST_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Delay between two attempts after a failure.
 const RETRY_DELAY: Duration = Duration::from_millis(400);
 
-/// Minimum time between the start of a retry and the deadline. A later retry can end in a timeout, which changes the replica and
-/// replaces the operator's error.
+/// Minimum time between the start of a retry and the deadline. A retry that starts later can end in a timeout. A timeout makes
+/// the client change the replica, and hides the operator's error.
 const MIN_RETRY_TIME: Duration = Duration::from_millis(250);
 
 /// Error of a failed call.
@@ -49,9 +49,9 @@ impl<A: Serialize + Sync> PodCall<'_, A> {
         self.send_until(|_| true).await
     }
 
-    /// Calls the operator until `is_current` accepts the response, for at most 3 seconds. Retries temporary failures: a
-    /// replica that is shutting down, or that does not know the pod or its latest version yet (403 or 5xx). Returns the
-    /// last response.
+    /// Calls the operator until `is_current` accepts the response, for at most 3 seconds. Retries while the operator is
+    /// unreachable, and while the replica cannot serve the call (5xx) or does not know the pod yet (403). Returns the last
+    /// response.
     pub(super) async fn send_until<B: for<'de> Deserialize<'de>>(
         &self,
         is_current: impl Fn(&B) -> bool + Send,

@@ -20,7 +20,7 @@ use crate::edge::fixture::edge;
 use crate::edge::hop_limit::ResponseHopLimit;
 use crate::edge::{Arrival, EdgeServer, FEW_CONNECTIONS};
 
-/// A pod that needs no token and may send two requests at once. Its user data is in a Secret.
+/// A pod that needs no token and may send a burst of two requests. Its user data is in a Secret.
 const OBJECTS: &str = r"
 apiVersion: v1
 kind: Pod
@@ -133,7 +133,7 @@ async fn body_of_a_request_is_not_read_as_the_next_request() {
 
 #[tokio::test]
 async fn poll_handles_one_request_while_pods_share_the_thread() {
-    for (open_connections, at_once) in [(FEW_CONNECTIONS, true), (FEW_CONNECTIONS + 1, false)] {
+    for (open_connections, immediate) in [(FEW_CONNECTIONS, true), (FEW_CONNECTIONS + 1, false)] {
         let (edge, uid) = edge_with_pod(OBJECTS);
         let _open = (0..open_connections).map(|_| edge.metrics().open_connection()).collect::<Vec<_>>();
         let connection = EdgeConnection::new(Box::new(arrival(&uid)), Arc::new(ResponseHopLimit::default()));
@@ -141,8 +141,8 @@ async fn poll_handles_one_request_while_pods_share_the_thread() {
         let request = || http::Request::get("/latest/meta-data/hostname").body(()).unwrap();
         let is_immediate = || matches!(handle(&edge, &connection, request(), &stop), Either::Left(_));
         assert!(is_immediate());
-        assert_eq!(is_immediate(), at_once, "second request with {open_connections} connections");
-        if !at_once {
+        assert_eq!(is_immediate(), immediate, "second request with {open_connections} connections");
+        if !immediate {
             connection.start_poll();
             assert!(is_immediate(), "first request of the next poll");
         }

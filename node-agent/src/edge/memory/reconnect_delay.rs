@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connection_of_a_pod_without_evictions_starts_at_once() {
+    fn connection_of_a_pod_without_evictions_starts_immediately() {
         let mut delay = ReconnectDelay::default();
         assert_eq!(delay.reserve_start(Instant::now()), None);
     }

@@ -84,7 +84,7 @@ async fn new_connections_of_a_pod_that_loses_connections_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connection_that_is_evicted_while_it_waits_is_closed_at_once() {
+async fn connection_that_is_evicted_while_it_waits_is_closed_immediately() {
     let (budget, started) = (MemoryBudget::default(), Instant::now());
     let mut connections = (0..3000).map(|_| open(&budget, 1)).collect::<Vec<_>>();
     let waiting = connections.pop().unwrap();

@@ -19,7 +19,8 @@ pub(super) struct PendingPods {
 }
 
 impl PendingPods {
-    /// Adds a pod, unless it is pending already.
+    /// Adds a pod to the round after that of the namespace's last pod, or to the current one if it is later. A pod that is
+    /// pending already keeps its round.
     pub(super) fn insert(&mut self, namespace: &str, pod: PodUid) {
         if self.rounds.contains_key(&pod) {
             return;

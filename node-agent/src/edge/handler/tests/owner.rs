@@ -30,7 +30,7 @@ impl FindOwner for TestFinder {
     fn find_owner(&self) -> BoxFuture<'_, Result<u32, FindOwnerError>> {
         self.lookups.fetch_add(1, Ordering::Relaxed);
         Box::pin(async {
-            assert_eq!(self.running.fetch_add(1, Ordering::Relaxed), 0, "two lookups of a pod at once");
+            assert_eq!(self.running.fetch_add(1, Ordering::Relaxed), 0, "two lookups of a pod at the same time");
             yield_now().await; // another lookup could start meanwhile
             if self.hangs {
                 return pending().await;

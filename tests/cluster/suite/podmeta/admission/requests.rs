@@ -21,7 +21,7 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// Requests with the client of the namespace. Waits until pods can be created there.
+    /// Creates requests with the client of the namespace. Waits until pods can be created there.
     pub(super) async fn new<K>(namespace: &TestNamespace) -> Result<Self>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
@@ -31,7 +31,8 @@ impl Requests {
         Ok(Self { objects: Api::namespaced_with(namespace.client.clone(), &namespace.name, &kind) })
     }
 
-    /// Requests for pods with a client that may not read ServiceAccounts.
+    /// Creates requests for pods with the client of the namespace. Does not wait, because this client may not read
+    /// ServiceAccounts.
     pub(super) fn of_pods(namespace: &TestNamespace) -> Self {
         let kind = ApiResource::erase::<Pod>(&());
         Self { objects: Api::namespaced_with(namespace.client.clone(), &namespace.name, &kind) }
