@@ -12,6 +12,14 @@ use anyhow::{Error, ensure};
 /// Addresses of the machine `control-plane`: the API server, etcd and the nodes' gateway.
 pub const FABRIC_ADDRESSES: (Ipv4Addr, Ipv6Addr) =
     (Ipv4Addr::new(10, 200, 0, 1), Ipv6Addr::new(0xfd00, 0x200, 0, 0, 0, 0, 0, 1));
+/// MAC address of the machine `control-plane` on the fabric.
+pub const FABRIC_MAC: &str = "02:00:00:c8:00:01";
+/// Name of a node's interface on the fabric.
+pub const UPLINK: &str = "eth0";
+/// Address ranges of the fabric, of IPv4 and IPv6.
+pub const NODE_RANGES: (&str, &str) = ("10.200.0.0/24", "fd00:200::/64");
+/// Address ranges of the pods of all nodes, of IPv4 and IPv6.
+pub const POD_RANGES: (&str, &str) = ("10.244.0.0/16", "fd00:244::/48");
 /// Address ranges of Services.
 pub const SERVICE_RANGES: &str = "10.96.0.0/16,fd00:96::/112";
 /// Address of the Service `kubernetes`: the first of [`SERVICE_RANGES`].
@@ -136,6 +144,12 @@ impl NodeId {
         (Ipv4Addr::new(10, 200, 0, number), Ipv6Addr::new(0xfd00, 0x200, 0, 0, 0, 0, 0, number.into()))
     }
 
+    /// Returns the MAC address of the node's uplink.
+    #[must_use]
+    pub fn mac(self) -> String {
+        format!("02:00:00:c8:00:{:02x}", 11 + self.0)
+    }
+
     /// Returns the address ranges of the node's pods. The IPv4 range has 510 addresses, enough for 300 pods.
     #[must_use]
     pub fn pod_ranges(self) -> (String, String) {
@@ -198,7 +212,7 @@ mod tests {
     fn addresses_of_nodes_are_unique() {
         let mut seen = std::collections::HashSet::new();
         for node in NodeId::first(MAX_NODES) {
-            assert!(seen.insert(node.addresses().0.to_string()));
+            assert!(seen.insert(node.addresses().0.to_string()) && seen.insert(node.mac()));
             assert!(seen.insert(node.pod_ranges().0) && seen.insert(node.pod_ranges().1));
         }
     }

@@ -11,7 +11,7 @@ use podmeta_cluster::images::{TestImage, containerd};
 use podmeta_cluster::layout::{ClusterName, MAX_NODES, MachineName, NodeId};
 use podmeta_cluster::machine::{RunningMachine, init};
 use podmeta_cluster::network::datapath::Datapath;
-use podmeta_cluster::network::{imds_stub, network_policy};
+use podmeta_cluster::network::{cni, imds_stub, network_policy};
 use podmeta_cluster::prerequisites;
 use podmeta_cluster::programs::{COREDNS_MODULE, HELM_MODULE, KUBERNETES_MODULE};
 
@@ -83,6 +83,8 @@ enum ClusterCommand {
     #[command(hide = true)]
     ImdsStub,
     #[command(hide = true)]
+    CniPlugin,
+    #[command(hide = true)]
     NetworkPolicies { kubeconfig: PathBuf, node: String },
 }
 
@@ -130,6 +132,7 @@ fn run(ClusterCli { command, name }: ClusterCli) -> Result<()> {
         ClusterCommand::Shell { machine, command } => shell(&name, machine, &command),
         ClusterCommand::Machine { machine } => init::unshare_machine(&name, machine),
         ClusterCommand::Init { machine } => init::run(&name, machine),
+        ClusterCommand::CniPlugin => cni::run(),
         ClusterCommand::ImdsStub => runtime()?.block_on(imds_stub::serve()),
         ClusterCommand::NetworkPolicies { kubeconfig, node } => {
             runtime()?.block_on(network_policy::enforce(&kubeconfig, &node))

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::unistd::geteuid;
 
 /// Required programs, with their Debian packages.
-const PROGRAMS: [(&str, &str); 13] = [
+const PROGRAMS: [(&str, &str); 14] = [
     ("cc", "build-essential"),
     ("containerd", "containerd"),
     ("ctr", "containerd"),
@@ -21,6 +21,7 @@ const PROGRAMS: [(&str, &str); 13] = [
     ("runc", "runc"),
     ("setpriv", "util-linux"),
     ("setsid", "util-linux"),
+    ("tc", "iproute2"),
 ];
 /// Directories where distributions install the CNI plugins.
 const CNI_PLUGIN_DIRS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];

@@ -74,7 +74,7 @@ fn create(
         images.into_iter().map(TestImage::ensure_archive).collect::<Result<Vec<PathBuf>>>()
     })?;
     let machines = run_step("machines", || start_machines(cluster, &all))?;
-    let link = run_step("network", || connect(cluster, &machines))?;
+    let link = run_step("network", || connect(cluster, &machines, datapath))?;
     run_step("certificates and configuration", || configure(cluster, &machines, link, datapath, plugins))?;
     run_step("control plane and images", || {
         std::thread::scope(|scope| {
@@ -113,11 +113,11 @@ fn start_machines(cluster: &ClusterName, nodes: &[NodeId]) -> Result<ClusterMach
     Ok(ClusterMachines { control_plane, nodes: nodes.iter().map(start).collect::<Result<_>>()? })
 }
 
-fn connect(cluster: &ClusterName, machines: &ClusterMachines) -> Result<HostLink> {
+fn connect(cluster: &ClusterName, machines: &ClusterMachines, datapath: Datapath) -> Result<HostLink> {
     let link = links::set_up_fabric(cluster, &machines.control_plane)?;
     let all: Vec<NodeId> = machines.nodes.iter().map(|(node, _)| *node).collect();
     for (node, machine) in &machines.nodes {
-        links::connect_node(*node, machine, &machines.control_plane, &all)?;
+        links::connect_node(*node, machine, &machines.control_plane, &all, datapath)?;
     }
     Ok(link)
 }

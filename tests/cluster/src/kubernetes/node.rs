@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -15,6 +15,7 @@ use crate::images::PAUSE;
 use crate::layout::{CLUSTER_DOMAIN, ClusterName, DNS_SERVICE_ADDRESS, NodeId};
 use crate::machine::init::STATE_MOUNT;
 use crate::machine::{MachineService, RunningMachine};
+use crate::network::cni;
 use crate::network::datapath::Datapath;
 use crate::prerequisites::find_program;
 
@@ -54,7 +55,9 @@ pub fn configure(
     if !conflist.exists() {
         write_private(&conflist, &datapath.cni_config(node).to_string())?;
     }
-    link_plugins(plugins, &machine.path("/opt/cni/bin"))
+    let plugin_dir = machine.path("/opt/cni/bin");
+    link_plugins(plugins, &plugin_dir)?;
+    write_own_plugin(&plugin_dir.join(cni::PLUGIN_TYPE))
 }
 
 /// Returns containerd, which must run before the kubelet starts.
@@ -183,6 +186,17 @@ fn kube_proxy_config(name: &str, datapath: Datapath) -> Value {
         config.extend(local);
     }
     config
+}
+
+/// Writes the plugin of this program.
+fn write_own_plugin(path: &Path) -> Result<()> {
+    let program = std::env::current_exe().context("cannot find the path of this program")?;
+    let script = format!("#!/bin/sh\nexec '{}' cni-plugin\n", program.display());
+    // A new file, because a runtime may be executing the previous one.
+    let new = path.with_extension("new");
+    fs::write(&new, script)?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755))?;
+    fs::rename(&new, path).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Links the host's CNI plugins into the machine's plugin directory, where tests can install others.

@@ -7,12 +7,12 @@ use std::fmt;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
+use super::bypass::BypassConfig;
+use super::cni::{CNI_VERSION, HOST_DEVICE_PREFIX, PLUGIN_TYPE};
 use crate::layout::NodeId;
 
 /// The bridge of a node's pods.
 const BRIDGE: &str = "cni0";
-/// Start of the names that the plugin `ptp` gives to the node's ends of the pods' links.
-const PTP_PREFIX: &str = "veth";
 
 /// The datapath of a cluster's pods. The first variant is the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -22,6 +22,10 @@ pub enum Datapath {
     Bridge,
     /// Each pod has a point-to-point link to its node, which routes all packets.
     Ptp,
+    /// Each pod has single addresses, and the node's end of its link has none, as with Calico.
+    Routed,
+    /// As `Routed`. Packets that leave the cluster bypass the node's network stack, as with Cilium and eBPF host routing.
+    Bypass,
 }
 
 impl Datapath {
@@ -40,8 +44,10 @@ impl Datapath {
                 "type": "bridge", "bridge": BRIDGE, "isGateway": true, "ipMasq": false, "hairpinMode": true, "ipam": ipam,
             }),
             Self::Ptp => json!({"type": "ptp", "ipMasq": false, "ipam": ipam}),
+            Self::Routed => json!({"type": PLUGIN_TYPE, "ipam": ipam}),
+            Self::Bypass => json!({"type": PLUGIN_TYPE, "bypass": BypassConfig::of(node), "ipam": ipam}),
         };
-        json!({"cniVersion": "1.0.0", "name": self.to_string(), "plugins": [plugin]})
+        json!({"cniVersion": CNI_VERSION, "name": self.to_string(), "plugins": [plugin]})
     }
 
     /// Returns the settings by which kube-proxy identifies traffic of the node's own pods.
@@ -49,10 +55,16 @@ impl Datapath {
     pub fn local_traffic(self) -> Value {
         match self {
             Self::Bridge => json!({"detectLocalMode": "BridgeInterface", "detectLocal": {"bridgeInterface": BRIDGE}}),
-            Self::Ptp => {
-                json!({"detectLocalMode": "InterfaceNamePrefix", "detectLocal": {"interfaceNamePrefix": PTP_PREFIX}})
-            }
+            Self::Ptp | Self::Routed | Self::Bypass => json!({
+                "detectLocalMode": "InterfaceNamePrefix", "detectLocal": {"interfaceNamePrefix": HOST_DEVICE_PREFIX},
+            }),
         }
+    }
+
+    /// True if packets of pods that leave the cluster pass neither routing rules nor nftables of the node.
+    #[must_use]
+    pub fn bypasses_host_stack(self) -> bool {
+        self == Self::Bypass
     }
 }
 
@@ -61,6 +73,8 @@ impl fmt::Display for Datapath {
         formatter.write_str(match self {
             Self::Bridge => "bridge",
             Self::Ptp => "ptp",
+            Self::Routed => "routed",
+            Self::Bypass => "bypass",
         })
     }
 }

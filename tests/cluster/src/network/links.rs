@@ -7,7 +7,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::layout::{ClusterName, FABRIC_ADDRESSES, HostLink, METADATA_ADDRESSES, NodeId};
+use super::bypass;
+use super::datapath::Datapath;
+use crate::layout::{ClusterName, FABRIC_ADDRESSES, FABRIC_MAC, HostLink, METADATA_ADDRESSES, NodeId, UPLINK};
 use crate::machine::{RunningMachine, command_output};
 
 /// Name of the host link's device on the machine `control-plane`.
@@ -25,7 +27,7 @@ pub fn set_up_fabric(cluster: &ClusterName, control_plane: &RunningMachine) -> R
     let metadata = METADATA_ADDRESSES.map(|address| format!("ip address replace {address} dev lo nodad")).join("\n");
     control_plane.sh(&format!(
         "ip link set dev lo up
-         ip link show dev fabric >/dev/null 2>&1 || ip link add name fabric type bridge
+         ip link show dev fabric >/dev/null 2>&1 || ip link add name fabric address {FABRIC_MAC} type bridge
          ip address replace {ipv4}/24 dev fabric
          ip address replace {ipv6}/64 dev fabric nodad
          ip link set dev fabric up
@@ -45,7 +47,7 @@ pub fn set_up_fabric(cluster: &ClusterName, control_plane: &RunningMachine) -> R
     Ok(link)
 }
 
-/// Connects a node to the fabric, and adds routes to the pods of other nodes.
+/// Connects a node to the fabric, and adds routes to the pods of other nodes. Sets up its datapath.
 ///
 /// Packets to an address without a pod are rejected. Otherwise the node and its gateway would send them to each other.
 ///
@@ -56,11 +58,13 @@ pub fn connect_node(
     machine: &RunningMachine,
     control_plane: &RunningMachine,
     all: &[NodeId],
+    datapath: Datapath,
 ) -> Result<()> {
     let port = format!("node-{node}");
-    if !has_device(machine, "eth0")? {
-        let (own, fabric) = (machine.init().to_string(), control_plane.init().to_string());
-        ip(&["link", "add", "dev", "eth0", "netns", &own, "type", "veth", "peer", "name", &port, "netns", &fabric])?;
+    if !has_device(machine, UPLINK)? {
+        let (own, fabric, mac) = (machine.init().to_string(), control_plane.init().to_string(), node.mac());
+        let device = ["link", "add", "dev", UPLINK, "address", &mac, "netns", &own];
+        ip(&[&device[..], &["type", "veth", "peer", "name", &port, "netns", &fabric]].concat())?;
     }
     let ((ipv4, ipv6), (pods4, pods6)) = (node.addresses(), node.pod_ranges());
     control_plane.sh(&format!(
@@ -77,9 +81,9 @@ pub fn connect_node(
         "ip link set dev lo up
          echo 1 >/proc/sys/net/ipv4/ip_forward
          echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
-         ip address replace {ipv4}/24 dev eth0
-         ip address replace {ipv6}/64 dev eth0 nodad
-         ip link set dev eth0 up
+         ip address replace {ipv4}/24 dev {UPLINK}
+         ip address replace {ipv6}/64 dev {UPLINK} nodad
+         ip link set dev {UPLINK} up
          ip route replace default via {gateway4}
          ip route replace default via {gateway6}
          ip route replace unreachable {pods4} metric {LAST_METRIC}
@@ -87,6 +91,9 @@ pub fn connect_node(
          {}",
         routes.collect::<String>()
     ))?;
+    if datapath.bypasses_host_stack() {
+        machine.sh(&bypass::node_commands()).context("cannot redirect packets of pods")?;
+    }
     Ok(())
 }
 
