@@ -1,4 +1,4 @@
-//! Enforces NetworkPolicies on a node with nftables, because the bridge CNI plugin does not.
+//! Enforces NetworkPolicies on a node with nftables, because the CNI plugins of the nodes do not.
 
 pub mod rules;
 

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
+use clap::ValueEnum as _;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, ResourceExt};
+use podmeta_cluster::commands::datapath;
 use podmeta_cluster::layout::{ClusterName, IMDS_STUB_COUNTS_PORT};
 use podmeta_cluster::machine::command_output;
+use podmeta_cluster::network::datapath::Datapath;
 use tokio::process::Command;
 
 use super::node::{NodeAccess, TestNode};
@@ -25,6 +28,8 @@ pub(crate) struct TestCluster {
     pub(crate) kubeconfig: PathBuf,
     /// Access of the tests to the nodes.
     pub(super) access: NodeAccess,
+    /// Datapath of the pods: that of `cluster up`, or the one that `PODMETA_DATAPATH` names. `None` if it is unknown.
+    datapath: Option<Datapath>,
     /// Sorted names of the schedulable nodes. Node `a` of a test is the first.
     pub(super) nodes: Vec<String>,
     /// The node that runs the control plane, if a node runs it.
@@ -55,6 +60,10 @@ impl TestCluster {
         } else {
             NodeAccess::None
         };
+        let datapath = match &access {
+            NodeAccess::Namespaces(name) => datapath::read(name)?,
+            NodeAccess::Docker | NodeAccess::None => datapath_of_environment()?,
+        };
         let imds_stub = match (std::env::var("PODMETA_IMDS_STUB"), &access) {
             (Ok(url), _) => Some(url),
             (Err(_), NodeAccess::Namespaces(_)) => Some(format!("http://{server}:{IMDS_STUB_COUNTS_PORT}/requests")),
@@ -64,7 +73,7 @@ impl TestCluster {
         let control_plane = nodes.iter().find(is_control_plane).map(ResourceExt::name_any);
         let mut nodes: Vec<_> = nodes.iter().filter(|node| is_schedulable(node)).map(ResourceExt::name_any).collect();
         nodes.sort();
-        Ok(Self { client, config, kubeconfig: path, access, nodes, control_plane, imds_stub })
+        Ok(Self { client, config, kubeconfig: path, access, datapath, nodes, control_plane, imds_stub })
     }
 
     /// Returns a node by its letter: `a` is the first.
@@ -86,6 +95,11 @@ impl TestCluster {
         &self.nodes
     }
 
+    /// True if packets of pods to the clouds' metadata addresses pass neither routing rules nor nftables of their node.
+    pub(crate) fn bypasses_host_stack(&self) -> bool {
+        self.datapath.is_some_and(Datapath::bypasses_host_stack)
+    }
+
     /// Returns a copy of the administrator's client configuration.
     pub(crate) fn config(&self) -> Config {
         self.config.clone()
@@ -100,6 +114,11 @@ impl TestCluster {
         let text = command_output(&output).with_context(|| format!("{url} does not respond"))?;
         Ok(serde_json::from_str(&text)?)
     }
+}
+
+fn datapath_of_environment() -> Result<Option<Datapath>> {
+    let Ok(name) = std::env::var("PODMETA_DATAPATH") else { return Ok(None) };
+    Datapath::from_str(&name, false).map(Some).map_err(Error::msg).context("PODMETA_DATAPATH is not valid")
 }
 
 /// Returns the name of the cluster of `cluster up` that a kubeconfig belongs to.
