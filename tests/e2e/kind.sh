@@ -2,14 +2,19 @@
 # Runs the cluster tests on kind, with the image of the Dockerfile. The tests install the chart with helm.
 # Needs root, Docker, kind, and the prerequisites of `make cluster`.
 #
-#   tests/e2e/kind.sh          creates a cluster, loads the images, runs the tests, deletes the cluster
-#   KEEP=1 tests/e2e/kind.sh   keeps the cluster for debugging
+#   tests/e2e/kind.sh              creates a cluster, loads the images, runs the tests, deletes the cluster
+#   CNI=calico tests/e2e/kind.sh   with another network plugin: kindnet (default), calico or cilium (eBPF host routing)
+#   KEEP=1 tests/e2e/kind.sh       keeps the cluster for debugging
+#
+# Arguments select tests of the suite. CALICO_VERSION and CILIUM_VERSION select the versions of the charts.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 name=podmeta
+cni=${CNI:-kindnet}
 work=$(mktemp -d)
+kubeconfig=$work/kubeconfig
 imds_stub=
 addresses=(169.254.169.254/32 100.100.100.200/32 fd00:ec2::254/128)
 added_addresses=()
@@ -22,6 +27,44 @@ clean_up() {
 }
 trap clean_up EXIT
 trap 'exit 130' INT TERM
+
+# What kind does not install if another plugin replaces it.
+case $cni in
+  kindnet) replaced='' ;;
+  calico) replaced=', disableDefaultCNI: true' ;;
+  cilium) replaced=', disableDefaultCNI: true, kubeProxyMode: none' ;;
+  *)
+    echo "CNI=$cni: use kindnet, calico or cilium" >&2
+    exit 2
+    ;;
+esac
+
+# install_calico: one address pool for each of kind's ranges.
+install_calico() {
+  helm --kubeconfig "$kubeconfig" install calico tigera-operator --repo https://docs.tigera.io/calico/charts \
+    --version "${CALICO_VERSION:-v3.30.3}" --namespace tigera-operator --create-namespace --wait --values - <<END
+installation:
+  calicoNetwork:
+    ipPools:
+    - {cidr: 10.244.0.0/16, encapsulation: VXLAN, natOutgoing: Enabled}
+    - {cidr: "fd00:10:244::/56", encapsulation: None, natOutgoing: Enabled}
+END
+}
+
+# install_cilium: with the settings for which Cilium bypasses the node's network stack. podmeta needs cni.exclusive=false.
+install_cilium() {
+  helm --kubeconfig "$kubeconfig" install cilium cilium --repo https://helm.cilium.io \
+    --version "${CILIUM_VERSION:-1.18.2}" --namespace kube-system --wait --values - <<END
+cni: {exclusive: false}
+ipam: {mode: kubernetes}
+ipv6: {enabled: true}
+kubeProxyReplacement: true
+k8sServiceHost: $name-control-plane
+k8sServicePort: 6443
+bpf: {masquerade: true}
+operator: {replicas: 1}
+END
+}
 
 for program in cargo docker ip kind; do
   command -v "$program" >/dev/null || {
@@ -42,7 +85,15 @@ done
 "$cluster" imds-stub &
 imds_stub=$!
 
-kind create cluster --config "$here/kind.yaml" --kubeconfig "$work/kubeconfig" --wait 120s
+sed "s/ipFamily: dual/&$replaced/" "$here/kind.yaml" >"$work/kind.yaml"
+if [[ $cni == kindnet ]]; then wait=120s; else wait=0s; fi # without a network plugin, no node is ready
+kind create cluster --config "$work/kind.yaml" --kubeconfig "$kubeconfig" --wait "$wait"
+if [[ $cni != kindnet ]]; then
+  programs=$("$cluster" build-programs)
+  eval "$(grep '^export PATH=' <<<"$programs")" # kubectl and helm
+  "install_$cni"
+  kubectl --kubeconfig "$kubeconfig" wait --for=condition=Ready nodes --all --timeout=300s
+fi
 for image in client pause; do
   archive=$("$cluster" image-archive "$image")
   kind load image-archive "$archive" --name "$name"
@@ -50,5 +101,7 @@ done
 docker build --tag podmeta.test/podmeta:dev .
 kind load docker-image podmeta.test/podmeta:dev --name "$name"
 
-KUBECONFIG=$work/kubeconfig PODMETA_IMDS_STUB=http://127.0.0.1:8980/requests \
-  cargo test --locked --workspace --test suite
+# The suite turns on the uplink guard where packets bypass the node's network stack.
+if [[ $cni == cilium ]]; then export PODMETA_DATAPATH=bypass; fi
+KUBECONFIG=$kubeconfig PODMETA_IMDS_STUB=http://127.0.0.1:8980/requests \
+  cargo test --locked --workspace --test suite -- "$@"
