@@ -16,9 +16,24 @@ pub struct SharedChecks(Mutex<CheckResults>);
 struct CheckResults {
     /// The guards: an error if one is missing and cannot be added.
     guards: Option<TimedResult<Result<(), String>>>,
+    uplink_guard: UplinkChecks,
     /// Namespace and name of each running pod whose link failed at least twice in a row.
     unlinked_pods: Option<TimedResult<Vec<String>>>,
     first_pass: FirstPass,
+}
+
+/// The checks of the uplink guard.
+#[derive(Debug, Default)]
+enum UplinkChecks {
+    /// The node does not need it.
+    #[default]
+    Off,
+    On {
+        /// An error if an interface has no program.
+        programs: Option<TimedResult<Result<(), String>>>,
+        /// An error if the programs do not know the cgroups of pods.
+        cgroups: Option<TimedResult<Result<(), String>>>,
+    },
 }
 
 /// The result of a check, and the time of the check.
@@ -42,10 +57,39 @@ impl<T> TimedResult<T> {
     }
 }
 
+impl UplinkChecks {
+    /// Returns the results that the state of the node needs.
+    fn required(&self) -> Vec<Option<&TimedResult<Result<(), String>>>> {
+        match self {
+            Self::Off => Vec::new(),
+            Self::On { programs, cgroups } => vec![programs.as_ref(), cgroups.as_ref()],
+        }
+    }
+}
+
 impl SharedChecks {
-    /// Records a check of the guards.
+    /// Records a check of the routing rules and the nftables table.
     pub(crate) fn record_guards(&self, result: Result<(), String>, time: Instant) {
         self.lock().guards = Some(TimedResult { result, time });
+    }
+
+    /// Records that the node needs the uplink guard.
+    pub(crate) fn require_uplink_guard(&self) {
+        self.lock().uplink_guard = UplinkChecks::On { programs: None, cgroups: None };
+    }
+
+    /// Records a check of the programs of the uplink guard.
+    pub(crate) fn record_uplink_programs(&self, result: Result<(), String>, time: Instant) {
+        if let UplinkChecks::On { programs, .. } = &mut self.lock().uplink_guard {
+            *programs = Some(TimedResult { result, time });
+        }
+    }
+
+    /// Records whether the programs of the uplink guard know the cgroups of pods.
+    pub(crate) fn record_pod_cgroups(&self, result: Result<(), String>, time: Instant) {
+        if let UplinkChecks::On { cgroups, .. } = &mut self.lock().uplink_guard {
+            *cgroups = Some(TimedResult { result, time });
+        }
     }
 
     /// Records a check of the links. `unlinked` has namespace and name of each running pod whose link failed at
@@ -63,7 +107,11 @@ impl SharedChecks {
     #[must_use]
     pub fn state(&self, now: Instant) -> NodeGuardState {
         let checks = self.lock();
-        let guards = checks.guards.as_ref().and_then(|timed| timed.if_recent(now));
+        let required = std::iter::once(checks.guards.as_ref()).chain(checks.uplink_guard.required());
+        let required = required.map(|timed| timed?.if_recent(now)).collect::<Vec<_>>();
+        let missing = required.iter().find(|result| matches!(result, Some(Err(_))));
+        let unknown = required.iter().find(|result| result.is_none());
+        let guards = missing.or(unknown).copied().unwrap_or(Some(&Ok(())));
         let unlinked = checks.unlinked_pods.as_ref().and_then(|timed| timed.if_recent(now));
         match (guards, checks.first_pass, unlinked) {
             (Some(Err(message)), _, _) => NodeGuardState::GuardsMissing { message: message.clone() },
@@ -114,6 +162,25 @@ mod tests {
         checks.record_guards(Ok(()), now);
         let unlinked = NodeGuardState::LinksMissing { count: 1, pods: vec!["shop/web".to_owned()] };
         assert_eq!(checks.state(now), unlinked);
+    }
+
+    #[test]
+    fn node_without_a_required_uplink_guard_is_not_guarded() {
+        let now = Instant::now();
+        let checks = complete(now);
+        checks.record_uplink_programs(Err("off".to_owned()), now);
+        assert_eq!(checks.state(now), NodeGuardState::InPlace, "the guard is off");
+        checks.require_uplink_guard();
+        assert_eq!(checks.state(now), NodeGuardState::Unknown, "it was not checked");
+        checks.record_uplink_programs(Ok(()), now);
+        assert_eq!(checks.state(now), NodeGuardState::Unknown, "the cgroups were not checked");
+        let missing = |message: &str| NodeGuardState::GuardsMissing { message: message.to_owned() };
+        checks.record_pod_cgroups(Err("no cgroup".to_owned()), now);
+        assert_eq!(checks.state(now), missing("no cgroup"));
+        checks.record_pod_cgroups(Ok(()), now);
+        assert_eq!(checks.state(now), NodeGuardState::InPlace);
+        checks.record_uplink_programs(Err("no program".to_owned()), now);
+        assert_eq!(checks.state(now), missing("no program"));
     }
 
     #[test]

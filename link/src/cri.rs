@@ -19,7 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
 use crate::alias::SandboxId;
-pub use details::SandboxDetails;
+pub use details::{NetworkMode, SandboxDetails};
 use messages::{
     ListPodSandboxRequest, ListPodSandboxResponse, PodSandboxFilter, PodSandboxStateValue, PodSandboxStatusRequest,
     PodSandboxStatusResponse,

@@ -40,7 +40,7 @@ pub struct DaemonConfig {
 /// three. Returns only an error. Calls `is_ready` once, after the first check of all three.
 ///
 /// # Errors
-/// If the guards or the agent namespace cannot be made at the start, or the thread of the guards ends. Later failures
+/// If the guards or the agent namespace cannot be made at the start, or a thread of the guards ends. Later failures
 /// are logged and retried.
 pub async fn run(
     config: DaemonConfig,
@@ -54,9 +54,10 @@ pub async fn run(
         findings.set(kind, Some(message));
     }
     guard::ensure(&host()?).await?;
-    let pins = config.guard_pins.clone();
-    let guards = guard::repair::spawn(host()?, pins, Arc::clone(&counters), Arc::clone(&findings), Arc::clone(&checks));
+    let guards = guard::repair::spawn(host()?, Arc::clone(&counters), Arc::clone(&findings), Arc::clone(&checks));
     let guards = guards.context("cannot start the guards' thread")?;
+    let uplink_guard = spawn_uplink_guard(&config, host()?, &counters, &findings, &checks);
+    let uplink_guard = uplink_guard.context("cannot start the uplink guard's thread")?;
     agent_ns::open_pinned(&config.agent_namespace).await?;
     let (conflist_tx, conflist_rx) = oneshot::channel();
     let (links_tx, links_rx) = oneshot::channel();
@@ -69,8 +70,31 @@ pub async fn run(
     };
     tokio::select! {
         error = guards => Err(error.unwrap_or_else(|_| anyhow!("the guards' thread panicked"))),
+        error = uplink_guard => Err(error.unwrap_or_else(|_| anyhow!("the uplink guard's thread panicked"))),
+        () = host_network::run(&config, &findings, &checks) => Err(anyhow!("internal error: the host network's task ended")),
         () = conflist::run(&config, &counters, &findings, conflist_tx) => Err(anyhow!("internal error: the CNI task ended")),
-        () = links::run(&config, host()?, &counters, &findings, &checks, links_tx) => Err(anyhow!("internal error: the links' task ended")),
+        () = links::run(&config, host()?, &counters, &checks, links_tx) => Err(anyhow!("internal error: the links' task ended")),
         () = ready => Err(anyhow!("internal error: the readiness task ended")),
     }
+}
+
+/// Starts the thread of the uplink guard if the guard is on. The receiver gets an error if the thread ends.
+fn spawn_uplink_guard(
+    config: &DaemonConfig,
+    host: Netns,
+    counters: &Arc<Counters>,
+    findings: &Arc<SharedFindings>,
+    checks: &Arc<SharedChecks>,
+) -> std::io::Result<impl Future<Output = Result<anyhow::Error, oneshot::error::RecvError>>> {
+    let spawned = config.guard_pins.clone().map(|pins| {
+        checks.require_uplink_guard();
+        guard::uplink::repair::spawn(host, pins, Arc::clone(counters), Arc::clone(findings), Arc::clone(checks))
+    });
+    let receiver = spawned.transpose()?;
+    Ok(async {
+        match receiver {
+            Some(receiver) => receiver.await,
+            None => std::future::pending().await,
+        }
+    })
 }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use netlink_sys::{Socket, SocketAddr};
@@ -39,6 +39,18 @@ impl Events {
             | AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_ONLYDIR;
         inotify.add_watch(path, changes)?;
+        Ok(Self(inotify.into()))
+    }
+
+    /// Watches directories for new entries. Directories that do not exist are skipped.
+    pub(crate) fn of_new_entries(paths: &[PathBuf]) -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        for path in paths {
+            match inotify.add_watch(path, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_ONLYDIR) {
+                Ok(_) | Err(Errno::ENOENT | Errno::ENODEV) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
         Ok(Self(inotify.into()))
     }
 

@@ -200,6 +200,7 @@ mod tests {
         let details = SandboxDetails {
             pod: Some(valid_query().pod),
             pod_name: "shop/web".to_owned(),
+            network: crate::cri::NetworkMode::Pod,
             network_namespace: Some("/nonexistent".into()),
             users: UserIds::OfNode,
         };

@@ -1,5 +1,5 @@
 //! System calls without a safe wrapper: file descriptors in a message, adoption of a netlink socket, the interface of an
-//! IPv4 connection, and the size of a send queue. With [`bpf`], the only unsafe code of the
+//! IPv4 connection, the size of a send queue, and the cookie of a network namespace. With [`bpf`], the only unsafe code of the
 //! workspace.
 #![allow(unsafe_code)]
 
@@ -122,6 +122,29 @@ pub fn send_queue_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     nix::errno::Errno::result(result)?;
     usize::try_from(bytes).map_err(io::Error::other)
+}
+
+/// Returns the cookie of a socket's network namespace: a number that no other namespace has until the next boot.
+///
+/// # Errors
+/// If the kernel does not report it, such as before Linux 5.14.
+pub(crate) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    /// Source: asm-generic/socket.h.
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let mut cookie = 0_u64;
+    let mut length = libc::socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?;
+    // SAFETY: the kernel writes at most `length` bytes to `cookie`, which has this size, and the new length to `length`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    nix::errno::Errno::result(result)?;
+    Ok(cookie)
 }
 
 /// Socket option with the control messages of a TCP connection. Source: linux/in.h.

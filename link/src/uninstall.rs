@@ -62,8 +62,9 @@ pub async fn uninstall(paths: &UninstallPaths) -> Result<()> {
     install::remove_conflist(&paths.cni_config_dir)?;
     let lock = lock_exclusive(&paths.cni_config_dir).await?;
     agent_ns::remove(&paths.agent_namespace)?;
-    uplink::remove(&paths.state_dir.join(uplink::PINS_DIR))?;
-    guard::remove(&Netns::current().context("cannot open the node's network namespace")?).await?;
+    let host = Netns::current().context("cannot open the node's network namespace")?;
+    uplink::remove(&host, &paths.state_dir.join(uplink::PINS_DIR)).await?;
+    guard::remove(&host).await?;
     remove_lock_file(&paths.cni_config_dir);
     drop(lock);
     remove_directory(&paths.state_dir)?;

@@ -5,8 +5,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use podmeta_metadata::names::PodUid;
 
-use super::messages::{IdMapping, Linux, NAMESPACE_OF_POD, PodSandboxStatusResponse, SandboxInfo, UidMapping};
+use super::messages::{
+    IdMapping, Linux, NAMESPACE_OF_NODE, NAMESPACE_OF_POD, PodSandboxStatusResponse, SandboxInfo, UidMapping,
+};
 use crate::user_ids::{UserIdRange, UserIds};
+
+/// Network of a pod, as the kubelet requested it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// The host's network: `hostNetwork: true`.
+    Node,
+    /// A network namespace of its own.
+    Pod,
+}
 
 /// The details of a sandbox that do not change while it exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +26,8 @@ pub struct SandboxDetails {
     pub pod: Option<PodUid>,
     /// Namespace and name of the pod.
     pub pod_name: String,
+    /// Network of the pod.
+    pub network: NetworkMode,
     /// Path of the network namespace, below `/run`, or `None` if the sandbox uses the host's.
     pub network_namespace: Option<PathBuf>,
     /// User IDs of the pod.
@@ -33,7 +46,9 @@ impl SandboxDetails {
         let info: SandboxInfo = serde_json::from_str(info).context("cannot parse the details of a sandbox")?;
         let linux = info.runtime_spec.linux;
         let status = response.status.unwrap_or_default();
-        let options = status.linux.and_then(|linux| linux.namespaces?.options?.user_namespace);
+        let options = status.linux.and_then(|linux| linux.namespaces?.options);
+        let is_of_node = options.as_ref().is_some_and(|options| options.network == NAMESPACE_OF_NODE);
+        let options = options.and_then(|options| options.user_namespace);
         let has_own = options.as_ref().is_some_and(|options| options.mode == NAMESPACE_OF_POD);
         let users = user_ids(has_own, &options.map(|options| options.uids).unwrap_or_default(), &linux);
         let network = linux.namespaces.into_iter().find(|namespace| namespace.kind == "network");
@@ -42,6 +57,7 @@ impl SandboxDetails {
         Ok(Self {
             pod_name: format!("{}/{}", pod.namespace, pod.name),
             pod: PodUid::try_from(pod.uid).ok(),
+            network: if is_of_node { NetworkMode::Node } else { NetworkMode::Pod },
             network_namespace: path.map(below_run),
             users,
         })
@@ -83,12 +99,16 @@ mod tests {
     };
     use super::*;
 
-    const MODE_NODE: i32 = 2;
     const UIDS: IdMapping = IdMapping { host_id: 100_000, container_id: 0, length: 65_536 };
 
     /// Returns the details of a pod `shop/web` with these options of the user namespace and these OCI namespaces.
     fn details(options: Option<UserNamespace>, oci: &str) -> SandboxDetails {
-        let namespaces = NamespaceStatus { options: Some(NamespaceOption { user_namespace: options }) };
+        details_in(NAMESPACE_OF_POD, options, oci)
+    }
+
+    /// As [`details`], with this mode of the network namespace.
+    fn details_in(network: i32, options: Option<UserNamespace>, oci: &str) -> SandboxDetails {
+        let namespaces = NamespaceStatus { options: Some(NamespaceOption { network, user_namespace: options }) };
         let pod = PodSandboxMetadata { name: "web".into(), uid: "uid-1".into(), namespace: "shop".into() };
         let status = PodSandboxStatus {
             metadata: Some(pod),
@@ -106,6 +126,16 @@ mod tests {
         assert_eq!((of_pod.pod_name.as_str(), of_pod.pod.unwrap().as_str()), ("shop/web", "uid-1"));
         for oci in [r#""namespaces":[{"type":"pid"}]"#, r#""namespaces":[{"type":"network"}]"#] {
             assert_eq!(details(None, oci).network_namespace, None, "{oci}");
+        }
+    }
+
+    #[test]
+    fn network_of_the_host_is_that_of_the_status() {
+        let oci = r#""namespaces":[{"type":"pid"}]"#;
+        for (mode, network) in
+            [(0, NetworkMode::Pod), (1, NetworkMode::Pod), (2, NetworkMode::Node), (3, NetworkMode::Pod)]
+        {
+            assert_eq!(details_in(mode, None, oci).network, network, "{mode}");
         }
     }
 
@@ -130,7 +160,7 @@ mod tests {
 
     #[test]
     fn pod_of_the_node_s_user_namespace_has_its_ids() {
-        let of_node = UserNamespace { mode: MODE_NODE, uids: Vec::new() };
+        let of_node = UserNamespace { mode: NAMESPACE_OF_NODE, uids: Vec::new() };
         for options in [None, Some(of_node)] {
             assert_eq!(details(options, r#""namespaces":[{"type":"pid"}]"#).users, UserIds::OfNode);
         }

@@ -12,6 +12,9 @@ pub(super) const SANDBOX_READY: i32 = 0;
 /// Mode of a namespace that belongs to the pod.
 pub(super) const NAMESPACE_OF_POD: i32 = 0;
 
+/// Mode of a namespace that belongs to the node.
+pub(super) const NAMESPACE_OF_NODE: i32 = 2;
+
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ListPodSandboxRequest {
     #[prost(message, optional, tag = "1")]
@@ -96,6 +99,9 @@ pub(super) struct NamespaceStatus {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct NamespaceOption {
+    /// Mode of the network namespace.
+    #[prost(int32, tag = "1")]
+    pub(super) network: i32,
     /// The field `userns_options`.
     #[prost(message, optional, tag = "5")]
     pub(super) user_namespace: Option<UserNamespace>,

@@ -1,53 +1,132 @@
 //! Keeps pods on the host network from the node's metadata service, except pods of exempt namespaces, such as network plugins
 //! and cloud controllers.
+//!
+//! The runtime reports a sandbox before it creates the first container. The cgroup of that container starts a check, so the pod
+//! is exempt before or shortly after its first process runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::{Duration, Instant};
 
+use anyhow::Error;
 use podmeta_metadata::node_finding::NodeFindingKind;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use super::DaemonConfig;
-use crate::cri::Sandbox;
+use crate::checks::SharedChecks;
+use crate::cri::{NetworkMode, RuntimeClient, Sandbox};
+use crate::events::{self, Events};
 use crate::findings::SharedFindings;
-use crate::guard::uplink::cgroups::{CgroupEntries, CgroupUpdate, MAX_EXEMPT_PODS};
+use crate::guard::uplink::cgroups::{self, CgroupUpdate, ExemptPods};
 
-/// Writes the cgroups of the node's pods into the uplink guard. `may_be_on_host` are the running sandboxes that may use the
-/// host's network. `entries` is the array as the last check wrote it. A failure is a finding.
-pub(super) fn check(
-    config: &DaemonConfig,
-    findings: &SharedFindings,
-    entries: &mut CgroupEntries,
-    may_be_on_host: &[&Sandbox],
-) {
-    let is_exempt = |sandbox: &&&Sandbox| {
-        let namespace = sandbox.pod_name.split('/').next().unwrap_or_default();
-        config.node_metadata_namespaces.iter().any(|exempt| exempt == namespace)
-    };
-    let exempt = may_be_on_host.iter().filter(is_exempt).map(|sandbox| &sandbox.pod).collect::<BTreeSet<_>>();
-    let Some(pins) = &config.guard_pins else { return };
-    let update = entries.update(pins, &config.cgroup_root, &exempt);
-    findings.set(NodeFindingKind::HostNetwork, finding(&update, !may_be_on_host.is_empty(), exempt.len()));
+/// Interval of checks without an event.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Minimum interval of checks. A pod that starts causes several events.
+const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Writes the cgroups of the node's pods into the map of the uplink guard, after each new cgroup of a pod or a container and at
+/// an interval. Does nothing if the guard is off. A failure is a finding.
+pub(super) async fn run(config: &DaemonConfig, findings: &SharedFindings, checks: &SharedChecks) {
+    if config.guard_pins.is_none() {
+        std::future::pending::<()>().await;
+    }
+    let mut exemptions = Exemptions::new(config);
+    loop {
+        // Watches start before the check, so a cgroup that is created meanwhile is an event.
+        let events = Events::of_new_entries(&cgroups::pod_directories(&config.cgroup_root));
+        let (update, errors) = exemptions.check().await;
+        let pods = pods_error(&update);
+        findings.set(NodeFindingKind::HostNetwork, finding(pods.clone(), &update, &errors));
+        checks.record_pod_cgroups(pods.map_or(Ok(()), Err), Instant::now());
+        sleep(MIN_CHECK_INTERVAL).await;
+        let waited = match events {
+            Ok(events) => spawn_blocking(move || events::wait(&[&events], CHECK_INTERVAL)).await.unwrap_or(Ok(())),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = waited {
+            tracing::error!(%error, "cannot watch the cgroups of pods, so new exempt pods are found late; retrying");
+            sleep(CHECK_INTERVAL).await;
+        }
+    }
 }
 
-/// Returns the finding about an update, or `None` if it succeeded. `has_pods` is true if pods may be on the host network.
-fn finding(update: &CgroupUpdate, has_pods: bool, exempt: usize) -> Option<String> {
-    let of_pods = match &update.pods {
+/// The exempt pods of the node.
+struct Exemptions<'a> {
+    config: &'a DaemonConfig,
+    runtime: RuntimeClient,
+    /// Networks of the running sandboxes in exempt namespaces, by sandbox ID.
+    networks: HashMap<String, NetworkMode>,
+    /// The exempt sandboxes of the last successful list.
+    sandboxes: Vec<Sandbox>,
+}
+
+impl<'a> Exemptions<'a> {
+    fn new(config: &'a DaemonConfig) -> Self {
+        let runtime = RuntimeClient::new(config.runtime_socket.clone());
+        Self { config, runtime, networks: HashMap::new(), sandboxes: Vec::new() }
+    }
+
+    /// Writes the current cgroups. Returns the result with the errors of the container runtime.
+    async fn check(&mut self) -> (CgroupUpdate, Vec<Error>) {
+        let errors = self.read_sandboxes().await;
+        let is_on_host = |sandbox: &&Sandbox| self.networks.get(sandbox.id.as_str()) == Some(&NetworkMode::Node);
+        let exempt = self.sandboxes.iter().filter(is_on_host).map(|sandbox| &sandbox.pod).collect::<BTreeSet<_>>();
+        let exempt = if errors.is_empty() { ExemptPods::All(&exempt) } else { ExemptPods::Known(&exempt) };
+        let pins = self.config.guard_pins.as_deref().unwrap_or_else(|| std::path::Path::new(""));
+        (cgroups::update(pins, &self.config.cgroup_root, exempt), errors)
+    }
+
+    /// Lists the sandboxes of exempt namespaces, and reads the networks of new ones.
+    async fn read_sandboxes(&mut self) -> Vec<Error> {
+        if self.config.node_metadata_namespaces.is_empty() {
+            return Vec::new();
+        }
+        let sandboxes = match self.runtime.running_sandboxes().await {
+            Ok(sandboxes) => sandboxes,
+            Err(error) => return vec![error],
+        };
+        let is_exempt = |sandbox: &Sandbox| {
+            let namespace = sandbox.pod_name.split('/').next().unwrap_or_default();
+            self.config.node_metadata_namespaces.iter().any(|exempt| exempt == namespace)
+        };
+        self.sandboxes = sandboxes.into_iter().filter(is_exempt).collect();
+        let running = self.sandboxes.iter().map(|sandbox| sandbox.id.as_str()).collect::<HashSet<_>>();
+        self.networks.retain(|id, _| running.contains(id.as_str()));
+        let mut errors = Vec::new();
+        for sandbox in &self.sandboxes {
+            if self.networks.contains_key(sandbox.id.as_str()) {
+                continue;
+            }
+            match self.runtime.details(&sandbox.id).await {
+                Ok(details) => drop(self.networks.insert(sandbox.id.as_str().to_owned(), details.network)),
+                Err(error) => {
+                    errors.push(error.context(format!("cannot read the network of pod {}", sandbox.pod_name)))
+                }
+            }
+        }
+        errors
+    }
+}
+
+/// Returns the reason why pods on the host network are not kept from the service, or `None`.
+fn pods_error(update: &CgroupUpdate) -> Option<String> {
+    match &update.pods {
         Err(error) => Some(format!("{error:#}; pods on the host network can reach the node's metadata service")),
-        Ok(false) if has_pods => Some(
+        Ok(false) => Some(
             "the kubelet's cgroup of pods is not found, so pods on the host network can reach the node's metadata service; \
              use cgroup v2 and the kubelet's default cgroup root"
                 .to_owned(),
         ),
-        Ok(_) => None,
-    };
-    let of_exempt = match &update.exempt {
-        Err(error) => Some(format!("exempt pods can lose the node's metadata service: {error:#}")),
-        Ok(()) if exempt > MAX_EXEMPT_PODS => Some(format!(
-            "{exempt} pods on the host network are exempt, and only {MAX_EXEMPT_PODS} of them reach the node's metadata service; \
-             exempt fewer namespaces"
-        )),
-        Ok(()) => None,
-    };
-    let texts = of_pods.into_iter().chain(of_exempt).collect::<Vec<_>>();
+        Ok(true) => None,
+    }
+}
+
+/// Returns the finding about a check, or `None` if it succeeded.
+fn finding(pods: Option<String>, update: &CgroupUpdate, runtime: &[Error]) -> Option<String> {
+    let exempt = update.exempt.as_ref().err().into_iter().chain(runtime.first());
+    let exempt = exempt.map(|error| format!("exempt pods can lose the node's metadata service: {error:#}"));
+    let texts = pods.into_iter().chain(exempt).collect::<Vec<_>>();
     (!texts.is_empty()).then(|| texts.join("; "))
 }
 
@@ -57,23 +136,31 @@ mod tests {
 
     use super::*;
 
+    fn finding_about(update: &CgroupUpdate, runtime: &[Error]) -> Option<String> {
+        finding(pods_error(update), update, runtime)
+    }
+
     #[test]
     fn finding_about_exempt_pods_does_not_claim_access_of_pods() {
         let update = CgroupUpdate { pods: Ok(true), exempt: Err(anyhow!("no memory")) };
-        let text = finding(&update, true, 1).unwrap();
+        let text = finding_about(&update, &[]).unwrap();
         assert_eq!(text, "exempt pods can lose the node's metadata service: no memory");
+        let text = finding_about(&CgroupUpdate { pods: Ok(true), exempt: Ok(()) }, &[anyhow!("no runtime")]).unwrap();
+        assert_eq!(text, "exempt pods can lose the node's metadata service: no runtime");
     }
 
     #[test]
     fn failures_of_pods_and_of_exempt_pods_are_one_finding() {
         let update = CgroupUpdate { pods: Err(anyhow!("no kubepods")), exempt: Err(anyhow!("no memory")) };
-        let text = finding(&update, true, 1).unwrap();
+        let text = finding_about(&update, &[]).unwrap();
         assert!(text.contains("no kubepods; pods on the host network can reach"), "{text}");
         assert!(text.contains("exempt pods can lose the node's metadata service: no memory"), "{text}");
     }
 
     #[test]
-    fn node_without_pods_on_the_host_network_has_no_finding() {
-        assert_eq!(finding(&CgroupUpdate { pods: Ok(false), exempt: Ok(()) }, false, 0), None);
+    fn node_without_a_cgroup_of_pods_is_a_finding() {
+        let text = finding_about(&CgroupUpdate { pods: Ok(false), exempt: Ok(()) }, &[]).unwrap();
+        assert!(text.contains("default cgroup root"), "{text}");
+        assert_eq!(finding_about(&CgroupUpdate { pods: Ok(true), exempt: Ok(()) }, &[]), None);
     }
 }

@@ -7,12 +7,10 @@ use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{DaemonConfig, host_network};
+use super::DaemonConfig;
 use crate::checks::SharedChecks;
 use crate::counters::Counters;
 use crate::cri::{RuntimeClient, Sandbox};
-use crate::findings::SharedFindings;
-use crate::guard::uplink::cgroups::CgroupEntries;
 use crate::netns::Netns;
 use crate::pod_link::{LinkOutcome, primary};
 use crate::{agent_ns, pod_link};
@@ -36,36 +34,23 @@ enum SandboxState {
 struct LinkMaker<'a> {
     config: &'a DaemonConfig,
     counters: &'a Counters,
-    findings: &'a SharedFindings,
     checks: &'a SharedChecks,
     host: Netns,
     runtime: RuntimeClient,
     /// States by sandbox ID.
     states: HashMap<String, SandboxState>,
-    /// Entries of the uplink guard.
-    guard_entries: CgroupEntries,
 }
 
-/// Checks the pods on the host network and the links at an interval. Sends to `checked_tx` once, after the first pass.
+/// Checks the links at an interval. Sends to `checked_tx` once, after the first pass.
 pub(super) async fn run(
     config: &DaemonConfig,
     host: Netns,
     counters: &Counters,
-    findings: &SharedFindings,
     checks: &SharedChecks,
     checked_tx: oneshot::Sender<()>,
 ) {
     let runtime = RuntimeClient::new(config.runtime_socket.clone());
-    let mut maker = LinkMaker {
-        config,
-        counters,
-        findings,
-        checks,
-        host,
-        runtime,
-        states: HashMap::new(),
-        guard_entries: CgroupEntries::new(),
-    };
+    let mut maker = LinkMaker { config, counters, checks, host, runtime, states: HashMap::new() };
     let (mut checked_tx, mut passes) = (Some(checked_tx), 0);
     let mut ticks = interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -98,11 +83,6 @@ impl LinkMaker<'_> {
     /// Makes the links of sandboxes that have none. A failure affects one pod only. It is logged once and retried.
     async fn check(&mut self) -> Result<()> {
         let sandboxes = self.runtime.running_sandboxes().await?;
-        // First: making many links takes longer than a new pod should wait for its exemption.
-        let is_linked =
-            |sandbox: &&Sandbox| matches!(self.states.get(sandbox.id.as_str()), Some(SandboxState::Linked(_)));
-        let may_be_on_host = sandboxes.iter().filter(|sandbox| !is_linked(sandbox)).collect::<Vec<_>>();
-        host_network::check(self.config, self.findings, &mut self.guard_entries, &may_be_on_host);
         let agent = agent_ns::open_pinned(&self.config.agent_namespace).await?;
         let links = pod_link::list(&agent).await?.into_iter();
         let links = links.map(|(interface, alias)| (alias.sandbox.as_str().to_owned(), interface));

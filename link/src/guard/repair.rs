@@ -1,9 +1,8 @@
-//! Repairs the guards when another program removes or changes them. Runs in a thread of its own: nothing else of the
-//! daemon delays a repair.
+//! Repairs routing rules and nftables table when another program removes or changes them. Runs in a thread of its own: nothing
+//! else of the daemon delays a repair.
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,6 @@ use podmeta_metadata::node_finding::NodeFindingKind;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
-use super::uplink::{self, UplinkGuard};
 use crate::checks::SharedChecks;
 use crate::counters::{Counters, Repairs};
 use crate::events::{self, Events};
@@ -34,18 +32,16 @@ const MAX_REPAIRS: usize = 5;
 /// Multicast group of changes of nftables. Source: `NFNLGRP_NFTABLES` in linux/netfilter/nfnetlink.h.
 const NFNLGRP_NFTABLES: u32 = 7;
 
-/// Multicast groups of changes of routing rules and routes. Source: `RTNLGRP_IPV4_RULE`, `RTNLGRP_IPV6_RULE`,
-/// `RTNLGRP_IPV4_ROUTE` and `RTNLGRP_IPV6_ROUTE` in linux/rtnetlink.h.
-const ROUTE_GROUPS: [u32; 4] = [8, 19, 7, 11];
+/// Multicast groups of changes of routing rules. Source: `RTNLGRP_IPV4_RULE` and `RTNLGRP_IPV6_RULE` in linux/rtnetlink.h.
+const RULE_GROUPS: [u32; 2] = [8, 19];
 
-/// Starts the thread that repairs the guards of a namespace. `pins` is the path of the uplink guard's pins, or `None` if that guard is
-/// off. The receiver gets an error if the thread ends. The thread ends soon after the receiver was dropped.
+/// Starts the thread that repairs the guards of a namespace. The receiver gets an error if the thread ends. The thread ends
+/// soon after the receiver was dropped.
 ///
 /// # Errors
 /// If the thread or its runtime cannot be started.
 pub fn spawn(
     host: Netns,
-    pins: Option<PathBuf>,
     counters: Arc<Counters>,
     findings: Arc<SharedFindings>,
     checks: Arc<SharedChecks>,
@@ -53,9 +49,8 @@ pub fn spawn(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (error_tx, error_rx) = oneshot::channel();
     std::thread::Builder::new().name("guards".to_owned()).spawn(move || {
-        let uplink_guard = pins.map(UplinkGuard::new);
         let is_stopped = || error_tx.is_closed();
-        if let Err(error) = run(&runtime, &host, uplink_guard, &counters, &findings, &checks, is_stopped) {
+        if let Err(error) = run(&runtime, &host, &counters, &findings, &checks, is_stopped) {
             drop(error_tx.send(error));
         }
     })?;
@@ -88,7 +83,6 @@ impl RepairHistory {
 fn run(
     runtime: &Runtime,
     host: &Netns,
-    mut uplink_guard: Option<UplinkGuard>,
     counters: &Counters,
     findings: &SharedFindings,
     checks: &SharedChecks,
@@ -96,8 +90,8 @@ fn run(
 ) -> Result<()> {
     let tables = Events::of_netlink(host, NETLINK_NETFILTER, &[NFNLGRP_NFTABLES])
         .context("cannot listen to changes of nftables")?;
-    let routes = Events::of_netlink(host, NETLINK_ROUTE, &ROUTE_GROUPS)
-        .context("cannot listen to changes of routing rules and routes")?;
+    let rules =
+        Events::of_netlink(host, NETLINK_ROUTE, &RULE_GROUPS).context("cannot listen to changes of routing rules")?;
     let mut history = RepairHistory::default();
     while !is_stopped() {
         let result = runtime.block_on(super::ensure(host));
@@ -123,22 +117,8 @@ fn run(
             }
             Err(error) => tracing::error!(error = format!("{error:#}"), "cannot repair the guards; retrying"),
         }
-        if let Some(guard) = &mut uplink_guard {
-            let result = runtime.block_on(guard.ensure(host));
-            findings.set(NodeFindingKind::UplinkGuard, result.as_ref().err().map(uplink::finding));
-            match result {
-                Ok(0) | Err(_) => {}
-                Ok(programs) => {
-                    counters.add_programs(programs);
-                    tracing::warn!(
-                        programs,
-                        "programs of the uplink guard were missing or of another version; attached them"
-                    );
-                }
-            }
-        }
         std::thread::sleep(MIN_CHECK_INTERVAL);
-        events::wait(&[&tables, &routes], CHECK_INTERVAL).context("cannot read the changes of the guards")?;
+        events::wait(&[&tables, &rules], CHECK_INTERVAL).context("cannot read the changes of the guards")?;
     }
     Ok(())
 }

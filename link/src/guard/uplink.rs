@@ -1,34 +1,37 @@
-//! Guard 3: a program of traffic control at the egress of each uplink. It drops traffic to the service addresses that does not
-//! come from a socket of the node or of an exempt pod. It also sees packets that pass by routing rules and nftables, such as those of a network
-//! plugin with an eBPF datapath.
+//! Guard 3: a program of traffic control at the egress of each interface by which packets can leave the node. It drops traffic to the service
+//! addresses that does not come from a socket of the node or of an exempt pod. It also sees packets that pass by routing rules
+//! and nftables, such as those of a network plugin with an eBPF datapath.
 //!
-//! The program is attached by a link of tcx, which needs Linux 6.6 with `CONFIG_NET_XGRESS`. The links and the array of cgroups are pinned in a bpf
-//! filesystem, so the guard stays while no process of podmeta runs:
+//! Kernels before Linux 6.6 have no tcx. There, the program is a filter of the qdisc clsact. Map and links are pinned in a bpf
+//! filesystem, and filters belong to their interface, so the guard stays while no process of podmeta runs:
 //!
 //! ```text
-//! /run/podmeta/bpf/cgroups           the array of cgroups
+//! /run/podmeta/bpf/cgroup-ids        the map of cgroups
 //! /run/podmeta/bpf/uplink-INDEX      the link of the interface INDEX
 //! ```
 
 mod assembler;
 pub mod cgroups;
+mod clsact;
 mod entries;
+mod interfaces;
+mod loaded;
 mod pins;
 mod program;
+pub mod repair;
 mod routes;
+mod tcx;
 
 use std::collections::BTreeSet;
-use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
-use futures_util::TryStreamExt as _;
+use anyhow::{Context as _, Result};
 
 use crate::netns::Netns;
-use crate::route_socket::{RouteSocket, errno};
+use crate::route_socket::RouteSocket;
 use crate::service;
-use crate::sys::bpf::{self, ProgramTag};
 
 pub use pins::mount;
 
@@ -38,246 +41,224 @@ pub const PINS_PATH: &str = "/run/podmeta/bpf";
 /// Name of the default path in the directory of podmeta's state.
 pub const PINS_DIR: &str = "bpf";
 
+/// Minimum interval of reads of the routing tables. A node can have a million routes.
+const ROUTES_INTERVAL: Duration = Duration::from_secs(60);
+
 /// The guard of one node.
 #[derive(Debug)]
 pub struct UplinkGuard {
     pins: PathBuf,
-    program: ProgramCache,
-    tcx: Tcx,
+    hook: Hook,
+    program: loaded::ProgramCache,
+    /// Interfaces that had the program after the last check.
+    guarded: BTreeSet<u32>,
+    /// Interfaces of routes to a service address.
+    routed: BTreeSet<u32>,
+    /// Time of the last read of the routing tables.
+    routes_read: Option<Instant>,
 }
 
-/// The program of this version, once it has been loaded. It is loaded once: the kernel writes each load to the audit log.
-#[derive(Debug, Default)]
-struct ProgramCache(Option<LoadedProgram>);
-
-#[derive(Debug)]
-struct LoadedProgram {
-    program: OwnedFd,
-    tag: ProgramTag,
-    /// Kernel ID of the program's array of cgroups.
-    cgroups: u32,
+/// Hook of an interface that runs the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// tcx, or clsact if the kernel has no tcx.
+    Best,
+    /// clsact, as on a kernel without tcx.
+    Clsact,
 }
 
-/// Support of tcx by the kernel. It cannot change while the process runs.
-#[derive(Debug, Default)]
-struct Tcx {
-    is_unsupported: bool,
+/// Number of interfaces that got the program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttachedPrograms {
+    /// Interfaces that this process has not guarded before.
+    pub new: usize,
+    /// Interfaces whose program another program removed or replaced.
+    pub repaired: usize,
 }
 
-/// Program of one uplink, compared with that of this version.
-enum UplinkState {
-    /// The program of this version is attached.
-    Current,
-    /// Another version is attached by this link.
-    Outdated(OwnedFd),
-    /// No program is attached.
-    Missing,
+/// Result of a check of one interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ProgramState {
+    /// The program of this version was attached.
+    Unchanged,
+    /// The program was attached, or has replaced one of another version.
+    Attached,
+    InterfaceDeleted,
 }
 
 impl UplinkGuard {
     /// Creates a guard with the pins at a path.
     #[must_use]
     pub fn new(pins: PathBuf) -> Self {
-        Self { pins, program: ProgramCache::default(), tcx: Tcx::default() }
+        Self::with_hook(pins, Hook::Best)
     }
 
-    /// Attaches the program to all uplinks of a namespace that lack it, and replaces a program of another version. Returns the
-    /// number of attached and replaced programs. Idempotent.
+    /// Creates a guard that uses a hook.
+    #[must_use]
+    pub fn with_hook(pins: PathBuf, hook: Hook) -> Self {
+        Self {
+            pins,
+            hook,
+            program: loaded::ProgramCache::default(),
+            guarded: BTreeSet::new(),
+            routed: BTreeSet::new(),
+            routes_read: None,
+        }
+    }
+
+    /// Attaches the program to all interfaces by which packets can leave a namespace and that lack it, and replaces a program
+    /// of another version. Idempotent.
     ///
-    /// An interface that is no uplink now keeps the program until it is deleted: its route can return at any time.
+    /// An interface keeps the program when its routes are deleted: they can return at any time.
     ///
     /// # Errors
-    /// If no bpf filesystem is mounted at the path of the pins, or the kernel rejects the program. A failure for one uplink
+    /// If no bpf filesystem is mounted at the path of the pins, or the kernel rejects the program. A failure for one interface
     /// does not keep the others from being guarded.
-    pub async fn ensure(&mut self, host: &Netns) -> Result<usize> {
+    pub async fn ensure(&mut self, host: &Netns) -> Result<AttachedPrograms> {
         pins::check(&self.pins)?;
-        let socket = RouteSocket::open(host).context("cannot open a netlink socket")?;
-        let uplinks = routes::uplinks(&socket, &service::addresses()).await.context("cannot list the routes")?;
-        let results = uplinks.iter().map(|uplink| {
-            self.ensure_uplink(host, *uplink).with_context(|| format!("cannot guard the uplink with index {uplink}"))
-        });
-        let results = results.collect::<Vec<_>>();
-        remove_deleted(&socket, &self.pins, &uplinks).await?;
-        results.into_iter().map(|result| result.map(usize::from)).sum()
-    }
-
-    /// Attaches or replaces the program of one uplink. Returns true if it was missing or outdated.
-    fn ensure_uplink(&mut self, host: &Netns, uplink: u32) -> Result<bool> {
         let cgroups = pins::ensure_cgroups(&self.pins)?;
-        let id = bpf::map_id(cgroups.as_fd()).context("cannot read the ID of the array of cgroups")?;
-        let loaded = self.program.get(id, || load(cgroups.as_fd()))?;
-        match state(&self.pins, uplink, loaded.tag)? {
-            UplinkState::Current => Ok(false),
-            UplinkState::Outdated(link) => {
-                let replaced = bpf::replace_program(link.as_fd(), loaded.program.as_fd());
-                replaced.map(|()| true).context("cannot replace the program of another version")
-            }
-            UplinkState::Missing => {
-                // The kernel looks up the interface in the namespace of the thread.
-                let attach = || host.run(|| bpf::attach_first(loaded.program.as_fd(), uplink));
-                let Some(link) = self.tcx.attach(attach)? else { return Ok(false) };
-                bpf::pin(link.as_fd(), &pins::of_uplink(&self.pins, uplink)).context("cannot pin the program")?;
-                Ok(true)
-            }
-        }
-    }
-}
-
-impl ProgramCache {
-    /// Returns the program for the array of cgroups with a kernel ID. Loads it unless it is loaded.
-    fn get(&mut self, cgroups: u32, load: impl FnOnce() -> Result<(OwnedFd, ProgramTag)>) -> Result<&LoadedProgram> {
-        let loaded = match self.0.take() {
-            Some(loaded) if loaded.cgroups == cgroups => loaded,
-            _ => load().map(|(program, tag)| LoadedProgram { program, tag, cgroups })?,
+        let socket = RouteSocket::open(host).context("cannot open a netlink socket")?;
+        let found = interfaces::list(&socket).await.context("cannot list the interfaces")?;
+        remove_others(&self.pins, &found.all)?;
+        self.read_routes(&socket).await?;
+        self.routed.retain(|interface| found.all.contains(interface));
+        let interfaces = found.uplinks.union(&self.routed).copied().collect::<BTreeSet<_>>();
+        let program = self.program.get(host, cgroups.as_fd())?;
+        let (pins, hook) = (&self.pins, self.hook);
+        let mut check_by_tcx = || {
+            let check = |interface: &u32| (*interface, tcx::ensure(pins, program, *interface));
+            let is_tcx = hook == Hook::Best && tcx::is_supported();
+            Ok(is_tcx.then(|| interfaces.iter().map(check).collect::<Vec<_>>()))
         };
-        Ok(self.0.insert(loaded))
+        // The kernel looks up an interface in the namespace of the thread.
+        let by_tcx = host.run(&mut check_by_tcx).context("cannot enter the node's network namespace")?;
+        let results = match by_tcx {
+            Some(results) => results,
+            None => clsact::ensure_all(&socket, program, &interfaces).await,
+        };
+        self.record(results)
     }
-}
 
-impl Tcx {
-    /// Attaches a program. Returns its link, or `None` if the interface was deleted meanwhile. Does not call `attach` if the
-    /// kernel has rejected a link of tcx before.
-    fn attach(&mut self, attach: impl FnOnce() -> io::Result<OwnedFd>) -> Result<Option<OwnedFd>> {
-        if !self.is_unsupported {
-            match attach() {
-                Ok(link) => return Ok(Some(link)),
-                Err(error) => match error.raw_os_error() {
-                    Some(nix::libc::ENODEV) => return Ok(None),
-                    Some(nix::libc::EINVAL) => self.is_unsupported = true,
-                    _ => return Err(error).context("cannot attach the program"),
-                },
-            }
+    /// Reads the routing tables, unless they were read a short time ago.
+    async fn read_routes(&mut self, socket: &RouteSocket) -> Result<()> {
+        if self.routes_read.is_none_or(|read| read.elapsed() >= ROUTES_INTERVAL) {
+            self.routed.extend(routes::list(socket, &service::addresses()).await.context("cannot list the routes")?);
+            self.routes_read = Some(Instant::now());
         }
-        bail!("the kernel has no tcx; use Linux 6.6 or newer with CONFIG_NET_XGRESS")
+        Ok(())
     }
-}
 
-/// Loads the program for an array of cgroups.
-fn load(cgroups: BorrowedFd<'_>) -> Result<(OwnedFd, ProgramTag)> {
-    let instructions = program::program(cgroups.as_raw_fd(), &service::ipv4(), &service::ipv6());
-    let program = bpf::load_classifier(&instructions).context("the kernel rejects the program")?;
-    let tag = bpf::program_tag(program.as_fd()).context("cannot read the tag of the program")?;
-    Ok((program, tag))
+    /// Records the results of a check. Returns the first error, with the number of all errors.
+    fn record(&mut self, results: Vec<(u32, Result<ProgramState>)>) -> Result<AttachedPrograms> {
+        let before = std::mem::take(&mut self.guarded);
+        let (mut attached, mut errors) = (AttachedPrograms::default(), Vec::new());
+        for (interface, result) in results {
+            match result {
+                Ok(ProgramState::Unchanged) => {}
+                Ok(ProgramState::Attached) if before.contains(&interface) => attached.repaired += 1,
+                Ok(ProgramState::Attached) => attached.new += 1,
+                Ok(ProgramState::InterfaceDeleted) => continue,
+                Err(error) => {
+                    errors.push(error.context(format!("cannot guard the interface with index {interface}")));
+                    continue;
+                }
+            }
+            self.guarded.insert(interface);
+        }
+        first(errors).map(|()| attached)
+    }
 }
 
 /// Detaches all programs, and removes pins and filesystem. Succeeds if there are none.
 ///
 /// # Errors
 /// If a program cannot be detached, or the filesystem cannot be removed.
-pub fn remove(pins: &Path) -> Result<()> {
-    detach_all(pins)?;
-    pins::unmount(pins).with_context(|| format!("cannot remove {}", pins.display()))
+pub async fn remove(host: &Netns, pins: &Path) -> Result<()> {
+    detach_all(host, pins).await?;
+    remove_pins(pins)
 }
 
 /// Detaches all programs: the guard was turned off. Succeeds if there are none.
 ///
 /// # Errors
 /// If a program cannot be detached.
-pub fn detach_all(pins: &Path) -> Result<()> {
-    if pins::is_mounted(pins) { remove_all(pins) } else { Ok(()) }
+pub async fn detach_all(host: &Netns, pins: &Path) -> Result<()> {
+    detach_links(pins)?;
+    let socket = RouteSocket::open(host).context("cannot open a netlink socket")?;
+    let interfaces = interfaces::list(&socket).await.context("cannot list the interfaces")?;
+    clsact::remove_all(&socket, &interfaces.all).await
+}
+
+/// Detaches the programs of tcx, and removes pins and filesystem. Succeeds if there are none.
+///
+/// # Errors
+/// If a program cannot be detached, or the filesystem cannot be removed.
+pub fn remove_pins(pins: &Path) -> Result<()> {
+    detach_links(pins)?;
+    pins::unmount(pins).with_context(|| format!("cannot remove {}", pins.display()))
+}
+
+fn detach_links(pins: &Path) -> Result<()> {
+    if pins::is_mounted(pins) { remove_others(pins, &BTreeSet::new()) } else { Ok(()) }
+}
+
+/// Detaches and removes the links of interfaces other than those in `interfaces`: interfaces that were deleted, or moved to
+/// another network namespace.
+fn remove_others(pins: &Path, interfaces: &BTreeSet<u32>) -> Result<()> {
+    let links = pins::links(pins).with_context(|| format!("cannot read {}", pins.display()))?;
+    let mut others = links.into_iter().filter(|(interface, _)| !interfaces.contains(interface));
+    others.try_for_each(|(_, path)| tcx::remove(&path))
+}
+
+/// Returns the first error with the number of all errors.
+fn first(errors: Vec<anyhow::Error>) -> Result<()> {
+    let count = errors.len();
+    match errors.into_iter().next() {
+        None => Ok(()),
+        Some(error) if count == 1 => Err(error),
+        Some(error) => Err(error.context(format!("{count} errors, the first one"))),
+    }
 }
 
 /// Returns the finding about a failure of the guard.
 #[must_use]
 pub fn finding(error: &anyhow::Error) -> String {
-    format!("{error:#}; pods whose traffic bypasses the node's network stack can reach the node's metadata service")
-}
-
-/// Returns the state of an uplink. Removes a pin whose interface was deleted, or whose link was detached.
-fn state(pins: &Path, uplink: u32, tag: ProgramTag) -> Result<UplinkState> {
-    let path = pins::of_uplink(pins, uplink);
-    let link = match bpf::open_pinned(&path) {
-        Ok(link) => link,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(UplinkState::Missing),
-        Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
-    };
-    let info = bpf::link_info(link.as_fd()).with_context(|| format!("cannot read {}", path.display()))?;
-    if info.interface != uplink {
-        std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-        return Ok(UplinkState::Missing);
-    }
-    let attached = bpf::open_program(info.program).and_then(|program| bpf::program_tag(program.as_fd()));
-    Ok(if attached.is_ok_and(|attached| attached == tag) { UplinkState::Current } else { UplinkState::Outdated(link) })
-}
-
-/// Removes the pins of interfaces that do not exist in the namespace of a socket. `uplinks` are known to exist.
-async fn remove_deleted(socket: &RouteSocket, pins: &Path, uplinks: &BTreeSet<u32>) -> Result<()> {
-    let links = pins::links(pins).with_context(|| format!("cannot read {}", pins.display()))?;
-    for (interface, path) in links.into_iter().filter(|(interface, _)| !uplinks.contains(interface)) {
-        let exists = exists(socket, interface).await;
-        if !exists.with_context(|| format!("cannot read the interface with index {interface}"))? {
-            remove_link(&path)?;
-        }
-    }
-    Ok(())
-}
-
-/// Returns true if an interface exists in the namespace of a socket.
-async fn exists(socket: &RouteSocket, interface: u32) -> Result<bool, rtnetlink::Error> {
-    match socket.link().get().match_index(interface).execute().try_next().await {
-        Ok(link) => Ok(link.is_some()),
-        Err(error) if errno(&error) == Some(nix::libc::ENODEV) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Detaches and removes all links.
-fn remove_all(pins: &Path) -> Result<()> {
-    let links = pins::links(pins).with_context(|| format!("cannot read {}", pins.display()))?;
-    links.into_iter().try_for_each(|(_, path)| remove_link(&path))
-}
-
-/// Detaches and removes a link. Its interface may have been deleted.
-fn remove_link(path: &Path) -> Result<()> {
-    let link = bpf::open_pinned(path).with_context(|| format!("cannot open {}", path.display()))?;
-    match bpf::detach(link.as_fd()) {
-        // The interface was deleted.
-        Err(error) if error.raw_os_error() != Some(nix::libc::ENODEV) => {
-            Err(error).with_context(|| format!("cannot detach {}", path.display()))
-        }
-        _ => std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display())),
-    }
+    format!(
+        "{error:#}; pods on the host network, and pods whose traffic bypasses the node's network stack, can reach the node's metadata service"
+    )
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-    use std::fs::File;
+    use anyhow::anyhow;
 
     use super::*;
 
-    fn descriptor() -> OwnedFd {
-        File::open("/dev/null").unwrap().into()
+    fn guard() -> UplinkGuard {
+        UplinkGuard::new(PathBuf::new())
     }
 
     #[test]
-    fn program_is_loaded_once_for_an_array() {
-        let mut cache = ProgramCache::default();
-        let loads = Cell::new(0);
-        let load = || {
-            loads.set(loads.get() + 1);
-            Ok((descriptor(), [0; 8]))
-        };
-        for (cgroups, expected) in [(7, 1), (7, 1), (8, 2), (8, 2)] {
-            assert_eq!(cache.get(cgroups, load).unwrap().cgroups, cgroups);
-            assert_eq!(loads.get(), expected, "{cgroups}");
+    fn program_that_is_missing_on_a_guarded_interface_is_a_repair() {
+        let mut guard = guard();
+        let attached = |new, repaired| AttachedPrograms { new, repaired };
+        for (results, expected) in [
+            ([(2, ProgramState::Attached), (3, ProgramState::Unchanged)], attached(1, 0)),
+            ([(2, ProgramState::Unchanged), (3, ProgramState::Attached)], attached(0, 1)),
+            ([(2, ProgramState::InterfaceDeleted), (3, ProgramState::Unchanged)], attached(0, 0)),
+            ([(2, ProgramState::Attached), (3, ProgramState::Attached)], attached(1, 1)),
+        ] {
+            let results = results.map(|(interface, state)| (interface, Ok(state)));
+            assert_eq!(guard.record(results.into()).unwrap(), expected);
         }
     }
 
     #[test]
-    fn kernel_without_tcx_is_an_error_and_is_not_tried_again() {
-        let mut tcx = Tcx::default();
-        let rejected = tcx.attach(|| Err(io::Error::from_raw_os_error(nix::libc::EINVAL))).unwrap_err();
-        assert!(rejected.to_string().contains("Linux 6.6 or newer with CONFIG_NET_XGRESS"), "{rejected}");
-        let again = tcx.attach(|| panic!("attaches again")).unwrap_err();
-        assert_eq!(again.to_string(), rejected.to_string());
-    }
-
-    #[test]
-    fn deleted_interface_or_another_error_does_not_end_the_attempts() {
-        let mut tcx = Tcx::default();
-        assert!(tcx.attach(|| Err(io::Error::from_raw_os_error(nix::libc::ENODEV))).unwrap().is_none());
-        tcx.attach(|| Err(io::Error::from_raw_os_error(nix::libc::ENOMEM))).unwrap_err();
-        assert!(tcx.attach(|| Ok(descriptor())).unwrap().is_some());
+    fn interface_with_an_error_does_not_hide_the_others() {
+        let mut guard = guard();
+        let results = vec![(2, Err(anyhow!("a"))), (3, Ok(ProgramState::Attached)), (4, Err(anyhow!("b")))];
+        let error = format!("{:#}", guard.record(results).unwrap_err());
+        assert_eq!(error, "2 errors, the first one: cannot guard the interface with index 2: a");
+        assert_eq!(guard.guarded, BTreeSet::from([3]));
     }
 }

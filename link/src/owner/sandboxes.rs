@@ -58,6 +58,7 @@ mod tests {
     fn details(number: usize) -> SandboxDetails {
         SandboxDetails {
             pod: Some(format!("uid-{number}").as_str().try_into().unwrap()),
+            network: crate::cri::NetworkMode::Pod,
             pod_name: format!("shop/web-{number}"),
             network_namespace: Some("/run/netns/cni-1".into()),
             users: UserIds::OfNode,

@@ -1,8 +1,9 @@
-//! The calls of `bpf(2)` that the uplink guard needs: a map of cgroups, a program of traffic control, and its links.
+//! The calls of `bpf(2)` that the uplink guard needs: a map, a program of traffic control, and its links.
 //!
 //! Source: linux/bpf.h.
 
 mod layout;
+pub(crate) mod map;
 
 use std::ffi::CString;
 use std::io;
@@ -14,9 +15,8 @@ use std::path::Path;
 use nix::libc;
 
 use layout::{
-    BPF_F_BEFORE, BPF_LINK_TYPE_TCX, BPF_MAP_TYPE_CGROUP_ARRAY, BPF_PROG_TYPE_SCHED_CLS, BPF_TCX_EGRESS, Command, Info,
-    InfoRequest, LinkCreate, LinkUpdate, MapCreate, MapElement, ObjectPath, ProgLoad, RawLinkInfo, RawMapInfo,
-    RawProgramInfo,
+    BPF_F_BEFORE, BPF_LINK_TYPE_TCX, BPF_PROG_TYPE_SCHED_CLS, BPF_TCX_EGRESS, Command, Info, InfoRequest, LinkCreate,
+    LinkUpdate, ObjectPath, ProgLoad, ProgQuery, RawLinkInfo, RawProgramInfo,
 };
 
 /// One instruction: operation, registers, offset and immediate value.
@@ -36,53 +36,34 @@ pub(crate) struct Instruction {
 /// Identity of a program's instructions: a hash of the kernel, without the numbers of maps.
 pub(crate) type ProgramTag = [u8; 8];
 
-/// Properties of a link of traffic control.
+/// Properties of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LinkInfo {
+pub(crate) struct ProgramInfo {
+    /// Kernel ID.
+    pub(crate) id: u32,
+    /// Identity of its instructions.
+    pub(crate) tag: ProgramTag,
+    /// Kernel ID of its map, or 0 if it has none. Not defined for a program with several maps.
+    pub(crate) map: u32,
+}
+
+/// A program at the egress of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attached {
     /// Kernel ID of the program.
     pub(crate) program: u32,
-    /// Index of the interface, or 0 if the interface was deleted or the link was detached.
-    pub(crate) interface: u32,
+    /// Kernel ID of its link, or 0 if it was attached without one.
+    pub(crate) link: u32,
 }
+
+/// Maximum number of programs at one hook of an interface. Source: `BPF_MPROG_MAX` in linux/bpf_mprog.h.
+const MAX_ATTACHED: usize = 64;
 
 /// Size of the verifier's log in bytes. Its end names the error; the kernel keeps the end of a longer log.
 const LOG_BYTES: u32 = 64 * 1024;
 
 /// Maximum length of the verifier's log in an error, in bytes. Its last lines name the instruction and the reason.
 const MAX_ERROR_LOG_BYTES: usize = 512;
-
-/// Creates an array of cgroups. Its entries are empty.
-///
-/// # Errors
-/// If the kernel rejects it, such as for a missing capability.
-pub(crate) fn create_cgroup_array(entries: u32) -> io::Result<OwnedFd> {
-    let attributes =
-        MapCreate { map_type: BPF_MAP_TYPE_CGROUP_ARRAY, key_size: 4, value_size: 4, max_entries: entries };
-    // SAFETY: the attributes contain no pointer.
-    owned(unsafe { bpf(Command::MapCreate, &attributes) })
-}
-
-/// Sets an entry of an array of cgroups. `None` empties the entry.
-///
-/// # Errors
-/// If the index is not below the number of entries, or the descriptor is not a directory of cgroup v2.
-pub(crate) fn set_cgroup(array: BorrowedFd<'_>, index: u32, cgroup: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    let value = cgroup.map(|cgroup| number(cgroup.as_raw_fd())).unwrap_or_default();
-    let attributes = MapElement {
-        map_fd: number(array.as_raw_fd()),
-        padding: 0,
-        key: address(&raw const index),
-        value: if cgroup.is_some() { address(&raw const value) } else { 0 },
-        flags: 0,
-    };
-    let command = if cgroup.is_some() { Command::MapUpdateElem } else { Command::MapDeleteElem };
-    // SAFETY: the kernel reads 4 bytes at each pointer: `index`, and `value` for an update. Both live until the call returns.
-    match unsafe { bpf(command, &attributes) } {
-        // The entry is empty already.
-        Err(error) if cgroup.is_none() && error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        result => result.map(drop),
-    }
-}
 
 /// Loads a program of traffic control.
 ///
@@ -169,32 +150,56 @@ pub(crate) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     owned(path_command(Command::ObjGet, path, 0))
 }
 
-/// Returns the properties of a link of tcx.
+/// Returns the kernel ID of a link of tcx at an egress.
 ///
 /// # Errors
 /// If the descriptor is another object.
-pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+pub(crate) fn link_id(link: BorrowedFd<'_>) -> io::Result<u32> {
     let info = info::<RawLinkInfo>(link)?;
     if info.link_type != BPF_LINK_TYPE_TCX || info.attach_type != BPF_TCX_EGRESS {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the object is not a tcx egress link"));
     }
-    Ok(LinkInfo { program: info.prog_id, interface: info.ifindex })
+    Ok(info.id)
 }
 
-/// Returns the tag of a program.
+/// Returns the programs of tcx at the egress of an interface of the thread's network namespace, in their order.
 ///
 /// # Errors
-/// If the kernel does not report it.
-pub(crate) fn program_tag(program: BorrowedFd<'_>) -> io::Result<ProgramTag> {
-    Ok(info::<RawProgramInfo>(program)?.tag)
+/// `EINVAL` if the kernel has no tcx, `ENODEV` if the interface does not exist.
+pub(crate) fn attached(interface: u32) -> io::Result<Vec<Attached>> {
+    let (mut programs, mut links) = ([0_u32; MAX_ATTACHED], [0_u32; MAX_ATTACHED]);
+    let mut attributes = ProgQuery {
+        target_ifindex: interface,
+        attach_type: BPF_TCX_EGRESS,
+        query_flags: 0,
+        attach_flags: 0,
+        prog_ids: address(programs.as_mut_ptr()),
+        count: u32::try_from(MAX_ATTACHED).map_err(io::Error::other)?,
+        padding: 0,
+        prog_attach_flags: 0,
+        link_ids: address(links.as_mut_ptr()),
+        link_attach_flags: 0,
+        revision: 0,
+    };
+    // SAFETY: the kernel writes at most `count` numbers of 4 bytes to each of the two arrays, which have this length and live
+    // until the call returns. It writes to the attributes, which are borrowed exclusively.
+    unsafe { bpf_mut(Command::ProgQuery, &raw mut attributes) }?;
+    let count = usize::try_from(attributes.count).map_err(io::Error::other)?;
+    let attached = programs.into_iter().zip(links).take(count);
+    Ok(attached.map(|(program, link)| Attached { program, link }).collect())
 }
 
-/// Returns the kernel ID of a map.
+/// Returns the properties of a program.
 ///
 /// # Errors
-/// If the kernel does not report it.
-pub(crate) fn map_id(map: BorrowedFd<'_>) -> io::Result<u32> {
-    Ok(info::<RawMapInfo>(map)?.id)
+/// If the kernel does not report them.
+pub(crate) fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
+    let mut map = 0_u32;
+    let mut info = RawProgramInfo { nr_map_ids: 1, map_ids: address(&raw mut map), ..RawProgramInfo::default() };
+    // SAFETY: the kernel writes at most `nr_map_ids` numbers of 4 bytes at `map_ids`, which is valid for one and lives until the
+    // call returns. The other pointers are zero, with lengths of zero.
+    unsafe { request_info(program, &mut info) }?;
+    Ok(ProgramInfo { id: info.id, tag: info.tag, map })
 }
 
 /// Opens a program by its kernel ID.
@@ -208,15 +213,24 @@ pub(crate) fn open_program(id: u32) -> io::Result<OwnedFd> {
 
 fn info<T: Info>(object: BorrowedFd<'_>) -> io::Result<T> {
     let mut info = T::default();
+    // SAFETY: a pointer field of the kernel's structure is zero or behind `info`.
+    unsafe { request_info(object, &mut info) }?;
+    Ok(info)
+}
+
+/// Requests information about an object.
+///
+/// # Safety
+/// Each pointer in `info` is zero, or valid for the number of elements beside it.
+unsafe fn request_info<T: Info>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
     let attributes = InfoRequest {
         bpf_fd: number(object.as_raw_fd()),
         info_len: u32::try_from(size_of::<T>()).map_err(io::Error::other)?,
-        info: address(&raw mut info),
+        info: address(&raw mut *info),
     };
-    // SAFETY: the kernel reads and writes at most `info_len` bytes at `info`, which has this size and is borrowed by nothing
-    // else. Every value of these bytes is valid for an `Info`. A pointer field of the kernel's structure is zero or behind.
-    unsafe { bpf(Command::ObjGetInfoByFd, &attributes) }?;
-    Ok(info)
+    // SAFETY: the kernel reads and writes at most `info_len` bytes at `info`, which has this size and is borrowed exclusively.
+    // Every value of these bytes is valid for an `Info`. The caller guarantees the pointers in it.
+    unsafe { bpf(Command::ObjGetInfoByFd, &attributes) }.map(drop)
 }
 
 fn path_command(command: Command, path: &Path, fd: u32) -> io::Result<RawFd> {
@@ -229,9 +243,19 @@ fn path_command(command: Command, path: &Path, fd: u32) -> io::Result<RawFd> {
 /// Calls `bpf(2)`. Returns a new descriptor for commands that open or create an object, otherwise 0.
 ///
 /// # Safety
-/// `A` is the layout of the command, without padding. Each pointer in it is valid for what the command reads and writes.
+/// `A` is the layout of the command, without padding, and the command does not write to it. Each pointer in it is valid for
+/// what the command reads and writes.
 unsafe fn bpf<A>(command: Command, attributes: &A) -> io::Result<RawFd> {
-    // SAFETY: the kernel reads `size_of::<A>()` bytes of the attributes. The caller guarantees the pointers in them.
+    // SAFETY: the caller guarantees that the command does not write to the attributes.
+    unsafe { bpf_mut(command, (&raw const *attributes).cast_mut()) }
+}
+
+/// Calls `bpf(2)` with a command that can write to its attributes.
+///
+/// # Safety
+/// As [`bpf`], and the attributes are valid for writes unless the command only reads them.
+unsafe fn bpf_mut<A>(command: Command, attributes: *mut A) -> io::Result<RawFd> {
+    // SAFETY: the kernel reads and writes `size_of::<A>()` bytes of the attributes. The caller guarantees the pointers in them.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_int, attributes, size_of::<A>()) };
     RawFd::try_from(nix::errno::Errno::result(result)?).map_err(io::Error::other)
 }

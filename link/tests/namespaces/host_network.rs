@@ -8,11 +8,13 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use podmeta_link::guard::uplink::cgroups::CgroupEntries;
+use podmeta_link::guard::uplink::cgroups::{self, CgroupUpdate, ExemptPods};
+use podmeta_link::guard::uplink::{Hook, UplinkGuard};
 use podmeta_link::netns::Netns;
 use podmeta_link::service;
 use podmeta_metadata::names::PodUid;
 use podmeta_metadata::node_finding::NodeFindingKind;
+use podmeta_metadata::node_guard::NodeGuardState;
 
 use crate::daemon::{Daemon, REPAIR_TIME, runtime_socket};
 use crate::kit::{Agent, block_until, pod, request, run, wait_until};
@@ -77,38 +79,86 @@ fn request_in(cgroup: &Path, from: &Netns, address: IpAddr) -> String {
     String::from_utf8(from.run(|| command.output()).unwrap().stdout).unwrap()
 }
 
+/// Writes the cgroups below a root, with these exempt pods.
+fn update(pins: &Pins, root: &CgroupRoot, exempt: &[&PodUid]) -> CgroupUpdate {
+    let exempt = exempt.iter().copied().collect::<BTreeSet<_>>();
+    cgroups::update(&pins.path, &root.0, ExemptPods::All(&exempt))
+}
+
 #[tokio::test]
 async fn pod_on_the_host_network_is_dropped_unless_it_is_exempt() {
+    for hook in [Hook::Best, Hook::Clsact] {
+        let topology = Topology::new(0);
+        let (pins, root, node) = (Pins::new(), CgroupRoot::new(), &topology.node);
+        UplinkGuard::with_hook(pins.path.clone(), hook).ensure(node).await.unwrap();
+        let (pod, exempt) = (root.pod(&uid(1)), root.pod(&uid(2)));
+        for address in service::addresses() {
+            assert_eq!(request_in(&pod, node, address), REAL, "{address}: the cgroups are not known yet");
+        }
+        assert!(update(&pins, &root, &[&uid(2)]).pods.unwrap());
+        for address in service::addresses() {
+            assert_eq!(request_in(&pod, node, address), "", "{hook:?} {address}");
+            assert_eq!(request_in(&exempt, node, address), REAL, "{hook:?} {address}");
+            assert_eq!(request(node, address).unwrap(), REAL, "{address}: a process outside the cgroup of pods");
+        }
+    }
+}
+
+#[tokio::test]
+async fn exemption_follows_the_cgroup_of_the_pod() {
     let topology = Topology::new(0);
     let (pins, root, node) = (Pins::new(), CgroupRoot::new(), &topology.node);
     pins.guard().ensure(node).await.unwrap();
     let (pod, exempt) = (root.pod(&uid(1)), root.pod(&uid(2)));
-    let mut entries = CgroupEntries::new();
-    let mut update = |exempt: &[&PodUid]| entries.update(&pins.path, &root.0, &exempt.iter().copied().collect());
+    update(&pins, &root, &[&uid(2)]).exempt.unwrap();
     let ipv6 = service::ipv6()[0].into();
-    for address in service::addresses() {
-        assert_eq!(request_in(&pod, node, address), REAL, "{address}: the cgroups are not known yet");
-    }
-    assert!(update(&[&uid(2), &uid(3)]).pods.unwrap());
-    for address in service::addresses() {
-        assert_eq!(request_in(&pod, node, address), "", "{address}");
-        assert_eq!(request_in(&exempt, node, address), REAL, "{address}");
-        assert_eq!(request(node, address).unwrap(), REAL, "{address}: a process outside the cgroup of pods");
-    }
     // A cgroup that was created again is another one until the next check.
     block_until("the cgroup is removed", || std::fs::remove_dir(&exempt).is_ok());
     root.pod(&uid(2));
     assert_eq!(request_in(&exempt, node, ipv6), "");
-    update(&[&uid(2)]).exempt.unwrap();
+    update(&pins, &root, &[&uid(2)]).exempt.unwrap();
     assert_eq!(request_in(&exempt, node, ipv6), REAL);
-    update(&[]).exempt.unwrap();
+    let unknown = cgroups::update(&pins.path, &root.0, ExemptPods::Known(&BTreeSet::new()));
+    unknown.exempt.unwrap();
+    assert_eq!(request_in(&exempt, node, ipv6), REAL, "the exempt pods are not all known");
+    update(&pins, &root, &[]).exempt.unwrap();
     assert_eq!(request_in(&exempt, node, ipv6), "");
-    let other = CgroupRoot::new();
-    assert!(
-        !CgroupEntries::new().update(&pins.path, &other.0, &BTreeSet::new()).pods.unwrap(),
-        "no cgroup contains pods"
-    );
-    assert_eq!(request_in(&pod, node, ipv6), REAL);
+    let missing = update(&pins, &root, &[&uid(3)]).exempt.unwrap_err();
+    assert!(missing.to_string().contains("uid-3 has no cgroup"), "{missing}");
+    assert!(!update(&pins, &CgroupRoot::new(), &[]).pods.unwrap(), "no cgroup contains pods");
+    assert_eq!(request_in(&pod, node, ipv6), "", "the known cgroup stays");
+}
+
+#[tokio::test]
+async fn more_exempt_pods_than_a_node_runs_are_exempt() {
+    let topology = Topology::new(0);
+    let (pins, root, node) = (Pins::new(), CgroupRoot::new(), &topology.node);
+    pins.guard().ensure(node).await.unwrap();
+    let uids = (0..500).map(uid).collect::<Vec<_>>();
+    let paths = uids.iter().map(|uid| root.pod(uid)).collect::<Vec<_>>();
+    update(&pins, &root, &uids.iter().collect::<Vec<_>>()).exempt.unwrap();
+    for path in [&paths[0], &paths[499]] {
+        assert_eq!(request_in(path, node, service::ipv4()[0].into()), REAL, "{}", path.display());
+    }
+}
+
+/// A socket of a process outside pods, in the namespace of a pod, is not one of the node.
+#[tokio::test]
+async fn socket_of_another_namespace_or_of_a_packet_is_dropped() {
+    let topology = Topology::new(1);
+    let (pins, root) = (Pins::new(), CgroupRoot::with_pods());
+    bypass_stack(&topology);
+    let outside = root.0.join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    for address in service::addresses() {
+        assert_eq!(request_in(&outside, &topology.pods[0], address), REAL, "{address}: without the guard");
+    }
+    pins.guard().ensure(&topology.node).await.unwrap();
+    update(&pins, &root, &[]).exempt.unwrap();
+    for address in service::addresses() {
+        assert_eq!(request_in(&outside, &topology.pods[0], address), "", "{address}");
+        assert_eq!(request_in(&outside, &topology.node, address), REAL, "{address}: the node");
+    }
 }
 
 /// Redirects packets of a pod to the service addresses from its interface to the uplink, as an eBPF datapath does.
@@ -143,12 +193,12 @@ async fn packet_that_bypasses_the_network_stack_with_its_socket_is_dropped() {
     let (pins, root, pod) = (Pins::new(), CgroupRoot::new(), &topology.pods[0]);
     podmeta_link::guard::ensure(&topology.node).await.unwrap();
     bypass_stack(&topology);
-    pins.guard().ensure(&topology.node).await.unwrap();
     let cgroup = root.pod(&uid(1));
     for address in service::addresses() {
         assert_eq!(request_in(&cgroup, pod, address), REAL, "{address}: the packet passes by the other guards");
     }
-    CgroupEntries::new().update(&pins.path, &root.0, &BTreeSet::new()).pods.unwrap();
+    pins.guard().ensure(&topology.node).await.unwrap();
+    assert!(update(&pins, &root, &[]).pods.unwrap());
     for address in service::addresses() {
         assert_eq!(request_in(&cgroup, pod, address), "", "{address}");
     }
@@ -159,7 +209,6 @@ async fn packet_of_a_macvlan_interface_on_the_uplink_is_dropped() {
     let topology = Topology::new(0);
     let (pins, root, pod) = (Pins::new(), CgroupRoot::new(), pod());
     podmeta_link::guard::ensure(&topology.node).await.unwrap();
-    pins.guard().ensure(&topology.node).await.unwrap();
     let netns = format!("/proc/{}/fd/{}", std::process::id(), pod.as_fd().as_raw_fd());
     run(&topology.node, &format!("ip link add link up0 name eth0 netns {netns} type macvlan mode bridge"));
     set_up(&pod, "eth0", 1, 9);
@@ -168,7 +217,8 @@ async fn packet_of_a_macvlan_interface_on_the_uplink_is_dropped() {
     for address in service::addresses() {
         assert_eq!(request_in(&cgroup, &pod, address), REAL, "{address}: the packet passes by the other guards");
     }
-    CgroupEntries::new().update(&pins.path, &root.0, &BTreeSet::new()).pods.unwrap();
+    pins.guard().ensure(&topology.node).await.unwrap();
+    assert!(update(&pins, &root, &[]).pods.unwrap());
     for address in service::addresses() {
         assert_eq!(request_in(&cgroup, &pod, address), "", "{address}");
     }
@@ -192,20 +242,70 @@ async fn daemon_exempts_pods_of_the_listed_namespaces() {
 }
 
 #[tokio::test]
-async fn new_uplink_is_guarded_within_a_second_and_a_node_without_a_cgroup_of_pods_is_a_finding() {
+async fn new_pod_of_an_exempt_namespace_is_exempt_within_a_second_of_its_container() {
     let agent = Agent::new().await;
-    let runtime = FakeRuntime { sandboxes: vec![FakeSandbox::host(1)], ..FakeRuntime::default() };
+    let runtime = FakeRuntime::default().serve(&runtime_socket(&agent));
+    let Topology { node, _cloud, .. } = Topology::new(0);
+    let root = CgroupRoot::with_pods();
+    let daemon = Daemon::start_on(agent, node, root).await;
+    wait_until("the daemon is ready", || daemon.is_ready()).await;
+    let exempt = daemon.cgroups.pod(&uid(1));
+    let lists = || runtime.lock().unwrap().list_calls;
+    let before = lists();
+    wait_until("the pod's cgroup is watched", || lists() > before).await;
+    runtime.lock().unwrap().sandboxes.push(FakeSandbox::host(1));
+    let start = Instant::now();
+    std::fs::create_dir(exempt.join("container")).unwrap();
+    let calls = || runtime.lock().unwrap().status_calls.get("sandbox1").copied().unwrap_or_default();
+    wait_until("the pod's network is read", || calls() > 0).await;
+    assert!(start.elapsed() < REPAIR_TIME, "{:?}", start.elapsed());
+    wait_until("the pod is exempt", || request_in(&exempt, &daemon.node, service::ipv4()[0].into()) == REAL).await;
+}
+
+#[tokio::test]
+async fn pod_of_an_exempt_namespace_with_a_network_of_its_own_is_not_exempt() {
+    let agent = Agent::new().await;
+    let pod = FakeSandbox { netns: Some("/run/netns/none".into()), ..FakeSandbox::host(1) };
+    let runtime = FakeRuntime { sandboxes: vec![pod, FakeSandbox::host(2)], ..FakeRuntime::default() };
     let _runtime = runtime.serve(&runtime_socket(&agent));
+    let Topology { node, _cloud, .. } = Topology::new(0);
+    let root = CgroupRoot::new();
+    let (not_exempt, exempt) = (root.pod(&uid(1)), root.pod(&uid(2)));
+    let daemon = Daemon::start_on(agent, node, root).await;
+    let ipv4 = service::ipv4()[0].into();
+    wait_until("the cgroups are written", || request_in(&not_exempt, &daemon.node, ipv4).is_empty()).await;
+    assert_eq!(request_in(&exempt, &daemon.node, ipv4), REAL);
+}
+
+#[tokio::test]
+async fn new_interface_is_guarded_within_a_second_and_a_node_without_a_cgroup_of_pods_is_not_guarded() {
+    let agent = Agent::new().await;
+    let _runtime = FakeRuntime::default().serve(&runtime_socket(&agent));
     let daemon = Daemon::start_on(agent, pod(), CgroupRoot::new()).await;
     let finding = || daemon.findings.snapshot().get(&NodeFindingKind::HostNetwork).cloned();
+    let state = || daemon.checks.state(Instant::now());
     let start = Instant::now();
-    run(&daemon.node, "ip link add up0 up type veth");
-    run(&daemon.node, "ip route add default dev up0 table 77");
-    wait_until("the program is attached", || daemon.counters.snapshot().programs_repaired == 1).await;
+    run(&daemon.node, "ip link add up0 type veth peer name up1");
+    wait_until("the programs are attached", || daemon.pins.links().len() == 2).await;
     assert!(start.elapsed() < REPAIR_TIME, "{:?}", start.elapsed());
-    assert_eq!(daemon.pins.links().len(), 1);
+    assert_eq!(daemon.counters.snapshot().programs_repaired, 0, "a new interface is no repair");
     wait_until("the finding", || finding().is_some()).await;
     assert!(finding().unwrap().contains("default cgroup root"), "{:?}", finding());
+    wait_until("the node is not guarded", || matches!(state(), NodeGuardState::GuardsMissing { .. })).await;
     daemon.cgroups.pod(&uid(1));
     wait_until("the cgroup is found", || finding().is_none()).await;
+    wait_until("the node is guarded", || state() == NodeGuardState::InPlace).await;
+}
+
+#[tokio::test]
+async fn node_without_the_filesystem_of_the_guard_is_not_guarded() {
+    let agent = Agent::new().await;
+    let _runtime = FakeRuntime::default().serve(&runtime_socket(&agent));
+    let daemon = Daemon::start_on(agent, pod(), CgroupRoot::with_pods()).await;
+    let state = || daemon.checks.state(Instant::now());
+    wait_until("the node is guarded", || state() == NodeGuardState::InPlace).await;
+    run(&daemon.node, &format!("umount {}", daemon.pins.path.display()));
+    run(&daemon.node, "ip link add up0 type veth peer name up1");
+    wait_until("the node is not guarded", || matches!(state(), NodeGuardState::GuardsMissing { .. })).await;
+    assert!(daemon.findings.snapshot().contains_key(&NodeFindingKind::UplinkGuard));
 }

@@ -114,6 +114,8 @@ struct NamespaceStatus {
 
 #[derive(Clone, PartialEq, Message)]
 struct NamespaceOption {
+    #[prost(int32, tag = "1")]
+    network: i32,
     #[prost(message, optional, tag = "5")]
     user_namespace: Option<UserNamespace>,
 }
@@ -194,7 +196,10 @@ impl FakeRuntime {
         let sandbox = self.sandboxes.iter().find(|sandbox| format!("sandbox{}", sandbox.n) == id).unwrap();
         let path = sandbox.netns.as_deref().unwrap_or(Path::new("")).display();
         let info = format!(r#"{{"runtimeSpec":{{"linux":{{"namespaces":[{{"type":"network","path":"{path}"}}]}}}}}}"#);
-        let options = NamespaceOption { user_namespace: Some(sandbox.user_namespace()) };
+        let options = NamespaceOption {
+            network: if sandbox.netns.is_some() { 0 } else { 2 },
+            user_namespace: Some(sandbox.user_namespace()),
+        };
         let linux = LinuxPodSandboxStatus { namespaces: Some(NamespaceStatus { options: Some(options) }) };
         let status = PodSandboxStatus { metadata: Some(sandbox.metadata()), linux: Some(linux) };
         *self.status_calls.entry(id).or_default() += 1;

@@ -1,9 +1,10 @@
-//! The guard of the uplinks, without the other two guards.
+//! The uplink guard, without the other two guards.
 
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use podmeta_link::guard::uplink::{self, UplinkGuard};
+use podmeta_link::guard::uplink::{self, AttachedPrograms, Hook, UplinkGuard};
 use podmeta_link::netns::Netns;
 use podmeta_link::service;
 
@@ -41,7 +42,7 @@ impl Pins {
 
 impl Drop for Pins {
     fn drop(&mut self) {
-        uplink::remove(&self.path).unwrap();
+        uplink::remove_pins(&self.path).unwrap();
     }
 }
 
@@ -49,6 +50,13 @@ impl Drop for Pins {
 fn link_of(node: &Netns, interface: &str) -> String {
     let index = run(node, &format!("ip -o link show {interface}"));
     format!("uplink-{}", index.split(':').next().unwrap())
+}
+
+/// Number of a topology's uplinks: `up0` and the bridge of the pods. The interfaces of pods are none.
+const UPLINKS: usize = 2;
+
+fn attached(new: usize, repaired: usize) -> AttachedPrograms {
+    AttachedPrograms { new, repaired }
 }
 
 fn assert_pods_are_open(topology: &Topology, case: &str) {
@@ -62,18 +70,23 @@ fn assert_pods_are_open(topology: &Topology, case: &str) {
 /// The program has no open descriptor after `ensure`, as after the end of a daemon.
 #[tokio::test]
 async fn forwarded_packets_are_dropped_and_the_node_passes_until_the_removal() {
-    let topology = Topology::new(1);
-    let pins = Pins::new();
-    assert_pods_are_open(&topology, "without a guard");
-    assert_eq!(pins.guard().ensure(&topology.node).await.unwrap(), 1);
-    topology.assert_pods_are_closed_and_node_is_open("uplink guard only");
-    let mut guard = pins.guard();
-    assert_eq!(guard.ensure(&topology.node).await.unwrap(), 0, "another daemon of the same version");
-    assert_eq!(guard.ensure(&topology.node).await.unwrap(), 0);
-    uplink::remove(&pins.path).unwrap();
-    assert!(!pins.path.exists());
-    assert_pods_are_open(&topology, "after the removal");
-    uplink::remove(&pins.path).unwrap();
+    for hook in [Hook::Best, Hook::Clsact] {
+        let topology = Topology::new(1);
+        let (node, pins) = (&topology.node, Pins::new());
+        assert_pods_are_open(&topology, "without a guard");
+        let guard = || UplinkGuard::with_hook(pins.path.clone(), hook);
+        assert_eq!(guard().ensure(node).await.unwrap(), attached(UPLINKS, 0), "{hook:?}");
+        assert_eq!(pins.links().len(), if hook == Hook::Best { UPLINKS } else { 0 }, "{hook:?}");
+        topology.assert_pods_are_closed_and_node_is_open("uplink guard only");
+        let mut guard = guard();
+        assert_eq!(guard.ensure(node).await.unwrap(), attached(0, 0), "another daemon of the same version");
+        assert_eq!(guard.ensure(node).await.unwrap(), attached(0, 0));
+        uplink::remove(node, &pins.path).await.unwrap();
+        assert!(!pins.path.exists());
+        assert_pods_are_open(&topology, "after the removal");
+        assert!(!run(node, "tc qdisc show").contains("clsact"), "{hook:?}: a qdisc is left");
+        uplink::remove(node, &pins.path).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -96,28 +109,55 @@ async fn udp_to_a_service_address_passes() {
 }
 
 #[tokio::test]
-async fn uplinks_follow_the_routes_of_all_tables() {
-    let topology = Topology::new(0);
-    let (node, pins) = (&topology.node, Pins::new());
+async fn interface_without_a_route_is_guarded_and_one_of_a_pod_or_of_another_namespace_is_not() {
+    let topology = Topology::new(1);
+    let (node, pins, other) = (&topology.node, Pins::new(), pod());
     let mut guard = pins.guard();
     guard.ensure(node).await.unwrap();
-    let first = link_of(node, "up0");
-    assert_eq!(pins.links(), [first.as_str()]);
-    let other = pod();
+    for command in [
+        "ip link add up1 type veth peer name up2",
+        "ip link add bond0 type bond",
+        "ip link add tap0 type bridge",
+        "ip link add link up0 name vlan7 type vlan id 7",
+    ] {
+        // A kernel can lack a kind of interface.
+        let words = command.split(' ');
+        let added = node.run(|| std::process::Command::new("ip").args(words.skip(1)).status()).unwrap();
+        if added.success() {
+            assert!(guard.ensure(node).await.unwrap().new > 0, "{command}");
+        }
+    }
+    for interface in ["up0", "up1", "up2", "cni0"] {
+        assert!(pins.links().contains(&link_of(node, interface)), "{interface}");
+    }
+    for interface in ["lo", "pod0"] {
+        assert!(!pins.links().contains(&link_of(node, interface)), "{interface}");
+    }
+    let moved = link_of(node, "up2");
+    let netns = format!("/proc/{}/fd/{}", std::process::id(), other.as_fd().as_raw_fd());
+    run(node, &format!("ip link set up2 netns {netns}"));
+    guard.ensure(node).await.unwrap();
+    assert!(!pins.links().contains(&moved), "an interface of another namespace");
+    run(&other, &format!("ip link set up2 netns /proc/{}/fd/{}", std::process::id(), node.as_fd().as_raw_fd()));
+    assert_eq!(guard.ensure(node).await.unwrap(), attached(1, 0), "it is back");
+}
+
+#[tokio::test]
+async fn pair_with_a_route_to_a_service_address_is_guarded() {
+    let topology = Topology::new(0);
+    let (node, pins, other) = (&topology.node, Pins::new(), pod());
     connect(node, "up1", &other, "eth0");
     set_up(node, "up1", 7, 1);
-    assert_eq!(guard.ensure(node).await.unwrap(), 0, "an interface without such a route is not an uplink");
+    assert_eq!(pins.guard().ensure(node).await.unwrap(), attached(UPLINKS, 0), "without such a route");
     for route in ["default via 10.0.7.2 table 77", "169.254.169.254 dev up1", "-6 default via fd01:7::2 table 78"] {
         run(node, "ip link del up1");
         connect(node, "up1", &other, "eth0");
         set_up(node, "up1", 7, 1);
-        assert_eq!(guard.ensure(node).await.unwrap(), 0, "{route}: the former interface is deleted");
-        assert_eq!(pins.links(), [first.as_str()], "{route}");
         let (family, route) = route.strip_prefix("-6 ").map_or(("-4", route), |route| ("-6", route));
         run(node, &format!("ip {family} route add {route}"));
-        assert_eq!(guard.ensure(node).await.unwrap(), 1, "{route}");
-        assert_eq!(pins.links().len(), 2, "{route}");
+        pins.guard().ensure(node).await.unwrap();
         assert!(pins.links().contains(&link_of(node, "up1")), "{route}");
+        assert_eq!(pins.links().len(), UPLINKS + 1, "{route}: that of the former interface is removed");
     }
 }
 
@@ -131,42 +171,90 @@ async fn program_stays_attached_while_the_routes_are_deleted() {
     for family in ["-4", "-6"] {
         run(node, &format!("ip {family} route del default"));
     }
-    assert_eq!(guard.ensure(node).await.unwrap(), 0);
+    assert_eq!(guard.ensure(node).await.unwrap(), attached(0, 0));
+    assert_eq!(pins.guard().ensure(node).await.unwrap(), attached(0, 0), "another daemon");
     assert_eq!(pins.links(), links, "without routes");
     route_by_default(node, 1, 2);
     topology.assert_pods_are_closed_and_node_is_open("before the next check");
-    assert_eq!(guard.ensure(node).await.unwrap(), 0);
-    assert_eq!(pins.links(), links);
 }
 
 #[tokio::test]
-async fn new_interface_with_the_index_of_a_deleted_uplink_is_guarded() {
+async fn program_that_another_program_detached_is_a_repair() {
+    for hook in [Hook::Best, Hook::Clsact] {
+        let topology = Topology::new(1);
+        let (node, pins) = (&topology.node, Pins::new());
+        let mut guard = UplinkGuard::with_hook(pins.path.clone(), hook);
+        guard.ensure(node).await.unwrap();
+        match hook {
+            Hook::Best => std::fs::remove_file(pins.path.join(link_of(node, "up0"))).unwrap(),
+            Hook::Clsact => drop(run(node, "tc qdisc del dev up0 clsact")),
+        }
+        assert_eq!(guard.ensure(node).await.unwrap(), attached(0, 1), "{hook:?}");
+        topology.assert_pods_are_closed_and_node_is_open("repaired");
+    }
+}
+
+#[tokio::test]
+async fn removed_map_of_cgroups_replaces_all_programs() {
+    for hook in [Hook::Best, Hook::Clsact] {
+        let topology = Topology::new(0);
+        let (node, pins) = (&topology.node, Pins::new());
+        let mut guard = UplinkGuard::with_hook(pins.path.clone(), hook);
+        guard.ensure(node).await.unwrap();
+        std::fs::remove_file(pins.path.join("cgroup-ids")).unwrap();
+        assert_eq!(guard.ensure(node).await.unwrap(), attached(0, UPLINKS), "{hook:?}");
+        assert_eq!(guard.ensure(node).await.unwrap(), attached(0, 0), "{hook:?}");
+    }
+}
+
+#[tokio::test]
+async fn new_interface_with_the_index_of_a_deleted_one_is_guarded() {
     let topology = Topology::new(0);
     let (node, pins) = (&topology.node, Pins::new());
     let mut guard = pins.guard();
-    let route = || {
-        run(node, "ip link add up1 index 77 up type veth");
-        run(node, "ip link set up1 up");
-        run(node, "ip route add default dev up1 table 77");
-    };
-    route();
-    assert_eq!(guard.ensure(node).await.unwrap(), 2);
+    let add = || run(node, "ip link add up1 index 77 type veth peer name up2 index 78");
+    add();
+    guard.ensure(node).await.unwrap();
     run(node, "ip link del up1");
-    route();
-    assert_eq!(guard.ensure(node).await.unwrap(), 1);
-    assert_eq!(guard.ensure(node).await.unwrap(), 0);
+    add();
+    assert_eq!(guard.ensure(node).await.unwrap(), attached(0, 2));
+    assert_eq!(guard.ensure(node).await.unwrap(), attached(0, 0));
+}
+
+/// Prints the times of a node with many pods.
+#[tokio::test]
+async fn thousand_interfaces_of_pods_are_checked_in_less_than_a_second() {
+    let topology = Topology::new(0);
+    let (node, pins, other) = (&topology.node, Pins::new(), pod());
+    let netns = format!("/proc/{}/fd/{}", std::process::id(), other.as_fd().as_raw_fd());
+    let commands =
+        (0..1000).map(|n| format!("link add a{n} type veth peer name b{n} netns {netns}\n")).collect::<String>();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), commands).unwrap();
+    run(node, &format!("ip -batch {}", file.path().display()));
+    for hook in [Hook::Best, Hook::Clsact] {
+        let mut guard = UplinkGuard::with_hook(pins.path.clone(), hook);
+        for expected in [attached(UPLINKS, 0), attached(0, 0)] {
+            let start = Instant::now();
+            assert_eq!(guard.ensure(node).await.unwrap(), expected);
+            let time = start.elapsed();
+            println!("{hook:?}: {expected:?} in {time:?}");
+            assert!(time < Duration::from_secs(1), "{hook:?}: {time:?}");
+        }
+    }
+    uplink::detach_all(node, &pins.path).await.unwrap();
 }
 
 /// Two guards with pins of their own stand for two programs that know nothing of each other.
 #[tokio::test]
 async fn program_of_another_stays_on_the_interface() {
     let topology = Topology::new(1);
-    let (ours, another) = (Pins::new(), Pins::new());
-    assert_eq!(another.guard().ensure(&topology.node).await.unwrap(), 1);
-    assert_eq!(ours.guard().ensure(&topology.node).await.unwrap(), 1);
-    uplink::remove(&ours.path).unwrap();
+    let (node, ours, another) = (&topology.node, Pins::new(), Pins::new());
+    assert_eq!(another.guard().ensure(node).await.unwrap(), attached(UPLINKS, 0));
+    assert_eq!(ours.guard().ensure(node).await.unwrap(), attached(UPLINKS, 0));
+    uplink::remove(node, &ours.path).await.unwrap();
     topology.assert_pods_are_closed_and_node_is_open("the other program only");
-    assert_eq!(another.guard().ensure(&topology.node).await.unwrap(), 0);
+    assert_eq!(another.guard().ensure(node).await.unwrap(), attached(0, 0));
 }
 
 #[tokio::test]
@@ -184,7 +272,7 @@ async fn removal_of_a_path_that_is_no_mount_point_is_an_error() {
     std::fs::create_dir(&path).unwrap();
     let removed = {
         let path = path.clone();
-        tokio::time::timeout(Duration::from_secs(10), tokio::task::spawn_blocking(move || uplink::remove(&path)))
+        tokio::time::timeout(Duration::from_secs(10), tokio::task::spawn_blocking(move || uplink::remove_pins(&path)))
     };
     let error = removed.await.unwrap().unwrap().unwrap_err();
     std::fs::remove_dir(&path).unwrap();

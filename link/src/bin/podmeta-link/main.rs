@@ -69,7 +69,7 @@ mod linux {
                     if args.guard.uplink_guard {
                         install_uplink_guard(&host, &args.guard.guard_pins).await;
                     } else {
-                        uplink::detach_all(&args.guard.guard_pins)?;
+                        uplink::detach_all(&host, &args.guard.guard_pins).await?;
                     }
                     agent_ns::ensure(&args.namespace.agent_namespace).await?;
                     install::copy_plugin(&args.plugin, &args.plugins.cni_bin_dir)?;

@@ -48,8 +48,10 @@ pub(super) enum Condition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub(super) enum Helper {
-    SkbUnderCgroup = 33,
+    MapLookupElem = 1,
     SkbLoadBytesRelative = 68,
+    SkbAncestorCgroupId = 83,
+    GetNetnsCookie = 122,
 }
 
 /// A position in a program.
@@ -85,6 +87,11 @@ impl Assembler {
         self.push(width as u8, registers(to, from as u8), offset, 0);
     }
 
+    /// Stores all 64 bits of a register at a pointer and an offset in bytes.
+    pub(super) fn store(&mut self, to: Register, offset: i16, from: Register) {
+        self.push(0x7b, registers(to, from as u8), offset, 0);
+    }
+
     /// Copies a register.
     pub(super) fn copy(&mut self, to: Register, from: Register) {
         self.push(0xbf, registers(to, from as u8), 0, 0);
@@ -98,6 +105,13 @@ impl Assembler {
     /// Adds a value to a register.
     pub(super) fn add(&mut self, to: Register, value: i32) {
         self.push(0x07, registers(to, 0), 0, value);
+    }
+
+    /// Sets a register to a value of 64 bits. This takes two instructions.
+    pub(super) fn set_long(&mut self, to: Register, value: u64) {
+        let [low, high] = [value, value >> 32].map(|half| (half & u64::from(u32::MAX)) as u32);
+        self.push(0x18, registers(to, 0), 0, low.cast_signed());
+        self.push(0, 0, 0, high.cast_signed());
     }
 
     /// Sets a register to the pointer to a map. This takes two instructions.
@@ -116,6 +130,12 @@ impl Assembler {
     pub(super) fn jump_if(&mut self, register: Register, condition: Condition, value: i32, target: Label) {
         self.jumps.push((self.code.len(), target));
         self.push(condition as u8, registers(register, 0), 0, value);
+    }
+
+    /// Jumps if all 64 bits of two registers differ.
+    pub(super) fn jump_if_differs(&mut self, register: Register, other: Register, target: Label) {
+        self.jumps.push((self.code.len(), target));
+        self.push(0x5d, registers(register, other as u8), 0, 0);
     }
 
     /// Jumps unconditionally.
@@ -162,7 +182,9 @@ mod tests {
         program.copy(Register::R3, Register::Frame);
         program.add(Register::R3, -40);
         program.set_map(Register::R2, 9);
-        program.call(Helper::SkbUnderCgroup);
+        program.call(Helper::SkbAncestorCgroupId);
+        program.store(Register::Frame, -48, Register::R0);
+        program.set_long(Register::R1, 0x0000_0002_ffff_fff0);
         program.exit();
         let instruction =
             |operation, registers, offset, immediate| Instruction { operation, registers, offset, immediate };
@@ -172,7 +194,10 @@ mod tests {
             instruction(0x07, 0x03, 0, -40),
             instruction(0x18, 0x12, 0, 9),
             instruction(0, 0, 0, 0),
-            instruction(0x85, 0, 0, 33),
+            instruction(0x85, 0, 0, 83),
+            instruction(0x7b, 0x0a, -48, 0),
+            instruction(0x18, 0x01, 0, -16),
+            instruction(0, 0, 0, 2),
             instruction(0x95, 0, 0, 0),
         ];
         assert_eq!(program.finish(), expected);

@@ -10,22 +10,20 @@
 //! Source: `pkg/kubelet/cm` of kubernetes/kubernetes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
+use nix::libc;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use podmeta_metadata::names::PodUid;
 
-use super::entries::{ExemptEntries, PodCgroup, is_deleted};
-use super::pins;
-use super::program::{EXEMPT_ENTRIES, POD_ENTRIES};
-use crate::sys::bpf;
-
-/// Maximum number of exempt pods of a node.
-pub const MAX_EXEMPT_PODS: usize = (EXEMPT_ENTRIES.end - EXEMPT_ENTRIES.start) as usize;
+use super::entries::{EntryChange, Obsolete, changes};
+use super::program::CgroupKind;
+use super::{first, pins};
+use crate::sys::bpf::map;
 
 /// Names of a cgroup with all pods and of those below it.
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +34,8 @@ enum PodsCgroup {
     Cgroupfs(&'static str),
 }
 
-/// The possible names. Each has the entry of the same position in the array of cgroups.
-const PODS_CGROUPS: [PodsCgroup; (POD_ENTRIES.end - POD_ENTRIES.start) as usize] = [
+/// The possible names.
+const PODS_CGROUPS: [PodsCgroup; 4] = [
     PodsCgroup::Systemd("kubepods.slice", "kubepods"),
     PodsCgroup::Cgroupfs("kubepods"),
     PodsCgroup::Systemd("kubelet.slice/kubelet-kubepods.slice", "kubelet-kubepods"),
@@ -67,69 +65,6 @@ impl PodsCgroup {
     }
 }
 
-/// The array of cgroups as this process wrote it last.
-#[derive(Debug)]
-pub struct CgroupEntries {
-    /// Kernel ID of the array.
-    array: Option<u32>,
-    exempt: ExemptEntries,
-}
-
-impl CgroupEntries {
-    /// Creates the state before the first update, which writes all entries.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { array: None, exempt: ExemptEntries::new() }
-    }
-
-    /// Writes the current cgroups into the array of the guard: those of exempt pods, and then those that contain all pods. From
-    /// then on, the program drops packets from sockets of other pods. A cgroup that was created again replaces the former
-    /// one. Does nothing if the guard is not on this node.
-    ///
-    /// An exempt pod keeps its entry. If more than [`MAX_EXEMPT_PODS`] run, the first ones by UID are exempt. A pod without a
-    /// cgroup has ended. A failure for one cgroup does not keep the others from being written.
-    pub fn update(&mut self, pins: &Path, root: &Path, exempt: &BTreeSet<&PodUid>) -> CgroupUpdate {
-        match self.open(pins, root) {
-            Ok(Some((array, root))) => CgroupUpdate {
-                exempt: self.update_exempt(array.as_fd(), &root, exempt),
-                pods: update_pods(array.as_fd(), &root),
-            },
-            Ok(None) => CgroupUpdate { exempt: Ok(()), pods: Ok(true) },
-            Err(error) => CgroupUpdate { exempt: Ok(()), pods: Err(error) },
-        }
-    }
-
-    /// Opens the array. Returns it with the directory of cgroup v2, or `None` if the guard is not on this node.
-    fn open(&mut self, pins: &Path, root: &Path) -> Result<Option<(OwnedFd, PathBuf)>> {
-        let Some(array) = pins::open_cgroups(pins)? else { return Ok(None) };
-        let id = bpf::map_id(array.as_fd()).context("cannot read the ID of the array of cgroups")?;
-        if self.array != Some(id) {
-            *self = Self { array: Some(id), ..Self::new() };
-        }
-        Ok(Some((array, cgroup2(root)?)))
-    }
-
-    fn update_exempt(&mut self, array: BorrowedFd<'_>, root: &Path, exempt: &BTreeSet<&PodUid>) -> Result<()> {
-        let mut errors = Vec::new();
-        let mut cgroups = BTreeMap::new();
-        for uid in exempt {
-            if cgroups.len() == MAX_EXEMPT_PODS {
-                break;
-            }
-            match open_pod(root, uid) {
-                Ok(None) => {}
-                Ok(cgroup) => drop(cgroups.insert(*uid, cgroup)),
-                Err(error) => {
-                    cgroups.insert(*uid, None);
-                    errors.push(error);
-                }
-            }
-        }
-        errors.extend(self.exempt.update(&cgroups, |entry, cgroup| bpf::set_cgroup(array, entry, cgroup)));
-        first(errors)
-    }
-}
-
 /// Result of an update.
 #[derive(Debug)]
 #[must_use]
@@ -141,56 +76,111 @@ pub struct CgroupUpdate {
     pub exempt: Result<()>,
 }
 
-impl Default for CgroupEntries {
-    fn default() -> Self {
-        Self::new()
+/// The exempt pods of a node.
+#[derive(Clone, Copy, Debug)]
+pub enum ExemptPods<'a> {
+    /// The UIDs of all exempt pods.
+    All(&'a BTreeSet<&'a PodUid>),
+    /// The UIDs of the known ones. Others can exist, and keep their entries.
+    Known(&'a BTreeSet<&'a PodUid>),
+}
+
+/// Writes the current cgroups into the map of the guard: those of exempt pods, and those that contain all pods. From then on,
+/// the program drops packets from sockets of other pods. Does nothing if the guard is not on this node.
+///
+/// A failure for one cgroup does not keep the others from being written.
+pub fn update(pins: &Path, root: &Path, exempt: ExemptPods<'_>) -> CgroupUpdate {
+    let open = || Ok::<_, anyhow::Error>((pins::open_cgroups(pins)?, cgroup2(root)?));
+    match open() {
+        Ok((Some(cgroups), root)) => update_map(cgroups.as_fd(), &root, exempt),
+        Ok((None, _)) => CgroupUpdate { exempt: Ok(()), pods: Ok(true) },
+        Err(error) => CgroupUpdate { exempt: Ok(()), pods: Err(error) },
     }
 }
 
-/// Writes the cgroups that contain all pods. Returns false if there is none.
-fn update_pods(array: BorrowedFd<'_>, root: &Path) -> Result<bool> {
-    let mut errors = Vec::new();
+fn update_map(cgroups: BorrowedFd<'_>, root: &Path, exempt: ExemptPods<'_>) -> CgroupUpdate {
+    let (mut pod_errors, mut exempt_errors, mut wanted) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let (ExemptPods::All(uids) | ExemptPods::Known(uids)) = exempt;
+    for uid in uids {
+        match id_of_pod(root, uid) {
+            Ok(id) => drop(wanted.insert(id, CgroupKind::ExemptPod)),
+            Err(error) => exempt_errors.push(error),
+        }
+    }
     let mut is_found = false;
-    for (entry, cgroup) in POD_ENTRIES.zip(PODS_CGROUPS) {
-        let path = root.join(cgroup.path());
-        let written = match File::open(&path) {
-            Ok(directory) => bpf::set_cgroup(array, entry, Some(directory.as_fd())).map(|()| true),
-            Err(error) => Err(error),
-        };
-        let written = match written {
-            Err(error) if is_deleted(&error) => bpf::set_cgroup(array, entry, None).map(|()| false),
-            written => written,
-        };
-        match written.with_context(|| format!("cannot write {} into the cgroups", path.display())) {
-            Ok(written) => is_found |= written,
-            Err(error) => errors.push(error),
+    for cgroup in PODS_CGROUPS {
+        match id(&root.join(cgroup.path())) {
+            Ok(Some(id)) => {
+                is_found = true;
+                wanted.insert(id, CgroupKind::Pods);
+            }
+            Ok(None) => {}
+            Err(error) => pod_errors.push(error),
         }
     }
-    first(errors).map(|()| is_found)
+    let is_complete =
+        matches!(exempt, ExemptPods::All(_)) && exempt_errors.is_empty() && pod_errors.is_empty() && is_found;
+    let obsolete = if is_complete { Obsolete::Remove } else { Obsolete::Keep };
+    match map::entries(cgroups).context("cannot read the map of cgroups") {
+        Ok(current) => {
+            for change in changes(&current, &wanted, obsolete) {
+                let result = match change {
+                    EntryChange::Set(id, kind) => map::set(cgroups, id, u32::from(kind as u8)),
+                    EntryChange::Remove(id) => map::remove(cgroups, id),
+                };
+                let errors = match change {
+                    EntryChange::Set(_, CgroupKind::Pods) => &mut pod_errors,
+                    _ => &mut exempt_errors,
+                };
+                let (EntryChange::Set(id, _) | EntryChange::Remove(id)) = change;
+                let message = || format!("cannot write the cgroup with ID {id} into the map of cgroups");
+                errors.extend(result.with_context(message).err());
+            }
+        }
+        Err(error) => pod_errors.push(error),
+    }
+    CgroupUpdate { pods: first(pod_errors).map(|()| is_found), exempt: first(exempt_errors) }
 }
 
-/// Opens the cgroup of a pod, or returns `None` if it has none.
-fn open_pod(root: &Path, uid: &PodUid) -> Result<Option<PodCgroup>> {
+/// Returns the kernel's ID of a pod's cgroup.
+fn id_of_pod(root: &Path, uid: &PodUid) -> Result<u64> {
     for path in PODS_CGROUPS.iter().flat_map(|cgroup| cgroup.of_pod(uid)) {
-        let path = root.join(path);
-        let opened = File::open(&path).and_then(|directory| Ok((directory.metadata()?.ino(), directory)));
-        match opened {
-            Ok((inode, directory)) => return Ok(Some(PodCgroup { directory: directory.into(), inode })),
-            Err(error) if is_deleted(&error) => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
+        if let Some(id) = id(&root.join(path))? {
+            return Ok(id);
         }
     }
-    Ok(None)
+    Err(anyhow!("the pod with UID {uid} has no cgroup below the kubelet's"))
 }
 
-/// Returns the first error with the number of the others.
-fn first(errors: Vec<anyhow::Error>) -> Result<()> {
-    let others = errors.len().saturating_sub(1);
-    match errors.into_iter().next() {
-        None => Ok(()),
-        Some(error) if others == 0 => Err(error),
-        Some(error) => Err(error.context(format!("{} errors, the first one", others + 1))),
+/// Returns the kernel's ID of a cgroup, or `None` if it does not exist. The ID is the inode of its directory, and no later
+/// cgroup has it.
+fn id(path: &Path) -> Result<Option<u64>> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.ino())),
+        Err(error) if is_deleted(&error) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
+}
+
+fn is_deleted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
+}
+
+/// Returns the directories that get an entry when the kubelet or the runtime creates a cgroup of a pod or of its containers: the
+/// cgroups that contain pods, and those of pods.
+pub fn pod_directories(root: &Path) -> Vec<PathBuf> {
+    let Ok(root) = cgroup2(root) else { return Vec::new() };
+    let below = |path: &PathBuf| {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        let is_of_pods = |name: &str| name.contains("pod") || ["burstable", "besteffort"].contains(&name);
+        let of_pods = entries.filter(move |entry| entry.file_name().to_str().is_some_and(is_of_pods));
+        of_pods.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let all = PODS_CGROUPS.map(|cgroup| root.join(cgroup.path())).into_iter().filter(|path| path.exists());
+    let all = all.collect::<Vec<_>>();
+    let classes = all.iter().flat_map(below).collect::<Vec<_>>();
+    let pods = classes.iter().flat_map(below).collect::<Vec<_>>();
+    [all, classes, pods].concat()
 }
 
 /// Returns the directory of cgroup v2: the root, or `unified` below it on a node that also has v1.

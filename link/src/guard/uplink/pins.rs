@@ -9,11 +9,13 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use super::program::EXEMPT_ENTRIES;
 use crate::sys::bpf;
 
-/// Name of the pinned array of cgroups.
-const CGROUPS: &str = "cgroups";
+/// Name of the pinned map of cgroups.
+const CGROUPS: &str = "cgroup-ids";
+
+/// Maximum number of cgroups in the map. The kubelet's default limit is 110 pods.
+const MAX_CGROUPS: u32 = 4096;
 
 /// Prefix of the names of pinned links. The index of the interface follows.
 const UPLINK_PREFIX: &str = "uplink-";
@@ -89,7 +91,7 @@ pub(super) fn links(path: &Path) -> io::Result<Vec<(u32, PathBuf)>> {
     Ok(links)
 }
 
-/// Opens the array of cgroups, or returns `None` if there is none.
+/// Opens the map of cgroups, or returns `None` if there is none.
 pub(super) fn open_cgroups(path: &Path) -> Result<Option<OwnedFd>> {
     let path = path.join(CGROUPS);
     match bpf::open_pinned(&path) {
@@ -99,14 +101,13 @@ pub(super) fn open_cgroups(path: &Path) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// Opens the array of cgroups. Creates and pins it if it is missing.
+/// Opens the map of cgroups. Creates and pins it if it is missing.
 pub(super) fn ensure_cgroups(path: &Path) -> Result<OwnedFd> {
     use std::os::fd::AsFd as _;
     let path = path.join(CGROUPS);
     match bpf::open_pinned(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let cgroups = bpf::create_cgroup_array(EXEMPT_ENTRIES.end);
-            let cgroups = cgroups.context("the kernel does not create an array of cgroups")?;
+            let cgroups = bpf::map::create(MAX_CGROUPS).context("the kernel does not create a map of cgroups")?;
             bpf::pin(cgroups.as_fd(), &path).with_context(|| format!("cannot pin {}", path.display()))?;
             Ok(cgroups)
         }

@@ -1,28 +1,39 @@
-//! The program of the guard, for the egress of an uplink. Pure.
+//! The program of the guard, for the egress of an interface. Pure.
 //!
 //! ```text
 //! not IPv4 or IPv6, not to a service address, or UDP    next program
 //! no socket (forwarded)                                 drop
+//! socket that is not of IPv4 or IPv6: packet, tun, tap  drop
+//! socket of another network namespace                   drop, if the kernel can tell
 //! socket outside the cgroups of pods                    next program
 //! socket of an exempt pod                               next program
 //! socket of another pod                                 drop
 //! ```
 //!
+//! A packet keeps its socket when a network plugin redirects it from another network namespace, and when an interface sends it
+//! by a lower one. A tap device in a pod belongs to the process that opened it, such as the hypervisor of a virtual machine.
+//!
 //! UDP passes because clouds have DNS and NTP servers at service addresses. All other protocols count, not only TCP and port
 //! 80: an IP fragment and an IPv6 packet with extension headers do not show them.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::ops::Range;
 use std::os::fd::RawFd;
 
 use super::assembler::{Assembler, Condition, Helper, Label, Register, Width};
 use crate::sys::bpf::Instruction;
 
-/// Entries of the array of cgroups with those that contain all pods. While they are empty, sockets of pods pass.
-pub(super) const POD_ENTRIES: Range<u32> = 0..4;
+/// What a cgroup contains, as a value of the map of cgroups. Its key is the kernel's ID of the cgroup. While the map has no
+/// cgroup of pods, sockets of pods pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum CgroupKind {
+    Pods = 1,
+    ExemptPod = 2,
+}
 
-/// Entries of the array of cgroups with those of exempt pods.
-pub(super) const EXEMPT_ENTRIES: Range<u32> = 4..68;
+/// Depth of the deepest cgroup that the program looks up. The root has depth 0. That of a pod has depth 2 or 3, and a node in a
+/// container has a few more.
+const MAX_DEPTH: i32 = 16;
 
 /// Offsets in the context, `struct __sk_buff`. Source: linux/bpf.h.
 const SKB_PROTOCOL: i16 = 16;
@@ -48,15 +59,27 @@ const DROP: i32 = 2;
 /// Result that continues with the next program: `TC_ACT_UNSPEC`.
 const NEXT: i32 = -1;
 
-/// Result of [`Helper::SkbUnderCgroup`] for a socket in the cgroup or below. It is 0 outside, and negative for an empty entry
-/// and for a socket without cgroup. Such a socket sends acknowledgements of closed connections only.
-const UNDER: i32 = 1;
+/// Offset of the address family in `struct bpf_sock`. Source: linux/bpf.h.
+const SOCK_FAMILY: i16 = 4;
 
-/// Returns the program for an array of cgroups.
-pub(super) fn program(cgroups: RawFd, ipv4: &[Ipv4Addr], ipv6: &[Ipv6Addr]) -> Vec<Instruction> {
+/// Address families of sockets. Source: linux/socket.h.
+const AF_INET: i32 = 2;
+const AF_INET6: i32 = 10;
+
+/// Place of a cgroup's ID on the stack.
+const CGROUP_ID: i16 = HEADER - 8;
+
+/// Returns the program for a map of cgroups. `netns_cookie` identifies the namespace of the node, or is `None` if the kernel
+/// does not tell the namespace of a socket.
+pub(super) fn program(
+    cgroups: RawFd,
+    netns_cookie: Option<u64>,
+    ipv4: &[Ipv4Addr],
+    ipv6: &[Ipv6Addr],
+) -> Vec<Instruction> {
     use Register::{R0, R1, R6, R7, R8};
     let mut program = Assembler::default();
-    let [is_ipv4, is_service, is_pod, drop, next] = std::array::from_fn(|_| program.label());
+    let [is_ipv4, is_service, is_inet, drop, next] = std::array::from_fn(|_| program.label());
     program.copy(R6, R1);
     program.load(R7, Width::Word, R6, SKB_PROTOCOL);
     program.jump_if(R7, Condition::Equal, i32::from(ETH_P_IP.to_be()), is_ipv4);
@@ -88,14 +111,18 @@ pub(super) fn program(cgroups: RawFd, ipv4: &[Ipv4Addr], ipv6: &[Ipv6Addr]) -> V
     program.jump_if(R8, Condition::Equal, IPPROTO_UDP, next);
     program.load(R7, Width::Double, R6, SKB_SK);
     program.jump_if(R7, Condition::Zero, 0, drop);
-    for entry in POD_ENTRIES {
-        jump_if_under(&mut program, cgroups, entry, is_pod);
+    program.load(R7, Width::Word, R7, SOCK_FAMILY);
+    program.jump_if(R7, Condition::Equal, AF_INET, is_inet);
+    program.jump_if(R7, Condition::NotEqual, AF_INET6, drop);
+    program.place(is_inet);
+    if let Some(cookie) = netns_cookie {
+        program.copy(R1, R6);
+        program.call(Helper::GetNetnsCookie);
+        program.set_long(R1, cookie);
+        program.jump_if_differs(R0, R1, drop);
     }
-    program.jump(next);
-    program.place(is_pod);
-    for entry in EXEMPT_ENTRIES {
-        jump_if_under(&mut program, cgroups, entry, next);
-    }
+    find_cgroup(&mut program, cgroups, next);
+    program.jump_if(R8, Condition::Equal, 0, next);
 
     program.place(drop);
     program.set(R0, DROP);
@@ -121,14 +148,30 @@ fn load_header(program: &mut Assembler, length: i16, too_short: Label) {
     program.jump_if(R0, Condition::NotEqual, 0, too_short);
 }
 
-/// Jumps if the socket of the packet is in the cgroup of an entry, or below it.
-fn jump_if_under(program: &mut Assembler, cgroups: RawFd, entry: u32, target: Label) {
-    use Register::{R0, R1, R2, R3, R6};
-    program.copy(R1, R6);
-    program.set_map(R2, cgroups);
-    program.set(R3, entry.cast_signed());
-    program.call(Helper::SkbUnderCgroup);
-    program.jump_if(R0, Condition::Equal, UNDER, target);
+/// Looks up the cgroup of the packet's socket and those above. Jumps if one of them is an exempt pod. Otherwise `R8` is 1 if
+/// one of them contains pods, and 0 if none does. A socket without cgroup sends acknowledgements of closed connections only.
+fn find_cgroup(program: &mut Assembler, cgroups: RawFd, exempt: Label) {
+    use Register::{Frame, R0, R1, R2, R6, R7, R8};
+    let end = program.label();
+    program.set(R8, 0);
+    for depth in 1..=MAX_DEPTH {
+        let unknown = program.label();
+        program.copy(R1, R6);
+        program.set(R2, depth);
+        program.call(Helper::SkbAncestorCgroupId);
+        program.jump_if(R0, Condition::Zero, 0, end);
+        program.store(Frame, CGROUP_ID, R0);
+        program.set_map(R1, cgroups);
+        program.copy(R2, Frame);
+        program.add(R2, CGROUP_ID.into());
+        program.call(Helper::MapLookupElem);
+        program.jump_if(R0, Condition::Zero, 0, unknown);
+        program.load(R7, Width::Word, R0, 0);
+        program.jump_if(R7, Condition::Equal, CgroupKind::ExemptPod as i32, exempt);
+        program.set(R8, 1);
+        program.place(unknown);
+    }
+    program.place(end);
 }
 
 /// Returns an address as the words that a load of four bytes returns.
@@ -143,7 +186,7 @@ mod tests {
     use crate::service;
 
     fn of_service() -> Vec<Instruction> {
-        program(9, &service::ipv4(), &service::ipv6())
+        program(9, Some(7), &service::ipv4(), &service::ipv6())
     }
 
     /// Returns the position of the instruction to which a jump goes.
@@ -152,7 +195,7 @@ mod tests {
     }
 
     fn is_jump(instruction: &Instruction) -> bool {
-        [0x05, 0x15, 0x16, 0x56].contains(&instruction.operation)
+        [0x05, 0x15, 0x16, 0x56, 0x5d].contains(&instruction.operation)
     }
 
     #[test]
@@ -189,10 +232,18 @@ mod tests {
     }
 
     #[test]
-    fn each_entry_is_tested_once() {
+    fn each_depth_is_looked_up_once() {
         let program = of_service();
-        let calls = program.windows(2).filter(|pair| pair[1].immediate == 33 && pair[1].operation == 0x85);
-        let entries = calls.map(|pair| pair[0].immediate.unsigned_abs()).collect::<Vec<_>>();
-        assert_eq!(entries, POD_ENTRIES.chain(EXEMPT_ENTRIES).collect::<Vec<_>>());
+        let calls = program.windows(2).filter(|pair| pair[1].immediate == 83 && pair[1].operation == 0x85);
+        let depths = calls.map(|pair| pair[0].immediate).collect::<Vec<_>>();
+        assert_eq!(depths, (1..=MAX_DEPTH).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn namespace_is_compared_only_if_the_kernel_can_tell_it() {
+        let is_call = |instruction: &Instruction| instruction.operation == 0x85 && instruction.immediate == 122;
+        assert_eq!(of_service().iter().filter(|instruction| is_call(instruction)).count(), 1);
+        let without = program(9, None, &service::ipv4(), &service::ipv6());
+        assert!(!without.iter().any(is_call));
     }
 }

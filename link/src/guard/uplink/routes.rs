@@ -1,4 +1,4 @@
-//! The uplinks of a node: the interfaces of all routes to a service address, of all routing tables.
+//! The interfaces of all routes to a service address, of all routing tables.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,19 +14,19 @@ use crate::route_socket::RouteSocket;
 /// Interface index of the loopback interface.
 const LOOPBACK: u32 = 1;
 
-/// Returns the indexes of the uplinks.
-pub(super) async fn uplinks(socket: &RouteSocket, addresses: &[IpAddr]) -> Result<BTreeSet<u32>, Error> {
-    let mut uplinks = BTreeSet::new();
+/// Returns the indexes of the interfaces.
+pub(super) async fn list(socket: &RouteSocket, addresses: &[IpAddr]) -> Result<BTreeSet<u32>, Error> {
+    let mut found = BTreeSet::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RouteMessageBuilder::<IpAddr>::new().build();
         request.header.address_family = family;
         // One route at a time: a node can have a full routing table.
         let mut routes = Box::pin(socket.route().get(request).execute());
         while let Some(route) = routes.try_next().await? {
-            uplinks.extend(interfaces(&route, addresses));
+            found.extend(interfaces(&route, addresses));
         }
     }
-    Ok(uplinks)
+    Ok(found)
 }
 
 /// Returns the interfaces of a unicast route that contains one of the addresses, such as a default route.

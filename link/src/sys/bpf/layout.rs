@@ -8,19 +8,22 @@ use super::ProgramTag;
 #[derive(Clone, Copy)]
 pub(super) enum Command {
     MapCreate = 0,
+    MapLookupElem = 1,
     MapUpdateElem = 2,
     MapDeleteElem = 3,
+    MapGetNextKey = 4,
     ProgLoad = 5,
     ObjPin = 6,
     ObjGet = 7,
     ProgGetFdById = 13,
     ObjGetInfoByFd = 15,
+    ProgQuery = 16,
     LinkCreate = 28,
     LinkUpdate = 29,
     LinkDetach = 34,
 }
 
-pub(super) const BPF_MAP_TYPE_CGROUP_ARRAY: u32 = 8;
+pub(super) const BPF_MAP_TYPE_HASH: u32 = 1;
 pub(super) const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 pub(super) const BPF_TCX_EGRESS: u32 = 47;
 pub(super) const BPF_LINK_TYPE_TCX: u32 = 11;
@@ -39,6 +42,7 @@ pub(super) struct MapElement {
     pub(super) map_fd: u32,
     pub(super) padding: u32,
     pub(super) key: u64,
+    /// The value, or the next key.
     pub(super) value: u64,
     pub(super) flags: u64,
 }
@@ -76,6 +80,22 @@ pub(super) struct LinkUpdate {
 }
 
 #[repr(C)]
+pub(super) struct ProgQuery {
+    pub(super) target_ifindex: u32,
+    pub(super) attach_type: u32,
+    pub(super) query_flags: u32,
+    pub(super) attach_flags: u32,
+    pub(super) prog_ids: u64,
+    /// Capacity of the arrays. The kernel writes the number of programs.
+    pub(super) count: u32,
+    pub(super) padding: u32,
+    pub(super) prog_attach_flags: u64,
+    pub(super) link_ids: u64,
+    pub(super) link_attach_flags: u64,
+    pub(super) revision: u64,
+}
+
+#[repr(C)]
 pub(super) struct InfoRequest {
     pub(super) bpf_fd: u32,
     pub(super) info_len: u32,
@@ -88,6 +108,15 @@ pub(super) struct RawProgramInfo {
     pub(super) prog_type: u32,
     pub(super) id: u32,
     pub(super) tag: ProgramTag,
+    pub(super) jited_prog_len: u32,
+    pub(super) xlated_prog_len: u32,
+    pub(super) jited_prog_insns: u64,
+    pub(super) xlated_prog_insns: u64,
+    pub(super) load_time: u64,
+    pub(super) created_by_uid: u32,
+    /// Capacity of the array at `map_ids`. The kernel writes the number of maps.
+    pub(super) nr_map_ids: u32,
+    pub(super) map_ids: u64,
 }
 
 #[repr(C)]
@@ -95,6 +124,9 @@ pub(super) struct RawProgramInfo {
 pub(super) struct RawMapInfo {
     pub(super) map_type: u32,
     pub(super) id: u32,
+    pub(super) key_size: u32,
+    pub(super) value_size: u32,
+    pub(super) max_entries: u32,
 }
 
 #[repr(C)]

@@ -1,0 +1,106 @@
+//! The program of this version in the kernel, and its comparison with programs that are attached.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+
+use anyhow::{Context as _, Result};
+
+use super::program;
+use crate::netns::Netns;
+use crate::service;
+use crate::sys::bpf::{self, ProgramInfo, map};
+use crate::sys::netns_cookie;
+
+/// The program of this version, once it has been loaded. It is loaded once: the kernel writes each load to the audit log.
+#[derive(Debug, Default)]
+pub(super) struct ProgramCache(Option<LoadedProgram>);
+
+#[derive(Debug)]
+pub(super) struct LoadedProgram {
+    program: OwnedFd,
+    info: ProgramInfo,
+    /// Kernel IDs of programs with the same instructions and the same map: those that an earlier process loaded.
+    equal: HashSet<u32>,
+}
+
+impl ProgramCache {
+    /// Returns the program for a map of cgroups. Loads it unless it is loaded.
+    pub(super) fn get(&mut self, host: &Netns, cgroups: BorrowedFd<'_>) -> Result<&mut LoadedProgram> {
+        let id = map::id(cgroups).context("cannot read the ID of the map of cgroups")?;
+        self.get_or_load(id, || LoadedProgram::load(host, cgroups))
+    }
+
+    fn get_or_load(
+        &mut self,
+        cgroups: u32,
+        load: impl FnOnce() -> Result<LoadedProgram>,
+    ) -> Result<&mut LoadedProgram> {
+        let loaded = match self.0.take() {
+            Some(loaded) if loaded.info.map == cgroups => loaded,
+            _ => load()?,
+        };
+        Ok(self.0.insert(loaded))
+    }
+}
+
+impl LoadedProgram {
+    fn load(host: &Netns, cgroups: BorrowedFd<'_>) -> Result<Self> {
+        let cookie = host.run(|| netns_cookie(UnixDatagram::unbound()?.as_fd()));
+        let cookie = cookie.context("cannot read the cookie of the node's network namespace")?;
+        let load = |cookie| {
+            let instructions = program::program(cgroups.as_raw_fd(), cookie, &service::ipv4(), &service::ipv6());
+            bpf::load_classifier(&instructions)
+        };
+        // Older kernels do not tell the namespace of a socket to programs of traffic control.
+        let program = load(Some(cookie)).or_else(|_| load(None)).context("the kernel rejects the program")?;
+        Self::new(program).context("cannot read the properties of the program")
+    }
+
+    fn new(program: OwnedFd) -> io::Result<Self> {
+        let info = bpf::program_info(program.as_fd())?;
+        Ok(Self { program, info, equal: HashSet::from([info.id]) })
+    }
+
+    /// Returns the descriptor of the program.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.program.as_fd()
+    }
+
+    /// Returns true if the program with a kernel ID has the same instructions and the same map of cgroups.
+    pub(super) fn is_equal(&mut self, id: u32) -> bool {
+        if self.equal.contains(&id) {
+            return true;
+        }
+        let other = bpf::open_program(id).and_then(|program| bpf::program_info(program.as_fd()));
+        let is_equal = other.is_ok_and(|other| other.tag == self.info.tag && other.map == self.info.map);
+        if is_equal {
+            self.equal.insert(id);
+        }
+        is_equal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn program_is_loaded_once_for_a_map() {
+        let mut cache = ProgramCache::default();
+        let loads = Cell::new(0);
+        for (cgroups, expected) in [(7, 1), (7, 1), (8, 2), (8, 2)] {
+            let load = || {
+                loads.set(loads.get() + 1);
+                let info = ProgramInfo { id: 1, tag: [0; 8], map: cgroups };
+                Ok(LoadedProgram { program: File::open("/dev/null").unwrap().into(), info, equal: HashSet::new() })
+            };
+            assert_eq!(cache.get_or_load(cgroups, load).unwrap().info.map, cgroups);
+            assert_eq!(loads.get(), expected, "{cgroups}");
+        }
+    }
+}

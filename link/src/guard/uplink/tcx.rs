@@ -1,0 +1,79 @@
+//! Attaches the program by links of tcx, which needs Linux 6.6 with `CONFIG_NET_XGRESS`. A link replaces its program without
+//! a gap, and only root can detach it.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use nix::libc;
+
+use super::loaded::LoadedProgram;
+use super::{ProgramState, pins};
+use crate::sys::bpf::{self, Attached};
+
+/// Interface index of the loopback interface.
+const LOOPBACK: u32 = 1;
+
+/// Returns true if the kernel has tcx.
+pub(super) fn is_supported() -> bool {
+    // The kernel checks the kind of the hook before the interface.
+    !bpf::attached(LOOPBACK).is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
+}
+
+/// Attaches or replaces the program at an interface of the thread's network namespace. It precedes the programs that are
+/// attached.
+pub(super) fn ensure(pins: &Path, program: &mut LoadedProgram, interface: u32) -> Result<ProgramState> {
+    let attached = match bpf::attached(interface) {
+        Err(error) if is_no_device(&error) => return Ok(ProgramState::InterfaceDeleted),
+        attached => attached.context("cannot read the attached programs")?,
+    };
+    if attached.iter().any(|attached| program.is_equal(attached.program)) {
+        return Ok(ProgramState::Unchanged);
+    }
+    let path = pins::of_uplink(pins, interface);
+    if let Some(link) = open(&path)? {
+        if is_of(&link, &attached) {
+            let replaced = bpf::replace_program(link.as_fd(), program.fd());
+            return replaced.map(|()| ProgramState::Attached).context("cannot replace the program of another version");
+        }
+        // The interface of the link was deleted, or is in another network namespace now.
+        remove(&path)?;
+    }
+    match bpf::attach_first(program.fd(), interface) {
+        Err(error) if is_no_device(&error) => Ok(ProgramState::InterfaceDeleted),
+        link => {
+            let link = link.context("cannot attach the program")?;
+            bpf::pin(link.as_fd(), &path).context("cannot pin the program")?;
+            Ok(ProgramState::Attached)
+        }
+    }
+}
+
+/// Detaches and removes a link. Its interface may have been deleted.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    let Some(link) = open(path)? else { return Ok(()) };
+    match bpf::detach(link.as_fd()) {
+        // ENOLINK and ENODEV: the interface was deleted.
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOLINK | libc::ENODEV)) => {
+            Err(error).with_context(|| format!("cannot detach {}", path.display()))
+        }
+        _ => std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display())),
+    }
+}
+
+fn open(path: &Path) -> Result<Option<OwnedFd>> {
+    match bpf::open_pinned(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        link => link.map(Some).with_context(|| format!("cannot open {}", path.display())),
+    }
+}
+
+/// Returns true if a link is one of those at an interface.
+fn is_of(link: &OwnedFd, attached: &[Attached]) -> bool {
+    bpf::link_id(link.as_fd()).is_ok_and(|id| attached.iter().any(|attached| attached.link == id))
+}
+
+fn is_no_device(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENODEV)
+}
