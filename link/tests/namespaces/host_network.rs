@@ -144,7 +144,7 @@ async fn more_exempt_pods_than_a_node_runs_are_exempt() {
 
 /// A socket of a process outside pods, in the namespace of a pod, is not one of the node.
 #[tokio::test]
-async fn socket_of_another_namespace_or_of_a_packet_is_dropped() {
+async fn socket_of_another_namespace_is_dropped() {
     let topology = Topology::new(1);
     let (pins, root) = (Pins::new(), CgroupRoot::with_pods());
     bypass_stack(&topology);
@@ -254,12 +254,9 @@ async fn new_pod_of_an_exempt_namespace_is_exempt_within_a_second_of_its_contain
     let before = lists();
     wait_until("the pod's cgroup is watched", || lists() > before).await;
     runtime.lock().unwrap().sandboxes.push(FakeSandbox::host(1));
-    let start = Instant::now();
     std::fs::create_dir(exempt.join("container")).unwrap();
-    let calls = || runtime.lock().unwrap().status_calls.get("sandbox1").copied().unwrap_or_default();
-    wait_until("the pod's network is read", || calls() > 0).await;
-    assert!(start.elapsed() < REPAIR_TIME, "{:?}", start.elapsed());
-    wait_until("the pod is exempt", || request_in(&exempt, &daemon.node, service::ipv4()[0].into()) == REAL).await;
+    // TCP sends the first packet again after a second.
+    assert_eq!(request_in(&exempt, &daemon.node, service::ipv4()[0].into()), REAL);
 }
 
 #[tokio::test]

@@ -240,6 +240,19 @@ mod tests {
     }
 
     #[test]
+    fn socket_of_another_family_is_dropped() {
+        let program = of_service();
+        let loads_family =
+            |instruction: &Instruction| instruction.operation == Width::Word as u8 && instruction.registers == 0x77;
+        let position = program.iter().position(|instruction| loads_family(instruction)).unwrap();
+        let [ipv4, ipv6] = [program[position + 1], program[position + 2]];
+        assert_eq!(program[position].offset, SOCK_FAMILY);
+        assert_eq!((ipv4.operation, ipv4.immediate), (Condition::Equal as u8, AF_INET));
+        assert_eq!((ipv6.operation, ipv6.immediate), (Condition::NotEqual as u8, AF_INET6));
+        assert_eq!(target(&program, position + 2), program.len() - 4);
+    }
+
+    #[test]
     fn namespace_is_compared_only_if_the_kernel_can_tell_it() {
         let is_call = |instruction: &Instruction| instruction.operation == 0x85 && instruction.immediate == 122;
         assert_eq!(of_service().iter().filter(|instruction| is_call(instruction)).count(), 1);
