@@ -183,6 +183,8 @@ async fn program_that_another_program_detached_is_a_repair() {
     for hook in [Hook::Best, Hook::Clsact] {
         let topology = Topology::new(1);
         let (node, pins) = (&topology.node, Pins::new());
+        // Neighbours are resolved before requests with a timeout.
+        assert_pods_are_open(&topology, "without a guard");
         let mut guard = UplinkGuard::with_hook(pins.path.clone(), hook);
         guard.ensure(node).await.unwrap();
         match hook {

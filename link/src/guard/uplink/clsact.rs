@@ -91,7 +91,7 @@ async fn remove(socket: &RouteSocket, interface: u32) -> Result<(), Error> {
 /// Returns the kernel ID of the program of our filter, or `None` if there is no filter.
 async fn attached(socket: &RouteSocket, interface: u32) -> Result<Option<u32>, Error> {
     let filters = filters(socket, interface, TcHandle::MIN_EGRESS).await?;
-    Ok(filters.iter().find_map(|filter| program_of(filter)))
+    Ok(filters.iter().find_map(program_of))
 }
 
 /// Returns the kernel ID of the program if a filter is ours.
@@ -156,10 +156,10 @@ async fn send(socket: &RouteSocket, message: RouteNetlinkMessage, flags: u16) ->
     request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
     let mut responses = rtnetlink::Handle::clone(socket).request(request)?;
     while let Some(response) = responses.next().await {
-        if let NetlinkPayload::Error(error) = response.payload {
-            if error.code.is_some() {
-                return Err(Error::NetlinkError(error));
-            }
+        if let NetlinkPayload::Error(error) = response.payload
+            && error.code.is_some()
+        {
+            return Err(Error::NetlinkError(error));
         }
     }
     Ok(())
