@@ -3,6 +3,7 @@
 //! This crate does not depend on podmeta. The tests in `suite/` do.
 
 pub mod commands;
+pub mod fault_plan;
 pub mod images;
 pub mod kubernetes;
 pub mod layout;
