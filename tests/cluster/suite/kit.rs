@@ -28,7 +28,8 @@ pub(crate) use manifests::{client_pod, pod_addresses, with_spec};
 pub(crate) use namespace::TestNamespace;
 pub(crate) use node::TestNode;
 pub(crate) use podmeta::{
-    AGENT_ACCOUNT, AGENT_LABEL, CLUSTER_ACCOUNT, CLUSTER_REGION, OPERATOR_LABEL, Podmeta, QUERY_COMMAND, render_chart,
+    AGENT_ACCOUNT, AGENT_COMMAND, AGENT_LABEL, CLUSTER_ACCOUNT, CLUSTER_REGION, LINK_COMMAND, OPERATOR_COMMAND,
+    OPERATOR_LABEL, Podmeta, QUERY_COMMAND, render_chart,
 };
 pub(crate) use profile_status::{find_condition, has_condition};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt as _;
@@ -33,15 +33,24 @@ pub(crate) const QUERY_COMMAND: [&str; 2] = ["/podmeta-node-agent", "query"];
 /// The namespace that podmeta is installed in.
 pub(super) const SYSTEM_NAMESPACE: &str = "podmeta-system";
 
+/// Timeout until the pods of a changed DaemonSet or Deployment are available.
+const ROLLOUT_TIMEOUT: Duration = Duration::from_secs(120);
+
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/podmeta");
 
-/// Prints the process ID of the agent on a node, for access without the API server.
-const FIND_AGENT_SCRIPT: &str = r#"for process in /proc/[0-9]*; do
+/// Start of the command line of the node agent.
+pub(crate) const AGENT_COMMAND: &str = "/podmeta-node-agent serve ";
+/// Start of the command line of the link daemon.
+pub(crate) const LINK_COMMAND: &str = "/podmeta-link run ";
+/// Start of the command line of the operator.
+pub(crate) const OPERATOR_COMMAND: &str = "/podmeta-operator run ";
+
+/// Prints the process IDs of the command lines that start with `$command`.
+const FIND_PROCESSES_SCRIPT: &str = r#"for process in /proc/[0-9]*; do
   case "$(tr '\0' ' ' 2>/dev/null < "$process/cmdline")" in
-    "/podmeta-node-agent serve "*) echo "${process#/proc/}"; exit;;
+    "$command"*) echo "${process#/proc/}";;
   esac
-done
-exit 1"#;
+done"#;
 
 /// Allows pods of test namespaces to connect to the operator's port.
 const TEST_INGRESS_POLICY: &str = "
@@ -146,8 +155,49 @@ impl Podmeta {
 
     /// Returns the process ID of the agent on a node, in the node's PID namespace.
     pub(crate) async fn agent_process(&self, node: &str) -> Result<String> {
-        let process = self.cluster.node_by_name(node).sh(FIND_AGENT_SCRIPT).await;
-        Ok(process.with_context(|| format!("no agent runs on node {node}"))?.trim().to_owned())
+        let processes = self.processes(node, AGENT_COMMAND).await?;
+        processes.into_iter().next().with_context(|| format!("no agent runs on node {node}"))
+    }
+
+    /// Returns the process IDs of one of podmeta's programs on a node, without the API server. They are those of the node's PID
+    /// namespace.
+    pub(crate) async fn processes(&self, node: &str, command: &str) -> Result<Vec<String>> {
+        let script = format!("command='{command}'\n{FIND_PROCESSES_SCRIPT}");
+        let printed = self.cluster.node_by_name(node).sh(&script).await?;
+        Ok(printed.lines().map(str::to_owned).collect())
+    }
+
+    /// Applies a strategic patch to the pod template of a DaemonSet, and waits until all pods are updated and available.
+    pub(crate) async fn roll_out_daemon_set(&self, name: &str, template: &Value) -> Result<()> {
+        let sets = self.system.api::<DaemonSet>();
+        let patch = Patch::Strategic(json!({"spec": {"template": template}}));
+        let generation = sets.patch(name, &PatchParams::default(), &patch).await?.metadata.generation;
+        eventually(ROLLOUT_TIMEOUT, "the DaemonSet is updated", async || {
+            let status = sets.get(name).await?.status.context("the DaemonSet has no status")?;
+            let desired = status.desired_number_scheduled;
+            let is_updated = status.observed_generation == generation
+                && status.updated_number_scheduled == Some(desired)
+                && status.number_available == Some(desired);
+            ensure!(is_updated, "{status:?}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Applies a strategic patch to the pod template of a Deployment, and waits until only updated pods exist and are available.
+    pub(crate) async fn roll_out_deployment(&self, name: &str, template: &Value) -> Result<()> {
+        let deployments = self.system.api::<Deployment>();
+        let patch = Patch::Strategic(json!({"spec": {"template": template}}));
+        let patched = deployments.patch(name, &PatchParams::default(), &patch).await?;
+        let (generation, replicas) = (patched.metadata.generation, patched.spec.and_then(|spec| spec.replicas));
+        eventually(ROLLOUT_TIMEOUT, "the Deployment is updated", async || {
+            let status = deployments.get(name).await?.status.context("the Deployment has no status")?;
+            let is_updated = status.observed_generation == generation
+                && [status.replicas, status.updated_replicas, status.available_replicas] == [replicas; 3];
+            ensure!(is_updated, "{status:?}");
+            Ok(())
+        })
+        .await
     }
 
     /// Queries the agent of a node through its debug socket, with arguments of the query command.

@@ -16,13 +16,14 @@ use serde_json::json;
 
 use self::arrivals::{Announcements, dropped};
 use super::fixtures::profile;
-use super::load::{CheckCounts, Load, checking_pod};
+use super::load::{CheckCounts, Load, LoadEnd, TokenUse, checking_pod};
 use crate::kit::{self, Podmeta, TestNamespace, eventually, pod_addresses};
 
 const ATTACKER: &str = include_str!("scripts/attacker.py");
 
 /// Requests of the neighbour during each attack, each with a new connection. Each process sends as many for tokens.
-const NEIGHBOUR_LOAD: Load = Load { requests: 25, pause: 0, requests_of_connections: &[1, 1] };
+const NEIGHBOUR_LOAD: Load =
+    Load { end: LoadEnd::Requests(25), pause: 0, requests_of_connections: &[1, 1], tokens: TokenUse::Connection };
 
 /// The responses that the attacker may get from a service address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

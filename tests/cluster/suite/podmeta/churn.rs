@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
@@ -10,9 +9,8 @@ use futures_util::future::try_join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
 use kube::runtime::wait::await_condition;
-use serde_json::Value;
 
-use super::load::{CheckCounts, Load, checking_pod, load_profile, number_of_environment};
+use super::load::{CheckCounts, Load, LoadEnd, TokenUse, checking_pod, load_profile, number_of_environment};
 use super::node_network::NodeNetwork;
 use crate::kit::{self, TestNamespace, TestNode, pod_addresses};
 
@@ -26,39 +24,14 @@ const LONG_LIVED_PODS: usize = 6;
 const SHORT_LIVED_PODS: usize = 6;
 
 /// Load of a short-lived pod: one process with a new connection for each request, and one with persistent connections.
-const SHORT_LOAD: Load = Load { requests: 100, pause: 0, requests_of_connections: &[1, 20] };
+const SHORT_LOAD: Load =
+    Load { end: LoadEnd::Requests(100), pause: 0, requests_of_connections: &[1, 20], tokens: TokenUse::Connection };
 
 /// Addresses of each family for the pods of the node, including those that are being removed.
 const ADDRESSES: u32 = 20;
 
 /// Minimum number of short-lived pods, so that each address is used several times.
 const MIN_SHORT_LIVED_PODS: usize = 60;
-
-/// Restricts the pod addresses of a node to [`ADDRESSES`] of each family.
-async fn restrict_ranges(network: &NodeNetwork<'_>) -> Result<()> {
-    let mut config = network.config()?;
-    let ranges = config.pointer_mut("/plugins/0/ipam/ranges").and_then(Value::as_array_mut);
-    for range in ranges.context("the network configuration has no ranges")? {
-        restrict(range.get_mut(0).context("a range is empty")?)?;
-    }
-    network.write(&config.to_string()).await
-}
-
-/// Restricts a range of the plugin host-local to the last addresses of the subnet, or the last of 65,536 IPv6 addresses.
-fn restrict(range: &mut Value) -> Result<()> {
-    let subnet = range["subnet"].as_str().context("a range has no subnet")?;
-    let (network, length) = subnet.split_once('/').context("a subnet has no length")?;
-    let (first, last) = if let Ok(network) = network.parse::<Ipv4Addr>() {
-        let broadcast = u32::from(network) | u32::MAX.checked_shr(length.parse()?).unwrap_or(0);
-        (Ipv4Addr::from(broadcast - ADDRESSES).to_string(), Ipv4Addr::from(broadcast - 1).to_string())
-    } else {
-        let last = u128::from(network.parse::<Ipv6Addr>()?) | 0xffff;
-        (Ipv6Addr::from(last - u128::from(ADDRESSES) + 1).to_string(), Ipv6Addr::from(last).to_string())
-    };
-    range["rangeStart"] = first.into();
-    range["rangeEnd"] = last.into();
-    Ok(())
-}
 
 /// The counts and the IPv4 address of a pod that ended.
 struct EndedPod {
@@ -81,8 +54,12 @@ async fn run_pod(namespace: &TestNamespace, node: &TestNode, name: &str, load: &
 /// Runs the long-lived pods, and short-lived ones until the long-lived pods have ended. Runs at least
 /// [`MIN_SHORT_LIVED_PODS`]. Returns both kinds.
 async fn churn(namespace: &TestNamespace, node: &TestNode, requests: usize) -> Result<(Vec<EndedPod>, Vec<EndedPod>)> {
-    let load =
-        Load { requests: requests.div_ceil(2 * LONG_LIVED_PODS), pause: 0, requests_of_connections: &[50, 1000] };
+    let load = Load {
+        end: LoadEnd::Requests(requests.div_ceil(2 * LONG_LIVED_PODS)),
+        pause: 0,
+        requests_of_connections: &[50, 1000],
+        tokens: TokenUse::Connection,
+    };
     let (has_ended, started) = (Cell::new(false), Cell::new(0));
     let long_lived = async {
         let load = &load;
@@ -114,7 +91,7 @@ async fn pods_whose_addresses_are_used_again_get_only_their_own_identity() -> Re
         let node = podmeta.cluster.node("a")?;
         let network = NodeNetwork::read(&node).await?;
         let started = Instant::now();
-        let churned = match restrict_ranges(&network).await {
+        let churned = match network.restrict_ranges(ADDRESSES).await {
             Ok(()) => churn(namespace, &node, requests).await,
             Err(error) => Err(error),
         };

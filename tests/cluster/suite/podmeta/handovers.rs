@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use kube::api::{Patch, PatchParams};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::load::{CheckCounts, Load, checking_pod, load_profile};
+use super::load::{CheckCounts, Load, LoadEnd, TokenUse, checking_pod, load_profile};
 use crate::kit::{self, Podmeta, TestNamespace, TestNode, eventually};
 
 /// Maximum number of persistent connections that an agent closed before their next request. A client that gets no processor time for
@@ -25,11 +24,17 @@ const KILLS: usize = 50;
 const PODS_OF_NODE: usize = 2;
 
 /// Load of one pod: a process with a new connection for each request, and one with persistent connections.
-const LOAD: Load = Load { requests: 0, pause: 5, requests_of_connections: &[1, 1000] };
+const LOAD: Load =
+    Load { end: LoadEnd::Stop, pause: 5, requests_of_connections: &[1, 1000], tokens: TokenUse::Connection };
 
 /// Load of one pod during an upgrade. Each agent is replaced once. It must serve one more request on each persistent connection before
 /// it closes it. Without that, most are reopened.
-const UPGRADE_LOAD: Load = Load { requests: 0, pause: 50, requests_of_connections: &UPGRADE_REQUESTS_OF_CONNECTIONS };
+const UPGRADE_LOAD: Load = Load {
+    end: LoadEnd::Stop,
+    pause: 50,
+    requests_of_connections: &UPGRADE_REQUESTS_OF_CONNECTIONS,
+    tokens: TokenUse::Connection,
+};
 /// Requests of each connection, by process. Two processes open a connection for each request.
 const UPGRADE_REQUESTS_OF_CONNECTIONS: [u16; 22] = {
     let mut requests = [1000; 22];
@@ -80,21 +85,8 @@ async fn under_load(
 
 /// Restarts the pods of a DaemonSet and waits until all are updated and available.
 async fn restart(podmeta: &Podmeta, name: &str, restart: usize) -> Result<()> {
-    let sets = podmeta.system.api::<DaemonSet>();
     let annotation = json!({"podmeta.test/restart": restart.to_string()});
-    let patch: Value = json!({"spec": {"template": {"metadata": {"annotations": annotation}}}});
-    let patched = sets.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
-    let generation = patched.metadata.generation;
-    eventually(Duration::from_secs(120), "the DaemonSet is updated", async || {
-        let status = sets.get(name).await?.status.context("the DaemonSet has no status")?;
-        let desired = status.desired_number_scheduled;
-        let is_updated = status.observed_generation == generation
-            && status.updated_number_scheduled == Some(desired)
-            && status.number_available == Some(desired);
-        ensure!(is_updated, "{status:?}");
-        Ok(())
-    })
-    .await
+    podmeta.roll_out_daemon_set(name, &json!({"metadata": {"annotations": annotation}})).await
 }
 
 #[tokio::test]

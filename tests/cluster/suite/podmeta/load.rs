@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use podmeta_cluster::images::CLIENT;
+use podmeta_cluster::network::imds_stub::RESPONSE_BODY;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -13,32 +14,67 @@ use crate::kit;
 
 const CHECKING_CLIENT: &str = include_str!("scripts/checking_client.py");
 
-/// The requests of one pod.
+/// The requests of one pod. Its processes use the service addresses in turn: EC2 over IPv4 and IPv6, ECS.
 pub(super) struct Load {
-    /// Number of requests that each process sends. With 0, requests until the file `/stop` exists.
-    pub(super) requests: usize,
+    /// When each process ends.
+    pub(super) end: LoadEnd,
     /// Pause between two requests of a process, in milliseconds.
     pub(super) pause: u16,
     /// For each process: the number of requests on one connection.
     pub(super) requests_of_connections: &'static [u16],
+    /// Use of session tokens.
+    pub(super) tokens: TokenUse,
+}
+
+/// When a process ends. Each process also ends when the file `/stop` exists.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum LoadEnd {
+    /// After this number of responses with status 200.
+    Requests(usize),
+    /// After this time in seconds.
+    Seconds(u16),
+    /// When the file `/stop` exists.
+    Stop,
+    /// When the file `/stop` exists, and then requests have succeeded for `quiet` seconds. At most `limit` seconds later.
+    Recovery { quiet: u16, limit: u16 },
+}
+
+/// Use of session tokens by a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TokenUse {
+    /// A token for each connection.
+    Connection,
+    /// One token of each service, until it is rejected.
+    Kept,
 }
 
 impl Load {
     /// Returns the command that sends the requests and prints [`CheckCounts`].
     pub(super) fn command(&self) -> Vec<String> {
-        let numbers = self.requests_of_connections.iter().map(ToString::to_string);
-        let arguments = [self.requests.to_string(), self.pause.to_string()].into_iter().chain(numbers);
-        ["python3", "-c", CHECKING_CLIENT].map(str::to_owned).into_iter().chain(arguments).collect()
+        let mut settings = json!({
+            "pause": self.pause, "requests_of_connections": self.requests_of_connections,
+            "keep_tokens": self.tokens == TokenUse::Kept, "stub_body": RESPONSE_BODY,
+        });
+        match self.end {
+            LoadEnd::Requests(number) => settings["requests"] = number.into(),
+            LoadEnd::Seconds(number) => settings["seconds"] = number.into(),
+            LoadEnd::Stop => {}
+            LoadEnd::Recovery { quiet, limit } => settings["recovery"] = json!({"quiet": quiet, "limit": limit}),
+        }
+        ["python3", "-c", CHECKING_CLIENT].map(str::to_owned).into_iter().chain([settings.to_string()]).collect()
     }
 }
 
-/// The sums of a script's processes.
+/// The results of a script's processes.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct CheckCounts {
     /// Responses with the instance ID of the pod.
     pub(super) right: u64,
     /// Responses with any other body.
     pub(super) wrong: u64,
+    /// The part of `wrong` with the body of the IMDS stub: it stands for the node's metadata service.
+    #[serde(default)]
+    pub(super) stub: u64,
     /// Connections that failed, requests without a response, and responses with an error status.
     pub(super) failed: u64,
     /// Persistent connections that the server closed before it received a request. The client sent the request again.
@@ -48,6 +84,14 @@ pub(super) struct CheckCounts {
     /// Session tokens, each requested with a new connection.
     #[serde(default)]
     pub(super) tokens: u64,
+    /// Longest time between two responses with the instance ID, of one process, in seconds.
+    pub(super) outage: f64,
+    /// Time from the file `/stop` to the last failure after it, of one process, in seconds.
+    pub(super) recovery: f64,
+    /// Processes whose requests still failed at the limit of [`LoadEnd::Recovery`].
+    pub(super) unrecovered: u64,
+    /// Numbers of failures by kind: `refused`, `timeout`, `closed`, `unreachable`, `other`, or an HTTP status.
+    pub(super) kinds: BTreeMap<String, u64>,
     /// Numbers of failures and wrong responses by message.
     pub(super) failures: BTreeMap<String, u64>,
 }
@@ -58,15 +102,22 @@ impl CheckCounts {
         serde_json::from_str(printed).with_context(|| format!("the client printed {printed:?}"))
     }
 
-    /// Returns the sums of several scripts.
+    /// Returns the sums of several scripts, and the maximum of their times.
     pub(super) fn sum(all: impl IntoIterator<Item = Self>) -> Self {
         all.into_iter().fold(Self::default(), |mut sum, counts| {
             sum.right += counts.right;
             sum.wrong += counts.wrong;
+            sum.stub += counts.stub;
             sum.failed += counts.failed;
             sum.reopened += counts.reopened;
             sum.connections += counts.connections;
             sum.tokens += counts.tokens;
+            sum.outage = sum.outage.max(counts.outage);
+            sum.recovery = sum.recovery.max(counts.recovery);
+            sum.unrecovered += counts.unrecovered;
+            for (kind, number) in counts.kinds {
+                *sum.kinds.entry(kind).or_default() += number;
+            }
             for (message, number) in counts.failures {
                 *sum.failures.entry(message).or_default() += number;
             }
@@ -75,10 +126,11 @@ impl CheckCounts {
     }
 }
 
-/// Returns a profile for the pods of this label `app`. It allows the requests of a load, also over IPv6.
+/// Returns a profile for the pods of this label `app`. It allows the requests of a load, at all service addresses.
 pub(super) fn load_profile(app: &str) -> String {
     let options = json!({"httpProtocolIpv6": "enabled"});
-    profile(app, json!({"metadataOptions": options, "limits": {"requestsPerSecond": 2000, "burst": 4000}}))
+    let limits = json!({"requestsPerSecond": 2000, "burst": 4000});
+    profile(app, json!({"dialects": ["ec2", "ecs"], "metadataOptions": options, "limits": limits}))
 }
 
 /// Returns a pod that runs a command once, on this node. The script of a [`Load`] runs in it.
