@@ -162,6 +162,14 @@ impl RunningMachine {
         self.find_service(name)?.map_or(Ok(()), |process| process.kill())
     }
 
+    /// True if the service runs.
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read.
+    pub fn is_running(&self, name: &str) -> Result<bool> {
+        Ok(self.find_service(name)?.is_some())
+    }
+
     fn find_service(&self, name: &str) -> Result<Option<ClusterProcess>> {
         ClusterProcess::find(&self.tag(name), name)
     }

@@ -4,6 +4,7 @@ mod admission;
 mod agent_authorization;
 mod attacks;
 mod certificates;
+mod chaos;
 mod chart;
 mod churn;
 mod cloud_credentials;

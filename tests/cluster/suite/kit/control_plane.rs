@@ -1,12 +1,15 @@
 //! Stops and starts the API server, and restores its clients afterwards.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::Api;
-use podmeta_cluster::layout::{ClusterName, MachineName};
+use podmeta_cluster::kubernetes::control_plane;
+use podmeta_cluster::layout::{ClusterName, HostLink, MachineName};
 use podmeta_cluster::machine::{RunningMachine, command_output};
+use podmeta_cluster::programs::KUBERNETES_MODULE;
 use tokio::process::Command;
 
 use super::cluster::{TestCluster, is_schedulable};
@@ -44,6 +47,27 @@ impl TestCluster {
             }
             NodeAccess::None => Ok(()),
         }
+    }
+
+    /// Starts only the API server, and waits until it responds. Unlike [`TestCluster::start_api_server`], starts nothing else of the
+    /// cluster that does not run.
+    pub(crate) async fn start_only_api_server(&self) -> Result<()> {
+        let NodeAccess::Namespaces(name) = &self.access else { return self.start_api_server().await };
+        let services = control_plane::etcd_and_api_server(&KUBERNETES_MODULE.build()?, self.host_link()?);
+        let api_server = services.iter().find(|service| service.name == "kube-apiserver");
+        control_plane_machine(name)?.start_service(api_server.context("no API server")?)?;
+        eventually(Duration::from_secs(60), "the API server responds", async || {
+            Ok(self.client.apiserver_version().await.map(drop)?)
+        })
+        .await
+    }
+
+    /// Returns the link between the host and the cluster of `cluster up`, from the API server's address.
+    fn host_link(&self) -> Result<HostLink> {
+        let config = self.config();
+        let address: Ipv4Addr = config.cluster_url.host().context("the API server has no address")?.parse()?;
+        let [_, _, number, _] = address.octets();
+        Ok(HostLink(number))
     }
 
     /// Restarts the clients of the API server after an outage: controllers, scheduler, kube-proxy and kubelets.

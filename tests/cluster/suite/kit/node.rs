@@ -107,6 +107,31 @@ impl TestNode {
         }
     }
 
+    /// Starts a program of the node unless it runs. It can end later.
+    pub(crate) async fn start(&self, program: &'static str) -> Result<()> {
+        match &self.access {
+            NodeAccess::Namespaces(cluster) => {
+                let machine = self.machine(cluster)?;
+                if machine.is_running(program)? {
+                    return Ok(());
+                }
+                let service = self.service(cluster, program)?;
+                tokio::task::spawn_blocking(move || machine.start_service(&service)).await?
+            }
+            // systemd and the kubelet start them again.
+            NodeAccess::Docker => Ok(()),
+            NodeAccess::None => bail!("{}", self.no_access()),
+        }
+    }
+
+    /// Returns the programs that run on a node of `cluster up` all the time. Elsewhere, the node itself starts them again.
+    pub(crate) fn programs(&self) -> &'static [&'static str] {
+        match &self.access {
+            NodeAccess::Namespaces(_) => &["containerd", "kubelet", "kube-proxy", "cluster"],
+            NodeAccess::Docker | NodeAccess::None => &[],
+        }
+    }
+
     async fn last_heartbeat(&self) -> Result<jiff::Timestamp> {
         let node = Api::<Node>::all(self.client.clone()).get(&self.name).await?;
         ready_heartbeat(&node).map(|(_, at)| at).with_context(|| format!("node {} has no Ready condition", self.name))
@@ -124,7 +149,8 @@ impl TestNode {
     fn service(&self, cluster: &ClusterName, name: &str) -> Result<MachineService> {
         let programs = KUBERNETES_MODULE.build()?;
         let services = node::services(cluster, self.id()?, &programs, None)?;
-        services.into_iter().find(|service| service.name == name).with_context(|| format!("a node has no {name}"))
+        let mut services = services.into_iter().chain([node::container_runtime()?]);
+        services.find(|service| service.name == name).with_context(|| format!("a node has no {name}"))
     }
 
     fn no_access(&self) -> String {

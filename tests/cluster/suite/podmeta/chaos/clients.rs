@@ -1,0 +1,183 @@
+//! Clients: pods that run during all faults, and short-lived pods that get the addresses of earlier ones.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use futures_util::future::{join_all, try_join_all};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::DeleteParams;
+use kube::runtime::conditions::is_pod_running;
+
+use super::super::load::{CheckCounts, Load, LoadEnd, TokenUse, checking_pod};
+use crate::kit::{Podmeta, TestNamespace, eventually, pod_addresses};
+
+/// Addresses of each family for the new pods of a node, including those that are being removed.
+pub(super) const ADDRESSES: u32 = 8;
+
+/// Limit of the time from the end of the faults to the last failure of a client, in seconds.
+pub(super) const RECOVERY_LIMIT: u16 = 60;
+
+/// Time without a failure after which a client has recovered, in seconds. Longer than the timeout of a request.
+const QUIET: u16 = 12;
+
+/// Processes of a client: two with a new connection for each request, one with persistent connections.
+const REQUESTS_OF_CONNECTIONS: &[u16] = &[1, 1, 1000];
+
+/// The loads of the clients of a node. The tokens of the second one must outlive the faults.
+const LOADS: [Load; 2] = [load(TokenUse::Connection), load(TokenUse::Kept)];
+
+/// The load of a short-lived pod.
+const SHORT_LOAD: Load =
+    Load { end: LoadEnd::Seconds(3), pause: 10, requests_of_connections: &[1, 20], tokens: TokenUse::Connection };
+
+/// Short-lived pods of a node at a time.
+const SHORT_LIVED_PODS: usize = 2;
+
+/// Timeout of one step of a short-lived pod. The faults delay it.
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
+
+const fn load(tokens: TokenUse) -> Load {
+    let end = LoadEnd::Recovery { quiet: QUIET, limit: RECOVERY_LIMIT };
+    Load { end, pause: 20, requests_of_connections: REQUESTS_OF_CONNECTIONS, tokens }
+}
+
+/// The pods that run during all faults.
+pub(super) struct Clients<'n> {
+    namespace: &'n TestNamespace,
+    pods: Vec<String>,
+}
+
+impl<'n> Clients<'n> {
+    /// Starts the clients of all nodes.
+    pub(super) async fn start(podmeta: &Podmeta, namespace: &'n TestNamespace) -> Result<Self> {
+        namespace.wait_for_service_account().await?;
+        let mut pods = Vec::new();
+        for node in podmeta.cluster.node_names() {
+            for (number, load) in LOADS.iter().enumerate() {
+                let pod = format!("{node}-{number}");
+                namespace.apply(&checking_pod(&pod, "web", node, &load.command()).to_string()).await?;
+                pods.push(pod);
+            }
+        }
+        for pod in &pods {
+            namespace.wait_for::<Pod>(pod, "the pod runs", is_pod_running()).await?;
+        }
+        Ok(Self { namespace, pods })
+    }
+
+    /// Lets the clients end as soon as they have recovered.
+    pub(super) async fn stop(&self) -> Result<()> {
+        let stop = async |pod: &String| {
+            eventually(STEP_TIMEOUT, "the client is stopped", async || {
+                self.namespace.run(pod, &["touch", "/stop"]).await.map(drop)
+            })
+            .await
+        };
+        try_join_all(self.pods.iter().map(stop)).await.map(drop)
+    }
+
+    /// Waits until all clients have ended. Returns their results.
+    pub(super) async fn results(&self) -> Result<CheckCounts> {
+        let results = self.pods.iter().map(|pod| result_of_pod(self.namespace, pod));
+        Ok(CheckCounts::sum(try_join_all(results).await?.into_iter().map(|(counts, _)| counts)))
+    }
+}
+
+/// Waits until a pod has ended. Returns its result and its IPv4 address.
+async fn result_of_pod(namespace: &TestNamespace, name: &str) -> Result<(CheckCounts, String)> {
+    let timeout = STEP_TIMEOUT + Duration::from_secs(RECOVERY_LIMIT.into());
+    let pod = eventually(timeout, "the pod has ended", async || {
+        let pod = namespace.api::<Pod>().get(name).await?;
+        let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
+        ensure!(["Succeeded", "Failed"].contains(&phase.as_str()), "pod {name} is {phase}");
+        Ok(pod)
+    })
+    .await?;
+    let log = async || CheckCounts::parse(&namespace.logs(name, "client").await?);
+    let counts = eventually(STEP_TIMEOUT, "the pod has printed its result", log);
+    Ok((counts.await.with_context(|| format!("pod {name}"))?, pod_addresses(&pod)?.0))
+}
+
+/// The results of the short-lived pods.
+#[derive(Debug, Default)]
+pub(super) struct ChurnResults {
+    /// Pods with a result.
+    pub(super) pods: u64,
+    /// Their IPv4 addresses.
+    pub(super) addresses: BTreeSet<String>,
+    /// Their results.
+    pub(super) counts: CheckCounts,
+    /// Why other pods have no result: faults can keep a pod from starting, or delete its log.
+    pub(super) without_result: Vec<String>,
+}
+
+impl ChurnResults {
+    fn new(results: Vec<Result<(CheckCounts, String)>>) -> Self {
+        let mut all = Self::default();
+        let mut counts = Vec::new();
+        for result in results {
+            match result {
+                Ok((pod, address)) => {
+                    all.pods += 1;
+                    all.addresses.insert(address);
+                    counts.push(pod);
+                }
+                Err(error) => all.without_result.push(format!("{error:#}")),
+            }
+        }
+        all.counts = CheckCounts::sum(counts);
+        all
+    }
+}
+
+/// Starts a short-lived pod, waits until it has ended, and deletes it.
+async fn run_short_pod(namespace: &TestNamespace, node: &str, name: &str) -> Result<(CheckCounts, String)> {
+    let pod = checking_pod(name, "web", node, &SHORT_LOAD.command()).to_string();
+    let created = eventually(STEP_TIMEOUT, "the pod is created", async || namespace.apply(&pod).await).await;
+    let result = match created {
+        Ok(()) => result_of_pod(namespace, name).await,
+        Err(error) => Err(error),
+    };
+    eventually(STEP_TIMEOUT, "the pod is deleted", async || {
+        match namespace.api::<Pod>().delete(name, &DeleteParams::default().grace_period(0)).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            deleted => Ok(deleted.map(drop)?),
+        }
+    })
+    .await?;
+    result
+}
+
+/// Runs short-lived pods on all nodes while `body` runs. Returns what `body` returns, and the results of the pods.
+pub(super) async fn churn<T>(
+    namespace: &TestNamespace,
+    nodes: &[String],
+    body: impl AsyncFnOnce() -> T,
+) -> (T, ChurnResults) {
+    let has_ended = Cell::new(false);
+    let slots = nodes.iter().flat_map(|node| (0..SHORT_LIVED_PODS).map(move |slot| (node, slot)));
+    let pods = join_all(slots.map(async |(node, slot)| {
+        let mut results = Vec::new();
+        while !has_ended.get() {
+            let name = format!("short-{node}-{slot}-{}", results.len());
+            results.push(run_short_pod(namespace, node, &name).await);
+        }
+        results
+    }));
+    let body = async {
+        let result = body().await;
+        has_ended.set(true);
+        result
+    };
+    let (result, results) = tokio::join!(body, pods);
+    (result, ChurnResults::new(results.into_iter().flatten().collect()))
+}
+
+/// Runs one new pod on each node. Returns their results.
+pub(super) async fn run_new_pods(namespace: &TestNamespace, nodes: &[String]) -> Result<CheckCounts> {
+    let run = async |node: &String| run_short_pod(namespace, node, &format!("new-{node}")).await;
+    let results = try_join_all(nodes.iter().map(run)).await.context("a new pod failed after the faults")?;
+    Ok(CheckCounts::sum(results.into_iter().map(|(counts, _)| counts)))
+}

@@ -1,0 +1,36 @@
+//! A full `/run`: podmeta, the kubelet and the container runtime cannot create files. The limit is that of inodes, because a
+//! kubelet without free bytes deletes pods and images.
+
+use anyhow::Result;
+
+use super::faults::FaultyNode;
+use crate::kit::TestNode;
+
+/// Reduces the limit of inodes to those in use, and uses those that are left.
+const FILL_SCRIPT: &str = r#"
+for attempt in 1 2 3 4 5; do
+  used=$(df --output=iused /run | tail -n 1)
+  mount -o "remount,nr_inodes=$((used + 1))" /run && break
+done
+number=0
+while touch "/run/full-$number" 2>/dev/null; do
+  number=$((number + 1))
+  [ "$number" -lt 1000 ] || { echo "/run is not full"; exit 1; }
+done"#;
+
+/// Returns the limit of inodes in `/run` of a node.
+pub(super) async fn inodes(node: &TestNode) -> Result<String> {
+    Ok(node.sh("stat --file-system --format=%c /run").await?.trim().to_owned())
+}
+
+impl FaultyNode<'_> {
+    pub(super) async fn fill_run(&self) -> Result<()> {
+        self.node.sh(FILL_SCRIPT).await.map(drop)
+    }
+
+    /// Restores the limit.
+    pub(super) async fn empty_run(&self) -> Result<()> {
+        let script = format!("mount -o remount,nr_inodes={} /run\nrm -f /run/full-*", self.run_inodes);
+        self.node.sh(&script).await.map(drop)
+    }
+}
