@@ -51,16 +51,16 @@ pub(super) enum TokenUse {
 impl Load {
     /// Returns the command that sends the requests and prints [`CheckCounts`].
     pub(super) fn command(&self) -> Vec<String> {
-        let mut settings = json!({
-            "pause": self.pause, "requests_of_connections": self.requests_of_connections,
+        let end = match self.end {
+            LoadEnd::Requests(number) => json!({"requests": number}),
+            LoadEnd::Seconds(number) => json!({"seconds": number}),
+            LoadEnd::Stop => json!({}),
+            LoadEnd::Recovery { quiet, limit } => json!({"recovery": {"quiet": quiet, "limit": limit}}),
+        };
+        let settings = json!({
+            "end": end, "pause": self.pause, "requests_of_connections": self.requests_of_connections,
             "keep_tokens": self.tokens == TokenUse::Kept, "stub_body": RESPONSE_BODY,
         });
-        match self.end {
-            LoadEnd::Requests(number) => settings["requests"] = number.into(),
-            LoadEnd::Seconds(number) => settings["seconds"] = number.into(),
-            LoadEnd::Stop => {}
-            LoadEnd::Recovery { quiet, limit } => settings["recovery"] = json!({"quiet": quiet, "limit": limit}),
-        }
         ["python3", "-c", CHECKING_CLIENT].map(str::to_owned).into_iter().chain([settings.to_string()]).collect()
     }
 }

@@ -83,10 +83,10 @@ class Client:
         self.pause = settings["pause"] / 1000
         self.stub_body = settings["stub_body"].encode()
         self.keep_tokens = settings["keep_tokens"]
-        self.left = settings.get("requests")
-        self.recovery = settings.get("recovery")
+        end = settings["end"]
+        self.left, self.recovery = end.get("requests"), end.get("recovery")
         self.started = self.last_right = self.last_failure = time.monotonic()
-        self.deadline = self.started + settings["seconds"] if "seconds" in settings else None
+        self.deadline = self.started + end["seconds"] if "seconds" in end else None
         self.stopped = None  # time at which /stop was found
         self.tokens = {}
         self.counts = collections.Counter(right=0, wrong=0, stub=0, failed=0, reopened=0, connections=0, tokens=0)
