@@ -92,6 +92,9 @@ pub struct Report {
     /// State of the node's guards and links. Unknown for an agent of an older version, which sends none.
     #[serde(default)]
     pub guard: NodeGuardState,
+    /// True if pods on the host network are redirected to the agent. False for an agent of an older version.
+    #[serde(default, rename = "hostPods", skip_serializing_if = "std::ops::Not::not")]
+    pub host_pods: bool,
 }
 
 /// The report of one pod.

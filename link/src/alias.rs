@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 /// Maximum length of an alias in bytes, without the final zero. Source: `IFALIASZ` in linux/if_link.h.
 const MAX_ALIAS_BYTES: usize = 255;
 
+/// Alias of the agent's end of the node's link. It names no pod.
+pub const NODE_ALIAS: &str = "podmeta/1 node";
+
 /// First word of an alias: the version of its form.
 const VERSION: &str = "podmeta/1";
 
@@ -197,7 +200,7 @@ mod tests {
 
     #[test]
     fn alias_of_another_program_is_rejected() {
-        for text in ["", "eth0", "podmeta/2 uid=a sandbox=b", "podmeta/1", "podmeta/1 uid=a"] {
+        for text in ["", "eth0", "podmeta/2 uid=a sandbox=b", "podmeta/1", "podmeta/1 uid=a", NODE_ALIAS] {
             assert!(text.parse::<Alias>().is_err(), "{text}");
         }
     }

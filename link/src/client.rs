@@ -1,5 +1,6 @@
 //! Client of the link daemon's socket.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -7,8 +8,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use podmeta_metadata::names::PodUid;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
+use crate::host_pods::identity::{HostClient, HostQuery};
 use crate::netns::NetnsId;
 use crate::protocol::{Call, CallResponse, LinkNodeStatus, SocketOwner, SocketQuery};
 use crate::sockets::AgentSockets;
@@ -50,14 +53,43 @@ pub fn node_status(socket: &Path) -> Result<LinkNodeStatus> {
     }
 }
 
+/// Sets the pods that the operator leaves to the node's own metadata service. Blocks.
+///
+/// # Errors
+/// If the daemon does not respond or rejects the call.
+pub fn set_node_pods(socket: &Path, pods: BTreeSet<PodUid>) -> Result<()> {
+    match call(socket, &Call::NodePods(pods))?.0 {
+        CallResponse::Done => Ok(()),
+        other => unexpected(&other),
+    }
+}
+
 /// Returns the owner of the client's socket of a connection. Does not block, and has no timeout of its own.
 ///
 /// # Errors
 /// If the daemon does not respond or rejects the call.
 pub async fn socket_owner(socket: &Path, query: SocketQuery) -> Result<SocketOwner> {
+    match call_async(socket, &Call::WhoIs(query)).await? {
+        CallResponse::Owner(owner) => Ok(owner),
+        other => unexpected(&other),
+    }
+}
+
+/// Returns the pod of a connection that arrived at the node's link. Does not block, and has no timeout of its own.
+///
+/// # Errors
+/// If the daemon does not respond or rejects the call.
+pub async fn host_client(socket: &Path, query: HostQuery) -> Result<HostClient> {
+    match call_async(socket, &Call::HostPod(query)).await? {
+        CallResponse::HostClient(client) => Ok(client),
+        other => unexpected(&other),
+    }
+}
+
+async fn call_async(socket: &Path, call: &Call) -> Result<CallResponse> {
     let stream = tokio::net::UnixStream::connect(socket).await;
     let mut stream = stream.with_context(|| format!("cannot connect to the link daemon at {}", socket.display()))?;
-    let call = serde_json::to_string(&Call::WhoIs(query))? + "\n";
+    let call = serde_json::to_string(call)? + "\n";
     let sent = stream.write_all(call.as_bytes()).await;
     let mut line = String::new();
     // The response is there even if the call could not be sent, as in `call_on`.
@@ -66,10 +98,7 @@ pub async fn socket_owner(socket: &Path, query: SocketQuery) -> Result<SocketOwn
         sent.context("cannot call the link daemon")?;
         bail!("the link daemon closed the connection without a response");
     }
-    match serde_json::from_str(&line).context("cannot parse the response of the link daemon")? {
-        CallResponse::Owner(owner) => Ok(owner),
-        other => unexpected(&other),
-    }
+    serde_json::from_str(&line).context("cannot parse the response of the link daemon")
 }
 
 fn unexpected<T>(response: &CallResponse) -> Result<T> {

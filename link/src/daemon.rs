@@ -2,6 +2,7 @@
 
 mod conflist;
 mod host_network;
+mod host_pods;
 mod links;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use crate::checks::SharedChecks;
 use crate::cni::conflist::LinkSettings;
 use crate::counters::Counters;
 use crate::findings::SharedFindings;
+use crate::host_pods::NodePods;
 use crate::netns::Netns;
 use crate::{agent_ns, guard, requirements};
 
@@ -24,6 +26,10 @@ pub struct DaemonConfig {
     pub agent_namespace: PathBuf,
     /// Path of the bpf filesystem with the pins of the uplink guard, or `None` if the guard is off.
     pub guard_pins: Option<PathBuf>,
+    /// Path of the bpf filesystem with the pins of the programs for pods on the host network, or `None` if those are not served.
+    pub host_pods_pins: Option<PathBuf>,
+    /// Pods on the host network that the operator leaves to the node's own metadata service.
+    pub node_pods: Arc<NodePods>,
     /// Directory where cgroup v2 is mounted, or its parent if the node also has v1.
     pub cgroup_root: PathBuf,
     /// Namespaces whose pods on the host network may reach the node's own metadata service.

@@ -1,5 +1,5 @@
 //! Identity of connections: the interface at which a connection arrived, and the pod that the alias of the interface
-//! names. The kernel assigns an interface index of a namespace again only after about 2^31 other interfaces.
+//! names, or the node. The kernel assigns an interface index of a namespace again only after about 2^31 other interfaces.
 
 mod known_links;
 
@@ -33,6 +33,33 @@ pub enum LinkChange {
     Added(Arc<Alias>),
     /// The pod has no link any more. The alias is that of the last one.
     Removed(Arc<Alias>),
+}
+
+/// The owner of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkOwner {
+    /// One pod.
+    Pod(Arc<Alias>),
+    /// The node. All pods on the host network use its link.
+    Node,
+}
+
+impl LinkOwner {
+    /// Returns the alias of a pod's link.
+    #[must_use]
+    pub fn pod(&self) -> Option<&Arc<Alias>> {
+        match self {
+            Self::Pod(alias) => Some(alias),
+            Self::Node => None,
+        }
+    }
+
+    fn into_pod(self) -> Option<Arc<Alias>> {
+        match self {
+            Self::Pod(alias) => Some(alias),
+            Self::Node => None,
+        }
+    }
 }
 
 /// The links of a node by the index of their agent end.
@@ -80,20 +107,20 @@ impl LinkTable {
         Ok(())
     }
 
-    /// Returns the alias of a link, or `None` if the interface has none. An interface that is not in the table is read
+    /// Returns the owner of a link, or `None` if the interface is no link. An interface that is not in the table is read
     /// from the kernel, unless an event adds it first: the kernel may respond only after seconds. Only events add it to the
     /// table, in order with its removal.
     ///
     /// # Errors
     /// If the kernel does not respond.
-    pub async fn find(&self, interface: u32) -> Result<Option<Arc<Alias>>> {
-        if let Some(alias) = self.links.get(interface) {
-            return Ok(Some(alias));
+    pub async fn find(&self, interface: u32) -> Result<Option<LinkOwner>> {
+        if let Some(owner) = self.links.get(interface) {
+            return Ok(Some(owner));
         }
         // A task of its own takes the response if an event ends the wait: the library logs a response that nobody takes.
         let read = tokio::spawn(read(self.requests.clone(), interface));
         tokio::select! {
-            alias = self.links.wait_for(interface) => Ok(Some(alias)),
+            owner = self.links.wait_for(interface) => Ok(Some(owner)),
             result = read => Ok(result??),
         }
     }
@@ -121,8 +148,8 @@ async fn read_all(requests: &Handle) -> std::result::Result<Vec<LinkMessage>, Er
     requests.link().get().execute().try_collect().await
 }
 
-/// Reads the alias of an interface from the kernel.
-async fn read(requests: Handle, interface: u32) -> std::result::Result<Option<Arc<Alias>>, Error> {
+/// Reads the owner of an interface from the kernel.
+async fn read(requests: Handle, interface: u32) -> std::result::Result<Option<LinkOwner>, Error> {
     match requests.link().get().match_index(interface).execute().try_next().await {
         Ok(link) => Ok(link.and_then(|link| parse_alias(&link))),
         Err(error) if errno(&error) == Some(nix::libc::ENODEV) => Ok(None),
@@ -210,7 +237,8 @@ mod tests {
         assert!(!found.is_finished());
         links.apply_new(&link(7, "own"));
         let found = tokio::time::timeout(Duration::from_secs(10), found).await.expect("the wait does not end");
-        assert_eq!(found.unwrap().unwrap().unwrap().pod.as_str(), "own");
+        let owner = found.unwrap().unwrap().unwrap();
+        assert_eq!(owner.pod().unwrap().pod.as_str(), "own");
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@
 //! - [`private_socket`]: Unix sockets that only their owner can use
 //! - [`counters`], [`findings`], [`checks`]: the counts of repairs, the findings about the node, and the results of checks
 //! - [`agent_ns`], [`pod_link`], [`guard`]: the agent namespace, the link of one pod, the guards of a node
+//! - [`host_pods`]: the node's link, and the programs that redirect pods on the host network to it
 //! - [`cni`], [`install`]: the CNI plugin, and its files on a node
 //! - [`cri`], [`user_ids`]: the client of the container runtime, and the user IDs of a pod
 //! - [`requirements`]: the checks of the node
@@ -33,6 +34,7 @@ pub mod daemon;
 mod events;
 pub mod findings;
 pub mod guard;
+pub mod host_pods;
 pub mod identity;
 pub mod install;
 pub mod netns;

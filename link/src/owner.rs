@@ -3,7 +3,7 @@
 //! The owner is the user that created the socket. A process can pass its socket to another one, of another user. The owner
 //! stays the same.
 
-mod diag;
+pub(crate) mod diag;
 mod sandboxes;
 mod unknown_user_ids;
 
@@ -116,9 +116,9 @@ impl OwnerFinder {
 
 /// The addresses of a connection, both of one family: IPv4-mapped addresses are IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct ConnectionAddresses {
-    client: SocketAddr,
-    service: SocketAddr,
+pub(crate) struct ConnectionAddresses {
+    pub(crate) client: SocketAddr,
+    pub(crate) service: SocketAddr,
 }
 
 /// Returns the addresses of a query's connection.

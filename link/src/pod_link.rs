@@ -14,7 +14,7 @@ use crate::netns::Netns;
 use crate::range::LinkRange;
 use crate::route_socket::RouteSocket;
 
-pub(crate) use found::alias as alias_of;
+pub(crate) use found::{alias as alias_of, peer_index};
 pub use plan::Conflict;
 
 /// Name of the link's end in the pod.

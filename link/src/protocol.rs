@@ -1,6 +1,7 @@
 //! Calls of the link daemon's socket. Each connection is one call: the client sends one line, the daemon one line with
 //! file descriptors. Lines are JSON.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alias::SandboxId;
 use crate::counters::CounterSnapshot;
+use crate::host_pods::identity::{HostClient, HostQuery};
 use crate::netns::NetnsId;
 
 /// Default path of the socket.
@@ -32,6 +34,10 @@ pub enum Call {
     Status,
     /// Returns the owner of the client's socket of a connection.
     WhoIs(SocketQuery),
+    /// Returns the pod of a connection that arrived at the node's link.
+    HostPod(HostQuery),
+    /// Sets the pods that the operator leaves to the node's own metadata service.
+    NodePods(BTreeSet<PodUid>),
 }
 
 /// A connection of a pod to a service address.
@@ -72,6 +78,10 @@ pub enum CallResponse {
     Status(LinkNodeStatus),
     /// The owner of the client's socket.
     Owner(SocketOwner),
+    /// The pod of a connection that arrived at the node's link.
+    HostClient(HostClient),
+    /// The call succeeded and has no result.
+    Done,
     /// The call failed. The text is for a log.
     Failed(String),
 }
@@ -90,6 +100,20 @@ pub struct LinkNodeStatus {
     /// State of the guards and links. Unknown for a daemon of an older version, which sends none.
     #[serde(default)]
     pub guard: NodeGuardState,
+    /// Pods on the host network. A daemon of an older version does not serve them.
+    #[serde(default)]
+    pub host_pods: HostPodsMode,
+}
+
+/// Whether the daemon redirects pods on the host network to the agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HostPodsMode {
+    /// They use the node's own metadata service, as far as the guards admit it.
+    #[default]
+    NotServed,
+    /// They are redirected.
+    Served,
 }
 
 #[cfg(test)]
@@ -156,11 +180,13 @@ mod tests {
             counters: CounterSnapshot::default(),
             findings: NodeFindings::new(),
             guard: NodeGuardState::InPlace,
+            host_pods: HostPodsMode::Served,
         });
         let mut text = text.unwrap();
         assert_eq!(text.get("findings"), None, "an older agent reads it");
-        text.as_object_mut().unwrap().remove("guard");
+        text.as_object_mut().unwrap().retain(|name, _| !["guard", "hostPods"].contains(&name.as_str()));
         let status = serde_json::from_value::<LinkNodeStatus>(text).unwrap();
         assert_eq!((status.findings, status.guard), (NodeFindings::new(), NodeGuardState::Unknown));
+        assert_eq!(status.host_pods, HostPodsMode::NotServed);
     }
 }

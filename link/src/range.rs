@@ -59,6 +59,11 @@ impl std::str::FromStr for LinkRange {
 }
 
 impl LinkRange {
+    /// Returns true if an address belongs to the range.
+    pub(crate) fn contains(self, address: Ipv4Addr) -> bool {
+        self.0.contains(&address)
+    }
+
     /// Iterates over all usable addresses once. The first one depends on the interface index, so links that are made at
     /// the same time seldom try the same address.
     pub fn candidates(self, interface: u32) -> impl Iterator<Item = Ipv4Addr> {

@@ -19,10 +19,12 @@ use crate::checks::SharedChecks;
 use crate::counters::Counters;
 use crate::cri::AgentPods;
 use crate::findings::SharedFindings;
+use crate::host_pods::NodePods;
+use crate::host_pods::identity::{HostClient, HostPodFinder, HostQuery};
 use crate::netns::Netns;
 use crate::owner::OwnerFinder;
 use crate::private_socket;
-use crate::protocol::{Call, CallResponse, LinkNodeStatus};
+use crate::protocol::{Call, CallResponse, HostPodsMode, LinkNodeStatus};
 use crate::sockets::AgentSockets;
 use crate::sys::send_line;
 use caller::KnownAgents;
@@ -31,7 +33,7 @@ use caller::KnownAgents;
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Maximum length of a call in bytes.
-pub(crate) const MAX_CALL_BYTES: u64 = 512;
+pub(crate) const MAX_CALL_BYTES: u64 = 64 * 1024;
 
 /// Maximum number of concurrent calls. A node has one agent, and two during an update.
 const MAX_CALLS: usize = 8;
@@ -56,6 +58,10 @@ pub struct LinkSocketConfig {
     pub findings: Arc<SharedFindings>,
     /// Results of the daemon's checks.
     pub checks: Arc<SharedChecks>,
+    /// Finder of pods on the host network, or `None` if they are not served.
+    pub host_pods: Option<Arc<HostPodFinder>>,
+    /// Pods on the host network that the operator leaves to the node's own metadata service.
+    pub node_pods: Arc<NodePods>,
 }
 
 /// Binds the socket with [`private_socket::bind`]. Creates a missing directory with mode 0700. Must be called in a tokio
@@ -137,6 +143,15 @@ impl CallServer {
                 let failed = |error: anyhow::Error| CallResponse::Failed(format!("{error:#}"));
                 send(Arc::clone(stream), owner.map_or_else(failed, CallResponse::Owner)).await
             }
+            Call::HostPod(query) => {
+                let client = self.find_host_pod(query).await;
+                let failed = |error: anyhow::Error| CallResponse::Failed(format!("{error:#}"));
+                send(Arc::clone(stream), client.map_or_else(failed, CallResponse::HostClient)).await
+            }
+            Call::NodePods(pods) => {
+                self.config.node_pods.set(pods);
+                send(Arc::clone(stream), CallResponse::Done).await
+            }
             Call::Sockets => {
                 let (server, stream) = (Arc::clone(self), Arc::clone(stream));
                 spawn_blocking(move || server.pass_sockets(&stream, &pod)).await?
@@ -146,6 +161,11 @@ impl CallServer {
                 spawn_blocking(move || server.send_status(&stream)).await?
             }
         }
+    }
+
+    async fn find_host_pod(&self, query: HostQuery) -> Result<HostClient> {
+        let finder = self.config.host_pods.clone().context("pods on the host network are not served")?;
+        spawn_blocking(move || finder.find(&query)).await?
     }
 
     /// Opens sockets in the agent namespace and sends them to a node agent.
@@ -164,7 +184,11 @@ impl CallServer {
         let namespace = self.agent_namespace()?.id()?;
         let (counters, findings) = (self.config.counters.snapshot(), self.config.findings.snapshot());
         let guard = self.config.checks.state(Instant::now());
-        let response = CallResponse::Status(LinkNodeStatus { namespace, counters, findings, guard });
+        let host_pods = match &self.config.host_pods {
+            Some(_) => HostPodsMode::Served,
+            None => HostPodsMode::NotServed,
+        };
+        let response = CallResponse::Status(LinkNodeStatus { namespace, counters, findings, guard, host_pods });
         send_line(stream, &serde_json::to_string(&response)?, &[]).context("cannot send the status")
     }
 
@@ -225,6 +249,8 @@ mod tests {
             counters: Arc::default(),
             findings: Arc::clone(&findings),
             checks: Arc::default(),
+            host_pods: None,
+            node_pods: Arc::default(),
         };
         let (agents, owners) = (KnownAgents::default(), OwnerFinder::new("/none".into(), findings));
         agents.add(agent.clone());

@@ -15,7 +15,7 @@ use crate::cni::conflist::PLUGIN_TYPE;
 use crate::cni::lock::{lock_exclusive, remove_lock_file};
 use crate::guard::uplink;
 use crate::netns::Netns;
-use crate::{agent_ns, guard, install};
+use crate::{agent_ns, guard, host_pods, install};
 
 /// Path of the link daemon's socket in the directory of podmeta's state.
 const DAEMON_SOCKET: &str = "link/link.sock";
@@ -63,6 +63,7 @@ pub async fn uninstall(paths: &UninstallPaths) -> Result<()> {
     let lock = lock_exclusive(&paths.cni_config_dir).await?;
     agent_ns::remove(&paths.agent_namespace)?;
     let host = Netns::current().context("cannot open the node's network namespace")?;
+    host_pods::remove(&paths.state_dir.join(uplink::PINS_DIR), &host).await?;
     uplink::remove(&host, &paths.state_dir.join(uplink::PINS_DIR)).await?;
     guard::remove(&host).await?;
     remove_lock_file(&paths.cni_config_dir);

@@ -31,6 +31,8 @@ pub enum NodeFindingKind {
     /// The uplink guard does not work as configured for pods on the host network: they can reach the node's metadata service,
     /// or exempt pods cannot.
     HostNetwork,
+    /// Pods on the host network are not served, or reach the node's metadata service.
+    HostPods,
     /// The node agent gets no sockets or no status from the link daemon.
     LinkDaemon,
     /// The container runtime does not report the user IDs of pods with a user namespace.
@@ -41,7 +43,7 @@ pub enum NodeFindingKind {
 
 impl NodeFindingKind {
     /// All kinds.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Kernel,
         Self::Cgroup,
         Self::Nftables,
@@ -51,6 +53,7 @@ impl NodeFindingKind {
         Self::Guards,
         Self::UplinkGuard,
         Self::HostNetwork,
+        Self::HostPods,
         Self::LinkDaemon,
         Self::UserIds,
         Self::Other,
@@ -69,6 +72,7 @@ impl NodeFindingKind {
             Self::Guards => "guards",
             Self::UplinkGuard => "uplink-guard",
             Self::HostNetwork => "host-network",
+            Self::HostPods => "host-pods",
             Self::LinkDaemon => "link-daemon",
             Self::UserIds => "user-ids",
             Self::Other => "other",

@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 pub(crate) mod fixture;
+mod host_pods;
 mod leftovers;
 mod link_findings;
 mod link_metrics;
@@ -41,6 +42,7 @@ use crate::edge::{Edge, EdgeServer};
 use crate::keys::{self, KeyFile};
 use crate::operator_client::{OperatorClient, OperatorEndpoint};
 use crate::private_file;
+use host_pods::HostPodServer;
 use link_metrics::LinkMetrics;
 use links::LinkServer;
 use owners::OwnerClient;
@@ -172,8 +174,10 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
     if let Some(socket) = args.link_socket {
         links_are_open_tx.send_replace(false);
         let server = EdgeServer::new(Arc::clone(&edge), stop.clone());
+        let owners = OwnerClient::new(socket.clone());
         let links = LinkServer {
-            owners: OwnerClient::new(socket.clone()),
+            host_pods: HostPodServer::new(owners.clone()),
+            owners,
             socket,
             acceptor: acceptor.clone(),
             server,

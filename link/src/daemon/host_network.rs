@@ -71,7 +71,9 @@ impl<'a> Exemptions<'a> {
     async fn check(&mut self) -> (CgroupUpdate, Vec<Error>) {
         let errors = self.read_sandboxes().await;
         let is_on_host = |sandbox: &&Sandbox| self.networks.get(sandbox.id.as_str()) == Some(&NetworkMode::Node);
-        let exempt = self.sandboxes.iter().filter(is_on_host).map(|sandbox| &sandbox.pod).collect::<BTreeSet<_>>();
+        let node_pods = self.config.node_pods.get().unwrap_or_default();
+        let sandboxes = self.sandboxes.iter().filter(is_on_host).map(|sandbox| &sandbox.pod);
+        let exempt = sandboxes.chain(&node_pods).collect::<BTreeSet<_>>();
         let exempt = if errors.is_empty() { ExemptPods::All(&exempt) } else { ExemptPods::Known(&exempt) };
         let pins = self.config.guard_pins.as_deref().unwrap_or_else(|| std::path::Path::new(""));
         (cgroups::update(pins, &self.config.cgroup_root, exempt), errors)

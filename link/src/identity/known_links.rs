@@ -8,8 +8,8 @@ use rtnetlink::packet_route::link::LinkMessage;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::LinkChange;
-use crate::alias::Alias;
+use super::{LinkChange, LinkOwner};
+use crate::alias::NODE_ALIAS;
 use crate::pod_link::alias_of;
 
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub(super) struct KnownLinks {
 
 #[derive(Debug, Default)]
 struct State {
-    by_interface: HashMap<u32, Arc<Alias>>,
+    by_interface: HashMap<u32, LinkOwner>,
     /// Interfaces with an event since the last list was requested. The list can be older than the event.
     with_event: HashSet<u32>,
 }
@@ -33,17 +33,17 @@ impl KnownLinks {
         Self { state: Arc::default(), added: Arc::default(), changes_tx }
     }
 
-    pub(super) fn get(&self, interface: u32) -> Option<Arc<Alias>> {
+    pub(super) fn get(&self, interface: u32) -> Option<LinkOwner> {
         self.lock().by_interface.get(&interface).cloned()
     }
 
     /// Waits until an interface is added.
-    pub(super) async fn wait_for(&self, interface: u32) -> Arc<Alias> {
+    pub(super) async fn wait_for(&self, interface: u32) -> LinkOwner {
         loop {
             let mut added = pin!(self.added.notified());
             added.as_mut().enable();
-            if let Some(alias) = self.get(interface) {
-                return alias;
+            if let Some(owner) = self.get(interface) {
+                return owner;
             }
             added.await;
         }
@@ -51,10 +51,10 @@ impl KnownLinks {
 
     /// Applies the event of a new or changed interface. Interfaces without a valid alias are no links.
     pub(super) fn apply_new(&self, link: &LinkMessage) {
-        let Some(alias) = parse_alias(link) else { return };
+        let Some(owner) = parse_alias(link) else { return };
         let mut state = self.lock();
         state.with_event.insert(link.header.index);
-        self.set(&mut state, link.header.index, Some(alias));
+        self.set(&mut state, link.header.index, Some(owner));
     }
 
     /// Applies the event of a removed interface.
@@ -84,17 +84,18 @@ impl KnownLinks {
 
     /// Sets or removes a link, and sends the change of its pod. A pod can have two sandboxes for a short time: its newest link
     /// has the highest index.
-    fn set(&self, state: &mut State, interface: u32, alias: Option<Arc<Alias>>) {
-        let before = match &alias {
-            Some(alias) => state.by_interface.insert(interface, Arc::clone(alias)),
+    fn set(&self, state: &mut State, interface: u32, owner: Option<LinkOwner>) {
+        let before = match &owner {
+            Some(owner) => state.by_interface.insert(interface, owner.clone()),
             None => state.by_interface.remove(&interface),
         };
-        if before == alias {
+        if before == owner {
             return;
         }
         self.added.notify_waiters();
-        for changed in before.into_iter().chain(alias) {
-            let of_pod = state.by_interface.iter().filter(|(_, link)| link.pod == changed.pod);
+        for changed in before.into_iter().chain(owner).filter_map(LinkOwner::into_pod) {
+            let links = state.by_interface.iter().filter_map(|(interface, owner)| Some((interface, owner.pod()?)));
+            let of_pod = links.filter(|(_, link)| link.pod == changed.pod);
             let change = match of_pod.max_by_key(|(interface, _)| **interface) {
                 Some((_, newest)) => LinkChange::Added(Arc::clone(newest)),
                 None => LinkChange::Removed(changed),
@@ -108,8 +109,12 @@ impl KnownLinks {
     }
 }
 
-pub(super) fn parse_alias(link: &LinkMessage) -> Option<Arc<Alias>> {
-    alias_of(link)?.parse().ok().map(Arc::new)
+pub(super) fn parse_alias(link: &LinkMessage) -> Option<LinkOwner> {
+    let alias = alias_of(link)?;
+    if alias == NODE_ALIAS {
+        return Some(LinkOwner::Node);
+    }
+    alias.parse().ok().map(|alias| LinkOwner::Pod(Arc::new(alias)))
 }
 
 #[cfg(test)]

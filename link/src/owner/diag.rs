@@ -4,12 +4,15 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, Nla as _};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{
     AF_INET, AF_INET6, IPPROTO_TCP, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2,
 };
-use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags};
+use netlink_packet_sock_diag::inet::nlas::Nla;
+use netlink_packet_sock_diag::inet::{
+    ExtensionFlags, InetRequest, InetResponse, InetResponseHeader, SocketId, StateFlags,
+};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr};
 use nix::net::if_::if_nametoindex;
@@ -19,21 +22,57 @@ use crate::netns::Netns;
 use crate::pod_link::POD_INTERFACE;
 
 /// Cookie of a request that names no socket. Source: `INET_DIAG_NOCOOKIE` in linux/inet_diag.h.
-const NO_COOKIE: [u8; 8] = [0xff; 8];
+pub(crate) const NO_COOKIE: [u8; 8] = [0xff; 8];
+
+/// Attribute with the ID of the socket's cgroup. Source: `INET_DIAG_CGROUP_ID` in linux/inet_diag.h.
+const INET_DIAG_CGROUP_ID: u16 = 21;
+
+/// The client's socket of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClientSocket {
+    /// User ID on the node of its owner.
+    pub(crate) user: u32,
+    /// ID of the cgroup in which it was created, or `None` if the kernel does not report it.
+    pub(crate) cgroup: Option<u64>,
+}
 
 /// Returns the user ID on the node that owns the client's socket of a connection, or `None` if no process in the namespace has
 /// such a socket open. Blocks.
 pub(super) fn find_owner(pod: &Netns, connection: ConnectionAddresses) -> io::Result<Option<u32>> {
-    let found = pod.run(|| {
+    Ok(find_socket(pod, connection, POD_INTERFACE)?.map(|socket| socket.user))
+}
+
+/// Returns the client's socket of a connection by an interface, or `None` if no process in the namespace has such a socket open.
+/// Blocks.
+pub(crate) fn find_socket(
+    netns: &Netns,
+    connection: ConnectionAddresses,
+    interface: &str,
+) -> io::Result<Option<ClientSocket>> {
+    let found = netns.run(|| {
         // A socket that is bound to the interface is found only with its index. Other sockets are found with any index.
-        let interface = if_nametoindex(POD_INTERFACE).unwrap_or_default();
+        let interface = if_nametoindex(interface).unwrap_or_default();
         exchange(request(connection, interface))
     })?;
-    Ok(found.and_then(|socket| owner(&socket, connection)))
+    Ok(found.and_then(|socket| {
+        Some(ClientSocket { user: owner(&socket.header, connection)?, cgroup: cgroup(&socket.nlas) })
+    }))
+}
+
+/// Returns the cgroup in the attributes of a socket.
+pub(crate) fn cgroup(attributes: &[Nla]) -> Option<u64> {
+    attributes.iter().find_map(|attribute| match attribute {
+        Nla::Other(attribute) if attribute.kind() == INET_DIAG_CGROUP_ID => {
+            let mut value = [0; 8];
+            (attribute.value_len() == value.len()).then(|| attribute.emit_value(&mut value))?;
+            Some(u64::from_ne_bytes(value))
+        }
+        _ => None,
+    })
 }
 
 /// Sends a request on a new socket and returns the response, or `None` if the kernel has no such socket.
-fn exchange(mut request: NetlinkMessage<SockDiagMessage>) -> io::Result<Option<InetResponseHeader>> {
+fn exchange(mut request: NetlinkMessage<SockDiagMessage>) -> io::Result<Option<InetResponse>> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&NetlinkAddr::new(0, 0))?;
@@ -68,10 +107,10 @@ fn request(connection: ConnectionAddresses, interface: u32) -> NetlinkMessage<So
     message
 }
 
-fn parse(bytes: &[u8]) -> io::Result<Option<InetResponseHeader>> {
+fn parse(bytes: &[u8]) -> io::Result<Option<InetResponse>> {
     let message = NetlinkMessage::<SockDiagMessage>::deserialize(bytes).map_err(io::Error::other)?;
     match message.payload {
-        NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => Ok(Some(response.header)),
+        NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => Ok(Some(*response)),
         NetlinkPayload::Error(error) => match error.to_io() {
             error if error.kind() == io::ErrorKind::NotFound => Ok(None),
             error => Err(error),
@@ -189,9 +228,9 @@ mod tests {
         let connection =
             ConnectionAddresses { client: client.local_addr().unwrap(), service: client.peer_addr().unwrap() };
         let found = exchange(request(connection, 0)).unwrap().unwrap();
-        assert_eq!(owner(&found, connection), Some(nix::unistd::getuid().as_raw()));
+        assert_eq!(owner(&found.header, connection), Some(nix::unistd::getuid().as_raw()));
         drop(client);
-        let closed = exchange(request(connection, 0)).unwrap().and_then(|found| owner(&found, connection));
+        let closed = exchange(request(connection, 0)).unwrap().and_then(|found| owner(&found.header, connection));
         assert_eq!(closed, None);
     }
 }

@@ -161,7 +161,7 @@ fn is_veth(link: &LinkMessage) -> bool {
 }
 
 /// Returns the index of a veth's other end, in its own namespace.
-pub(super) fn peer_index(link: &LinkMessage) -> Option<u32> {
+pub(crate) fn peer_index(link: &LinkMessage) -> Option<u32> {
     link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::Link(index) => Some(*index),
         _ => None,

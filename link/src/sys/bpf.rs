@@ -1,7 +1,10 @@
-//! The calls of `bpf(2)` that the uplink guard needs: a map, a program of traffic control, and its links.
+//! The calls of `bpf(2)` that the uplink guard needs: a map, a program of traffic control, and its links. Those of pods on the
+//! host network are in [`connect`].
 //!
 //! Source: linux/bpf.h.
 
+pub(crate) mod assembler;
+pub(crate) mod connect;
 mod layout;
 pub(crate) mod map;
 
@@ -70,16 +73,26 @@ const MAX_ERROR_LOG_BYTES: usize = 512;
 /// # Errors
 /// If the kernel rejects it. The message contains the end of the verifier's log.
 pub(crate) fn load_classifier(program: &[Instruction]) -> io::Result<OwnedFd> {
+    load(BPF_PROG_TYPE_SCHED_CLS, 0, program)
+}
+
+/// Loads a program of a type. `attach_type` is 0 for a type that does not need it.
+fn load(program_type: u32, attach_type: u32, program: &[Instruction]) -> io::Result<OwnedFd> {
     let license = c"Apache-2.0";
     let load = |log: &mut [u8]| {
         let attributes = ProgLoad {
-            prog_type: BPF_PROG_TYPE_SCHED_CLS,
+            prog_type: program_type,
             insn_cnt: u32::try_from(program.len()).map_err(io::Error::other)?,
             insns: address(program.as_ptr()),
             license: address(license.as_ptr()),
             log_level: u32::from(!log.is_empty()),
             log_size: u32::try_from(log.len()).map_err(io::Error::other)?,
             log_buf: if log.is_empty() { 0 } else { address(log.as_mut_ptr()) },
+            kern_version: 0,
+            prog_flags: 0,
+            prog_name: [0; 16],
+            prog_ifindex: 0,
+            expected_attach_type: attach_type,
         };
         // SAFETY: the kernel reads `insn_cnt` instructions of 8 bytes and a text that ends with zero. It writes at most
         // `log_size` bytes to the log, which is borrowed exclusively. All three live until the call returns.

@@ -12,6 +12,7 @@ use podmeta_link::cni::conflist::{FILE_NAME, LinkSettings};
 use podmeta_link::counters::{CounterSnapshot, Counters};
 use podmeta_link::daemon::{self, DaemonConfig};
 use podmeta_link::findings::SharedFindings;
+use podmeta_link::host_pods::NodePods;
 use podmeta_link::netns::Netns;
 use tokio::sync::oneshot;
 
@@ -32,6 +33,8 @@ pub(crate) struct Daemon {
     pub(crate) counters: Arc<Counters>,
     pub(crate) findings: Arc<SharedFindings>,
     pub(crate) checks: Arc<SharedChecks>,
+    /// Pods that a node agent leaves to the node's own metadata service.
+    pub(crate) node_pods: Arc<NodePods>,
     is_ready: Arc<AtomicBool>,
     pub(crate) cni: PathBuf,
     stop_tx: Option<oneshot::Sender<()>>,
@@ -51,15 +54,26 @@ impl Daemon {
     /// Starts a daemon on a node. The cgroups of its pods are below `cgroups`. Pods of the namespace `shop` are exempt from the
     /// uplink guard.
     pub(crate) async fn start_on(agent: Agent, node: Netns, cgroups: CgroupRoot) -> Self {
+        Self::start_with(agent, node, cgroups, false).await
+    }
+
+    /// Starts a daemon as [`Daemon::start_on`] does. It redirects pods on the host network.
+    pub(crate) async fn start_redirecting(agent: Agent, node: Netns, cgroups: CgroupRoot) -> Self {
+        Self::start_with(agent, node, cgroups, true).await
+    }
+
+    async fn start_with(agent: Agent, node: Netns, cgroups: CgroupRoot, redirects: bool) -> Self {
         let (node, pins, cgroup_root) = (Arc::new(node), Pins::new(), cgroups.0.clone());
         let cni = agent.path.with_file_name("net.d");
         std::fs::create_dir(&cni).unwrap();
         let runtime_socket = runtime_socket(&agent);
         let (counters, findings) = (Arc::new(Counters::default()), Arc::new(SharedFindings::default()));
-        let checks = Arc::new(SharedChecks::default());
+        let (checks, node_pods) = (Arc::new(SharedChecks::default()), Arc::<NodePods>::default());
         let config = DaemonConfig {
             agent_namespace: agent.path.clone(),
             guard_pins: Some(pins.path.clone()),
+            host_pods_pins: redirects.then(|| pins.path.clone()),
+            node_pods: Arc::clone(&node_pods),
             cgroup_root,
             node_metadata_namespaces: vec!["shop".to_owned()],
             cni_config_dir: cni.clone(),
@@ -89,7 +103,8 @@ impl Daemon {
             }
         });
         let (stop_tx, thread) = (Some(stop_tx), Some(thread));
-        let daemon = Self { node, counters, findings, checks, is_ready, cni, stop_tx, thread, agent, pins, cgroups };
+        let daemon =
+            Self { node, counters, findings, checks, node_pods, is_ready, cni, stop_tx, thread, agent, pins, cgroups };
         wait_until("the guards exist", || daemon.guards().2.contains("podmeta")).await;
         daemon
     }
@@ -254,6 +269,8 @@ async fn daemon_does_not_create_a_missing_agent_namespace() {
     let config = DaemonConfig {
         agent_namespace: agent.path.clone(),
         guard_pins: None,
+        host_pods_pins: None,
+        node_pods: Arc::default(),
         cgroup_root: "/sys/fs/cgroup".into(),
         node_metadata_namespaces: Vec::new(),
         cni_config_dir: agent.path.with_file_name("net.d"),

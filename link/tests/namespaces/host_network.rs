@@ -72,7 +72,7 @@ fn uid(n: usize) -> PodUid {
 }
 
 /// Returns the response to a process in a cgroup, which is empty if its packets are dropped.
-fn request_in(cgroup: &Path, from: &Netns, address: IpAddr) -> String {
+pub(crate) fn request_in(cgroup: &Path, from: &Netns, address: IpAddr) -> String {
     let script = r#"echo $$ > "$0/cgroup.procs" && exec timeout 2 bash -c "cat < /dev/tcp/$1/80""#;
     let mut command = Command::new("sh");
     command.args(["-c", script]).arg(cgroup).arg(address.to_string());

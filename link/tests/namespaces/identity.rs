@@ -44,7 +44,7 @@ async fn connection_has_the_pod_of_its_link_on_every_service_address() {
             let (_client, accepted) = connect(pod, address, &listener);
             let interface = bind_to_arrival_interface(&accepted).unwrap();
             let found = table.find(interface).await.unwrap().unwrap();
-            assert_eq!(found.pod, alias(n).pod, "{address}");
+            assert_eq!(found.pod().unwrap().pod, alias(n).pod, "{address}");
             assert!(SockRef::from(&accepted).device().unwrap().is_some(), "the connection is bound to its link");
         }
     }
@@ -118,7 +118,7 @@ async fn connection_has_the_pod_of_its_link_with_syn_cookies() {
         for address in service::addresses() {
             let (_client, accepted) = connect(pod, address, &listener);
             let interface = bind_to_arrival_interface(&accepted).unwrap();
-            assert_eq!(table.find(interface).await.unwrap().unwrap().pod, alias(n).pod, "{address}");
+            assert_eq!(table.find(interface).await.unwrap().unwrap().pod().unwrap().pod, alias(n).pod, "{address}");
         }
     }
     let counters = run(&agent.netns, "cat /proc/net/netstat");

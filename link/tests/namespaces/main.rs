@@ -14,6 +14,7 @@ mod findings;
 mod guard;
 mod hops;
 mod host_network;
+mod host_pods;
 mod icmp;
 mod identity;
 mod kit;

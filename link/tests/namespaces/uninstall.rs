@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use podmeta_link::cni::conflist::{FILE_NAME, LinkSettings};
+use podmeta_link::guard::uplink;
+use podmeta_link::host_pods::{ExemptPods, HostPods};
 use podmeta_link::netns::Netns;
+use podmeta_link::range::LinkRange;
 use podmeta_link::uninstall::{UninstallPaths, uninstall};
 use podmeta_link::{agent_ns, guard, install};
 use serde_json::Value;
 
 use crate::cni::{PluginCall, RESULT};
+use crate::host_network::CgroupRoot;
 use crate::kit::{Agent, block_until, pinned_pod, pod, run};
 
 const CONFLIST: &str = r#"{"name":"pods","cniVersion":"1.1.0","plugins":[{"type":"bridge"}]}"#;
@@ -175,4 +179,21 @@ async fn plugin_stays_until_no_sandbox_that_it_made_is_in_the_cache() {
         assert!(!plugin.exists(), "no sandbox needs the plugin");
     }
     assert!(dirs.cni_bin.join("bridge").exists());
+}
+
+#[tokio::test]
+async fn uninstallation_removes_the_redirection_of_pods_on_the_host_network() {
+    let agent = Agent::new().await;
+    let (node, dirs, cgroups) = (pod(), NodeDirs::create(&agent), CgroupRoot::with_pods());
+    let pins = dirs.state.join("bpf");
+    uplink::mount(&pins).unwrap();
+    let mut pods = HostPods::new(pins.clone(), cgroups.0.clone());
+    let repairs = pods.ensure(&node, &agent.netns, LinkRange::default(), &ExemptPods::default()).await.unwrap();
+    assert_eq!((repairs.link, repairs.programs), (true, 2));
+    dirs.uninstall(&node, &agent.path).unwrap();
+    assert!(!run(&node, "ip -o link").contains("podmeta0"));
+    for family in ["-4", "-6"] {
+        assert!(!run(&node, &format!("ip {family} route show table all")).contains("prohibit"), "{family}");
+    }
+    assert!(!dirs.state.exists());
 }

@@ -74,6 +74,8 @@ mod tests {
     use podmeta_link::counters::CounterSnapshot;
     use podmeta_link::netns::Netns;
 
+    use podmeta_link::protocol::HostPodsMode;
+
     use super::*;
 
     const KERNEL: &str = "6.1.0";
@@ -84,7 +86,13 @@ mod tests {
 
     fn status(findings: NodeFindings, guard: NodeGuardState) -> LinkNodeStatus {
         let namespace = Netns::current().unwrap().id().unwrap();
-        LinkNodeStatus { namespace, counters: CounterSnapshot::default(), findings, guard }
+        LinkNodeStatus {
+            namespace,
+            counters: CounterSnapshot::default(),
+            findings,
+            guard,
+            host_pods: HostPodsMode::NotServed,
+        }
     }
 
     #[test]

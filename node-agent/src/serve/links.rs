@@ -10,8 +10,10 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use podmeta_link::alias::Alias;
 use podmeta_link::client;
 use podmeta_link::findings::log_changes;
-use podmeta_link::identity::{LinkChange, LinkTable, bind_to_arrival_interface};
+use podmeta_link::host_pods::addresses::service_of;
+use podmeta_link::identity::{LinkChange, LinkOwner, LinkTable, bind_to_arrival_interface};
 use podmeta_link::netns::NetnsId;
+use podmeta_link::protocol::HostPodsMode;
 use podmeta_link::requirements::kernel_release;
 use podmeta_link::sockets::AgentSockets;
 use podmeta_metadata::host::HostRule;
@@ -27,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::edge::{Arrival, EdgeServer};
 use crate::serve::NodeState;
+use crate::serve::host_pods::HostPodServer;
 use crate::serve::link_findings::LinkFindings;
 use crate::serve::link_metrics::LinkMetrics;
 use crate::serve::owners::OwnerClient;
@@ -34,8 +37,8 @@ use crate::serve::owners::OwnerClient;
 /// Interval of checks whether the agent namespace was replaced.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Timeout of one check. It makes up to two calls of the link daemon, each of which ends within 10 s.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
+/// Timeout of one check. It makes up to three calls of the link daemon, each of which ends within 10 s.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Delay before the link daemon is called again after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -46,6 +49,7 @@ pub(super) struct LinkServer {
     /// Socket of the link daemon.
     pub(super) socket: PathBuf,
     pub(super) owners: OwnerClient,
+    pub(super) host_pods: HostPodServer,
     pub(super) acceptor: Acceptor,
     pub(super) server: EdgeServer,
     pub(super) node: Arc<NodeState>,
@@ -97,6 +101,7 @@ impl LinkServer {
         let status = blocking(&self.socket, client::node_status).await?;
         self.metrics.record(&status.counters);
         let namespace = status.namespace;
+        self.report_node_pods(status.host_pods).await;
         findings.record_status(status, Instant::now());
         if let Some(open) = current.as_ref().filter(|open| open.namespace == namespace) {
             match open.refresh().await {
@@ -113,6 +118,22 @@ impl LinkServer {
         Ok(())
     }
 
+    /// Reports the pods that use the node's own metadata service, if pods on the host network are redirected.
+    async fn report_node_pods(&self, mode: HostPodsMode) {
+        self.node.set_host_pods(mode);
+        if mode == HostPodsMode::NotServed {
+            return;
+        }
+        let (socket, pods) = (self.socket.clone(), self.node.node_pods());
+        let report = tokio::task::spawn_blocking(move || client::set_node_pods(&socket, pods)).await;
+        if let Err(error) = report.map_err(anyhow::Error::from).flatten() {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "cannot report the pods that use the node's own metadata service; retrying"
+            );
+        }
+    }
+
     async fn open(&self, namespace: NetnsId, sockets: AgentSockets) -> Result<OpenSockets> {
         let AgentSockets { listener, events, requests } = sockets;
         // A pod can cause many events, so they are not received on the edge runtime.
@@ -121,8 +142,10 @@ impl LinkServer {
         // A list of many pods holds the lock of the pods for long. It must not delay requests.
         let changes = self.sync_runtime.spawn(apply_changes(changes, Arc::clone(&self.node)));
         let (stop, server) = (self.stop.child_token(), self.server.clone());
-        let (links, owners) = (table.clone(), self.owners.clone());
-        let handle = move |connection| serve_connection(connection, links.clone(), owners.clone(), server.clone());
+        let (links, owners, host_pods) = (table.clone(), self.owners.clone(), self.host_pods.clone());
+        let handle = move |connection| {
+            serve_connection(connection, links.clone(), owners.clone(), host_pods.clone(), server.clone())
+        };
         let accept_loop = self.acceptor.spawn(adopt(listener)?, None, stop.clone(), handle)?;
         Ok(OpenSockets { namespace, table, stop, accept_loop, changes })
     }
@@ -182,18 +205,28 @@ fn link(alias: &Alias) -> Link {
 }
 
 /// Serves one connection of a link. A connection that arrived at no link is closed.
-async fn serve_connection(connection: TcpConnection, table: LinkTable, owners: OwnerClient, server: EdgeServer) {
+async fn serve_connection(
+    connection: TcpConnection,
+    table: LinkTable,
+    owners: OwnerClient,
+    host_pods: HostPodServer,
+    server: EdgeServer,
+) {
     let TcpConnection { stream, remote, local } = connection;
     let interface = match bind_to_arrival_interface(&stream) {
         Ok(interface) => interface,
         Err(error) => return tracing::debug!(%error, "closing connection: its link is gone"),
     };
     let alias = match table.find(interface).await {
-        Ok(Some(alias)) => alias,
+        Ok(Some(LinkOwner::Pod(alias))) => alias,
+        Ok(Some(LinkOwner::Node)) => return host_pods.serve(stream, remote, local, server).await,
         Ok(None) => return tracing::warn!(interface, "closing connection: its interface is not a link"),
         Err(error) => return tracing::warn!(interface, %error, "closing connection: cannot read its link"),
     };
     let service = local.ip().to_canonical();
+    if service_of(service).is_some() {
+        return tracing::debug!(%service, "closing connection: its address belongs to the node's link");
+    }
     let arrival = Arrival {
         pod: alias.pod.clone(),
         service,

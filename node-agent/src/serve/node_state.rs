@@ -4,13 +4,14 @@ mod pods;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use podmeta_agent_api::calls::{PodReport, ProfileGeneration, Report};
 use podmeta_agent_api::{ResourceVersion, WatchChange, WatchEvent, WorkloadItem, WorkloadList};
-use podmeta_metadata::compile::Outcome;
+use podmeta_link::protocol::HostPodsMode;
+use podmeta_metadata::compile::{Outcome, PodView};
 use podmeta_metadata::credentials::CredentialsFailure;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
@@ -42,6 +43,8 @@ pub struct NodeState {
     findings: watch::Sender<NodeFindings>,
     /// State of the node's guards and the time of its check, or `None` until the link daemon was called.
     guard: watch::Sender<Option<(NodeGuardState, Instant)>>,
+    /// Whether pods on the host network are redirected to this agent.
+    host_pods: watch::Sender<HostPodsMode>,
     /// The number of times that a pod got or lost its link.
     link_changes: watch::Sender<u64>,
 }
@@ -60,6 +63,7 @@ impl NodeState {
             changes: watch::Sender::default(),
             findings: watch::Sender::default(),
             guard: watch::Sender::default(),
+            host_pods: watch::Sender::default(),
             link_changes: watch::Sender::default(),
         })
     }
@@ -95,6 +99,19 @@ impl NodeState {
             *known = Some((guard, Instant::now()));
             has_changed
         });
+    }
+
+    /// Sets whether pods on the host network are redirected to this agent.
+    pub fn set_host_pods(&self, mode: HostPodsMode) {
+        self.host_pods.send_if_modified(|known| std::mem::replace(known, mode) != mode);
+    }
+
+    /// Returns the pods that the operator leaves to the node's own metadata service.
+    #[must_use]
+    pub fn node_pods(&self) -> BTreeSet<PodUid> {
+        let pods = self.lock();
+        let is_of_node = |(_, item): &(&PodUid, &Arc<WorkloadItem>)| matches!(item.outcome, Outcome::Node(_));
+        pods.items.iter().filter(is_of_node).map(|(uid, _)| uid.clone()).collect()
     }
 
     /// Subscribes to pods that get or lose their link.
@@ -232,7 +249,8 @@ impl NodeState {
         let reports = pods.items.iter().filter_map(report_pod).collect();
         let guard = self.guard.borrow().clone().filter(|(_, checked)| checked.elapsed() < MAX_GUARD_AGE);
         let guard = guard.map(|(guard, _)| guard).unwrap_or_default();
-        Report { pods: reports, findings: self.findings.borrow().clone(), guard }
+        let host_pods = *self.host_pods.borrow() == HostPodsMode::Served;
+        Report { pods: reports, findings: self.findings.borrow().clone(), guard, host_pods }
     }
 
     fn lock(&self) -> MutexGuard<'_, NodePods> {

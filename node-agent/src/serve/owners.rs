@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use podmeta_link::alias::Alias;
-use podmeta_link::client::socket_owner;
+use podmeta_link::client::{host_client, socket_owner};
+use podmeta_link::host_pods::identity::{HostClient, HostQuery};
 use podmeta_link::protocol::{MAX_OWNER_CALLS, OWNER_TIMEOUT, SocketOwner, SocketQuery};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::edge::{FindOwner, FindOwnerError, LOOKUP_TIMEOUT};
 
@@ -38,20 +40,33 @@ impl OwnerClient {
     }
 
     /// Calls the daemon. Retries while it does not listen.
-    async fn call(&self, query: &SocketQuery) -> anyhow::Result<SocketOwner> {
+    async fn call<T, C>(&self, call: impl Fn(Arc<PathBuf>) -> C) -> anyhow::Result<T>
+    where
+        C: Future<Output = anyhow::Result<T>>,
+    {
         let started = Instant::now();
         loop {
-            let owner = {
+            let result = {
                 let _permit = self.permits.acquire().await?;
-                socket_owner(&self.socket, query.clone()).await
+                call(Arc::clone(&self.socket)).await
             };
-            match owner {
+            match result {
                 Err(error) if is_not_listening(&error) && started.elapsed() < CONNECT_RETRY_TIME => {
                     sleep(CONNECT_RETRY_DELAY).await;
                 }
-                owner => return owner,
+                result => return result,
             }
         }
+    }
+
+    /// Returns the pod of a connection that arrived at the node's link. `remote` and `local` are its ends as the agent sees them.
+    ///
+    /// # Errors
+    /// If the daemon does not respond within [`OWNER_TIMEOUT`], or rejects the call.
+    pub(super) async fn host_client(&self, remote: SocketAddr, local: SocketAddr) -> anyhow::Result<HostClient> {
+        let query = HostQuery { client: canonical(remote), service: canonical(local) };
+        let call = self.call(|socket| async move { host_client(&socket, query).await });
+        timeout(OWNER_TIMEOUT, call).await.context("the link daemon did not respond in time")?
     }
 
     /// Returns the finder for a connection of a link. `remote` and `local` are its ends as the agent sees them.
@@ -78,7 +93,11 @@ impl FindOwner for LinkSocket {
                 client: canonical(self.remote),
                 service: canonical(self.local),
             };
-            match self.client.call(&query).await? {
+            let call = |socket: Arc<PathBuf>| {
+                let query = query.clone();
+                async move { socket_owner(&socket, query).await }
+            };
+            match self.client.call(call).await? {
                 SocketOwner::User(user) => Ok(user),
                 SocketOwner::Nobody(reason) => Err(FindOwnerError::NotFound(reason)),
             }
@@ -101,7 +120,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 mod tests {
     use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
     use tokio::net::UnixListener;
-    use tokio::time::{advance, timeout};
+    use tokio::time::advance;
 
     use super::*;
 

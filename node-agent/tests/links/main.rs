@@ -14,6 +14,7 @@ mod capabilities;
 mod churn;
 mod client;
 mod hop_limit;
+mod host_pods;
 #[path = "../../../link/tests/namespaces/kit.rs"]
 #[allow(dead_code, reason = "other test targets use the other items")]
 mod kit;

@@ -21,6 +21,8 @@ use nix::unistd::Pid;
 use podmeta_agent_api::WorkloadItem;
 use podmeta_crds::manifests::{ManifestFile, load};
 use podmeta_link::cri::AgentPods;
+use podmeta_link::host_pods::NodePods;
+use podmeta_link::host_pods::identity::HostPodFinder;
 use podmeta_link::netns::Netns;
 use podmeta_link::pod_link;
 use podmeta_link::range::LinkRange;
@@ -181,6 +183,8 @@ pub(crate) struct LinkAgentProcess {
     daemon: Option<oneshot::Sender<()>>,
     link_socket: PathBuf,
     runtime: Arc<Mutex<FakeRuntime>>,
+    /// Pods that the agent leaves to the node's own metadata service.
+    pub(crate) node_pods: Arc<NodePods>,
     _cgroup: PodCgroup,
     _directory: tempfile::TempDir,
 }
@@ -188,11 +192,22 @@ pub(crate) struct LinkAgentProcess {
 impl LinkAgentProcess {
     /// Starts an agent in a pod of a namespace. The container runtime reports the labels of a node agent for this pod.
     pub(crate) fn start(agent: &Agent, items: &[WorkloadItem], namespace: &str) -> Self {
+        Self::start_with_host_pods(agent, items, namespace, None)
+    }
+
+    /// Starts an agent that also serves pods on the host network, which a finder finds.
+    pub(crate) fn start_with_host_pods(
+        agent: &Agent,
+        items: &[WorkloadItem],
+        namespace: &str,
+        host_pods: Option<HostPodFinder>,
+    ) -> Self {
         let cgroup = PodCgroup::create();
         let runtime_socket = agent.path.with_file_name("runtime.sock");
         let sandbox = FakeSandbox { uid: cgroup.uid.clone(), labels: labels(namespace), ..FakeSandbox::host(1000) };
         let runtime = FakeRuntime { sandboxes: vec![sandbox], ..FakeRuntime::default() }.serve(&runtime_socket);
         let socket = agent.path.with_file_name("link").join("link.sock");
+        let node_pods = Arc::<NodePods>::default();
         let daemon = serve_link_socket(LinkSocketConfig {
             path: socket.clone(),
             agent_namespace: agent.path.clone(),
@@ -201,6 +216,8 @@ impl LinkAgentProcess {
             counters: Arc::default(),
             findings: Arc::default(),
             checks: Arc::default(),
+            host_pods: host_pods.map(Arc::new),
+            node_pods: Arc::clone(&node_pods),
         });
         let directory = tempfile::tempdir().unwrap();
         let state = SavedState {
@@ -226,6 +243,7 @@ impl LinkAgentProcess {
             daemon: Some(daemon),
             link_socket: socket,
             runtime,
+            node_pods,
             _cgroup: cgroup,
             _directory: directory,
         }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use podmeta_link::checks::SharedChecks;
 use podmeta_link::cni::conflist::LinkSettings;
@@ -12,6 +13,9 @@ use podmeta_link::cri::AgentPods;
 use podmeta_link::daemon::DaemonConfig;
 use podmeta_link::findings::SharedFindings;
 use podmeta_link::guard::uplink;
+use podmeta_link::host_pods::NodePods;
+use podmeta_link::host_pods::identity::HostPodFinder;
+use podmeta_link::netns::Netns;
 use podmeta_link::range::LinkRange;
 use podmeta_link::socket::LinkSocketConfig;
 use podmeta_link::{agent_ns, protocol};
@@ -54,9 +58,13 @@ pub(crate) struct GuardArgs {
     /// `install` detaches the programs.
     #[arg(long)]
     pub(crate) uplink_guard: bool,
-    /// Path of the bpf filesystem with the programs of the uplink guard.
+    /// Path of the bpf filesystem with the programs of the uplink guard and of pods on the host network.
     #[arg(long, default_value = uplink::PINS_PATH, value_name = "PATH")]
     pub(crate) guard_pins: PathBuf,
+    /// Redirect requests of pods on the host network to the node agent, with eBPF programs. Without this flag, `install`
+    /// detaches the programs.
+    #[arg(long = "redirect-host-network")]
+    pub(crate) host_pods: bool,
 }
 
 #[derive(Args)]
@@ -162,8 +170,13 @@ impl RunArgs {
         counters: Arc<Counters>,
         findings: Arc<SharedFindings>,
         checks: Arc<SharedChecks>,
-    ) -> LinkSocketConfig {
-        LinkSocketConfig {
+        node_pods: Arc<NodePods>,
+    ) -> Result<LinkSocketConfig> {
+        let finder = || {
+            let host = Netns::current().context("cannot open the node's network namespace")?;
+            Ok::<_, anyhow::Error>(Arc::new(HostPodFinder::new(host, self.cgroup_root.clone())))
+        };
+        Ok(LinkSocketConfig {
             path: self.socket.clone(),
             agent_namespace: self.node.namespace.agent_namespace.clone(),
             runtime_socket: self.runtime_socket.clone(),
@@ -171,18 +184,22 @@ impl RunArgs {
             counters,
             findings,
             checks,
-        }
+            host_pods: self.guard.host_pods.then(finder).transpose()?,
+            node_pods,
+        })
     }
 
     /// Returns the configuration of the daemon.
-    pub(crate) fn config(self) -> DaemonConfig {
+    pub(crate) fn config(self, node_pods: Arc<NodePods>) -> DaemonConfig {
         let on_failure = match self.on_failure {
             OnFailureArg::Fail => OnFailure::Fail,
             OnFailureArg::Start => OnFailure::Start,
         };
         DaemonConfig {
             agent_namespace: self.node.namespace.agent_namespace,
-            guard_pins: self.guard.uplink_guard.then_some(self.guard.guard_pins),
+            guard_pins: self.guard.uplink_guard.then(|| self.guard.guard_pins.clone()),
+            host_pods_pins: self.guard.host_pods.then_some(self.guard.guard_pins),
+            node_pods,
             cgroup_root: self.cgroup_root,
             node_metadata_namespaces: self.node_metadata_namespaces,
             cni_config_dir: self.node.cni_config_dir,

@@ -29,9 +29,10 @@ mod linux {
     use podmeta_link::daemon;
     use podmeta_link::findings::{self, SharedFindings};
     use podmeta_link::guard::uplink::{self, UplinkGuard};
+    use podmeta_link::host_pods::NodePods;
     use podmeta_link::netns::Netns;
     use podmeta_link::uninstall::{UninstallPaths, uninstall};
-    use podmeta_link::{agent_ns, guard, install, requirements, socket};
+    use podmeta_link::{agent_ns, guard, host_pods, install, requirements, socket};
     use podmeta_metadata::node_finding::{NodeFindingKind, NodeFindings};
     use tracing_subscriber::EnvFilter;
 
@@ -71,6 +72,11 @@ mod linux {
                     } else {
                         uplink::detach_all(&host, &args.guard.guard_pins).await?;
                     }
+                    if args.guard.host_pods {
+                        uplink::mount(&args.guard.guard_pins)?;
+                    } else {
+                        host_pods::remove(&args.guard.guard_pins, &host).await?;
+                    }
                     agent_ns::ensure(&args.namespace.agent_namespace).await?;
                     install::copy_plugin(&args.plugin, &args.plugins.cni_bin_dir)?;
                 }
@@ -78,10 +84,16 @@ mod linux {
                     remove_ready(&args.ready.ready_file)?;
                     let ready_file = args.ready.ready_file.clone();
                     let (counters, findings) = (Arc::<Counters>::default(), Arc::<SharedFindings>::default());
-                    let checks = Arc::<SharedChecks>::default();
-                    let socket = args.socket_config(Arc::clone(&counters), Arc::clone(&findings), Arc::clone(&checks));
+                    let (checks, node_pods) = (Arc::<SharedChecks>::default(), Arc::<NodePods>::default());
+                    let socket = args.socket_config(
+                        Arc::clone(&counters),
+                        Arc::clone(&findings),
+                        Arc::clone(&checks),
+                        Arc::clone(&node_pods),
+                    )?;
                     tokio::spawn(socket::serve(socket::bind(&socket.path)?, socket));
-                    daemon::run(args.config(), counters, findings, checks, move || write_ready(&ready_file)).await?;
+                    daemon::run(args.config(node_pods), counters, findings, checks, move || write_ready(&ready_file))
+                        .await?;
                 }
                 LinkCommand::Ready(args) if !args.ready_file.exists() => return Ok(ExitCode::FAILURE),
                 LinkCommand::Ready(_) => {}

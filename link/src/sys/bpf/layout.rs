@@ -25,6 +25,10 @@ pub(super) enum Command {
 
 pub(super) const BPF_MAP_TYPE_HASH: u32 = 1;
 pub(super) const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+pub(super) const BPF_PROG_TYPE_CGROUP_SOCK_ADDR: u32 = 18;
+pub(super) const BPF_CGROUP_INET4_CONNECT: u32 = 10;
+pub(super) const BPF_CGROUP_INET6_CONNECT: u32 = 11;
+pub(super) const BPF_LINK_TYPE_CGROUP: u32 = 3;
 pub(super) const BPF_TCX_EGRESS: u32 = 47;
 pub(super) const BPF_LINK_TYPE_TCX: u32 = 11;
 pub(super) const BPF_F_BEFORE: u32 = 1 << 3;
@@ -56,6 +60,11 @@ pub(super) struct ProgLoad {
     pub(super) log_level: u32,
     pub(super) log_size: u32,
     pub(super) log_buf: u64,
+    pub(super) kern_version: u32,
+    pub(super) prog_flags: u32,
+    pub(super) prog_name: [u8; 16],
+    pub(super) prog_ifindex: u32,
+    pub(super) expected_attach_type: u32,
 }
 
 #[repr(C)]
@@ -140,8 +149,21 @@ pub(super) struct RawLinkInfo {
     pub(super) attach_type: u32,
 }
 
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct RawCgroupLinkInfo {
+    pub(super) link_type: u32,
+    pub(super) id: u32,
+    pub(super) prog_id: u32,
+    pub(super) padding: u32,
+    pub(super) cgroup_id: u64,
+    pub(super) attach_type: u32,
+    pub(super) end_padding: u32,
+}
+
 /// Structures that the kernel fills with information: integers only, without padding.
 pub(super) trait Info: Default {}
 impl Info for RawProgramInfo {}
 impl Info for RawLinkInfo {}
 impl Info for RawMapInfo {}
+impl Info for RawCgroupLinkInfo {}

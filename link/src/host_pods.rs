@@ -1,0 +1,149 @@
+//! Pods on the host network: their connections to the service addresses reach the node agent by a link of the node.
+//!
+//! Programs in the kubelet's cgroups replace the address of `connect(2)` in the host's network namespace. No process listens in
+//! that namespace: a pod with root could share its port. The kernel reports the cgroup of the client's socket, and so the pod.
+
+pub mod addresses;
+mod attachment;
+mod cgroups;
+pub mod identity;
+mod node_link;
+mod node_pods;
+mod program;
+mod takeover;
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::netns::Netns;
+use crate::range::LinkRange;
+use crate::sys::bpf::connect::netns_cookie;
+use attachment::Attachment;
+use cgroups::Cgroup;
+
+pub use node_pods::{ExemptPods, NodePods, OtherPods};
+
+/// The node's link and the programs of one node.
+#[derive(Debug)]
+pub struct HostPods {
+    /// Path of the bpf filesystem with the pins.
+    pins: PathBuf,
+    /// Directory where cgroup v2 is mounted, or its parent if the node also has v1.
+    cgroup_root: PathBuf,
+    attachment: Option<Attachment>,
+}
+
+/// Changes of one check.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostPodsRepairs {
+    /// True if the node's link was made.
+    pub link: bool,
+    /// Number of programs that were attached or replaced.
+    pub programs: usize,
+    /// Number of open connections to the node's own metadata service that were ended.
+    pub ended_connections: usize,
+}
+
+impl HostPods {
+    /// Creates the state of a node. `pins` is the path of a bpf filesystem.
+    #[must_use]
+    pub const fn new(pins: PathBuf, cgroup_root: PathBuf) -> Self {
+        Self { pins, cgroup_root, attachment: None }
+    }
+
+    /// Makes the node's link and attaches the programs, as far as they are missing. Idempotent.
+    ///
+    /// # Errors
+    /// If a step fails, or no cgroup contains pods. The programs are attached even if the link cannot be made: connections of
+    /// pods then fail.
+    pub async fn ensure(
+        &mut self,
+        host: &Netns,
+        agent: &Netns,
+        range: LinkRange,
+        exempt: &ExemptPods,
+    ) -> Result<HostPodsRepairs> {
+        let link = match check_range(range) {
+            Ok(()) => node_link::ensure(host, agent).await,
+            Err(error) => Err(error),
+        };
+        let programs = self.attach(host, exempt);
+        let (link, (programs, ended_connections)) = (link?, programs?);
+        Ok(HostPodsRepairs { link, programs, ended_connections })
+    }
+
+    /// Returns the number of programs that were attached, and that of connections that were ended.
+    fn attach(&mut self, host: &Netns, exempt: &ExemptPods) -> Result<(usize, usize)> {
+        let hierarchy = cgroups::hierarchy(&self.cgroup_root)?;
+        let attachment = match self.attachment.take() {
+            Some(attachment) => attachment,
+            None => {
+                let cookie = host.run(netns_cookie).context("cannot read the cookie of the host's namespace")?;
+                Attachment::new(self.pins.clone(), cookie)
+            }
+        };
+        let attachment = self.attachment.insert(attachment);
+        let pods = cgroups::pods(&hierarchy).context("cannot read the cgroups of pods")?;
+        let (exempt_pods, others) = pods.into_iter().partition::<Vec<_>, _>(|(pod, _)| exempt.pods.contains(pod));
+        let ids = |pods: Vec<(_, Cgroup)>| pods.into_iter().map(|(_, cgroup)| cgroup.id).collect();
+        let kept = match exempt.others {
+            OtherPods::Redirect => BTreeSet::new(),
+            OtherPods::Keep => ids(others),
+        };
+        let attached = attachment.ensure(&hierarchy, &ids(exempt_pods), &kept)?;
+        ensure!(
+            attached.cgroups > 0,
+            "the kubelet's cgroup of pods is not found; use cgroup v2 and the kubelet's default cgroup root"
+        );
+        let mut ended_connections = 0;
+        if attached.programs > 0 || attached.removed > 0 {
+            match end_connections(host, &hierarchy, &attachment::exempt_cgroups(&self.pins)?) {
+                Ok(ended) => ended_connections = ended,
+                Err(error) => tracing::warn!(
+                    error = format!("{error:#}"),
+                    "cannot end open connections of pods to the node's metadata service; they stay open"
+                ),
+            }
+        }
+        Ok((attached.programs, ended_connections))
+    }
+}
+
+/// Ends the open connections of pods to the node's own metadata service, except those of pods with an exempt cgroup.
+fn end_connections(host: &Netns, hierarchy: &Path, exempt: &BTreeSet<u64>) -> Result<usize> {
+    let cgroups = cgroups::with_descendants(hierarchy).context("cannot read the cgroups of pods")?;
+    let exempt = exempt.iter().filter_map(|id| cgroups.get(id)).collect::<HashSet<_>>();
+    let redirected = cgroups.iter().filter(|(_, pod)| !exempt.contains(pod)).map(|(id, _)| *id).collect();
+    takeover::end_connections(host, &redirected).context("the kernel does not end connections")
+}
+
+/// Returns an error if the range of pods' links contains an address of the node's link.
+fn check_range(range: LinkRange) -> Result<()> {
+    let conflict = addresses::ipv4().find(|address| range.contains(*address));
+    ensure!(
+        conflict.is_none(),
+        "the link range {range} contains {}, an address of the node's link; set another link range",
+        addresses::NODE_IPV4
+    );
+    Ok(())
+}
+
+/// Detaches the programs. Connections of pods on the host network reach the node's own metadata service again. Succeeds if there
+/// are none.
+///
+/// # Errors
+/// If a program cannot be detached.
+pub fn detach(pins: &Path) -> Result<()> {
+    attachment::remove(pins)
+}
+
+/// Detaches the programs, and removes the node's link and its routes. Succeeds if there are none.
+///
+/// # Errors
+/// If the kernel rejects a step.
+pub async fn remove(pins: &Path, host: &Netns) -> Result<()> {
+    detach(pins)?;
+    node_link::remove(host).await
+}

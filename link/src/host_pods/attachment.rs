@@ -1,0 +1,205 @@
+//! The programs in the cgroups that contain all pods, and the map of exempt cgroups. All are pinned in the bpf filesystem of the
+//! guards, so they stay while no process of podmeta runs:
+//!
+//! ```text
+//! /run/podmeta/bpf/connect-exempt     the map of exempt cgroups
+//! /run/podmeta/bpf/connect-ipv4-N     the link of the cgroup N that contains pods, for AF_INET
+//! /run/podmeta/bpf/connect-ipv6-N     the same for AF_INET6
+//! ```
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::addresses::substitutes;
+use super::cgroups::{ROOTS, open_root};
+use super::program::program;
+use crate::sys::bpf::connect::{self, ConnectHook};
+use crate::sys::bpf::{self, ProgramTag};
+
+/// Maximum number of exempt pods of a node.
+pub(super) const MAX_EXEMPT_PODS: u32 = 256;
+
+const EXEMPT: &str = "connect-exempt";
+
+/// The pins of the programs.
+#[derive(Debug)]
+pub(super) struct Attachment {
+    pins: PathBuf,
+    cookie: u64,
+    /// The programs and their map, once they have been loaded.
+    loaded: Option<Loaded>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    /// Kernel ID of the map.
+    exempt: u32,
+    programs: [(ConnectHook, OwnedFd, ProgramTag); 2],
+}
+
+/// Result of a check.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Attached {
+    /// Number of cgroups that contain pods.
+    pub(super) cgroups: usize,
+    /// Number of programs that were attached or replaced.
+    pub(super) programs: usize,
+    /// Number of cgroups that are exempt no more.
+    pub(super) removed: usize,
+}
+
+impl Attachment {
+    /// `cookie` is that of the host's namespace.
+    pub(super) fn new(pins: PathBuf, cookie: u64) -> Self {
+        Self { pins, cookie, loaded: None }
+    }
+
+    /// Writes the exempt cgroups, and then attaches the programs to each cgroup that contains all pods. Cgroups of `kept` stay exempt
+    /// if they are.
+    pub(super) fn ensure(
+        &mut self,
+        hierarchy: &Path,
+        exempt: &BTreeSet<u64>,
+        kept: &BTreeSet<u64>,
+    ) -> Result<Attached> {
+        let (map, is_new) = open_map(&self.pins)?;
+        let removed = write_exempt(map.as_fd(), exempt, kept).context("cannot write the exempt pods");
+        let id = bpf::map_id(map.as_fd()).context("cannot read the ID of the map of exempt pods")?;
+        if self.loaded.as_ref().is_none_or(|loaded| loaded.exempt != id) {
+            self.loaded = Some(load(self.cookie, id, map.as_fd())?);
+        }
+        let mut attached = Attached::default();
+        let Some(loaded) = &self.loaded else { return Ok(attached) };
+        for position in 0..ROOTS.len() {
+            let Some((directory, cgroup)) = open_root(hierarchy, position)? else { continue };
+            attached.cgroups += 1;
+            for (hook, program, tag) in &loaded.programs {
+                let path = self.pins.join(pin_name(*hook, position));
+                let is_current = !is_new && is_attached(*hook, &path, cgroup, *tag)?;
+                if !is_current {
+                    attach(*hook, program.as_fd(), directory.as_fd(), &path)
+                        .with_context(|| format!("cannot attach the program of {}", path.display()))?;
+                    attached.programs += 1;
+                }
+            }
+        }
+        // Last: too many exempt pods do not keep the others from being redirected.
+        attached.removed = removed?;
+        Ok(attached)
+    }
+}
+
+/// Returns the IDs of the cgroups that are exempt.
+pub(super) fn exempt_cgroups(pins: &Path) -> Result<BTreeSet<u64>> {
+    let (map, _) = open_map(pins)?;
+    let ids = connect::ids(map.as_fd()).context("cannot read the exempt pods")?;
+    Ok(ids.into_iter().collect())
+}
+
+/// Detaches all programs and removes their pins. Succeeds if there are none.
+pub(super) fn remove(pins: &Path) -> Result<()> {
+    let of_hooks = ConnectHook::ALL.into_iter().flat_map(|hook| (0..ROOTS.len()).map(move |n| pin_name(hook, n)));
+    for name in of_hooks {
+        let path = pins.join(name);
+        // A kernel without bpf(2) has no pin either.
+        if !path.exists() {
+            continue;
+        }
+        match bpf::open_pinned(&path) {
+            Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
+            Ok(link) => detach(link.as_fd()).with_context(|| format!("cannot detach {}", path.display()))?,
+        }
+        remove_pin(&path)?;
+    }
+    remove_pin(&pins.join(EXEMPT))
+}
+
+fn pin_name(hook: ConnectHook, position: usize) -> String {
+    let family = match hook {
+        ConnectHook::Ipv4 => "ipv4",
+        ConnectHook::Ipv6 => "ipv6",
+    };
+    format!("connect-{family}-{position}")
+}
+
+/// Opens the map. Returns also true if it was created.
+fn open_map(pins: &Path) -> Result<(OwnedFd, bool)> {
+    let path = pins.join(EXEMPT);
+    match bpf::open_pinned(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let map = connect::create_id_map(MAX_EXEMPT_PODS).context("the kernel does not create a map of cgroups")?;
+            bpf::pin(map.as_fd(), &path).with_context(|| format!("cannot pin {}", path.display()))?;
+            Ok((map, true))
+        }
+        result => Ok((result.with_context(|| format!("cannot open {}", path.display()))?, false)),
+    }
+}
+
+/// Returns the number of cgroups that are exempt no more.
+fn write_exempt(map: BorrowedFd<'_>, exempt: &BTreeSet<u64>, kept: &BTreeSet<u64>) -> io::Result<usize> {
+    let written = connect::ids(map)?.into_iter().collect::<BTreeSet<_>>();
+    let removed = written.difference(exempt).filter(|id| !kept.contains(id)).collect::<Vec<_>>();
+    for id in &removed {
+        connect::remove_id(map, **id)?;
+    }
+    for id in exempt.difference(&written) {
+        connect::add_id(map, *id)?;
+    }
+    Ok(removed.len())
+}
+
+fn load(cookie: u64, id: u32, map: BorrowedFd<'_>) -> Result<Loaded> {
+    let load = |hook| -> Result<(ConnectHook, OwnedFd, ProgramTag)> {
+        let instructions = program(hook, cookie, map.as_raw_fd(), &substitutes());
+        let program = connect::load_connect(hook, &instructions);
+        let program = program.with_context(|| format!("the kernel rejects the program of {hook:?}"))?;
+        let tag = bpf::program_tag(program.as_fd()).context("cannot read the tag of a program")?;
+        Ok((hook, program, tag))
+    };
+    Ok(Loaded { exempt: id, programs: [load(ConnectHook::Ipv4)?, load(ConnectHook::Ipv6)?] })
+}
+
+/// Returns true if the pin is a link of this cgroup with the program of this version.
+fn is_attached(hook: ConnectHook, path: &Path, cgroup: u64, tag: ProgramTag) -> Result<bool> {
+    let link = match bpf::open_pinned(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        link => link.with_context(|| format!("cannot open {}", path.display()))?,
+    };
+    let info = connect::connect_link_info(hook, link.as_fd());
+    let info = info.with_context(|| format!("cannot read {}", path.display()))?;
+    let attached = bpf::open_program(info.program).and_then(|program| bpf::program_tag(program.as_fd()));
+    Ok(info.cgroup == cgroup && attached.is_ok_and(|attached| attached == tag))
+}
+
+/// Attaches a program, and then removes the former link of the pin.
+fn attach(hook: ConnectHook, program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let link = connect::attach_connect(hook, program, cgroup)?;
+    let former = bpf::open_pinned(path).ok();
+    remove_pin(path)?;
+    bpf::pin(link.as_fd(), path)?;
+    if let Some(former) = former {
+        detach(former.as_fd())?;
+    }
+    Ok(())
+}
+
+/// Detaches a link. Succeeds if its cgroup was removed.
+fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    match bpf::detach(link) {
+        Err(error) if matches!(error.raw_os_error(), Some(nix::libc::ENODEV | nix::libc::ENOENT)) => Ok(()),
+        result => result,
+    }
+}
+
+fn remove_pin(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

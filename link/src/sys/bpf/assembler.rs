@@ -1,0 +1,213 @@
+//! A small assembler of BPF: only the instructions that podmeta uses. Pure.
+//!
+//! Source of the operations: Documentation/bpf/standardization/instruction-set.rst of the kernel.
+
+use std::os::fd::RawFd;
+
+use super::Instruction;
+
+/// A register. Calls change `R0` to `R5`, and keep `R6` to `R8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Register {
+    R0 = 0,
+    R1 = 1,
+    R2 = 2,
+    R6 = 6,
+    R7 = 7,
+    R8 = 8,
+    /// The end of the stack frame. The stack is below.
+    Frame = 10,
+}
+
+/// A helper function of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub(crate) enum Helper {
+    MapLookupElem = 1,
+    GetNetnsCookie = 122,
+    GetCurrentAncestorCgroupId = 123,
+}
+
+/// A position in a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Label(usize);
+
+/// A program that is being written.
+#[derive(Debug, Default)]
+pub(crate) struct Assembler {
+    code: Vec<Instruction>,
+    /// Jumps, as their position and their target.
+    jumps: Vec<(usize, Label)>,
+    /// Positions of the labels, by their number. `None`: not placed yet.
+    labels: Vec<Option<usize>>,
+}
+
+impl Assembler {
+    /// Creates a label, to be placed once.
+    pub(crate) fn label(&mut self) -> Label {
+        self.labels.push(None);
+        Label(self.labels.len() - 1)
+    }
+
+    /// Places a label before the next instruction.
+    pub(crate) fn place(&mut self, label: Label) {
+        if let Some(position) = self.labels.get_mut(label.0) {
+            *position = Some(self.code.len());
+        }
+    }
+
+    /// Loads 4 bytes from a pointer and an offset in bytes.
+    pub(crate) fn load(&mut self, to: Register, from: Register, offset: i16) {
+        self.push(0x61, registers(to, from as u8), offset, 0);
+    }
+
+    /// Stores the lower 4 bytes of a register.
+    pub(crate) fn store(&mut self, to: Register, offset: i16, from: Register) {
+        self.push(0x63, registers(to, from as u8), offset, 0);
+    }
+
+    /// Stores all 8 bytes of a register.
+    pub(crate) fn store_double(&mut self, to: Register, offset: i16, from: Register) {
+        self.push(0x7b, registers(to, from as u8), offset, 0);
+    }
+
+    /// Copies a register.
+    pub(crate) fn copy(&mut self, to: Register, from: Register) {
+        self.push(0xbf, registers(to, from as u8), 0, 0);
+    }
+
+    /// Sets a register to a value, which is extended with its sign.
+    pub(crate) fn set(&mut self, to: Register, value: i32) {
+        self.push(0xb7, registers(to, 0), 0, value);
+    }
+
+    /// Sets a register to a value of 64 bits. This takes two instructions.
+    pub(crate) fn set_double(&mut self, to: Register, value: u64) {
+        let [low, high] = halves(value);
+        self.push(0x18, registers(to, 0), 0, low);
+        self.push(0, 0, 0, high);
+    }
+
+    /// Sets a register to the pointer to a map. This takes two instructions.
+    pub(crate) fn set_map(&mut self, to: Register, map: RawFd) {
+        const BPF_PSEUDO_MAP_FD: u8 = 1;
+        self.push(0x18, registers(to, BPF_PSEUDO_MAP_FD), 0, map);
+        self.push(0, 0, 0, 0);
+    }
+
+    /// Adds a value to a register.
+    pub(crate) fn add(&mut self, to: Register, value: i32) {
+        self.push(0x07, registers(to, 0), 0, value);
+    }
+
+    /// Calls a helper with the arguments in `R1` to `R5`. The result is in `R0`.
+    pub(crate) fn call(&mut self, helper: Helper) {
+        self.push(0x85, 0, 0, helper as i32);
+    }
+
+    /// Jumps if the lower 32 bits of a register differ from a value.
+    pub(crate) fn jump_unless(&mut self, register: Register, value: i32, target: Label) {
+        self.push_jump(0x56, registers(register, 0), value, target);
+    }
+
+    /// Jumps if all 64 bits of a register are zero.
+    pub(crate) fn jump_if_zero(&mut self, register: Register, target: Label) {
+        self.push_jump(0x15, registers(register, 0), 0, target);
+    }
+
+    /// Jumps if any of the 64 bits of a register is set.
+    pub(crate) fn jump_if_set(&mut self, register: Register, target: Label) {
+        self.push_jump(0x55, registers(register, 0), 0, target);
+    }
+
+    /// Jumps if two registers differ.
+    pub(crate) fn jump_if_different(&mut self, register: Register, other: Register, target: Label) {
+        self.push_jump(0x5d, registers(register, other as u8), 0, target);
+    }
+
+    /// Jumps always.
+    pub(crate) fn jump(&mut self, target: Label) {
+        self.push_jump(0x05, 0, 0, target);
+    }
+
+    /// Ends the program. The result is in `R0`.
+    pub(crate) fn exit(&mut self) {
+        self.push(0x95, 0, 0, 0);
+    }
+
+    /// Returns the program with the offsets of its jumps. A jump to a label that is not placed, or too far, leaves the program,
+    /// and the kernel rejects it.
+    pub(crate) fn finish(mut self) -> Vec<Instruction> {
+        for (from, target) in self.jumps {
+            let to = self.labels.get(target.0).copied().flatten();
+            let distance = to.and_then(|to| i16::try_from(to.checked_sub(from + 1)?).ok());
+            if let Some(instruction) = self.code.get_mut(from) {
+                instruction.offset = distance.unwrap_or(i16::MAX);
+            }
+        }
+        self.code
+    }
+
+    fn push_jump(&mut self, operation: u8, registers: u8, immediate: i32, target: Label) {
+        self.jumps.push((self.code.len(), target));
+        self.push(operation, registers, 0, immediate);
+    }
+
+    fn push(&mut self, operation: u8, registers: u8, offset: i16, immediate: i32) {
+        self.code.push(Instruction { operation, registers, offset, immediate });
+    }
+}
+
+fn registers(destination: Register, source: u8) -> u8 {
+    destination as u8 | source << 4
+}
+
+/// Returns the lower and the upper 32 bits.
+fn halves(value: u64) -> [i32; 2] {
+    let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
+    [i32::from_le_bytes([a, b, c, d]), i32::from_le_bytes([e, f, g, h])]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instructions_have_the_codes_of_the_kernel() {
+        let mut program = Assembler::default();
+        program.load(Register::R7, Register::R6, 24);
+        program.store(Register::R6, 4, Register::R7);
+        program.set_double(Register::R8, 0x1_8000_0002);
+        program.set_map(Register::R1, 9);
+        program.call(Helper::MapLookupElem);
+        program.exit();
+        let instruction =
+            |operation, registers, offset, immediate| Instruction { operation, registers, offset, immediate };
+        let expected = [
+            instruction(0x61, 0x67, 24, 0),
+            instruction(0x63, 0x76, 4, 0),
+            instruction(0x18, 0x08, 0, i32::MIN + 2),
+            instruction(0, 0, 0, 1),
+            instruction(0x18, 0x11, 0, 9),
+            instruction(0, 0, 0, 0),
+            instruction(0x85, 0, 0, 1),
+            instruction(0x95, 0, 0, 0),
+        ];
+        assert_eq!(program.finish(), expected);
+    }
+
+    #[test]
+    fn jump_counts_the_instructions_between_itself_and_the_label() {
+        let mut program = Assembler::default();
+        let (near, far, never) = (program.label(), program.label(), program.label());
+        program.jump_if_different(Register::R0, Register::R7, far);
+        program.jump(near);
+        program.place(near);
+        program.jump_if_zero(Register::R0, never);
+        program.place(far);
+        program.exit();
+        let offsets = program.finish().iter().map(|instruction| instruction.offset).collect::<Vec<_>>();
+        assert_eq!(offsets, [2, 0, i16::MAX, 0]);
+    }
+}
