@@ -281,7 +281,7 @@ pub struct PublicKey {
     pub open_ssh_key: OpenSshKey,
 }
 
-/// Metadata mode of a hostNetwork pod. In a cluster such a pod has no link, so the mode has no effect there.
+/// Metadata mode of a hostNetwork pod. In a cluster, the mode has an effect if the node redirects such pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum HostNetwork {
     /// 403 on every path.

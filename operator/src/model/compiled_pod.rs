@@ -14,7 +14,7 @@ use podmeta_metadata::profile::ProfileRef;
 pub struct CompiledPod {
     /// The item that is sent to the pod's node agent.
     pub item: WorkloadItem,
-    /// The profile that applies to the pod, if the pod is on the host network. Such a pod has no link, so no agent serves it.
+    /// The profile that applies to the pod, if the pod is on the host network. Such a pod has no link of its own.
     pub host_network_profile: Option<ProfileKey>,
     /// The findings about the pod, for the status of profiles.
     pub findings: Vec<Finding>,

@@ -12,7 +12,7 @@ use podmeta_metadata::names::PodUid;
 use podmeta_metadata::workload::PodRef;
 use serde::{Serialize, Serializer};
 
-use super::compiled_pod::{CompiledPod, PodUpdate};
+use super::compiled_pod::{CompiledPod, PodUpdate, ProfileKey};
 
 /// The number of deletions that are kept for each node. An agent that missed more must list again.
 const MAX_DELETIONS: usize = 256;
@@ -97,6 +97,12 @@ impl Feed {
     #[must_use]
     pub fn has_pods(&self, node: &str) -> bool {
         self.nodes.get(node).is_some_and(|node| !node.pods.is_empty())
+    }
+
+    /// Returns the profiles that apply to pods on the host network of a node.
+    pub fn host_network_profiles(&self, node: &str) -> impl Iterator<Item = &ProfileKey> {
+        let pods = self.nodes.get(node).into_iter().flat_map(|node| node.pods.values());
+        pods.filter_map(|pod| pod.compiled.host_network_profile.as_ref())
     }
 
     /// Removes a deleted node. An agent on a new node with the same name must list again.

@@ -54,7 +54,9 @@ impl OperatorState {
                     observed.findings.push(finding.clone());
                 }
             }
-            if compiled.host_network_profile.as_ref() == Some(key) {
+            let is_redirected = || self.reports.get(node).is_some_and(|report| report.host_pods);
+            let is_on_host = compiled.host_network_profile.as_ref() == Some(key);
+            if is_on_host && !is_redirected() {
                 observed.host_network_pods.push(compiled.item.outcome.pod().name.clone());
             } else if let Some(profile) = compiled.profile().filter(|profile| ProfileKey::of(profile) == *key) {
                 let report = self.reports.get(node);
@@ -62,7 +64,7 @@ impl OperatorState {
                 let report = report.and_then(|report| report.pods.get(uid));
                 // A pod that waits for its compilation still has an older generation than the one in effect.
                 let in_effect = state.profile().map_or(profile, |profile| &profile.object);
-                observed.pods.push(observed_pod(compiled, in_effect, report));
+                observed.pods.push(observed_pod(compiled, in_effect, report, is_on_host));
             }
         }
         let user_data = profile.and_then(|profile| self.user_data_error(profile));
@@ -128,14 +130,20 @@ impl OperatorState {
     }
 }
 
-fn observed_pod(compiled: &CompiledPod, profile: &ProfileRef, report: Option<&PodReport>) -> ObservedPod {
+/// A pod on the host network uses the link of the node, and has none of its own.
+fn observed_pod(
+    compiled: &CompiledPod,
+    profile: &ProfileRef,
+    report: Option<&PodReport>,
+    is_on_host: bool,
+) -> ObservedPod {
     let outcome = &compiled.item.outcome;
     let is_programmed = |report: &PodReport| {
         let reported = report.profile.as_ref();
         let has_workload =
             reported.is_some_and(|reported| reported.uid == profile.uid && reported.generation >= profile.generation);
         // An agent of an older version is judged by the generation only.
-        has_workload && report.linked != Some(false)
+        has_workload && (is_on_host || report.linked != Some(false))
     };
     // `secret_errors` checks the Secret as it is now. The result of the pod's last request may be outdated.
     let uses_secret = |dialect: Dialect| {

@@ -12,7 +12,7 @@ use podmeta_agent_api::calls::Report;
 use podmeta_crds::metadataprofile::MetadataProfileStatus;
 use podmeta_metadata::compile::Settings;
 use podmeta_metadata::names::PodUid;
-use podmeta_metadata::node_finding::NodeFindings;
+use podmeta_metadata::node_finding::{NodeFindingKind, NodeFindings};
 use podmeta_metadata::profile::ProfileRef;
 use tokio::time::Instant;
 
@@ -241,6 +241,9 @@ impl OperatorState {
         self.node_guards.remove(node);
         self.node_findings.remove(node);
         let report = self.reports.remove(node).unwrap_or_default();
+        if report.host_pods {
+            self.mark_host_network_profiles(node);
+        }
         let profiles = report.pods.keys().filter_map(|uid| self.pod_on_node(node, uid)?.profile());
         let profiles: Vec<ProfileKey> = profiles.map(ProfileKey::of).collect();
         self.index.mark_changed(profiles);
@@ -260,6 +263,7 @@ impl OperatorState {
         for message in report.pods.values_mut().flat_map(|pod| pod.credentials.values_mut()).flatten() {
             *message = clean(message);
         }
+        report.host_pods &= !findings.contains_key(&NodeFindingKind::HostPods);
         if findings.is_empty() {
             self.node_findings.remove(node);
         } else {
@@ -273,8 +277,17 @@ impl OperatorState {
         let profiles = uids.filter(|uid| has_changed(uid)).filter_map(|uid| self.pod_on_node(node, uid)?.profile());
         let profiles: Vec<ProfileKey> = profiles.map(ProfileKey::of).collect();
         self.index.mark_changed(profiles);
-        self.reports.insert(node.to_owned(), report);
+        let host_pods = report.host_pods;
+        let before = self.reports.insert(node.to_owned(), report);
+        if before.is_some_and(|before| before.host_pods) != host_pods {
+            self.mark_host_network_profiles(node);
+        }
         true
+    }
+
+    /// Marks the profiles of the pods on the host network of a node as changed.
+    fn mark_host_network_profiles(&mut self, node: &str) {
+        self.index.mark_changed(self.feed.host_network_profiles(node).cloned());
     }
 
     fn set_guarded(&mut self, node: &str, condition: Option<GuardedCondition>) {

@@ -33,9 +33,10 @@ pub struct ObservedProfile {
     pub has_valid_generation: bool,
     /// The findings of compiling the pods.
     pub findings: Vec<Finding>,
-    /// The pods that use the profile, except those on the host network.
+    /// The pods that use the profile, except those in `host_network_pods`.
     pub pods: Vec<ObservedPod>,
-    /// The names of the pods that the profile applies to and that are on the host network. Agents cannot serve them.
+    /// The names of the pods that the profile applies to and that are on the host network of nodes that
+    /// do not redirect them to their agent.
     pub host_network_pods: Vec<String>,
     /// True if the profile has roles.
     pub has_roles: bool,
