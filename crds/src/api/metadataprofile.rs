@@ -88,7 +88,7 @@ pub(crate) const MAX_USER_ID: i64 = 4_294_967_294;
         name = "Pods",
         type_ = "integer",
         json_path = ".status.matchedPods",
-        description = "Number of pods that the profile applies to, except pods on the host network."
+        description = "Number of pods that the profile applies to, except those of PodsExcluded."
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
@@ -179,9 +179,9 @@ pub struct MetadataProfileSpec {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["dialect"])
     )]
     pub roles: Vec<RoleSpec>,
-    /// Data for pods with `hostNetwork: true`, on the dev server only. In a cluster these pods never reach podmeta, whatever
-    /// the value (condition PodsExcluded). `Deny`: 403 on every path. `Pod`: the pod's own data. `Node`: no data from
-    /// podmeta. A MetadataPolicy must allow `Node`.
+    /// Data for pods with `hostNetwork: true`. In a cluster, it has an effect only if the nodes redirect these pods to podmeta
+    /// (condition PodsExcluded). `Deny`: 403 on every path. `Pod`: the pod's own data. `Node`: no data from podmeta. A
+    /// MetadataPolicy must allow `Node`.
     #[serde(default = "host_network_default")]
     #[schemars(schema_with = "host_network")]
     pub host_network: HostNetwork,

@@ -26,7 +26,7 @@ pub struct MetadataProfileStatus {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
     )]
     pub conditions: Vec<Condition>,
-    /// Number of pods that the profile applies to, except pods on the host network.
+    /// Number of pods that the profile applies to, except those of PodsExcluded.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "count")]
     pub matched_pods: Option<i64>,

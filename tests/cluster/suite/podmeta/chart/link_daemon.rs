@@ -73,15 +73,23 @@ async fn link_values_set_the_command_line_and_the_mounts() -> Result<()> {
 }
 
 #[tokio::test]
-async fn uplink_guard_has_its_flags_capability_and_mount_only_if_it_is_on() -> Result<()> {
-    let on = ["--set", "nodeMetadata.uplinkGuard=true,nodeMetadata.namespaces={kube-system,net}"];
-    for (values, is_on) in [(&[][..], false), (&on, true)] {
+async fn uplink_guard_and_redirection_have_their_flags_capability_and_mount_only_if_they_are_on() -> Result<()> {
+    let values = |value: &str| format!("nodeMetadata.{value}=true,nodeMetadata.namespaces={{kube-system,net}}");
+    let (guard, redirection) = (values("uplinkGuard"), values("redirectHostNetwork"));
+    for (values, flag) in [
+        (&[][..], None),
+        (&["--set", guard.as_str()], Some("--uplink-guard")),
+        (&["--set", redirection.as_str()], Some("--redirect-host-network")),
+    ] {
+        let is_on = flag.is_some();
         let objects = render_chart(values).await?;
         let link = PodSpecs::of(&objects)?.link;
         let (install, daemon) = (&link["initContainers"][0], &link["containers"][0]);
         let contains = |list: &Value, item: &str| list.as_array().is_some_and(|items| items.contains(&json!(item)));
         for container in [install, daemon] {
-            ensure!(contains(&container["args"], "--uplink-guard") == is_on, "{}", container["args"]);
+            for known in ["--uplink-guard", "--redirect-host-network"] {
+                ensure!(contains(&container["args"], known) == (flag == Some(known)), "{}", container["args"]);
+            }
         }
         ensure!(contains(&daemon["args"], "--node-metadata-namespaces=kube-system,net") == is_on, "{}", daemon["args"]);
         ensure!(contains(&daemon["securityContext"]["capabilities"]["add"], "BPF") == is_on, "{daemon}");
