@@ -120,8 +120,8 @@ async fn node_uses_the_address_of_its_link_for_no_other_destination() {
     // Interfaces without an address of their own, as some network plugins make them.
     run(host, "ip link add cali0 up type veth");
     run(host, "ip route add 10.9.0.1/32 dev cali0 scope link");
-    run(host, "ip route add fd09::1/128 dev cali0");
-    let sources = || ["10.9.0.1", "fd09::1"].map(|address| run(host, &format!("ip route get {address}")));
+    run(host, "ip route add fda9:ff::1/128 dev cali0");
+    let sources = || ["10.9.0.1", "fda9:ff::1"].map(|address| run(host, &format!("ip route get {address}")));
     let before = sources();
     node.pods.ensure(host, &node.agent.netns, LinkRange::default(), &ExemptPods::default()).await.unwrap();
     assert_eq!(sources(), before);
