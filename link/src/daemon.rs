@@ -79,7 +79,7 @@ pub async fn run(
         error = uplink_guard => Err(error.unwrap_or_else(|_| anyhow!("the uplink guard's thread panicked"))),
         () = host_network::run(&config, &findings, &checks) => Err(anyhow!("internal error: the host network's task ended")),
         () = conflist::run(&config, &counters, &findings, conflist_tx) => Err(anyhow!("internal error: the CNI task ended")),
-        () = links::run(&config, host()?, &counters, &checks, links_tx) => Err(anyhow!("internal error: the links' task ended")),
+        () = links::run(&config, host()?, &counters, &findings, &checks, links_tx) => Err(anyhow!("internal error: the links' task ended")),
         () = ready => Err(anyhow!("internal error: the readiness task ended")),
     }
 }

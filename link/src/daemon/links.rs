@@ -36,6 +36,7 @@ enum SandboxState {
 struct LinkMaker<'a> {
     config: &'a DaemonConfig,
     counters: &'a Counters,
+    findings: &'a SharedFindings,
     checks: &'a SharedChecks,
     host: Netns,
     runtime: RuntimeClient,
@@ -50,6 +51,7 @@ pub(super) async fn run(
     config: &DaemonConfig,
     host: Netns,
     counters: &Counters,
+    findings: &SharedFindings,
     checks: &SharedChecks,
     checked_tx: oneshot::Sender<()>,
 ) {

@@ -68,7 +68,7 @@ impl Attachment {
     ) -> Result<Attached> {
         let (map, is_new) = open_map(&self.pins)?;
         let removed = write_exempt(map.as_fd(), exempt, kept).context("cannot write the exempt pods");
-        let id = bpf::map_id(map.as_fd()).context("cannot read the ID of the map of exempt pods")?;
+        let id = bpf::map::id(map.as_fd()).context("cannot read the ID of the map of exempt pods")?;
         if self.loaded.as_ref().is_none_or(|loaded| loaded.exempt != id) {
             self.loaded = Some(load(self.cookie, id, map.as_fd())?);
         }
@@ -157,8 +157,8 @@ fn load(cookie: u64, id: u32, map: BorrowedFd<'_>) -> Result<Loaded> {
         let instructions = program(hook, cookie, map.as_raw_fd(), &substitutes());
         let program = connect::load_connect(hook, &instructions);
         let program = program.with_context(|| format!("the kernel rejects the program of {hook:?}"))?;
-        let tag = bpf::program_tag(program.as_fd()).context("cannot read the tag of a program")?;
-        Ok((hook, program, tag))
+        let info = bpf::program_info(program.as_fd()).context("cannot read the tag of a program")?;
+        Ok((hook, program, info.tag))
     };
     Ok(Loaded { exempt: id, programs: [load(ConnectHook::Ipv4)?, load(ConnectHook::Ipv6)?] })
 }
@@ -171,8 +171,8 @@ fn is_attached(hook: ConnectHook, path: &Path, cgroup: u64, tag: ProgramTag) -> 
     };
     let info = connect::connect_link_info(hook, link.as_fd());
     let info = info.with_context(|| format!("cannot read {}", path.display()))?;
-    let attached = bpf::open_program(info.program).and_then(|program| bpf::program_tag(program.as_fd()));
-    Ok(info.cgroup == cgroup && attached.is_ok_and(|attached| attached == tag))
+    let attached = bpf::open_program(info.program).and_then(|program| bpf::program_info(program.as_fd()));
+    Ok(info.cgroup == cgroup && attached.is_ok_and(|attached| attached.tag == tag))
 }
 
 /// Attaches a program, and then removes the former link of the pin.

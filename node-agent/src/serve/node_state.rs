@@ -11,7 +11,7 @@ use std::time::Duration;
 use podmeta_agent_api::calls::{PodReport, ProfileGeneration, Report};
 use podmeta_agent_api::{ResourceVersion, WatchChange, WatchEvent, WorkloadItem, WorkloadList};
 use podmeta_link::protocol::HostPodsMode;
-use podmeta_metadata::compile::{Outcome, PodView};
+use podmeta_metadata::compile::Outcome;
 use podmeta_metadata::credentials::CredentialsFailure;
 use podmeta_metadata::dialect::Dialect;
 use podmeta_metadata::names::PodUid;
