@@ -145,7 +145,7 @@ impl Pins {
 
 impl Drop for Pins {
     fn drop(&mut self) {
-        uplink::remove(&self.0).unwrap();
+        uplink::remove_pins(&self.0).unwrap();
     }
 }
 
