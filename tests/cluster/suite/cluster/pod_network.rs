@@ -8,11 +8,13 @@ use super::imds_stub::urls;
 use crate::kit::{self, TestNamespace, pod_addresses};
 
 /// Drops packets to the metadata addresses that do not come from the node itself, before routing.
-const DROP_FORWARDED: &str = "nft 'table inet datapath-test { chain forwarded {
-  type filter hook prerouting priority raw; iif lo accept
-  ip daddr { 169.254.169.254, 100.100.100.200 } drop
-  ip6 daddr fd00:ec2::254 drop
-} }'";
+const DROP_FORWARDED: &str = "nft 'table inet datapath-test {
+  chain forwarded {
+    type filter hook prerouting priority raw; iif lo accept
+    ip daddr { 169.254.169.254, 100.100.100.200 } drop
+    ip6 daddr fd00:ec2::254 drop
+  }
+}'";
 
 #[tokio::test]
 async fn pods_reach_each_other_by_address_service_and_name() -> Result<()> {
