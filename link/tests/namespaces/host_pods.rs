@@ -60,7 +60,7 @@ impl Node {
     }
 
     /// Returns the response to a process on the host network.
-    fn request_in(&self, cgroup: &PathBuf, address: IpAddr) -> String {
+    fn request_in(&self, cgroup: &Path, address: IpAddr) -> String {
         request_in(cgroup, &self.topology.node, address)
     }
 }

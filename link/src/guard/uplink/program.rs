@@ -244,7 +244,7 @@ mod tests {
         let program = of_service();
         let loads_family =
             |instruction: &Instruction| instruction.operation == Width::Word as u8 && instruction.registers == 0x77;
-        let position = program.iter().position(|instruction| loads_family(instruction)).unwrap();
+        let position = program.iter().position(loads_family).unwrap();
         let [ipv4, ipv6] = [program[position + 1], program[position + 2]];
         assert_eq!(program[position].offset, SOCK_FAMILY);
         assert_eq!((ipv4.operation, ipv4.immediate), (Condition::Equal as u8, AF_INET));
