@@ -109,12 +109,14 @@ fn program_of(filter: &TcMessage) -> Option<u32> {
     })
 }
 
-/// Returns the filters of a hook. An interface without the qdisc has none.
+/// Returns the filters of a hook. An interface without the qdisc and a kernel without classifiers have none.
 async fn filters(socket: &RouteSocket, interface: u32, parent: u16) -> Result<Vec<TcMessage>, Error> {
     let request = socket.traffic_filter(interface.cast_signed()).get();
     let request = if parent == TcHandle::MIN_EGRESS { request.egress() } else { request.ingress() };
     match request.execute().try_collect::<Vec<_>>().await {
-        Err(error) if matches!(errno(&error), Some(libc::EINVAL | libc::ENODEV | libc::ENOENT)) => Ok(Vec::new()),
+        Err(error) if matches!(errno(&error), Some(libc::EINVAL | libc::ENODEV | libc::ENOENT | libc::EOPNOTSUPP)) => {
+            Ok(Vec::new())
+        }
         filters => filters,
     }
 }
