@@ -81,12 +81,19 @@ impl<'n> Clients<'n> {
     /// Waits until all clients have ended. Returns their results.
     pub(super) async fn results(&self) -> Result<CheckCounts> {
         let results = self.pods.iter().map(|pod| result_of_pod(self.namespace, pod));
-        Ok(CheckCounts::sum(try_join_all(results).await?.into_iter().map(|(counts, _)| counts)))
+        Ok(CheckCounts::sum(try_join_all(results).await?.into_iter().map(|pod| pod.counts)))
     }
 }
 
-/// Waits until a pod has ended. Returns its result and its IPv4 address.
-async fn result_of_pod(namespace: &TestNamespace, name: &str) -> Result<(CheckCounts, String)> {
+/// The result of a pod that has ended.
+struct PodResult {
+    counts: CheckCounts,
+    /// `None` if a fault removed the pod's sandbox before the kubelet reported the address.
+    ipv4: Option<String>,
+}
+
+/// Waits until a pod has ended. Returns its result.
+async fn result_of_pod(namespace: &TestNamespace, name: &str) -> Result<PodResult> {
     let timeout = STEP_TIMEOUT + Duration::from_secs(RECOVERY_LIMIT.into());
     let pod = eventually(timeout, "the pod has ended", async || {
         let pod = namespace.api::<Pod>().get(name).await?;
@@ -97,7 +104,8 @@ async fn result_of_pod(namespace: &TestNamespace, name: &str) -> Result<(CheckCo
     .await?;
     let log = async || CheckCounts::parse(&namespace.logs(name, "client").await?);
     let counts = eventually(STEP_TIMEOUT, "the pod has printed its result", log);
-    Ok((counts.await.with_context(|| format!("pod {name}"))?, pod_addresses(&pod)?.0))
+    let counts = counts.await.with_context(|| format!("pod {name}"))?;
+    Ok(PodResult { counts, ipv4: pod_addresses(&pod).ok().map(|(ipv4, _)| ipv4) })
 }
 
 /// The results of the short-lived pods.
@@ -109,20 +117,20 @@ pub(super) struct ChurnResults {
     pub(super) addresses: BTreeSet<String>,
     /// Their results.
     pub(super) counts: CheckCounts,
-    /// Why other pods have no result: faults can keep a pod from starting, or delete its log.
+    /// Causes of missing results of other pods: faults can keep a pod from starting, or delete its log.
     pub(super) without_result: Vec<String>,
 }
 
 impl ChurnResults {
-    fn new(results: Vec<Result<(CheckCounts, String)>>) -> Self {
+    fn new(results: Vec<Result<PodResult>>) -> Self {
         let mut all = Self::default();
         let mut counts = Vec::new();
         for result in results {
             match result {
-                Ok((pod, address)) => {
+                Ok(pod) => {
                     all.pods += 1;
-                    all.addresses.insert(address);
-                    counts.push(pod);
+                    all.addresses.extend(pod.ipv4);
+                    counts.push(pod.counts);
                 }
                 Err(error) => all.without_result.push(format!("{error:#}")),
             }
@@ -133,7 +141,7 @@ impl ChurnResults {
 }
 
 /// Starts a short-lived pod, waits until it has ended, and deletes it.
-async fn run_short_pod(namespace: &TestNamespace, node: &str, name: &str) -> Result<(CheckCounts, String)> {
+async fn run_short_pod(namespace: &TestNamespace, node: &str, name: &str) -> Result<PodResult> {
     let pod = checking_pod(name, "web", node, &SHORT_LOAD.command()).to_string();
     let created = eventually(STEP_TIMEOUT, "the pod is created", async || namespace.apply(&pod).await).await;
     let result = match created {
@@ -179,5 +187,5 @@ pub(super) async fn churn<T>(
 pub(super) async fn run_new_pods(namespace: &TestNamespace, nodes: &[String]) -> Result<CheckCounts> {
     let run = async |node: &String| run_short_pod(namespace, node, &format!("new-{node}")).await;
     let results = try_join_all(nodes.iter().map(run)).await.context("a new pod failed after the faults")?;
-    Ok(CheckCounts::sum(results.into_iter().map(|(counts, _)| counts)))
+    Ok(CheckCounts::sum(results.into_iter().map(|pod| pod.counts)))
 }

@@ -50,7 +50,7 @@ pub(super) struct FaultyCluster<'n> {
 pub(super) struct FaultCounts {
     /// Number of faults by kind.
     pub(super) injected: BTreeMap<FaultKind, u64>,
-    /// Why the others did not happen.
+    /// Errors of the faults that did not happen.
     pub(super) failed: Vec<String>,
 }
 
