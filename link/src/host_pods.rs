@@ -13,17 +13,19 @@ mod program;
 mod takeover;
 
 use std::collections::{BTreeSet, HashSet};
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::netns::Netns;
 use crate::range::LinkRange;
-use crate::sys::bpf::connect::netns_cookie;
+use crate::sys::netns_cookie;
 use attachment::Attachment;
 use cgroups::Cgroup;
 
-pub use node_pods::{ExemptPods, NodePods, OtherPods};
+pub use node_pods::{NodePods, OtherPods, UnredirectedPods};
 
 /// The node's link and the programs of one node.
 #[derive(Debug)]
@@ -63,7 +65,7 @@ impl HostPods {
         host: &Netns,
         agent: &Netns,
         range: LinkRange,
-        exempt: &ExemptPods,
+        exempt: &UnredirectedPods,
     ) -> Result<HostPodsRepairs> {
         let link = match check_range(range) {
             Ok(()) => node_link::ensure(host, agent).await,
@@ -75,12 +77,14 @@ impl HostPods {
     }
 
     /// Returns the number of programs that were attached, and that of connections that were ended.
-    fn attach(&mut self, host: &Netns, exempt: &ExemptPods) -> Result<(usize, usize)> {
+    fn attach(&mut self, host: &Netns, exempt: &UnredirectedPods) -> Result<(usize, usize)> {
         let hierarchy = cgroups::hierarchy(&self.cgroup_root)?;
         let attachment = match self.attachment.take() {
             Some(attachment) => attachment,
             None => {
-                let cookie = host.run(netns_cookie).context("cannot read the cookie of the host's namespace")?;
+                let cookie = host
+                    .run(|| netns_cookie(UnixDatagram::unbound()?.as_fd()))
+                    .context("cannot read the cookie of the host's namespace")?;
                 Attachment::new(self.pins.clone(), cookie)
             }
         };

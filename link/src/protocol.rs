@@ -105,7 +105,7 @@ pub struct LinkNodeStatus {
     pub host_pods: HostPodsMode,
 }
 
-/// Whether the daemon redirects pods on the host network to the agent.
+/// Redirection of pods on the host network to the agent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum HostPodsMode {

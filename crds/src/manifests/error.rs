@@ -32,7 +32,7 @@ pub struct ManifestError {
     pub object: String,
     /// The field, such as `spec.roles[0].secret.name`. Empty if the error applies to the whole object.
     pub field: String,
-    /// What is wrong, such as `must not be empty`.
+    /// Error in the field, such as `must not be empty`.
     pub message: String,
 }
 

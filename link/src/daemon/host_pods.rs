@@ -7,7 +7,7 @@ use podmeta_metadata::node_finding::NodeFindingKind;
 use super::DaemonConfig;
 use crate::cri::Sandbox;
 use crate::findings::SharedFindings;
-use crate::host_pods::{ExemptPods, HostPods, HostPodsRepairs, OtherPods};
+use crate::host_pods::{HostPods, HostPodsRepairs, OtherPods, UnredirectedPods};
 use crate::netns::Netns;
 
 /// Repairs the node's link and the programs. `may_be_on_host` are the running sandboxes that may use the host's network. A failure
@@ -40,7 +40,7 @@ pub(super) async fn check(
 }
 
 /// Returns the pods that use the node's own metadata service: those of the exempt namespaces, and those that the operator leaves to it.
-fn exempt(config: &DaemonConfig, may_be_on_host: &[&Sandbox]) -> ExemptPods {
+fn exempt(config: &DaemonConfig, may_be_on_host: &[&Sandbox]) -> UnredirectedPods {
     let is_listed = |sandbox: &&&Sandbox| {
         let namespace = sandbox.pod_name.split('/').next().unwrap_or_default();
         config.node_metadata_namespaces.iter().any(|exempt| exempt == namespace)
@@ -49,5 +49,5 @@ fn exempt(config: &DaemonConfig, may_be_on_host: &[&Sandbox]) -> ExemptPods {
     let node_pods = config.node_pods.get();
     let others = if node_pods.is_none() { OtherPods::Keep } else { OtherPods::Redirect };
     pods.extend(node_pods.unwrap_or_default());
-    ExemptPods { pods, others }
+    UnredirectedPods { pods, others }
 }

@@ -10,7 +10,6 @@
 //! /run/podmeta/bpf/uplink-INDEX      the link of the interface INDEX
 //! ```
 
-mod assembler;
 pub mod cgroups;
 mod clsact;
 mod entries;

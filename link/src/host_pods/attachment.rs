@@ -25,6 +25,9 @@ pub(super) const MAX_EXEMPT_PODS: u32 = 256;
 
 const EXEMPT: &str = "connect-exempt";
 
+/// Value of each entry of the map. The programs check only that there is an entry.
+const EXEMPT_VALUE: u32 = 1;
+
 /// The pins of the programs.
 #[derive(Debug)]
 pub(super) struct Attachment {
@@ -43,7 +46,7 @@ struct Loaded {
 
 /// Result of a check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Attached {
+pub(super) struct ConnectPrograms {
     /// Number of cgroups that contain pods.
     pub(super) cgroups: usize,
     /// Number of programs that were attached or replaced.
@@ -65,14 +68,14 @@ impl Attachment {
         hierarchy: &Path,
         exempt: &BTreeSet<u64>,
         kept: &BTreeSet<u64>,
-    ) -> Result<Attached> {
+    ) -> Result<ConnectPrograms> {
         let (map, is_new) = open_map(&self.pins)?;
         let removed = write_exempt(map.as_fd(), exempt, kept).context("cannot write the exempt pods");
         let id = bpf::map::id(map.as_fd()).context("cannot read the ID of the map of exempt pods")?;
         if self.loaded.as_ref().is_none_or(|loaded| loaded.exempt != id) {
             self.loaded = Some(load(self.cookie, id, map.as_fd())?);
         }
-        let mut attached = Attached::default();
+        let mut attached = ConnectPrograms::default();
         let Some(loaded) = &self.loaded else { return Ok(attached) };
         for position in 0..ROOTS.len() {
             let Some((directory, cgroup)) = open_root(hierarchy, position)? else { continue };
@@ -96,8 +99,8 @@ impl Attachment {
 /// Returns the IDs of the cgroups that are exempt.
 pub(super) fn exempt_cgroups(pins: &Path) -> Result<BTreeSet<u64>> {
     let (map, _) = open_map(pins)?;
-    let ids = connect::ids(map.as_fd()).context("cannot read the exempt pods")?;
-    Ok(ids.into_iter().collect())
+    let ids = bpf::map::entries(map.as_fd()).context("cannot read the exempt pods")?;
+    Ok(ids.into_keys().collect())
 }
 
 /// Detaches all programs and removes their pins. Succeeds if there are none.
@@ -131,7 +134,7 @@ fn open_map(pins: &Path) -> Result<(OwnedFd, bool)> {
     let path = pins.join(EXEMPT);
     match bpf::open_pinned(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let map = connect::create_id_map(MAX_EXEMPT_PODS).context("the kernel does not create a map of cgroups")?;
+            let map = bpf::map::create(MAX_EXEMPT_PODS).context("the kernel does not create a map of cgroups")?;
             bpf::pin(map.as_fd(), &path).with_context(|| format!("cannot pin {}", path.display()))?;
             Ok((map, true))
         }
@@ -141,13 +144,13 @@ fn open_map(pins: &Path) -> Result<(OwnedFd, bool)> {
 
 /// Returns the number of cgroups that are exempt no more.
 fn write_exempt(map: BorrowedFd<'_>, exempt: &BTreeSet<u64>, kept: &BTreeSet<u64>) -> io::Result<usize> {
-    let written = connect::ids(map)?.into_iter().collect::<BTreeSet<_>>();
+    let written = bpf::map::entries(map)?.into_keys().collect::<BTreeSet<_>>();
     let removed = written.difference(exempt).filter(|id| !kept.contains(id)).collect::<Vec<_>>();
     for id in &removed {
-        connect::remove_id(map, **id)?;
+        bpf::map::remove(map, **id)?;
     }
     for id in exempt.difference(&written) {
-        connect::add_id(map, *id)?;
+        bpf::map::set(map, *id, EXEMPT_VALUE)?;
     }
     Ok(removed.len())
 }

@@ -24,7 +24,7 @@ impl NodePods {
 
 /// The pods on the host network that are exempt: they use the node's own metadata service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ExemptPods {
+pub struct UnredirectedPods {
     /// The pods that are known to be exempt.
     pub pods: BTreeSet<PodUid>,
     /// Effect on the pods that were exempt before.

@@ -12,7 +12,7 @@ use std::os::fd::RawFd;
 
 use crate::service::SERVICE_PORT;
 use crate::sys::bpf::Instruction;
-use crate::sys::bpf::assembler::{Assembler, Helper, Label, Register};
+use crate::sys::bpf::assembler::{Assembler, Condition, Helper, Label, Register, Width};
 use crate::sys::bpf::connect::ConnectHook;
 
 /// Number of levels of cgroups at which a pod is exempt, from the root of the node's hierarchy. A pod is at level 2 to 4, and at most 4
@@ -46,21 +46,21 @@ pub(super) fn program(
     let mut program = Assembler::default();
     let proceed = program.label();
     program.copy(R6, R1);
-    program.load(R7, R6, PROTOCOL);
-    program.jump_unless(R7, IPPROTO_TCP, proceed);
-    program.load(R7, R6, USER_PORT);
-    program.jump_unless(R7, i32::from(SERVICE_PORT.to_be()), proceed);
+    program.load(R7, Width::Word, R6, PROTOCOL);
+    program.jump_if(R7, Condition::NotEqual, IPPROTO_TCP, proceed);
+    program.load(R7, Width::Word, R6, USER_PORT);
+    program.jump_if(R7, Condition::NotEqual, i32::from(SERVICE_PORT.to_be()), proceed);
     for (service, substitute) in addresses {
         let (Some(from), Some(to)) = (words(hook, *service), words(hook, *substitute)) else { continue };
         let other = program.label();
         for (offset, word) in offsets(hook).zip(from) {
-            program.load(R7, R6, offset);
-            program.jump_unless(R7, word, other);
+            program.load(R7, Width::Word, R6, offset);
+            program.jump_if(R7, Condition::NotEqual, word, other);
         }
         jump_unless_redirected(&mut program, cookie, exempt, proceed);
         for (offset, word) in offsets(hook).zip(to) {
             program.set(R7, word);
-            program.store(R6, offset, R7);
+            program.store_word(R6, offset, R7);
         }
         program.jump(proceed);
         program.place(other);
@@ -76,20 +76,20 @@ fn jump_unless_redirected(program: &mut Assembler, cookie: u64, exempt: RawFd, t
     use Register::{Frame, R0, R1, R2, R6, R8};
     program.copy(R1, R6);
     program.call(Helper::GetNetnsCookie);
-    program.set_double(R8, cookie);
-    program.jump_if_different(R0, R8, target);
+    program.set_long(R8, cookie);
+    program.jump_if_differs(R0, R8, target);
     let end = program.label();
     for level in 1..=MAX_LEVELS {
         program.set(R1, level);
         program.call(Helper::GetCurrentAncestorCgroupId);
         // The cgroup of the process is above this level.
-        program.jump_if_zero(R0, end);
-        program.store_double(Frame, CGROUP_ID, R0);
+        program.jump_if(R0, Condition::Zero, 0, end);
+        program.store(Frame, CGROUP_ID, R0);
         program.set_map(R1, exempt);
         program.copy(R2, Frame);
         program.add(R2, CGROUP_ID.into());
         program.call(Helper::MapLookupElem);
-        program.jump_if_set(R0, target);
+        program.jump_if(R0, Condition::NotZero, 0, target);
     }
     program.place(end);
 }

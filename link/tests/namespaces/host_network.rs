@@ -285,7 +285,7 @@ async fn new_interface_is_guarded_within_a_second_and_a_node_without_a_cgroup_of
     run(&daemon.node, "ip link add up0 type veth peer name up1");
     wait_until("the programs are attached", || daemon.pins.links().len() == 2).await;
     assert!(start.elapsed() < REPAIR_TIME, "{:?}", start.elapsed());
-    assert_eq!(daemon.counters.snapshot().programs_repaired, 0, "a new interface is no repair");
+    assert_eq!(daemon.counters.snapshot().programs_repaired, 0, "a new interface does not count as a repair");
     wait_until("the finding", || finding().is_some()).await;
     assert!(finding().unwrap().contains("default cgroup root"), "{:?}", finding());
     wait_until("the node is not guarded", || matches!(state(), NodeGuardState::GuardsMissing { .. })).await;

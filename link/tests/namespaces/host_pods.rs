@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use nix::unistd::getpid;
 use podmeta_link::host_pods::identity::{HostClient, HostPodFinder, HostQuery};
-use podmeta_link::host_pods::{self, ExemptPods, HostPods, HostPodsRepairs, OtherPods};
+use podmeta_link::host_pods::{self, HostPods, HostPodsRepairs, OtherPods, UnredirectedPods};
 use podmeta_link::netns::Netns;
 use podmeta_link::range::LinkRange;
 use podmeta_link::service::{self, SERVICE_PORT};
@@ -48,7 +48,7 @@ impl Node {
     }
 
     async fn ensure(&mut self, exempt: &[PodUid]) -> anyhow::Result<HostPodsRepairs> {
-        let exempt = ExemptPods { pods: exempt.iter().cloned().collect(), others: OtherPods::Redirect };
+        let exempt = UnredirectedPods { pods: exempt.iter().cloned().collect(), others: OtherPods::Redirect };
         self.pods.ensure(&self.topology.node, &self.agent.netns, LinkRange::default(), &exempt).await
     }
 
@@ -123,7 +123,7 @@ async fn node_uses_the_address_of_its_link_for_no_other_destination() {
     run(host, "ip route add fda9:ff::1/128 dev cali0");
     let sources = || ["10.9.0.1", "fda9:ff::1"].map(|address| run(host, &format!("ip route get {address}")));
     let before = sources();
-    node.pods.ensure(host, &node.agent.netns, LinkRange::default(), &ExemptPods::default()).await.unwrap();
+    node.pods.ensure(host, &node.agent.netns, LinkRange::default(), &UnredirectedPods::default()).await.unwrap();
     assert_eq!(sources(), before);
 }
 
@@ -209,7 +209,7 @@ async fn programs_and_exemptions_stay_without_a_process_and_are_adopted() {
     );
     assert_eq!(node.ensure(&[uid(1)]).await.unwrap(), HostPodsRepairs::default());
     // No agent has reported the pods that it leaves to the node yet.
-    let unknown = ExemptPods { others: OtherPods::Keep, ..ExemptPods::default() };
+    let unknown = UnredirectedPods { others: OtherPods::Keep, ..UnredirectedPods::default() };
     node.pods.ensure(&node.topology.node, &node.agent.netns, LinkRange::default(), &unknown).await.unwrap();
     assert_eq!(
         (node.request_in(&pods[0], address).as_str(), node.request_in(&pods[1], address).as_str()),
@@ -239,7 +239,7 @@ async fn removal_detaches_the_programs_and_removes_link_routes_and_pins() {
     let host = &node.topology.node;
     let routes = || run(host, "ip route show table all") + &run(host, "ip -6 route show table all");
     let before = (routes(), run(host, "ip -o link"));
-    let exempt = ExemptPods::default();
+    let exempt = UnredirectedPods::default();
     node.pods.ensure(host, &node.agent.netns, LinkRange::default(), &exempt).await.unwrap();
     assert_ne!(routes(), before.0);
     for _ in 0..2 {
@@ -258,7 +258,7 @@ async fn removal_detaches_the_programs_and_removes_link_routes_and_pins() {
 async fn link_range_with_an_address_of_the_node_is_an_error_and_pods_stay_closed() {
     let mut node = Node::new().await;
     let pod = node.container(0);
-    let (range, exempt) = ("169.254.232.0/21".parse().unwrap(), ExemptPods::default());
+    let (range, exempt) = ("169.254.232.0/21".parse().unwrap(), UnredirectedPods::default());
     let error = node.pods.ensure(&node.topology.node, &node.agent.netns, range, &exempt).await.unwrap_err();
     assert!(error.to_string().contains("set another link range"), "{error:#}");
     for address in spellings() {

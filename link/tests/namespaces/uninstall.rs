@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use podmeta_link::cni::conflist::{FILE_NAME, LinkSettings};
 use podmeta_link::guard::uplink;
-use podmeta_link::host_pods::{ExemptPods, HostPods};
+use podmeta_link::host_pods::{HostPods, UnredirectedPods};
 use podmeta_link::netns::Netns;
 use podmeta_link::range::LinkRange;
 use podmeta_link::uninstall::{UninstallPaths, uninstall};
@@ -188,7 +188,7 @@ async fn uninstallation_removes_the_redirection_of_pods_on_the_host_network() {
     let pins = dirs.state.join("bpf");
     uplink::mount(&pins).unwrap();
     let mut pods = HostPods::new(pins.clone(), cgroups.0.clone());
-    let repairs = pods.ensure(&node, &agent.netns, LinkRange::default(), &ExemptPods::default()).await.unwrap();
+    let repairs = pods.ensure(&node, &agent.netns, LinkRange::default(), &UnredirectedPods::default()).await.unwrap();
     assert_eq!((repairs.link, repairs.programs), (true, 2));
     dirs.uninstall(&node, &agent.path).unwrap();
     assert!(!run(&node, "ip -o link").contains("podmeta0"));

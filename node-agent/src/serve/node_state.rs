@@ -43,7 +43,7 @@ pub struct NodeState {
     findings: watch::Sender<NodeFindings>,
     /// State of the node's guards and the time of its check, or `None` until the link daemon was called.
     guard: watch::Sender<Option<(NodeGuardState, Instant)>>,
-    /// Whether pods on the host network are redirected to this agent.
+    /// Redirection of pods on the host network to this agent.
     host_pods: watch::Sender<HostPodsMode>,
     /// The number of times that a pod got or lost its link.
     link_changes: watch::Sender<u64>,

@@ -10,7 +10,7 @@ use podmeta_agent_api::WorkloadItem;
 use podmeta_crds::manifests::{ManifestFile, load};
 use podmeta_link::guard::uplink;
 use podmeta_link::host_pods::identity::HostPodFinder;
-use podmeta_link::host_pods::{ExemptPods, HostPods};
+use podmeta_link::host_pods::{HostPods, UnredirectedPods};
 use podmeta_link::netns::Netns;
 use podmeta_link::range::LinkRange;
 use podmeta_link::{pod_link, service};
@@ -97,7 +97,7 @@ impl Node {
         let (host, agent, items) = (pod(), Agent::new().await, items(&pods));
         let (pins, cgroups) = (Pins::new(), CgroupRoot::new());
         let mut redirected = HostPods::new(pins.0.clone(), cgroups.0.clone());
-        redirected.ensure(&host, &agent.netns, LinkRange::default(), &ExemptPods::default()).await.unwrap();
+        redirected.ensure(&host, &agent.netns, LinkRange::default(), &UnredirectedPods::default()).await.unwrap();
         let path = format!("/proc/{}/fd/{}", std::process::id(), host.as_fd().as_raw_fd());
         let finder = HostPodFinder::new(Netns::open(path.as_ref()).unwrap(), cgroups.0.clone());
         let process = LinkAgentProcess::start_with_host_pods(&agent, &items, RELEASE.1, Some(finder));

@@ -117,7 +117,7 @@ impl fmt::Display for FaultKind {
 /// A fault of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlannedFault {
-    /// What happens.
+    /// Kind of the fault.
     pub kind: FaultKind,
     /// Number of the node, from 0. Faults of the whole cluster do not use it.
     pub node: usize,

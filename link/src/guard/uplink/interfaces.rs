@@ -2,7 +2,7 @@
 //! namespace, such as those of pods. A process can select an interface without a route, and a packet can pass several
 //! interfaces: a bridge and its port, a bond and its members, a tunnel and its uplink.
 //!
-//! What leaves by a pair arrives in the other namespace. From there it returns as a forwarded packet, which has no socket. The
+//! A packet that leaves by a pair arrives in the other namespace. From there it returns as a forwarded packet, which has no socket. The
 //! uplink of a node in a container is such a pair, so pairs with a route to a service address are guarded too. See
 //! [`super::routes`].
 

@@ -19,10 +19,10 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
 
-use super::assembler::{Assembler, Condition, Helper, Label, Register, Width};
 use crate::sys::bpf::Instruction;
+use crate::sys::bpf::assembler::{Assembler, Condition, Helper, Label, Register, Width};
 
-/// What a cgroup contains, as a value of the map of cgroups. Its key is the kernel's ID of the cgroup. While the map has no
+/// Content of a cgroup, as a value of the map of cgroups. Its key is the kernel's ID of the cgroup. While the map has no
 /// cgroup of pods, sockets of pods pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

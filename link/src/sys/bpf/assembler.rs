@@ -13,6 +13,9 @@ pub(crate) enum Register {
     R0 = 0,
     R1 = 1,
     R2 = 2,
+    R3 = 3,
+    R4 = 4,
+    R5 = 5,
     R6 = 6,
     R7 = 7,
     R8 = 8,
@@ -20,11 +23,36 @@ pub(crate) enum Register {
     Frame = 10,
 }
 
+/// Width of a load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Width {
+    Byte = 0x71,
+    Word = 0x61,
+    Double = 0x79,
+}
+
+/// Condition of a jump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Condition {
+    /// The lower 32 bits are equal to the value.
+    Equal = 0x16,
+    /// The lower 32 bits differ from the value.
+    NotEqual = 0x56,
+    /// All 64 bits are zero; the value is not used.
+    Zero = 0x15,
+    /// One of the 64 bits is set; the value is not used.
+    NotZero = 0x55,
+}
+
 /// A helper function of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub(crate) enum Helper {
     MapLookupElem = 1,
+    SkbLoadBytesRelative = 68,
+    SkbAncestorCgroupId = 83,
     GetNetnsCookie = 122,
     GetCurrentAncestorCgroupId = 123,
 }
@@ -57,18 +85,18 @@ impl Assembler {
         }
     }
 
-    /// Loads 4 bytes from a pointer and an offset in bytes.
-    pub(crate) fn load(&mut self, to: Register, from: Register, offset: i16) {
-        self.push(0x61, registers(to, from as u8), offset, 0);
+    /// Loads a value from a pointer and an offset in bytes.
+    pub(crate) fn load(&mut self, to: Register, width: Width, from: Register, offset: i16) {
+        self.push(width as u8, registers(to, from as u8), offset, 0);
     }
 
-    /// Stores the lower 4 bytes of a register.
-    pub(crate) fn store(&mut self, to: Register, offset: i16, from: Register) {
+    /// Stores the lower 32 bits of a register at a pointer and an offset in bytes.
+    pub(crate) fn store_word(&mut self, to: Register, offset: i16, from: Register) {
         self.push(0x63, registers(to, from as u8), offset, 0);
     }
 
-    /// Stores all 8 bytes of a register.
-    pub(crate) fn store_double(&mut self, to: Register, offset: i16, from: Register) {
+    /// Stores all 64 bits of a register at a pointer and an offset in bytes.
+    pub(crate) fn store(&mut self, to: Register, offset: i16, from: Register) {
         self.push(0x7b, registers(to, from as u8), offset, 0);
     }
 
@@ -82,11 +110,16 @@ impl Assembler {
         self.push(0xb7, registers(to, 0), 0, value);
     }
 
+    /// Adds a value to a register.
+    pub(crate) fn add(&mut self, to: Register, value: i32) {
+        self.push(0x07, registers(to, 0), 0, value);
+    }
+
     /// Sets a register to a value of 64 bits. This takes two instructions.
-    pub(crate) fn set_double(&mut self, to: Register, value: u64) {
-        let [low, high] = halves(value);
-        self.push(0x18, registers(to, 0), 0, low);
-        self.push(0, 0, 0, high);
+    pub(crate) fn set_long(&mut self, to: Register, value: u64) {
+        let [low, high] = [value, value >> 32].map(|half| (half & u64::from(u32::MAX)) as u32);
+        self.push(0x18, registers(to, 0), 0, low.cast_signed());
+        self.push(0, 0, 0, high.cast_signed());
     }
 
     /// Sets a register to the pointer to a map. This takes two instructions.
@@ -96,39 +129,27 @@ impl Assembler {
         self.push(0, 0, 0, 0);
     }
 
-    /// Adds a value to a register.
-    pub(crate) fn add(&mut self, to: Register, value: i32) {
-        self.push(0x07, registers(to, 0), 0, value);
-    }
-
     /// Calls a helper with the arguments in `R1` to `R5`. The result is in `R0`.
     pub(crate) fn call(&mut self, helper: Helper) {
         self.push(0x85, 0, 0, helper as i32);
     }
 
-    /// Jumps if the lower 32 bits of a register differ from a value.
-    pub(crate) fn jump_unless(&mut self, register: Register, value: i32, target: Label) {
-        self.push_jump(0x56, registers(register, 0), value, target);
+    /// Jumps if a register meets a condition.
+    pub(crate) fn jump_if(&mut self, register: Register, condition: Condition, value: i32, target: Label) {
+        self.jumps.push((self.code.len(), target));
+        self.push(condition as u8, registers(register, 0), 0, value);
     }
 
-    /// Jumps if all 64 bits of a register are zero.
-    pub(crate) fn jump_if_zero(&mut self, register: Register, target: Label) {
-        self.push_jump(0x15, registers(register, 0), 0, target);
+    /// Jumps if all 64 bits of two registers differ.
+    pub(crate) fn jump_if_differs(&mut self, register: Register, other: Register, target: Label) {
+        self.jumps.push((self.code.len(), target));
+        self.push(0x5d, registers(register, other as u8), 0, 0);
     }
 
-    /// Jumps if any of the 64 bits of a register is set.
-    pub(crate) fn jump_if_set(&mut self, register: Register, target: Label) {
-        self.push_jump(0x55, registers(register, 0), 0, target);
-    }
-
-    /// Jumps if two registers differ.
-    pub(crate) fn jump_if_different(&mut self, register: Register, other: Register, target: Label) {
-        self.push_jump(0x5d, registers(register, other as u8), 0, target);
-    }
-
-    /// Jumps always.
+    /// Jumps unconditionally.
     pub(crate) fn jump(&mut self, target: Label) {
-        self.push_jump(0x05, 0, 0, target);
+        self.jumps.push((self.code.len(), target));
+        self.push(0x05, 0, 0, 0);
     }
 
     /// Ends the program. The result is in `R0`.
@@ -149,11 +170,6 @@ impl Assembler {
         self.code
     }
 
-    fn push_jump(&mut self, operation: u8, registers: u8, immediate: i32, target: Label) {
-        self.jumps.push((self.code.len(), target));
-        self.push(operation, registers, 0, immediate);
-    }
-
     fn push(&mut self, operation: u8, registers: u8, offset: i16, immediate: i32) {
         self.code.push(Instruction { operation, registers, offset, immediate });
     }
@@ -163,12 +179,6 @@ fn registers(destination: Register, source: u8) -> u8 {
     destination as u8 | source << 4
 }
 
-/// Returns the lower and the upper 32 bits.
-fn halves(value: u64) -> [i32; 2] {
-    let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
-    [i32::from_le_bytes([a, b, c, d]), i32::from_le_bytes([e, f, g, h])]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,22 +186,26 @@ mod tests {
     #[test]
     fn instructions_have_the_codes_of_the_kernel() {
         let mut program = Assembler::default();
-        program.load(Register::R7, Register::R6, 24);
-        program.store(Register::R6, 4, Register::R7);
-        program.set_double(Register::R8, 0x1_8000_0002);
-        program.set_map(Register::R1, 9);
-        program.call(Helper::MapLookupElem);
+        program.load(Register::R7, Width::Word, Register::R6, 16);
+        program.copy(Register::R3, Register::Frame);
+        program.add(Register::R3, -40);
+        program.set_map(Register::R2, 9);
+        program.call(Helper::SkbAncestorCgroupId);
+        program.store(Register::Frame, -48, Register::R0);
+        program.set_long(Register::R1, 0x0000_0002_ffff_fff0);
         program.exit();
         let instruction =
             |operation, registers, offset, immediate| Instruction { operation, registers, offset, immediate };
         let expected = [
-            instruction(0x61, 0x67, 24, 0),
-            instruction(0x63, 0x76, 4, 0),
-            instruction(0x18, 0x08, 0, i32::MIN + 2),
-            instruction(0, 0, 0, 1),
-            instruction(0x18, 0x11, 0, 9),
+            instruction(0x61, 0x67, 16, 0),
+            instruction(0xbf, 0xa3, 0, 0),
+            instruction(0x07, 0x03, 0, -40),
+            instruction(0x18, 0x12, 0, 9),
             instruction(0, 0, 0, 0),
-            instruction(0x85, 0, 0, 1),
+            instruction(0x85, 0, 0, 83),
+            instruction(0x7b, 0x0a, -48, 0),
+            instruction(0x18, 0x01, 0, -16),
+            instruction(0, 0, 0, 2),
             instruction(0x95, 0, 0, 0),
         ];
         assert_eq!(program.finish(), expected);
@@ -200,14 +214,22 @@ mod tests {
     #[test]
     fn jump_counts_the_instructions_between_itself_and_the_label() {
         let mut program = Assembler::default();
-        let (near, far, never) = (program.label(), program.label(), program.label());
-        program.jump_if_different(Register::R0, Register::R7, far);
+        let (near, far) = (program.label(), program.label());
+        program.jump_if(Register::R0, Condition::Equal, 1, far);
         program.jump(near);
         program.place(near);
-        program.jump_if_zero(Register::R0, never);
+        program.exit();
         program.place(far);
         program.exit();
         let offsets = program.finish().iter().map(|instruction| instruction.offset).collect::<Vec<_>>();
-        assert_eq!(offsets, [2, 0, i16::MAX, 0]);
+        assert_eq!(offsets, [2, 0, 0, 0]);
+    }
+
+    #[test]
+    fn jump_to_a_label_that_is_not_placed_leaves_the_program() {
+        let mut program = Assembler::default();
+        let label = program.label();
+        program.jump(label);
+        assert_eq!(program.finish()[0].offset, i16::MAX);
     }
 }

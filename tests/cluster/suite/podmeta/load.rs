@@ -16,7 +16,7 @@ const CHECKING_CLIENT: &str = include_str!("scripts/checking_client.py");
 
 /// The requests of one pod. Its processes use the service addresses in turn: EC2 over IPv4 and IPv6, ECS.
 pub(super) struct Load {
-    /// When each process ends.
+    /// End of each process.
     pub(super) end: LoadEnd,
     /// Pause between two requests of a process, in milliseconds.
     pub(super) pause: u16,
@@ -26,16 +26,17 @@ pub(super) struct Load {
     pub(super) tokens: TokenUse,
 }
 
-/// When a process ends. Each process also ends when the file `/stop` exists.
+/// End of a process. Each process also ends when the file `/stop` exists.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum LoadEnd {
     /// After this number of responses with status 200.
     Requests(usize),
     /// After this time in seconds.
     Seconds(u16),
-    /// When the file `/stop` exists.
+    /// The process ends as soon as the file `/stop` exists.
     Stop,
-    /// When the file `/stop` exists, and then requests have succeeded for `quiet` seconds. At most `limit` seconds later.
+    /// The process ends when requests have succeeded for `quiet` seconds after the file `/stop` exists, and at most `limit` seconds
+    /// after it exists.
     Recovery { quiet: u16, limit: u16 },
 }
 
