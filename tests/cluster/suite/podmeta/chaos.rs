@@ -97,7 +97,7 @@ async fn run_with_few_addresses(
 }
 
 #[tokio::test]
-#[ignore = "it has not passed often enough to decide about a change; `make chaos` runs it"]
+#[ignore = "two runs have passed, too few to decide about a change; `make chaos` runs it"]
 async fn pods_get_only_their_own_identity_while_parts_of_the_cluster_fail() -> Result<()> {
     let (seed, duration) = (seed()?, number_of_environment("PODMETA_CHAOS_SECONDS", SECONDS)?);
     println!("chaos: seed {seed}, faults for {duration} s");
