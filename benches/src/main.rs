@@ -28,7 +28,8 @@ struct BenchArgs {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
 
-    /// Duration of one measurement in seconds. Below five, results of the same server differ by up to 20 %
+    /// Duration of one measurement in seconds. Below five, results of the same server differ by up to 20 %. `throughput` measures the same
+    /// time in rounds of one second
     #[arg(long, default_value_t = 5)]
     seconds: u64,
 

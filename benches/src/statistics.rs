@@ -31,13 +31,15 @@ impl Measurement {
     }
 }
 
-/// Minimum, median and maximum.
+/// Median and quartiles.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spread {
-    pub(crate) min: f64,
+    /// The greatest value of the lowest quarter, or the minimum of less than 8 values.
+    pub(crate) lower_quartile: f64,
     /// Mean of the two middle values for an even count.
     pub(crate) median: f64,
-    pub(crate) max: f64,
+    /// The smallest value of the highest quarter, or the maximum of less than 8 values.
+    pub(crate) upper_quartile: f64,
 }
 
 impl Spread {
@@ -48,7 +50,12 @@ impl Spread {
         sorted.sort_by(f64::total_cmp);
         let at = |index: usize| sorted.get(index).copied().unwrap_or_default();
         let (last, low, high) = (sorted.len().saturating_sub(1), sorted.len().saturating_sub(1) / 2, sorted.len() / 2);
-        Self { min: at(0), median: f64::midpoint(at(low), at(high)), max: at(last) }
+        let quarter = (sorted.len() / 4).saturating_sub(1).min(last);
+        Self {
+            lower_quartile: at(quarter),
+            median: f64::midpoint(at(low), at(high)),
+            upper_quartile: at(last - quarter),
+        }
     }
 }
 
@@ -61,7 +68,14 @@ mod tests {
         for (values, median) in [(vec![3.0, 1.0, 2.0], 2.0), (vec![4.0, 1.0, 3.0, 2.0], 2.5), (vec![7.0], 7.0)] {
             assert!((Spread::of(values).median - median).abs() < f64::EPSILON);
         }
-        let spread = Spread::of([5.0, 9.0, 1.0]);
-        assert!(spread.min < 1.5 && spread.max > 8.5);
+    }
+
+    #[test]
+    fn quartiles_are_the_inner_ends_of_the_lowest_and_the_highest_quarter() {
+        for (count, lower, upper) in [(1, 1.0, 1.0), (5, 1.0, 5.0), (8, 2.0, 7.0), (20, 5.0, 16.0)] {
+            let spread = Spread::of((1..=count).map(f64::from));
+            assert!((spread.lower_quartile - lower).abs() < f64::EPSILON, "{count}");
+            assert!((spread.upper_quartile - upper).abs() < f64::EPSILON, "{count}");
+        }
     }
 }

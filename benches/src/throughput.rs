@@ -18,6 +18,9 @@ pub(crate) const AGENT_ARRANGEMENT: ThreadArrangement = ThreadArrangement::OneWo
 
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
 
+/// Duration of a round in which the servers are compared. Short, so that the speed of the machine changes between few of the rounds.
+const COMPARED: Duration = Duration::from_secs(1);
+
 /// Starts an agent with one pod. Returns it with a token and its recorded responses.
 pub(crate) fn agent(
     options: &RunOptions,
@@ -61,29 +64,40 @@ pub(crate) fn arrangements(options: &RunOptions, work_dir: &WorkDir) -> Result<(
 }
 
 /// Measures all kinds of requests for each number of connections, and prints the table.
+///
+/// A second process of the baseline is the control: its ratios to the first show what the machine alone makes of them.
 pub(crate) fn all(options: &RunOptions, work_dir: &WorkDir) -> Result<()> {
     let (agent, token, responses) = agent(options, work_dir)?;
-    let baseline = ServerProcess::baseline(&responses, AGENT_ARRANGEMENT)?;
+    let baseline = || ServerProcess::baseline(&responses, AGENT_ARRANGEMENT);
+    let servers = [("baseline", baseline()?), ("control", baseline()?), ("**agent**", agent)];
     println!("\n## Throughput, latency and processor time\n");
+    let count = options.rounds * usize::try_from(options.time.as_secs() / COMPARED.as_secs())?;
     println!(
-        "{} rounds of {} s, agent and baseline in turn. Median (minimum to maximum).",
-        options.rounds,
-        options.time.as_secs()
+        "{count} rounds of {} s. In a round the servers are loaded in turn, in the reverse order of the round before.",
+        COMPARED.as_secs()
     );
-    println!("A ratio is the agent's median divided by the baseline's.\n");
+    println!("A figure is the median of the rounds. A ratio is the median of the rounds' ratios to the baseline,");
+    println!("with their quartiles in parentheses. The control is a second process of the baseline.\n");
     println!(
         "| request | connections | server | per second | ratio | p50 µs | p99 µs | ratio | CPU ms/1,000 | ratio |"
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     for work in RequestKind::ALL {
         for connections in CONNECTIONS {
-            let (mut of_baseline, mut of_agent) = (Vec::new(), Vec::new());
-            for _ in 0..options.rounds {
-                of_baseline.push(round(&baseline, work, &token, connections, options.time)?);
-                of_agent.push(round(&agent, work, &token, connections, options.time)?);
+            let mut rounds = [const { Vec::new() }; 3];
+            for number in 0..count {
+                let mut order = [0, 1, 2];
+                if number % 2 == 1 {
+                    order.reverse();
+                }
+                for server in order {
+                    let measured = round(&servers[server].1, work, &token, connections, COMPARED)?;
+                    rounds[server].push(measured);
+                }
             }
-            row(work, connections, "baseline", &of_baseline, &of_baseline);
-            row(work, connections, "**agent**", &of_agent, &of_baseline);
+            for ((name, _), of_server) in servers.iter().zip(&rounds) {
+                row(work, connections, name, of_server, &rounds[0]);
+            }
         }
     }
     Ok(())
@@ -104,22 +118,20 @@ fn round(
 }
 
 fn row(kind: RequestKind, connections: usize, server: &str, rounds: &[Measurement], baseline: &[Measurement]) {
-    let spread = |rounds: &[Measurement], of: fn(&Measurement) -> f64| Spread::of(rounds.iter().map(of));
-    let ratio = |of: fn(&Measurement) -> f64| spread(rounds, of).median / spread(baseline, of).median;
-    let (per_second, p99) = (spread(rounds, |round| round.per_second), spread(rounds, |round| round.p99_us));
+    let figure = |of: fn(&Measurement) -> f64| Spread::of(rounds.iter().map(of)).median;
+    let ratio = |of: fn(&Measurement) -> f64| {
+        let ratios = Spread::of(rounds.iter().zip(baseline).map(|(round, baseline)| of(round) / of(baseline)));
+        format!("{:.2} ({:.2} to {:.2})", ratios.median, ratios.lower_quartile, ratios.upper_quartile)
+    };
     println!(
-        "| {} | {connections} | {server} | {:.0} ({:.0} to {:.0}) | {:.2} | {:.1} | {:.1} ({:.1} to {:.1}) | {:.2} | {:.1} | {:.2} |",
+        "| {} | {connections} | {server} | {:.0} | {} | {:.1} | {:.1} | {} | {:.1} | {} |",
         kind.name(),
-        per_second.median,
-        per_second.min,
-        per_second.max,
+        figure(|round| round.per_second),
         ratio(|round| round.per_second),
-        spread(rounds, |round| round.p50_us).median,
-        p99.median,
-        p99.min,
-        p99.max,
+        figure(|round| round.p50_us),
+        figure(|round| round.p99_us),
         ratio(|round| round.p99_us),
-        spread(rounds, |round| round.processor_ms).median,
+        figure(|round| round.processor_ms),
         ratio(|round| round.processor_ms),
     );
 }
