@@ -1,7 +1,7 @@
 //! The link daemon of a node: checks guards, CNI configuration and the links of all pods, and repairs them.
 
 mod conflist;
-mod host_network;
+mod guard_cgroups;
 mod host_pods;
 mod links;
 
@@ -42,8 +42,8 @@ pub struct DaemonConfig {
     pub settings: LinkSettings,
 }
 
-/// Checks the requirements, adds the guards, writes the CNI configuration, makes the links of the pods that run already, and then repairs all
-/// three. Returns only an error. Calls `is_ready` once, after the first check of all three.
+/// Checks the requirements of the node. Adds the guards, writes the CNI configuration and makes the links of running pods, and then
+/// repairs these three. Returns only an error. Calls `is_ready` once, after the first check of all three.
 ///
 /// # Errors
 /// If the guards or the agent namespace cannot be made at the start, or a thread of the guards ends. Later failures
@@ -77,7 +77,7 @@ pub async fn run(
     tokio::select! {
         error = guards => Err(error.unwrap_or_else(|_| anyhow!("the guards' thread panicked"))),
         error = uplink_guard => Err(error.unwrap_or_else(|_| anyhow!("the uplink guard's thread panicked"))),
-        () = host_network::run(&config, &findings, &checks) => Err(anyhow!("internal error: the host network's task ended")),
+        () = guard_cgroups::run(&config, &findings, &checks) => Err(anyhow!("internal error: the task of the guard's cgroups ended")),
         () = conflist::run(&config, &counters, &findings, conflist_tx) => Err(anyhow!("internal error: the CNI task ended")),
         () = links::run(&config, host()?, &counters, &findings, &checks, links_tx) => Err(anyhow!("internal error: the links' task ended")),
         () = ready => Err(anyhow!("internal error: the readiness task ended")),

@@ -1,7 +1,7 @@
 //! Pods on the host network: their connections to the service addresses reach the node agent by a link of the node.
 //!
-//! Programs in the kubelet's cgroups replace the address of `connect(2)` in the host's network namespace. No process listens in
-//! that namespace: a pod with root could share its port. The kernel reports the cgroup of the client's socket, and so the pod.
+//! Programs in the kubelet's cgroups replace the address of `connect(2)` in the host's network namespace. podmeta does not listen
+//! in that namespace, because a pod with root could listen on the same port. The cgroup of the client's socket identifies the pod.
 
 pub mod addresses;
 mod attachment;

@@ -1,4 +1,4 @@
-//! Keeps pods on the host network on the node's link.
+//! Redirects pods on the host network to the node agent: keeps the node's link and the programs in place.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,8 @@ use crate::findings::SharedFindings;
 use crate::host_pods::{HostPods, HostPodsRepairs, OtherPods, UnredirectedPods};
 use crate::netns::Netns;
 
-/// Repairs the node's link and the programs. `may_be_on_host` are the running sandboxes that may use the host's network. A failure
-/// is a finding.
+/// Makes or repairs the node's link and the programs. `may_be_on_host` contains the running sandboxes that are not known to have
+/// their own network namespace. A failure is a finding.
 pub(super) async fn check(
     pods: &mut HostPods,
     config: &DaemonConfig,

@@ -33,6 +33,7 @@ enum SandboxState {
     FailedAgain,
 }
 
+/// Checks the sandboxes of the node, and makes missing links.
 struct LinkMaker<'a> {
     config: &'a DaemonConfig,
     counters: &'a Counters,

@@ -1,6 +1,6 @@
-//! Guard 3: a program of traffic control at the egress of each interface by which packets can leave the node. It drops traffic to the service
-//! addresses that does not come from a socket of the node or of an exempt pod. It also sees packets that pass by routing rules
-//! and nftables, such as those of a network plugin with an eBPF datapath.
+//! Guard 3: a program of traffic control at the egress of each interface by which packets can leave the node. It drops traffic to
+//! the service addresses that does not come from a socket of the node or of an exempt pod. It also sees packets that bypass routing
+//! rules and nftables, such as those of a network plugin with an eBPF datapath.
 //!
 //! Kernels before Linux 6.6 have no tcx. There, the program is a filter of the qdisc clsact. Map and links are pinned in a bpf
 //! filesystem, and filters belong to their interface, so the guard stays while no process of podmeta runs:
@@ -37,7 +37,7 @@ pub use pins::mount;
 /// Default path of the bpf filesystem with the pins.
 pub const PINS_PATH: &str = "/run/podmeta/bpf";
 
-/// Name of the default path in the directory of podmeta's state.
+/// Name of the directory of [`PINS_PATH`] in the directory of podmeta's state.
 pub const PINS_DIR: &str = "bpf";
 
 /// Minimum interval of reads of the routing tables. A node can have a million routes.

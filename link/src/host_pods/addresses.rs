@@ -39,11 +39,13 @@ pub(super) fn ipv4() -> impl Iterator<Item = Ipv4Addr> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::range::LinkRange;
 
     #[test]
-    fn each_service_has_an_address_of_its_own_and_family() {
+    fn each_service_address_has_its_own_substitute_of_the_same_family() {
         let all = substitutes();
         assert_eq!(all.len(), service::addresses().len());
         for (service, substitute) in &all {
@@ -51,8 +53,7 @@ mod tests {
             assert_eq!(service_of(*substitute), Some(*service));
             assert!(!service::addresses().contains(substitute));
         }
-        let mut addresses = all.iter().map(|(_, substitute)| *substitute).collect::<Vec<_>>();
-        addresses.dedup();
+        let addresses = all.iter().map(|(_, substitute)| *substitute).collect::<BTreeSet<_>>();
         assert_eq!(addresses.len(), all.len());
         for other in [IpAddr::V4(NODE_IPV4), IpAddr::V6(node_ipv6()), service::addresses()[0]] {
             assert_eq!(service_of(other), None);
@@ -60,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn default_range_of_pod_links_contains_no_address() {
+    fn default_link_range_contains_no_address_of_the_node_link() {
         assert!(!ipv4().any(|address| LinkRange::default().contains(address)));
         assert!(ipv4().all(|address| "169.254.232.0/21".parse::<LinkRange>().unwrap().contains(address)));
     }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! /run/podmeta/bpf/connect-exempt     the map of exempt cgroups
-//! /run/podmeta/bpf/connect-ipv4-N     the link of the cgroup N that contains pods, for AF_INET
+//! /run/podmeta/bpf/connect-ipv4-N     the link of the cgroup at position N of `ROOTS`, for AF_INET
 //! /run/podmeta/bpf/connect-ipv6-N     the same for AF_INET6
 //! ```
 
@@ -23,12 +23,13 @@ use crate::sys::bpf::{self, ProgramTag};
 /// Maximum number of exempt pods of a node.
 pub(super) const MAX_EXEMPT_PODS: u32 = 256;
 
+/// Name of the pinned map of exempt cgroups.
 const EXEMPT: &str = "connect-exempt";
 
 /// Value of each entry of the map. The programs check only that there is an entry.
 const EXEMPT_VALUE: u32 = 1;
 
-/// The pins of the programs.
+/// The programs, their map and their pins.
 #[derive(Debug)]
 pub(super) struct Attachment {
     pins: PathBuf,
@@ -51,18 +52,18 @@ pub(super) struct ConnectPrograms {
     pub(super) cgroups: usize,
     /// Number of programs that were attached or replaced.
     pub(super) programs: usize,
-    /// Number of cgroups that are exempt no more.
+    /// Number of cgroups that are no longer exempt.
     pub(super) removed: usize,
 }
 
 impl Attachment {
-    /// `cookie` is that of the host's namespace.
+    /// Creates the state of a node. `cookie` identifies the host's network namespace.
     pub(super) fn new(pins: PathBuf, cookie: u64) -> Self {
         Self { pins, cookie, loaded: None }
     }
 
-    /// Writes the exempt cgroups, and then attaches the programs to each cgroup that contains all pods. Cgroups of `kept` stay exempt
-    /// if they are.
+    /// Writes the exempt cgroups, and then attaches the programs to each cgroup that contains all pods. A cgroup in `kept` stays
+    /// exempt if it was exempt before.
     pub(super) fn ensure(
         &mut self,
         hierarchy: &Path,
@@ -90,7 +91,7 @@ impl Attachment {
                 }
             }
         }
-        // Last: too many exempt pods do not keep the others from being redirected.
+        // Last, so that an error of the map does not keep pods from being redirected.
         attached.removed = removed?;
         Ok(attached)
     }
@@ -142,7 +143,7 @@ fn open_map(pins: &Path) -> Result<(OwnedFd, bool)> {
     }
 }
 
-/// Returns the number of cgroups that are exempt no more.
+/// Writes the exempt cgroups into the map. Returns the number of cgroups that are no longer exempt.
 fn write_exempt(map: BorrowedFd<'_>, exempt: &BTreeSet<u64>, kept: &BTreeSet<u64>) -> io::Result<usize> {
     let written = bpf::map::entries(map)?.into_keys().collect::<BTreeSet<_>>();
     let removed = written.difference(exempt).filter(|id| !kept.contains(id)).collect::<Vec<_>>();

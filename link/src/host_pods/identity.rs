@@ -33,7 +33,7 @@ pub struct HostQuery {
 pub enum HostClient {
     /// A pod.
     Pod(PodUid),
-    /// The client is no process of a pod. The text is for a log.
+    /// The client is not a process of a pod. The text is the reason, for a log.
     Nobody(String),
 }
 
@@ -57,7 +57,7 @@ impl HostPodFinder {
     /// Returns the pod of a connection. Blocks.
     ///
     /// # Errors
-    /// If the query is not one of a connection to the node's link, or the kernel does not respond.
+    /// If the addresses are not those of a connection to the node's link, or the kernel does not report the socket.
     pub fn find(&self, query: &HostQuery) -> Result<HostClient> {
         let connection = check(query)?;
         let socket = diag::find_socket(&self.host, connection, node_link::HOST_INTERFACE);

@@ -50,11 +50,12 @@ enum HostRoute {
     Prohibit,
 }
 
-/// Destinations for which the kernel can use an IPv6 address as the source.
+/// Use of an IPv6 address as the source of connections.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Preference {
+    /// For all destinations.
     Any,
-    /// Those of routes with this source. For others, the kernel avoids a deprecated address.
+    /// Only for routes that name it as their source. The address is deprecated, so the kernel avoids it for others.
     OnlyThisLink,
 }
 
@@ -85,7 +86,7 @@ impl Ends {
 /// If the kernel rejects a step. The message names it.
 pub(super) async fn ensure(host: &Netns, agent: &Netns) -> Result<bool> {
     let ends = Ends::open(host, agent)?;
-    // First: without the link, the addresses are unreachable, and no packet leaves by another route.
+    // First, so that no packet to these addresses leaves by another route while the link is missing.
     for address in ends.services() {
         let added = add_route(&ends.host, address, HostRoute::Prohibit).await;
         added.with_context(|| format!("cannot add the route that prohibits {address}"))?;
@@ -116,7 +117,7 @@ pub(super) async fn remove(host: &Netns) -> Result<()> {
     }
     for (_, address) in substitutes() {
         match socket.route().del(route(address, HostRoute::Prohibit)).execute().await {
-            // The last two: the kernel has no IPv6.
+            // ESRCH: the route does not exist. The other two: the kernel has no IPv6.
             Err(error) if !matches!(errno(&error), Some(libc::ESRCH | libc::EAFNOSUPPORT | libc::EOPNOTSUPP)) => {
                 return Err(error).with_context(|| format!("cannot remove the route that prohibits {address}"));
             }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use podmeta_metadata::names::PodUid;
 
-/// Shared by the daemon's socket and its checks.
+/// The pods of the last report, shared by the daemon's socket and its checks.
 #[derive(Debug, Default)]
 pub struct NodePods(Mutex<Option<BTreeSet<PodUid>>>);
 
@@ -27,14 +27,14 @@ impl NodePods {
 pub struct UnredirectedPods {
     /// The pods that are known to be exempt.
     pub pods: BTreeSet<PodUid>,
-    /// Effect on the pods that were exempt before.
+    /// Treatment of all other pods that were exempt before.
     pub others: OtherPods,
 }
 
-/// Effect on pods that were exempt and are not known to be.
+/// Treatment of pods that were exempt before and are not in the current list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OtherPods {
-    /// They are exempt no more.
+    /// They are no longer exempt.
     #[default]
     Redirect,
     /// They stay exempt while they run: no agent has reported its pods since the daemon started.

@@ -1,10 +1,10 @@
 //! The programs for `connect(2)` in the cgroups of pods. Pure.
 //!
 //! ```text
-//! not TCP, not port 80, or not to a service address    unchanged
+//! not TCP, not port 80, or not to a service address      unchanged
 //! socket of another network namespace than the host's    unchanged
 //! process of an exempt pod                               unchanged
-//! otherwise                                              to the address of the node's link
+//! otherwise                                              replaced by the substitute address on the node's link
 //! ```
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,8 +15,8 @@ use crate::sys::bpf::Instruction;
 use crate::sys::bpf::assembler::{Assembler, Condition, Helper, Label, Register, Width};
 use crate::sys::bpf::connect::ConnectHook;
 
-/// Number of levels of cgroups at which a pod is exempt, from the root of the node's hierarchy. A pod is at level 2 to 4, and at most 4
-/// levels deeper if the node runs in a container.
+/// Number of levels below the root of the cgroup hierarchy at which the program looks for an exempt pod. A pod is at level 2 to 4,
+/// and at most 4 levels deeper if the node runs in a container.
 const MAX_LEVELS: i32 = 12;
 
 /// Offsets in the context, `struct bpf_sock_addr`. Source: linux/bpf.h.
@@ -35,7 +35,7 @@ const CGROUP_ID: i16 = -8;
 const PROCEED: i32 = 1;
 
 /// Returns the program of a hook. `cookie` identifies the host's network namespace, `exempt` is the map of exempt cgroups, and
-/// `addresses` has each service address with the one that replaces it.
+/// `addresses` contains each service address with its substitute.
 pub(super) fn program(
     hook: ConnectHook,
     cookie: u64,

@@ -1,5 +1,5 @@
-//! The calls of `bpf(2)` that the uplink guard needs: a map, a program of traffic control, and its links. Those of pods on the
-//! host network are in [`connect`].
+//! Calls of `bpf(2)` that load, identify and pin programs, and attach them to the egress of interfaces with tcx, the traffic
+//! control hook of Linux 6.6. [`map`] has the calls for maps, [`connect`] those for programs of cgroups.
 //!
 //! Source: linux/bpf.h.
 
@@ -26,7 +26,7 @@ use layout::{
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Instruction {
-    /// Class, size or operation, and mode or source.
+    /// Code of the operation: its class in the lower 3 bits, its variant in the upper ones.
     pub(crate) operation: u8,
     /// The destination register in the lower 4 bits, the source register in the upper ones.
     pub(crate) registers: u8,
@@ -36,7 +36,7 @@ pub(crate) struct Instruction {
     pub(crate) immediate: i32,
 }
 
-/// Identity of a program's instructions: a hash of the kernel, without the numbers of maps.
+/// The kernel's hash of a program's instructions. It does not depend on the maps that they use.
 pub(crate) type ProgramTag = [u8; 8];
 
 /// Properties of a program.
@@ -44,7 +44,7 @@ pub(crate) type ProgramTag = [u8; 8];
 pub(crate) struct ProgramInfo {
     /// Kernel ID.
     pub(crate) id: u32,
-    /// Identity of its instructions.
+    /// Hash of its instructions.
     pub(crate) tag: ProgramTag,
     /// Kernel ID of its map, or 0 if it has none. Not defined for a program with several maps.
     pub(crate) map: u32,
@@ -62,7 +62,7 @@ pub(crate) struct Attached {
 /// Maximum number of programs at one hook of an interface. Source: `BPF_MPROG_MAX` in linux/bpf_mprog.h.
 const MAX_ATTACHED: usize = 64;
 
-/// Size of the verifier's log in bytes. Its end names the error; the kernel keeps the end of a longer log.
+/// Size of the buffer for the verifier's log, in bytes. The kernel keeps the end of a longer log, which names the error.
 const LOG_BYTES: u32 = 64 * 1024;
 
 /// Maximum length of the verifier's log in an error, in bytes. Its last lines name the instruction and the reason.
@@ -163,10 +163,10 @@ pub(crate) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     owned(path_command(Command::ObjGet, path, 0))
 }
 
-/// Returns the kernel ID of a link of tcx at an egress.
+/// Returns the kernel ID of a tcx link at the egress of an interface.
 ///
 /// # Errors
-/// If the descriptor is another object.
+/// If the descriptor is not such a link.
 pub(crate) fn link_id(link: BorrowedFd<'_>) -> io::Result<u32> {
     let info = info::<RawLinkInfo>(link)?;
     if info.link_type != BPF_LINK_TYPE_TCX || info.attach_type != BPF_TCX_EGRESS {
@@ -175,7 +175,7 @@ pub(crate) fn link_id(link: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(info.id)
 }
 
-/// Returns the programs of tcx at the egress of an interface of the thread's network namespace, in their order.
+/// Returns the tcx programs at the egress of an interface of the thread's network namespace, in their order.
 ///
 /// # Errors
 /// `EINVAL` if the kernel has no tcx, `ENODEV` if the interface does not exist.
@@ -226,7 +226,7 @@ pub(crate) fn open_program(id: u32) -> io::Result<OwnedFd> {
 
 fn info<T: Info>(object: BorrowedFd<'_>) -> io::Result<T> {
     let mut info = T::default();
-    // SAFETY: a pointer field of the kernel's structure is zero or behind `info`.
+    // SAFETY: the pointers in a default `T` are zero. The kernel does not use fields of its structure that `T` does not have.
     unsafe { request_info(object, &mut info) }?;
     Ok(info)
 }
@@ -273,18 +273,18 @@ unsafe fn bpf_mut<A>(command: Command, attributes: *mut A) -> io::Result<RawFd> 
     RawFd::try_from(nix::errno::Errno::result(result)?).map_err(io::Error::other)
 }
 
-/// Takes the ownership of the descriptor that a command has created.
+/// Takes ownership of the descriptor that a command returned.
 fn owned(result: io::Result<RawFd>) -> io::Result<OwnedFd> {
     // SAFETY: callers pass the result of a command that opens or creates an object. No other code knows its number.
     result.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Returns a pointer as the kernel expects it.
+/// Returns a pointer as the number that the kernel expects.
 fn address<T>(pointer: *const T) -> u64 {
     pointer as usize as u64
 }
 
-/// Returns the number of an open descriptor, which is never negative.
+/// Returns an open descriptor, which is never negative, as an unsigned number.
 fn number(fd: RawFd) -> u32 {
     fd.unsigned_abs()
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 /// Target interval between the starts of two faults. Faults overlap, because some last longer.
 const START_INTERVAL: Duration = Duration::from_secs(4);
-/// Range of the duration of a fault that lasts.
+
+/// Range of the duration of a fault that has an end.
 const MIN_FAULT_DURATION: Duration = Duration::from_secs(2);
 const MAX_FAULT_DURATION: Duration = Duration::from_secs(8);
 
@@ -28,7 +29,7 @@ pub enum FaultKind {
     FlushNftables,
     /// Replaces all routing rules of the node, IPv4 and IPv6, with the kernel's defaults.
     FlushRoutingRules,
-    /// Both at once.
+    /// Deletes all nftables rules and replaces all routing rules of the node, at the same time.
     FlushAllRules,
     /// Deletes podmeta's CNI configuration.
     DeletePodmetaConflist,
@@ -169,7 +170,7 @@ impl SplitMix64 {
         usize::try_from(self.next() % limit).unwrap_or_default()
     }
 
-    /// Returns a duration in whole milliseconds from `min` to `max`, which it does not reach.
+    /// Returns a duration in whole milliseconds, at least `min` and below `max`.
     fn duration(&mut self, min: Duration, max: Duration) -> Duration {
         let range = usize::try_from(max.saturating_sub(min).as_millis()).unwrap_or(usize::MAX);
         min + Duration::from_millis(u64::try_from(self.below(range)).unwrap_or_default())

@@ -33,7 +33,7 @@ pub(crate) struct LinkCli {
 
 #[derive(Subcommand)]
 pub(crate) enum LinkCommand {
-    /// Assert the guards, pin the agent namespace and copy the CNI plugin. Needs a privileged container.
+    /// Add the guards, pin the agent namespace and copy the CNI plugin. Needs a privileged container.
     Install(InstallArgs),
     /// Check guards, CNI configuration and links, and repair them, until stopped.
     Run(RunArgs),
@@ -63,8 +63,8 @@ pub(crate) struct GuardArgs {
     pub(crate) guard_pins: PathBuf,
     /// Redirect requests of pods on the host network to the node agent, with eBPF programs. Without this flag, `install`
     /// detaches the programs.
-    #[arg(long = "redirect-host-network")]
-    pub(crate) host_pods: bool,
+    #[arg(long)]
+    pub(crate) redirect_host_network: bool,
 }
 
 #[derive(Args)]
@@ -91,7 +91,7 @@ pub(crate) struct InstallArgs {
     pub(crate) guard: GuardArgs,
     #[command(flatten)]
     pub(crate) plugins: PluginDirArgs,
-    /// The program podmeta-cni.
+    /// Path of the program podmeta-cni.
     #[arg(long, default_value = "/usr/local/bin/podmeta-cni", value_name = "PATH")]
     pub(crate) plugin: PathBuf,
 }
@@ -184,7 +184,7 @@ impl RunArgs {
             counters,
             findings,
             checks,
-            host_pods: self.guard.host_pods.then(finder).transpose()?,
+            host_pods: self.guard.redirect_host_network.then(finder).transpose()?,
             node_pods,
         })
     }
@@ -198,7 +198,7 @@ impl RunArgs {
         DaemonConfig {
             agent_namespace: self.node.namespace.agent_namespace,
             guard_pins: self.guard.uplink_guard.then(|| self.guard.guard_pins.clone()),
-            host_pods_pins: self.guard.host_pods.then_some(self.guard.guard_pins),
+            host_pods_pins: self.guard.redirect_host_network.then_some(self.guard.guard_pins),
             node_pods,
             cgroup_root: self.cgroup_root,
             node_metadata_namespaces: self.node_metadata_namespaces,

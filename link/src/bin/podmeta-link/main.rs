@@ -72,7 +72,7 @@ mod linux {
                     } else {
                         uplink::detach_all(&host, &args.guard.guard_pins).await?;
                     }
-                    if args.guard.host_pods {
+                    if args.guard.redirect_host_network {
                         uplink::mount(&args.guard.guard_pins)?;
                     } else {
                         host_pods::remove(&args.guard.guard_pins, &host).await?;
@@ -135,7 +135,7 @@ mod linux {
         }
     }
 
-    /// Removes the file of an earlier process.
+    /// Removes the ready file of an earlier process, and creates its directory.
     fn remove_ready(path: &Path) -> Result<()> {
         let directory = path.parent().context("the ready file has no directory")?;
         std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;

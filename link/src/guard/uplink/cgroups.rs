@@ -25,7 +25,7 @@ use super::program::CgroupKind;
 use super::{first, pins};
 use crate::sys::bpf::map;
 
-/// Names of a cgroup with all pods and of those below it.
+/// Names of the cgroup that contains all pods, and of those below it.
 #[derive(Clone, Copy, Debug)]
 enum PodsCgroup {
     /// The systemd driver: the path of the slice, and the start of the names below it.
@@ -34,7 +34,7 @@ enum PodsCgroup {
     Cgroupfs(&'static str),
 }
 
-/// The possible names.
+/// The names with each driver, and those in nodes of kind.
 const PODS_CGROUPS: [PodsCgroup; 4] = [
     PodsCgroup::Systemd("kubepods.slice", "kubepods"),
     PodsCgroup::Cgroupfs("kubepods"),
@@ -69,10 +69,9 @@ impl PodsCgroup {
 #[derive(Debug)]
 #[must_use]
 pub struct CgroupUpdate {
-    /// True if a cgroup contains pods, or the failure to write the cgroups that contain pods. After a failure, the program can
-    /// pass packets of pods.
+    /// Result for the cgroups that contain all pods: false if there is none. After an error, the program can pass packets of pods.
     pub pods: Result<bool>,
-    /// The failure to write the cgroups of exempt pods. After a failure, the program can drop packets of exempt pods.
+    /// Result for the cgroups of exempt pods. After an error, the program can drop packets of exempt pods.
     pub exempt: Result<()>,
 }
 

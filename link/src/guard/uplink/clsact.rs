@@ -1,5 +1,5 @@
 //! Attaches the program as a filter of the qdisc clsact, for kernels without tcx. The filter stays while its interface exists.
-//! Other programs of the same hook can precede it only with its priority, the first one, and a later addition.
+//! Its priority is the first one. Another filter precedes it only if it has the same priority and is added later.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsRawFd as _;

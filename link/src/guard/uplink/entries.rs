@@ -13,11 +13,11 @@ pub(super) enum EntryChange {
     Remove(u64),
 }
 
-/// Cgroups that the map does not need any more.
+/// Treatment of entries that are not wanted any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Obsolete {
     Remove,
-    /// The wanted cgroups are not all known. The kernel uses the ID of a cgroup once, so an obsolete entry has no effect.
+    /// Not all wanted cgroups are known. The kernel uses the ID of a cgroup once, so the entry of a deleted cgroup has no effect.
     Keep,
 }
 

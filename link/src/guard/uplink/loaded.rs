@@ -53,7 +53,7 @@ impl LoadedProgram {
             let instructions = program::program(cgroups.as_raw_fd(), cookie, &service::ipv4(), &service::ipv6());
             bpf::load_classifier(&instructions)
         };
-        // Older kernels do not tell the namespace of a socket to programs of traffic control.
+        // Older kernels do not report the namespace of a socket to programs of traffic control.
         let program = load(Some(cookie)).or_else(|_| load(None)).context("the kernel rejects the program")?;
         Self::new(program).context("cannot read the properties of the program")
     }

@@ -4,7 +4,7 @@
 //! not IPv4 or IPv6, not to a service address, or UDP    next program
 //! no socket (forwarded)                                 drop
 //! socket that is not of IPv4 or IPv6: packet, tun, tap  drop
-//! socket of another network namespace                   drop, if the kernel can tell
+//! socket of another network namespace                   drop, if the kernel reports the namespace
 //! socket outside the cgroups of pods                    next program
 //! socket of an exempt pod                               next program
 //! socket of another pod                                 drop
@@ -13,8 +13,8 @@
 //! A packet keeps its socket when a network plugin redirects it from another network namespace, and when an interface sends it
 //! by a lower one. A tap device in a pod belongs to the process that opened it, such as the hypervisor of a virtual machine.
 //!
-//! UDP passes because clouds have DNS and NTP servers at service addresses. All other protocols count, not only TCP and port
-//! 80: an IP fragment and an IPv6 packet with extension headers do not show them.
+//! UDP passes because clouds have DNS and NTP servers at service addresses. The program drops all other protocols and ports, not
+//! only TCP to port 80: an IP fragment and an IPv6 packet with extension headers do not show protocol and port.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
@@ -22,8 +22,8 @@ use std::os::fd::RawFd;
 use crate::sys::bpf::Instruction;
 use crate::sys::bpf::assembler::{Assembler, Condition, Helper, Label, Register, Width};
 
-/// Content of a cgroup, as a value of the map of cgroups. Its key is the kernel's ID of the cgroup. While the map has no
-/// cgroup of pods, sockets of pods pass.
+/// Kind of a cgroup: a value in the map of cgroups. The key is the kernel's ID of the cgroup. While the map has no entry of the
+/// kind `Pods`, packets from sockets of pods pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum CgroupKind {
@@ -70,7 +70,7 @@ const AF_INET6: i32 = 10;
 const CGROUP_ID: i16 = HEADER - 8;
 
 /// Returns the program for a map of cgroups. `netns_cookie` identifies the namespace of the node, or is `None` if the kernel
-/// does not tell the namespace of a socket.
+/// does not report the namespace of a socket.
 pub(super) fn program(
     cgroups: RawFd,
     netns_cookie: Option<u64>,
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn namespace_is_compared_only_if_the_kernel_can_tell_it() {
+    fn namespace_is_compared_only_if_the_kernel_reports_it() {
         let is_call = |instruction: &Instruction| instruction.operation == 0x85 && instruction.immediate == 122;
         assert_eq!(of_service().iter().filter(|instruction| is_call(instruction)).count(), 1);
         let without = program(9, None, &service::ipv4(), &service::ipv6());

@@ -1,5 +1,5 @@
-//! Attaches the program to new interfaces, and again where another program removes it. Runs in a thread of its own: a node can
-//! have a thousand interfaces, and the other guards do not wait.
+//! Attaches the program to new interfaces, and again where another program removed it. Runs in a thread of its own, so that the
+//! other guards do not wait: a node can have a thousand interfaces.
 
 use std::io;
 use std::path::PathBuf;

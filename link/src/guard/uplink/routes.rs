@@ -14,7 +14,7 @@ use crate::route_socket::RouteSocket;
 /// Interface index of the loopback interface.
 const LOOPBACK: u32 = 1;
 
-/// Returns the indexes of the interfaces.
+/// Returns the indexes of the interfaces of all routes to these addresses, except the loopback interface.
 pub(super) async fn list(socket: &RouteSocket, addresses: &[IpAddr]) -> Result<BTreeSet<u32>, Error> {
     let mut found = BTreeSet::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {

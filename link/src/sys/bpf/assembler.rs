@@ -1,4 +1,4 @@
-//! A small assembler of BPF: only the instructions that podmeta uses. Pure.
+//! An assembler for the BPF instructions that podmeta uses. Pure.
 //!
 //! Source of the operations: Documentation/bpf/standardization/instruction-set.rst of the kernel.
 
@@ -23,7 +23,7 @@ pub(crate) enum Register {
     Frame = 10,
 }
 
-/// Width of a load.
+/// Width of a load, as the code of its operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Width {
@@ -32,7 +32,7 @@ pub(crate) enum Width {
     Double = 0x79,
 }
 
-/// Condition of a jump.
+/// Condition of a jump, as the code of its operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Condition {
@@ -46,7 +46,7 @@ pub(crate) enum Condition {
     NotZero = 0x55,
 }
 
-/// A helper function of the kernel.
+/// A helper function of the kernel, by its number. Source: linux/bpf.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub(crate) enum Helper {
@@ -65,9 +65,9 @@ pub(crate) struct Label(usize);
 #[derive(Debug, Default)]
 pub(crate) struct Assembler {
     code: Vec<Instruction>,
-    /// Jumps, as their position and their target.
+    /// Position and target of each jump.
     jumps: Vec<(usize, Label)>,
-    /// Positions of the labels, by their number. `None`: not placed yet.
+    /// Position of each label, by its number, or `None` before it is placed.
     labels: Vec<Option<usize>>,
 }
 
@@ -157,8 +157,8 @@ impl Assembler {
         self.push(0x95, 0, 0, 0);
     }
 
-    /// Returns the program with the offsets of its jumps. A jump to a label that is not placed, or too far, leaves the program,
-    /// and the kernel rejects it.
+    /// Returns the program with the offsets of its jumps. If a label is not placed or too far away, its jumps go past the end of
+    /// the program, and the kernel rejects the program.
     pub(crate) fn finish(mut self) -> Vec<Instruction> {
         for (from, target) in self.jumps {
             let to = self.labels.get(target.0).copied().flatten();
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn jump_to_a_label_that_is_not_placed_leaves_the_program() {
+    fn jump_to_a_label_that_is_not_placed_goes_past_the_end_of_the_program() {
         let mut program = Assembler::default();
         let label = program.label();
         program.jump(label);

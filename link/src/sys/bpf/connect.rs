@@ -50,7 +50,7 @@ pub(crate) fn load_connect(hook: ConnectHook, program: &[Instruction]) -> io::Re
 /// The program stays attached while the returned link is open or pinned.
 ///
 /// # Errors
-/// `EPERM` if a program is attached to the cgroup that admits no others.
+/// `EPERM` if the cgroup has a program that allows no others beside it.
 pub(crate) fn attach_connect(
     hook: ConnectHook,
     program: BorrowedFd<'_>,
@@ -69,11 +69,11 @@ pub(crate) fn attach_connect(
 /// Returns the properties of a link of a hook.
 ///
 /// # Errors
-/// If the descriptor is another object.
+/// If the descriptor is not such a link.
 pub(crate) fn connect_link_info(hook: ConnectHook, link: BorrowedFd<'_>) -> io::Result<CgroupLinkInfo> {
     let info = info::<RawCgroupLinkInfo>(link)?;
     if info.link_type != BPF_LINK_TYPE_CGROUP || info.attach_type != hook.attach_type() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the object is no link of this hook"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the object is not a link of this hook"));
     }
     Ok(CgroupLinkInfo { program: info.prog_id, cgroup: info.cgroup_id })
 }

@@ -17,7 +17,7 @@ pub(crate) fn create(max_entries: u32) -> io::Result<OwnedFd> {
     owned(unsafe { bpf(Command::MapCreate, &attributes) })
 }
 
-/// Sets an entry of a map of [`create`].
+/// Sets an entry of a map that [`create`] returned.
 ///
 /// # Errors
 /// `E2BIG` if the map is full.
@@ -27,7 +27,7 @@ pub(crate) fn set(map: BorrowedFd<'_>, key: u64, value: u32) -> io::Result<()> {
     unsafe { bpf(Command::MapUpdateElem, &attributes) }.map(drop)
 }
 
-/// Removes an entry of a map of [`create`]. Succeeds if there is none.
+/// Removes an entry of a map that [`create`] returned. Succeeds if there is none.
 ///
 /// # Errors
 /// If the descriptor is not such a map.
@@ -40,7 +40,7 @@ pub(crate) fn remove(map: BorrowedFd<'_>, key: u64) -> io::Result<()> {
     }
 }
 
-/// Returns all entries of a map of [`create`]. Entries that another process changes meanwhile can be missing.
+/// Returns all entries of a map that [`create`] returned. Entries that another process changes meanwhile can be missing.
 ///
 /// # Errors
 /// If the descriptor is not such a map, or another process changes it all the time.

@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result};
 use futures_util::future::try_join_all;
 use podmeta_cluster::fault_plan;
 
-use self::clients::{ADDRESSES, Clients, churn};
+use self::clients::{Clients, POD_ADDRESSES_PER_NODE, churn};
 use self::faults::{FaultyCluster, FaultyNode};
 use self::report::Report;
 use super::load::{load_profile, number_of_environment};
@@ -25,7 +25,7 @@ use super::node_network::NodeNetwork;
 use crate::kit::{self, Podmeta, TestNamespace, eventually};
 
 /// Default duration of the faults in seconds. `PODMETA_CHAOS_SECONDS` sets another one.
-const SECONDS: usize = 120;
+const DEFAULT_SECONDS: usize = 120;
 
 /// Timeout of the steps that restore the cluster after the faults.
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(90);
@@ -46,7 +46,7 @@ async fn run(podmeta: &Podmeta, namespace: &TestNamespace, seed: u64, duration: 
     podmeta.wait_until_programmed(namespace, "web", 0).await?;
     let nodes = podmeta.cluster.node_names().iter().map(|name| podmeta.cluster.node_by_name(name)).collect::<Vec<_>>();
     let networks = try_join_all(nodes.iter().map(NodeNetwork::read)).await?;
-    let restricted = try_join_all(networks.iter().map(|network| network.restrict_ranges(ADDRESSES))).await;
+    let restricted = try_join_all(networks.iter().map(|network| network.restrict_ranges(POD_ADDRESSES_PER_NODE))).await;
     let result = match restricted {
         Ok(_) => run_with_few_addresses(podmeta, namespace, seed, duration).await,
         Err(error) => Err(error),
@@ -99,7 +99,7 @@ async fn run_with_few_addresses(
 #[tokio::test]
 #[ignore = "two runs have passed, too few to decide about a change; `make chaos` runs it"]
 async fn pods_get_only_their_own_identity_while_parts_of_the_cluster_fail() -> Result<()> {
-    let (seed, duration) = (seed()?, number_of_environment("PODMETA_CHAOS_SECONDS", SECONDS)?);
+    let (seed, duration) = (seed()?, number_of_environment("PODMETA_CHAOS_SECONDS", DEFAULT_SECONDS)?);
     println!("chaos: seed {seed}, faults for {duration} s");
     kit::exclusive_podmeta_test(async |podmeta, namespace| {
         // The test changes podmeta's pods. The next installation replaces them.

@@ -13,16 +13,17 @@ use kube::runtime::conditions::is_pod_running;
 use super::super::load::{CheckCounts, Load, LoadEnd, TokenUse, checking_pod};
 use crate::kit::{Podmeta, TestNamespace, eventually, pod_addresses};
 
-/// Addresses of each family for the new pods of a node, including those that are being removed.
-pub(super) const ADDRESSES: u32 = 8;
+/// Addresses of each family for the new pods of a node, including pods that are being removed.
+pub(super) const POD_ADDRESSES_PER_NODE: u32 = 8;
 
-/// Limit of the time from the end of the faults to the last failure of a client, in seconds.
-pub(super) const RECOVERY_LIMIT: u16 = 60;
+/// Maximum time from the end of the faults to the last failure of a client.
+pub(super) const RECOVERY_LIMIT_SECONDS: u16 = 60;
 
-/// Time without a failure after which a client has recovered, in seconds. Longer than the timeout of a request.
-const QUIET: u16 = 12;
+/// Time without a failure after which a client has recovered. Longer than the timeout of a request.
+const QUIET_SECONDS: u16 = 12;
 
-/// Processes of a client: two with a new connection for each request, one with persistent connections.
+/// Requests on each connection, for each process of a client: two processes open a connection for each request, and one has
+/// persistent connections.
 const REQUESTS_OF_CONNECTIONS: &[u16] = &[1, 1, 1000];
 
 /// The loads of the clients of a node. The tokens of the second one must outlive the faults.
@@ -39,7 +40,7 @@ const SHORT_LIVED_PODS: usize = 2;
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
 const fn load(tokens: TokenUse) -> Load {
-    let end = LoadEnd::Recovery { quiet: QUIET, limit: RECOVERY_LIMIT };
+    let end = LoadEnd::Recovery { quiet: QUIET_SECONDS, limit: RECOVERY_LIMIT_SECONDS };
     Load { end, pause: 20, requests_of_connections: REQUESTS_OF_CONNECTIONS, tokens }
 }
 
@@ -94,7 +95,7 @@ struct PodResult {
 
 /// Waits until a pod has ended. Returns its result.
 async fn result_of_pod(namespace: &TestNamespace, name: &str) -> Result<PodResult> {
-    let timeout = STEP_TIMEOUT + Duration::from_secs(RECOVERY_LIMIT.into());
+    let timeout = STEP_TIMEOUT + Duration::from_secs(RECOVERY_LIMIT_SECONDS.into());
     let pod = eventually(timeout, "the pod has ended", async || {
         let pod = namespace.api::<Pod>().get(name).await?;
         let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The clock of podmeta's processes. A library moves it, which the dynamic linker loads before the C library. The clock of the node
-//! and of other processes stays.
+//! Faults of the clock of podmeta's processes: a library shifts the time that they read. The dynamic linker loads it before the C
+//! library. The clock of the node and of other processes does not change.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -83,7 +83,9 @@ pub(super) async fn install(podmeta: &Podmeta) -> Result<()> {
             }
         }
     }
-    ensure!(processes == 2 * names.len() + 2, "{processes} processes use the library of the clock");
+    // An agent and a link daemon on each node, and two operators.
+    let expected = 2 * names.len() + 2;
+    ensure!(processes == expected, "{processes} processes use the library of the clock instead of {expected}");
     Ok(())
 }
 

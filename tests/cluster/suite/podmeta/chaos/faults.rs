@@ -145,8 +145,10 @@ impl<'n> FaultyCluster<'n> {
 }
 
 impl FaultCounts {
+    /// Checks that each kind of fault happened.
+    ///
     /// # Errors
-    /// If a kind never happened.
+    /// If a kind never happened. The message contains the errors of the faults that did not start.
     pub(super) fn check_all_kinds(&self) -> Result<()> {
         for kind in FaultKind::ALL {
             ensure!(self.injected.contains_key(&kind), "{kind}: this fault never happened: {:?}", self.failed);

@@ -1,4 +1,5 @@
-//! Faults of processes. The kubelet starts those of podmeta again, and this module those of the node, as systemd does on real nodes.
+//! Faults of processes. The kubelet restarts podmeta's processes. This module restarts the programs of the node, as systemd does on
+//! real nodes.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -9,6 +10,9 @@ use futures_util::future::{Either, select};
 use super::faults::{FaultyCluster, FaultyNode};
 use crate::kit::OPERATOR_COMMAND;
 
+/// Interval of checks for ended programs.
+const SUPERVISION_INTERVAL: Duration = Duration::from_secs(1);
+
 impl FaultyNode<'_> {
     /// Kills the processes of one of podmeta's programs. Fails if none runs.
     pub(super) async fn kill(&self, command: &str) -> Result<()> {
@@ -16,9 +20,7 @@ impl FaultyNode<'_> {
         ensure!(!processes.is_empty(), "no process {command}runs on node {}", self.node.name);
         self.node.sh(&format!("kill -9 {}", processes.join(" "))).await.map(drop)
     }
-}
 
-impl FaultyNode<'_> {
     /// Kills a program of the node. It stays stopped until [`FaultyNode::release`].
     pub(super) async fn stop(&self, program: &'static str) -> Result<()> {
         self.stopped.borrow_mut().push(program);
@@ -52,9 +54,6 @@ impl FaultyNode<'_> {
         }
     }
 }
-
-/// Interval of checks for ended programs.
-const SUPERVISION_INTERVAL: Duration = Duration::from_secs(1);
 
 impl FaultyCluster<'_> {
     /// Waits for `body`, and starts ended programs of the nodes meanwhile.

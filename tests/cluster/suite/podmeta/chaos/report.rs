@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::super::load::CheckCounts;
-use super::clients::{ChurnResults, RECOVERY_LIMIT};
+use super::clients::{ChurnResults, RECOVERY_LIMIT_SECONDS};
 use super::faults::FaultCounts;
 
 /// The results of a chaos test.
@@ -17,14 +17,14 @@ pub(super) struct Report {
     /// Planned duration of the faults.
     pub(super) duration: Duration,
     pub(super) faults: FaultCounts,
-    /// Time from the end of the faults until the clients knew it.
+    /// Time from the end of the faults until all clients got the signal to stop when they have recovered.
     pub(super) stop_delay: Duration,
     /// Results of the pods that ran during all faults.
     pub(super) clients: CheckCounts,
     pub(super) churn: ChurnResults,
     /// Results of pods that started after the faults.
     pub(super) new_pods: CheckCounts,
-    /// Requests that the IMDS stub got, which stands for the nodes' own metadata service.
+    /// Number of requests to the IMDS stub, which stands for the nodes' own metadata service.
     pub(super) stub_requests: u64,
 }
 
@@ -37,16 +37,18 @@ impl Report {
         self.all().into_iter().map(field).sum()
     }
 
-    /// Responses of the nodes' own metadata service, or requests that reached it if there were more.
+    /// Returns the number of requests that reached the nodes' own metadata service: the larger count of the clients and of the stub.
     fn real_imds(&self) -> u64 {
         self.sum(|counts| counts.stub).max(self.stub_requests)
     }
 
-    /// Time from the end of the faults to the last failure of a client.
+    /// Returns the time from the end of the faults to the last failure of a client.
     fn recovery(&self) -> Duration {
         self.stop_delay + Duration::from_secs_f64(self.clients.recovery)
     }
 
+    /// Checks the results.
+    ///
     /// # Errors
     /// If a pod got a response that is not its own, a request reached the nodes' own metadata service, clients did not recover, or a kind
     /// of fault never happened.
@@ -55,7 +57,7 @@ impl Report {
         let wrong = self.sum(|counts| counts.wrong);
         ensure!(wrong == 0, "{wrong} wrong identities: {messages:?}");
         ensure!(self.real_imds() == 0, "{} requests reached the nodes' own metadata service", self.real_imds());
-        let (unrecovered, limit) = (self.clients.unrecovered, Duration::from_secs(RECOVERY_LIMIT.into()));
+        let (unrecovered, limit) = (self.clients.unrecovered, Duration::from_secs(RECOVERY_LIMIT_SECONDS.into()));
         ensure!(
             unrecovered == 0 && self.recovery() <= limit,
             "{unrecovered} processes did not recover within {limit:?}, the last failure was after {:?}: {messages:?}",
@@ -160,7 +162,7 @@ mod tests {
 
     #[test]
     fn client_that_recovers_too_late_or_never_is_an_error() {
-        let late = Report { stop_delay: Duration::from_secs(RECOVERY_LIMIT.into()), ..report() };
+        let late = Report { stop_delay: Duration::from_secs(RECOVERY_LIMIT_SECONDS.into()), ..report() };
         let never = Report { clients: CheckCounts { unrecovered: 1, ..counts() }, ..report() };
         for report in [late, never] {
             assert!(error_of(&report).contains("did not recover"), "{report:?}");

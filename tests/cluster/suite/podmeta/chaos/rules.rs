@@ -1,5 +1,5 @@
-//! Faults of the node's network rules. The link daemon adds podmeta's rules again, kube-proxy and the NetworkPolicies their own
-//! ones when they are restarted.
+//! Faults of the node's network rules. The link daemon adds podmeta's rules again. kube-proxy and the program that enforces
+//! NetworkPolicies add theirs when they are restarted.
 
 use anyhow::Result;
 

@@ -1,5 +1,5 @@
-//! Keeps pods on the host network from the node's metadata service, except pods of exempt namespaces, such as network plugins
-//! and cloud controllers.
+//! Writes the cgroups of the node's pods into the map of the uplink guard, which then keeps pods on the host network from the
+//! node's metadata service. Exempt are pods of some namespaces, such as network plugins and cloud controllers.
 //!
 //! The runtime reports a sandbox before it creates the first container. The cgroup of that container starts a check, so the pod
 //! is exempt before or shortly after its first process runs.
