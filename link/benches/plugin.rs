@@ -34,7 +34,7 @@ mod linux {
     const PARALLEL_PODS: u32 = 250;
 
     /// Pods that start one after another.
-    const ALONE: u32 = 200;
+    const SEQUENTIAL_PODS: u32 = 200;
 
     /// The entry of the plugin with the result of the previous one.
     const CONFIG: &str =
@@ -46,15 +46,15 @@ mod linux {
         std::fs::write(&config, CONFIG)?;
         // The first pod of a node also makes the guards and the agent namespace.
         add(&pod(0)?, &config)?;
-        let starts = (0..ALONE).map(|_| version(&config)).collect::<Result<Vec<_>>>()?;
+        let starts = (0..SEQUENTIAL_PODS).map(|_| version(&config)).collect::<Result<Vec<_>>>()?;
         print("start of the program only (VERSION)", starts);
-        let pods = (1..=ALONE).map(pod).collect::<Result<Vec<_>>>()?;
+        let pods = (1..=SEQUENTIAL_PODS).map(pod).collect::<Result<Vec<_>>>()?;
         let before = processor_time()?;
         let alone = pods.iter().map(|pod| add(pod, &config)).collect::<Result<Vec<_>>>()?;
         let used = processor_time()?.saturating_sub(before);
         print("ADD, one pod at a time", alone);
-        println!("ADD, one pod at a time: {:.1} ms of a processor", milliseconds(used) / f64::from(ALONE));
-        let pods = (ALONE + 1..=ALONE + PARALLEL_PODS).map(pod).collect::<Result<Vec<_>>>()?;
+        println!("ADD, one pod at a time: {:.1} ms of a processor", milliseconds(used) / f64::from(SEQUENTIAL_PODS));
+        let pods = (SEQUENTIAL_PODS + 1..=SEQUENTIAL_PODS + PARALLEL_PODS).map(pod).collect::<Result<Vec<_>>>()?;
         let start = Instant::now();
         let times = std::thread::scope(|scope| {
             let threads = pods.iter().map(|pod| scope.spawn(|| add(pod, &config))).collect::<Vec<_>>();

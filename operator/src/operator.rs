@@ -154,7 +154,7 @@ async fn run(args: Args, log: &LogGuard) -> Result<()> {
     let serve = listener::serve(listener, certificate, api.router(), metrics, stop.clone());
     tasks.spawn(async move {
         if let Err(error) = serve.await {
-            tracing::error!(error = format!("{error:#}"), "cannot serve the agents' API");
+            tracing::error!(error = format!("{error:#}"), "cannot serve the agents' API; agents cannot use this replica until it restarts");
         }
     });
 
@@ -189,7 +189,7 @@ fn is_current_role(shared: Arc<SharedState>, cluster: ClusterId) -> IsCurrent {
     Arc::new(move |request| request::is_current(&shared.read(), request, &cluster, Timestamp::now()))
 }
 
-/// Starts the tests of the admission policy, and returns the source of tokens that they switch.
+/// Starts the tests of the admission policy. Returns the source of pod tokens, which gives tokens only while the tests pass.
 fn start_token_policy_test(args: &Args, client: &Client, tasks: &TaskTracker, stop: &CancellationToken) -> PodTokens {
     let (state_tx, state) = watch_channel::channel(TokenPolicyState::Unknown);
     let audiences = args.credentials.token_audiences.clone();
@@ -204,7 +204,8 @@ fn start_token_policy_test(args: &Args, client: &Client, tasks: &TaskTracker, st
     PodTokens::new(client.clone(), audiences, state)
 }
 
-/// Loads the serving certificate, whose renewal it starts, the signing key of identity documents, and the ID of the cluster.
+/// Loads the serving certificate, the signing key of identity documents, and the ID of the cluster. Starts the renewal of the
+/// certificate.
 async fn load_keys(
     args: &Args,
     client: &Client,
@@ -270,7 +271,7 @@ async fn run_when_synced(
     }
 }
 
-/// Returns a name that no other operator process has.
+/// Returns a random epoch, which no other operator process has.
 fn new_epoch() -> Result<Epoch> {
     let mut bytes = [0; 8];
     aws_lc_rs::rand::fill(&mut bytes).ok().context("cannot generate random bytes")?;

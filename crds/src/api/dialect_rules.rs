@@ -89,7 +89,7 @@ pub(super) fn ipv6_rule() -> Rule {
     let dialects = Dialect::ALL.into_iter().filter(|dialect| supports_ipv6(*dialect));
     let conditions = dialects.map(|dialect| format!("'{dialect}' in self.dialects")).collect::<Vec<_>>().join(" || ");
     let rule = format!("self.metadataOptions.httpProtocolIpv6 != 'enabled' || {conditions}");
-    schema::rule(&rule, messages::IPV6, ".metadataOptions.httpProtocolIpv6")
+    schema::rule(&rule, messages::IPV6_NEEDS_EC2, ".metadataOptions.httpProtocolIpv6")
 }
 
 /// Returns true if the dialect's metadata service has an IPv6 address.

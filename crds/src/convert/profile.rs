@@ -123,7 +123,7 @@ fn options(
 ) -> Option<MetadataOptions> {
     let field = |name: &str| format!("spec.metadataOptions.{name}");
     if spec.http_protocol_ipv6 == HttpProtocolIpv6::Enabled && !dialects.iter().copied().any(supports_ipv6) {
-        errors.add(field("httpProtocolIpv6"), messages::IPV6);
+        errors.add(field("httpProtocolIpv6"), messages::IPV6_NEEDS_EC2);
     }
     let hop_limit = HopLimit::try_from(spec.http_put_response_hop_limit);
     let hop_limit = errors.record(field("httpPutResponseHopLimit"), hop_limit);
@@ -224,7 +224,7 @@ fn limits(spec: &LimitsSpec, errors: &mut FieldErrors) -> Option<Limits> {
     let burst = convert("burst", spec.burst, MAX_BURST);
     let connections = convert("connections", spec.connections, MAX_CONNECTIONS);
     if spec.burst < spec.requests_per_second {
-        errors.add("spec.limits.burst", messages::BURST);
+        errors.add("spec.limits.burst", messages::BURST_BELOW_RATE);
     }
     Some(Limits { requests_per_second: rate?, burst: burst?, connections: connections? })
 }

@@ -15,8 +15,8 @@ use crate::netns::Netns;
 use crate::pod_link::{Conflict, primary};
 use crate::{agent_ns, guard, pod_link};
 
-/// Runs a request and returns the text for standard output. `agent` is the path of the pinned agent namespace. While it
-/// adds something, podmeta is not removed from the node.
+/// Runs a request and returns the text for standard output. `agent` is the path of the pinned agent namespace. An uninstallation
+/// waits until requests that add guards or links have ended.
 ///
 /// # Errors
 /// If the guards or the link cannot be made. The error names pod, cause and remedy.
@@ -84,9 +84,11 @@ fn link_error(attachment: &Attachment, error: &anyhow::Error) -> CniError {
     CniError::new(CniErrorCode::Link, &message, format!("{error:#}{remedy}"))
 }
 
-/// Locks the directory of CNI configurations, and checks that podmeta's configuration exists and that its source has not
-/// changed since. Without podmeta's configuration, podmeta is not installed or its configuration has no source now. Returns
-/// `None` for a configuration that an administrator wrote.
+/// Locks the directory of CNI configurations. Returns `None` for a configuration that an administrator wrote.
+///
+/// # Errors
+/// `TryAgainLater` if podmeta's configuration does not exist, or its source has changed since podmeta wrote it. It does not exist if
+/// podmeta is not installed, or if the network plugin has no configuration.
 fn lock_current(config: &PluginConfig) -> Result<Option<ConfigDirLock>, CniError> {
     let Some(source) = &config.source else { return Ok(None) };
     let try_again = |details| {

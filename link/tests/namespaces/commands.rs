@@ -142,5 +142,5 @@ async fn pod_that_starts_without_a_link_gets_nothing_and_the_runtime_logs_the_ca
     assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), result("1.0.0"), "{log}");
     assert!(log.contains("pod shop/web") && log.contains("interface imds0 that is not podmeta's"), "{log}");
     assert!(log.contains("the pod starts, and its metadata requests can fail"), "{log}");
-    topology.assert_pods_are_closed_and_node_is_open("without a link");
+    topology.assert_only_the_node_reaches_the_real_service("without a link");
 }

@@ -33,7 +33,7 @@ async fn guards_stop_the_pod_and_let_the_node_pass() {
     let topology = Topology::new(1);
     let repairs = guard::ensure(&topology.node).await.unwrap();
     assert_eq!(repairs, Repairs { rules: 8, tables: 1 });
-    topology.assert_pods_are_closed_and_node_is_open("both guards");
+    topology.assert_only_the_node_reaches_the_real_service("both guards");
     assert_eq!(guard::ensure(&topology.node).await.unwrap(), Repairs::default());
 }
 
@@ -42,7 +42,7 @@ async fn routing_rules_hold_after_a_flush_of_nftables() {
     let topology = Topology::new(1);
     guard::ensure(&topology.node).await.unwrap();
     run(&topology.node, "nft flush ruleset");
-    topology.assert_pods_are_closed_and_node_is_open("rules only");
+    topology.assert_only_the_node_reaches_the_real_service("rules only");
     assert_eq!(guard::ensure(&topology.node).await.unwrap(), Repairs { rules: 0, tables: 1 });
 }
 
@@ -51,9 +51,9 @@ async fn nftables_holds_after_a_flush_of_the_rules() {
     let topology = Topology::new(1);
     guard::ensure(&topology.node).await.unwrap();
     remove_rules(&topology.node);
-    topology.assert_pods_are_closed_and_node_is_open("table only");
+    topology.assert_only_the_node_reaches_the_real_service("table only");
     assert_eq!(guard::ensure(&topology.node).await.unwrap(), Repairs { rules: 8, tables: 0 });
-    topology.assert_pods_are_closed_and_node_is_open("both guards again");
+    topology.assert_only_the_node_reaches_the_real_service("both guards again");
 }
 
 /// Without both guards, a link keeps a pod from the real service. A pod without a link reaches it until a guard is added.

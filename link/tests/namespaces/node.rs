@@ -54,7 +54,8 @@ impl Topology {
         Self { node, pods, _cloud: cloud }
     }
 
-    pub(crate) fn assert_pods_are_closed_and_node_is_open(&self, case: &str) {
+    /// Asserts that pods get no response from the service addresses, and that the node gets that of the real service.
+    pub(crate) fn assert_only_the_node_reaches_the_real_service(&self, case: &str) {
         for address in service::addresses() {
             for pod in &self.pods {
                 assert!(request(pod, address).is_err(), "{case}: a pod reaches {address}");

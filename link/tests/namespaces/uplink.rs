@@ -77,7 +77,7 @@ async fn forwarded_packets_are_dropped_and_the_node_passes_until_the_removal() {
         let guard = || UplinkGuard::with_hook(pins.path.clone(), hook);
         assert_eq!(guard().ensure(node).await.unwrap(), attached(UPLINKS, 0), "{hook:?}");
         assert_eq!(pins.links().len(), if hook == Hook::Best { UPLINKS } else { 0 }, "{hook:?}");
-        topology.assert_pods_are_closed_and_node_is_open("uplink guard only");
+        topology.assert_only_the_node_reaches_the_real_service("uplink guard only");
         let mut guard = guard();
         assert_eq!(guard.ensure(node).await.unwrap(), attached(0, 0), "another daemon of the same version");
         assert_eq!(guard.ensure(node).await.unwrap(), attached(0, 0));
@@ -175,7 +175,7 @@ async fn program_stays_attached_while_the_routes_are_deleted() {
     assert_eq!(pins.guard().ensure(node).await.unwrap(), attached(0, 0), "another daemon");
     assert_eq!(pins.links(), links, "without routes");
     route_by_default(node, 1, 2);
-    topology.assert_pods_are_closed_and_node_is_open("before the next check");
+    topology.assert_only_the_node_reaches_the_real_service("before the next check");
 }
 
 #[tokio::test]
@@ -197,7 +197,7 @@ async fn program_that_another_program_detached_is_a_repair() {
             repaired += guard.ensure(node).await.unwrap().repaired;
         }
         assert_eq!(repaired, 1, "{hook:?}");
-        topology.assert_pods_are_closed_and_node_is_open("repaired");
+        topology.assert_only_the_node_reaches_the_real_service("repaired");
     }
 }
 
@@ -260,7 +260,7 @@ async fn program_of_another_stays_on_the_interface() {
     assert_eq!(another.guard().ensure(node).await.unwrap(), attached(UPLINKS, 0));
     assert_eq!(ours.guard().ensure(node).await.unwrap(), attached(UPLINKS, 0));
     uplink::remove(node, &ours.path).await.unwrap();
-    topology.assert_pods_are_closed_and_node_is_open("the other program only");
+    topology.assert_only_the_node_reaches_the_real_service("the other program only");
     assert_eq!(another.guard().ensure(node).await.unwrap(), attached(0, 0));
 }
 

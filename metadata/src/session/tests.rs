@@ -36,7 +36,7 @@ fn token_is_valid_for_its_pod_and_dialect_until_it_expires() {
     assert_eq!(verify("a", Dialect::Ecs, 0), Err(TokenError::Unknown));
 }
 
-/// Every UID has the same length of token, and neither UID nor dialect is in it.
+/// The length does not depend on the pod, because the token contains neither UID nor dialect.
 #[test]
 fn token_has_56_url_safe_characters_for_every_pod() {
     for pod in ["a", "0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e1001", &"f".repeat(64)] {

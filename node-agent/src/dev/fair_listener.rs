@@ -1,5 +1,5 @@
-//! Accepts connections of one pod within its share of the worker thread. In dev mode each pod has listeners of its own. The
-//! links of a node share one listener, so there a new connection has no pod yet.
+//! Accepts connections of one pod within its share of the worker thread. Only in dev mode, where each pod has its own listeners.
+//! In a cluster, all links of a node share one listener, so the pod of a connection is known only after it is accepted.
 
 use std::io;
 

@@ -65,7 +65,7 @@ pub fn node_reference(name: &str) -> ObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Node".to_owned()),
         name: Some(name.to_owned()),
-        // The kubelet uses the name too, and `kubectl describe node` searches for it.
+        // The kubelet also sets the name here, and `kubectl describe node` searches for it.
         uid: Some(name.to_owned()),
         ..ObjectReference::default()
     }

@@ -1,6 +1,6 @@
-//! Tests that the API server enforces the chart's admission policy for tokens: it must reject two requests of the operator,
-//! for a token that is not bound to a pod, and for one with an audience that is not listed. RBAC alone would let the operator
-//! request a token of any ServiceAccount of the cluster, for the API server too.
+//! Tests that the API server enforces the chart's admission policy for tokens. The operator requests two tokens that the policy
+//! forbids: one that is not bound to a pod, and one with an audience that is not listed. RBAC alone would let the operator request
+//! a token of any ServiceAccount of the cluster, even for the API server.
 
 #[cfg(test)]
 mod tests;
@@ -41,8 +41,8 @@ pub enum TokenPolicyState {
     Unknown,
     /// The API server rejects what the policy forbids.
     Enforced,
-    /// The API server does not reject it, or the operator may request no token at all, with the reason. No tokens are
-    /// requested.
+    /// The API server accepts what the policy forbids, or does not let the operator request tokens. Contains the reason. No tokens
+    /// are requested.
     NotEnforced(String),
 }
 

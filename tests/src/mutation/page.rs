@@ -8,8 +8,8 @@ use podmeta_metadata::dialect::Dialect;
 use super::{LastRun, Mutation};
 use crate::conformance::CaseFile;
 
-/// Renders the page. Of several mutations that kill a case, the page names one of the last run, then the one that kills the
-/// fewest cases.
+/// Renders the page. If several mutations kill a case, the page names one that was in the last run, and of these the one that
+/// kills the fewest cases.
 #[must_use]
 pub fn render(cases: &[CaseFile], mutations: &[Mutation], last_run: &LastRun) -> String {
     let LastRun { commit, date, partial, changed } = last_run;

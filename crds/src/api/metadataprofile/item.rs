@@ -51,7 +51,7 @@ pub struct FieldRefSpec {
 fn rules() -> Vec<Rule> {
     let one_source = schema::rule(
         "[has(self.value), has(self.fieldRef), has(self.expression)].exists_one(is_set, is_set)",
-        messages::ONE_SOURCE,
+        messages::ONE_ITEM_SOURCE,
         "",
     );
     std::iter::once(one_source).chain(dialect_rules::reserved_path_rules()).collect()

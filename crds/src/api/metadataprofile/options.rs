@@ -61,7 +61,7 @@ impl Default for MetadataOptionsSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = [
-    schema::rule("self.burst >= self.requestsPerSecond", messages::BURST, ".burst"),
+    schema::rule("self.burst >= self.requestsPerSecond", messages::BURST_BELOW_RATE, ".burst"),
 ]))]
 pub struct LimitsSpec {
     /// Sustained request rate per pod, 1 to 100000 requests per second. Above it, a request waits up to 100 ms and then

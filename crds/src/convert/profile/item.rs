@@ -44,7 +44,7 @@ fn convert_source(field: &str, spec: &ItemSpec, errors: &mut FieldErrors) -> Opt
             .record(format_args!("{field}.expression"), compile_expression(expression))
             .map(ItemSource::Expression),
         (None | Some(_), None | Some(_), None | Some(_)) => {
-            errors.add(field, messages::ONE_SOURCE);
+            errors.add(field, messages::ONE_ITEM_SOURCE);
             None
         }
     }

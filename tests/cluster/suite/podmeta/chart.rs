@@ -44,13 +44,13 @@ impl<'o> PodSpecs<'o> {
     }
 }
 
-/// Returns the values of a field of each item of a list that has it.
+/// Returns the value at `path` of each item of a list. Items without it are skipped.
 fn fields<'o>(list: &'o Value, path: &str) -> Vec<&'o Value> {
     list.as_array().into_iter().flatten().filter_map(|item| item.pointer(path)).collect()
 }
 
 #[tokio::test]
-async fn dns_egress_of_the_agents_is_port_53_or_the_rules_of_the_value() -> Result<()> {
+async fn dns_egress_of_agents_is_port_53_unless_the_value_sets_other_rules() -> Result<()> {
     let openshift = json!([{
         "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}}}],
         "ports": [{"port": 5353, "protocol": "UDP"}],
@@ -153,7 +153,7 @@ async fn liveness_probes_tolerate_a_minute_without_a_response() -> Result<()> {
 }
 
 #[tokio::test]
-async fn private_endpoint_is_a_flag_of_the_operator() -> Result<()> {
+async fn sts_endpoint_value_sets_a_flag_of_the_operator() -> Result<()> {
     for (values, expected) in [
         (&[][..], None),
         (&["--set", "credentials.aws.stsEndpoint=https://sts.example"], Some("--aws-sts-endpoint=https://sts.example")),
