@@ -1,6 +1,5 @@
 //! The metrics of the edge. Labels have few values: never a pod, a path or text of a client.
 
-use std::array;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -55,17 +54,19 @@ impl EncodeLabelValue for TokenValue {
     }
 }
 
-/// The counters of responses with status 200. They belong to the family of all requests: counting one of these needs neither
-/// its lock nor a hash of the labels.
-#[derive(Debug)]
-struct ServedCounters([OnceLock<Counter>; Dialect::ALL.len() * PathClass::ALL.len() * 2]);
+/// The counters of responses with status 200, by dialect, path class and token. They belong to the family of all requests.
+/// Counting with one of them needs neither the family's lock nor a hash of the labels.
+#[derive(Debug, Default)]
+struct ServedCounters([[[OnceLock<Counter>; 2]; PathClass::ALL.len()]; Dialect::ALL.len()]);
 
 impl ServedCounters {
-    /// Returns the counter of these labels, or `None` if their status is not 200.
+    /// Returns the counter of these labels, or `None` if their status is not 200. `None` also for a dialect or class that is missing
+    /// from its list `ALL`, so no labels share a counter.
     fn get(&self, labels: &RequestLabels) -> Option<&OnceLock<Counter>> {
-        let (dialect, path, token) = (labels.dialect.0 as usize, labels.path.0 as usize, usize::from(labels.token.0));
-        let index = (dialect * PathClass::ALL.len() + path) * 2 + token;
-        if labels.status == 200 { self.0.get(index) } else { None }
+        if labels.status != 200 {
+            return None;
+        }
+        self.0.get(labels.dialect.0 as usize)?.get(labels.path.0 as usize)?.get(usize::from(labels.token.0))
     }
 }
 
@@ -88,7 +89,7 @@ impl Default for EdgeMetrics {
         let buckets = [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.025, 0.1, 0.5, 2.0];
         Self {
             requests: Family::default(),
-            served: ServedCounters(array::from_fn(|_| OnceLock::new())),
+            served: ServedCounters::default(),
             duration: Histogram::new(buckets),
             tokens: Family::default(),
             tokenless: Family::default(),
