@@ -1,16 +1,16 @@
 //! Effect of attacks on another pod and on the agent: slow request heads, token requests on new connections, and buffers
 //! that the clients keep full. `flood` measures a plain flood.
 
-use std::io::Write as _;
-use std::mem::MaybeUninit;
-use std::net::{SocketAddr, TcpStream};
+mod connections;
+
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use socket2::{Domain, Socket, Type};
 
+use self::connections::{hold, send_slow_heads};
 use crate::RunOptions;
 use crate::load::load;
 use crate::manifests::{PodLimits, WorkDir};
@@ -19,20 +19,23 @@ use crate::requests::{RequestKind, record, record_user_data, token, user_data_re
 use crate::statistics::Spread;
 use crate::throughput::AGENT_ARRANGEMENT;
 
+/// Number of pods: 40 that can attack, and one that is measured.
 const PODS: usize = 41;
+
+/// Number of connections of each attacking pod, if all pods attack.
 const CONNECTIONS_PER_POD: usize = 250;
+
+/// Number of clients that request tokens on new connections.
 const CLIENTS: usize = 64;
+
+/// Interval between two requests of the measured pod.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(5);
+
 /// Duration of the attack before the measurement.
 const WARM_UP: Duration = Duration::from_secs(1);
 
 /// Requests of one unread connection. They fit into the agent's receive buffer.
 const PIPELINED_REQUESTS: usize = 64;
-/// Interval at which closed connections are replaced.
-const CHECK_INTERVAL: Duration = Duration::from_millis(20);
-/// Number of connections that are checked without a pause. A check of all connections without a pause would delay the measured
-/// client, which runs on the same processors.
-const CONNECTIONS_PER_CHECK: usize = 32;
 
 /// Attack by all pods except the last one, which is measured.
 #[derive(Clone, Copy, Debug)]
@@ -193,7 +196,7 @@ impl AttackKind {
 
     fn run(self, pods: &[SocketAddr], time: Duration, over: &AtomicBool) -> Result<()> {
         match self {
-            Self::SlowHeads => slow_heads(pods, over),
+            Self::SlowHeads => send_slow_heads(pods, CONNECTIONS_PER_POD, over),
             Self::NewConnections => {
                 let pod = *pods.first().context("too few pods")?;
                 let first = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(token(pod))?;
@@ -235,66 +238,12 @@ impl Attackers {
     }
 }
 
-/// Keeps connections that have sent bytes and read nothing. Replaces each one that the agent closes.
-fn hold(pods: &[(SocketAddr, Vec<u8>)], connections: usize, over: &AtomicBool) -> Result<()> {
-    let open = |pod: SocketAddr, bytes: &[u8]| {
-        let socket = Socket::new(Domain::for_address(pod), Type::STREAM, None)?;
-        socket.set_recv_buffer_size(4096)?;
-        socket.connect(&pod.into())?;
-        socket.set_nonblocking(true)?;
-        drop((&socket).write(bytes)); // fails if the agent closed the connection
-        anyhow::Ok(socket)
-    };
-    let is_open = |socket: &Socket| {
-        let is_end = |read: std::io::Result<usize>| read.is_ok_and(|bytes| bytes == 0);
-        socket.take_error().is_ok_and(|error| error.is_none()) && !is_end(socket.peek(&mut [MaybeUninit::uninit()]))
-    };
-    let mut held = Vec::new();
-    for (pod, bytes) in pods {
-        for _ in 0..connections {
-            held.push((*pod, bytes, open(*pod, bytes)?));
-        }
-    }
-    let pause = CHECK_INTERVAL / u32::try_from(held.len().div_ceil(CONNECTIONS_PER_CHECK))?.max(1);
-    while !over.load(Ordering::Relaxed) {
-        for connections in held.chunks_mut(CONNECTIONS_PER_CHECK) {
-            let next = Instant::now() + pause;
-            for (pod, bytes, socket) in connections {
-                if !is_open(socket) {
-                    *socket = open(*pod, bytes)?;
-                }
-            }
-            std::thread::sleep(next.saturating_duration_since(Instant::now()));
-        }
-    }
-    Ok(())
-}
-
 /// Returns the kernel's memory for TCP buffers of this network namespace, in KiB.
 fn tcp_buffers() -> Result<u64> {
     let text = std::fs::read_to_string("/proc/net/sockstat")?;
     let tcp = text.lines().find(|line| line.starts_with("TCP:")).context("sockstat has no TCP line")?;
     let pages = tcp.split_ascii_whitespace().skip_while(|word| *word != "mem").nth(1);
     Ok(pages.context("sockstat has no TCP memory")?.parse::<u64>()? * 4)
-}
-
-fn slow_heads(pods: &[SocketAddr], over: &AtomicBool) -> Result<()> {
-    let mut streams = Vec::new();
-    for pod in pods {
-        for _ in 0..CONNECTIONS_PER_POD {
-            let mut stream = TcpStream::connect(pod)?;
-            stream.write_all(b"GET /latest/ HTTP/1.1\r\nX-Slow: ")?;
-            streams.push(stream);
-        }
-    }
-    while !over.load(Ordering::Relaxed) {
-        let next = Instant::now() + Duration::from_secs(1);
-        for stream in &mut streams {
-            drop(stream.write(b"a")); // fails if the agent closed the connection
-        }
-        std::thread::sleep(next.saturating_duration_since(Instant::now()));
-    }
-    Ok(())
 }
 
 /// Raises the limit of open files. This process and the agent, its child, hold 10,000 connections.

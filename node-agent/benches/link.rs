@@ -31,7 +31,7 @@ mod kit;
 mod load;
 #[cfg(target_os = "linux")]
 #[path = "../tests/links/node.rs"]
-#[allow(dead_code, reason = "tests use the rest")]
+#[allow(dead_code, unused_imports, reason = "tests use the rest")]
 mod node;
 #[cfg(target_os = "linux")]
 #[path = "../../benches/src/requests.rs"]

@@ -27,7 +27,7 @@ mod client;
 mod kit;
 #[cfg(target_os = "linux")]
 #[path = "../tests/links/node.rs"]
-#[allow(dead_code, reason = "tests use the rest")]
+#[allow(dead_code, unused_imports, reason = "tests use the rest")]
 mod node;
 #[cfg(target_os = "linux")]
 #[path = "../../link/tests/namespaces/runtime.rs"]

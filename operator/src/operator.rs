@@ -154,7 +154,10 @@ async fn run(args: Args, log: &LogGuard) -> Result<()> {
     let serve = listener::serve(listener, certificate, api.router(), metrics, stop.clone());
     tasks.spawn(async move {
         if let Err(error) = serve.await {
-            tracing::error!(error = format!("{error:#}"), "cannot serve the agents' API; agents cannot use this replica until it restarts");
+            tracing::error!(
+                error = format!("{error:#}"),
+                "cannot serve the agents' API; agents cannot use this replica until it restarts"
+            );
         }
     });
 

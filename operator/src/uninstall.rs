@@ -2,9 +2,9 @@
 //!
 //! 1. Deletes the DaemonSet `RELEASE-agent` and the Deployment `RELEASE-operator`, and waits until their pods have ended.
 //! 2. Changes the DaemonSet `RELEASE-link` so that its pods uninstall podmeta from their nodes.
-//! 3. Deletes the condition of podmeta from all nodes: after step 1 no program updates it.
-//! 4. Waits until such a pod is ready on each node that has a pod of this DaemonSet.
-//! 5. Names the other nodes: podmeta may be left on them.
+//! 3. Deletes the condition `podmeta.dev/Guarded` of all nodes: after step 1 no program updates it.
+//! 4. Waits until all pods of this DaemonSet are ready: a pod becomes ready when its node is clean.
+//! 5. Logs the names of the other nodes: podmeta may be left on them.
 //!
 //! Each step has a time limit. A repeated run continues where the last one ended.
 
@@ -135,7 +135,7 @@ impl Uninstaller {
             }
             if Instant::now() + POLL_INTERVAL > deadline {
                 let nodes = progress::nodes(pods.as_deref().unwrap_or_default()).collect::<Vec<_>>().join(", ");
-                tracing::warn!(nodes, "node agents or operators have not ended in time; continuing without them");
+                tracing::warn!(nodes, "node agents or operators have not ended in time; continuing the uninstallation");
                 return;
             }
             sleep(POLL_INTERVAL).await;
@@ -166,7 +166,7 @@ impl Uninstaller {
             tracing::info!(
                 object_kind = "DaemonSet",
                 object = format_object(Some(&self.namespace), &name),
-                "changed the DaemonSet of the link daemons"
+                "changed the link DaemonSet: its pods now remove podmeta from their nodes"
             );
         }
         Ok(switched)

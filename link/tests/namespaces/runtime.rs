@@ -1,4 +1,4 @@
-//! A container runtime: serves the calls of the CRI that the daemon uses. Source of the messages: runtime/v1/api.proto of
+//! A fake container runtime, which serves the calls of the CRI that the daemon uses. Source of the messages: runtime/v1/api.proto of
 //! kubernetes/cri-api.
 
 use std::collections::HashMap;

@@ -200,7 +200,7 @@ impl WriteHistory {
 
     /// Returns true if a changed node can be written now.
     fn is_due(&self, node: &GuardedNode, now: Instant) -> bool {
-        // A new leader has no reports. The agents of a leader's node that crashed need longer to find it.
+        // A new leader has no reports yet. If the node of the former leader crashed, agents need longer to find the new one.
         if node.reason == GuardedReason::NoReport && now.duration_since(self.started) < REPORT_EXPIRY {
             return false;
         }

@@ -1,6 +1,7 @@
-//! The operator's state: the index, the feed of each node and the reports of node agents. Only the reconcile task changes
-//! it, by applying [`StateUpdate`]s.
+//! The operator's state: the index, the feed of each node and the reports of node agents. Only the reconcile task changes it, by
+//! applying [`StateUpdate`]s.
 
+mod reports;
 #[cfg(test)]
 mod tests;
 
@@ -12,21 +13,19 @@ use podmeta_agent_api::calls::Report;
 use podmeta_crds::metadataprofile::MetadataProfileStatus;
 use podmeta_metadata::compile::Settings;
 use podmeta_metadata::names::PodUid;
-use podmeta_metadata::node_finding::{NodeFindingKind, NodeFindings};
+use podmeta_metadata::node_finding::NodeFindings;
 use podmeta_metadata::profile::ProfileRef;
-use tokio::time::Instant;
 
 use super::compiled_pod::{CompiledPod, ProfileKey};
 use super::feed::Feed;
 use super::index::{CompileBatch, CompiledPods, Index};
 use super::node_guard::{GuardedCondition, NodeIncarnation, ReportedGuard};
 use super::update::StateUpdate;
-use crate::text::replace_control_characters;
 
-/// Maximum length of a message of an agent, in characters. A longer one is cut.
-const MAX_REPORT_MESSAGE_LENGTH: usize = 512;
+pub(super) use reports::clean;
 
-/// The time after the end of its grace period for which a pod gets data. The kubelet of a stolen node never confirms the end.
+/// Time after the end of its grace period for which a deleted pod still gets data. The kubelet of a stolen node never confirms
+/// that the pod has ended.
 const MAX_OVERTIME: SignedDuration = SignedDuration::from_mins(5);
 
 /// The state.
@@ -236,60 +235,6 @@ impl OperatorState {
         self.node_incarnations.insert(node.to_owned(), incarnation);
     }
 
-    /// Removes the report of a node.
-    fn remove_report(&mut self, node: &str) {
-        self.node_guards.remove(node);
-        self.node_findings.remove(node);
-        let report = self.reports.remove(node).unwrap_or_default();
-        if report.host_pods {
-            self.mark_host_network_profiles(node);
-        }
-        let profiles = report.pods.keys().filter_map(|uid| self.pod_on_node(node, uid)?.profile());
-        let profiles: Vec<ProfileKey> = profiles.map(ProfileKey::of).collect();
-        self.index.mark_changed(profiles);
-    }
-
-    /// Records a report and returns true, or returns false if this replica is not the leader. Ignores the report of a node that
-    /// does not exist: a new node can get its name.
-    fn record_report(&mut self, node: &str, mut report: Report, received: Instant) -> bool {
-        if !self.is_leader {
-            return false;
-        }
-        if !self.index.has_node(node) {
-            return true;
-        }
-        let findings = std::mem::take(&mut report.findings).into_iter();
-        let findings = findings.map(|(kind, message)| (kind, clean(&message))).collect::<NodeFindings>();
-        for message in report.pods.values_mut().flat_map(|pod| pod.credentials.values_mut()).flatten() {
-            *message = clean(message);
-        }
-        report.host_pods &= !findings.contains_key(&NodeFindingKind::HostPods);
-        if findings.is_empty() {
-            self.node_findings.remove(node);
-        } else {
-            self.node_findings.insert(node.to_owned(), findings);
-        }
-        let guard = std::mem::take(&mut report.guard);
-        self.node_guards.insert(node.to_owned(), ReportedGuard::new(guard, received));
-        let before = self.reports.get(node);
-        let has_changed = |uid: &PodUid| before.and_then(|before| before.pods.get(uid)) != report.pods.get(uid);
-        let uids = report.pods.keys().chain(before.into_iter().flat_map(|before| before.pods.keys()));
-        let profiles = uids.filter(|uid| has_changed(uid)).filter_map(|uid| self.pod_on_node(node, uid)?.profile());
-        let profiles: Vec<ProfileKey> = profiles.map(ProfileKey::of).collect();
-        self.index.mark_changed(profiles);
-        let host_pods = report.host_pods;
-        let before = self.reports.insert(node.to_owned(), report);
-        if before.is_some_and(|before| before.host_pods) != host_pods {
-            self.mark_host_network_profiles(node);
-        }
-        true
-    }
-
-    /// Marks the profiles of the pods on the host network of a node as changed.
-    fn mark_host_network_profiles(&mut self, node: &str) {
-        self.index.mark_changed(self.feed.host_network_profiles(node).cloned());
-    }
-
     fn set_guarded(&mut self, node: &str, condition: Option<GuardedCondition>) {
         match condition {
             Some(condition) => drop(self.guarded_conditions.insert(node.to_owned(), condition)),
@@ -305,9 +250,4 @@ impl OperatorState {
             known.status = Some(status);
         }
     }
-}
-
-/// Cuts a message of an agent, and replaces control characters in it.
-pub(super) fn clean(message: &str) -> String {
-    replace_control_characters(message).chars().take(MAX_REPORT_MESSAGE_LENGTH).collect()
 }

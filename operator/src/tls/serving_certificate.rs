@@ -99,7 +99,7 @@ impl CertificateLoader {
                     Ok(_) => {}
                     Err(error) => tracing::warn!(
                         error = format!("{error:#}"),
-                        "cannot check the serving certificate; keeping the current one"
+                        "cannot check the serving certificate; keeping the current one and retrying"
                     ),
                 }
             }

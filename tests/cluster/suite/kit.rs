@@ -5,6 +5,7 @@ mod cluster;
 mod control_plane;
 mod diagnostics;
 mod exec;
+mod helm;
 mod manifests;
 mod namespace;
 mod node;
@@ -24,12 +25,13 @@ use tokio::sync::RwLock;
 pub(crate) use added_node::AddedNode;
 pub(crate) use cluster::TestCluster;
 pub(crate) use exec::ExecOutput;
+pub(crate) use helm::render_chart;
 pub(crate) use manifests::{client_pod, pod_addresses, with_spec};
 pub(crate) use namespace::TestNamespace;
 pub(crate) use node::TestNode;
 pub(crate) use podmeta::{
     AGENT_ACCOUNT, AGENT_COMMAND, AGENT_LABEL, CLUSTER_ACCOUNT, CLUSTER_REGION, LINK_COMMAND, OPERATOR_COMMAND,
-    OPERATOR_LABEL, Podmeta, QUERY_COMMAND, render_chart,
+    OPERATOR_LABEL, Podmeta, QUERY_COMMAND,
 };
 pub(crate) use profile_status::{find_condition, has_condition};
 

@@ -6,7 +6,8 @@ pub(crate) const ITEM_DIALECT: &str = "must be a dialect listed in spec.dialects
 pub(crate) const ONE_ROLE: &str = "must have at most one role for each dialect";
 pub(crate) const DUPLICATE_ITEM: &str = "must not have two items with the same dialect and path";
 pub(crate) const USER_IN_BOTH_LISTS: &str = "must not contain a user of allowedUsers";
-pub(crate) const IPV6_NEEDS_EC2: &str = "enabled requires ec2 in spec.dialects: the ECS metadata service has no IPv6 address";
+pub(crate) const IPV6_NEEDS_EC2: &str =
+    "enabled requires ec2 in spec.dialects: the ECS metadata service has no IPv6 address";
 pub(crate) const BURST_BELOW_RATE: &str = "must be at least requestsPerSecond";
 pub(crate) const ONE_ITEM_SOURCE: &str = "must set exactly one of value, fieldRef and expression";
 pub(crate) const RESERVED_PATH: &str = "is a reserved path: it identifies the pod, or another field sets it";

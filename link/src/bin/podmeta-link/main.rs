@@ -51,7 +51,7 @@ mod linux {
         match run(cli.command) {
             Ok(code) => code,
             Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "podmeta-link failed");
+                tracing::error!(error = format!("{error:#}"), "podmeta-link failed; exiting");
                 ExitCode::FAILURE
             }
         }

@@ -112,7 +112,8 @@ impl Lane {
 }
 
 impl QueuedCall {
-    /// Waits until the pod has fewer calls in flight than its limit. The call counts until the permit is dropped.
+    /// Waits until the pod has fewer calls in flight than its limit. The call counts until the permit is dropped. Never returns
+    /// `None`: the semaphore is never closed.
     pub(super) async fn start(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.share.in_flight).acquire_owned().await.ok()
     }

@@ -83,7 +83,7 @@ pub(super) async fn document(
         Ok(Err(error)) => error.to_string(),
         Err(error) => error.to_string(),
     };
-    tracing::error!(pod_uid = %request.pod, error, "internal error: cannot sign an identity document");
+    tracing::error!(pod_uid = %request.pod, error, "internal error: cannot sign an identity document; the agent gets 500: report this bug");
     error_response(StatusCode::INTERNAL_SERVER_ERROR, "internal error: cannot sign the document")
 }
 

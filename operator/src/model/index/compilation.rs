@@ -145,7 +145,7 @@ fn deny(facts: &Facts, profiles: &[Arc<Profile>], panic: &(dyn Any + Send)) -> C
     let error = error.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
     let uid = facts.pod.runtime_uid().clone();
     let pod = PodRef { namespace: metadata.namespace.clone(), name: metadata.name.clone(), uid };
-    tracing::error!(%pod, error, "internal error: compiling a pod panicked; the pod is denied");
+    tracing::error!(%pod, error, "internal error: compiling a pod panicked; the pod is denied (403): report this bug");
     let matching = profiles.iter().filter(|profile| profile.matches(&facts.pod));
     let findings = matching.map(|profile| Finding {
         profile: Some(profile.object.clone()),

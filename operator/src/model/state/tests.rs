@@ -23,6 +23,7 @@ use podmeta_metadata::role::ProviderKind;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::reports::MAX_REPORT_MESSAGE_LENGTH;
 use super::*;
 use crate::agents::broker::{self, BrokerError, RoleSource};
 use crate::credentials::request::CloudRole;

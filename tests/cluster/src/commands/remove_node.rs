@@ -26,7 +26,7 @@ pub fn remove_node(cluster: &ClusterName, node: NodeId) -> Result<()> {
     let last = NodeId::first(up::existing_nodes(cluster)).last();
     ensure!(
         last == Some(node),
-        "only the last node of cluster {cluster} can be removed: `cluster up` counts the nodes"
+        "only the last node of cluster {cluster} can be removed: the names of nodes have no gaps"
     );
     let name = MachineName::Node(node);
     let machine = RunningMachine::find(cluster, name)?;

@@ -7,8 +7,8 @@
 //! uplink, ingress:                          from the cluster: node  to a pod: redirected to the pod
 //! ```
 //!
-//! Only u32 and mirred are used, because not every kernel has actions that change packets. So the MAC addresses are those that
-//! redirected packets need: the node's end of a link has that of the gateway, and the pods those of the uplink.
+//! The filters use only u32 and mirred, because not every kernel has actions that change packets. Redirected packets keep their MAC
+//! addresses. Therefore the node's end of a link has the MAC address of the gateway, and the pods have that of the uplink.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -16,17 +16,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::layout::{FABRIC_MAC, NODE_RANGES, NodeId, POD_RANGES, SERVICE_RANGES, UPLINK};
 
-/// Addresses of a link, and multicast: neighbour discovery.
+/// Link-local and multicast addresses, which neighbour discovery uses.
 const LOCAL_RANGES: [&str; 2] = ["fe80::/10", "ff00::/8"];
+
 /// The class of packets that pass through the node. A match without an action needs one.
 const NODE_CLASS: &str = "classid 1:1";
-/// Priorities of the filters of an interface. Each family needs its own.
+
+/// Priorities of the filters of an interface, for IPv4 and IPv6.
 const CLUSTER_PRIORITIES: (u16, u16) = (1, 2);
 const REDIRECT_PRIORITIES: (u16, u16) = (3, 4);
-/// First priorities of the filters of the uplink that redirect to pods: each pod of the node has its own.
+
+/// Priorities of the uplink's filters that redirect to the first pod, for IPv4 and IPv6. Each pod of the node has its own.
 const FIRST_POD_PRIORITIES: (u16, u16) = (1_000, 2_000);
+
 /// Bits of a pod's IPv4 address that are its number on its node.
-const POD_NUMBER: u32 = 0x1ff;
+const POD_NUMBER_MASK: u32 = 0x1ff;
 
 /// The settings of the plugin `routed` on this datapath.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -113,7 +117,7 @@ fn redirect(device: &str) -> String {
 
 /// Returns the priorities of a pod's filters, which no other pod of its node has.
 fn pod_priorities(ipv4: Ipv4Addr) -> (u16, u16) {
-    let number = u16::try_from(u32::from(ipv4) & POD_NUMBER).unwrap_or_default();
+    let number = u16::try_from(u32::from(ipv4) & POD_NUMBER_MASK).unwrap_or_default();
     let (first4, first6) = FIRST_POD_PRIORITIES;
     (first4 + number, first6 + number)
 }

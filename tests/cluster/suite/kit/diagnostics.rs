@@ -9,7 +9,7 @@ use kube::ResourceExt as _;
 use kube::api::ListParams;
 
 use super::TestNamespace;
-use super::podmeta::SYSTEM_NAMESPACE;
+use super::helm::SYSTEM_NAMESPACE;
 
 /// Writes pods, their logs and events of the test's namespace and of podmeta's namespace below `target/cluster-dumps`, and prints
 /// the paths. Logs a failure and continues with the next namespace.

@@ -8,14 +8,12 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
-use podmeta_cluster::machine::command_output;
-use podmeta_cluster::programs::HELM_MODULE;
 use podmeta_crds::metadatapolicy::MetadataPolicy;
 use podmeta_crds::metadataprofile::MetadataProfile;
 use serde_json::{Value, json};
-use tokio::process::Command;
 use tokio::sync::Mutex;
 
+use super::helm::{CHART, SYSTEM_NAMESPACE, helm};
 use super::{ExecOutput, TestCluster, TestNamespace, eventually};
 
 /// The account of the chart's settings, which signed documents have.
@@ -30,13 +28,8 @@ pub(crate) const AGENT_LABEL: &str = "app.kubernetes.io/component=agent";
 pub(crate) const OPERATOR_LABEL: &str = "app.kubernetes.io/component=operator";
 /// The command that queries an agent through its debug socket, in the agent's container.
 pub(crate) const QUERY_COMMAND: [&str; 2] = ["/podmeta-node-agent", "query"];
-/// The namespace that podmeta is installed in.
-pub(super) const SYSTEM_NAMESPACE: &str = "podmeta-system";
-
 /// Timeout until the pods of a changed DaemonSet or Deployment are available.
 const ROLLOUT_TIMEOUT: Duration = Duration::from_secs(120);
-
-const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/podmeta");
 
 /// Start of the command line of the node agent.
 pub(crate) const AGENT_COMMAND: &str = "/podmeta-node-agent serve ";
@@ -275,37 +268,7 @@ fn is_ready(pod: &Pod) -> bool {
     ready && pod.metadata.deletion_timestamp.is_none()
 }
 
-/// Renders the chart with these values. Returns its objects.
-pub(crate) async fn render_chart(values: &[&str]) -> Result<Vec<Value>> {
-    let rendered = run_helm(&[&["template", "podmeta", CHART], values].concat()).await?.stdout;
-    let objects: Vec<Value> = serde_saphyr::from_multiple(&rendered).context("the chart does not render YAML")?;
-    Ok(objects.into_iter().filter(|object| !object.is_null()).collect())
-}
-
 /// Uninstalls the release, if there is one. Returns what helm printed.
 async fn uninstall(cluster: &TestCluster) -> Result<String> {
     helm(cluster, &["uninstall", "podmeta", "--ignore-not-found", "--wait"]).await
-}
-
-/// Runs helm on the cluster. Returns its stdout and stderr.
-async fn helm(cluster: &TestCluster, arguments: &[&str]) -> Result<String> {
-    let kubeconfig = cluster.kubeconfig.to_str().context("the path of the kubeconfig is not text")?;
-    let output = run_helm(&[&["--kubeconfig", kubeconfig], arguments].concat()).await?;
-    Ok(output.stdout + &output.stderr)
-}
-
-/// Output of a command that succeeded.
-struct HelmOutput {
-    stdout: String,
-    /// Contains the logs of hooks.
-    stderr: String,
-}
-
-async fn run_helm(arguments: &[&str]) -> Result<HelmOutput> {
-    let program = tokio::task::spawn_blocking(|| HELM_MODULE.build()).await??.join("helm");
-    let mut helm = Command::new(program);
-    helm.args(["--namespace", SYSTEM_NAMESPACE]).args(arguments);
-    let output = helm.output().await.context("cannot run helm")?;
-    let stdout = command_output(&output).with_context(|| format!("helm {}", arguments.join(" ")))?;
-    Ok(HelmOutput { stdout, stderr: String::from_utf8_lossy(&output.stderr).into_owned() })
 }

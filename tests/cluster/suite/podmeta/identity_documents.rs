@@ -23,7 +23,7 @@ async fn profile_account_and_region_are_signed_only_if_a_policy_lists_them() -> 
         let name = format!("{}/web", namespace.name);
 
         let document = document(podmeta, &node, &name).await?;
-        expect_place(&document, CLUSTER_ACCOUNT, CLUSTER_REGION)?;
+        expect_account_and_region(&document, CLUSTER_ACCOUNT, CLUSTER_REGION)?;
         let pod = ["podNamespace", "podName", "podUid", "serviceAccountName"].map(|key| document.get(key));
         let expected = [&namespace.name, "web", &uid, "default"].map(Value::from);
         ensure!(pod == expected.each_ref().map(Some), "{document}");
@@ -41,9 +41,9 @@ async fn profile_account_and_region_are_signed_only_if_a_policy_lists_them() -> 
             })
         };
         namespace.apply(&policy(&["999999999999"], &["us-east-1"]).to_string()).await?;
-        wait_for_place(podmeta, &node, &name, "999999999999", "us-east-1").await?;
+        wait_for_account_and_region(podmeta, &node, &name, "999999999999", "us-east-1").await?;
         namespace.apply(&policy(&["888888888888"], &["eu-west-1"]).to_string()).await?;
-        wait_for_place(podmeta, &node, &name, CLUSTER_ACCOUNT, CLUSTER_REGION).await?;
+        wait_for_account_and_region(podmeta, &node, &name, CLUSTER_ACCOUNT, CLUSTER_REGION).await?;
         let is_forbidden = |status: &_| has_condition(status, ACCEPTED, "False");
         podmeta.wait_for_status(namespace, "web", "the policy forbids the claims", is_forbidden).await?;
         podmeta.delete_policy(&namespace.name).await
@@ -56,15 +56,15 @@ async fn document(podmeta: &Podmeta, node: &str, pod: &str) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("the document is not JSON: {text}"))
 }
 
-fn expect_place(document: &Value, account: &str, region: &str) -> Result<()> {
-    let place = ["accountId", "region"].map(|key| document.get(key).and_then(Value::as_str));
-    ensure!(place == [Some(account), Some(region)], "{document}");
+fn expect_account_and_region(document: &Value, account: &str, region: &str) -> Result<()> {
+    let found = ["accountId", "region"].map(|key| document.get(key).and_then(Value::as_str));
+    ensure!(found == [Some(account), Some(region)], "{document}");
     Ok(())
 }
 
-async fn wait_for_place(podmeta: &Podmeta, node: &str, pod: &str, account: &str, region: &str) -> Result<()> {
+async fn wait_for_account_and_region(podmeta: &Podmeta, node: &str, pod: &str, account: &str, region: &str) -> Result<()> {
     eventually(Duration::from_secs(60), "the signed document changes", async || {
-        expect_place(&document(podmeta, node, pod).await?, account, region)
+        expect_account_and_region(&document(podmeta, node, pod).await?, account, region)
     })
     .await
 }
