@@ -106,7 +106,7 @@ fn every_path_that_developers_are_pointed_to_exists() {
 }
 
 #[test]
-fn every_command_is_run_by_a_test_or_says_what_it_needs() {
+fn every_command_is_run_by_a_test_or_the_page_names_its_needs() {
     let mut faults = Vec::new();
     for page in pages() {
         for block in
@@ -118,10 +118,10 @@ fn every_command_is_run_by_a_test_or_says_what_it_needs() {
             match UNTESTED.iter().find(|(label, _)| block.language == "sh" && block.label == *label) {
                 None => faults
                     .push(format!("{}: label the block run, serve, needs-cluster, needs-root or slow", block.place)),
-                Some((_, said)) => {
+                Some((_, required)) => {
                     let above = block.above.split_whitespace().collect::<Vec<_>>().join(" ");
-                    if !Regex::new(said).unwrap().is_match(&above) {
-                        faults.push(format!("{}: the page does not say above: {said}", block.place));
+                    if !Regex::new(required).unwrap().is_match(&above) {
+                        faults.push(format!("{}: the text above does not match: {required}", block.place));
                     }
                 }
             }

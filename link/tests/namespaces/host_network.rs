@@ -195,7 +195,7 @@ async fn packet_that_bypasses_the_network_stack_with_its_socket_is_dropped() {
     bypass_stack(&topology);
     let cgroup = root.pod(&uid(1));
     for address in service::addresses() {
-        assert_eq!(request_in(&cgroup, pod, address), REAL, "{address}: the packet passes by the other guards");
+        assert_eq!(request_in(&cgroup, pod, address), REAL, "{address}: the packet bypasses the other guards");
     }
     pins.guard().ensure(&topology.node).await.unwrap();
     assert!(update(&pins, &root, &[]).pods.unwrap());
@@ -215,7 +215,7 @@ async fn packet_of_a_macvlan_interface_on_the_uplink_is_dropped() {
     route_by_default(&pod, 1, 2);
     let cgroup = root.pod(&uid(1));
     for address in service::addresses() {
-        assert_eq!(request_in(&cgroup, &pod, address), REAL, "{address}: the packet passes by the other guards");
+        assert_eq!(request_in(&cgroup, &pod, address), REAL, "{address}: the packet bypasses the other guards");
     }
     pins.guard().ensure(&topology.node).await.unwrap();
     assert!(update(&pins, &root, &[]).pods.unwrap());

@@ -41,7 +41,7 @@ impl HostPodServer {
             Err(reason) => {
                 let suppressed = self.log.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now());
                 if let Some(suppressed) = suppressed {
-                    tracing::warn!(%remote, reason, suppressed, "closing connection of the node's link: cannot find its pod");
+                    tracing::warn!(peer = %remote, reason, suppressed, "closing connection of the node's link: cannot find its pod");
                 }
             }
         }

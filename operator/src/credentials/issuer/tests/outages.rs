@@ -1,4 +1,4 @@
-//! Outages of a provider. Tokio's clock is paused, and advances only when a test says so: sockets are real.
+//! Outages of a provider. Tokio's clock is paused, and advances only when a test advances it: sockets are real.
 
 use futures_util::FutureExt as _;
 use podmeta_metadata::time::rfc3339;
