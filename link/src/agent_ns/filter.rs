@@ -4,8 +4,8 @@
 //! Fragments are dropped because only the first one has the TCP header: a pod could hide a SYN from the limit. No client
 //! needs them: a TCP segment fits into the MTU of the link.
 //!
-//! A pod with NET_ADMIN can move an interface of its own into this namespace, with any alias and a link-local address. Only
-//! podmeta adds routes here, so a packet must have a source of the range that such a route can name.
+//! A pod with NET_ADMIN can move an interface of its own into this namespace, with any alias and a link-local address. The filter
+//! drops its packets: only podmeta adds routes here, and the source of a packet must be in the range of these routes.
 //!
 //! ```text
 //! table inet podmeta_agent {

@@ -139,7 +139,7 @@ impl LinkServer {
         // A pod can cause many events, so they are not received on the edge runtime.
         let (table, changes) = self.sync_runtime.spawn(LinkTable::open(events, requests)).await??;
         self.node.clear_links();
-        // A list of many pods holds the lock of the pods for long. It must not delay requests.
+        // A list of many pods holds the lock of the pods for a long time. It must not delay requests.
         let changes = self.sync_runtime.spawn(apply_changes(changes, Arc::clone(&self.node)));
         let (stop, server) = (self.stop.child_token(), self.server.clone());
         let (links, owners, host_pods) = (table.clone(), self.owners.clone(), self.host_pods.clone());

@@ -82,9 +82,9 @@ pub async fn run(shared: Arc<SharedState>, client: Client, stop: CancellationTok
 #[derive(Debug)]
 struct Attempts {
     last: Instant,
-    /// Number of patches since the last two minutes without a patch of the node.
+    /// Number of patches. It starts again after two minutes without a patch.
     count: u32,
-    /// Number of them whose node or taints had changed.
+    /// Number of these patches that failed because the node or its taints had changed.
     outdated: u32,
 }
 
@@ -115,8 +115,8 @@ async fn remove(api: &Api<MaybeObject<Node>>, node: &TaintedNode) -> Result<Remo
     }
 }
 
-/// Returns the JSON patch. It tests the UID of the node and the key of each taint first, so it never removes another one. The last taint is removed
-/// first: a removal changes the indexes of the taints after it.
+/// Returns the JSON patch. It tests the UID of the node and the key of each taint first, so it never removes another taint. The last
+/// taint is removed first: a removal changes the indexes of the taints after it.
 fn json_patch(node: &TaintedNode) -> Value {
     let is_same_object = json!({"op": "test", "path": "/metadata/uid", "value": node.uid});
     let removals = node.indexes.iter().rev().flat_map(|index| {
@@ -205,7 +205,7 @@ mod tests {
         server.expect(Method::PATCH, N1).await.respond_error(StatusCode::UNPROCESSABLE_ENTITY);
         for (seconds, status) in [(10, Some(StatusCode::FORBIDDEN)), (20, None), (40, None), (60, None), (60, None)] {
             let last = Instant::now();
-            // The agent reports every 8 seconds, as a report expires.
+            // The agent reports every 8 seconds, because a report expires.
             while last.elapsed() + Duration::from_secs(10) < Duration::from_secs(seconds) {
                 server.expect_none(Duration::from_secs(8)).await;
                 report(&updates_tx, NodeGuardState::InPlace).await;

@@ -1,8 +1,7 @@
 //! The CNI plugin `routed`: each pod has a link to its node, with single addresses and without a subnet. The plugins of the
 //! Debian package give the node's end an address and the pod a subnet.
 //!
-//! The plugin host-local assigns the addresses. The specification is
-//! <https://www.cni.dev/docs/spec/>.
+//! The plugin host-local assigns the addresses. Specification: <https://www.cni.dev/docs/spec/>.
 
 mod routed;
 
@@ -55,8 +54,8 @@ struct IpConfig {
     address: String,
 }
 
-/// Runs the command of the environment variables of the specification, with the network configuration of stdin. Prints its
-/// result or its error.
+/// Runs the command that the environment variable `CNI_COMMAND` names, with the network configuration from standard input. Prints the
+/// result or the error.
 ///
 /// # Errors
 /// If the command fails.
