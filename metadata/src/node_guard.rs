@@ -10,7 +10,8 @@ pub const MAX_NAMED_PODS: usize = 5;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "camelCase")]
 pub enum NodeGuardState {
-    /// The routing rules, the nftables table and the uplink guard, if it is on, are in place, and no running pod is known to lack a link.
+    /// The routing rules, the nftables table and the uplink guard, if it is on, are in place, and no running pod is known to
+    /// lack a link.
     InPlace,
     /// The guards are in place, but the links of running pods could not be made.
     LinksMissing {

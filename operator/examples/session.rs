@@ -1,5 +1,5 @@
-//! Creates a session with `awsWebIdentity` and one with `awsAssumeRole`, and prints both as JSON. `tests/moto/run` uses it with a server
-//! of AWS STS that is not podmeta's. The API server is a stub that issues a fixed token.
+//! Creates a session with `awsWebIdentity` and one with `awsAssumeRole`, and prints both as JSON. `tests/moto/run` uses it
+//! with a server of AWS STS that is not podmeta's. The API server is a stub that issues a fixed token.
 
 use anyhow::{Context as _, Result};
 use axum::{Json, Router};

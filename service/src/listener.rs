@@ -22,8 +22,9 @@ use tokio_util::task::TaskTracker;
 use crate::log_throttle::LogThrottle;
 
 /// Connections that the kernel queues until they are accepted. All pods of a node share the queue of the agent's listener,
-/// and may connect at the same time: with 4,096, the bursts that the links of three pods allow fill it before the agent accepts one. The kernel
-/// reduces it to `net.core.somaxconn` of the network namespace. The client of a connection over the backlog retries after one second.
+/// and may connect at the same time: with 4,096, the bursts that the links of three pods allow fill it before the agent
+/// accepts one. The kernel reduces it to `net.core.somaxconn` of the network namespace. The client of a connection over the
+/// backlog retries after one second.
 const BACKLOG: i32 = 32768;
 
 /// Size of the send buffer and of the receive buffer of a TCP connection. Linux doubles it for its own overhead. Without

@@ -13,7 +13,8 @@ const MAX_SANDBOXES: usize = 1024;
 /// Time after which incomplete details are read again. The container runtime can report the rest then.
 const INCOMPLETE_DETAILS_TTL: Duration = Duration::from_secs(60);
 
-/// Details of sandboxes and the time at which they were read, by the ID of the sandbox. A runtime gives each ID to one sandbox only.
+/// Details of sandboxes and the time at which they were read, by the ID of the sandbox. A runtime gives each ID to one
+/// sandbox only.
 #[derive(Debug, Default)]
 pub(super) struct KnownSandboxes(Mutex<HashMap<SandboxId, (Instant, Arc<SandboxDetails>)>>);
 

@@ -1,5 +1,5 @@
-//! A fake container runtime, which serves the calls of the CRI that the daemon uses. Source of the messages: runtime/v1/api.proto of
-//! kubernetes/cri-api.
+//! A fake container runtime, which serves the calls of the CRI that the daemon uses. Source of the messages:
+//! runtime/v1/api.proto of kubernetes/cri-api.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -60,8 +60,8 @@ impl EncodeLabelValue for TokenValue {
 struct ServedCounters([[[OnceLock<Counter>; 2]; PathClass::ALL.len()]; Dialect::ALL.len()]);
 
 impl ServedCounters {
-    /// Returns the counter of these labels, or `None` if their status is not 200. `None` also for a dialect or class that is missing
-    /// from its list `ALL`, so no labels share a counter.
+    /// Returns the counter of these labels, or `None` if their status is not 200. `None` also for a dialect or class that is
+    /// missing from its list `ALL`, so no labels share a counter.
     fn get(&self, labels: &RequestLabels) -> Option<&OnceLock<Counter>> {
         if labels.status != 200 {
             return None;

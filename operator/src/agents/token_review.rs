@@ -25,8 +25,8 @@ use crate::cluster::events::format_chain;
 /// The timeout of one TokenReview.
 const API_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The maximum number of reviews at the same time. Each uses a connection to the API server, and all agents connect at the same time
-/// after a restart.
+/// The maximum number of reviews at the same time. Each uses a connection to the API server, and all agents connect at the
+/// same time after a restart.
 const MAX_CONCURRENT_REVIEWS: usize = 16;
 
 /// The claims with the node's name and the pod's UID. Source: KEP-4193 (`ServiceAccountTokenPodNodeInfo`), on by default since

@@ -115,8 +115,8 @@ async fn remove(api: &Api<MaybeObject<Node>>, node: &TaintedNode) -> Result<Remo
     }
 }
 
-/// Returns the JSON patch. It tests the UID of the node and the key of each taint first, so it never removes another taint. The last
-/// taint is removed first: a removal changes the indexes of the taints after it.
+/// Returns the JSON patch. It tests the UID of the node and the key of each taint first, so it never removes another taint.
+/// The last taint is removed first: a removal changes the indexes of the taints after it.
 fn json_patch(node: &TaintedNode) -> Value {
     let is_same_object = json!({"op": "test", "path": "/metadata/uid", "value": node.uid});
     let removals = node.indexes.iter().rev().flat_map(|index| {

@@ -128,8 +128,8 @@ pub struct PlannedFault {
     pub duration: Duration,
 }
 
-/// Returns the faults of a seed in the order of their starts. All end within `duration`. Each kind occurs: the plan consists of rounds,
-/// and each round is a permutation of all kinds.
+/// Returns the faults of a seed in the order of their starts. All end within `duration`. Each kind occurs: the plan consists
+/// of rounds, and each round is a permutation of all kinds.
 #[must_use]
 pub fn plan(seed: u64, duration: Duration, nodes: usize) -> Vec<PlannedFault> {
     let mut random = SplitMix64(seed);

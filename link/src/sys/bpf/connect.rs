@@ -46,8 +46,8 @@ pub(crate) fn load_connect(hook: ConnectHook, program: &[Instruction]) -> io::Re
     load(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, hook.attach_type(), program)
 }
 
-/// Attaches a program to a cgroup and all cgroups below it, beside other programs. It runs before the programs of the cgroups above.
-/// The program stays attached while the returned link is open or pinned.
+/// Attaches a program to a cgroup and all cgroups below it, beside other programs. It runs before the programs of the cgroups
+/// above. The program stays attached while the returned link is open or pinned.
 ///
 /// # Errors
 /// `EPERM` if the cgroup has a program that allows no others beside it.

@@ -118,7 +118,8 @@ impl CredentialsCache {
         Err(failure)
     }
 
-    /// Records that the operator or the provider is unavailable. Returns the credentials if they have not expired, else the failure.
+    /// Records that the operator or the provider is unavailable. Returns the credentials if they have not expired, else the
+    /// failure.
     pub(super) fn store_unavailable(
         &self,
         failure: CredentialsFailure,

@@ -27,8 +27,8 @@ const FIRST_GUARD_TIMEOUT: Duration = Duration::from_secs(15);
 /// Delay after a report that failed.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// Reports after each change and at an interval. The first report waits up to 15 s until the link daemon was called: a report without
-/// links would set the node's pods to pending each time that an agent starts.
+/// Reports after each change and at an interval. The first report waits up to 15 s until the link daemon was called: a report
+/// without links would set the node's pods to pending each time that an agent starts.
 pub(in crate::serve) async fn report<A: OperatorApi>(
     api: Arc<A>,
     node: Arc<NodeState>,

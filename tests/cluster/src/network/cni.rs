@@ -54,8 +54,8 @@ struct IpConfig {
     address: String,
 }
 
-/// Runs the command that the environment variable `CNI_COMMAND` names, with the network configuration from standard input. Prints the
-/// result or the error.
+/// Runs the command that the environment variable `CNI_COMMAND` names, with the network configuration from standard input.
+/// Prints the result or the error.
 ///
 /// # Errors
 /// If the command fails.

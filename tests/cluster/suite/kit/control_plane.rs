@@ -49,8 +49,8 @@ impl TestCluster {
         }
     }
 
-    /// Starts only the API server, and waits until it responds. Unlike [`TestCluster::start_api_server`], starts nothing else of the
-    /// cluster that does not run.
+    /// Starts only the API server, and waits until it responds. Unlike [`TestCluster::start_api_server`], starts nothing else
+    /// of the cluster that does not run.
     pub(crate) async fn start_only_api_server(&self) -> Result<()> {
         let NodeAccess::Namespaces(name) = &self.access else { return self.start_api_server().await };
         let services = control_plane::etcd_and_api_server(&KUBERNETES_MODULE.build()?, self.host_link()?);

@@ -34,8 +34,8 @@ enum Allowed {
     OwnData,
 }
 
-/// Attacks with changed routes, addresses and links: name, shell script, and what the attacker may get. The script has the variables
-/// `services4`, `service6`, and the addresses of the neighbour: `link4` and `link6`, `pod4` and `pod6`.
+/// Attacks with changed routes, addresses and links: name, shell script, and what the attacker may get. The script has the
+/// variables `services4`, `service6`, and the addresses of the neighbour: `link4` and `link6`, `pod4` and `pod6`.
 const ATTACKS: [(&str, &str, Allowed); 7] = [
     ("deleted routes", "for a in $services4; do ip route del $a; done; ip -6 route del $service6", Allowed::Nothing),
     (

@@ -10,8 +10,8 @@ use serde_json::json;
 use super::load::{CheckCounts, Load, LoadEnd, TokenUse, checking_pod, load_profile};
 use crate::kit::{self, Podmeta, TestNamespace, TestNode, eventually};
 
-/// Maximum number of persistent connections that an agent closed before their next request. A client that gets no processor time for
-/// a second finds its connection closed. If agents did not wait for a last request, there would be about 80.
+/// Maximum number of persistent connections that an agent closed before their next request. A client that gets no processor
+/// time for a second finds its connection closed. If agents did not wait for a last request, there would be about 80.
 const MAX_REOPENED: u64 = 10;
 
 /// Handovers of all nodes together: in each, a new agent takes over the connections of a node.
@@ -27,8 +27,8 @@ const PODS_OF_NODE: usize = 2;
 const LOAD: Load =
     Load { end: LoadEnd::Stop, pause: 5, requests_of_connections: &[1, 1000], tokens: TokenUse::Connection };
 
-/// Load of one pod during an upgrade. Each agent is replaced once. It must serve one more request on each persistent connection before
-/// it closes it. Without that, most are reopened.
+/// Load of one pod during an upgrade. Each agent is replaced once. It must serve one more request on each persistent
+/// connection before it closes it. Without that, most are reopened.
 const UPGRADE_LOAD: Load = Load {
     end: LoadEnd::Stop,
     pause: 50,

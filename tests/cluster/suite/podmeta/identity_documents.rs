@@ -62,7 +62,13 @@ fn expect_account_and_region(document: &Value, account: &str, region: &str) -> R
     Ok(())
 }
 
-async fn wait_for_account_and_region(podmeta: &Podmeta, node: &str, pod: &str, account: &str, region: &str) -> Result<()> {
+async fn wait_for_account_and_region(
+    podmeta: &Podmeta,
+    node: &str,
+    pod: &str,
+    account: &str,
+    region: &str,
+) -> Result<()> {
     eventually(Duration::from_secs(60), "the signed document changes", async || {
         expect_account_and_region(&document(podmeta, node, pod).await?, account, region)
     })

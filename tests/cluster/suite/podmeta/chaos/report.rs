@@ -37,7 +37,8 @@ impl Report {
         self.all().into_iter().map(field).sum()
     }
 
-    /// Returns the number of requests that reached the nodes' own metadata service: the larger count of the clients and of the stub.
+    /// Returns the number of requests that reached the nodes' own metadata service: the larger count of the clients and of
+    /// the stub.
     fn real_imds(&self) -> u64 {
         self.sum(|counts| counts.stub).max(self.stub_requests)
     }
@@ -50,8 +51,8 @@ impl Report {
     /// Checks the results.
     ///
     /// # Errors
-    /// If a pod got a response that is not its own, a request reached the nodes' own metadata service, clients did not recover, or a kind
-    /// of fault never happened.
+    /// If a pod got a response that is not its own, a request reached the nodes' own metadata service, clients did not
+    /// recover, or a kind of fault never happened.
     pub(super) fn verdict(&self) -> Result<()> {
         let messages = self.all().map(|counts| &counts.failures);
         let wrong = self.sum(|counts| counts.wrong);
