@@ -82,7 +82,7 @@ pub enum WatchChange<I = WorkloadItem> {
         /// The pod's UID.
         uid: PodUid,
     },
-    /// There are no more changes before this version.
+    /// All changes up to this version were sent.
     Bookmark,
 }
 

@@ -83,10 +83,15 @@ pub(crate) fn all(options: &RunOptions, work_dir: &WorkDir) -> Result<()> {
 
 /// Result of one round.
 struct FloodRound {
+    /// 99th percentile of the measured pod's latency before the flood, in µs.
     p99_before: f64,
+    /// The same during the flood.
     p99_during: f64,
+    /// Responses to the flooding pod per second.
     flood: f64,
+    /// Share of these responses that are rejections, 0 to 1.
     rejected: f64,
+    /// CPU time of the server per second of the flood.
     cores: f64,
 }
 

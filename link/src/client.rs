@@ -20,7 +20,7 @@ use crate::sys::{receive_line, send_line};
 /// Timeout of reading a response. The daemon calls the container runtime first.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Maximum length of a response with an owner in bytes. Failures have a text.
+/// Maximum length in bytes of a response about one connection. That of a failure contains its message.
 const MAX_OWNER_BYTES: u64 = 16 * 1024;
 
 /// Receives new sockets of the agent namespace, and its identity. Blocks.

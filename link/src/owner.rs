@@ -30,7 +30,7 @@ use unknown_user_ids::PodsWithUnknownUserIds;
 /// Maximum number of concurrent calls of the container runtime. Calls of the link socket that need none must not wait for them.
 const MAX_RUNTIME_CALLS: usize = 2 * MAX_OWNER_CALLS;
 
-/// Reason for which the kernel reports no socket. It has the same error code for both causes.
+/// Reason for which the kernel reports no socket. The kernel has the same error code for both causes.
 const NO_SOCKET: &str = "no process of the pod has the socket of this connection open, or the kernel has no INET_DIAG for \
                          TCP (module tcp_diag)";
 
@@ -62,7 +62,7 @@ impl OwnerFinder {
     /// Returns the owner of a client's socket. Must be called in a tokio runtime.
     ///
     /// # Errors
-    /// If the query is not one of a connection to a service address, the container runtime does not report the sandbox, or
+    /// If the query does not name a connection to a service address, the container runtime does not report the sandbox, or
     /// the kernel does not respond.
     pub async fn find(&self, query: SocketQuery) -> Result<SocketOwner> {
         let addresses = check_query(&query)?;

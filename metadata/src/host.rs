@@ -47,8 +47,8 @@ impl HostRule {
         }
     }
 
-    /// Returns true for an address or a name that the listener serves, with or without a port. User information before
-    /// the host makes it another name.
+    /// Returns true for an address or a name that the listener serves, with or without a port. Returns
+    /// false if user information is before the host.
     fn serves(&self, host: &str) -> bool {
         // Fast path: most clients send the service address. The whole host is parsed before its port is removed, because an
         // IPv6 address contains colons.

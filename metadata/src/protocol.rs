@@ -104,8 +104,8 @@ pub trait Protocol: Sync {
     /// Returns the response that carries a new session token.
     fn token_response(&self, token: String, ttl: TokenTtl) -> HttpResponse;
 
-    /// Returns the headers of items that were changed at `modified`. They are those of a text; [`Self::item_response`] adapts
-    /// them to one response.
+    /// Returns the headers of a text item that was changed at `modified`. Other items have the same headers, except for those
+    /// that [`Self::item_response`] changes.
     fn item_headers(&self, modified: Option<Timestamp>) -> HeaderMap;
 
     /// Returns the response that carries an item.

@@ -50,8 +50,8 @@ pub enum Provider {
         role_arn: RoleArn,
         /// The external ID of the profile.
         external_id: Option<Line>,
-        /// True if a policy allows the external ID. Otherwise the operator rejects one that is not that of the namespace.
-        /// Only compilation sets it.
+        /// True if a policy allows the external ID. If false, the operator rejects each external ID except that of the
+        /// namespace. Only compilation sets it.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         is_external_id_allowed: bool,
         /// The lifetime of a session.

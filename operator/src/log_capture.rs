@@ -38,8 +38,8 @@ impl LogCapture {
             .with_ansi(false)
             .with_writer(move || writer.clone())
             .finish();
-        // While a process has a single subscriber, a log statement that another test's thread runs first is off in all
-        // threads.
+        // While a process has one subscriber, the thread that runs a log statement first decides for all threads if it is on.
+        // A thread of another test has no subscriber, and would turn it off. With two subscribers, both are asked.
         let second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
         Self { buffer, _subscriber: tracing::subscriber::set_default(subscriber), _second: second }
     }

@@ -20,7 +20,7 @@ use podmeta_crds::manifests::{ManifestFile, load};
 use podmeta_markdown::{Page, code, page, pages, root};
 use regex::Regex;
 
-/// Labels of `sh` blocks that no test runs, and what the page must say above such a block.
+/// Labels of `sh` blocks that no test runs, and a pattern of the text that the page must have above such a block.
 const UNTESTED: [(&str, &str); 3] =
     [("needs-cluster", r"needs? a cluster"), ("needs-root", r"needs? root"), ("slow", r"minutes")];
 

@@ -31,7 +31,8 @@ pub(super) fn complete_metadata(metadata: &mut ObjectMeta, kind: &str, namespace
     metadata.generation.get_or_insert(1);
 }
 
-/// Sets the ServiceAccount of a pod that has none, as the API server's admission does for pods that are no mirror pods.
+/// Sets the ServiceAccount of a pod that has none, as the API server's admission does for pods that are not
+/// mirror pods.
 pub(super) fn complete_pod_spec(pod: &mut Pod) {
     let annotations = pod.metadata.annotations.as_ref();
     if annotations.is_none_or(|annotations| !annotations.contains_key(facts::MIRROR_ANNOTATION)) {

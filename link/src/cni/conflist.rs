@@ -44,8 +44,8 @@ pub struct Rendered {
 }
 
 /// Returns podmeta's configuration, made from the first valid file that sorts after it, if podmeta's plugin supports the
-/// version of that file. With another version no pod could start. A file that sorts before is no
-/// source: it can be a meta plugin, such as Multus, that delegates to podmeta's file.
+/// version of that file. With another version no pod could start. A file that sorts before podmeta's is not used: it can be
+/// the one of a meta plugin, such as Multus, that delegates to podmeta's file.
 #[must_use]
 pub fn render(files: &[ConfigFile], settings: LinkSettings) -> Rendered {
     let name = |file: &ConfigFile| file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();

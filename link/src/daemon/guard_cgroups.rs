@@ -1,5 +1,6 @@
 //! Writes the cgroups of the node's pods into the map of the uplink guard, which then keeps pods on the host network from the
-//! node's metadata service. Exempt are pods of some namespaces, such as network plugins and cloud controllers.
+//! node's metadata service. Pods of the configured namespaces, such as network plugins and cloud controllers, are
+//! exempt.
 //!
 //! The runtime reports a sandbox before it creates the first container. The cgroup of that container starts a check, so the pod
 //! is exempt before or shortly after its first process runs.

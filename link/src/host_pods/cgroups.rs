@@ -11,8 +11,8 @@ use nix::libc;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use podmeta_metadata::names::PodUid;
 
-/// Possible paths of the cgroup that contains all pods: of the systemd and the cgroupfs driver, and as kind sets them. Their position is part of the
-/// name of a pin.
+/// Possible paths of the cgroup that contains all pods: with the systemd and the cgroupfs driver, and the same two with the
+/// settings of kind. The position of a path is part of the name of a pin.
 pub(super) const ROOTS: [&str; 4] =
     ["kubepods.slice", "kubepods", "kubelet.slice/kubelet-kubepods.slice", "kubelet/kubepods"];
 

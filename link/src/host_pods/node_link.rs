@@ -136,7 +136,7 @@ fn is_complete(host: &LinkMessage, agent: &LinkMessage) -> bool {
     is_pair(host, agent) && alias_of(agent).as_deref() == Some(NODE_ALIAS)
 }
 
-/// Returns true if each interface is the other end of the other one.
+/// Returns true if the two interfaces are the ends of one pair.
 fn is_pair(host: &LinkMessage, agent: &LinkMessage) -> bool {
     peer_index(host) == Some(agent.header.index) && peer_index(agent) == Some(host.header.index)
 }

@@ -1,4 +1,5 @@
-//! The links that are known. Events add and remove them. A list of all links corrects what lost events left.
+//! The links that are known. Events add and remove them. Events can get lost: a list of all links, which is read again
+//! from time to time, corrects the table.
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;

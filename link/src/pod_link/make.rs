@@ -116,7 +116,7 @@ async fn check_pair(sockets: &LinkSockets, agent_end: u32, peer: &str) -> Result
     }
 }
 
-/// Returns true if each interface is the other end of the other one.
+/// Returns true if the two interfaces are the ends of one pair.
 fn is_pair(pod: &LinkMessage, agent: &LinkMessage) -> bool {
     peer_index(pod) == Some(agent.header.index) && peer_index(agent) == Some(pod.header.index)
 }

@@ -64,7 +64,7 @@ pub(super) fn pod(stream: &tokio::net::UnixStream) -> Result<PodUid> {
     let process = peer_process(stream).context("cannot identify the client's process")?;
     let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
     let cgroups = cgroups.with_context(|| format!("cannot read the cgroup of process {pid}"))?;
-    // The ID was not assigned again before the process ended.
+    // While the process runs, its ID is not assigned to another one.
     if let Some(process) = process {
         ensure!(!has_exited(&process)?, "process {pid} has exited");
     }
@@ -111,7 +111,7 @@ mod tests {
         }
     }
 
-    /// Its process ID could belong to a node agent now.
+    /// The process ID of the client could belong to a node agent now.
     #[tokio::test]
     async fn client_that_has_exited_is_rejected() {
         let directory = tempfile::tempdir().unwrap();

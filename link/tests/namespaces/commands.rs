@@ -102,7 +102,7 @@ async fn add_pins_a_missing_namespace_and_replaces_a_leftover_file() {
 }
 
 #[tokio::test]
-async fn failure_without_a_remedy_of_its_own_names_pod_cause_and_where_to_look() {
+async fn failure_without_a_known_remedy_names_the_pod_the_cause_and_the_log() {
     let agent = Agent::new().await;
     let node = pod();
     let missing = agent.path.with_file_name("missing");

@@ -1,4 +1,5 @@
-//! Pods on the host network, and pods whose packets keep their socket on the way to the uplink, with the uplink guard only.
+//! The uplink guard without the redirection: pods on the host network, and pods whose packets keep their socket on the way
+//! to the uplink.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -130,7 +131,7 @@ async fn exemption_follows_the_cgroup_of_the_pod() {
 }
 
 #[tokio::test]
-async fn more_exempt_pods_than_a_node_runs_are_exempt() {
+async fn all_of_500_exempt_pods_are_exempt() {
     let topology = Topology::new(0);
     let (pins, root, node) = (Pins::new(), CgroupRoot::new(), &topology.node);
     pins.guard().ensure(node).await.unwrap();

@@ -4,7 +4,7 @@
 use super::FailureCause;
 use crate::role::ProviderKind;
 
-/// The code of everything that is not a refused role on EC2. Source: EC2 returns it if it cannot get credentials.
+/// The code of each failure on EC2, except that of a refused role. Source: EC2 returns it if it cannot get credentials.
 pub(super) const FAILED: &str = "Failed";
 
 /// The code of a refused role on EC2. Source: EC2 returns it if the trust policy does not allow EC2 (aws/aws-cli issue 2060).

@@ -77,7 +77,8 @@ impl Attempt {
     }
 }
 
-/// Applies a defect that a check rejects, from the last check to the first. Each one must hide the ones after it.
+/// Adds one defect after another, from that of the last check to that of the first. The rejection must be that of the
+/// first check that fails.
 #[test]
 fn checks_run_in_the_documented_order() {
     let mut attempt = Attempt::new();

@@ -63,7 +63,7 @@ impl Service<Uri> for LimitedConnector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let (mut tcp, limiter) = (self.tcp.clone(), self.limiter.clone());
         Box::pin(async move {
-            // Reserved at the first poll: a future that is dropped before uses no connection of the limit.
+            // Reserves at the first poll, so that a future that was never polled reserves nothing.
             sleep(limiter.reserve(Instant::now())).await;
             tcp.call(uri).await
         })

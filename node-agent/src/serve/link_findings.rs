@@ -10,8 +10,8 @@ use podmeta_metadata::node_finding::{NodeFindingKind, NodeFindings};
 use podmeta_metadata::node_guard::NodeGuardState;
 use tokio::time::Instant;
 
-/// Time for which calls of the link daemon must fail before that is a finding and the guard state is unknown. An update of the
-/// daemon takes less. The guards stay meanwhile.
+/// If calls of the link daemon fail for this time, the failure is a finding and the guard state is unknown. An update of the
+/// daemon takes less time. The guards stay in place without the daemon.
 const OUTAGE_GRACE: Duration = Duration::from_secs(60);
 
 /// The findings and the guard state of a node.
@@ -21,10 +21,10 @@ pub(super) struct LinkFindings {
     of_daemon: NodeFindings,
     /// The last guard state of the daemon.
     guard: NodeGuardState,
-    /// The time at which the daemon last reported that the guards are in place, and has not reported another state since,
-    /// except that it starts.
+    /// The time of the daemon's last report that the guards are in place. `None` if it reported another state after it. The
+    /// state of a daemon that starts does not count.
     in_place: Option<Instant>,
-    /// Start of the calls that failed since the last success.
+    /// Time of the first failed call after the last successful one.
     failing_since: Option<Instant>,
 }
 

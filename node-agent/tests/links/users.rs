@@ -79,7 +79,7 @@ async fn socket_that_another_user_created_counts_as_that_user_s() {
 }
 
 #[tokio::test]
-async fn without_the_daemon_new_connections_get_503_and_the_log_says_why() {
+async fn without_the_daemon_new_connections_get_503_and_the_log_names_the_cause() {
     let (mut node, pod) = start("allowedUsers: [0]").await;
     let address = service::addresses()[0];
     let mut client = connect(&pod, 0, address);

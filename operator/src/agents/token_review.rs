@@ -54,7 +54,7 @@ pub struct TokenReviewer {
     review_slots: Semaphore,
     /// Reviews that no request waits for. They leave slots to the others.
     background_slots: Arc<Semaphore>,
-    /// Limits the log lines of failed reviews in the background: without the API server, that of every agent fails.
+    /// Limits the log lines of failed reviews in the background. While the API server is unavailable, all of them fail.
     failure_log: Mutex<LogThrottle>,
     address_locks: KeyedLocks<Option<IpAddr>>,
 }

@@ -89,7 +89,7 @@ impl SessionCache {
         self.peek(request, now)
     }
 
-    /// Returns what a request must do, without a record of it.
+    /// Returns what a request must do. Does not record that the credentials are in use.
     #[must_use]
     pub fn peek(&self, request: &RoleRequest, now: Timestamp) -> SessionCacheState {
         let Some(entry) = self.entries.get(request) else { return SessionCacheState::Missing };

@@ -59,7 +59,7 @@ pub struct StatusWriter {
 enum ProfileCheck {
     /// The status is up to date, or the profile was deleted.
     UpToDate,
-    /// The status may be written later.
+    /// The status changed, and is not written yet.
     Waiting,
 }
 

@@ -44,7 +44,7 @@ pub struct ObservedProfile {
     pub secret_errors: Vec<SecretError>,
     /// The Secrets of roles whose credentials some clients cannot use.
     pub secret_warnings: Vec<FieldError>,
-    /// True if the agent of a node with such pods has not reported yet.
+    /// True if a pod that uses the profile is on a node whose agent has not reported yet.
     pub has_unreported_nodes: bool,
 }
 

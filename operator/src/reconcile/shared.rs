@@ -46,8 +46,8 @@ impl SharedState {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns a receiver of true once the state holds everything that existed when the operator started, and the pods
-    /// that existed then are compiled.
+    /// Returns a receiver. Its value becomes true when the state holds all objects that existed at the start of the
+    /// operator, and their pods are compiled.
     #[must_use]
     pub fn synced(&self) -> watch::Receiver<bool> {
         self.synced.subscribe()

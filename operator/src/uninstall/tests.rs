@@ -163,7 +163,7 @@ async fn status_of_an_earlier_generation_does_not_end_the_uninstallation() {
 }
 
 #[test]
-fn node_that_never_had_a_link_daemon_is_another_node() {
+fn node_that_never_had_a_link_daemon_is_named_apart_from_the_others() {
     let parse = |pods: &[Value]| serde_json::from_value::<Vec<Pod>>(json!(pods)).unwrap();
     let links = serde_json::from_value(link_daemon_set(1, 2, 2)).unwrap();
     let mut progress = UninstallProgress::default();

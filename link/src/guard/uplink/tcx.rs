@@ -17,7 +17,7 @@ const LOOPBACK: u32 = 1;
 
 /// Returns true if the kernel has tcx.
 pub(super) fn is_supported() -> bool {
-    // The kernel checks the kind of the hook before the interface.
+    // A kernel without tcx returns EINVAL for this kind of hook, before it looks for the interface.
     !bpf::attached(LOOPBACK).is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
 }
 

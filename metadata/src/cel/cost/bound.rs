@@ -49,7 +49,7 @@ pub(super) struct Bound<'f> {
     pub(super) length: u64,
     /// The upper bound of each key, value and element.
     pub(super) member: Size,
-    /// The fact that the value is, if it is certain.
+    /// The fact that the value is taken from, or `None` if that is not certain.
     pub(super) fact: Option<&'f Fact>,
 }
 

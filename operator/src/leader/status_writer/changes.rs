@@ -5,8 +5,8 @@ use kube::runtime::events::{Event, EventType};
 use podmeta_crds::conditions::{ACCEPTED, CONFLICTED, CREDENTIALS_READY, PODS_EXCLUDED, PROGRAMMED};
 use podmeta_crds::metadataprofile::MetadataProfileStatus;
 
-/// Returns a warning for each condition that became bad or changed its reason, and a normal event when all agents have the
-/// data. The note of an event is the message of the condition.
+/// Returns a warning for each condition that reports a problem and has a new status or reason, and a normal event when all
+/// agents have the data. The note of an event is the message of the condition.
 pub(super) fn events(previous: Option<&MetadataProfileStatus>, next: &MetadataProfileStatus) -> Vec<Event> {
     let before = |kind: &str| previous.and_then(|status| status.conditions.iter().find(|before| before.type_ == kind));
     let has_changed = |condition: &&Condition| {

@@ -46,7 +46,7 @@ impl Index {
         self.check_claims(uid, claimed.as_ref(), &node);
     }
 
-    /// Removes the claim of a pod that was removed. Another mirror pod may have its UID to itself now.
+    /// Removes the claim of a pod that was removed. Another mirror pod can now be the only one that claims the UID.
     pub(super) fn remove_claim(&mut self, uid: &PodUid, facts: &PodFacts, node: &str) {
         let claimed = claimed_uid(facts);
         if let Some(claimed) = claimed
@@ -67,8 +67,8 @@ impl Index {
         self.claims.get(claimed)?.get(node)
     }
 
-    /// Marks mirror pods for compilation after a pod with this UID and claim was added or removed. One that lost its UID is
-    /// withdrawn immediately, so that agents get its deletion before the pod that has the UID now.
+    /// Marks mirror pods for compilation after a pod with this UID and claim was added or removed. A mirror pod that lost its UID
+    /// is withdrawn immediately, so that agents get its deletion before they get the pod that has the UID now.
     fn check_claims(&mut self, uid: &PodUid, claimed: Option<&PodUid>, node: &str) {
         let everywhere = self.claims.get(uid).into_iter().flat_map(BTreeMap::values).flatten();
         // Nothing changes for three or more: none of them has the UID.

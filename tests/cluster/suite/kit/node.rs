@@ -74,7 +74,7 @@ impl TestNode {
         Ok(())
     }
 
-    /// Returns the configuration of an administrator's client with the credential of the node's kubelet in its place.
+    /// Returns the configuration of a client with the credentials of the node's kubelet instead of the administrator's.
     pub(crate) async fn kubelet_config(&self, administrator: Config) -> Result<Config> {
         let auth_info = match &self.access {
             NodeAccess::Namespaces(_) => {

@@ -77,7 +77,7 @@ impl StolenNode<'_> {
             self.pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await.map_err(anyhow::Error::from)
         };
         let plain = client_pod("plain", "web", json!({"nodeName": self.node.name_any()}));
-        ensure!(create(plain).await.is_err(), "the kubelet can create pods that are no mirror pods");
+        ensure!(create(plain).await.is_err(), "the kubelet can create pods that are not mirror pods");
         let mirror =
             create(mirror_pod("mirror", &self.node, STATIC_UID)).await.context("cannot create a mirror pod")?;
         let object_uid = mirror.uid().context("the mirror pod has no UID")?;

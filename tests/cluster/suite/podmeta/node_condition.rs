@@ -20,7 +20,7 @@ const GUARDED: &str = "podmeta.dev/Guarded";
 const STARTUP_TAINT: &str = "podmeta.dev/not-ready";
 
 #[tokio::test]
-async fn policy_for_nodes_applies_to_the_operator_only_and_is_bound() -> Result<()> {
+async fn policy_for_nodes_is_bound_and_applies_only_to_operator_and_uninstall_hook() -> Result<()> {
     let objects = render_chart(&[]).await?;
     let name = "podmeta-operator-nodes";
     let spec = &object(&objects, "ValidatingAdmissionPolicy", name)?["spec"];

@@ -59,7 +59,7 @@ async fn cloud_role_is_issued_to_the_agent_of_the_pods_node_only() {
     let body = credentials_of("u3");
     let first = fixture.post(CREDENTIALS, &body).await;
     assert_eq!((first.status, &first.body), (200, &json!("pending")), "the API server has not issued the token");
-    let given = async {
+    let issued = async {
         loop {
             let response = fixture.post(CREDENTIALS, &body).await;
             if response.body != "pending" {
@@ -67,7 +67,7 @@ async fn cloud_role_is_issued_to_the_agent_of_the_pods_node_only() {
             }
         }
     };
-    let (response, ()) = tokio::join!(given, async {
+    let (response, ()) = tokio::join!(issued, async {
         let request = tokens.expect(Method::POST, "/api/v1/namespaces/shop/serviceaccounts/api/token").await;
         assert_eq!(request.body["spec"]["boundObjectRef"]["uid"], "u3");
         let status = json!({"token": "a.b.c", "expirationTimestamp": "2099-01-01T00:00:00Z"});

@@ -1,4 +1,5 @@
-//! Outages of a provider. Tokio's clock is paused, and advances only when a test advances it: sockets are real.
+//! Outages of a provider. Tokio's clock is paused, and advances only when a test advances it, because
+//! the tests use real sockets.
 
 use futures_util::FutureExt as _;
 use podmeta_metadata::time::rfc3339;
@@ -12,7 +13,7 @@ use crate::credentials::providers::tests::aliyun_oidc;
 /// The interval at which a pod requests credentials.
 const STEP: Duration = Duration::from_secs(5);
 
-/// Returns the time: that of the start of the tests, and the time for which tokio's clock has advanced since.
+/// Returns the time of the start of the tests plus the time by which tokio's clock has advanced since.
 fn clock() -> Timestamp {
     static START: std::sync::LazyLock<(std::time::Instant, Timestamp)> =
         std::sync::LazyLock::new(|| (std::time::Instant::now(), Timestamp::now()));
@@ -40,7 +41,7 @@ fn calls_with(metrics: &Metrics, outcome: FailureCause) -> usize {
 /// A response of the stub.
 type StubResponse = (u16, String);
 
-/// Starts a stub with one response after `is_down` is set, or none, and sessions of one hour before.
+/// Starts a stub of STS. It returns sessions of one hour until `is_down` is set, and then `response`, or nothing if that is `None`.
 async fn stub_with(is_down: &Arc<AtomicBool>, response: Option<StubResponse>) -> StubSts {
     let is_down = Arc::clone(is_down);
     let started = Instant::now();

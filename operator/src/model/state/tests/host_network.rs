@@ -35,7 +35,7 @@ fn pod_on_the_host_network_of_a_node_that_does_not_redirect_it_is_excluded_in_ea
 }
 
 #[test]
-fn pod_on_the_host_network_counts_for_the_profile_that_applies_only() {
+fn pod_on_the_host_network_counts_only_for_the_profile_that_applies() {
     let mut state = new_state();
     apply(&mut state, StateUpdate::Profile(Box::new(profile("low", 1, ", priority: -1"))));
     apply(&mut state, StateUpdate::Profile(Box::new(profile("web", 1, ""))));
@@ -52,7 +52,7 @@ fn pod_on_the_host_network_counts_for_the_profile_that_applies_only() {
 }
 
 #[test]
-fn pod_on_the_host_network_of_a_node_that_redirects_it_is_programmed_with_the_mode_pod_only() {
+fn pod_on_the_host_network_of_a_node_that_redirects_it_is_programmed_only_with_the_mode_pod() {
     for (mode, served) in [("Deny", false), ("Pod", true)] {
         let mut state = new_state();
         state.apply(StateUpdate::Leadership(true));

@@ -30,7 +30,8 @@ impl Announcements {
         Ok(Self { neighbour: both(&neighbour)?, node: both(&node)?, by_link })
     }
 
-    /// Checks that announcements of each kind arrived where the attacker's packets lead.
+    /// Checks that announcements of each kind arrived at the agent namespace and at the node, and at the neighbour if a bridge
+    /// connects it to the attacker.
     pub(super) async fn check_arrived_since(&self, before: &Self, attack: &Attack<'_>) -> Result<()> {
         let arrived = |count: fn(&Self) -> u64| count(self) > count(before);
         ensure!(arrived(|count| count.by_link), "no announcement arrived by the link");
@@ -45,7 +46,8 @@ impl Announcements {
     }
 }
 
-/// Returns how many packets a rule of the filter in the agent namespace of the node has dropped. The rule contains a text.
+/// Returns how many packets a rule of the filter in the node's agent namespace has dropped: the first rule that contains
+/// the text `rule`.
 pub(super) async fn dropped(attack: &Attack<'_>, rule: &str) -> Result<u64> {
     let node = attack.podmeta.cluster.node_by_name(&attack.node);
     let rules = node.sh("ip netns exec podmeta nft list chain inet podmeta_agent arriving").await?;
