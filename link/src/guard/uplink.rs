@@ -111,15 +111,14 @@ impl UplinkGuard {
     /// An interface keeps the program when its routes are deleted: they can return at any time.
     ///
     /// # Errors
-    /// If no bpf filesystem is mounted at the path of the pins, or the kernel rejects the program. A failure for one interface
-    /// does not keep the others from being guarded.
+    /// If no bpf filesystem is mounted at the path of the pins, or the kernel rejects the program. A failure for one interface,
+    /// to read the routes or to remove an old link does not keep the other interfaces from being guarded.
     pub async fn ensure(&mut self, host: &Netns) -> Result<AttachedPrograms> {
         pins::check(&self.pins)?;
         let cgroups = pins::ensure_cgroups(&self.pins)?;
         let socket = RouteSocket::open(host).context("cannot open a netlink socket")?;
         let found = interfaces::list(&socket).await.context("cannot list the interfaces")?;
-        remove_others(&self.pins, &found.all)?;
-        self.read_routes(&socket).await?;
+        let mut errors = Vec::from_iter(self.read_routes(&socket).await.err());
         self.routed.retain(|interface| found.all.contains(interface));
         let interfaces = found.uplinks.union(&self.routed).copied().collect::<BTreeSet<_>>();
         let program = self.program.get(host, cgroups.as_fd())?;
@@ -127,15 +126,18 @@ impl UplinkGuard {
         let mut check_by_tcx = || {
             let check = |interface: &u32| (*interface, tcx::ensure(pins, program, *interface));
             let is_tcx = hook == Hook::Best && tcx::is_supported();
-            Ok(is_tcx.then(|| interfaces.iter().map(check).collect::<Vec<_>>()))
+            Ok(is_tcx.then(|| (interfaces.iter().map(check).collect::<Vec<_>>(), remove_deleted(pins, &found.all))))
         };
         // The kernel looks up an interface in the namespace of the thread.
         let by_tcx = host.run(&mut check_by_tcx).context("cannot enter the node's network namespace")?;
         let results = match by_tcx {
-            Some(results) => results,
+            Some((results, removed)) => {
+                errors.extend(removed.err());
+                results
+            }
             None => clsact::ensure_all(&socket, program, &interfaces).await,
         };
-        self.record(results)
+        self.record(results, errors)
     }
 
     /// Reads the routing tables, unless they were read a short time ago.
@@ -147,10 +149,14 @@ impl UplinkGuard {
         Ok(())
     }
 
-    /// Records the results of a check. Returns the first error, with the number of all errors.
-    fn record(&mut self, results: Vec<(u32, Result<ProgramState>)>) -> Result<AttachedPrograms> {
+    /// Records the results of a check. Returns the first error, with the number of all errors. `errors` are those of other steps.
+    fn record(
+        &mut self,
+        results: Vec<(u32, Result<ProgramState>)>,
+        mut errors: Vec<anyhow::Error>,
+    ) -> Result<AttachedPrograms> {
         let before = std::mem::take(&mut self.guarded);
-        let (mut attached, mut errors) = (AttachedPrograms::default(), Vec::new());
+        let mut attached = AttachedPrograms::default();
         for (interface, result) in results {
             match result {
                 Ok(ProgramState::Unchanged) => {}
@@ -173,8 +179,9 @@ impl UplinkGuard {
 /// # Errors
 /// If a program cannot be detached, or the filesystem cannot be removed.
 pub async fn remove(host: &Netns, pins: &Path) -> Result<()> {
-    detach_all(host, pins).await?;
-    remove_pins(pins)
+    let detached = detach_all(host, pins).await;
+    let removed = remove_pins(pins);
+    detached.and(removed)
 }
 
 /// Detaches all programs: the guard was turned off. Succeeds if there are none.
@@ -182,10 +189,10 @@ pub async fn remove(host: &Netns, pins: &Path) -> Result<()> {
 /// # Errors
 /// If a program cannot be detached.
 pub async fn detach_all(host: &Netns, pins: &Path) -> Result<()> {
-    detach_links(pins)?;
+    let detached = detach_links(pins);
     let socket = RouteSocket::open(host).context("cannot open a netlink socket")?;
     let interfaces = interfaces::list(&socket).await.context("cannot list the interfaces")?;
-    clsact::remove_all(&socket, &interfaces.all).await
+    detached.and(clsact::remove_all(&socket, &interfaces.all).await)
 }
 
 /// Detaches the programs of tcx, and removes pins and filesystem. Succeeds if there are none.
@@ -198,15 +205,33 @@ pub fn remove_pins(pins: &Path) -> Result<()> {
 }
 
 fn detach_links(pins: &Path) -> Result<()> {
-    if pins::is_mounted(pins) { remove_others(pins, &BTreeSet::new()) } else { Ok(()) }
+    if pins::is_mounted(pins) { remove_all(links(pins)?) } else { Ok(()) }
 }
 
-/// Detaches and removes the links of interfaces other than those in `interfaces`: interfaces that were deleted, or moved to
-/// another network namespace.
-fn remove_others(pins: &Path, interfaces: &BTreeSet<u32>) -> Result<()> {
-    let links = pins::links(pins).with_context(|| format!("cannot read {}", pins.display()))?;
-    let mut others = links.into_iter().filter(|(interface, _)| !interfaces.contains(interface));
-    others.try_for_each(|(_, path)| tcx::remove(&path))
+/// Detaches and removes the links of interfaces that were deleted, or moved to another network namespace. `listed` are the
+/// interfaces of the node. Must run in its network namespace.
+fn remove_deleted(pins: &Path, listed: &BTreeSet<u32>) -> Result<()> {
+    remove_all(deleted(links(pins)?, listed, tcx::is_present))
+}
+
+/// Returns the links of deleted interfaces. A list can lack an interface if others are deleted meanwhile, so an interface that is
+/// not listed is looked up.
+fn deleted(
+    links: Vec<(u32, PathBuf)>,
+    listed: &BTreeSet<u32>,
+    is_present: impl Fn(u32) -> bool,
+) -> Vec<(u32, PathBuf)> {
+    let is_deleted = |(interface, _): &(u32, PathBuf)| !listed.contains(interface) && !is_present(*interface);
+    links.into_iter().filter(is_deleted).collect()
+}
+
+fn links(pins: &Path) -> Result<Vec<(u32, PathBuf)>> {
+    pins::links(pins).with_context(|| format!("cannot read {}", pins.display()))
+}
+
+/// Detaches and removes links. A failure does not keep the others from being removed.
+fn remove_all(links: Vec<(u32, PathBuf)>) -> Result<()> {
+    first(links.into_iter().filter_map(|(_, path)| tcx::remove(&path).err()).collect())
 }
 
 /// Returns the first error with the number of all errors.
@@ -248,7 +273,7 @@ mod tests {
             ([(2, ProgramState::Attached), (3, ProgramState::Attached)], attached(1, 1)),
         ] {
             let results = results.map(|(interface, state)| (interface, Ok(state)));
-            assert_eq!(guard.record(results.into()).unwrap(), expected);
+            assert_eq!(guard.record(results.into(), Vec::new()).unwrap(), expected);
         }
     }
 
@@ -256,8 +281,15 @@ mod tests {
     fn interface_with_an_error_does_not_hide_the_others() {
         let mut guard = guard();
         let results = vec![(2, Err(anyhow!("a"))), (3, Ok(ProgramState::Attached)), (4, Err(anyhow!("b")))];
-        let error = format!("{:#}", guard.record(results).unwrap_err());
+        let error = format!("{:#}", guard.record(results, Vec::new()).unwrap_err());
         assert_eq!(error, "2 errors, the first one: cannot guard the interface with index 2: a");
         assert_eq!(guard.guarded, BTreeSet::from([3]));
+    }
+
+    #[test]
+    fn link_of_an_interface_that_the_list_lacks_is_kept() {
+        let links = [2, 3, 4].map(|interface| (interface, PathBuf::from(interface.to_string())));
+        let deleted = deleted(links.clone().into(), &BTreeSet::from([2]), |interface| interface == 3);
+        assert_eq!(deleted, links[2..]);
     }
 }

@@ -29,4 +29,5 @@ mod runtime;
 mod socket_owner;
 mod uninstall;
 mod uplink;
+mod uplink_failures;
 mod without_ipv6;

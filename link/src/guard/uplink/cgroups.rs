@@ -25,6 +25,9 @@ use super::program::CgroupKind;
 use super::{first, pins};
 use crate::sys::bpf::map;
 
+/// Number of entries from which those of deleted cgroups are removed, also if the exempt pods are not all known.
+const MAX_KEPT_ENTRIES: usize = pins::MAX_CGROUPS as usize / 2;
+
 /// Names of the cgroup that contains all pods, and of those below it.
 #[derive(Clone, Copy, Debug)]
 enum PodsCgroup {
@@ -119,9 +122,14 @@ fn update_map(cgroups: BorrowedFd<'_>, root: &Path, exempt: ExemptPods<'_>) -> C
     }
     let is_complete =
         matches!(exempt, ExemptPods::All(_)) && exempt_errors.is_empty() && pod_errors.is_empty() && is_found;
-    let obsolete = if is_complete { Obsolete::Remove } else { Obsolete::Keep };
     match map::entries(cgroups).context("cannot read the map of cgroups") {
         Ok(current) => {
+            let existing = (current.len() > MAX_KEPT_ENTRIES).then(|| existing_ids(root));
+            let obsolete = match &existing {
+                _ if is_complete => Obsolete::Remove,
+                Some(existing) => Obsolete::KeepExisting(existing),
+                None => Obsolete::Keep,
+            };
             for change in changes(&current, &wanted, obsolete) {
                 let result = match change {
                     EntryChange::Set(id, kind) => map::set(cgroups, id, u32::from(kind as u8)),
@@ -180,6 +188,11 @@ pub fn pod_directories(root: &Path) -> Vec<PathBuf> {
     let classes = all.iter().flat_map(below).collect::<Vec<_>>();
     let pods = classes.iter().flat_map(below).collect::<Vec<_>>();
     [all, classes, pods].concat()
+}
+
+/// Returns the IDs of the cgroups of pods, and of those that contain pods.
+fn existing_ids(root: &Path) -> BTreeSet<u64> {
+    pod_directories(root).iter().filter_map(|path| id(path).ok().flatten()).collect()
 }
 
 /// Returns the directory of cgroup v2: the root, or `unified` below it on a node that also has v1.

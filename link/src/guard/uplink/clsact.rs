@@ -14,8 +14,8 @@ use rtnetlink::packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
 };
 
-use super::ProgramState;
 use super::loaded::LoadedProgram;
+use super::{ProgramState, first};
 use crate::route_socket::{RouteSocket, errno};
 
 /// Name of the filter.
@@ -65,14 +65,20 @@ async fn ensure(socket: &RouteSocket, program: &mut LoadedProgram, interface: u3
     }
 }
 
-/// Removes the filters of all interfaces, and each qdisc that has no filter then.
+/// Removes the filters of all interfaces, and each qdisc that has no filter then. Skips interfaces that are deleted meanwhile. A
+/// failure for one interface does not keep the filters of the others from being removed.
 pub(super) async fn remove_all(socket: &RouteSocket, interfaces: &BTreeSet<u32>) -> Result<()> {
+    let mut errors = Vec::new();
     for interface in interfaces {
-        remove(socket, *interface)
-            .await
-            .with_context(|| format!("cannot remove the filter of interface {interface}"))?;
+        match remove(socket, *interface).await {
+            Err(error) if errno(&error) != Some(libc::ENODEV) => {
+                let context = format!("cannot remove the filter of the interface with index {interface}");
+                errors.push(anyhow::Error::new(error).context(context));
+            }
+            _ => {}
+        }
     }
-    Ok(())
+    first(errors)
 }
 
 async fn remove(socket: &RouteSocket, interface: u32) -> Result<(), Error> {

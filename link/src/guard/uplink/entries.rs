@@ -1,6 +1,6 @@
 //! The difference between the wanted entries of the map of cgroups and those that it has. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::program::CgroupKind;
 
@@ -15,28 +15,41 @@ pub(super) enum EntryChange {
 
 /// Treatment of entries that are not wanted any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Obsolete {
+pub(super) enum Obsolete<'a> {
     Remove,
-    /// Not all wanted cgroups are known. The kernel uses the ID of a cgroup once, so the entry of a deleted cgroup has no effect.
+    /// The wanted cgroups are not all known.
     Keep,
+    /// The same, and the map is filling up. Keeps the entries of these cgroups, which exist. The kernel uses the ID of a cgroup
+    /// once, so the entry of a deleted cgroup has no effect.
+    KeepExisting(&'a BTreeSet<u64>),
 }
 
-/// Returns the changes, in their order: exempt pods first, so that no exempt pod is dropped meanwhile.
+/// Returns the changes, in their order. Obsolete exempt pods are removed first: they make room in a full map. Exempt pods are set
+/// before the cgroups of all pods, so that no exempt pod is dropped meanwhile.
 pub(super) fn changes(
     current: &BTreeMap<u64, u32>,
     wanted: &BTreeMap<u64, CgroupKind>,
-    obsolete: Obsolete,
+    obsolete: Obsolete<'_>,
 ) -> Vec<EntryChange> {
     let is_current = |id: &u64, kind: CgroupKind| current.get(id) == Some(&u32::from(kind as u8));
     let of_kind = |kind| {
         let missing = wanted.iter().filter(move |(id, wanted)| **wanted == kind && !is_current(id, kind));
         missing.map(move |(id, _)| EntryChange::Set(*id, kind))
     };
-    let mut changes = of_kind(CgroupKind::ExemptPod).collect::<Vec<_>>();
+    let is_kept = |id: &u64| match obsolete {
+        Obsolete::Remove => false,
+        Obsolete::Keep => true,
+        Obsolete::KeepExisting(existing) => existing.contains(id),
+    };
+    let is_exempt = |kind: u32| kind == u32::from(CgroupKind::ExemptPod as u8);
+    let obsolete = current.iter().filter(|(id, _)| !wanted.contains_key(id) && !is_kept(id));
+    let obsolete = obsolete.map(|(id, kind)| (*id, *kind));
+    let (exempt, others) = obsolete.partition::<Vec<(u64, u32)>, _>(|(_, kind)| is_exempt(*kind));
+    let remove = |entries: Vec<(u64, u32)>| entries.into_iter().map(|(id, _)| EntryChange::Remove(id));
+    let mut changes = remove(exempt).collect::<Vec<_>>();
+    changes.extend(of_kind(CgroupKind::ExemptPod));
     changes.extend(of_kind(CgroupKind::Pods));
-    if obsolete == Obsolete::Remove {
-        changes.extend(current.keys().filter(|id| !wanted.contains_key(id)).map(|id| EntryChange::Remove(*id)));
-    }
+    changes.extend(remove(others));
     changes
 }
 
@@ -61,9 +74,9 @@ mod tests {
     }
 
     #[test]
-    fn changed_kind_is_written_and_an_ended_pod_is_removed_last() {
-        let current = BTreeMap::from([(1, 1), (7, 1), (8, 2), (9, 2)]);
-        let expected = [EntryChange::Set(7, CgroupKind::ExemptPod), EntryChange::Remove(9)];
+    fn changed_kind_is_written_after_an_ended_pod_and_before_an_ended_cgroup_of_pods_are_removed() {
+        let current = BTreeMap::from([(1, 1), (5, 1), (7, 1), (8, 2), (9, 2)]);
+        let expected = [EntryChange::Remove(9), EntryChange::Set(7, CgroupKind::ExemptPod), EntryChange::Remove(5)];
         assert_eq!(changes(&current, &BTreeMap::from(WANTED), Obsolete::Remove), expected);
     }
 
@@ -71,5 +84,13 @@ mod tests {
     fn obsolete_entry_is_kept_while_not_all_cgroups_are_known() {
         let current = BTreeMap::from([(1, 1), (7, 2), (8, 2), (9, 2)]);
         assert_eq!(changes(&current, &BTreeMap::from(WANTED), Obsolete::Keep), []);
+    }
+
+    #[test]
+    fn obsolete_entry_of_a_deleted_cgroup_is_removed_from_a_map_that_fills_up() {
+        let current = BTreeMap::from([(1, 1), (7, 2), (8, 2), (9, 2), (10, 2)]);
+        let existing = BTreeSet::from([1, 9]);
+        let changes = changes(&current, &BTreeMap::from(WANTED), Obsolete::KeepExisting(&existing));
+        assert_eq!(changes, [EntryChange::Remove(10)]);
     }
 }

@@ -49,12 +49,11 @@ impl LoadedProgram {
     fn load(host: &Netns, cgroups: BorrowedFd<'_>) -> Result<Self> {
         let cookie = host.run(|| netns_cookie(UnixDatagram::unbound()?.as_fd()));
         let cookie = cookie.context("cannot read the cookie of the node's network namespace")?;
-        let load = |cookie| {
+        let program = load_supported(cookie, |cookie| {
             let instructions = program::program(cgroups.as_raw_fd(), cookie, &service::ipv4(), &service::ipv6());
             bpf::load_classifier(&instructions)
-        };
-        // Older kernels do not report the namespace of a socket to programs of traffic control.
-        let program = load(Some(cookie)).or_else(|_| load(None)).context("the kernel rejects the program")?;
+        });
+        let program = program.context("the kernel rejects the program")?;
         Self::new(program).context("cannot read the properties of the program")
     }
 
@@ -82,12 +81,41 @@ impl LoadedProgram {
     }
 }
 
+/// Loads the program that compares the network namespace of sockets. Loads the one without this comparison if the kernel does not
+/// have the call, which is EINVAL. Other errors can be temporary, and do not weaken the guard.
+fn load_supported<P>(cookie: u64, mut load: impl FnMut(Option<u64>) -> io::Result<P>) -> io::Result<P> {
+    match load(Some(cookie)) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            tracing::info!(
+                %error,
+                "this kernel does not report the network namespace of a socket to programs of traffic control; the uplink guard does \
+                 not compare it"
+            );
+            load(None)
+        }
+        result => result,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
     use std::fs::File;
 
     use super::*;
+
+    #[test]
+    fn namespace_is_not_compared_only_if_the_kernel_lacks_the_call() {
+        let load = |errno: i32| {
+            let load = |cookie: Option<u64>| cookie.map_or(Ok(cookie), |_| Err(io::Error::from_raw_os_error(errno)));
+            load_supported(7, load)
+        };
+        assert_eq!(load(nix::libc::EINVAL).unwrap(), None);
+        for errno in [nix::libc::EPERM, nix::libc::ENOMEM, nix::libc::EAGAIN] {
+            assert_eq!(load(errno).unwrap_err().raw_os_error(), Some(errno));
+        }
+        assert_eq!(load_supported(7, Ok).unwrap(), Some(7));
+    }
 
     #[test]
     fn program_is_loaded_once_for_a_map() {

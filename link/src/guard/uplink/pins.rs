@@ -15,7 +15,7 @@ use crate::sys::bpf;
 const CGROUPS: &str = "cgroup-ids";
 
 /// Maximum number of cgroups in the map. The kubelet's default limit is 110 pods.
-const MAX_CGROUPS: u32 = 4096;
+pub(super) const MAX_CGROUPS: u32 = 4096;
 
 /// Prefix of the names of pinned links. The index of the interface follows.
 const UPLINK_PREFIX: &str = "uplink-";

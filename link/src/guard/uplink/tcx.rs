@@ -50,6 +50,11 @@ pub(super) fn ensure(pins: &Path, program: &mut LoadedProgram, interface: u32) -
     }
 }
 
+/// Returns false if the thread's network namespace has no interface with this index.
+pub(super) fn is_present(interface: u32) -> bool {
+    !bpf::attached(interface).is_err_and(|error| is_no_device(&error))
+}
+
 /// Detaches and removes a link. Its interface may have been deleted.
 pub(super) fn remove(path: &Path) -> Result<()> {
     let Some(link) = open(path)? else { return Ok(()) };
