@@ -101,7 +101,7 @@ done
 docker build --tag podmeta.test/podmeta:dev .
 kind load docker-image podmeta.test/podmeta:dev --name "$name"
 
-# The suite turns on the uplink guard where packets bypass the node's network stack.
+# Packets of pods bypass the node's network stack: the suite does not expect the first two guards to drop them.
 if [[ $cni == cilium ]]; then export PODMETA_DATAPATH=bypass; fi
 KUBECONFIG=$kubeconfig PODMETA_IMDS_STUB=http://127.0.0.1:8980/requests \
   cargo test --locked --workspace --test suite -- "$@"

@@ -89,10 +89,7 @@ impl Podmeta {
             let values = ["--set", image, "--set", "agent.debugSocket=true", "--set", "agent.log=info\\,access=debug"];
             let cluster_values = format!("cluster.accountId={CLUSTER_ACCOUNT},cluster.region={CLUSTER_REGION}");
             let install = ["install", "podmeta", CHART, "--create-namespace", "--wait", "--timeout", "120s"];
-            // Without this guard, pods whose packets bypass the other guards can reach the node's metadata service.
-            let guard: &[&str] =
-                if cluster.bypasses_host_stack() { &["--set", "nodeMetadata.uplinkGuard=true"] } else { &[] };
-            let values = [&values[..], &["--set-string", &cluster_values], guard].concat();
+            let values = [&values[..], &["--set-string", &cluster_values]].concat();
             helm(cluster, &[&install[..], &values].concat()).await?;
             system.apply(TEST_INGRESS_POLICY).await?;
             *installation = Installation::Installed;

@@ -38,8 +38,6 @@ fn seed() -> Result<u64> {
 
 /// Runs the faults while clients of all nodes send requests, and pods start and end on each node.
 async fn run(podmeta: &Podmeta, namespace: &TestNamespace, seed: u64, duration: Duration) -> Result<Report> {
-    // All guards: some combinations of faults leave a new pod without a link, and its node without the first two guards.
-    podmeta.upgrade(&["--set", "nodeMetadata.uplinkGuard=true"]).await?;
     clock::install(podmeta).await?;
     podmeta.wait_until_ready().await?;
     namespace.apply(&load_profile("web")).await?;

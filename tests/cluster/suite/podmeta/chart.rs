@@ -112,6 +112,7 @@ async fn pods_run_on_linux_nodes_and_mount_only_what_they_need() -> Result<()> {
                 "/run/containerd",
                 "/run/podmeta/link",
                 "/run/podmeta/bpf",
+                "/sys/fs/cgroup",
             ],
         ),
     ] {

@@ -13,6 +13,7 @@ use kube::api::{Api, ListParams, PostParams};
 use podmeta_cluster::network::imds_stub::RESPONSE_BODY;
 use serde_json::json;
 
+use super::egress_programs::{egress_programs, start_observer};
 use super::fixtures::{GET_INSTANCE_ID, instance_id, profile};
 use super::user_shell::{UserShell, cluster_commands};
 use crate::cluster::imds_stub::urls;
@@ -22,6 +23,7 @@ use crate::kit::{self, Podmeta, TestCluster, TestNamespace, TestNode, eventually
 /// out the network of pods, and the plugin's binary, because uninstall keeps it while pods that it made run.
 const NODE_STATE: &str = "ip -o link show | grep -v veth | cut -d: -f2 | sort
 ip rule; ip -6 rule; nft list tables | sort
+tc qdisc show | grep clsact | grep -v veth || true
 grep -c podmeta /proc/self/mountinfo || true
 ls /run/netns | grep -v ^cni- || true
 ls /etc/cni/net.d
@@ -65,7 +67,10 @@ async fn running_and_new_pods_are_served_until_uninstall_leaves_the_nodes_as_bef
         let node = cluster.node("a")?;
         let before = clean_states(cluster).await?;
         namespace.start_client("old", json!({"nodeName": node.name})).await?;
+        start_observer(namespace, &node).await?;
+        let programs = egress_programs(namespace).await?;
         let podmeta = Podmeta::install(cluster).await?;
+        ensure!(egress_programs(namespace).await? != programs, "the uplink guard is not installed");
         for name in ["old", "new"] {
             namespace.apply(&profile(name, json!({}))).await?;
         }
@@ -84,6 +89,8 @@ async fn running_and_new_pods_are_served_until_uninstall_leaves_the_nodes_as_bef
         for (node, before) in &before {
             wait_until_as_before(node, before).await?;
         }
+        let left = egress_programs(namespace).await?;
+        ensure!(left == programs, "programs before: {programs:?}, after: {left:?}");
         // The pod "new" was made with it, and still runs.
         node.sh("test -e /opt/cni/bin/podmeta-cni").await.context("the plugin is removed too early")?;
         for name in ["old", "new"] {

@@ -15,7 +15,7 @@ async fn link_daemon_has_only_the_rights_that_it_uses() -> Result<()> {
     let daemon = &link["containers"][0];
     let context = json!({
         "runAsUser": 0, "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
-        "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "SYS_ADMIN", "NET_BIND_SERVICE"]},
+        "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "SYS_ADMIN", "NET_BIND_SERVICE", "BPF"]},
     });
     ensure!(daemon["securityContext"] == context && daemon["ports"].is_null(), "{daemon}");
     ensure!(!fields(&daemon["volumeMounts"], "/mountPath").contains(&&json!("/opt/cni/bin")), "{daemon}");
@@ -42,11 +42,15 @@ async fn link_values_set_the_command_line_and_the_mounts() -> Result<()> {
     let objects = render_chart(&["--set", values]).await?;
     let link = PodSpecs::of(&objects)?.link;
     let (install, daemon) = (&link["initContainers"][0], &link["containers"][0]);
-    let arguments = json!(["install", "--cni-bin-dir=/var/lib/cni/bin", "--plugin=/podmeta-cni", "--log=debug",]);
+    let arguments =
+        json!(["install", "--cni-bin-dir=/var/lib/cni/bin", "--plugin=/podmeta-cni", "--uplink-guard", "--log=debug"]);
     ensure!(install["args"] == arguments, "{}", install["args"]);
     let arguments = json!([
         "run",
         "--runtime-socket=/run/crio/crio.sock",
+        "--uplink-guard",
+        "--cgroup-root=/host/cgroup",
+        "--node-metadata-namespaces=kube-system",
         "--link-range=10.9.0.0/16",
         "--on-failure=start",
         "--cni-config-dir=/etc/cni/test.d",
@@ -73,22 +77,22 @@ async fn link_values_set_the_command_line_and_the_mounts() -> Result<()> {
 }
 
 #[tokio::test]
-async fn uplink_guard_and_redirection_have_their_flags_capability_and_mount_only_if_they_are_on() -> Result<()> {
-    let values = |value: &str| format!("nodeMetadata.{value}=true,nodeMetadata.namespaces={{kube-system,net}}");
-    let (guard, redirection) = (values("uplinkGuard"), values("redirectHostNetwork"));
-    for (values, flag) in [
-        (&[][..], None),
-        (&["--set", guard.as_str()], Some("--uplink-guard")),
-        (&["--set", redirection.as_str()], Some("--redirect-host-network")),
+async fn uplink_guard_is_on_by_default_and_redirection_off_and_each_has_its_flags_capability_and_mount_only_if_on() -> Result<()> {
+    let namespaces = "nodeMetadata.namespaces={kube-system,net}";
+    for (values, flags) in [
+        ("nodeMetadata.uplinkGuard=false", &[][..]),
+        ("", &["--uplink-guard"]),
+        ("nodeMetadata.uplinkGuard=false,nodeMetadata.redirectHostNetwork=true", &["--redirect-host-network"]),
+        ("nodeMetadata.redirectHostNetwork=true", &["--uplink-guard", "--redirect-host-network"]),
     ] {
-        let is_on = flag.is_some();
-        let objects = render_chart(values).await?;
+        let is_on = !flags.is_empty();
+        let objects = render_chart(&["--set", namespaces, "--set", values]).await?;
         let link = PodSpecs::of(&objects)?.link;
         let (install, daemon) = (&link["initContainers"][0], &link["containers"][0]);
         let contains = |list: &Value, item: &str| list.as_array().is_some_and(|items| items.contains(&json!(item)));
         for container in [install, daemon] {
             for known in ["--uplink-guard", "--redirect-host-network"] {
-                ensure!(contains(&container["args"], known) == (flag == Some(known)), "{}", container["args"]);
+                ensure!(contains(&container["args"], known) == flags.contains(&known), "{}", container["args"]);
             }
         }
         ensure!(contains(&daemon["args"], "--node-metadata-namespaces=kube-system,net") == is_on, "{}", daemon["args"]);
