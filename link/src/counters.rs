@@ -23,7 +23,7 @@ pub struct CounterSnapshot {
     pub rules_repaired: u64,
     /// Tables of the guard that were missing or changed and have been written.
     pub tables_repaired: u64,
-    /// Programs of the uplink guard that another program removed or replaced and that have been attached again.
+    /// Programs of the uplink guard that another program removed, replaced or preceded and that have been attached again.
     pub programs_repaired: u64,
     /// Links that the daemon made. Those of the CNI plugin are not counted.
     pub links_made: u64,

@@ -71,7 +71,7 @@ pub enum Hook {
 pub struct AttachedPrograms {
     /// Interfaces that this process has not guarded before.
     pub new: usize,
-    /// Interfaces whose program another program removed or replaced.
+    /// Interfaces whose program another program removed, replaced or preceded.
     pub repaired: usize,
 }
 

@@ -265,6 +265,19 @@ async fn program_of_another_stays_on_the_interface() {
 }
 
 #[tokio::test]
+async fn program_that_another_precedes_is_moved_to_the_front() {
+    let topology = Topology::new(1);
+    let (node, ours, another) = (&topology.node, Pins::new(), Pins::new());
+    let (mut first, mut second) = (ours.guard(), another.guard());
+    assert_eq!(first.ensure(node).await.unwrap(), attached(UPLINKS, 0));
+    assert_eq!(second.ensure(node).await.unwrap(), attached(UPLINKS, 0), "it precedes ours");
+    assert_eq!(first.ensure(node).await.unwrap(), attached(0, UPLINKS));
+    assert_eq!(first.ensure(node).await.unwrap(), attached(0, 0));
+    assert_eq!(second.ensure(node).await.unwrap(), attached(0, UPLINKS), "ours preceded it");
+    topology.assert_pods_are_closed_and_node_is_open("both programs");
+}
+
+#[tokio::test]
 async fn missing_filesystem_is_an_error_with_its_remedy() {
     let node = pod();
     let directory = tempfile::tempdir().unwrap();

@@ -36,8 +36,7 @@ impl LinkMetrics {
         registry.register("guard_rules_repaired", help, metrics.rules_repaired.clone());
         let help = "Tables of the guards that were missing or changed and have been written";
         registry.register("guard_tables_repaired", help, metrics.tables_repaired.clone());
-        let help =
-            "Programs of the uplink guard that another program removed or replaced and that have been attached again";
+        let help = "Programs of the uplink guard that another program removed, replaced or preceded and that have been attached again";
         registry.register("guard_programs_repaired", help, metrics.programs_repaired.clone());
         let help = "Links that the daemon made, without those of the CNI plugin";
         registry.register("links_made", help, metrics.links_made.clone());

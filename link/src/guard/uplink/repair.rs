@@ -80,8 +80,8 @@ fn run(
                     counters.add_programs(attached.repaired);
                     tracing::warn!(
                         programs = attached.repaired,
-                        "programs of the uplink guard were missing; attached them again: find the program that removes them if this \
-                         repeats"
+                        "programs of the uplink guard were missing or not the first ones; attached them again: find the program that \
+                         removes or precedes them if this repeats"
                     );
                 }
             }

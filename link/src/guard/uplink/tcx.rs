@@ -22,23 +22,27 @@ pub(super) fn is_supported() -> bool {
 }
 
 /// Attaches or replaces the program at an interface of the thread's network namespace. It precedes the programs that are
-/// attached.
+/// attached, because each of them can end the run. Moves it to the front if another program precedes it.
 pub(super) fn ensure(pins: &Path, program: &mut LoadedProgram, interface: u32) -> Result<ProgramState> {
     let attached = match bpf::attached(interface) {
         Err(error) if is_no_device(&error) => return Ok(ProgramState::InterfaceDeleted),
         attached => attached.context("cannot read the attached programs")?,
     };
-    if attached.iter().any(|attached| program.is_equal(attached.program)) {
+    let position = attached.iter().position(|attached| program.is_equal(attached.program));
+    if position == Some(0) {
         return Ok(ProgramState::Unchanged);
     }
     let path = pins::of_uplink(pins, interface);
-    if let Some(link) = open(&path)? {
-        if is_of(&link, &attached) {
+    let link = open(&path)?;
+    match (position, link.as_ref().filter(|link| is_of(link, &attached))) {
+        // Another process holds its link. The kernel does not attach a program twice.
+        (Some(_), None) => return Ok(ProgramState::Unchanged),
+        (None, Some(link)) => {
             let replaced = bpf::replace_program(link.as_fd(), program.fd());
             return replaced.map(|()| ProgramState::Attached).context("cannot replace the program of another version");
         }
-        // The interface of the link was deleted, or is in another network namespace now.
-        remove(&path)?;
+        // Another program precedes it. Or the interface of the link was deleted, or is in another network namespace now.
+        (Some(_), Some(_)) | (None, None) => remove(&path)?,
     }
     match bpf::attach_first(program.fd(), interface) {
         Err(error) if is_no_device(&error) => Ok(ProgramState::InterfaceDeleted),

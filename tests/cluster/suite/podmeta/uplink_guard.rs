@@ -60,7 +60,7 @@ impl<'a> HostClients<'a> {
 
     /// Returns the number of responses to pods that are not exempt.
     async fn of_pods(&self) -> Result<[u64; 2]> {
-        Ok([responses(self.namespace, "host").await?, responses(self.namespace, "admin").await?])
+        tokio::try_join!(responses(self.namespace, "host"), responses(self.namespace, "admin")).map(Into::into)
     }
 
     /// Returns the number of responses to the exempt pod and to a process of the node.

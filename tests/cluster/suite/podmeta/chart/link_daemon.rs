@@ -77,7 +77,8 @@ async fn link_values_set_the_command_line_and_the_mounts() -> Result<()> {
 }
 
 #[tokio::test]
-async fn uplink_guard_is_on_by_default_and_redirection_off_and_each_has_its_flags_capability_and_mount_only_if_on() -> Result<()> {
+async fn uplink_guard_is_on_by_default_and_redirection_off_and_each_has_its_flags_capability_and_mount_only_if_on()
+-> Result<()> {
     let namespaces = "nodeMetadata.namespaces={kube-system,net}";
     for (values, flags) in [
         ("nodeMetadata.uplinkGuard=false", &[][..]),
