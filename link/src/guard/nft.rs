@@ -1,5 +1,5 @@
-//! Guard 2: a table of nftables that drops forwarded traffic to the service addresses, before connection tracking and
-//! when it is forwarded.
+//! Guard 2: a table of nftables that drops forwarded traffic to the service addresses and to the addresses that stand for them on
+//! the node's link, before connection tracking and when it is forwarded.
 //!
 //! ```text
 //! table inet podmeta {
@@ -7,12 +7,16 @@
 //!     chain forwarded { type filter hook forward priority -310; }      all traffic
 //! }
 //! ```
+//!
+//! The agent identifies a pod on the host network by the source port of its connection on the node's link. A forwarded pod whose
+//! packets the node masquerades could use the port of another pod.
 
 use std::io;
 use std::net::IpAddr;
 
 use netlink_packet_netfilter::nftables::{Expressions, InetHookNumber, MetaKey};
 
+use crate::host_pods::addresses::substitutes;
 use crate::netns::Netns;
 use crate::nft::expression::{
     Header, IPPROTO_TCP, NFPROTO_IPV4, NFPROTO_IPV6, counter, drop_packet, equal, meta, not_equal, payload,
@@ -40,11 +44,13 @@ pub(super) fn remove(host: &Netns) -> io::Result<()> {
 }
 
 fn table() -> Table {
+    let of_link = substitutes().into_iter().map(|(_, substitute)| substitute);
+    let addresses = service::addresses().into_iter().chain(of_link).collect::<Vec<_>>();
     let chain = |name, hook, rule: fn(IpAddr) -> Vec<Expressions>| Chain {
         name,
         hook,
         priority: PRIORITY,
-        rules: service::addresses().into_iter().map(rule).collect(),
+        rules: addresses.iter().copied().map(rule).collect(),
     };
     Table {
         name: TABLE,

@@ -14,7 +14,7 @@ pub(super) fn node_ipv6() -> Ipv6Addr {
 }
 
 /// Returns each service address with the one that stands for it on the node's link.
-pub(super) fn substitutes() -> Vec<(IpAddr, IpAddr)> {
+pub(crate) fn substitutes() -> Vec<(IpAddr, IpAddr)> {
     let first = u32::from(NODE_IPV4) + 1;
     let substitute = |(service, number): (IpAddr, u32)| {
         let ipv4 = Ipv4Addr::from(number);

@@ -230,7 +230,7 @@ async fn daemon_exempts_pods_of_the_listed_namespaces() {
     let agent = Agent::new().await;
     let runtime = FakeRuntime { sandboxes: vec![FakeSandbox::host(1)], ..FakeRuntime::default() };
     let runtime = runtime.serve(&runtime_socket(&agent));
-    let Topology { node, _cloud, .. } = Topology::new(0);
+    let Topology { node, cloud: _cloud, .. } = Topology::new(0);
     let root = CgroupRoot::new();
     let (exempt, pod) = (root.pod(&uid(1)), root.pod(&uid(2)));
     let daemon = Daemon::start_on(agent, node, root).await;
@@ -246,7 +246,7 @@ async fn daemon_exempts_pods_of_the_listed_namespaces() {
 async fn new_pod_of_an_exempt_namespace_is_exempt_within_a_second_of_its_container() {
     let agent = Agent::new().await;
     let runtime = FakeRuntime::default().serve(&runtime_socket(&agent));
-    let Topology { node, _cloud, .. } = Topology::new(0);
+    let Topology { node, cloud: _cloud, .. } = Topology::new(0);
     let root = CgroupRoot::with_pods();
     let daemon = Daemon::start_on(agent, node, root).await;
     wait_until("the daemon is ready", || daemon.is_ready()).await;
@@ -266,7 +266,7 @@ async fn pod_of_an_exempt_namespace_with_a_network_of_its_own_is_not_exempt() {
     let pod = FakeSandbox { netns: Some("/run/netns/none".into()), ..FakeSandbox::host(1) };
     let runtime = FakeRuntime { sandboxes: vec![pod, FakeSandbox::host(2)], ..FakeRuntime::default() };
     let _runtime = runtime.serve(&runtime_socket(&agent));
-    let Topology { node, _cloud, .. } = Topology::new(0);
+    let Topology { node, cloud: _cloud, .. } = Topology::new(0);
     let root = CgroupRoot::new();
     let (not_exempt, exempt) = (root.pod(&uid(1)), root.pod(&uid(2)));
     let daemon = Daemon::start_on(agent, node, root).await;

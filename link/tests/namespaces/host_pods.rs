@@ -1,7 +1,7 @@
 //! Pods on the host network that are redirected to the node's link, without any guard.
 
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,66 +13,76 @@ use podmeta_link::netns::Netns;
 use podmeta_link::range::LinkRange;
 use podmeta_link::service::{self, SERVICE_PORT};
 use podmeta_metadata::names::PodUid;
-use podmeta_metadata::node_finding::NodeFindingKind;
 
-use crate::daemon::{Daemon, runtime_socket};
 use crate::host_network::{CgroupRoot, request_in};
-use crate::kit::{Agent, block_until, listener, nft, request, run, wait_until};
+use crate::kit::{Agent, block_until, listener, request, run};
 use crate::node::{REAL, Topology};
-use crate::runtime::{FakeRuntime, FakeSandbox};
 use crate::uplink::Pins;
 
-const UIDS: [&str; 2] = ["0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e0001", "0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e0002"];
+pub(crate) const UIDS: [&str; 2] = ["0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e0001", "0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e0002"];
 
-fn uid(n: usize) -> PodUid {
+pub(crate) fn uid(n: usize) -> PodUid {
     PodUid::try_from(UIDS[n]).unwrap()
 }
 
 /// A node with a pod that has its own network, and with an agent that responds with the pod of each connection.
-struct Node {
-    topology: Topology,
-    agent: Agent,
-    pins: Pins,
-    cgroups: CgroupRoot,
-    pods: HostPods,
+pub(crate) struct Node {
+    pub(crate) topology: Topology,
+    pub(crate) agent: Agent,
+    pub(crate) pins: Pins,
+    pub(crate) cgroups: CgroupRoot,
+    pub(crate) pods: HostPods,
 }
 
 impl Node {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
+        let node = Self::without_server().await;
+        serve(listen(&node.agent), node.finder());
+        node
+    }
+
+    /// Creates a node whose agent does not listen.
+    pub(crate) async fn without_server() -> Self {
         let (topology, agent) = (Topology::new(1), Agent::new().await);
         let (pins, cgroups) = (Pins::new(), CgroupRoot::with_pods());
-        let finder = HostPodFinder::new(open(&topology.node), cgroups.0.clone());
-        serve(&agent, finder);
         let pods = HostPods::new(pins.path.clone(), cgroups.0.clone());
         Self { topology, agent, pins, cgroups, pods }
     }
 
-    async fn ensure(&mut self, exempt: &[PodUid]) -> anyhow::Result<HostPodsRepairs> {
+    pub(crate) fn finder(&self) -> HostPodFinder {
+        HostPodFinder::new(open(&self.topology.node), self.cgroups.0.clone())
+    }
+
+    pub(crate) async fn ensure(&mut self, exempt: &[PodUid]) -> anyhow::Result<HostPodsRepairs> {
         let exempt = UnredirectedPods { pods: exempt.iter().cloned().collect(), others: OtherPods::Redirect };
         self.pods.ensure(&self.topology.node, &self.agent.netns, LinkRange::default(), &exempt).await
     }
 
     /// Returns the cgroup of a container of pod `n`.
-    fn container(&self, n: usize) -> PathBuf {
+    pub(crate) fn container(&self, n: usize) -> PathBuf {
         let path = self.cgroups.pod(&uid(n)).join("container");
         std::fs::create_dir_all(&path).unwrap();
         path
     }
 
     /// Returns the response to a process on the host network.
-    fn request_in(&self, cgroup: &Path, address: IpAddr) -> String {
+    pub(crate) fn request_in(&self, cgroup: &Path, address: IpAddr) -> String {
         request_in(cgroup, &self.topology.node, address)
     }
 }
 
 /// Opens a namespace a second time.
-fn open(netns: &Netns) -> Netns {
+pub(crate) fn open(netns: &Netns) -> Netns {
     Netns::open(format!("/proc/{}/fd/{}", getpid(), netns.as_fd().as_raw_fd()).as_ref()).unwrap()
 }
 
+/// Listens in the agent namespace.
+pub(crate) fn listen(agent: &Agent) -> TcpListener {
+    agent.netns.run(|| listener(SocketAddr::from((Ipv6Addr::UNSPECIFIED, SERVICE_PORT)))).unwrap()
+}
+
 /// Responds to each connection with its pod.
-fn serve(agent: &Agent, finder: HostPodFinder) {
-    let listener = agent.netns.run(|| listener(SocketAddr::from((Ipv6Addr::UNSPECIFIED, SERVICE_PORT)))).unwrap();
+pub(crate) fn serve(listener: TcpListener, finder: HostPodFinder) {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { return };
@@ -89,7 +99,7 @@ fn serve(agent: &Agent, finder: HostPodFinder) {
 }
 
 /// Returns all spellings of the service addresses: with an AF_INET6 socket, IPv4 addresses are mapped.
-fn spellings() -> Vec<IpAddr> {
+pub(crate) fn spellings() -> Vec<IpAddr> {
     let mapped = service::ipv4().into_iter().map(|address| address.to_ipv6_mapped().into());
     service::addresses().into_iter().chain(mapped).collect()
 }
@@ -156,46 +166,6 @@ async fn exempt_pod_is_not_redirected_while_it_is_exempt() {
     }
 }
 
-/// A process of the node, and a pod with its own network whose packets the node masquerades, use the link's addresses directly.
-#[tokio::test]
-async fn client_that_is_no_pod_on_the_host_network_has_no_identity() {
-    let mut node = Node::new().await;
-    node.ensure(&[]).await.unwrap();
-    let host = &node.topology.node;
-    nft(host, "table ip nat { chain out { type nat hook postrouting priority 100; oifname podmeta0 masquerade; }; }");
-    let pod = node.container(0);
-    for address in ["169.254.239.2", "169.254.239.4", "fda9:fe:a9fe::a9fe:ef03"].map(|address| address.parse().unwrap())
-    {
-        let of_node = request(host, address).unwrap();
-        assert!(of_node.contains("belongs to no pod"), "{address}: {of_node}");
-        let forwarded = request_in(&pod, &node.topology.pods[0], address);
-        let expected = if address.is_ipv4() { "nobody: no process in" } else { "" };
-        assert!(forwarded.starts_with(expected) && !forwarded.contains(UIDS[0]), "{address}: {forwarded}");
-        assert_eq!(node.request_in(&pod, address), UIDS[0], "{address}: a pod on the host network");
-    }
-}
-
-#[tokio::test]
-async fn pod_never_reaches_the_real_service_while_the_link_is_missing() {
-    let mut node = Node::new().await;
-    let pod = node.container(0);
-    node.ensure(&[]).await.unwrap();
-    run(&node.topology.node, "ip link del podmeta0");
-    for address in ["169.254.239.2", "fda9:fe:a9fe::a9fe:ef03"] {
-        let family = if address.contains(':') { "-6" } else { "-4" };
-        let route = run(&node.topology.node, &format!("ip {family} route show {address}"));
-        assert!(route.contains("prohibit"), "{address} leaves by another route: {route}");
-    }
-    for address in spellings() {
-        assert_eq!(node.request_in(&pod, address), "", "{address}");
-        assert_eq!(request(&node.topology.node, address).unwrap(), REAL, "{address}");
-    }
-    assert_eq!(node.ensure(&[]).await.unwrap(), HostPodsRepairs { link: true, ..HostPodsRepairs::default() });
-    for address in spellings() {
-        assert_eq!(node.request_in(&pod, address), UIDS[0], "{address}");
-    }
-}
-
 #[tokio::test]
 async fn programs_and_exemptions_stay_without_a_process_and_are_adopted() {
     let mut node = Node::new().await;
@@ -254,18 +224,6 @@ async fn removal_detaches_the_programs_and_removes_link_routes_and_pins() {
     }
 }
 
-#[tokio::test]
-async fn link_range_with_an_address_of_the_node_is_an_error_and_pods_stay_closed() {
-    let mut node = Node::new().await;
-    let pod = node.container(0);
-    let (range, exempt) = ("169.254.232.0/21".parse().unwrap(), UnredirectedPods::default());
-    let error = node.pods.ensure(&node.topology.node, &node.agent.netns, range, &exempt).await.unwrap_err();
-    assert!(error.to_string().contains("set another link range"), "{error:#}");
-    for address in spellings() {
-        assert_eq!(node.request_in(&pod, address), "", "{address}");
-    }
-}
-
 /// A process in a cgroup with an open connection, killed on drop.
 struct Client(Child);
 
@@ -312,25 +270,4 @@ async fn open_connections_of_redirected_pods_end_when_the_programs_are_attached(
     assert_eq!(repairs.ended_connections, of_exempt.len(), "a pod that is exempt no more");
     assert_eq!((count(&redirected), count(&of_exempt), count(&of_node)), (redirected.len(), 0, of_node.len()));
     drop((of_pod, of_exempt, of_node, redirected));
-}
-
-#[tokio::test]
-async fn daemon_redirects_pods_except_those_of_listed_namespaces_and_those_that_the_agent_reports() {
-    let agent = Agent::new().await;
-    let sandbox = FakeSandbox { uid: UIDS[0].to_owned(), ..FakeSandbox::host(0) };
-    let runtime = FakeRuntime { sandboxes: vec![sandbox], ..FakeRuntime::default() };
-    let _runtime = runtime.serve(&runtime_socket(&agent));
-    let (topology, cgroups) = (Topology::new(0), CgroupRoot::with_pods());
-    serve(&agent, HostPodFinder::new(open(&topology.node), cgroups.0.clone()));
-    let Topology { node, _cloud, .. } = topology;
-    let [exempt, pod] = [0, 1].map(|n| cgroups.pod(&uid(n)));
-    let daemon = Daemon::start_redirecting(agent, node, cgroups).await;
-    let address = service::addresses()[0];
-    wait_until("the redirection", || request_in(&pod, &daemon.node, address) == UIDS[1]).await;
-    assert_eq!(request_in(&exempt, &daemon.node, address), REAL);
-    assert_eq!(daemon.findings.snapshot().get(&NodeFindingKind::HostPods), None);
-    daemon.node_pods.set([uid(1)].into());
-    wait_until("the exemption", || request_in(&pod, &daemon.node, address) == REAL).await;
-    daemon.node_pods.set([].into());
-    wait_until("the end of the exemption", || request_in(&pod, &daemon.node, address) == UIDS[1]).await;
 }

@@ -17,7 +17,7 @@ pub(crate) const REAL: &str = "REAL-IMDS";
 pub(crate) struct Topology {
     pub(crate) node: Netns,
     pub(crate) pods: Vec<Netns>,
-    pub(crate) _cloud: Netns,
+    pub(crate) cloud: Netns,
 }
 
 impl Topology {
@@ -51,7 +51,7 @@ impl Topology {
                 drop(stream.write_all(REAL.as_bytes()));
             }
         });
-        Self { node, pods, _cloud: cloud }
+        Self { node, pods, cloud }
     }
 
     /// Asserts that pods get no response from the service addresses, and that the node gets that of the real service.

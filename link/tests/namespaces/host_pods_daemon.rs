@@ -1,0 +1,33 @@
+//! The link daemon with the redirection of pods on the host network.
+
+use podmeta_link::host_pods::identity::HostPodFinder;
+use podmeta_link::service;
+use podmeta_metadata::node_finding::NodeFindingKind;
+
+use crate::daemon::{Daemon, runtime_socket};
+use crate::host_network::{CgroupRoot, request_in};
+use crate::host_pods::{UIDS, listen, open, serve, uid};
+use crate::kit::{Agent, wait_until};
+use crate::node::{REAL, Topology};
+use crate::runtime::{FakeRuntime, FakeSandbox};
+
+#[tokio::test]
+async fn daemon_redirects_pods_except_those_of_listed_namespaces_and_those_that_the_agent_reports() {
+    let agent = Agent::new().await;
+    let sandbox = FakeSandbox { uid: UIDS[0].to_owned(), ..FakeSandbox::host(0) };
+    let runtime = FakeRuntime { sandboxes: vec![sandbox], ..FakeRuntime::default() };
+    let _runtime = runtime.serve(&runtime_socket(&agent));
+    let (topology, cgroups) = (Topology::new(0), CgroupRoot::with_pods());
+    serve(listen(&agent), HostPodFinder::new(open(&topology.node), cgroups.0.clone()));
+    let Topology { node, cloud: _cloud, .. } = topology;
+    let [exempt, pod] = [0, 1].map(|n| cgroups.pod(&uid(n)));
+    let daemon = Daemon::start_redirecting(agent, node, cgroups).await;
+    let address = service::addresses()[0];
+    wait_until("the redirection", || request_in(&pod, &daemon.node, address) == UIDS[1]).await;
+    assert_eq!(request_in(&exempt, &daemon.node, address), REAL);
+    assert_eq!(daemon.findings.snapshot().get(&NodeFindingKind::HostPods), None);
+    daemon.node_pods.set([uid(1)].into());
+    wait_until("the exemption", || request_in(&pod, &daemon.node, address) == REAL).await;
+    daemon.node_pods.set([].into());
+    wait_until("the end of the exemption", || request_in(&pod, &daemon.node, address) == UIDS[1]).await;
+}
