@@ -57,9 +57,14 @@ impl HostPods {
 
     /// Makes the node's link and attaches the programs, as far as they are missing. Idempotent.
     ///
+    /// First adds routes that prohibit the addresses of the link. So connections of redirected pods fail while the link is missing.
+    ///
     /// # Errors
-    /// If a step fails, or no cgroup contains pods. The programs are attached even if the link cannot be made: connections of
-    /// pods then fail.
+    /// If a step fails, or no cgroup contains pods:
+    ///
+    /// - Without the routes, no program is attached: redirected connections could leave the node. Attached programs and exempt pods
+    ///   stay as they are.
+    /// - Without the link, the programs are attached, and connections of pods fail.
     pub async fn ensure(
         &mut self,
         host: &Netns,
@@ -67,6 +72,7 @@ impl HostPods {
         range: LinkRange,
         exempt: &UnredirectedPods,
     ) -> Result<HostPodsRepairs> {
+        node_link::prohibit(host).await.context("cannot keep redirected connections on the node")?;
         let link = match check_range(range) {
             Ok(()) => node_link::ensure(host, agent).await,
             Err(error) => Err(error),

@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::libc;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, CacheInfo};
-use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::neighbour::NeighbourState;
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope, RouteType};
 use rtnetlink::{Error, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -80,21 +80,38 @@ impl Ends {
     }
 }
 
+/// Adds the routes that prohibit the addresses of services on the link. While the link is missing, no packet to them leaves by
+/// another route. Idempotent.
+///
+/// # Errors
+/// If the kernel rejects a route. The message names its address.
+pub(super) async fn prohibit(host: &Netns) -> Result<()> {
+    let socket = RouteSocket::open(host).context("cannot open a netlink socket in the host's namespace")?;
+    // The agent namespace can lack IPv6: processes of the host still connect to IPv6 addresses.
+    let has_ipv6 = has_ipv6(host)?;
+    for (_, address) in substitutes().into_iter().filter(|(_, address)| address.is_ipv4() || has_ipv6) {
+        let added = add_route(&socket, address, HostRoute::Prohibit).await;
+        added.with_context(|| format!("cannot add the route that prohibits {address}"))?;
+    }
+    Ok(())
+}
+
 /// Makes the link unless it is complete, and adds missing addresses and routes. Returns true if the link was made. Idempotent.
 ///
 /// # Errors
-/// If the kernel rejects a step. The message names it.
+/// If another program has an interface with the name of the link, or the kernel rejects a step. The message names it.
 pub(super) async fn ensure(host: &Netns, agent: &Netns) -> Result<bool> {
     let ends = Ends::open(host, agent)?;
-    // First, so that no packet to these addresses leaves by another route while the link is missing.
-    for address in ends.services() {
-        let added = add_route(&ends.host, address, HostRoute::Prohibit).await;
-        added.with_context(|| format!("cannot add the route that prohibits {address}"))?;
-    }
     let found = (find(&ends.host, HOST_INTERFACE).await?, find(&ends.agent, AGENT_INTERFACE).await?);
     let (host_end, agent_end, is_made) = match &found {
         (Some(host), Some(agent)) if is_complete(host, agent) => (host.header.index, agent.header.index, false),
         (host_end, agent_end) => {
+            let foreign = host_end.as_ref().is_some_and(|link| !is_ours(link));
+            ensure!(
+                !foreign,
+                "the interface {HOST_INTERFACE} of the node is not podmeta's; rename or delete it: pods on the host network need \
+                 this name for their link"
+            );
             for (socket, end) in [(&ends.host, host_end), (&ends.agent, agent_end)] {
                 if let Some(link) = end {
                     remove_link(socket, link.header.index).await?;
@@ -109,10 +126,10 @@ pub(super) async fn ensure(host: &Netns, agent: &Netns) -> Result<bool> {
     Ok(is_made)
 }
 
-/// Removes the link and its routes. Succeeds if there are none.
+/// Removes the link and its routes. Succeeds if there are none. An interface of another program stays.
 pub(super) async fn remove(host: &Netns) -> Result<()> {
     let socket = RouteSocket::open(host).context("cannot open a netlink socket in the host's namespace")?;
-    if let Some(link) = find(&socket, HOST_INTERFACE).await? {
+    if let Some(link) = find(&socket, HOST_INTERFACE).await?.filter(is_ours) {
         remove_link(&socket, link.header.index).await?;
     }
     for (_, address) in substitutes() {
@@ -129,6 +146,19 @@ pub(super) async fn remove(host: &Netns) -> Result<()> {
 
 async fn find(socket: &RouteSocket, name: &str) -> Result<Option<LinkMessage>> {
     socket.find_link(name).await.with_context(|| format!("cannot read the interface {name}"))
+}
+
+/// Returns true if an interface of the host is an end that podmeta made: a veth with its MAC address.
+fn is_ours(link: &LinkMessage) -> bool {
+    let (mut is_veth, mut has_mac) = (false, false);
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::LinkInfo(infos) => is_veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
+            LinkAttribute::Address(mac) => has_mac = *mac == HOST_MAC,
+            _ => {}
+        }
+    }
+    is_veth && has_mac
 }
 
 /// Returns true if the interfaces are the two ends of one pair, and the agent's end has its alias.
