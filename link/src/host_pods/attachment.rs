@@ -6,6 +6,8 @@
 //! /run/podmeta/bpf/connect-ipv4-N     the link of the cgroup at position N of `ROOTS`, for AF_INET
 //! /run/podmeta/bpf/connect-ipv6-N     the same for AF_INET6
 //! ```
+//!
+//! The suffix `-new` is that of a link that replaces another one.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -107,19 +109,24 @@ pub(super) fn exempt_cgroups(pins: &Path) -> Result<BTreeSet<u64>> {
 /// Detaches all programs and removes their pins. Succeeds if there are none.
 pub(super) fn remove(pins: &Path) -> Result<()> {
     let of_hooks = ConnectHook::ALL.into_iter().flat_map(|hook| (0..ROOTS.len()).map(move |n| pin_name(hook, n)));
-    for name in of_hooks {
-        let path = pins.join(name);
+    for path in of_hooks.flat_map(|name| [pins.join(&name), unfinished(&pins.join(&name))]) {
         // A kernel without bpf(2) has no pin either.
-        if !path.exists() {
+        if !path.try_exists().with_context(|| format!("cannot read {}", path.display()))? {
             continue;
         }
-        match bpf::open_pinned(&path) {
-            Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
-            Ok(link) => detach(link.as_fd()).with_context(|| format!("cannot detach {}", path.display()))?,
-        }
+        let link = bpf::open_pinned(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        detach(link.as_fd()).with_context(|| format!("cannot detach {}", path.display()))?;
         remove_pin(&path)?;
     }
     remove_pin(&pins.join(EXEMPT))
+}
+
+/// Returns the path of a link that is not yet at its own path.
+fn unfinished(path: &Path) -> PathBuf {
+    // The kernel rejects names with a dot.
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push("-new");
+    path.with_file_name(name)
 }
 
 fn pin_name(hook: ConnectHook, position: usize) -> String {
@@ -179,14 +186,20 @@ fn is_attached(hook: ConnectHook, path: &Path, cgroup: u64, tag: ProgramTag) -> 
     Ok(info.cgroup == cgroup && attached.is_ok_and(|attached| attached.tag == tag))
 }
 
-/// Attaches a program, and then removes the former link of the pin.
+/// Attaches a program, and replaces the link of the pin. At each time, a link is attached and pinned.
 fn attach(hook: ConnectHook, program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, path: &Path) -> Result<()> {
     let link = connect::attach_connect(hook, program, cgroup)?;
-    let former = bpf::open_pinned(path).ok();
-    remove_pin(path)?;
-    bpf::pin(link.as_fd(), path)?;
+    let former = match bpf::open_pinned(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        former => Some(former.context("cannot open the former link")?),
+    };
+    let new = unfinished(path);
+    // An earlier process could not finish.
+    remove_pin(&new)?;
+    bpf::pin(link.as_fd(), &new).with_context(|| format!("cannot pin {}", new.display()))?;
+    std::fs::rename(&new, path).with_context(|| format!("cannot rename {}", new.display()))?;
     if let Some(former) = former {
-        detach(former.as_fd())?;
+        detach(former.as_fd()).context("cannot detach the former link")?;
     }
     Ok(())
 }

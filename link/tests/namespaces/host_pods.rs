@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::unistd::getpid;
 use podmeta_link::host_pods::identity::{HostClient, HostPodFinder, HostQuery};
 use podmeta_link::host_pods::{self, HostPods, HostPodsRepairs, OtherPods, UnredirectedPods};
@@ -222,6 +223,20 @@ async fn removal_detaches_the_programs_and_removes_link_routes_and_pins() {
     for address in spellings() {
         assert_eq!(node.request_in(&pod, address), REAL, "{address}");
     }
+}
+
+/// A process that ends between two steps must leave a pinned link: the kernel detaches one that is not pinned.
+#[tokio::test]
+async fn program_is_replaced_without_a_time_at_which_no_link_is_pinned() {
+    let mut node = Node::new().await;
+    node.ensure(&[]).await.unwrap();
+    let deletions = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+    deletions.add_watch(&node.pins.path, AddWatchFlags::IN_DELETE).unwrap();
+    std::fs::remove_file(node.pins.path.join("connect-exempt")).unwrap();
+    assert_eq!(node.ensure(&[]).await.unwrap(), HostPodsRepairs { programs: 2, ..HostPodsRepairs::default() });
+    let deleted = deletions.read_events().unwrap().into_iter().filter_map(|event| event.name).collect::<Vec<_>>();
+    assert_eq!(deleted, ["connect-exempt"]);
+    assert_eq!(node.request_in(&node.container(0), service::addresses()[0]), UIDS[0]);
 }
 
 /// A process in a cgroup with an open connection, killed on drop.
