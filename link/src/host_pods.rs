@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::guard::uplink::check_pins;
 use crate::netns::Netns;
 use crate::range::LinkRange;
 use crate::sys::netns_cookie;
@@ -84,6 +85,7 @@ impl HostPods {
 
     /// Returns the number of programs that were attached, and that of connections that were ended.
     fn attach(&mut self, host: &Netns, exempt: &UnredirectedPods) -> Result<(usize, usize)> {
+        check_pins(&self.pins)?;
         let hierarchy = cgroups::hierarchy(&self.cgroup_root)?;
         let attachment = match self.attachment.take() {
             Some(attachment) => attachment,

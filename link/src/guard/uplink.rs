@@ -32,6 +32,7 @@ use crate::netns::Netns;
 use crate::route_socket::RouteSocket;
 use crate::service;
 
+pub(crate) use pins::check as check_pins;
 pub use pins::mount;
 
 /// Default path of the bpf filesystem with the pins.

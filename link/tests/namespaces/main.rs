@@ -20,6 +20,7 @@ mod host_pods_identity;
 mod host_pods_link;
 mod icmp;
 mod identity;
+mod install;
 mod kit;
 mod link;
 mod links;

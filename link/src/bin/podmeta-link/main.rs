@@ -73,7 +73,7 @@ mod linux {
                         uplink::detach_all(&host, &args.guard.guard_pins).await?;
                     }
                     if args.guard.redirect_host_network {
-                        uplink::mount(&args.guard.guard_pins)?;
+                        mount_pins(&args.guard.guard_pins);
                     } else {
                         host_pods::remove(&args.guard.guard_pins, &host).await?;
                     }
@@ -113,6 +113,18 @@ mod linux {
         if let Err(error) = ensure.await {
             let found = NodeFindings::from([(NodeFindingKind::UplinkGuard, uplink::finding(&error))]);
             findings::log_changes(&NodeFindings::new(), &found);
+        }
+    }
+
+    /// Mounts the filesystem of the programs for pods on the host network. A failure does not keep pods from getting links: the link
+    /// daemon reports it as a finding.
+    fn mount_pins(pins: &Path) {
+        if let Err(error) = uplink::mount(pins) {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "cannot mount the filesystem of the redirection, so pods on the host network are not redirected; the node needs a \
+                 kernel with bpf(2): restart the pod of the link daemon once it has one, or turn the redirection off"
+            );
         }
     }
 

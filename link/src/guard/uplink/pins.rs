@@ -43,7 +43,7 @@ pub(super) fn is_mounted(path: &Path) -> bool {
 }
 
 /// Returns an error unless a bpf filesystem is mounted at a path.
-pub(super) fn check(path: &Path) -> Result<()> {
+pub(crate) fn check(path: &Path) -> Result<()> {
     ensure!(is_mounted(path), "no bpf filesystem is mounted at {}; restart the pod of the link daemon", path.display());
     Ok(())
 }
