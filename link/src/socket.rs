@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use podmeta_metadata::names::PodUid;
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
@@ -37,6 +37,9 @@ pub(crate) const MAX_CALL_BYTES: u64 = 64 * 1024;
 
 /// Maximum number of concurrent calls. A node has one agent, and two during an update.
 const MAX_CALLS: usize = 8;
+
+/// Error of calls about pods on the host network.
+const NOT_SERVED: &str = "the redirection of pods on the host network is off";
 
 /// Delay after an accept error.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(500);
@@ -149,6 +152,8 @@ impl CallServer {
                 send(Arc::clone(stream), client.map_or_else(failed, CallResponse::HostClient)).await
             }
             Call::NodePods(pods) => {
+                // Without the redirection, no pod has a mode: the pods would be exempt from the uplink guard.
+                ensure!(self.config.host_pods.is_some(), "cannot exempt pods on the host network: {NOT_SERVED}");
                 self.config.node_pods.set(pods);
                 send(Arc::clone(stream), CallResponse::Done).await
             }
@@ -164,7 +169,7 @@ impl CallServer {
     }
 
     async fn find_host_pod(&self, query: HostQuery) -> Result<HostClient> {
-        let finder = self.config.host_pods.clone().context("pods on the host network are not served")?;
+        let finder = self.config.host_pods.clone().context(NOT_SERVED)?;
         spawn_blocking(move || finder.find(&query)).await?
     }
 
@@ -238,9 +243,12 @@ mod tests {
         assert_eq!(mode(&path), 0o600, "a socket that was left behind is replaced");
     }
 
-    /// Serves one call of a node agent. Returns the response.
-    async fn response_to(call: &Call, findings: Arc<SharedFindings>) -> CallResponse {
-        let agent = PodUid::try_from("agent-1").unwrap();
+    fn agent() -> PodUid {
+        PodUid::try_from("agent-1").unwrap()
+    }
+
+    /// Returns a server that does not redirect pods on the host network, and knows the agent.
+    fn server(findings: Arc<SharedFindings>) -> Arc<CallServer> {
         let config = LinkSocketConfig {
             path: "/none".into(),
             agent_namespace: "/proc/self/ns/net".into(),
@@ -253,12 +261,28 @@ mod tests {
             node_pods: Arc::default(),
         };
         let (agents, owners) = (KnownAgents::default(), OwnerFinder::new("/none".into(), findings));
-        agents.add(agent.clone());
-        let server = Arc::new(CallServer { config, agents, owners });
+        agents.add(agent());
+        Arc::new(CallServer { config, agents, owners })
+    }
+
+    /// Serves one call of a node agent. Returns the response.
+    async fn response_to(call: &Call, findings: Arc<SharedFindings>) -> CallResponse {
         let (client, daemon) = UnixStream::pair().unwrap();
         send_line(&client, &serde_json::to_string(call).unwrap(), &[]).unwrap();
-        server.authorize_and_respond(Ok(agent), &Arc::new(daemon)).await.unwrap();
+        server(findings).authorize_and_respond(Ok(agent()), &Arc::new(daemon)).await.unwrap();
         serde_json::from_str(&receive_line(&client).unwrap().0).unwrap()
+    }
+
+    /// Without the redirection, the pods would be exempt from the uplink guard.
+    #[tokio::test]
+    async fn pods_are_not_exempt_if_pods_on_the_host_network_are_not_redirected() {
+        let server = server(Arc::default());
+        let (client, daemon) = UnixStream::pair().unwrap();
+        let call = Call::NodePods([PodUid::try_from("uid-1").unwrap()].into());
+        send_line(&client, &serde_json::to_string(&call).unwrap(), &[]).unwrap();
+        let error = server.authorize_and_respond(Ok(agent()), &Arc::new(daemon)).await.unwrap_err();
+        assert!(error.to_string().contains("the redirection of pods on the host network is off"), "{error:#}");
+        assert_eq!(server.config.node_pods.get(), None);
     }
 
     #[tokio::test]
