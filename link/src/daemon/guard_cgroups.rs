@@ -72,10 +72,14 @@ impl<'a> Exemptions<'a> {
     async fn check(&mut self) -> (CgroupUpdate, Vec<Error>) {
         let errors = self.read_sandboxes().await;
         let is_on_host = |sandbox: &&Sandbox| self.networks.get(sandbox.id.as_str()) == Some(&NetworkMode::Node);
-        let node_pods = self.config.node_pods.get().unwrap_or_default();
+        let node_pods = self.config.node_pods.get();
+        // After a restart of the daemon, those of before stay exempt. No agent reports pods if they are not redirected.
+        let is_reported = node_pods.is_some() || self.config.host_pods_pins.is_none();
+        let node_pods = node_pods.unwrap_or_default();
         let sandboxes = self.sandboxes.iter().filter(is_on_host).map(|sandbox| &sandbox.pod);
         let exempt = sandboxes.chain(&node_pods).collect::<BTreeSet<_>>();
-        let exempt = if errors.is_empty() { ExemptPods::All(&exempt) } else { ExemptPods::Known(&exempt) };
+        let is_complete = errors.is_empty() && is_reported;
+        let exempt = if is_complete { ExemptPods::All(&exempt) } else { ExemptPods::Known(&exempt) };
         let pins = self.config.guard_pins.as_deref().unwrap_or_else(|| std::path::Path::new(""));
         (cgroups::update(pins, &self.config.cgroup_root, exempt), errors)
     }

@@ -1,25 +1,18 @@
 //! The link daemon on a node that the test creates.
 
+mod process;
+
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use podmeta_link::checks::SharedChecks;
 use podmeta_link::cni::conflist::{FILE_NAME, LinkSettings};
-use podmeta_link::counters::{CounterSnapshot, Counters};
 use podmeta_link::daemon::{self, DaemonConfig};
-use podmeta_link::findings::SharedFindings;
-use podmeta_link::host_pods::NodePods;
-use podmeta_link::netns::Netns;
-use tokio::sync::oneshot;
 
 use crate::capabilities;
-use crate::host_network::CgroupRoot;
 use crate::kit::{Agent, nft, pod, run, table, wait_until};
-use crate::uplink::Pins;
+
+pub(crate) use process::{Daemon, runtime_socket};
 
 /// Maximum time of a repair. It is less than the interval of checks without an event.
 pub(crate) const REPAIR_TIME: Duration = Duration::from_secs(1);
@@ -27,133 +20,11 @@ pub(crate) const REPAIR_TIME: Duration = Duration::from_secs(1);
 const CONFLIST: &str = r#"{"name":"pods","cniVersion":"1.0.0","plugins":[{"type":"bridge"}]}"#;
 const CONF: &str = r#"{"name":"pods","cniVersion":"0.3.1","type":"bridge"}"#;
 
-/// A running daemon with the capabilities of its container, stopped on drop.
-pub(crate) struct Daemon {
-    pub(crate) node: Arc<Netns>,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) findings: Arc<SharedFindings>,
-    pub(crate) checks: Arc<SharedChecks>,
-    /// Pods that a node agent leaves to the node's own metadata service.
-    pub(crate) node_pods: Arc<NodePods>,
-    is_ready: Arc<AtomicBool>,
-    pub(crate) cni: PathBuf,
-    stop_tx: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-    pub(crate) agent: Agent,
-    pub(crate) pins: Pins,
-    pub(crate) cgroups: CgroupRoot,
-}
-
-impl Daemon {
-    /// Starts a daemon with an empty directory of CNI configurations. The caller must have created the socket of the container
-    /// runtime at [`runtime_socket`].
-    pub(crate) async fn start(agent: Agent) -> Self {
-        Self::start_on(agent, pod(), CgroupRoot::with_pods()).await
-    }
-
-    /// Starts a daemon on a node. The cgroups of its pods are below `cgroups`. Pods of the namespace `shop` are exempt from the
-    /// uplink guard.
-    pub(crate) async fn start_on(agent: Agent, node: Netns, cgroups: CgroupRoot) -> Self {
-        Self::start_with(agent, node, cgroups, false).await
-    }
-
-    /// Starts a daemon as [`Daemon::start_on`] does. It redirects pods on the host network.
-    pub(crate) async fn start_redirecting(agent: Agent, node: Netns, cgroups: CgroupRoot) -> Self {
-        Self::start_with(agent, node, cgroups, true).await
-    }
-
-    async fn start_with(agent: Agent, node: Netns, cgroups: CgroupRoot, redirects: bool) -> Self {
-        let (node, pins, cgroup_root) = (Arc::new(node), Pins::new(), cgroups.0.clone());
-        let cni = agent.path.with_file_name("net.d");
-        std::fs::create_dir(&cni).unwrap();
-        let runtime_socket = runtime_socket(&agent);
-        let (counters, findings) = (Arc::new(Counters::default()), Arc::new(SharedFindings::default()));
-        let (checks, node_pods) = (Arc::new(SharedChecks::default()), Arc::<NodePods>::default());
-        let config = DaemonConfig {
-            agent_namespace: agent.path.clone(),
-            guard_pins: Some(pins.path.clone()),
-            host_pods_pins: redirects.then(|| pins.path.clone()),
-            node_pods: Arc::clone(&node_pods),
-            cgroup_root,
-            node_metadata_namespaces: vec!["shop".to_owned()],
-            cni_config_dir: cni.clone(),
-            runtime_socket,
-            settings: LinkSettings::default(),
-        };
-        let is_ready = Arc::new(AtomicBool::default());
-        let (stop_tx, stop_rx) = oneshot::channel();
-        let thread = std::thread::spawn({
-            let (node, counters, is_ready) = (Arc::clone(&node), Arc::clone(&counters), Arc::clone(&is_ready));
-            let (findings, checks) = (Arc::clone(&findings), Arc::clone(&checks));
-            move || {
-                let daemon = node.run(|| {
-                    capabilities::limit_thread();
-                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                    let set_ready = || is_ready.store(true, Ordering::Relaxed);
-                    runtime.block_on(async {
-                        tokio::select! {
-                            result = daemon::run(config, counters, findings, checks, set_ready) => panic!("the daemon ended: {result:?}"),
-                            _ = stop_rx => {}
-                        }
-                    });
-                    runtime.shutdown_background();
-                    Ok(())
-                });
-                daemon.unwrap();
-            }
-        });
-        let (stop_tx, thread) = (Some(stop_tx), Some(thread));
-        let daemon =
-            Self { node, counters, findings, checks, node_pods, is_ready, cni, stop_tx, thread, agent, pins, cgroups };
-        wait_until("the guards exist", || daemon.guards().2.contains("podmeta")).await;
-        daemon
-    }
-
-    /// Returns true if the daemon has completed its first pass.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.is_ready.load(Ordering::Relaxed)
-    }
-
-    /// Returns the routing rules of both families, and the tables.
-    fn guards(&self) -> (String, String, String) {
-        let tables = run(&self.node, "nft -s list ruleset");
-        (run(&self.node, "ip rule"), run(&self.node, "ip -6 rule"), tables)
-    }
-
-    /// Waits until a condition is met, and returns the time since `start`.
-    async fn repair_time(&self, start: Instant, is_repaired: impl Fn(CounterSnapshot) -> bool) -> Duration {
-        wait_until("the repair", || is_repaired(self.counters.snapshot())).await;
-        start.elapsed()
-    }
-
-    /// Returns podmeta's configuration once it contains a text, and the time since `start`.
-    pub(crate) async fn wait_for_conflist(&self, start: Instant, text: &str) -> Duration {
-        let content = || std::fs::read_to_string(self.cni.join(FILE_NAME)).unwrap_or_default();
-        wait_until(&format!("{FILE_NAME} contains {text}"), || content().contains(text)).await;
-        start.elapsed()
-    }
-}
-
-/// Returns the path of the container runtime's socket.
-pub(crate) fn runtime_socket(agent: &Agent) -> PathBuf {
-    agent.path.with_file_name("runtime.sock")
-}
-
 /// Starts a daemon whose container runtime accepts connections and never responds.
 pub(crate) async fn with_silent_runtime() -> (Daemon, UnixListener) {
     let agent = Agent::new().await;
     let runtime = UnixListener::bind(runtime_socket(&agent)).unwrap();
     (Daemon::start(agent).await, runtime)
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        drop(self.stop_tx.take());
-        let result = self.thread.take().map(JoinHandle::join);
-        if !std::thread::panicking() {
-            result.unwrap().unwrap();
-        }
-    }
 }
 
 #[tokio::test]

@@ -1,8 +1,11 @@
 //! The link daemon with the redirection of pods on the host network.
 
+use std::time::Instant;
+
 use podmeta_link::host_pods::identity::HostPodFinder;
 use podmeta_link::service;
 use podmeta_metadata::node_finding::NodeFindingKind;
+use podmeta_metadata::node_guard::NodeGuardState;
 
 use crate::daemon::{Daemon, runtime_socket};
 use crate::host_network::{CgroupRoot, request_in};
@@ -30,4 +33,25 @@ async fn daemon_redirects_pods_except_those_of_listed_namespaces_and_those_that_
     wait_until("the exemption", || request_in(&pod, &daemon.node, address) == REAL).await;
     daemon.node_pods.set([].into());
     wait_until("the end of the exemption", || request_in(&pod, &daemon.node, address) == UIDS[1]).await;
+}
+
+/// The uplink guard is on too. The new daemon does not know the pods until the agent reports them.
+#[tokio::test]
+async fn reported_pod_stays_exempt_after_a_restart_of_the_daemon_until_the_next_report() {
+    let agent = Agent::new().await;
+    let _runtime = FakeRuntime::default().serve(&runtime_socket(&agent));
+    let (topology, cgroups) = (Topology::new(0), CgroupRoot::with_pods());
+    serve(listen(&agent), HostPodFinder::new(open(&topology.node), cgroups.0.clone()));
+    let Topology { node, cloud: _cloud, .. } = topology;
+    let pod = cgroups.pod(&uid(0));
+    let mut daemon = Daemon::start_redirecting(agent, node, cgroups).await;
+    let address = service::addresses()[0];
+    wait_until("the redirection", || request_in(&pod, &daemon.node, address) == UIDS[0]).await;
+    daemon.node_pods.set([uid(0)].into());
+    wait_until("the exemption", || request_in(&pod, &daemon.node, address) == REAL).await;
+    daemon.restart();
+    wait_until("the first checks", || daemon.checks.state(Instant::now()) == NodeGuardState::InPlace).await;
+    assert_eq!(request_in(&pod, &daemon.node, address), REAL);
+    daemon.node_pods.set([].into());
+    wait_until("the end of the exemption", || request_in(&pod, &daemon.node, address) == UIDS[0]).await;
 }
