@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
@@ -56,20 +56,31 @@ pub struct UninstallPaths {
 ///
 /// # Errors
 /// If a link daemon or a CNI plugin does not end, or a part other than the plugin cannot be removed. The message names the
-/// part. Nothing is removed while a link daemon runs.
+/// part. Nothing is removed while a link daemon runs, and guards stay if the agent namespace cannot be removed. A failure of a
+/// later part does not keep the others from being removed. The error then contains all failures.
 pub async fn uninstall(paths: &UninstallPaths) -> Result<()> {
     wait_for_daemon(&paths.state_dir.join(DAEMON_SOCKET)).await?;
     install::remove_conflist(&paths.cni_config_dir)?;
     let lock = lock_exclusive(&paths.cni_config_dir).await?;
     agent_ns::remove(&paths.agent_namespace)?;
     let host = Netns::current().context("cannot open the node's network namespace")?;
-    host_pods::remove(&paths.state_dir.join(uplink::PINS_DIR), &host).await?;
-    uplink::remove(&host, &paths.state_dir.join(uplink::PINS_DIR)).await?;
-    guard::remove(&host).await?;
+    let pins = paths.state_dir.join(uplink::PINS_DIR);
+    let mut failures = Vec::new();
+    let redirection = host_pods::remove(&pins, &host).await;
+    failures.extend(redirection.context("cannot remove the redirection of pods on the host network").err());
+    failures.extend(uplink::remove(&host, &pins).await.context("cannot remove the uplink guard").err());
+    failures.extend(guard::remove(&host).await.err());
     remove_lock_file(&paths.cni_config_dir);
     drop(lock);
-    remove_directory(&paths.state_dir)?;
+    failures.extend(remove_directory(&paths.state_dir).err());
     remove_unused_plugin(paths).await;
+    combine(&failures)
+}
+
+/// Returns an error with the texts of all failures, or success if there are none.
+fn combine(failures: &[anyhow::Error]) -> Result<()> {
+    let texts = failures.iter().map(|failure| format!("{failure:#}")).collect::<Vec<_>>();
+    ensure!(texts.is_empty(), "{}", texts.join("; "));
     Ok(())
 }
 

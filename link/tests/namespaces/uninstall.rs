@@ -197,3 +197,19 @@ async fn uninstallation_removes_the_redirection_of_pods_on_the_host_network() {
     }
     assert!(!dirs.state.exists());
 }
+
+#[tokio::test]
+async fn guards_are_removed_if_the_redirection_cannot_be_removed_and_the_uninstallation_can_be_repeated() {
+    let agent = Agent::new().await;
+    let (node, dirs) = (pod(), NodeDirs::create(&agent));
+    guard::ensure(&node).await.unwrap();
+    // A file in the place of a pinned program.
+    let pins = dirs.state.join("bpf");
+    std::fs::create_dir(&pins).unwrap();
+    std::fs::write(pins.join("connect-ipv4-0"), "").unwrap();
+    let error = format!("{:#}", dirs.uninstall(&node, &agent.path).unwrap_err());
+    assert!(error.contains("cannot remove the redirection of pods on the host network: "), "{error}");
+    assert!(error.contains("; cannot remove the uplink guard: "), "{error}");
+    assert!(!has_guards(&node) && !dirs.state.exists());
+    dirs.uninstall(&node, &agent.path).unwrap();
+}
