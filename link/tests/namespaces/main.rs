@@ -26,6 +26,7 @@ mod link;
 mod links;
 mod node;
 mod packet_routes;
+mod packet_socket;
 mod properties;
 mod replaced_end;
 mod routing;

@@ -13,6 +13,8 @@
 //! A packet keeps its socket when a network plugin redirects it from another network namespace, and when an interface sends it
 //! by a lower one. A tap device in a pod belongs to the process that opened it, such as the hypervisor of a virtual machine.
 //!
+//! The program takes the IP version from the packet: a packet socket can send an IP packet with another protocol, and with tags of VLANs.
+//!
 //! UDP passes because clouds have DNS and NTP servers at service addresses. The program drops all other protocols and ports, not
 //! only TCP to port 80: an IP fragment and an IPv6 packet with extension headers do not show protocol and port.
 
@@ -35,13 +37,12 @@ pub(super) enum CgroupKind {
 /// container has a few more.
 const MAX_DEPTH: i32 = 16;
 
-/// Offsets in the context, `struct __sk_buff`. Source: linux/bpf.h.
-const SKB_PROTOCOL: i16 = 16;
+/// Offset of the socket in the context, `struct __sk_buff`. Source: linux/bpf.h.
 const SKB_SK: i16 = 168;
 
-/// Protocols of a packet. Source: linux/if_ether.h.
-const ETH_P_IP: u16 = 0x0800;
-const ETH_P_IPV6: u16 = 0x86dd;
+/// Versions in the first 4 bits of an IP header.
+const IPV4: i32 = 4;
+const IPV6: i32 = 6;
 
 /// Protocol number of UDP.
 const IPPROTO_UDP: i32 = 17;
@@ -49,6 +50,10 @@ const IPPROTO_UDP: i32 = 17;
 /// Lengths of IP headers in bytes, without options and extensions.
 const IPV4_HEADER: i16 = 20;
 const IPV6_HEADER: i16 = 40;
+
+/// Length of a VLAN tag in bytes, and the maximum number of them in a frame.
+const VLAN_TAG: i32 = 4;
+const MAX_VLAN_TAGS: i32 = 2;
 
 /// Place of the IP header on the stack.
 const HEADER: i16 = -IPV6_HEADER;
@@ -79,31 +84,17 @@ pub(super) fn program(
 ) -> Vec<Instruction> {
     use Register::{R0, R1, R6, R7, R8};
     let mut program = Assembler::default();
-    let [is_ipv4, is_service, is_inet, drop, next] = std::array::from_fn(|_| program.label());
+    let [is_service, is_inet, drop, next] = std::array::from_fn(|_| program.label());
     program.copy(R6, R1);
-    program.load(R7, Width::Word, R6, SKB_PROTOCOL);
-    program.jump_if(R7, Condition::Equal, i32::from(ETH_P_IP.to_be()), is_ipv4);
-    program.jump_if(R7, Condition::NotEqual, i32::from(ETH_P_IPV6.to_be()), next);
-
-    load_header(&mut program, IPV6_HEADER, next);
-    program.load(R8, Width::Byte, Register::Frame, HEADER + 6);
-    for address in ipv6 {
-        let other = program.label();
-        for (offset, word) in (HEADER + 24..).step_by(4).zip(words(address.octets())) {
-            program.load(R7, Width::Word, Register::Frame, offset);
-            program.jump_if(R7, Condition::NotEqual, word, other);
-        }
-        program.jump(is_service);
-        program.place(other);
-    }
-    program.jump(next);
-
-    program.place(is_ipv4);
-    load_header(&mut program, IPV4_HEADER, next);
-    program.load(R8, Width::Byte, Register::Frame, HEADER + 9);
-    program.load(R7, Width::Word, Register::Frame, HEADER + 16);
-    for address in ipv4 {
-        program.jump_if(R7, Condition::Equal, i32::from_ne_bytes(address.octets()), is_service);
+    jump_if_to_service(&mut program, 0, ipv4, ipv6, is_service);
+    // The kernel takes tags of VLANs out of a frame, except that of a packet socket.
+    program.load(R7, Width::Double, R6, SKB_SK);
+    program.jump_if(R7, Condition::Zero, 0, next);
+    program.load(R7, Width::Word, R7, SOCK_FAMILY);
+    program.jump_if(R7, Condition::Equal, AF_INET, next);
+    program.jump_if(R7, Condition::Equal, AF_INET6, next);
+    for tags in 1..=MAX_VLAN_TAGS {
+        jump_if_to_service(&mut program, tags * VLAN_TAG, ipv4, ipv6, is_service);
     }
     program.jump(next);
 
@@ -133,13 +124,46 @@ pub(super) fn program(
     program.finish()
 }
 
-/// Copies the start of the IP header to the stack. Jumps if the packet is shorter.
-fn load_header(program: &mut Assembler, length: i16, too_short: Label) {
+/// Jumps if the IP packet at an offset from the network header has a service address as its destination. `R8` is its protocol then.
+/// Otherwise continues, also if there is no IP packet.
+fn jump_if_to_service(program: &mut Assembler, offset: i32, ipv4: &[Ipv4Addr], ipv6: &[Ipv6Addr], is_service: Label) {
+    use Register::{Frame, R7, R8};
+    let [is_ipv4, end] = std::array::from_fn(|_| program.label());
+    load_header(program, offset, IPV4_HEADER, end);
+    program.load(R7, Width::Byte, Frame, HEADER);
+    program.shift_right(R7, 4);
+    program.jump_if(R7, Condition::Equal, IPV4, is_ipv4);
+    program.jump_if(R7, Condition::NotEqual, IPV6, end);
+
+    load_header(program, offset, IPV6_HEADER, end);
+    program.load(R8, Width::Byte, Frame, HEADER + 6);
+    for address in ipv6 {
+        let other = program.label();
+        for (offset, word) in (HEADER + 24..).step_by(4).zip(words(address.octets())) {
+            program.load(R7, Width::Word, Frame, offset);
+            program.jump_if(R7, Condition::NotEqual, word, other);
+        }
+        program.jump(is_service);
+        program.place(other);
+    }
+    program.jump(end);
+
+    program.place(is_ipv4);
+    program.load(R8, Width::Byte, Frame, HEADER + 9);
+    program.load(R7, Width::Word, Frame, HEADER + 16);
+    for address in ipv4 {
+        program.jump_if(R7, Condition::Equal, i32::from_ne_bytes(address.octets()), is_service);
+    }
+    program.place(end);
+}
+
+/// Copies the start of the IP header at an offset from the network header to the stack. Jumps if the packet is shorter.
+fn load_header(program: &mut Assembler, offset: i32, length: i16, too_short: Label) {
     use Register::{R0, R1, R2, R3, R4, R5, R6};
     /// Offsets count from the network header. Source: linux/bpf.h.
     const BPF_HDR_START_NET: i32 = 1;
     program.copy(R1, R6);
-    program.set(R2, 0);
+    program.set(R2, offset);
     program.copy(R3, Register::Frame);
     program.add(R3, HEADER.into());
     program.set(R4, length.into());
@@ -217,7 +241,9 @@ mod tests {
     #[test]
     fn packet_without_socket_is_dropped() {
         let program = of_service();
-        let position = program.iter().position(|instruction| instruction.operation == Condition::Zero as u8).unwrap();
+        // The first check is that of frames with tags.
+        let is_zero = |instruction: &Instruction| instruction.operation == Condition::Zero as u8;
+        let position = (0..program.len()).filter(|position| is_zero(&program[*position])).nth(1).unwrap();
         assert_eq!(program[position - 1].offset, SKB_SK);
         assert_eq!(target(&program, position), program.len() - 4);
     }
@@ -227,7 +253,7 @@ mod tests {
         let program = of_service();
         for address in service::ipv4() {
             let compares = |instruction: &&Instruction| instruction.immediate.to_ne_bytes() == address.octets();
-            assert_eq!(program.iter().filter(compares).count(), 1, "{address}");
+            assert_eq!(program.iter().filter(compares).count(), 3, "{address}: without and with tags");
         }
     }
 
@@ -244,7 +270,7 @@ mod tests {
         let program = of_service();
         let loads_family =
             |instruction: &Instruction| instruction.operation == Width::Word as u8 && instruction.registers == 0x77;
-        let position = program.iter().position(loads_family).unwrap();
+        let position = program.iter().rposition(loads_family).unwrap();
         let [ipv4, ipv6] = [program[position + 1], program[position + 2]];
         assert_eq!(program[position].offset, SOCK_FAMILY);
         assert_eq!((ipv4.operation, ipv4.immediate), (Condition::Equal as u8, AF_INET));

@@ -115,6 +115,11 @@ impl Assembler {
         self.push(0x07, registers(to, 0), 0, value);
     }
 
+    /// Shifts a register to the right by a number of bits. Zeros are added on the left.
+    pub(crate) fn shift_right(&mut self, to: Register, bits: i32) {
+        self.push(0x77, registers(to, 0), 0, bits);
+    }
+
     /// Sets a register to a value of 64 bits. This takes two instructions.
     pub(crate) fn set_long(&mut self, to: Register, value: u64) {
         let [low, high] = [value, value >> 32].map(|half| (half & u64::from(u32::MAX)) as u32);
@@ -189,6 +194,7 @@ mod tests {
         program.load(Register::R7, Width::Word, Register::R6, 16);
         program.copy(Register::R3, Register::Frame);
         program.add(Register::R3, -40);
+        program.shift_right(Register::R3, 4);
         program.set_map(Register::R2, 9);
         program.call(Helper::SkbAncestorCgroupId);
         program.store(Register::Frame, -48, Register::R0);
@@ -200,6 +206,7 @@ mod tests {
             instruction(0x61, 0x67, 16, 0),
             instruction(0xbf, 0xa3, 0, 0),
             instruction(0x07, 0x03, 0, -40),
+            instruction(0x77, 0x03, 0, 4),
             instruction(0x18, 0x12, 0, 9),
             instruction(0, 0, 0, 0),
             instruction(0x85, 0, 0, 83),
