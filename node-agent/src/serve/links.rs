@@ -124,7 +124,9 @@ impl LinkServer {
         if mode == HostPodsMode::NotServed {
             return;
         }
-        let (socket, pods) = (self.socket.clone(), self.node.node_pods());
+        // An agent that knows no pods yet would end the exemption of all.
+        let Some(pods) = self.node.node_pods() else { return };
+        let socket = self.socket.clone();
         let report = tokio::task::spawn_blocking(move || client::set_node_pods(&socket, pods)).await;
         if let Err(error) = report.map_err(anyhow::Error::from).flatten() {
             tracing::warn!(

@@ -106,12 +106,15 @@ impl NodeState {
         self.host_pods.send_if_modified(|known| std::mem::replace(known, mode) != mode);
     }
 
-    /// Returns the pods that the operator leaves to the node's own metadata service.
+    /// Returns the pods that the operator leaves to the node's own metadata service, or `None` until the pods are known.
     #[must_use]
-    pub fn node_pods(&self) -> BTreeSet<PodUid> {
+    pub fn node_pods(&self) -> Option<BTreeSet<PodUid>> {
         let pods = self.lock();
+        if pods.items.is_empty() && pods.version.is_none() {
+            return None;
+        }
         let is_of_node = |(_, item): &(&PodUid, &Arc<WorkloadItem>)| matches!(item.outcome, Outcome::Node(_));
-        pods.items.iter().filter(is_of_node).map(|(uid, _)| uid.clone()).collect()
+        Some(pods.items.iter().filter(is_of_node).map(|(uid, _)| uid.clone()).collect())
     }
 
     /// Subscribes to pods that get or lose their link.

@@ -56,6 +56,17 @@ fn pods_stay_published_while_a_list_is_requested() {
 }
 
 #[test]
+fn agent_without_saved_pods_reports_none_until_the_first_list() {
+    let node = node_state(SavedState::default());
+    assert_eq!(node.node_pods(), None);
+    node.apply_list(list(3, Vec::new()));
+    assert_eq!(node.node_pods(), Some(BTreeSet::new()));
+    node.apply_list(list(4, vec![denied_item("a", "one")]));
+    node.request_list();
+    assert_eq!(node.node_pods(), Some(BTreeSet::new()), "the pods are known while a list is requested");
+}
+
+#[test]
 fn bookmark_moves_the_version_and_publishes_nothing() {
     let node = node_state(SavedState::default());
     node.apply_list(list(3, vec![denied_item("a", "one")]));
