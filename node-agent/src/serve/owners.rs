@@ -23,6 +23,9 @@ const CONNECT_RETRY_DELAY: Duration = Duration::from_millis(50);
 /// Time in which calls are retried. It ends before the lookup does, so that the log has the cause.
 const CONNECT_RETRY_TIME: Duration = OWNER_TIMEOUT.saturating_sub(Duration::from_millis(100));
 
+/// Maximum number of concurrent calls for pods on the host network. The others are for owners of sockets of all other pods.
+const MAX_HOST_CALLS: usize = MAX_OWNER_CALLS - 1;
+
 const _: () =
     assert!(OWNER_TIMEOUT.as_millis() == LOOKUP_TIMEOUT.as_millis(), "the lookup and the call have one timeout");
 
@@ -32,11 +35,17 @@ pub(super) struct OwnerClient {
     /// Socket of the link daemon.
     socket: Arc<PathBuf>,
     permits: Arc<Semaphore>,
+    /// Permits of calls for pods on the host network, which need one of `permits` too.
+    host_permits: Arc<Semaphore>,
 }
 
 impl OwnerClient {
     pub(super) fn new(socket: PathBuf) -> Self {
-        Self { socket: Arc::new(socket), permits: Arc::new(Semaphore::new(MAX_OWNER_CALLS)) }
+        Self {
+            socket: Arc::new(socket),
+            permits: Arc::new(Semaphore::new(MAX_OWNER_CALLS)),
+            host_permits: Arc::new(Semaphore::new(MAX_HOST_CALLS)),
+        }
     }
 
     /// Calls the daemon. Retries while it does not listen.
@@ -65,7 +74,10 @@ impl OwnerClient {
     /// If the daemon does not respond within [`OWNER_TIMEOUT`], or rejects the call.
     pub(super) async fn host_client(&self, remote: SocketAddr, local: SocketAddr) -> anyhow::Result<HostClient> {
         let query = HostQuery { client: canonical(remote), service: canonical(local) };
-        let call = self.call(|socket| async move { host_client(&socket, query).await });
+        let call = async {
+            let _permit = self.host_permits.acquire().await?;
+            self.call(|socket| async move { host_client(&socket, query).await }).await
+        };
         timeout(OWNER_TIMEOUT, call).await.context("the link daemon did not respond in time")?
     }
 
@@ -133,10 +145,14 @@ mod tests {
     }
 
     fn finder(socket: PathBuf) -> Arc<dyn FindOwner> {
+        finder_of(OwnerClient::new(socket))
+    }
+
+    fn finder_of(client: OwnerClient) -> Arc<dyn FindOwner> {
         let (pod, sandbox) = ("uid-1".try_into().unwrap(), "s1".try_into().unwrap());
         let alias = Alias { pod, sandbox, mac: None, ipv4: None, ipv6: None };
         let (remote, local) = ("169.254.240.2:4000".parse().unwrap(), "169.254.169.254:80".parse().unwrap());
-        OwnerClient::new(socket).of_connection(Arc::new(alias), remote, local)
+        client.of_connection(Arc::new(alias), remote, local)
     }
 
     /// Serves one call of an owner on a socket.
@@ -184,6 +200,43 @@ mod tests {
         };
         let found = async { tokio::join!(finder.find_owner(), daemon).0.unwrap() };
         assert_eq!(timeout(OWNER_TIMEOUT, found).await.unwrap(), 33);
+    }
+
+    /// The daemon does not respond to calls for pods on the host network.
+    #[tokio::test]
+    async fn calls_for_pods_on_the_host_network_do_not_delay_those_for_owners() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("link.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let client = OwnerClient::new(path);
+        let (remote, local) = ("169.254.239.1:4000".parse().unwrap(), "169.254.239.2:80".parse().unwrap());
+        let host_calls = futures_util::future::join_all((0..10).map(|_| client.host_client(remote, local)));
+        let daemon = async {
+            let mut unanswered = Vec::new();
+            loop {
+                let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+                let mut call = String::new();
+                stream.read_line(&mut call).await.unwrap();
+                if call.contains("whoIs") {
+                    stream.write_all(b"{\"owner\":{\"user\":33}}\n").await.unwrap();
+                }
+                unanswered.push(stream);
+            }
+        };
+        let owner = async {
+            tokio::task::yield_now().await;
+            let started = Instant::now();
+            let found = finder_of(client.clone()).find_owner().await;
+            (found.unwrap(), started.elapsed())
+        };
+        // In this order, the calls for pods on the host network start first.
+        let (user, time) = tokio::select! {
+            biased;
+            () = daemon => panic!("the daemon ended"),
+            _ = async { host_calls.await; std::future::pending::<()>().await } => panic!("the calls ended"),
+            result = owner => result,
+        };
+        assert!(user == 33 && time < OWNER_TIMEOUT, "{user} after {time:?}");
     }
 
     #[tokio::test(start_paused = true)]
