@@ -29,6 +29,7 @@ mod node_network;
 mod outages;
 mod quickstart;
 mod real_clients;
+mod redirection;
 mod rollouts;
 mod secrets;
 mod status_conditions;
