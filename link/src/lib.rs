@@ -12,6 +12,7 @@
 //! - [`netns`], [`sys`]: network namespaces, and system calls without a safe wrapper
 //! - [`private_socket`]: Unix sockets that only their owner can use
 //! - [`counters`], [`findings`], [`checks`]: the counts of repairs, the findings about the node, and the results of checks
+//! - [`nat64`]: IPv6 addresses that are translated to service addresses
 //! - [`agent_ns`], [`pod_link`], [`guard`]: the agent namespace, the link of one pod, the guards of a node
 //! - [`host_pods`]: the node's link, and the programs that redirect pods on the host network to it
 //! - [`cni`], [`install`]: the CNI plugin, and its files on a node
@@ -37,6 +38,7 @@ pub mod guard;
 pub mod host_pods;
 pub mod identity;
 pub mod install;
+pub mod nat64;
 pub mod netns;
 mod nft;
 pub mod owner;

@@ -10,6 +10,10 @@
 //!
 //! The agent identifies a pod on the host network by the source port of its connection on the node's link. A forwarded pod whose
 //! packets the node masquerades could use the port of another pod.
+//!
+//! Both chains also drop all traffic to IPv6 addresses that a translator maps to a service address, with any prefix. A
+//! translator in the kernel, such as Jool, takes packets after the first chain and before the kernel routes them. Other addresses with the
+//! same bytes are dropped too: one in 2^32 of random addresses.
 
 use std::io;
 use std::net::IpAddr;
@@ -17,6 +21,7 @@ use std::net::IpAddr;
 use netlink_packet_netfilter::nftables::{Expressions, InetHookNumber, MetaKey};
 
 use crate::host_pods::addresses::substitutes;
+use crate::nat64::forms::{self, EmbeddedAddress};
 use crate::netns::Netns;
 use crate::nft::expression::{
     Header, IPPROTO_TCP, NFPROTO_IPV4, NFPROTO_IPV6, counter, drop_packet, equal, meta, not_equal, payload,
@@ -29,6 +34,9 @@ const TABLE: &str = "podmeta";
 
 /// Priority of the chains: before connection tracking (-200) and before the raw tables of others (-300).
 const PRIORITY: i32 = -310;
+
+/// Position of the destination address in an IPv6 header.
+const IPV6_DESTINATION: u32 = 24;
 
 /// Interface index of the loopback interface.
 const LOOPBACK: u32 = 1;
@@ -46,25 +54,25 @@ pub(super) fn remove(host: &Netns) -> io::Result<()> {
 fn table() -> Table {
     let of_link = substitutes().into_iter().map(|(_, substitute)| substitute);
     let addresses = service::addresses().into_iter().chain(of_link).collect::<Vec<_>>();
-    let chain = |name, hook, rule: fn(IpAddr) -> Vec<Expressions>| Chain {
-        name,
-        hook,
-        priority: PRIORITY,
-        rules: addresses.iter().copied().map(rule).collect(),
-    };
+    let embedded = service::ipv4().into_iter().flat_map(forms::embedded).collect::<Vec<_>>();
+    let chain =
+        |name, hook, rule: fn(IpAddr) -> Vec<Expressions>, translated: fn(&EmbeddedAddress) -> Vec<Expressions>| {
+            let rules = addresses.iter().copied().map(rule).chain(embedded.iter().map(translated)).collect();
+            Chain { name, hook, priority: PRIORITY, rules }
+        };
     Table {
         name: TABLE,
         rate_sets: Vec::new(),
         chains: vec![
-            chain("arriving", InetHookNumber::PreRouting, arriving),
-            chain("forwarded", InetHookNumber::Forward, forwarded),
+            chain("arriving", InetHookNumber::PreRouting, arriving, arriving_translated),
+            chain("forwarded", InetHookNumber::Forward, forwarded, forwarded_translated),
         ],
     }
 }
 
 /// Drops a packet that arrives for port 80 of an address.
 fn arriving(address: IpAddr) -> Vec<Expressions> {
-    let mut rule = vec![meta(MetaKey::Iif), not_equal(LOOPBACK.to_ne_bytes())];
+    let mut rule = from_outside();
     rule.extend(destination(address));
     rule.extend([meta(MetaKey::L4Proto), equal([IPPROTO_TCP])]);
     rule.extend([payload(Header::Transport, 2, 2), equal(SERVICE_PORT.to_be_bytes())]);
@@ -79,6 +87,31 @@ fn forwarded(address: IpAddr) -> Vec<Expressions> {
     rule
 }
 
+/// Drops a packet that arrives for a translated form of an address.
+fn arriving_translated(form: &EmbeddedAddress) -> Vec<Expressions> {
+    let mut rule = from_outside();
+    rule.extend(forwarded_translated(form));
+    rule
+}
+
+/// Drops a packet that is forwarded to a translated form of an address.
+fn forwarded_translated(form: &EmbeddedAddress) -> Vec<Expressions> {
+    let length = u32::try_from(form.bytes.len()).unwrap_or(u32::MAX);
+    vec![
+        meta(MetaKey::Nfproto),
+        equal([NFPROTO_IPV6]),
+        payload(Header::Network, IPV6_DESTINATION + u32::from(form.offset), length),
+        equal(form.bytes.clone()),
+        counter(),
+        drop_packet(),
+    ]
+}
+
+/// Continues for packets that the node does not send to itself.
+fn from_outside() -> Vec<Expressions> {
+    vec![meta(MetaKey::Iif), not_equal(LOOPBACK.to_ne_bytes())]
+}
+
 /// Continues for packets to an address.
 fn destination(address: IpAddr) -> Vec<Expressions> {
     match address {
@@ -91,7 +124,7 @@ fn destination(address: IpAddr) -> Vec<Expressions> {
         IpAddr::V6(address) => vec![
             meta(MetaKey::Nfproto),
             equal([NFPROTO_IPV6]),
-            payload(Header::Network, 24, 16),
+            payload(Header::Network, IPV6_DESTINATION, 16),
             equal(address.octets()),
         ],
     }

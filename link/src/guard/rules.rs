@@ -6,6 +6,9 @@
 //! 91: from all to ADDRESS prohibit              everything else
 //! 92: from all nop
 //! ```
+//!
+//! The service addresses include their translated forms with the well-known prefix 64:ff9b::/96. Rules cannot match those of
+//! any prefix: [`super::nft`] does.
 
 use std::net::IpAddr;
 
@@ -16,6 +19,7 @@ use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{Error, IpVersion};
 
 use crate::agent_ns::has_ipv6;
+use crate::nat64::forms;
 use crate::netns::Netns;
 use crate::route_socket::{RouteSocket, errno, is_exists};
 use crate::service;
@@ -87,12 +91,18 @@ fn families(host: &Netns) -> Result<Vec<AddressFamily>> {
 /// Returns the rules that are missing in the kernel, in the order of their addition. A rule that prohibits comes after the
 /// one that lets the node pass.
 fn missing(family: AddressFamily, found: &[RuleMessage]) -> Vec<Rule> {
-    let mut addresses = service::addresses();
+    let mut addresses = guarded_addresses();
     addresses.retain(|address| address.is_ipv6() == (family == AddressFamily::Inet6));
     let pass = addresses.iter().copied().map(Rule::Pass);
     let prohibit = addresses.iter().copied().map(Rule::Prohibit);
     let found = found.iter().filter_map(parse).collect::<Vec<_>>();
     std::iter::once(Rule::End).chain(pass).chain(prohibit).filter(|rule| !found.contains(rule)).collect()
+}
+
+/// Returns the service addresses and their translated forms.
+fn guarded_addresses() -> Vec<IpAddr> {
+    let translated = service::ipv4().into_iter().map(|address| forms::well_known(address).into());
+    service::addresses().into_iter().chain(translated).collect()
 }
 
 /// Returns all rules of a family.
@@ -172,7 +182,10 @@ mod tests {
     #[test]
     fn each_address_needs_a_pass_and_a_prohibition() {
         assert_eq!(missing(AddressFamily::Inet, &[]).len(), 1 + 2 * service::ipv4().len());
-        assert_eq!(missing(AddressFamily::Inet6, &[]).len(), 1 + 2 * service::ipv6().len());
+        let ipv6 = service::ipv6().len() + service::ipv4().len();
+        assert_eq!(missing(AddressFamily::Inet6, &[]).len(), 1 + 2 * ipv6);
+        let translated = "64:ff9b::169.254.169.254".parse().unwrap();
+        assert!(missing(AddressFamily::Inet6, &[]).contains(&Rule::Prohibit(translated)));
     }
 
     #[test]

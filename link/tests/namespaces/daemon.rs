@@ -38,7 +38,7 @@ async fn guards_are_repaired_within_a_second_while_the_runtime_does_not_respond(
         ("ip -6 rule del pref 91", 1),
         ("ip -6 rule del pref 92", 1),
         ("ip rule flush", 5),
-        ("ip -6 rule flush", 3),
+        ("ip -6 rule flush", 7),
     ] {
         let start = Instant::now();
         run(&daemon.node, command);

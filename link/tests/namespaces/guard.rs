@@ -15,7 +15,7 @@ fn remove_rules(node: &Netns) {
     for priority in [90, 90, 91, 91, 92] {
         run(node, &format!("ip rule del pref {priority}"));
     }
-    for priority in [90, 91, 92] {
+    for priority in [90, 90, 90, 91, 91, 91, 92] {
         run(node, &format!("ip -6 rule del pref {priority}"));
     }
 }
@@ -32,7 +32,7 @@ async fn without_guards_the_pod_reaches_the_real_service() {
 async fn guards_stop_the_pod_and_let_the_node_pass() {
     let topology = Topology::new(1);
     let repairs = guard::ensure(&topology.node).await.unwrap();
-    assert_eq!(repairs, Repairs { rules: 8, tables: 1 });
+    assert_eq!(repairs, Repairs { rules: 12, tables: 1 });
     topology.assert_only_the_node_reaches_the_real_service("both guards");
     assert_eq!(guard::ensure(&topology.node).await.unwrap(), Repairs::default());
 }
@@ -52,7 +52,7 @@ async fn nftables_holds_after_a_flush_of_the_rules() {
     guard::ensure(&topology.node).await.unwrap();
     remove_rules(&topology.node);
     topology.assert_only_the_node_reaches_the_real_service("table only");
-    assert_eq!(guard::ensure(&topology.node).await.unwrap(), Repairs { rules: 8, tables: 0 });
+    assert_eq!(guard::ensure(&topology.node).await.unwrap(), Repairs { rules: 12, tables: 0 });
     topology.assert_only_the_node_reaches_the_real_service("both guards again");
 }
 
@@ -70,7 +70,7 @@ async fn link_holds_after_a_flush_of_both_guards() {
         assert_eq!(request(&topology.pods[0], address).unwrap(), interface_of(&agent, 0), "{address}");
         assert_eq!(request(&topology.pods[1], address).unwrap(), REAL, "{address}: nothing holds a pod without a link");
     }
-    assert_eq!(guard::ensure(&topology.node).await.unwrap(), Repairs { rules: 8, tables: 1 });
+    assert_eq!(guard::ensure(&topology.node).await.unwrap(), Repairs { rules: 12, tables: 1 });
     for address in service::addresses() {
         assert_eq!(request(&topology.pods[0], address).unwrap(), interface_of(&agent, 0), "{address}");
         assert!(request(&topology.pods[1], address).is_err(), "{address}");

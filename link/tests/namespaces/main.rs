@@ -24,6 +24,7 @@ mod install;
 mod kit;
 mod link;
 mod links;
+mod nat64;
 mod node;
 mod packet_routes;
 mod packet_socket;

@@ -60,7 +60,7 @@ async fn agent_namespace_without_ipv6_serves_ipv4_with_identity() {
 async fn node_without_ipv6_has_guards_for_ipv4_until_it_gets_ipv6() {
     let node = pod();
     disable_ipv6(&node);
-    let ipv6 = 1 + 2 * service::ipv6().len();
+    let ipv6 = 1 + 2 * (service::ipv6().len() + service::ipv4().len());
     let ipv4 = 1 + 2 * service::ipv4().len();
     assert_eq!(guard::ensure(&node).await.unwrap(), Repairs { rules: ipv4, tables: 1 });
     assert_eq!(guard::ensure(&node).await.unwrap(), Repairs::default());
