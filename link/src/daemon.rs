@@ -1,5 +1,6 @@
 //! The link daemon of a node: checks guards, CNI configuration and the links of all pods, and repairs them.
 
+mod bypasses;
 mod conflist;
 mod guard_cgroups;
 mod host_pods;
@@ -80,6 +81,7 @@ pub async fn run(
         () = guard_cgroups::run(&config, &findings, &checks) => Err(anyhow!("internal error: the task of the guard's cgroups ended")),
         () = conflist::run(&config, &counters, &findings, conflist_tx) => Err(anyhow!("internal error: the CNI task ended")),
         () = links::run(&config, host()?, &counters, &findings, &checks, links_tx) => Err(anyhow!("internal error: the links' task ended")),
+        () = bypasses::run(&config, host()?, &findings) => Err(anyhow!("internal error: the bypasses' task ended")),
         () = ready => Err(anyhow!("internal error: the readiness task ended")),
     }
 }

@@ -12,12 +12,12 @@
 //! - [`netns`], [`sys`]: network namespaces, and system calls without a safe wrapper
 //! - [`private_socket`]: Unix sockets that only their owner can use
 //! - [`counters`], [`findings`], [`checks`]: the counts of repairs, the findings about the node, and the results of checks
-//! - [`nat64`]: IPv6 addresses that are translated to service addresses
+//! - [`nat64`]: translators of addresses on the node
 //! - [`agent_ns`], [`pod_link`], [`guard`]: the agent namespace, the link of one pod, the guards of a node
 //! - [`host_pods`]: the node's link, and the programs that redirect pods on the host network to it
 //! - [`cni`], [`install`]: the CNI plugin, and its files on a node
 //! - [`cri`], [`user_ids`]: the client of the container runtime, and the user IDs of a pod
-//! - [`requirements`]: the checks of the node
+//! - [`requirements`], [`pod_devices`]: the checks of the node, and of the network devices of its pods
 //! - [`daemon`], [`uninstall`]: the link daemon, and the uninstallation
 //! - [`socket`], [`protocol`], [`sockets`], [`owner`]: the socket of the daemon, its calls, the sockets that it passes, and
 //!   the owners of clients' sockets
@@ -39,10 +39,12 @@ pub mod host_pods;
 pub mod identity;
 pub mod install;
 pub mod nat64;
+mod netlink_messages;
 pub mod netns;
 mod nft;
 pub mod owner;
 mod peer;
+pub mod pod_devices;
 pub mod pod_link;
 pub mod private_socket;
 pub mod protocol;

@@ -1,10 +1,14 @@
 //! A route netlink socket in a namespace, and the requests that podmeta needs.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
 
 use futures_util::TryStreamExt as _;
+use ipnet::IpNet;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::{Error, Handle, LinkUnspec};
 use tokio::task::JoinHandle;
 
@@ -86,4 +90,19 @@ pub(crate) fn unless_exists(result: Result<(), Error>) -> Result<(), Error> {
         Err(error) if is_exists(&error) => Ok(()),
         result => result,
     }
+}
+
+/// Returns the prefix of a route, or `None` for other families.
+pub(crate) fn destination(route: &RouteMessage) -> Option<IpNet> {
+    let any = match route.header.address_family {
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
+    let address = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
+        _ => None,
+    });
+    IpNet::new(address.unwrap_or(any), route.header.destination_prefix_length).ok()
 }

@@ -33,6 +33,10 @@ pub enum NodeFindingKind {
     HostNetwork,
     /// Pods on the host network are not served, or reach the node's metadata service.
     HostPods,
+    /// Pods have a network device that leads past the guards.
+    PodDevices,
+    /// The node translates IPv6 to IPv4 addresses.
+    Nat64,
     /// The node agent gets no sockets or no status from the link daemon.
     LinkDaemon,
     /// The container runtime does not report the user IDs of pods with a user namespace.
@@ -43,7 +47,7 @@ pub enum NodeFindingKind {
 
 impl NodeFindingKind {
     /// All kinds.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Kernel,
         Self::Cgroup,
         Self::Nftables,
@@ -54,6 +58,8 @@ impl NodeFindingKind {
         Self::UplinkGuard,
         Self::HostNetwork,
         Self::HostPods,
+        Self::PodDevices,
+        Self::Nat64,
         Self::LinkDaemon,
         Self::UserIds,
         Self::Other,
@@ -73,6 +79,8 @@ impl NodeFindingKind {
             Self::UplinkGuard => "uplink-guard",
             Self::HostNetwork => "host-network",
             Self::HostPods => "host-pods",
+            Self::PodDevices => "pod-devices",
+            Self::Nat64 => "nat64",
             Self::LinkDaemon => "link-daemon",
             Self::UserIds => "user-ids",
             Self::Other => "other",

@@ -21,7 +21,7 @@ const PREFIX_LENGTHS: [usize; 6] = [4, 5, 6, 7, 8, 12];
 const ZERO_BYTE: usize = 8;
 
 /// The well-known prefix 64:ff9b::/96. Source: RFC 6052, section 2.1.
-const WELL_KNOWN: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
+pub(super) const WELL_KNOWN: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
 
 /// The part of an IPv6 address that holds an IPv4 address, for any prefix of one length.
 #[derive(Clone, Debug, PartialEq, Eq)]

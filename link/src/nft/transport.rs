@@ -9,13 +9,11 @@ use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessa
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 
+use crate::netlink_messages;
 use crate::netns::Netns;
 
 /// Subsystem of nftables in the control messages of a batch. Source: `NFNL_SUBSYS_NFTABLES` in linux/netfilter/nfnetlink.h.
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
-
-/// Length of a netlink header in bytes.
-const HEADER_LENGTH: usize = 16;
 
 /// Opens a netfilter socket in a namespace.
 pub(super) fn open(netns: &Netns) -> io::Result<Socket> {
@@ -52,7 +50,7 @@ pub(super) fn query(
     let mut objects = Vec::new();
     loop {
         let (bytes, _) = socket.recv_from_full()?;
-        for message in messages(&bytes) {
+        for message in netlink_messages::parse::<NetfilterMessage>(&bytes) {
             let Ok(message) = message else {
                 objects.push(None);
                 continue;
@@ -88,7 +86,7 @@ pub(super) fn commit(socket: &Socket, changes: Vec<NetlinkMessage<NetfilterMessa
     batch.push(control(ControlMessage::BatchEnd));
     send(socket, &mut batch)?;
     let (bytes, _) = socket.recv_from_full()?;
-    for message in messages(&bytes) {
+    for message in netlink_messages::parse::<NetfilterMessage>(&bytes) {
         if let NetlinkPayload::Error(error) = message?.payload
             && error.code.is_some()
         {
@@ -109,17 +107,4 @@ fn send(socket: &Socket, batch: &mut [NetlinkMessage<NetfilterMessage>]) -> io::
         bytes.extend(part);
     }
     socket.send(&bytes, 0).map(drop)
-}
-
-/// Iterates over the messages of a datagram.
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = io::Result<NetlinkMessage<NetfilterMessage>>> {
-    std::iter::from_fn(move || {
-        let length = u32::from_ne_bytes(*bytes.first_chunk::<4>()?);
-        let length =
-            usize::try_from(length).ok().filter(|length| *length >= HEADER_LENGTH && *length <= bytes.len())?;
-        let (message, rest) = bytes.split_at(length);
-        // Messages are aligned to four bytes.
-        bytes = rest.get(length.next_multiple_of(4) - length..).unwrap_or_default();
-        Some(NetlinkMessage::deserialize(message).map_err(io::Error::other))
-    })
 }

@@ -51,10 +51,11 @@ async fn running_pods_get_complete_links_and_a_removed_link_is_made_again() {
     let runtime = runtime.lock().unwrap();
     let calls = |n| runtime.status_calls[&format!("sandbox{n}")];
     assert!(runtime.list_calls >= 2);
-    // The uplink guard calls once for each pod of a namespace in `nodeMetadata.namespaces`, as this one.
+    // The uplink guard calls once for each pod of a namespace in `nodeMetadata.namespaces`, as this one, and the check of
+    // devices once for each pod.
     assert_eq!(
         (calls(0), calls(1), calls(2)),
-        (3, 2, 2),
+        (4, 3, 3),
         "a linked pod and a pod on the host network need no further call"
     );
     assert!(calls(3) >= 2, "a failure is retried");

@@ -28,6 +28,7 @@ mod nat64;
 mod node;
 mod packet_routes;
 mod packet_socket;
+mod pod_devices;
 mod properties;
 mod replaced_end;
 mod routing;

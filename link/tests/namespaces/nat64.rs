@@ -1,10 +1,12 @@
-//! Translated forms of the service addresses.
+//! Translated forms of the service addresses, and translators on the node.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use podmeta_link::guard;
+use podmeta_metadata::node_finding::NodeFindingKind;
 
-use crate::kit::{nft, request, run};
+use crate::daemon::with_silent_runtime;
+use crate::kit::{nft, request, run, wait_until};
 use crate::node::{REAL, Topology};
 
 /// The service addresses with the well-known prefix.
@@ -85,4 +87,20 @@ async fn translator_in_the_kernel_gets_no_packet_to_a_translated_form() {
     for address in WELL_KNOWN.iter().chain(&OTHER_PREFIXES) {
         assert!(request(pod, parse(address)).is_err(), "{address}");
     }
+}
+
+#[tokio::test]
+async fn route_to_a_translator_on_the_node_is_a_finding_while_it_exists() {
+    let (daemon, _runtime) = with_silent_runtime().await;
+    let finding = || daemon.findings.snapshot().get(&NodeFindingKind::Nat64).cloned();
+    let node = &daemon.node;
+    run(node, "ip link add nat64 type veth peer name translator");
+    run(node, "ip link set nat64 up");
+    run(node, "ip -6 route add 2001:db8:64::/96 dev nat64");
+    assert_eq!(finding(), None, "a prefix of the network's own is not known");
+    run(node, "ip -6 route add 64:ff9b::/96 dev nat64 table 7");
+    wait_until("the route is a finding", || finding().is_some()).await;
+    assert!(finding().unwrap().contains("(route 64:ff9b::/96 by nat64)"), "{:?}", finding());
+    run(node, "ip -6 route del 64:ff9b::/96 dev nat64 table 7");
+    wait_until("a removed route is no finding", || finding().is_none()).await;
 }

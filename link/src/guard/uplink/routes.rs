@@ -1,15 +1,15 @@
 //! The interfaces of all routes to a service address, of all routing tables.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::{Error, RouteMessageBuilder};
 
-use crate::route_socket::RouteSocket;
+use crate::route_socket::{RouteSocket, destination};
 
 /// Interface index of the loopback interface.
 const LOOPBACK: u32 = 1;
@@ -44,24 +44,9 @@ fn interfaces(route: &RouteMessage, addresses: &[IpAddr]) -> Vec<u32> {
     interfaces.filter(|index| *index > LOOPBACK).collect()
 }
 
-/// Returns the prefix of a route, or `None` for other families.
-fn destination(route: &RouteMessage) -> Option<IpNet> {
-    let any = match route.header.address_family {
-        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        _ => return None,
-    };
-    let address = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
-        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
-        _ => None,
-    });
-    IpNet::new(address.unwrap_or(any), route.header.destination_prefix_length).ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use rtnetlink::packet_route::route::RouteNextHop;
+    use rtnetlink::packet_route::route::{RouteAddress, RouteNextHop};
 
     use super::*;
     use crate::service;

@@ -29,14 +29,22 @@ pub(crate) struct Daemon {
     /// Pods that a node agent leaves to the node's own metadata service.
     pub(crate) node_pods: Arc<NodePods>,
     is_ready: Arc<AtomicBool>,
-    /// True if pods on the host network are redirected.
-    redirects: bool,
+    optional_parts: OptionalParts,
     pub(crate) cni: PathBuf,
     stop_tx: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     pub(crate) agent: Agent,
     pub(crate) pins: Pins,
     pub(crate) cgroups: CgroupRoot,
+}
+
+/// The parts of a daemon that can be off.
+#[derive(Clone, Copy)]
+struct OptionalParts {
+    /// The uplink guard.
+    uplink: bool,
+    /// The redirection of pods on the host network.
+    host_pods: bool,
 }
 
 impl Daemon {
@@ -49,15 +57,20 @@ impl Daemon {
     /// Starts a daemon on a node. The cgroups of its pods are below `cgroups`. Pods of the namespace `shop` are exempt from the
     /// uplink guard.
     pub(crate) async fn start_on(agent: Agent, node: Netns, cgroups: CgroupRoot) -> Self {
-        Self::start_with(agent, node, cgroups, false).await
+        Self::start_with(agent, node, cgroups, OptionalParts { uplink: true, host_pods: false }).await
+    }
+
+    /// Starts a daemon as [`Daemon::start`] does, without the uplink guard.
+    pub(crate) async fn start_without_uplink_guard(agent: Agent) -> Self {
+        Self::start_with(agent, pod(), CgroupRoot::with_pods(), OptionalParts { uplink: false, host_pods: false }).await
     }
 
     /// Starts a daemon as [`Daemon::start_on`] does. It redirects pods on the host network.
     pub(crate) async fn start_redirecting(agent: Agent, node: Netns, cgroups: CgroupRoot) -> Self {
-        Self::start_with(agent, node, cgroups, true).await
+        Self::start_with(agent, node, cgroups, OptionalParts { uplink: true, host_pods: true }).await
     }
 
-    async fn start_with(agent: Agent, node: Netns, cgroups: CgroupRoot, redirects: bool) -> Self {
+    async fn start_with(agent: Agent, node: Netns, cgroups: CgroupRoot, optional_parts: OptionalParts) -> Self {
         let (pins, cni) = (Pins::new(), agent.path.with_file_name("net.d"));
         std::fs::create_dir(&cni).unwrap();
         let mut daemon = Self {
@@ -67,7 +80,7 @@ impl Daemon {
             checks: Arc::default(),
             node_pods: Arc::default(),
             is_ready: Arc::default(),
-            redirects,
+            optional_parts,
             cni,
             stop_tx: None,
             thread: None,
@@ -91,8 +104,8 @@ impl Daemon {
     fn spawn(&mut self) {
         let config = DaemonConfig {
             agent_namespace: self.agent.path.clone(),
-            guard_pins: Some(self.pins.path.clone()),
-            host_pods_pins: self.redirects.then(|| self.pins.path.clone()),
+            guard_pins: self.optional_parts.uplink.then(|| self.pins.path.clone()),
+            host_pods_pins: self.optional_parts.host_pods.then(|| self.pins.path.clone()),
             node_pods: Arc::clone(&self.node_pods),
             cgroup_root: self.cgroups.0.clone(),
             node_metadata_namespaces: vec!["shop".to_owned()],
