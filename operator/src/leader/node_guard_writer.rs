@@ -192,7 +192,7 @@ impl WriteHistory {
 
     /// Records the current states. `nodes` has every node.
     fn update(&mut self, nodes: &[GuardedNode], now: Instant) {
-        let in_place = nodes.iter().filter(|node| node.reason == GuardedReason::GuardsInPlace);
+        let in_place = nodes.iter().filter(|node| node.reason.status() == ConditionStatus::True);
         let since = |name: &String| self.in_place.get(name).copied().unwrap_or(now);
         self.in_place = in_place.map(|node| (node.name.clone(), since(&node.name))).collect();
         self.written.retain(|_, time| now.duration_since(*time) < MIN_MESSAGE_INTERVAL);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
+use podmeta_metadata::node_finding::{NodeFindingKind, NodeFindings};
 use podmeta_metadata::node_guard::{MAX_NAMED_PODS, NodeGuardState};
 use tokio::time::Instant;
 
@@ -24,8 +25,12 @@ pub const REPORT_EXPIRY: Duration = Duration::from_secs(75);
 pub enum GuardedReason {
     /// The guards are in place, and no running pod is known to lack a link.
     GuardsInPlace,
+    /// The guards are in place, and the node translates IPv6 to IPv4 addresses.
+    AddressTranslation,
     /// A guard is missing and cannot be added.
     GuardsMissing,
+    /// The guards are in place, and pods have network devices that lead past them.
+    DevicesInPods,
     /// The links of running pods could not be made.
     LinksMissing,
     /// The link daemon has not completed its first pass.
@@ -42,7 +47,9 @@ impl GuardedReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::GuardsInPlace => "GuardsInPlace",
+            Self::AddressTranslation => "AddressTranslation",
             Self::GuardsMissing => "GuardsMissing",
+            Self::DevicesInPods => "DevicesInPods",
             Self::LinksMissing => "LinksMissing",
             Self::LinkDaemonStarting => "LinkDaemonStarting",
             Self::LinkDaemonUnavailable => "LinkDaemonUnavailable",
@@ -54,8 +61,8 @@ impl GuardedReason {
     #[must_use]
     pub fn status(self) -> ConditionStatus {
         match self {
-            Self::GuardsInPlace => ConditionStatus::True,
-            Self::GuardsMissing | Self::LinksMissing => ConditionStatus::False,
+            Self::GuardsInPlace | Self::AddressTranslation => ConditionStatus::True,
+            Self::GuardsMissing | Self::DevicesInPods | Self::LinksMissing => ConditionStatus::False,
             Self::LinkDaemonStarting | Self::LinkDaemonUnavailable | Self::NoReport => ConditionStatus::Unknown,
         }
     }
@@ -219,19 +226,30 @@ impl OperatorState {
         // The search of the pods comes last: it is not needed for most nodes.
         let is_agent_node = known.is_some() || reported.is_some() || self.index.has_pod_of_account(name, agents);
         is_agent_node.then(|| {
-            let (reason, message) = evaluate(reported.and_then(|reported| reported.if_recent(now)));
+            let findings = self.node_findings().get(name);
+            let (reason, message) = evaluate(reported.and_then(|reported| reported.if_recent(now)), findings);
             GuardedNode { name: name.to_owned(), uid: self.node_uid(name), known: known.cloned(), reason, message }
         })
     }
 }
 
-/// Returns reason and message for a reported state. `None` stands for a missing report.
-fn evaluate(state: Option<&NodeGuardState>) -> (GuardedReason, String) {
+/// Returns reason and message for a reported state and the findings of the same report. `None` stands for a missing report. Pods
+/// that reach the node's metadata service precede pods that reach none.
+fn evaluate(state: Option<&NodeGuardState>, findings: Option<&NodeFindings>) -> (GuardedReason, String) {
+    let finding = |kind| findings.and_then(|findings| findings.get(&kind));
+    if matches!(state, Some(NodeGuardState::InPlace | NodeGuardState::LinksMissing { .. }))
+        && let Some(devices) = finding(NodeFindingKind::PodDevices)
+    {
+        return (GuardedReason::DevicesInPods, devices.clone());
+    }
     match state {
         Some(NodeGuardState::InPlace) => {
             let message =
                 "the routing rules and the nftables table are in place, and no running pod is known to lack a link";
-            (GuardedReason::GuardsInPlace, message.to_owned())
+            match finding(NodeFindingKind::Nat64) {
+                Some(translators) => (GuardedReason::AddressTranslation, format!("{message}; {translators}")),
+                None => (GuardedReason::GuardsInPlace, message.to_owned()),
+            }
         }
         Some(NodeGuardState::LinksMissing { count, pods }) => {
             let mut named = pods.join(", ");

@@ -202,10 +202,11 @@ fn due_second(node: &GuardedNode) -> u64 {
 
 #[test]
 fn message_is_written_rarely_and_true_only_after_it_has_held() {
-    use GuardedReason::{GuardsInPlace, GuardsMissing, LinksMissing, NoReport};
+    use GuardedReason::{AddressTranslation, GuardsInPlace, GuardsMissing, LinksMissing, NoReport};
     assert_eq!(due_second(&guarded_node(Some(GuardsInPlace), "m", GuardsMissing)), 10);
     assert_eq!(due_second(&guarded_node(Some(LinksMissing), "m", LinksMissing)), 60);
     assert_eq!(due_second(&guarded_node(Some(LinksMissing), "m", GuardsInPlace)), 20);
+    assert_eq!(due_second(&guarded_node(Some(LinksMissing), "m", AddressTranslation)), 20);
     assert_eq!(due_second(&guarded_node(None, "m", GuardsInPlace)), 10);
     assert_eq!(due_second(&guarded_node(Some(GuardsInPlace), "m", NoReport)), 75);
 }

@@ -31,8 +31,11 @@ fn node(name: &str, condition: Option<(&str, &str, &str)>) -> StateUpdate {
 }
 
 fn report(state: &mut OperatorState, node: &str, guard: NodeGuardState, received: Instant) {
+    report_with(state, node, Report { guard, ..Report::default() }, received);
+}
+
+fn report_with(state: &mut OperatorState, node: &str, report: Report, received: Instant) {
     let (recorded, _) = oneshot::channel();
-    let report = Report { guard, ..Report::default() };
     state.apply(StateUpdate::Report { node: node.into(), report, received, recorded });
 }
 
@@ -78,6 +81,30 @@ fn reported_state_is_the_condition_until_the_report_expires() {
         assert!(node.message.contains(message), "{}", node.message);
         let expired = [("n1", "Unknown", "NoReport"), ("n2", "Unknown", "NoReport")];
         assert_eq!(conditions(&state, last), expected(&expired));
+    }
+}
+
+#[test]
+fn findings_about_ways_past_the_guards_are_the_condition_of_a_node_with_guards() {
+    use NodeFindingKind::{CniOrder, Nat64, PodDevices};
+    let (mut state, now) = (new_state(), Instant::now());
+    let unlinked = NodeGuardState::LinksMissing { count: 1, pods: vec!["shop/a".to_owned()] };
+    let missing = NodeGuardState::GuardsMissing { message: "not permitted".to_owned() };
+    for (guard, kinds, expected) in [
+        (NodeGuardState::InPlace, vec![CniOrder], ("True", "GuardsInPlace", "are in place")),
+        (NodeGuardState::InPlace, vec![Nat64], ("True", "AddressTranslation", "lack a link; text of nat64")),
+        (NodeGuardState::InPlace, vec![Nat64, PodDevices], ("False", "DevicesInPods", "text of pod-devices")),
+        (unlinked.clone(), vec![PodDevices], ("False", "DevicesInPods", "text of pod-devices")),
+        (unlinked, vec![Nat64], ("False", "LinksMissing", "shop/a")),
+        (missing, vec![Nat64, PodDevices], ("False", "GuardsMissing", "not permitted")),
+        (NodeGuardState::Starting, vec![PodDevices], ("Unknown", "LinkDaemonStarting", "first check")),
+        (NodeGuardState::InPlace, vec![], ("True", "GuardsInPlace", "are in place")),
+    ] {
+        let findings = kinds.iter().map(|kind| (*kind, format!("text of {}", kind.as_str()))).collect();
+        report_with(&mut state, "n1", Report { guard, findings, ..Report::default() }, now);
+        let node = state.guarded_node("n1", &agents(), now).unwrap();
+        assert_eq!((node.reason.status().as_str(), node.reason.as_str()), (expected.0, expected.1), "{kinds:?}");
+        assert!(node.message.contains(expected.2), "{}", node.message);
     }
 }
 
