@@ -274,7 +274,7 @@ async fn program_that_another_precedes_is_moved_to_the_front() {
     assert_eq!(first.ensure(node).await.unwrap(), attached(0, UPLINKS));
     assert_eq!(first.ensure(node).await.unwrap(), attached(0, 0));
     assert_eq!(second.ensure(node).await.unwrap(), attached(0, UPLINKS), "ours preceded it");
-    topology.assert_pods_are_closed_and_node_is_open("both programs");
+    topology.assert_only_the_node_reaches_the_real_service("both programs");
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ async fn link_that_cannot_be_removed_does_not_keep_interfaces_from_being_guarded
     }
     let error = format!("{:#}", result.unwrap_err());
     assert!(error.contains("2 errors") && error.contains("uplink-9999"), "{error}");
-    topology.assert_pods_are_closed_and_node_is_open("with an error");
+    topology.assert_only_the_node_reaches_the_real_service("with an error");
     assert!(pins.guard().ensure(&topology.node).await.is_ok());
 }
 
@@ -40,7 +40,7 @@ async fn link_that_cannot_be_removed_does_not_keep_interfaces_from_being_guarded
 async fn node_whose_kernel_rejects_the_program_has_a_finding_and_keeps_the_other_guards() {
     let agent = Agent::new().await;
     let _runtime = FakeRuntime::default().serve(&runtime_socket(&agent));
-    let Topology { node, _cloud, .. } = Topology::new(0);
+    let Topology { node, cloud: _cloud, .. } = Topology::new(0);
     let daemon = Daemon::start_on(agent, node, CgroupRoot::with_pods()).await;
     let state = || daemon.checks.state(Instant::now());
     wait_until("the node is guarded", || state() == NodeGuardState::InPlace).await;
