@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::net::{Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use podmeta_link::netns::Netns;
 use podmeta_link::service::{self, SERVICE_PORT};
@@ -51,7 +52,22 @@ impl Topology {
                 drop(stream.write_all(REAL.as_bytes()));
             }
         });
-        Self { node, pods, cloud }
+        let topology = Self { node, pods, cloud };
+        topology.wait_until_reachable();
+        topology
+    }
+
+    /// Waits until pods and node reach the real service. The kernel activates interfaces some time after their creation, in
+    /// particular while it makes many others.
+    fn wait_until_reachable(&self) {
+        let start = Instant::now();
+        for address in service::addresses() {
+            for client in self.pods.iter().chain([&self.node]) {
+                while let Err(error) = request(client, address) {
+                    assert!(start.elapsed() < Duration::from_secs(30), "{address}: {error}");
+                }
+            }
+        }
     }
 
     /// Asserts that pods get no response from the service addresses, and that the node gets that of the real service.
