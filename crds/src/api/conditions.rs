@@ -4,7 +4,7 @@
 pub const ACCEPTED: &str = "Accepted";
 
 /// True if the agents of all matched pods hold the latest generation, or the last valid one if the latest is invalid, and each
-/// of these pods has a link. Pods on the host network are not counted.
+/// of these pods has a link. Pods on the host network of nodes without redirection are not counted.
 pub const PROGRAMMED: &str = "Programmed";
 
 /// True if every pod that requested credentials got them, or the profile has no roles. False if the Secret of a role
@@ -14,6 +14,6 @@ pub const CREDENTIALS_READY: &str = "CredentialsReady";
 /// True if another profile of the same priority applies to a pod that this profile matches.
 pub const CONFLICTED: &str = "Conflicted";
 
-/// True if the profile applies to pods on the host network. They have no link: podmeta does not serve them, and they still
-/// reach the node's own metadata service.
+/// True if the profile applies to pods on the host network of nodes without redirection. podmeta does not serve these pods. They
+/// reach the node's own metadata service unless the uplink guard drops their requests.
 pub const PODS_EXCLUDED: &str = "PodsExcluded";

@@ -102,18 +102,18 @@ pub struct MetadataPolicySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "dialect_rules::providers")]
     pub allowed_providers: Option<Vec<ProviderKind>>,
-    /// Patterns of role names that profiles may use. `*` matches any text and `?` one character; a pattern matches the
+    /// Patterns of role names that profiles may use. `*` matches any text and `?` one character. A pattern matches the
     /// whole name. At most 64. Default: all names.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns")]
     pub allowed_role_names: Option<Vec<String>>,
-    /// Patterns of role ARNs that profiles may use. `*` matches any text and `?` one character; a pattern matches the
+    /// Patterns of role ARNs that profiles may use. `*` matches any text and `?` one character. A pattern matches the
     /// whole ARN. A role without an ARN, such as one of `secret`, is not allowed. At most 64. Default: all roles.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns")]
     pub allowed_role_arns: Option<Vec<String>>,
     /// Patterns of external IDs that `awsAssumeRole` roles may set, in addition to `CLUSTER/NAMESPACE`. `*` matches any text
-    /// and `?` one character; a pattern matches the whole ID. A pattern that matches `CLUSTER/NAMESPACE` of another
+    /// and `?` one character. A pattern matches the whole ID. A pattern that matches `CLUSTER/NAMESPACE` of another
     /// namespace lets profiles use the roles of that namespace. At most 64. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns")]
@@ -123,20 +123,20 @@ pub struct MetadataPolicySpec {
     #[schemars(schema_with = "duration_seconds")]
     pub max_duration_seconds: Option<i64>,
     /// Patterns of the names of Secrets that profiles may use, among those with the label
-    /// `podmeta.dev/usable-by: metadataprofiles`. `*` matches any text and `?` one character; a pattern matches the whole
+    /// `podmeta.dev/usable-by: metadataprofiles`. `*` matches any text and `?` one character. A pattern matches the whole
     /// name. At most 64. Default: all Secrets with the label.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns")]
     pub allowed_secrets: Option<Vec<String>>,
     /// Account IDs that profiles may set, strings of 12 to 20 digits. The signed identity document has an account of a
     /// profile or its role only if it is listed. Otherwise it has `cluster.accountId` of the Helm chart. At most 64.
-    /// Default: profiles may set all; none is signed.
+    /// Default: profiles may set all, and none is signed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "account_ids")]
     pub allowed_account_ids: Option<Vec<String>>,
     /// Regions that profiles may set. The signed identity document has a region and zone of a profile only if the region
     /// is listed. Otherwise it has `cluster.region` of the Helm chart or the region of the node. At most 64. Default:
-    /// profiles may set all; none is signed.
+    /// profiles may set all, and none is signed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "regions")]
     pub allowed_regions: Option<Vec<String>>,

@@ -244,8 +244,8 @@ fn evaluate(state: Option<&NodeGuardState>, findings: Option<&NodeFindings>) -> 
     }
     match state {
         Some(NodeGuardState::InPlace) => {
-            let message =
-                "the routing rules and the nftables table are in place, and no running pod is known to lack a link";
+            let message = "the routing rules, the nftables table and, if it is on, the uplink guard are in place, and no running \
+                 pod is known to lack a link";
             match finding(NodeFindingKind::Nat64) {
                 Some(translators) => (GuardedReason::AddressTranslation, format!("{message}; {translators}")),
                 None => (GuardedReason::GuardsInPlace, message.to_owned()),

@@ -62,7 +62,7 @@ pub struct InstanceOverridesSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NetworkSpec {
-    /// MAC address of the interface, a unicast address in lower case. All pods that the profile applies to have it; it is
+    /// MAC address of the interface, a unicast address in lower case. All pods that the profile applies to have it. It is
     /// not signed. Default: that of the primary interface of the pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "mac")]

@@ -67,7 +67,7 @@ fn reported_state_is_the_condition_until_the_report_expires() {
     let unlinked = NodeGuardState::LinksMissing { count: 7, pods: vec!["shop/a".to_owned(), "shop/b".to_owned()] };
     let missing = NodeGuardState::GuardsMissing { message: "not\npermitted".to_owned() };
     for (guard, status, reason, message) in [
-        (NodeGuardState::InPlace, "True", "GuardsInPlace", "are in place"),
+        (NodeGuardState::InPlace, "True", "GuardsInPlace", "table and, if it is on, the uplink guard are in place"),
         (unlinked, "False", "LinksMissing", "without a link: 7 (shop/a, shop/b and 5 more)"),
         (missing, "False", "GuardsMissing", "not permitted"),
         (NodeGuardState::Starting, "Unknown", "LinkDaemonStarting", "first check"),

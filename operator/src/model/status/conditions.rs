@@ -96,7 +96,7 @@ fn programmed(observed: &ObservedProfile) -> NewCondition {
             condition(ConditionStatus::True, "NoPods", "no pod uses this profile".to_owned())
         }
         (0, _) => {
-            let message = "this profile applies to pods on the host network only, which podmeta does not serve";
+            let message = "no pod uses this profile, except pods on the host network of nodes without redirection";
             condition(ConditionStatus::True, "NoPods", message.to_owned())
         }
         (all, 0) => {
@@ -160,11 +160,11 @@ fn conflicted(observed: &ObservedProfile) -> NewCondition {
     }
 }
 
-/// Reports the pods that no agent can serve, because they are on the host network and have no link.
+/// Reports the pods that no agent can serve: they are on the host network, and their node does not redirect them to its agent.
 fn pods_excluded(observed: &ObservedProfile) -> NewCondition {
     let mut names: Vec<&str> = observed.host_network_pods.iter().map(String::as_str).collect();
     if names.is_empty() {
-        let message = "this profile applies to no pod on the host network";
+        let message = "this profile applies to no pod on the host network of a node without redirection";
         return NewCondition::new(PODS_EXCLUDED, ConditionStatus::False, "NoHostNetworkPods", message);
     }
     names.sort_unstable();
@@ -175,8 +175,8 @@ fn pods_excluded(observed: &ObservedProfile) -> NewCondition {
         named.push_str(&format!(" and {} more", count - names.len()));
     }
     let message = format!(
-        "podmeta does not serve pods on the host network, and they reach the node's own metadata service unless the uplink \
-         guard drops their requests; affected pods: {count} ({named})"
+        "pods on the host network of nodes without redirection: {count} ({named}); podmeta does not serve them, and they reach \
+         the node's own metadata service unless the uplink guard drops their requests"
     );
     NewCondition::new(PODS_EXCLUDED, ConditionStatus::True, "HostNetwork", message)
 }

@@ -37,7 +37,7 @@ fn programmed_profile_has_good_conditions() {
     );
     assert_eq!(condition(&status, CREDENTIALS_READY).1, "Issued");
     assert_eq!(condition(&status, CONFLICTED).0, "False");
-    let message = "this profile applies to no pod on the host network";
+    let message = "this profile applies to no pod on the host network of a node without redirection";
     assert_eq!(condition(&status, PODS_EXCLUDED), ("False", "NoHostNetworkPods", message));
     assert!(
         status.pods.is_empty() && status.conditions.iter().all(|condition| condition.observed_generation == Some(3))
@@ -45,14 +45,14 @@ fn programmed_profile_has_good_conditions() {
 }
 
 #[test]
-fn pods_on_the_host_network_are_excluded_with_number_and_first_names() {
+fn pods_on_the_host_network_without_redirection_are_excluded_with_number_and_first_names() {
     let with = |names: &[&str], pods| {
         let host_network_pods = names.iter().map(|name| (*name).to_owned()).collect();
         next(None, &ObservedProfile { host_network_pods, pods, ..ObservedProfile::default() }, at(0))
     };
     let status = with(&["b", "a"], vec![pod("web", true, CredentialsState::NotRequested)]);
-    let message = "podmeta does not serve pods on the host network, and they reach the node's own metadata service unless the uplink \
-                   guard drops their requests; affected pods: 2 (a, b)";
+    let message = "pods on the host network of nodes without redirection: 2 (a, b); podmeta does not serve them, and they reach \
+                   the node's own metadata service unless the uplink guard drops their requests";
     assert_eq!(condition(&status, PODS_EXCLUDED), ("True", "HostNetwork", message));
     assert_eq!((status.matched_pods, status.programmed_pods), (Some(1), Some(1)));
     assert_eq!(condition(&status, PROGRAMMED).2, "node agents have the data of all 1 pods, and each pod has a link");
@@ -60,8 +60,8 @@ fn pods_on_the_host_network_are_excluded_with_number_and_first_names() {
 
     let many = with(&["g", "f", "e", "d", "c", "b", "a"], vec![]);
     let message = condition(&many, PODS_EXCLUDED).2;
-    assert!(message.ends_with(": 7 (a, b, c, d, e and 2 more)"), "{message}");
-    let message = "this profile applies to pods on the host network only, which podmeta does not serve";
+    assert!(message.contains(": 7 (a, b, c, d, e and 2 more);"), "{message}");
+    let message = "no pod uses this profile, except pods on the host network of nodes without redirection";
     assert_eq!(condition(&many, PROGRAMMED), ("True", "NoPods", message));
     assert_eq!((many.matched_pods, many.programmed_pods), (Some(0), Some(0)));
 }

@@ -155,7 +155,7 @@ async fn pod_on_the_host_network_is_excluded_and_not_counted_as_programmed() -> 
         // A pod counts as soon as it is bound to a node. It need not run.
         namespace.apply(&client_pod("on-host", "web", json!({"hostNetwork": true})).to_string()).await?;
         let excluded = (PODS_EXCLUDED, "True", "HostNetwork");
-        expect_condition(podmeta, namespace, "web", excluded, "affected pods: 1 (on-host)").await?;
+        expect_condition(podmeta, namespace, "web", excluded, "without redirection: 1 (on-host)").await?;
         let status = podmeta.status(namespace, "web").await?;
         ensure!((status.matched_pods, status.programmed_pods) == (Some(1), Some(1)), "{status:?}");
         ensure!(has_condition(&status, PROGRAMMED, "True") && status.pods.is_empty(), "{status:?}");
