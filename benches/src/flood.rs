@@ -15,7 +15,9 @@ use crate::statistics::Spread;
 use crate::throughput::AGENT_ARRANGEMENT;
 
 const PODS: usize = 250;
+/// Number of connections of the flooding pod.
 const CONNECTIONS: usize = 64;
+/// Interval of the requests of the measured pod.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(5);
 /// Duration of the flood before the measurement. The flooding pod uses up its burst in this time.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -91,11 +93,12 @@ struct FloodRound {
     flood: f64,
     /// Share of these responses that are rejections, 0 to 1.
     rejected: f64,
-    /// CPU time of the server per second of the flood.
+    /// CPU time of the server during the flood, in cores: seconds per second.
     cores: f64,
 }
 
 impl FloodScenario {
+    /// Measures the latency of the measured pod before and during a flood. Each of the two measurements takes `time`.
     #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     fn round(&self, time: Duration) -> Result<FloodRound> {
         let load_measured_pod =

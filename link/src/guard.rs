@@ -28,7 +28,8 @@ pub async fn ensure(host: &Netns) -> Result<Repairs> {
 /// Removes the first two guards from a namespace.
 ///
 /// # Errors
-/// If the kernel rejects a removal. The message names the guard. The other one is removed.
+/// If the kernel rejects a removal. The message names the guard. A failure of one guard does not keep the other one from being
+/// removed.
 pub async fn remove(host: &Netns) -> Result<()> {
     let table = nft::remove(host).context("cannot remove the nftables table that guards the metadata services");
     rules::remove(host).await.context("cannot remove the routing rules that guard the metadata services")?;

@@ -1,6 +1,6 @@
 //! Pods on the host network: their connections to the service addresses reach the node agent by a link of the node.
 //!
-//! Programs in the kubelet's cgroups replace the address of `connect(2)` in the host's network namespace. podmeta does not listen
+//! Programs in the kubelet's cgroups replace the destination of `connect(2)` in the host's network namespace. podmeta does not listen
 //! in that namespace, because a pod with root could listen on the same port. The cgroup of the client's socket identifies the pod.
 
 pub mod addresses;
@@ -58,7 +58,7 @@ impl HostPods {
 
     /// Makes the node's link and attaches the programs, as far as they are missing. Idempotent.
     ///
-    /// First adds routes that prohibit the addresses of the link. So connections of redirected pods fail while the link is missing.
+    /// Adds routes that prohibit the addresses of the link first. They make redirected connections fail while the link is missing.
     ///
     /// # Errors
     /// If a step fails, or no cgroup contains pods:

@@ -1,5 +1,5 @@
-//! Translators of IPv6 to IPv4 addresses on the node (NAT64): the addresses that they translate to service addresses, and their
-//! detection. A packet to such an address leaves the translator as a packet of the node.
+//! Translators of IPv6 to IPv4 addresses on the node (NAT64): finds them, and returns the IPv6 addresses that they translate to
+//! service addresses. A packet to such an address leaves the translator as a packet of the node, which the guards pass.
 
 pub mod forms;
 mod kernel_modules;
@@ -14,8 +14,8 @@ use crate::netns::Netns;
 /// Directory with an entry for each loaded kernel module.
 const MODULES_DIR: &str = "/sys/module";
 
-/// Returns the finding about the translators of a node, or `None` if none is found. The guards drop the translated forms of
-/// service addresses, but not what a mapping of single addresses or a program of eBPF translates.
+/// Returns the finding about the translators of a node, or `None` if none is found. The guards drop the forms of RFC 6052 of the
+/// service addresses. They do not drop other addresses that a translator or an eBPF program maps to a service address.
 ///
 /// # Errors
 /// If the routes of the node cannot be read.
@@ -31,8 +31,8 @@ fn finding(routes: &[String], modules: &[&str]) -> Option<String> {
     let causes = routes.chain(modules).collect::<Vec<_>>().join(", ");
     (!causes.is_empty()).then(|| {
         format!(
-            "the node translates IPv6 to IPv4 addresses ({causes}): the guards drop the forms of the service addresses of RFC 6052, \
-             but not single addresses that the translator maps to them; map none to them"
+            "the node translates IPv6 to IPv4 addresses ({causes}): the guards drop the RFC 6052 forms of the service addresses, but \
+             not single addresses that the translator maps to them; do not map addresses to the service addresses"
         )
     })
 }

@@ -1,7 +1,7 @@
-//! Network devices in pods that lead past the guards: their packets do not pass the network stack of the node. A pod reaches the
-//! node's metadata service by such a device.
+//! Finds network devices in pods that lead past the guards: their packets do not pass the network stack of the node. By such a
+//! device, a pod can reach the node's metadata service.
 //!
-//! Only the namespace of the sandbox is read. A pod can move a device into a namespace that it creates itself.
+//! Reads only the network namespace of the pod's sandbox. A device that a pod moves into a namespace of its own is not found.
 
 mod kind;
 mod read;
@@ -24,12 +24,12 @@ pub struct PodNamespace {
     pub path: PathBuf,
 }
 
-/// The devices that are guarded too.
+/// The devices that do not count, because a guard sees their packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuardedDevices {
     /// None: the uplink guard is off.
     None,
-    /// Devices on an interface of the node. The uplink guard is on, and that interface has its program.
+    /// Devices on an interface of the node, such as macvlan. The uplink guard is on, and its program runs at that interface.
     Stacked,
 }
 

@@ -38,7 +38,7 @@ impl Case {
         }
     }
 
-    /// Returns a pod with every field that a tree shows, on a node that is about to be removed.
+    /// Returns a pod with every field that a tree shows. The pod is being deleted.
     pub(crate) fn full() -> Self {
         let mut case = Self::new();
         let pod = &mut case.facts.pod;
@@ -85,7 +85,7 @@ impl Case {
         compile(&self.facts, &self.profiles, &self.policies, &self.config_map_values, &self.settings)
     }
 
-    /// Compiles a pod that is served.
+    /// Compiles the pod and returns its workload. Panics if the pod is not served.
     pub(crate) fn workload(&self) -> Workload {
         match self.compile().outcome {
             Outcome::Served(workload) => *workload,
@@ -190,7 +190,7 @@ pub(crate) fn link() -> Link {
     }
 }
 
-/// Returns the text of a leaf, or `None` if there is no such item.
+/// Returns the text of a leaf, or `None` if the item does not exist. Panics if the item is not text.
 pub(crate) fn text(tree: &Tree, path: &str) -> Option<String> {
     match tree.get(path, LATEST)? {
         Lookup::Leaf(LeafValue::Text(text)) => Some(String::from_utf8(text.to_vec()).unwrap()),
@@ -211,7 +211,7 @@ pub(crate) fn listing(tree: &Tree, path: &str, version: SinceVersion) -> Option<
     }
 }
 
-/// Newer than every version.
+/// A version that is newer than every version of an item.
 pub(crate) const LATEST: SinceVersion = SinceVersion(u8::MAX);
 
 pub(crate) fn string_map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

@@ -1,5 +1,5 @@
-//! The check of the `Host` header. It never selects a pod. It stops web pages: a page can make a browser send requests under
-//! a name that resolves to the metadata service (DNS rebinding).
+//! The check of the `Host` header. It protects against DNS rebinding: a web page can make a browser send requests to a name that
+//! resolves to the metadata service. The header never selects a pod.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
@@ -15,11 +15,11 @@ const SERVICE_HOSTS: [&str; 3] = ["169.254.169.254", "[fd00:ec2::254]", "100.100
 /// The hosts that a listener serves, besides IP addresses. A port may follow each of them.
 #[derive(Debug)]
 pub struct HostRule {
-    /// True if HTTP/1.1 requests need a `Host` that is not empty.
+    /// True if HTTP/1.1 requests need a `Host`, and no request may have an empty one.
     pub requires_host: bool,
     /// Returns true for a name that the listener serves. The name is in lower case.
     pub serves_name: fn(&str) -> bool,
-    /// Error of a host that the listener does not serve.
+    /// Error message for a host that the listener does not serve.
     pub error: &'static str,
 }
 
@@ -35,7 +35,7 @@ impl HostRule {
     /// Checks the `Host` headers of a request.
     ///
     /// # Errors
-    /// If there are two, if there is none and the rule requires one, or if the listener does not serve the host.
+    /// If a request has two of them, has none and the rule requires one, or names a host that the listener does not serve.
     pub fn check(&self, headers: &HeaderMap, version: Version) -> Result<(), &'static str> {
         match single_header(headers, &HOST) {
             Err(RepeatedHeader) => Err("it has more than one Host"),

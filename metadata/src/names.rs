@@ -71,7 +71,7 @@ pub(crate) fn check_text(
 }
 
 text_type!(
-    /// A pod's `metadata.uid`. It is never reused, so tokens and connections are bound to it.
+    /// A pod's `metadata.uid`. No other pod ever has the same UID, so tokens and connections are bound to it.
     PodUid,
     |text| check_text(text, 1..=64, |c| c.is_ascii_alphanumeric() || c == '-', "letters, digits and -")
 );
@@ -101,7 +101,7 @@ text_type!(
 );
 
 text_type!(
-    /// The ARN of a role, of AWS (`arn:…`) or Alibaba Cloud (`acs:ram::…`).
+    /// The ARN of a role, of AWS (`arn:…`) or Alibaba Cloud (`acs:ram::…`): 16 to 2,048 bytes.
     RoleArn,
     |text| {
         check_text(text, 16..=2048, |c| c.is_ascii_graphic(), "visible ASCII characters")?;
@@ -117,7 +117,7 @@ text_type!(
 );
 
 impl RoleArn {
-    /// Returns the account in the ARN, if it is a valid one.
+    /// Returns the account ID in the ARN, or `None` if it is not valid.
     #[must_use]
     pub fn account(&self) -> Option<AccountId> {
         let parts = self.as_str().splitn(6, ':').collect::<Vec<_>>();

@@ -33,9 +33,9 @@ pub struct Policy {
     pub http_tokens: Option<HttpTokens>,
     /// The maximum hop limit.
     pub max_hop_limit: Option<HopLimit>,
-    /// The maximum of requests per second.
+    /// The maximum number of requests of a pod per second.
     pub max_requests_per_second: Option<NonZeroU32>,
-    /// The maximum of open connections.
+    /// The maximum number of open connections of a pod.
     pub max_connections: Option<NonZeroU32>,
     /// The allowed dialects.
     pub allowed_dialects: Option<BTreeSet<Dialect>>,
@@ -43,7 +43,7 @@ pub struct Policy {
     pub allowed_providers: Option<BTreeSet<ProviderKind>>,
     /// The allowed names of roles.
     pub allowed_role_names: Option<Vec<Glob>>,
-    /// The allowed ARNs of roles. A role without an ARN is forbidden.
+    /// The allowed ARNs of roles. If present, a role without an ARN is forbidden.
     pub allowed_role_arns: Option<Vec<Glob>>,
     /// The external IDs that profiles may set, in addition to that of their namespace.
     pub allowed_external_ids: Option<Vec<Glob>>,
@@ -51,11 +51,11 @@ pub struct Policy {
     pub max_session_duration: Option<SessionDuration>,
     /// The allowed names of Secrets.
     pub allowed_secrets: Option<Vec<Glob>>,
-    /// The accounts that profiles may claim. They may be signed.
+    /// The accounts that profiles may claim. The signed identity document can contain them.
     pub allowed_account_ids: Option<BTreeSet<AccountId>>,
-    /// The regions that profiles may claim, also by a zone. They may be signed.
+    /// The regions that profiles may claim, directly or by one of their zones. The signed identity document can contain them.
     pub allowed_regions: Option<BTreeSet<Line>>,
-    /// The allowed modes of hostNetwork pods.
+    /// The allowed modes of pods on the host network.
     pub allowed_host_network: Option<BTreeSet<HostNetwork>>,
     /// The treatment of pods that no profile matches.
     pub without_profile: Option<UnmatchedPods>,
@@ -95,7 +95,7 @@ impl Policy {
 pub enum UnmatchedPods {
     /// 403 on every path.
     Deny,
-    /// The tree of its facts. Tokens are required, and it has no role.
+    /// A tree of the pod's own facts. Session tokens are required. The tree has no role.
     Facts,
 }
 
@@ -104,6 +104,6 @@ pub enum UnmatchedPods {
 pub enum StaticPods {
     /// 403 on every path.
     Deny,
-    /// The tree of its facts. Tokens are required, and it has no role and no identity document.
+    /// A tree of the pod's own facts. Session tokens are required. The tree has no role and no identity document.
     Facts,
 }

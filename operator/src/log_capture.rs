@@ -38,8 +38,8 @@ impl LogCapture {
             .with_ansi(false)
             .with_writer(move || writer.clone())
             .finish();
-        // While a process has one subscriber, the thread that runs a log statement first decides for all threads if it is on.
-        // A thread of another test has no subscriber, and would turn it off. With two subscribers, both are asked.
+        // While a process has one subscriber, the first thread that runs a log statement enables or disables it for all threads. A
+        // thread of another test has no subscriber, and would disable it. With two subscribers, tracing decides at each call.
         let second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
         Self { buffer, _subscriber: tracing::subscriber::set_default(subscriber), _second: second }
     }

@@ -66,7 +66,7 @@ impl FieldErrors {
         }
     }
 
-    /// Returns `value` if there are no errors.
+    /// Returns `value` if there are no errors. Otherwise returns all errors. `value` is `None` only if there is an error.
     pub(crate) fn finish<T>(self, value: Option<T>) -> Result<T, Vec<FieldError>> {
         match value {
             Some(value) if self.0.is_empty() => Ok(value),
@@ -75,10 +75,10 @@ impl FieldErrors {
     }
 }
 
-/// The message of a list element that is equal to an earlier one.
+/// The error message for a list element that is equal to an earlier one.
 pub(crate) const DUPLICATE: &str = "duplicate value";
 
-/// The message of a required field that is absent.
+/// The error message for a required field that is absent.
 pub(crate) const REQUIRED: &str = "is required";
 
 /// Checks that a number is in a range.

@@ -29,7 +29,7 @@ use crate::metadataprofile::{
 /// Validates and converts a profile.
 ///
 /// # Errors
-/// All invalid fields.
+/// If a field is invalid. The error lists all invalid fields.
 pub fn validate(object: &MetadataProfile) -> Result<Profile, Vec<FieldError>> {
     let mut errors = FieldErrors::default();
     let identity = identity(&object.metadata, &mut errors);
@@ -38,7 +38,7 @@ pub fn validate(object: &MetadataProfile) -> Result<Profile, Vec<FieldError>> {
     errors.finish(profile)
 }
 
-/// Returns a profile without dialects for the same pods: their requests get 403. Returns `None` if the fields that
+/// Returns a profile that matches the same pods and has no dialects, so their requests get 403. Returns `None` if the fields that
 /// select the pods are invalid.
 #[must_use]
 pub fn deny_all(object: &MetadataProfile) -> Option<Profile> {
@@ -52,6 +52,7 @@ pub fn deny_all(object: &MetadataProfile) -> Option<Profile> {
     errors.finish(Some(profile)).ok()
 }
 
+/// Returns the reference to the object and its creation time.
 fn identity(metadata: &ObjectMeta, errors: &mut FieldErrors) -> Option<(ProfileRef, Timestamp)> {
     let mut text = |field: &str, value: &Option<String>| {
         errors.record(format_args!("metadata.{field}"), value.clone().ok_or(REQUIRED))
@@ -173,6 +174,7 @@ fn public_keys(list: &[PublicKeySpec], errors: &mut FieldErrors) -> Vec<PublicKe
     keys
 }
 
+/// Returns the label patterns and the static tags.
 fn tags(
     spec: &TagsSpec,
     dialects: &BTreeSet<Dialect>,

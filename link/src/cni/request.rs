@@ -27,7 +27,7 @@ pub enum CniCommand {
     Status(PluginConfig),
     /// Report the supported versions.
     Version,
-    /// Return the previous result: the attachment is not a pod's primary interface.
+    /// Return the previous result: the attachment is not the primary interface of a pod, or has no pod UID.
     PassThrough(PluginConfig),
 }
 
@@ -48,7 +48,7 @@ pub struct Attachment {
     pub config: PluginConfig,
 }
 
-/// The plugin's entry of the configuration list.
+/// The configuration of the plugin, as the runtime passes it on standard input.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PluginConfig {
@@ -59,7 +59,7 @@ pub struct PluginConfig {
     /// Effect on a pod whose link cannot be made or is not active within 10 s.
     #[serde(default)]
     pub on_failure: OnFailure,
-    /// The configuration file that podmeta's was made from.
+    /// The CNI configuration file from which that of podmeta was made.
     pub source: Option<Source>,
     /// The result of the previous plugin, unchanged.
     pub prev_result: Option<Box<RawValue>>,
@@ -77,7 +77,7 @@ pub enum OnFailure {
     Start,
 }
 
-/// The configuration file that podmeta's was made from.
+/// The CNI configuration file from which that of podmeta was made.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, Deserialize)]
 pub struct Source {
     /// Path of the file.
@@ -94,7 +94,7 @@ impl CniCommand {
     /// Parses a request. `variable` returns an environment variable; `config` is the standard input.
     ///
     /// # Errors
-    /// If a variable is missing, or the configuration is not valid. The error names it.
+    /// If a variable is missing or not valid, or the configuration is not valid. The error names the variable or the cause.
     pub fn parse(variable: impl Fn(&str) -> Option<String>, config: &str) -> Result<Self, CniError> {
         let required = |name: &str| {
             let missing = || CniError::new(CniErrorCode::InvalidEnvironment, "missing environment variable", name);

@@ -1,5 +1,6 @@
-//! Guard 2: a table of nftables that drops forwarded traffic to the service addresses and to the addresses that stand for them on
-//! the node's link, before connection tracking and when it is forwarded.
+//! Guard 2: an nftables table that drops forwarded traffic to the service addresses, and to their substitutes on the node's link
+//! (see [`crate::host_pods::addresses`]). One chain runs when a packet arrives, before connection tracking. The other one runs when
+//! the node forwards a packet.
 //!
 //! ```text
 //! table inet podmeta {
@@ -8,12 +9,13 @@
 //! }
 //! ```
 //!
-//! The agent identifies a pod on the host network by the source port of its connection on the node's link. A forwarded pod whose
-//! packets the node masquerades could use the port of another pod.
+//! The agent identifies a pod on the host network by the source port of its connection on the node's link. The substitutes are
+//! guarded because the node can masquerade a forwarded packet: another pod could then use the same source port.
 //!
-//! Both chains also drop all traffic to IPv6 addresses that a translator maps to a service address, with any prefix. A
-//! translator in the kernel, such as Jool, takes packets after the first chain and before the kernel routes them. Other addresses with the
-//! same bytes are dropped too: one in 2^32 of random addresses.
+//! Both chains also drop all traffic to IPv6 addresses that a translator (NAT64) maps to a service address, with any prefix. A
+//! translator in the kernel, such as Jool, takes packets after the first chain and before the kernel routes them. The chains compare
+//! only the bytes of the IPv4 address. They also drop other IPv6 addresses with these bytes at the same position, fewer than one in a
+//! billion.
 
 use std::io;
 use std::net::IpAddr;
@@ -35,7 +37,7 @@ const TABLE: &str = "podmeta";
 /// Priority of the chains: before connection tracking (-200) and before the raw tables of others (-300).
 const PRIORITY: i32 = -310;
 
-/// Position of the destination address in an IPv6 header.
+/// Position of the destination address in an IPv6 header, in bytes.
 const IPV6_DESTINATION: u32 = 24;
 
 /// Interface index of the loopback interface.
@@ -107,7 +109,7 @@ fn forwarded_translated(form: &EmbeddedAddress) -> Vec<Expressions> {
     ]
 }
 
-/// Continues for packets that the node does not send to itself.
+/// Continues for packets that do not arrive on the loopback interface.
 fn from_outside() -> Vec<Expressions> {
     vec![meta(MetaKey::Iif), not_equal(LOOPBACK.to_ne_bytes())]
 }

@@ -7,8 +7,8 @@
 //! 92: from all nop
 //! ```
 //!
-//! The service addresses include their translated forms with the well-known prefix 64:ff9b::/96. Rules cannot match those of
-//! any prefix: [`super::nft`] does.
+//! ADDRESS is a service address, or its translated form with the well-known prefix 64:ff9b::/96 (NAT64). A rule cannot match the
+//! forms with all other prefixes: [`super::nft`] drops these.
 
 use std::net::IpAddr;
 
@@ -99,7 +99,7 @@ fn missing(family: AddressFamily, found: &[RuleMessage]) -> Vec<Rule> {
     std::iter::once(Rule::End).chain(pass).chain(prohibit).filter(|rule| !found.contains(rule)).collect()
 }
 
-/// Returns the service addresses and their translated forms.
+/// Returns the service addresses, and the translated forms with the well-known prefix.
 fn guarded_addresses() -> Vec<IpAddr> {
     let translated = service::ipv4().into_iter().map(|address| forms::well_known(address).into());
     service::addresses().into_iter().chain(translated).collect()

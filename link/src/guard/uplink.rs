@@ -38,7 +38,7 @@ pub use pins::mount;
 /// Default path of the bpf filesystem with the pins.
 pub const PINS_PATH: &str = "/run/podmeta/bpf";
 
-/// Name of the directory of [`PINS_PATH`] in the directory of podmeta's state.
+/// Name of the directory with the pins below the directory of podmeta's state. [`PINS_PATH`] ends with it.
 pub const PINS_DIR: &str = "bpf";
 
 /// Minimum interval of reads of the routing tables. A node can have a million routes.
@@ -79,7 +79,7 @@ pub struct AttachedPrograms {
 /// Result of a check of one interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ProgramState {
-    /// The program of this version was attached.
+    /// The program of this version was attached already.
     Unchanged,
     /// The program was attached, or has replaced one of another version.
     Attached,
@@ -112,8 +112,8 @@ impl UplinkGuard {
     /// An interface keeps the program when its routes are deleted: they can return at any time.
     ///
     /// # Errors
-    /// If no bpf filesystem is mounted at the path of the pins, or the kernel rejects the program. A failure for one interface,
-    /// to read the routes or to remove an old link does not keep the other interfaces from being guarded.
+    /// If no bpf filesystem is mounted at the path of the pins, the kernel rejects the program, or a later step fails. The check
+    /// continues after a failure for one interface, a failure to read the routes, or a failure to remove an old link.
     pub async fn ensure(&mut self, host: &Netns) -> Result<AttachedPrograms> {
         pins::check(&self.pins)?;
         let cgroups = pins::ensure_cgroups(&self.pins)?;
@@ -150,7 +150,8 @@ impl UplinkGuard {
         Ok(())
     }
 
-    /// Records the results of a check. Returns the first error, with the number of all errors. `errors` are those of other steps.
+    /// Records the results of a check, by interface. `errors` has the errors of the other steps. Returns the first of all errors,
+    /// with their number.
     fn record(
         &mut self,
         results: Vec<(u32, Result<ProgramState>)>,
@@ -215,8 +216,8 @@ fn remove_deleted(pins: &Path, listed: &BTreeSet<u32>) -> Result<()> {
     remove_all(deleted(links(pins)?, listed, tcx::is_present))
 }
 
-/// Returns the links of deleted interfaces. A list can lack an interface if others are deleted meanwhile, so an interface that is
-/// not listed is looked up.
+/// Returns the links of deleted interfaces. `listed` can lack an existing interface if others were deleted while the kernel listed
+/// them. So `is_present` looks up each interface that is not listed.
 fn deleted(
     links: Vec<(u32, PathBuf)>,
     listed: &BTreeSet<u32>,

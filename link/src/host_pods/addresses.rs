@@ -13,7 +13,7 @@ pub(super) fn node_ipv6() -> Ipv6Addr {
     ipv6_of(NODE_IPV4)
 }
 
-/// Returns each service address with the one that stands for it on the node's link.
+/// Returns each service address with its substitute: the address that stands for it on the node's link.
 pub(crate) fn substitutes() -> Vec<(IpAddr, IpAddr)> {
     let first = u32::from(NODE_IPV4) + 1;
     let substitute = |(service, number): (IpAddr, u32)| {

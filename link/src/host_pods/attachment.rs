@@ -7,7 +7,7 @@
 //! /run/podmeta/bpf/connect-ipv6-N     the same for AF_INET6
 //! ```
 //!
-//! The suffix `-new` is that of a link that replaces another one.
+//! A name with the suffix `-new` is that of a link that is about to replace the link with the name before the suffix.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -110,7 +110,7 @@ pub(super) fn exempt_cgroups(pins: &Path) -> Result<BTreeSet<u64>> {
 pub(super) fn remove(pins: &Path) -> Result<()> {
     let of_hooks = ConnectHook::ALL.into_iter().flat_map(|hook| (0..ROOTS.len()).map(move |n| pin_name(hook, n)));
     for path in of_hooks.flat_map(|name| [pins.join(&name), unfinished(&pins.join(&name))]) {
-        // A kernel without bpf(2) has no pin either.
+        // The removal must succeed on a kernel without bpf(2), which has no pins.
         if !path.try_exists().with_context(|| format!("cannot read {}", path.display()))? {
             continue;
         }
@@ -121,7 +121,7 @@ pub(super) fn remove(pins: &Path) -> Result<()> {
     remove_pin(&pins.join(EXEMPT))
 }
 
-/// Returns the path of a link that is not yet at its own path.
+/// Returns the path at which a new link is pinned until it replaces the link at `path`.
 fn unfinished(path: &Path) -> PathBuf {
     // The kernel rejects names with a dot.
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -186,7 +186,7 @@ fn is_attached(hook: ConnectHook, path: &Path, cgroup: u64, tag: ProgramTag) -> 
     Ok(info.cgroup == cgroup && attached.is_ok_and(|attached| attached.tag == tag))
 }
 
-/// Attaches a program, and replaces the link of the pin. At each time, a link is attached and pinned.
+/// Attaches a program, and replaces the former link at `path`. A program is attached and pinned the whole time.
 fn attach(hook: ConnectHook, program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, path: &Path) -> Result<()> {
     let link = connect::attach_connect(hook, program, cgroup)?;
     let former = match bpf::open_pinned(path) {
@@ -194,7 +194,7 @@ fn attach(hook: ConnectHook, program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, pa
         former => Some(former.context("cannot open the former link")?),
     };
     let new = unfinished(path);
-    // An earlier process could not finish.
+    // A process that ended before the rename below leaves this pin.
     remove_pin(&new)?;
     bpf::pin(link.as_fd(), &new).with_context(|| format!("cannot pin {}", new.display()))?;
     std::fs::rename(&new, path).with_context(|| format!("cannot rename {}", new.display()))?;

@@ -68,7 +68,7 @@ impl Ends {
         })
     }
 
-    /// Returns the addresses of services on the link.
+    /// Returns the substitutes of the service addresses on the link.
     fn services(&self) -> impl Iterator<Item = IpAddr> {
         let addresses = substitutes().into_iter().map(|(_, substitute)| substitute);
         addresses.filter(|address| address.is_ipv4() || self.has_ipv6)
@@ -80,14 +80,14 @@ impl Ends {
     }
 }
 
-/// Adds the routes that prohibit the addresses of services on the link. While the link is missing, no packet to them leaves by
-/// another route. Idempotent.
+/// Adds the routes that prohibit the substitutes of the service addresses. While the link is missing, no packet to them leaves the
+/// node by another route. Idempotent.
 ///
 /// # Errors
 /// If the kernel rejects a route. The message names its address.
 pub(super) async fn prohibit(host: &Netns) -> Result<()> {
     let socket = RouteSocket::open(host).context("cannot open a netlink socket in the host's namespace")?;
-    // The agent namespace can lack IPv6: processes of the host still connect to IPv6 addresses.
+    // IPv6 in the agent namespace does not matter: without it, the programs still redirect connections to IPv6 addresses.
     let has_ipv6 = has_ipv6(host)?;
     for (_, address) in substitutes().into_iter().filter(|(_, address)| address.is_ipv4() || has_ipv6) {
         let added = add_route(&socket, address, HostRoute::Prohibit).await;
@@ -99,7 +99,8 @@ pub(super) async fn prohibit(host: &Netns) -> Result<()> {
 /// Makes the link unless it is complete, and adds missing addresses and routes. Returns true if the link was made. Idempotent.
 ///
 /// # Errors
-/// If another program has an interface with the name of the link, or the kernel rejects a step. The message names it.
+/// If an interface of another program has the name of the link, or the kernel rejects a step. The message names the interface or
+/// the step.
 pub(super) async fn ensure(host: &Netns, agent: &Netns) -> Result<bool> {
     let ends = Ends::open(host, agent)?;
     let found = (find(&ends.host, HOST_INTERFACE).await?, find(&ends.agent, AGENT_INTERFACE).await?);
@@ -148,7 +149,7 @@ async fn find(socket: &RouteSocket, name: &str) -> Result<Option<LinkMessage>> {
     socket.find_link(name).await.with_context(|| format!("cannot read the interface {name}"))
 }
 
-/// Returns true if an interface of the host is an end that podmeta made: a veth with its MAC address.
+/// Returns true if podmeta made an interface of the host: it is a veth with the MAC address of the link's end.
 fn is_ours(link: &LinkMessage) -> bool {
     let (mut is_veth, mut has_mac) = (false, false);
     for attribute in &link.attributes {

@@ -1,4 +1,5 @@
-//! The IPv6 addresses that a translator maps to an IPv4 address. Pure.
+//! The forms of an IPv4 address `a.b.c.d`: the IPv6 addresses that a translator maps to it, one form for each length of the
+//! translator's prefix. Pure.
 //!
 //! ```text
 //! prefix   bytes of the IPv6 address
@@ -10,14 +11,14 @@
 //!   /96    prefix, a b c d
 //! ```
 //!
-//! Source: RFC 6052, section 2.2. Bytes after the IPv4 address are ignored.
+//! Source: RFC 6052, section 2.2. A translator ignores the bytes after those in the table.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Lengths of the prefixes, in bytes.
 const PREFIX_LENGTHS: [usize; 6] = [4, 5, 6, 7, 8, 12];
 
-/// Position of the byte that is always zero, except behind the longest prefix.
+/// Position of the byte that is zero in each form. In the form with the longest prefix, it is a part of the prefix.
 const ZERO_BYTE: usize = 8;
 
 /// The well-known prefix 64:ff9b::/96. Source: RFC 6052, section 2.1.
@@ -28,7 +29,7 @@ pub(super) const WELL_KNOWN: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 
 pub struct EmbeddedAddress {
     /// Position of the first byte in the IPv6 address.
     pub offset: u8,
-    /// The bytes: the IPv4 address, and the zero byte if it is before, in or after the address.
+    /// The bytes of the IPv4 address, with the zero byte before, between or after them unless the prefix contains it.
     pub bytes: Vec<u8>,
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 /// Names of the modules: Jool as NAT64, Jool as stateless translator, and nat46 of OpenWrt.
 const NAMES: [&str; 3] = ["jool", "jool_siit", "nat46"];
 
-/// Returns the names of the loaded modules. A module can be loaded and have no translator in the node's namespace.
+/// Returns the names of the loaded modules. A loaded module need not translate in the node's network namespace.
 pub(super) fn loaded(directory: &Path) -> Vec<&'static str> {
     NAMES.into_iter().filter(|name| directory.join(name).exists()).collect()
 }

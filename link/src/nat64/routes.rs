@@ -1,5 +1,5 @@
-//! Routes of the node that lead to a translator on it, of all routing tables. A prefix of the network's own cannot be told from
-//! any other one, so only routes of prefixes for translation are found.
+//! Finds the routes that lead to a translator on the node, in all routing tables. Only prefixes that a standard reserves for
+//! translation are found. A network can also use a prefix of its own, which looks like any other prefix.
 
 use std::net::Ipv6Addr;
 
@@ -51,7 +51,7 @@ pub(super) async fn list(host: &Netns) -> anyhow::Result<Vec<String>> {
     Ok(local)
 }
 
-/// Returns a unicast route whose prefix is inside a prefix for translation. A default route is none.
+/// Returns a unicast route whose prefix is inside a prefix for translation. Returns `None` for others, such as a default route.
 fn translation_route(route: &RouteMessage) -> Option<TranslationRoute> {
     let prefix = destination(route)?;
     let is_inside = |address, length| Ipv6Net::new(address, length).is_ok_and(|net| IpNet::V6(net).contains(&prefix));
@@ -70,8 +70,8 @@ fn translation_route(route: &RouteMessage) -> Option<TranslationRoute> {
     Some(TranslationRoute { prefix, interface, has_gateway: route.attributes.iter().any(is_gateway) })
 }
 
-/// Returns true unless the route leads to a gateway outside the node: a translator there reaches the metadata service of its
-/// own machine.
+/// Returns true unless the route leads to a gateway outside the node. A translator there reaches the metadata service of its own
+/// machine, not that of the node. A gateway on a virtual interface is on the node: in a process or a network namespace.
 fn is_on_node(route: &TranslationRoute, link: &LinkMessage) -> bool {
     let leads_to_node = |info: &LinkInfo| {
         matches!(info, LinkInfo::Kind(InfoKind::Tun | InfoKind::Veth | InfoKind::Netkit | InfoKind::Dummy))
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn gateway_outside_the_node_is_no_translator_of_the_node() {
+    fn gateway_outside_the_node_is_not_a_translator_of_the_node() {
         let direct = translation_route(&route("64:ff9b::/96", &[])).unwrap();
         let by_gateway = translation_route(&route("64:ff9b::/96", &[gateway()])).unwrap();
         assert!(is_on_node(&direct, &link(None)));

@@ -1,12 +1,12 @@
-//! Tells devices that lead past the guards from other interfaces of a pod. Pure.
+//! Classifies the interfaces of a pod: the devices that lead past the guards, and the others. Pure.
 //!
 //! ```text
-//! interface                                             leads to
+//! interface                                             leads to                                `Device`
 //! loopback                                              the pod
 //! veth, netkit                                          the network stack of the node, or a namespace of the pod
 //! tunnel                                                the network stack, and another machine
 //! tun, tap                                              a process
-//! bridge, bond, and others on an interface of the pod   that interface, which counts itself
+//! bridge, bond, and others on an interface of the pod   that interface, which is classified itself
 //! no kind: a network card or a part of it (SR-IOV)      the network of the node                 Physical
 //! macvlan, ipvlan, VLAN on an interface of the node     the network of the node                 Stacked
 //! ```
@@ -22,7 +22,7 @@ pub enum Device {
     Physical,
     /// A device on an interface of another namespace. The text is its kind, such as `macvlan`.
     Stacked(String),
-    /// The pod has too many interfaces.
+    /// The pod has too many interfaces to classify them.
     Unknown,
 }
 
@@ -39,7 +39,7 @@ impl Display for Device {
 impl Device {
     /// Returns the device of an interface in a pod, or `None` if it does not lead past the guards.
     pub(super) fn of_interface(link: &LinkMessage) -> Option<Self> {
-        // An interface of multicast routing has no kind either. A pod can create it.
+        // An interface of multicast routing (pimreg) is not hardware and has no kind. A pod can create one.
         let is_virtual = matches!(link.header.link_layer_type, LinkLayerType::Pimreg);
         if link.header.flags.contains(LinkFlags::Loopback) || is_virtual {
             return None;

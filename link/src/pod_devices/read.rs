@@ -12,10 +12,10 @@ use super::Device;
 use crate::netlink_messages;
 use crate::netns::Netns;
 
-/// Maximum number of interfaces of a pod. A privileged pod can create any number in its own namespace.
+/// Maximum number of interfaces of a pod that are read. A privileged pod can create any number in its own namespace.
 const MAX_INTERFACES: usize = 1000;
 
-/// Returns the devices of a namespace that lead past the guards.
+/// Returns the devices of a namespace that lead past the guards, or [`Device::Unknown`] if it has more than [`MAX_INTERFACES`].
 pub(super) fn devices(pod: &Netns) -> io::Result<Vec<Device>> {
     let socket = pod.run(|| {
         let mut socket = Socket::new(NETLINK_ROUTE)?;

@@ -24,7 +24,7 @@ fn assume_role(arn: &str) -> Role {
 }
 
 #[test]
-fn strictest_policy_applies_field_by_field() {
+fn strictest_value_of_each_field_applies() {
     let hops = |limit| Policy { max_hop_limit: Some(HopLimit::try_from(limit).unwrap()), ..Policy::default() };
     let policies = [hops(4), hops(2), Policy { http_tokens: Some(HttpTokens::Required), ..hops(3) }];
     let rules = EffectivePolicy::of_namespace(&policies, &BTreeMap::new());
@@ -33,7 +33,7 @@ fn strictest_policy_applies_field_by_field() {
 }
 
 #[test]
-fn claim_is_allowed_if_every_list_has_it() {
+fn claim_is_allowed_if_every_list_contains_it() {
     let account = AccountId::try_from("111111111111").unwrap();
     let with = |accounts: &[&str], regions: &[&str]| Policy {
         allowed_account_ids: Some(accounts.iter().map(|id| AccountId::try_from(*id).unwrap()).collect()),
@@ -85,7 +85,7 @@ fn host_network_node_is_forbidden_unless_listed() {
 
 #[test]
 fn unmatched_pod_gets_facts_only_if_no_policy_denies() {
-    let policy = |what| Policy { without_profile: Some(what), ..Policy::default() };
+    let policy = |pods| Policy { without_profile: Some(pods), ..Policy::default() };
     let combined = |policies: &[Policy]| EffectivePolicy::of_namespace(policies, &BTreeMap::new()).without_profile();
     assert_eq!(combined(&[]), UnmatchedPods::Deny);
     assert_eq!(combined(&[policy(UnmatchedPods::Facts), Policy::default()]), UnmatchedPods::Facts);

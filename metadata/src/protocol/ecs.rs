@@ -1,5 +1,5 @@
 //! The Alibaba Cloud ECS instance metadata service.
-//! Source: Alibaba Cloud help, "Instance metadata" (2025-2026). docs/coverage.md lists our choices where it is silent.
+//! Source: Alibaba Cloud help, "Instance metadata" (2025-2026). docs/coverage.md lists podmeta's choices where it has no rule.
 
 mod document;
 mod json;
@@ -34,10 +34,10 @@ static TOKEN_HEADERS: TokenHeaders = TokenHeaders {
 
 const ADDRESSES: [IpAddr; 1] = [IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200))];
 
-/// The directory of the role. Documents and clients also write `Ram`.
+/// The directory of the role. Alibaba Cloud's documentation and clients also write `Ram`.
 const RAM: &str = "meta-data/ram";
 
-/// The number of letters and digits in an ID.
+/// The number of letters and digits in an ID, after its prefix.
 const ID_LENGTH: usize = 20;
 
 /// The ECS dialect.
@@ -127,12 +127,12 @@ impl Protocol for Ecs {
         &placement::RESERVED_NAMES
     }
 
-    /// Source: <https://www.alibabacloud.com/help/en/resource-management/latest/limits>, limits on tags; ECS `AddTags`.
+    /// Source: <https://www.alibabacloud.com/help/en/resource-management/latest/limits>, limits on tags, and ECS `AddTags`.
     fn max_tags(&self) -> usize {
         20
     }
 
-    /// Source: ECS TagResources. Keys with `/`, `%` or white space are excluded too: a key is one path segment.
+    /// Source: ECS `TagResources`. Rejects also keys with `/`, `%` or white space, because a key is one path segment.
     fn check_tag_key(&self, key: &str) -> Result<(), InvalidValue> {
         let allowed = |c: char| !c.is_control() && !c.is_whitespace() && !"/%?#\\".contains(c);
         check_text(key, 1..=128, allowed, "one path segment on ecs").map_err(InvalidValue)?;
@@ -158,10 +158,10 @@ impl Protocol for Ecs {
     }
 }
 
-/// Returns the value of `audience` in a query, URL-decoded once. An empty one counts as absent.
+/// Returns the value of the parameter `audience` in a query, URL-decoded once. An empty value counts as absent.
 ///
 /// # Errors
-/// If there are two, or if the value is too long or not UTF-8.
+/// If the query has two such parameters, or the value is longer than 1,024 bytes or not UTF-8.
 fn audience(query: Option<&str>) -> Result<Option<String>, Rejection> {
     let pairs = query.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     let mut audiences = pairs.filter(|(name, _)| percent_decode_str(name).eq(b"audience".iter().copied()));

@@ -8,7 +8,7 @@ use podmeta_service::listener::Listener;
 
 use crate::edge::EdgeServer;
 
-/// A listener of one pod. While the pod is over its share, connections are accepted in the background.
+/// A listener of one pod. While the pod is over its share, new connections wait until other pods were served.
 pub(super) struct FairListener<L> {
     pub(super) listener: L,
     pub(super) pod: PodUid,

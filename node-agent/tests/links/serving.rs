@@ -1,4 +1,4 @@
-//! The agent on links: sockets, identity and the accept queue.
+//! An agent that serves links: its listeners, the identity of pods, and the accept queue.
 
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -11,10 +11,10 @@ use crate::client::{INSTANCE_ID, PodConnection};
 use crate::kit::{Agent, connect_many, pod, run, wait_until};
 use crate::node::{LinkAgentProcess, RELEASE, ServingNode};
 
-/// Connections of one pod at the same time.
+/// Number of connections that one pod opens at the same time.
 const BURST: usize = 1000;
 
-/// Connections of one link that the agent namespace allows as a burst.
+/// Number of connections of one link that the agent namespace allows as a burst. More are dropped.
 const ALLOWED_BURST: usize = 2000;
 
 /// Returns the listeners of the agent namespace, one line each.
@@ -45,7 +45,7 @@ async fn pod_of_another_namespace_with_the_labels_of_an_agent_gets_no_sockets() 
     assert_eq!(listeners(&agent), "");
 }
 
-/// A copy in the link daemon would accept connections that no agent serves.
+/// If the link daemon kept a copy of the listener, the kernel would still accept connections, which no agent serves.
 #[tokio::test]
 async fn listener_ends_with_its_agent() {
     let agent = Agent::new().await;
@@ -56,7 +56,8 @@ async fn listener_ends_with_its_agent() {
     assert_eq!(listeners(&agent), "");
 }
 
-/// With a queue of 4,096 connections, the bursts of three pods fill it, and the neighbour's connection times out.
+/// A queue of 4,096 connections would be too short: the bursts of three pods would fill it, and the connection of the neighbour would
+/// time out.
 #[tokio::test]
 async fn bursts_of_four_pods_while_no_connection_is_accepted_leave_room_for_a_neighbour() {
     let node = ServingNode::start(5).await;

@@ -29,15 +29,15 @@ use crate::reconcile::SharedState;
 /// The delay between a change and its status write, so that a rollout of many pods causes few writes.
 const COLLECT_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The time that a new leader waits for the reports of agents before it writes that pods are pending. Agents report every
-/// 12 to 25 seconds.
+/// The time after the start of its term in which a leader does not write the status of a profile with pods whose agents have not
+/// reported yet. Agents report every 12 to 25 seconds.
 const NEW_LEADER_GRACE: Duration = Duration::from_secs(30);
 
 /// The time that an agent has to receive a new pod before the profile becomes pending. Without it, each new pod would
 /// cause two writes.
 const PENDING_GRACE: Duration = Duration::from_secs(3);
 
-/// The delay before a status that failed or waits is checked again.
+/// The delay before a profile is checked again after its status was not written: the write failed, or it waits.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The interval at which all profiles are checked. Credentials in Secrets expire without an event.
@@ -66,12 +66,13 @@ enum ProfileCheck {
 /// State of one term as leader.
 struct Term {
     started: Instant,
+    /// Time of the last check of all profiles.
     resynced: Instant,
     /// The profiles to check again.
     retry: BTreeSet<ProfileKey>,
-    /// Time at which a profile became pending for new pods only.
+    /// Time since which the only unwritten change of a profile is that new pods are pending.
     pending_since: HashMap<ProfileKey, Instant>,
-    /// Completed when the state holds the written statuses.
+    /// One receiver for each written status. It completes when the state holds the status.
     applied: Vec<oneshot::Receiver<()>>,
 }
 
@@ -110,11 +111,12 @@ impl StatusWriter {
         stop.run_until_cancelled(run).await;
     }
 
+    /// Writes status during one term as leader. Never returns.
     async fn lead(&self) {
         let mut term = Term::new();
         loop {
             let timeout = if term.retry.is_empty() { RESYNC_INTERVAL } else { RETRY_DELAY };
-            // After the timeout the profiles to retry are checked.
+            // The timeout is not an error: it ends the wait, so that profiles are checked without a change.
             let _timeout = tokio::time::timeout(timeout, self.shared.status_queue().added()).await;
             tokio::time::sleep(COLLECT_INTERVAL).await;
             self.check_changed(&mut term).await;

@@ -233,8 +233,8 @@ impl OperatorState {
     }
 }
 
-/// Returns reason and message for a reported state and the findings of the same report. `None` stands for a missing report. Pods
-/// that reach the node's metadata service precede pods that reach none.
+/// Returns reason and message for a reported state and the findings of the same report. `None` stands for a missing report.
+/// `DevicesInPods` precedes `LinksMissing`, because a pod without a link reaches no metadata service.
 fn evaluate(state: Option<&NodeGuardState>, findings: Option<&NodeFindings>) -> (GuardedReason, String) {
     let finding = |kind| findings.and_then(|findings| findings.get(&kind));
     if matches!(state, Some(NodeGuardState::InPlace | NodeGuardState::LinksMissing { .. }))

@@ -24,8 +24,8 @@ use super::update::StateUpdate;
 
 pub(super) use reports::clean;
 
-/// Time after the end of its grace period for which a deleted pod still gets data. The kubelet of a stolen node never confirms
-/// that the pod has ended.
+/// Time after the end of its grace period for which a deleted pod still gets data. Without a limit, an attacker on a node could get
+/// the data of a deleted pod forever: its kubelet would not confirm that the pod has ended.
 const MAX_OVERTIME: SignedDuration = SignedDuration::from_mins(5);
 
 /// The state.

@@ -12,16 +12,16 @@ use x509_cert::Certificate;
 use x509_cert::der::{Decode as _, Encode as _};
 use zeroize::Zeroizing;
 
-/// The lifetime of an authority. It is renewed when a fifth of it is left.
+/// The lifetime of a certificate authority. The authority is renewed when a fifth of its lifetime is left.
 const CA_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 365 * 10);
 
-/// The lifetime of a serving certificate. It is renewed when a third of it is left.
+/// The lifetime of a serving certificate. The certificate is renewed when a third of its lifetime is left.
 const SERVING_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 90);
 
-/// The time by which the clock of an agent may be behind.
+/// The maximum time by which the clock of an agent may be behind. Certificates become valid this long before they are created.
 const MAX_CLOCK_SKEW: SignedDuration = SignedDuration::from_hours(1);
 
-/// Returns true if a certificate has the public key of a private key. Both are PEM.
+/// Returns true if a private key belongs to a certificate, and false if one of them cannot be parsed. Both are PEM.
 pub(super) fn is_key_of(certificate: &str, key: &str) -> bool {
     let (Ok(key), Ok(der)) = (KeyPair::from_pem(key), CertificateDer::from_pem_slice(certificate.as_bytes())) else {
         return false;

@@ -23,12 +23,12 @@ pub struct MetadataOptionsSpec {
     /// State of the metadata service. `disabled`: 403 on every path. Default: `enabled`.
     #[schemars(schema_with = "switch")]
     pub http_endpoint: HttpEndpoint,
-    /// Session token requirement. `required`: a request without a token gets 401 (EC2) or 403 (ECS). `optional`: it is
-    /// served, and counted in `status.tokenlessPods`. Default: `required`.
+    /// Session token requirement. `required`: a request without a token gets 401 (EC2) or 403 (ECS). `optional`: such a request
+    /// is served, and its pod is counted in `status.tokenlessPods`. Default: `required`.
     #[schemars(schema_with = "http_tokens")]
     pub http_tokens: HttpTokens,
-    /// IP hop limit of responses that carry a session token, 1 to 64. 1 reaches the pod, 2 also a nested container or a
-    /// host behind the pod. Default: 1.
+    /// IP hop limit of responses that carry a session token, 1 to 64. With 1, they reach the pod. With 2, they also reach a
+    /// nested container or a host behind the pod. Default: 1.
     #[schemars(schema_with = "hop_limit")]
     pub http_put_response_hop_limit: i64,
     /// IPv6 endpoint of EC2, `fd00:ec2::254`. `enabled` requires `ec2` in `dialects`. Default: `disabled`.
@@ -68,8 +68,8 @@ pub struct LimitsSpec {
     /// gets 429. A value over `maxRequestsPerSecond` of the policies, 2000 by default, is reduced to it. Default: 500.
     #[schemars(schema_with = "rate")]
     pub requests_per_second: i64,
-    /// Size of a burst: requests that a pod may send before the rate applies, `requestsPerSecond` to 200000. A value over twice
-    /// `maxRequestsPerSecond` of the policies is reduced to it. Default: 1000.
+    /// Size of a burst, `requestsPerSecond` to 200000: the number of requests that a pod may send before the rate applies. The
+    /// maximum is twice `maxRequestsPerSecond` of the policies. A higher value is reduced to the maximum. Default: 1000.
     #[schemars(schema_with = "burst")]
     pub burst: i64,
     /// Open connections per pod, 1 to 16384. Further connections are closed. A value over `maxConnections` of the policies,

@@ -1,4 +1,4 @@
-//! Converts `spec.metadata`.
+//! Converts `spec.metadata`: the items that a profile adds to the tree.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use podmeta_metadata::item::{FieldPath, Item, ItemPath, ItemSource, ItemText};
 use crate::convert::field::FieldErrors;
 use crate::metadataprofile::{FieldRefSpec, ItemSpec, MAX_FIELD_PATH_BYTES, MAX_ITEMS, messages};
 
-/// Converts `spec.metadata`.
+/// Returns the valid items. Adds an error for each invalid one.
 pub(super) fn convert(list: &[ItemSpec], dialects: &BTreeSet<Dialect>, errors: &mut FieldErrors) -> Vec<Item> {
     let field = "spec.metadata";
     errors.check_length(field, list.len(), MAX_ITEMS);

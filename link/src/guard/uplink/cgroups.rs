@@ -25,7 +25,7 @@ use super::program::CgroupKind;
 use super::{first, pins};
 use crate::sys::bpf::map;
 
-/// Number of entries from which those of deleted cgroups are removed, also if the exempt pods are not all known.
+/// Number of entries in the map above which the entries of deleted cgroups are removed, even if some exempt pods are not known.
 const MAX_KEPT_ENTRIES: usize = pins::MAX_CGROUPS as usize / 2;
 
 /// Names of the cgroup that contains all pods, and of those below it.
@@ -37,7 +37,7 @@ enum PodsCgroup {
     Cgroupfs(&'static str),
 }
 
-/// The names with each driver, and those in nodes of kind.
+/// The names with each cgroup driver: first in the default configuration of the kubelet, then in that of kind.
 const PODS_CGROUPS: [PodsCgroup; 4] = [
     PodsCgroup::Systemd("kubepods.slice", "kubepods"),
     PodsCgroup::Cgroupfs("kubepods"),
@@ -72,7 +72,8 @@ impl PodsCgroup {
 #[derive(Debug)]
 #[must_use]
 pub struct CgroupUpdate {
-    /// Result for the cgroups that contain all pods: false if there is none. After an error, the program can pass packets of pods.
+    /// Result for the cgroups that contain all pods. False if the guard is on this node and finds none. After an error, the program
+    /// can pass packets of pods.
     pub pods: Result<bool>,
     /// Result for the cgroups of exempt pods. After an error, the program can drop packets of exempt pods.
     pub exempt: Result<()>,

@@ -1,5 +1,5 @@
 //! Attaches the program as a filter of the qdisc clsact, for kernels without tcx. The filter stays while its interface exists.
-//! Its priority is the first one. Another filter precedes it only if it has the same priority and is added later.
+//! It has priority 1, which the kernel runs first. Another filter precedes it only if it has the same priority and is added later.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsRawFd as _;

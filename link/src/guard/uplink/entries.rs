@@ -13,19 +13,20 @@ pub(super) enum EntryChange {
     Remove(u64),
 }
 
-/// Treatment of entries that are not wanted any more.
+/// Treatment of obsolete entries, which are not wanted any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Obsolete<'a> {
+    /// Removes them: all wanted cgroups are known.
     Remove,
-    /// The wanted cgroups are not all known.
+    /// Keeps them: some wanted cgroups are not known, and an obsolete entry could be that of one of them.
     Keep,
-    /// The same, and the map is filling up. Keeps the entries of these cgroups, which exist. The kernel uses the ID of a cgroup
-    /// once, so the entry of a deleted cgroup has no effect.
+    /// Keeps those of existing cgroups, whose IDs are in the set, and removes the others: the map fills up. The kernel never reuses
+    /// the ID of a cgroup, so the entry of a deleted cgroup has no effect.
     KeepExisting(&'a BTreeSet<u64>),
 }
 
-/// Returns the changes, in their order. Obsolete exempt pods are removed first: they make room in a full map. Exempt pods are set
-/// before the cgroups of all pods, so that no exempt pod is dropped meanwhile.
+/// Returns the changes, in the order in which they must be made. Obsolete exempt pods are removed first: this makes room in a full
+/// map. Exempt pods are set before the cgroups of all pods, so that the program never drops packets of exempt pods.
 pub(super) fn changes(
     current: &BTreeMap<u64, u32>,
     wanted: &BTreeMap<u64, CgroupKind>,
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_kind_is_written_after_an_ended_pod_and_before_an_ended_cgroup_of_pods_are_removed() {
+    fn ended_exempt_pod_is_removed_first_and_ended_cgroup_of_all_pods_last() {
         let current = BTreeMap::from([(1, 1), (5, 1), (7, 1), (8, 2), (9, 2)]);
         let expected = [EntryChange::Remove(9), EntryChange::Set(7, CgroupKind::ExemptPod), EntryChange::Remove(5)];
         assert_eq!(changes(&current, &BTreeMap::from(WANTED), Obsolete::Remove), expected);

@@ -81,8 +81,8 @@ impl LoadedProgram {
     }
 }
 
-/// Loads the program that compares the network namespace of sockets. Loads the one without this comparison if the kernel does not
-/// have the call, which is EINVAL. Other errors can be temporary, and do not weaken the guard.
+/// Loads the program that compares the network namespace of sockets. If the kernel lacks the helper function for it (EINVAL), loads
+/// the program without this comparison. Returns other errors: they can be temporary, and must not weaken the guard.
 fn load_supported<P>(cookie: u64, mut load: impl FnMut(Option<u64>) -> io::Result<P>) -> io::Result<P> {
     match load(Some(cookie)) {
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {

@@ -13,7 +13,8 @@
 //! A packet keeps its socket when a network plugin redirects it from another network namespace, and when an interface sends it
 //! by a lower one. A tap device in a pod belongs to the process that opened it, such as the hypervisor of a virtual machine.
 //!
-//! The program takes the IP version from the packet: a packet socket can send an IP packet with another protocol, and with tags of VLANs.
+//! The program reads the IP version from the IP header. The protocol in the Ethernet header can be another one: a packet socket can
+//! set any protocol, and VLAN tags.
 //!
 //! UDP passes because clouds have DNS and NTP servers at service addresses. The program drops all other protocols and ports, not
 //! only TCP to port 80: an IP fragment and an IPv6 packet with extension headers do not show protocol and port.
@@ -40,7 +41,7 @@ const MAX_DEPTH: i32 = 16;
 /// Offset of the socket in the context, `struct __sk_buff`. Source: linux/bpf.h.
 const SKB_SK: i16 = 168;
 
-/// Versions in the first 4 bits of an IP header.
+/// IP versions: the first 4 bits of an IP header.
 const IPV4: i32 = 4;
 const IPV6: i32 = 6;
 
@@ -51,8 +52,10 @@ const IPPROTO_UDP: i32 = 17;
 const IPV4_HEADER: i16 = 20;
 const IPV6_HEADER: i16 = 40;
 
-/// Length of a VLAN tag in bytes, and the maximum number of them in a frame.
+/// Length of a VLAN tag, in bytes.
 const VLAN_TAG: i32 = 4;
+
+/// Maximum number of VLAN tags before an IP header that the program skips.
 const MAX_VLAN_TAGS: i32 = 2;
 
 /// Place of the IP header on the stack.
@@ -87,7 +90,7 @@ pub(super) fn program(
     let [is_service, is_inet, drop, next] = std::array::from_fn(|_| program.label());
     program.copy(R6, R1);
     jump_if_to_service(&mut program, 0, ipv4, ipv6, is_service);
-    // The kernel takes tags of VLANs out of a frame, except that of a packet socket.
+    // Only a frame of a packet socket can contain VLAN tags. The kernel stores the tags of other frames outside of the frame.
     program.load(R7, Width::Double, R6, SKB_SK);
     program.jump_if(R7, Condition::Zero, 0, next);
     program.load(R7, Width::Word, R7, SOCK_FAMILY);
@@ -124,8 +127,8 @@ pub(super) fn program(
     program.finish()
 }
 
-/// Jumps if the IP packet at an offset from the network header has a service address as its destination. `R8` is its protocol then.
-/// Otherwise continues, also if there is no IP packet.
+/// Jumps to `is_service` if there is an IP packet to a service address. `R8` then holds its protocol. Otherwise continues with the
+/// next instruction. `offset` is the number of bytes between the network header and the IP header.
 fn jump_if_to_service(program: &mut Assembler, offset: i32, ipv4: &[Ipv4Addr], ipv6: &[Ipv6Addr], is_service: Label) {
     use Register::{Frame, R7, R8};
     let [is_ipv4, end] = std::array::from_fn(|_| program.label());
@@ -157,7 +160,8 @@ fn jump_if_to_service(program: &mut Assembler, offset: i32, ipv4: &[Ipv4Addr], i
     program.place(end);
 }
 
-/// Copies the start of the IP header at an offset from the network header to the stack. Jumps if the packet is shorter.
+/// Copies `length` bytes of the IP header to the stack. `offset` is the number of bytes between the network header and the IP header.
+/// Jumps to `too_short` if the packet has fewer bytes.
 fn load_header(program: &mut Assembler, offset: i32, length: i16, too_short: Label) {
     use Register::{R0, R1, R2, R3, R4, R5, R6};
     /// Offsets count from the network header. Source: linux/bpf.h.
@@ -241,7 +245,7 @@ mod tests {
     #[test]
     fn packet_without_socket_is_dropped() {
         let program = of_service();
-        // The first check is that of frames with tags.
+        // The first such check is that of frames with VLAN tags. The second one drops the packet.
         let is_zero = |instruction: &Instruction| instruction.operation == Condition::Zero as u8;
         let position = (0..program.len()).filter(|position| is_zero(&program[*position])).nth(1).unwrap();
         assert_eq!(program[position - 1].offset, SKB_SK);

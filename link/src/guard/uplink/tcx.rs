@@ -21,8 +21,8 @@ pub(super) fn is_supported() -> bool {
     !bpf::attached(LOOPBACK).is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
 }
 
-/// Attaches or replaces the program at an interface of the thread's network namespace. It precedes the programs that are
-/// attached, because each of them can end the run. Moves it to the front if another program precedes it.
+/// Attaches or replaces the program at an interface of the thread's network namespace. The program must run first: any program
+/// before it can pass the packet, and the guard would not see it. Attaches the program again if another one precedes it.
 pub(super) fn ensure(pins: &Path, program: &mut LoadedProgram, interface: u32) -> Result<ProgramState> {
     let attached = match bpf::attached(interface) {
         Err(error) if is_no_device(&error) => return Ok(ProgramState::InterfaceDeleted),

@@ -34,10 +34,12 @@ fn claiming(policies: Vec<Policy>) -> Case {
     case
 }
 
+/// Returns the account that the identity document has.
 fn signed_account(case: &Case) -> Option<String> {
     case.workload().ec2().signed_account.as_ref().map(ToString::to_string)
 }
 
+/// Returns region and zone that the identity document has.
 fn signed_place(case: &Case) -> [Option<String>; 2] {
     let signed = case.workload().instance.signed;
     [signed.region, signed.zone]
@@ -90,7 +92,7 @@ fn account_of_a_role_is_signed_only_if_listed() {
 }
 
 #[test]
-fn list_of_accounts_does_not_sign_a_region() {
+fn lists_of_accounts_and_of_regions_are_independent() {
     let case = claiming(vec![listing(&["222222222222"], &[])]);
     assert_eq!(signed_account(&case).as_deref(), Some("222222222222"));
     assert_eq!(signed_place(&case), place("eu-west-1", "eu-west-1a"));
@@ -100,7 +102,7 @@ fn list_of_accounts_does_not_sign_a_region() {
 }
 
 #[test]
-fn claim_that_a_policy_does_not_list_is_left_out() {
+fn claim_that_one_of_two_policies_does_not_list_is_left_out() {
     for unlisted_claims in [UnlistedClaims::NotSigned, UnlistedClaims::Signed] {
         let allowed = listing(&["222222222222"], &["us-east-1"]);
         let mut case = claiming(vec![allowed, listing(&["111111111111"], &["eu-west-1", "eu-central-1"])]);

@@ -30,10 +30,10 @@ use crate::credentials::settings::{CredentialsArgs, StsEndpoint};
 /// The audience of tokens for Alibaba Cloud. Source: RAM Roles for Service Accounts (RRSA) of ACK.
 pub(super) const AUDIENCE: &str = "sts.aliyuncs.com";
 
-/// The timeout of a connection.
+/// The timeout of opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The timeout of a call.
+/// The timeout of a call, including that of opening the connection.
 const CALL_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Maximum length of a response, in bytes. Responses have about 4 KiB.
@@ -42,7 +42,7 @@ const MAX_RESPONSE: usize = 64 * 1024;
 /// The client of Alibaba Cloud's STS.
 pub(super) struct AliyunSts {
     endpoint: StsEndpoint,
-    /// The client, or why there is none: the host has no root certificates. The other providers work without it.
+    /// The client, or an error if the host has no root certificates. The other providers work without this client.
     client: Result<HttpsClient, String>,
 }
 
@@ -55,6 +55,7 @@ impl AliyunSts {
         Self { endpoint, client: https_client().map_err(|error| format!("no root certificates: {error}")) }
     }
 
+    /// Requests a session for a role with a token of the pod's ServiceAccount.
     pub(super) async fn create_session(
         &self,
         request: &RoleRequest,
@@ -79,6 +80,7 @@ impl AliyunSts {
         parse(head.status.as_u16(), &body, now).map_err(|error| error.with_date(date, now))
     }
 
+    /// Creates the HTTP request of a call.
     fn request(
         &self,
         request: &RoleRequest,
@@ -124,7 +126,7 @@ fn https_client() -> Result<HttpsClient, std::io::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let connector = HttpsConnectorBuilder::new()
         .with_provider_and_native_roots(provider)?
-        .https_or_http() // the endpoint decides
+        .https_or_http() // the URL of the endpoint decides
         .enable_http1()
         .wrap_connector(tcp);
     Ok(Client::builder(TokioExecutor::new()).build(connector))
@@ -155,7 +157,7 @@ struct ErrorResponse {
     message: String,
 }
 
-/// Parses a response. An error of its JSON has no text of it, because it can hold a secret.
+/// Parses a response. If its JSON is invalid, the error contains no part of the response, because that can be a secret.
 fn parse(status: u16, body: &[u8], now: Timestamp) -> Result<Session, ProviderError> {
     if status != 200 {
         let Ok(error) = serde_json::from_slice::<ErrorResponse>(body) else {

@@ -66,7 +66,7 @@ fn list_and_watch_deserialize_as_items() {
 }
 
 #[test]
-fn watch_has_only_the_own_node_and_a_bookmark_of_other_changes() {
+fn watch_of_a_node_returns_a_bookmark_instead_of_changes_of_other_nodes() {
     let mut feed = feed();
     let start = feed.list("b").resource_version;
     assert_eq!(feed.apply(vec![update("a", 1, "one"), update("a", 2, "two")]), ["a"]);
@@ -82,7 +82,7 @@ fn limited_batches_return_the_same_changes_as_one_batch() {
     let start = feed.list("a").resource_version;
     feed.apply((0..5).map(|number| update("a", number, "one")).collect());
     feed.apply(vec![update("a", 1, "other"), deletion("a", 2), update("b", 7, "elsewhere")]);
-    // A pod that was added before the last batch counts as modified.
+    // A change of a pod that was added in an earlier batch is sent as modified. In one batch, it is sent as added.
     let as_changed = |event: WatchEvent<SharedItem>| match event.change {
         WatchChange::Added { object } => WatchEvent { change: WatchChange::Modified { object }, ..event },
         WatchChange::Modified { .. } | WatchChange::Deleted { .. } | WatchChange::Bookmark => event,

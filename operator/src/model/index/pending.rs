@@ -19,8 +19,8 @@ pub(super) struct PendingPods {
 }
 
 impl PendingPods {
-    /// Adds a pod to the round after that of the namespace's last pod, or to the current one if it is later. A pod that is
-    /// pending already keeps its round.
+    /// Adds a pod to the round after that of the namespace's last pod, or to the current round if that is later. A pod that is
+    /// already pending keeps its round.
     pub(super) fn insert(&mut self, namespace: &str, pod: PodUid) {
         if self.rounds.contains_key(&pod) {
             return;
@@ -40,10 +40,10 @@ impl PendingPods {
         if let Some(round) = self.rounds.remove(pod) {
             self.queue.remove(&(round, pod.clone()));
         }
-        self.forget_rounds_if_empty();
+        self.reset_rounds_if_empty();
     }
 
-    /// Removes and returns the next pods.
+    /// Removes and returns the next pods, at most `max_pods`.
     pub(super) fn take(&mut self, max_pods: usize) -> Vec<PodUid> {
         let mut taken = Vec::new();
         while taken.len() < max_pods
@@ -53,7 +53,7 @@ impl PendingPods {
             self.rounds.remove(&pod);
             taken.push(pod);
         }
-        self.forget_rounds_if_empty();
+        self.reset_rounds_if_empty();
         taken
     }
 
@@ -70,8 +70,8 @@ impl PendingPods {
         self.queue.is_empty()
     }
 
-    /// Resets the rounds if no pod is pending. No namespace waits for another then.
-    fn forget_rounds_if_empty(&mut self) {
+    /// Resets the rounds if no pod is pending, so that `last_rounds` does not keep namespaces that were deleted.
+    fn reset_rounds_if_empty(&mut self) {
         if self.queue.is_empty() {
             self.last_rounds.clear();
             self.current_round = 0;
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn pod_that_changes_all_the_time_waits_for_the_others_of_its_namespace() {
+    fn pod_that_changes_after_each_compilation_waits_for_the_others_of_its_namespace() {
         let mut pending = PendingPods::default();
         pending.extend("a", ["a1", "a2", "a3"].map(|name| uid(name.to_owned())));
         for expected in ["a1", "a2", "a3", "a1"] {

@@ -27,8 +27,8 @@ impl OperatorState {
         self.index.mark_changed(profiles);
     }
 
-    /// Records a report and returns true, or returns false if this replica is not the leader. Ignores the report of a node that
-    /// does not exist: a new node can get its name.
+    /// Records a report and returns true, or returns false if this replica is not the leader. Does not record the report of a node
+    /// that does not exist, because it must not count for a later node with the same name.
     pub(super) fn record_report(&mut self, node: &str, mut report: Report, received: Instant) -> bool {
         if !self.is_leader {
             return false;
@@ -41,6 +41,7 @@ impl OperatorState {
         for message in report.pods.values_mut().flat_map(|pod| pod.credentials.values_mut()).flatten() {
             *message = clean(message);
         }
+        // With this finding, the redirection is on but not in place.
         report.host_pods &= !findings.contains_key(&NodeFindingKind::HostPods);
         if findings.is_empty() {
             self.node_findings.remove(node);

@@ -47,7 +47,7 @@ metadata: {namespace: shop, name: web, uid: u1, labels: {app: web}}
 spec: {nodeName: n1, containers: [{name: c, image: 'i:1'}]}
 ";
 
-/// Returns a profile for `app=web`.
+/// Returns a profile for pods with the label `app=web`. `more` is YAML text at the end of its spec.
 fn profile(name: &str, generation: i64, more: &str) -> ProfileObject {
     let text = format!(
         "apiVersion: podmeta.dev/v1alpha1\nkind: MetadataProfile\nmetadata: {{namespace: shop, name: {name}, generation: {generation}}}\n\
@@ -64,6 +64,7 @@ fn profile(name: &str, generation: i64, more: &str) -> ProfileObject {
     }
 }
 
+/// Returns a profile whose spec is invalid, and that has no last valid generation.
 fn invalid(name: &str, generation: i64) -> ProfileObject {
     let valid = profile(name, generation, "");
     let deny_all =
@@ -96,6 +97,7 @@ fn new_pod_facts() -> PodFacts {
     objects.pods.remove(0).facts.pod
 }
 
+/// Applies an update and compiles the pods that it affects.
 fn apply(state: &mut OperatorState, update: StateUpdate) {
     state.apply(update);
     let batch = state.take_batch(usize::MAX);
@@ -110,6 +112,7 @@ fn key(name: &str) -> ProfileKey {
     ProfileKey { namespace: "shop".into(), name: name.into() }
 }
 
+/// Returns true for each of EC2 and ECS that pod `web` is served in, or `None` if it is not served.
 fn dialects(state: &OperatorState) -> Option<(bool, bool)> {
     match &state.pod_on_node("n1", &uid())?.item.outcome {
         Outcome::Served(workload) => {
@@ -119,12 +122,14 @@ fn dialects(state: &OperatorState) -> Option<(bool, bool)> {
     }
 }
 
+/// Applies a report. Returns true if the state recorded it.
 fn report(state: &mut OperatorState, node: &str, report: Report) -> bool {
     let (recorded_tx, mut recorded) = oneshot::channel();
     state.apply(StateUpdate::Report { node: node.into(), report, received: Instant::now(), recorded: recorded_tx });
     recorded.try_recv().unwrap()
 }
 
+/// Returns the report of an agent that holds pod `web` with this generation of a profile.
 fn report_of(profile: &ProfileRef, generation: i64) -> Report {
     let profile = Some(ProfileGeneration { uid: profile.uid.clone(), generation });
     let pods = BTreeMap::from([(uid(), PodReport { profile, linked: Some(true), ..PodReport::default() })]);
@@ -199,6 +204,7 @@ fn pod_that_is_not_compiled_for_the_generation_in_effect_is_not_programmed() {
     assert!(!state.observe(&key("web"), Timestamp::UNIX_EPOCH).unwrap().2.pods[0].is_programmed);
 }
 
+/// End of a spec with a role and user data that use the Secret `keys`.
 const ROLE_AND_USER_DATA: &str =
     ", roles: [{name: r, dialect: ec2, secret: {name: keys}}], userData: {secretKeyRef: {name: keys, key: boot}}";
 
@@ -232,7 +238,7 @@ fn report_is_recorded_only_while_this_replica_is_the_leader() {
 }
 
 #[test]
-fn findings_of_a_node_end_with_its_next_report_its_deletion_and_leadership() {
+fn findings_of_a_node_are_removed_by_its_next_report_its_deletion_or_the_loss_of_leadership() {
     let found = || {
         let findings = NodeFindings::from([(NodeFindingKind::Kernel, "x".repeat(2 * MAX_REPORT_MESSAGE_LENGTH))]);
         Report { findings, ..Report::default() }

@@ -32,6 +32,7 @@ pub fn configure(cluster: &ClusterName, machine: &RunningMachine, ca: &ClusterCa
         IpAddr::from([127, 0, 0, 1]),
     ];
     let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+    // The certificate contains an address of the link, so the name of its file contains the link's number.
     let api_server =
         CertificateSubject { name: "kube-apiserver", group: None, dns_names: &names, addresses: &addresses };
     ca.ensure_certificate(&dir.join(format!("api-server-{}.pem", link.0)), &api_server)?;
@@ -51,6 +52,7 @@ pub fn configure(cluster: &ClusterName, machine: &RunningMachine, ca: &ClusterCa
     )
 }
 
+/// Returns the subject of a client certificate.
 fn user<'a>(name: &'a str, group: Option<&'a str>) -> CertificateSubject<'a> {
     CertificateSubject { name, group, dns_names: &[], addresses: &[] }
 }
@@ -59,11 +61,12 @@ fn service(programs: &Path, name: &'static str, arguments: &[String]) -> Machine
     MachineService { name, program: programs.join(name), arguments: arguments.to_vec() }
 }
 
+/// Returns a flag whose value is the path of a file in the state directory of the machine.
 fn file_flag(flag: &str, file: &str) -> String {
     format!("--{flag}={STATE_MOUNT}/{file}")
 }
 
-/// Returns the services etcd and API server.
+/// Returns the services etcd and kube-apiserver.
 #[must_use]
 pub fn etcd_and_api_server(programs: &Path, link: HostLink) -> Vec<MachineService> {
     let serving = format!("api-server-{}.pem", link.0);
@@ -107,7 +110,7 @@ pub fn etcd_and_api_server(programs: &Path, link: HostLink) -> Vec<MachineServic
     ]
 }
 
-/// Returns the services that need a ready API server: the controllers and the scheduler.
+/// Returns the services kube-controller-manager and kube-scheduler. They need a ready API server.
 #[must_use]
 pub fn controllers(programs: &Path) -> Vec<MachineService> {
     let kubeconfig = |name: &str| file_flag("kubeconfig", &format!("{name}.kubeconfig"));

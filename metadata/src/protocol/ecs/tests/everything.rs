@@ -10,7 +10,7 @@ use crate::fixture::{Case, item, listing, look_up, text};
 use crate::protocol::ecs::{Ecs, tree::ALWAYS};
 use crate::tree::{LeafValue, Tree};
 
-/// Returns the leaves of the object, by path.
+/// Returns the text of each leaf of a JSON object, by path.
 fn flattened(all: &Json) -> BTreeMap<String, String> {
     let Json::Object(members) = all else { panic!("not an object: {all}") };
     let mut leaves = BTreeMap::new();
@@ -53,8 +53,8 @@ fn all_has_no_role_user_data_or_document() {
     let all = all(&tree);
     assert_eq!(all.get("ram"), None);
     let text = all.to_string();
-    for secret in ["AppReaderRole", "security-credentials", "#!/bin/sh", "instance-identity"] {
-        assert!(!text.contains(secret), "{secret} in {text}");
+    for excluded in ["AppReaderRole", "security-credentials", "#!/bin/sh", "instance-identity"] {
+        assert!(!text.contains(excluded), "{excluded} in {text}");
     }
 }
 
