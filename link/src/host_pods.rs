@@ -58,7 +58,7 @@ impl HostPods {
 
     /// Makes the node's link and attaches the programs, as far as they are missing. Idempotent.
     ///
-    /// Adds routes that prohibit the addresses of the link first. They make redirected connections fail while the link is missing.
+    /// First adds the routes that prohibit the addresses of the link. They make redirected connections fail while the link is missing.
     ///
     /// # Errors
     /// If a step fails, or no cgroup contains pods:

@@ -14,7 +14,7 @@ use crate::netns::Netns;
 /// Directory with an entry for each loaded kernel module.
 const MODULES_DIR: &str = "/sys/module";
 
-/// Returns the finding about the translators of a node, or `None` if none is found. The guards drop the forms of RFC 6052 of the
+/// Returns the finding about the translators of a node, or `None` if none is found. The guards drop the RFC 6052 forms of the
 /// service addresses. They do not drop other addresses that a translator or an eBPF program maps to a service address.
 ///
 /// # Errors

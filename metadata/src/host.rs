@@ -60,7 +60,8 @@ impl HostRule {
     }
 }
 
-/// Returns true for the name of EC2's service, alone or in the domain of a VPC. No web page has a name below `internal`.
+/// Returns true for the name of EC2's service, alone or in the domain of a VPC. No public web page has a name below `internal`,
+/// which is reserved for private networks.
 /// Source: the resolver of a VPC; cloud-init's DataSourceEc2 requests `http://instance-data.:8773`.
 fn is_instance_data(name: &str) -> bool {
     let Some(domain) = name.strip_prefix("instance-data") else { return false };
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn link_serves_no_name_but_instance_data() {
+    fn link_serves_only_the_names_of_instance_data() {
         for host in [
             "instance-data",
             "Instance-Data",

@@ -1,6 +1,6 @@
 //! Validated text types, such as UIDs, role names and ARNs.
 
-/// Error of an invalid value. The message follows the name of the field, such as `must be 1 to 64`.
+/// Error of an invalid value. The message is the part after the name of the field, such as `must be 1 to 64`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidValue(pub(crate) String);

@@ -186,7 +186,7 @@ fn is_attached(hook: ConnectHook, path: &Path, cgroup: u64, tag: ProgramTag) -> 
     Ok(info.cgroup == cgroup && attached.is_ok_and(|attached| attached.tag == tag))
 }
 
-/// Attaches a program, and replaces the former link at `path`. A program is attached and pinned the whole time.
+/// Attaches a program, and replaces the former link at `path`. If there is one, a program is attached and pinned the whole time.
 fn attach(hook: ConnectHook, program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, path: &Path) -> Result<()> {
     let link = connect::attach_connect(hook, program, cgroup)?;
     let former = match bpf::open_pinned(path) {

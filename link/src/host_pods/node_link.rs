@@ -99,8 +99,7 @@ pub(super) async fn prohibit(host: &Netns) -> Result<()> {
 /// Makes the link unless it is complete, and adds missing addresses and routes. Returns true if the link was made. Idempotent.
 ///
 /// # Errors
-/// If an interface of another program has the name of the link, or the kernel rejects a step. The message names the interface or
-/// the step.
+/// If an interface of another program has the name of the link, or the kernel rejects a step. The message names either.
 pub(super) async fn ensure(host: &Netns, agent: &Netns) -> Result<bool> {
     let ends = Ends::open(host, agent)?;
     let found = (find(&ends.host, HOST_INTERFACE).await?, find(&ends.agent, AGENT_INTERFACE).await?);

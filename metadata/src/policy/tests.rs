@@ -58,7 +58,7 @@ fn claim_is_allowed_if_every_list_contains_it() {
 }
 
 #[test]
-fn zone_belongs_to_the_region_that_its_name_starts_with() {
+fn zone_belongs_to_the_region_in_its_name() {
     for (zone, region, belongs) in [
         ("us-east-1b", "us-east-1", true),
         ("us-west-2-lax-1a", "us-west-2", true),
@@ -72,7 +72,7 @@ fn zone_belongs_to_the_region_that_its_name_starts_with() {
 }
 
 #[test]
-fn host_network_node_is_forbidden_unless_listed() {
+fn host_network_mode_node_is_forbidden_unless_listed() {
     let forbids = |policies: &[Policy], mode| {
         EffectivePolicy::of_namespace(policies, &BTreeMap::new()).forbids_host_network(mode)
     };
@@ -84,7 +84,7 @@ fn host_network_node_is_forbidden_unless_listed() {
 }
 
 #[test]
-fn unmatched_pod_gets_facts_only_if_no_policy_denies() {
+fn unmatched_pod_gets_facts_only_if_a_policy_allows_them_and_none_denies_them() {
     let policy = |pods| Policy { without_profile: Some(pods), ..Policy::default() };
     let combined = |policies: &[Policy]| EffectivePolicy::of_namespace(policies, &BTreeMap::new()).without_profile();
     assert_eq!(combined(&[]), UnmatchedPods::Deny);

@@ -8,7 +8,7 @@ use podmeta_service::listener::Listener;
 
 use crate::edge::EdgeServer;
 
-/// A listener of one pod. While the pod is over its share, new connections wait until other pods were served.
+/// A listener of one pod. It accepts connections within the share of the pod: see [`EdgeServer::run_within_share`].
 pub(super) struct FairListener<L> {
     pub(super) listener: L,
     pub(super) pod: PodUid,

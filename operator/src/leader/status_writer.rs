@@ -37,7 +37,7 @@ const NEW_LEADER_GRACE: Duration = Duration::from_secs(30);
 /// cause two writes.
 const PENDING_GRACE: Duration = Duration::from_secs(3);
 
-/// The delay before a profile is checked again after its status was not written: the write failed, or it waits.
+/// The delay before a profile is checked again if the write of its status failed or was postponed.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The interval at which all profiles are checked. Credentials in Secrets expire without an event.
@@ -68,7 +68,7 @@ struct Term {
     started: Instant,
     /// Time of the last check of all profiles.
     resynced: Instant,
-    /// The profiles to check again.
+    /// The profiles whose write failed or was postponed.
     retry: BTreeSet<ProfileKey>,
     /// Time since which the only unwritten change of a profile is that new pods are pending.
     pending_since: HashMap<ProfileKey, Instant>,

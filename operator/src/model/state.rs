@@ -24,7 +24,7 @@ use super::update::StateUpdate;
 
 pub(super) use reports::clean;
 
-/// Time after the end of its grace period for which a deleted pod still gets data. Without a limit, an attacker on a node could get
+/// Time for which a deleted pod still gets data after the end of its grace period. Without a limit, an attacker on a node could get
 /// the data of a deleted pod forever: its kubelet would not confirm that the pod has ended.
 const MAX_OVERTIME: SignedDuration = SignedDuration::from_mins(5);
 

@@ -16,7 +16,7 @@ pub(crate) const MAX_BURST: i64 = 200_000;
 /// Maximum of `limits.connections`.
 pub(crate) const MAX_CONNECTIONS: i64 = 16_384;
 
-/// Instance metadata options, with the names and ranges of the clouds.
+/// Instance metadata options. Names and ranges of values are those of the clouds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct MetadataOptionsSpec {
@@ -64,8 +64,9 @@ impl Default for MetadataOptionsSpec {
     schema::rule("self.burst >= self.requestsPerSecond", messages::BURST_BELOW_RATE, ".burst"),
 ]))]
 pub struct LimitsSpec {
-    /// Sustained request rate per pod, 1 to 100000 requests per second. Above it, a request waits up to 100 ms and then
-    /// gets 429. A value over `maxRequestsPerSecond` of the policies, 2000 by default, is reduced to it. Default: 500.
+    /// Sustained request rate per pod, 1 to 100000 requests per second. Above it, a request waits up to 100 ms. If the
+    /// rate is still exceeded, it gets 429. A value over `maxRequestsPerSecond` of the policies, 2000 by default, is
+    /// reduced to that maximum. Default: 500.
     #[schemars(schema_with = "rate")]
     pub requests_per_second: i64,
     /// Size of a burst, `requestsPerSecond` to 200000: the number of requests that a pod may send before the rate applies. The

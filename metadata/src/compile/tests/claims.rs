@@ -1,4 +1,4 @@
-//! Account, region and zone of the signed identity document.
+//! Account, region, zone and ServiceAccount of the signed identity document.
 
 use crate::compile::UnlistedClaims;
 use crate::dialect::Dialect;
@@ -45,6 +45,7 @@ fn signed_place(case: &Case) -> [Option<String>; 2] {
     [signed.region, signed.zone]
 }
 
+/// Returns the expected region and zone.
 fn place(region: &str, zone: &str) -> [Option<String>; 2] {
     [region, zone].map(|text| Some(text.to_owned()))
 }
@@ -121,7 +122,7 @@ fn claim_that_one_of_two_policies_does_not_list_is_left_out() {
 }
 
 #[test]
-fn zone_of_a_forbidden_region_is_neither_served_nor_signed_without_a_region() {
+fn zone_of_a_forbidden_region_is_left_out_if_the_profile_has_no_region() {
     for region_of_node in [Some("eu-west-1"), None] {
         let mut case = claiming(vec![listing(&[], &["eu-west-1"])]);
         let labels = &mut case.facts.node.as_mut().unwrap().metadata.labels;
@@ -170,7 +171,7 @@ fn zone_id_without_a_zone_is_left_out_if_a_policy_lists_regions() {
 }
 
 #[test]
-fn zone_of_a_listed_region_is_served_without_a_region() {
+fn zone_of_a_listed_region_is_served_if_the_profile_has_no_region() {
     let mut case = claiming(vec![listing(&[], &["eu-west-1"])]);
     let instance = &mut case.profile_mut().instance;
     (instance.region, instance.availability_zone) = (None, Some("eu-west-1c".try_into().unwrap()));

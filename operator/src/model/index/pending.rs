@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use podmeta_metadata::names::PodUid;
 
-/// The pending pods. Each round has at most one new pod of a namespace.
+/// The pending pods. Each round has at most one pod of each namespace.
 #[derive(Debug, Default)]
 pub(super) struct PendingPods {
     /// The pods in the order in which they are taken: by round, then by UID.

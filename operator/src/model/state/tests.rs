@@ -141,7 +141,7 @@ fn observe_web(state: &OperatorState) -> ObservedProfile {
 }
 
 #[test]
-fn pod_is_found_on_its_own_node_only() {
+fn pod_is_found_only_on_its_own_node() {
     let mut state = new_state();
     apply(&mut state, StateUpdate::Profile(Box::new(profile("web", 1, ""))));
     assert!(state.pod_on_node("n1", &uid()).is_some());

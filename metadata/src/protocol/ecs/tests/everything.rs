@@ -23,6 +23,7 @@ fn flattened(all: &Json) -> BTreeMap<String, String> {
     leaves
 }
 
+/// Returns the object `meta-data/all`.
 fn all(tree: &Tree) -> Json {
     serde_json::from_str(&text(tree, "meta-data/all").unwrap()).unwrap()
 }
