@@ -86,17 +86,17 @@ pub(crate) fn all(options: &RunOptions, work_dir: &WorkDir) -> Result<()> {
         for connections in CONNECTIONS {
             let mut rounds = [const { Vec::new() }; 3];
             for number in 0..count {
-                let mut order = [0, 1, 2];
+                let mut turns = servers.iter().zip(&mut rounds).collect::<Vec<_>>();
                 if number % 2 == 1 {
-                    order.reverse();
+                    turns.reverse();
                 }
-                for server in order {
-                    let measured = round(&servers[server].1, work, &token, connections, COMPARED)?;
-                    rounds[server].push(measured);
+                for ((_, server), of_server) in turns {
+                    of_server.push(round(server, work, &token, connections, COMPARED)?);
                 }
             }
+            let [of_baseline, ..] = &rounds;
             for ((name, _), of_server) in servers.iter().zip(&rounds) {
-                row(work, connections, name, of_server, &rounds[0]);
+                row(work, connections, name, of_server, of_baseline);
             }
         }
     }
