@@ -99,7 +99,7 @@ mod linux {
         runtime.block_on(pod_link::ensure(&bare.netns, &bare_pod, &alias(0), LinkRange::default()))?;
         let _server = BareServer::start(&bare, &recorded)?;
 
-        println!("{ROUNDS} rounds of {} s, both servers in turn. Median (minimum to maximum).\n", TIME.as_secs());
+        println!("{ROUNDS} rounds of {} s, both servers in turn. Median (lower to upper quartile).\n", TIME.as_secs());
         println!("| connections | server | requests/s | ratio | p50 µs | p99 µs | ratio |");
         println!("| --- | --- | --- | --- | --- | --- | --- |");
         for connections in CONNECTIONS {
@@ -145,13 +145,13 @@ mod linux {
         println!(
             "| {connections} | {server} | {:.0} ({:.0} to {:.0}) | {:.2} | {:.1} | {:.1} ({:.1} to {:.1}) | {:.2} |",
             per_second.median,
-            per_second.min,
-            per_second.max,
+            per_second.lower_quartile,
+            per_second.upper_quartile,
             ratio(|round| round.per_second),
             spread(rounds, |round| round.p50_us).median,
             p99.median,
-            p99.min,
-            p99.max,
+            p99.lower_quartile,
+            p99.upper_quartile,
             ratio(|round| round.p99_us),
         );
     }
