@@ -137,6 +137,9 @@ async fn check_on_and_off(clients: &HostClients<'_>) -> Result<()> {
     clients.wait_until_guarded().await
 }
 
+/// Number of addresses that the rules prohibit: the service addresses, and the IPv4 ones with the prefix of NAT64.
+const PROHIBITED: usize = 5;
+
 /// The guards of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Guard {
@@ -189,7 +192,7 @@ impl<'a> UnlinkedPod<'a> {
         eventually(CHANGE_TIMEOUT, "guards and link are in place", async || {
             let state = "ip rule; ip -6 rule; nft list tables; ls /run/podmeta/bpf";
             let state = self.node.sh(state).await?;
-            ensure!(state.matches("prohibit").count() == 3 && state.contains("table inet podmeta"), "{state}");
+            ensure!(state.matches("prohibit").count() == PROHIBITED && state.contains("table inet podmeta"), "{state}");
             let programs = egress_programs(self.namespace).await?;
             ensure!(programs == self.programs, "{programs}");
             self.namespace.run(POD, &["ip", "link", "show", "imds0"]).await.map(drop)

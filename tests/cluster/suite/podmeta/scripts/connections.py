@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import socket
+import struct
 import sys
 
 REQUEST = b"GET /latest/meta-data/instance-id HTTP/1.1\r\nHost: metadata\r\nConnection: close\r\n\r\n"
@@ -13,7 +14,9 @@ FAMILY = socket.AF_INET if ADDRESS.version == 4 else socket.AF_INET6
 def fast_open():
     """Sends the request with the first packet. There is no connect(2)."""
     s = socket.socket(FAMILY, socket.SOCK_STREAM)
-    s.settimeout(3)
+    # A timeout of Python makes the socket not blocking: without a cookie of the server, the call then fails with EINPROGRESS.
+    for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+        s.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", 3, 0))
     s.sendto(REQUEST, socket.MSG_FASTOPEN, (str(ADDRESS), 80))
     return s
 
