@@ -29,7 +29,6 @@ mod node_network;
 mod outages;
 mod quickstart;
 mod real_clients;
-mod redirection;
 mod rollouts;
 mod secrets;
 mod status_conditions;
