@@ -102,5 +102,5 @@ async fn route_to_a_translator_on_the_node_is_a_finding_while_it_exists() {
     wait_until("the route is a finding", || finding().is_some()).await;
     assert!(finding().unwrap().contains("(route 64:ff9b::/96 by nat64)"), "{:?}", finding());
     run(node, "ip -6 route del 64:ff9b::/96 dev nat64 table 7");
-    wait_until("a removed route is no finding", || finding().is_none()).await;
+    wait_until("the finding of a removed route ends", || finding().is_none()).await;
 }

@@ -85,9 +85,9 @@ async fn device_that_is_moved_into_a_pod_is_a_finding_until_it_is_removed() {
     wait_until("the device is a finding", || finding().is_some()).await;
     assert!(finding().unwrap().ends_with("pods: 1 (shop/pod1: macvlan)"), "{:?}", finding());
     run(&with_device, "ip link del net1");
-    wait_until("a removed device is no finding", || finding().is_none()).await;
+    wait_until("the finding of a removed device ends", || finding().is_none()).await;
     add_macvlan(&daemon.node, "net1", &with_device);
     wait_until("the device is a finding again", || finding().is_some()).await;
     runtime.lock().unwrap().sandboxes.remove(0);
-    wait_until("a pod that has ended is no finding", || finding().is_none()).await;
+    wait_until("the finding of an ended pod ends", || finding().is_none()).await;
 }
