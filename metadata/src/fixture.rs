@@ -38,7 +38,8 @@ impl Case {
         }
     }
 
-    /// Returns a pod with every field that a tree shows. The pod is being deleted.
+    /// Returns a pod with most fields that a tree shows. Items, vendor data, MAC address, gateways and
+    /// prefixes are not set. The pod is being deleted.
     pub(crate) fn full() -> Self {
         let mut case = Self::new();
         let pod = &mut case.facts.pod;
@@ -148,7 +149,7 @@ fn network() -> Network {
 
 /// Returns a role with a Secret as its provider.
 pub(crate) fn secret_role(name: &str) -> Role {
-    Role { name: RoleName::try_from(name).unwrap(), provider: Provider::Secret { name: "keys".to_owned() } }
+    Role { name: RoleName::try_from(name).unwrap(), provider: Provider::Secret { name: "app-keys".to_owned() } }
 }
 
 /// Returns an EC2 role with the provider `awsWebIdentity`.

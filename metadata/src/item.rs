@@ -42,7 +42,8 @@ impl ItemPath {
         self.as_str().split('/').next().unwrap_or_default()
     }
 
-    /// Checks that the path is not reserved in a dialect. The check ignores letter case: ECS treats `Ram` as `ram`.
+    /// Checks that the path is not reserved in a dialect. The letter case of the first segment is ignored
+    /// for reserved names: ECS treats `Ram` as `ram`.
     ///
     /// # Errors
     /// If the path is reserved, or is below a reserved path.
@@ -161,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn path_with_an_empty_or_dot_segment_is_rejected() {
+    fn invalid_path_is_rejected() {
         for bad in ["", "/a", "a/", "a//b", "../a", "a/./b", "a b", "a%2fb", "a?b", "1/2/3/4/5/6/7/8/9"] {
             assert!(ItemPath::try_from(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn field_is_one_of_the_downward_api() {
+    fn field_outside_the_downward_api_is_rejected() {
         assert_eq!(FieldPath::try_from("metadata.labels['app']"), Ok(FieldPath::Label("app".to_owned())));
         for bad in ["spec.containers", "metadata.labels", "metadata.labels['']", "metadata.labels[app]"] {
             assert!(FieldPath::try_from(bad).is_err(), "{bad}");

@@ -95,9 +95,7 @@ text_type!(
 text_type!(
     /// One line of text: 1 to 253 bytes without control characters.
     Line,
-    |text| {
-        check_text(text, 1..=253, |c| !c.is_control(), "characters that are not control characters")
-    }
+    |text| check_text(text, 1..=253, |c| !c.is_control(), "printable characters")
 );
 
 text_type!(

@@ -18,7 +18,7 @@ pub enum NodeFindingKind {
     Cgroup,
     /// The kernel does not accept nftables requests.
     Nftables,
-    /// The kernel lacks settings of the agent namespace.
+    /// The kernel lacks settings (sysctls) that the agent namespace needs.
     Settings,
     /// A CNI configuration sorts before podmeta's.
     CniOrder,
@@ -31,7 +31,8 @@ pub enum NodeFindingKind {
     /// The uplink guard does not work as configured for pods on the host network: they can reach the node's metadata service,
     /// or exempt pods cannot.
     HostNetwork,
-    /// Pods on the host network are not served, or reach the node's metadata service.
+    /// The redirection of pods on the host network is on and not in place: they get no response, or reach
+    /// the node's metadata service.
     HostPods,
     /// Pods have a network device that leads past the guards.
     PodDevices,

@@ -5,7 +5,7 @@ use crate::names::{check_text, text_type};
 text_type!(
     /// The value of a static tag: up to 256 bytes, without control characters.
     TagValue,
-    |text| check_text(text, 0..=256, |c| !c.is_control(), "characters that are not control characters")
+    |text| check_text(text, 0..=256, |c| !c.is_control(), "printable characters")
 );
 
 /// A tag of a profile. Its key is valid in every dialect of the profile.

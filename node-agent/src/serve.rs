@@ -198,7 +198,7 @@ async fn serve(args: ServeArgs, sync_runtime: &runtime::Handle, log: &LogGuard) 
     wait_until_stopped(signals.next(), links_task).await?;
     stop.cancel();
     if acceptor.drain(SHUTDOWN_TIMEOUT).await.is_err() {
-        tracing::warn!(timeout = ?SHUTDOWN_TIMEOUT, "closing connections that did not end in time");
+        tracing::warn!(timeout = ?SHUTDOWN_TIMEOUT, "shutdown timed out; closing open connections");
     }
     // The state is saved after each change. A write now could replace the newer state of the next agent.
     Ok(())

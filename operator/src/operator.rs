@@ -171,7 +171,7 @@ async fn run(args: Args, log: &LogGuard) -> Result<()> {
     stop.cancel();
     tasks.close();
     if tokio::time::timeout(SHUTDOWN_TIMEOUT, tasks.wait()).await.is_err() {
-        tracing::warn!("graceful shutdown timed out; stopping anyway");
+        tracing::warn!("shutdown timed out; stopping the operator before all its tasks ended");
     }
     watches.iter().for_each(JoinHandle::abort);
     match result {

@@ -66,7 +66,8 @@ impl FieldErrors {
         }
     }
 
-    /// Returns `value` if there are no errors. Otherwise returns all errors. `value` is `None` only if there is an error.
+    /// Returns `value` if there are no errors. Otherwise returns all errors. A caller passes `None` only
+    /// after it has added an error.
     pub(crate) fn finish<T>(self, value: Option<T>) -> Result<T, Vec<FieldError>> {
         match value {
             Some(value) if self.0.is_empty() => Ok(value),

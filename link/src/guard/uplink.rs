@@ -2,12 +2,13 @@
 //! the service addresses that does not come from a socket of the node or of an exempt pod. It also sees packets that bypass routing
 //! rules and nftables, such as those of a network plugin with an eBPF datapath.
 //!
-//! Kernels before Linux 6.6 have no tcx. There, the program is a filter of the qdisc clsact. Map and links are pinned in a bpf
-//! filesystem, and filters belong to their interface, so the guard stays while no process of podmeta runs:
+//! Kernels before Linux 6.6 have no tcx. There, the program is a filter of the qdisc clsact. The map
+//! and the bpf links of tcx are pinned in a bpf filesystem. A filter belongs to its interface. So the
+//! guard stays while no process of podmeta runs:
 //!
 //! ```text
 //! /run/podmeta/bpf/cgroup-ids        the map of cgroups
-//! /run/podmeta/bpf/uplink-INDEX      the link of the interface INDEX
+//! /run/podmeta/bpf/uplink-INDEX      the bpf link of the program at the interface INDEX
 //! ```
 
 pub mod cgroups;
@@ -72,7 +73,7 @@ pub enum Hook {
 pub struct AttachedPrograms {
     /// Interfaces that this process has not guarded before.
     pub new: usize,
-    /// Interfaces whose program another program removed, replaced or preceded.
+    /// Interfaces guarded before, where the program was removed, replaced, or no longer ran first.
     pub repaired: usize,
 }
 
@@ -106,8 +107,8 @@ impl UplinkGuard {
         }
     }
 
-    /// Attaches the program to all interfaces by which packets can leave a namespace and that lack it, and replaces a program
-    /// of another version. Idempotent.
+    /// Attaches the program to each unguarded interface by which packets can leave the namespace `host`.
+    /// Replaces a program of another version. Idempotent.
     ///
     /// An interface keeps the program when its routes are deleted: they can return at any time.
     ///
@@ -231,7 +232,7 @@ fn links(pins: &Path) -> Result<Vec<(u32, PathBuf)>> {
     pins::links(pins).with_context(|| format!("cannot read {}", pins.display()))
 }
 
-/// Detaches and removes links. A failure does not keep the others from being removed.
+/// Detaches and removes links. After a failure, it continues with the other links.
 fn remove_all(links: Vec<(u32, PathBuf)>) -> Result<()> {
     first(links.into_iter().filter_map(|(_, path)| tcx::remove(&path).err()).collect())
 }
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn program_that_is_missing_on_a_guarded_interface_is_a_repair() {
+    fn program_attached_to_an_interface_guarded_before_counts_as_a_repair() {
         let mut guard = guard();
         let attached = |new, repaired| AttachedPrograms { new, repaired };
         for (results, expected) in [
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn link_of_an_interface_that_the_list_lacks_is_kept() {
+    fn link_of_an_existing_interface_that_the_list_lacks_is_kept() {
         let links = [2, 3, 4].map(|interface| (interface, PathBuf::from(interface.to_string())));
         let deleted = deleted(links.clone().into(), &BTreeSet::from([2]), |interface| interface == 3);
         assert_eq!(deleted, links[2..]);

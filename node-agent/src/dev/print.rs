@@ -71,7 +71,7 @@ impl EndpointReport<'_> {
         }
         let _ = write!(
             text,
-            "\nready: {} served; metrics at http://{}/metrics; documents verify with {}",
+            "\nready: {} served; metrics at http://{}/metrics; certificate of identity documents: {}",
             count(self.endpoints.len(), "endpoint"),
             self.admin,
             self.certificate.display()

@@ -131,7 +131,8 @@ impl LinkServer {
         if let Err(error) = report.map_err(anyhow::Error::from).flatten() {
             tracing::warn!(
                 error = format!("{error:#}"),
-                "cannot report the pods that use the node's own metadata service; retrying"
+                "cannot report to the link daemon which pods use the node's own metadata service; \
+                 retrying"
             );
         }
     }

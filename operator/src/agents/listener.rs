@@ -46,11 +46,12 @@ const MAX_HEADER_LIST: u32 = 8 * 1024;
 /// The HTTP/2 receive window of a stream and of a connection, in bytes.
 const RECEIVE_WINDOW: u32 = 65_535;
 
-/// The maximum time that connections have to end when the operator stops.
+/// The timeout of the drain at shutdown. Connections that are still open after it are closed.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The time for which a connection counts after it ended without an authenticated request. With 32 connections of
-/// one address, an unknown client can start 4 handshakes a second.
+/// The time for which a connection still counts against [`CONNECTION_LIMITS`] after it ended without an
+/// authenticated request. With the limit of 32 connections of an address, an unknown client can start 4
+/// handshakes a second.
 const UNAUTHENTICATED_DELAY: Duration = Duration::from_secs(8);
 
 /// Opens the listener.
@@ -82,7 +83,7 @@ pub async fn serve(
     let accepting = acceptor.spawn(listener, None, stop, handle).context("cannot use the agents' listener")?;
     accepting.await.context("internal error: the accept loop has panicked")?;
     if acceptor.drain(DRAIN_TIMEOUT).await.is_err() {
-        tracing::warn!(timeout = ?DRAIN_TIMEOUT, "closing connections that did not end in time");
+        tracing::warn!(timeout = ?DRAIN_TIMEOUT, "shutdown timed out; closing open connections");
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ use super::node_guard::AgentAccount;
 use super::profile_state::ProfileState;
 use super::update::{ConfigMapRef, References, SecretScope};
 
-/// The index.
+/// Objects of the cluster, compiled pods, and the pods to compile.
 #[derive(Debug)]
 pub struct Index {
     settings: Settings,

@@ -69,8 +69,8 @@ pub struct LimitsSpec {
     /// reduced to that maximum. Default: 500.
     #[schemars(schema_with = "rate")]
     pub requests_per_second: i64,
-    /// Size of a burst, `requestsPerSecond` to 200000: the number of requests that a pod may send before the rate applies. The
-    /// maximum is twice `maxRequestsPerSecond` of the policies. A higher value is reduced to the maximum. Default: 1000.
+    /// Size of a burst, `requestsPerSecond` to 200000: the number of requests that a pod may send before the rate applies. A
+    /// value over twice `maxRequestsPerSecond` of the policies is reduced to that number. Default: 1000.
     #[schemars(schema_with = "burst")]
     pub burst: i64,
     /// Open connections per pod, 1 to 16384. Further connections are closed. A value over `maxConnections` of the policies,

@@ -125,10 +125,10 @@ fn forbidden_secret_is_left_out_of_roles_and_user_data() {
     assert_eq!((&workload.ecs().role, workload.ec2().role.is_some()), (&None, true));
     assert_eq!(workload.instance.user_data, Some(UserData::Secret(key.clone())));
     assert_eq!(case.findings(), [finding("spec.roles", FindingReason::PolicyForbids)]);
-    let message = "MetadataPolicy p does not allow the Secret keys";
+    let message = "MetadataPolicy p does not allow the Secret app-keys";
     assert_eq!(case.compile().findings[0].message, format!("role app: {message}"));
 
-    case.profile_mut().user_data = Some(UserDataSource::Secret(KeyRef { name: "keys".to_owned(), ..key }));
+    case.profile_mut().user_data = Some(UserDataSource::Secret(KeyRef { name: "app-keys".to_owned(), ..key }));
     assert_eq!(case.workload().instance.user_data, None);
     let forbidden = |field| finding(field, FindingReason::PolicyForbids);
     assert_eq!(case.findings(), [forbidden("spec.roles"), forbidden("spec.userData.secretKeyRef")]);
@@ -181,7 +181,7 @@ fn longer_session_than_the_maximum_is_reduced() {
 }
 
 #[test]
-fn role_without_an_arn_is_left_out_where_arns_are_listed() {
+fn role_without_an_arn_is_left_out_if_a_policy_lists_arns() {
     let case = with_policies(vec![Policy { allowed_role_arns: globs(&[ARN, "*"]), ..named("p") }]);
     let workload = case.workload();
     assert_eq!(workload.ec2().role.unwrap().name.as_str(), "web");

@@ -21,13 +21,13 @@ use crate::cluster::events::format_chain;
 use crate::credentials::failure::ProviderError;
 use crate::credentials::settings::{AwsPartition, CredentialsArgs};
 
-/// The timeout of a connection.
+/// The timeout to open a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The timeout of a call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// The clients of AWS STS. They do not retry: the cache does, with backoff and within the rate.
+/// The clients of AWS STS. They do not retry: the cache retries, with backoff and within the rate limit.
 pub(super) struct AwsSts {
     partition: AwsPartition,
     unsigned: Client,
@@ -111,7 +111,8 @@ pub(super) fn to_session(
     })
 }
 
-/// Converts the error of a call. The text of the SDK does not contain the request or the body of the response.
+/// Converts the error of a call. The error text of the SDK contains neither the request nor the body of
+/// the response.
 pub(super) fn to_provider_error<E>(error: &SdkError<E, HttpResponse>, now: Timestamp) -> ProviderError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -131,7 +132,8 @@ where
     ProviderError { request_id, ..ProviderError::new(cause, detail) }.with_date(date, now)
 }
 
-/// Returns the cause of an error code. Source: common errors, and the errors of AssumeRole and AssumeRoleWithWebIdentity.
+/// Returns the cause of an error code. Source: AWS STS API reference, common errors, and the errors of
+/// `AssumeRole` and `AssumeRoleWithWebIdentity`.
 fn cause_of(code: Option<&str>, status: u16) -> FailureCause {
     match code {
         Some("AccessDenied" | "AccessDeniedException") => FailureCause::AccessDenied,

@@ -194,7 +194,7 @@ fn profile_affects_the_pods_that_it_selects_and_selected_before() {
 }
 
 #[test]
-fn several_changes_of_one_pod_are_one_update() {
+fn several_changes_of_a_profile_are_one_update_of_its_pod() {
     let (mut index, uids) = index(&(pod("shop", "web", "web") + &profile("web", "web", "")));
     for priority in 1..=5 {
         let text = pod("shop", "web", "web")
