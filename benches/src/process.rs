@@ -19,7 +19,8 @@ pub(crate) struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Starts the dev agent with a manifest file. It logs to a file with the same name and the extension `log`.
+    /// Starts the dev agent with a manifest file and waits until it is ready. Its log file and its state directory have the
+    /// name of the manifest file with the extensions `log` and `state`.
     ///
     /// # Errors
     /// If the agent's program is not next to this program, or the agent does not become ready.

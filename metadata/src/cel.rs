@@ -53,7 +53,7 @@ impl Expression {
     /// Compiles an expression.
     ///
     /// # Errors
-    /// If it is too long, does not parse, uses an unknown name or nests comprehensions.
+    /// If it is too long or too deep, does not parse, uses an unknown name or nests comprehensions.
     pub fn compile(source: &str) -> Result<Self, InvalidValue> {
         if source.len() > MAX_BYTES {
             return Err(InvalidValue(format!("must be at most {MAX_BYTES} bytes long, not {}", source.len())));

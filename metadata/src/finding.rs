@@ -7,7 +7,7 @@ use crate::profile::ProfileRef;
 /// One finding: the field of the profile, and the effect on the served data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The profile.
+    /// The profile that has the field. Every finding of a compilation has one.
     pub profile: Option<ProfileRef>,
     /// The field, such as `spec.metadata[2].path`.
     pub field: String,
@@ -24,9 +24,10 @@ pub enum FindingReason {
     Conflicted,
     /// A policy made an option stricter.
     PolicyTightened,
-    /// A policy does not allow a role, dialect or mode. It is left out.
+    /// A policy does not allow a part of the profile, such as a role, dialect or region. That part is left out. For a mode
+    /// of hostNetwork pods, the pod is denied.
     PolicyForbids,
-    /// A role needs a ServiceAccount token, and the pod has no ServiceAccount. It is left out.
+    /// A role needs a ServiceAccount token, and the pod has no ServiceAccount. The role is left out.
     RoleUnavailable,
     /// The user data is missing or too long. None is served.
     UserDataUnavailable,
@@ -34,13 +35,13 @@ pub enum FindingReason {
     ItemUnavailable,
     /// An item would be both a leaf and a directory. It is left out.
     ItemMisplaced,
-    /// A pod has more tags than the dialect allows. The others are left out.
+    /// A pod has more tags than the dialect allows. The tags over the limit are left out.
     TooManyTags,
     /// The compiled pod is over [`MAX_WORKLOAD_BYTES`](crate::workload::MAX_WORKLOAD_BYTES). The pod is denied.
     WorkloadTooLarge,
     /// The dialect does not allow a label's key in a tag. The tag is left out.
     TagDropped,
-    /// Compiling the pod failed by an error of podmeta. The pod is denied.
+    /// The compilation of the pod failed with an internal error. The pod is denied.
     InternalError,
 }
 

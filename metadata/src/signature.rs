@@ -84,7 +84,7 @@ mod text {
 }
 
 impl SignedDocument {
-    /// Returns one form.
+    /// Returns one form. `Pkcs7` and `Rsa2048` have the same bytes.
     #[must_use]
     pub fn form(&self, item: DocumentForm) -> Bytes {
         match item {

@@ -1,4 +1,4 @@
-//! User data: its sources, and the rule on its size.
+//! User data: its sources and its size limit.
 
 use bytes::Bytes;
 

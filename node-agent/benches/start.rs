@@ -1,5 +1,5 @@
-//! The start of an agent on a node with 250 pods: the time from its start until it serves links, and until every pod has the
-//! response to its first request. All pods request at the same time. The agent reads its saved state. Needs root, `ip` and `nft`.
+//! Measures the start of an agent on a node with 250 pods: the time until it serves links, and until every pod has its first
+//! response. All pods request at the same time. The agent reads its saved state. Needs root, `ip` and `nft`.
 
 #![allow(
     clippy::unwrap_used,
@@ -55,7 +55,7 @@ mod linux {
 
     const PODS: usize = 250;
 
-    /// Starts of an agent, each on a node of its own.
+    /// Number of measured starts. Each is on a new node.
     const ROUNDS: usize = 5;
 
     /// Durations from the start of the agent's process.

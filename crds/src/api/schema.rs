@@ -12,7 +12,8 @@ pub(super) const NO_CONTROL: &str = r"^[^\x00-\x1f\x7f-\x9f]*$";
 /// The schema extension that holds CEL rules.
 pub(super) const RULES: &str = "x-kubernetes-validations";
 
-/// Returns a CEL rule. `field` is the path of the invalid field, relative to the field that has the rule.
+/// Returns a CEL rule. `field` is the path of the invalid field, relative to the field that has the rule. It is empty if both
+/// are the same.
 pub(super) fn rule(rule: &str, message: &str, field: &str) -> Rule {
     let rule = Rule::new(rule).message(message).reason(Reason::FieldValueInvalid);
     if field.is_empty() { rule } else { rule.field_path(field) }

@@ -8,7 +8,7 @@ use crate::service;
 /// The node's IPv4 address on its link. The addresses after it are those of the services.
 pub(super) const NODE_IPV4: Ipv4Addr = Ipv4Addr::new(169, 254, 239, 1);
 
-/// Returns the node's IPv6 address on its link. The filter of the agent namespace admits its prefix.
+/// Returns the node's IPv6 address on its link. It has the prefix that the filter of the agent namespace admits.
 pub(super) fn node_ipv6() -> Ipv6Addr {
     ipv6_of(NODE_IPV4)
 }

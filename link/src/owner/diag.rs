@@ -42,8 +42,8 @@ pub(super) fn find_owner(pod: &Netns, connection: ConnectionAddresses) -> io::Re
     Ok(find_socket(pod, connection, POD_INTERFACE)?.map(|socket| socket.user))
 }
 
-/// Returns the client's socket of a connection by an interface, or `None` if no process in the namespace has such a socket open.
-/// Blocks.
+/// Returns the client's socket of a connection, or `None` if no process in the namespace has such a socket open. A socket that
+/// is bound to another interface than `interface` is not found. Blocks.
 pub(crate) fn find_socket(
     netns: &Netns,
     connection: ConnectionAddresses,

@@ -46,7 +46,7 @@ pub(super) fn part(
 ) -> DialectPart {
     let uid = facts.pod.runtime_uid().as_str();
     let image = facts.pod.spec.image.as_str();
-    let set = spec.image_id.as_ref().map(ToString::to_string);
+    let configured_image_id = spec.image_id.as_ref().map(ToString::to_string);
     let protocol = dialect.protocol();
     let (instance_id, image_id) = (protocol.instance_id(uid), protocol.image_id(image));
     let account =
@@ -55,7 +55,7 @@ pub(super) fn part(
         account,
         signed_account: signed_account(role.as_ref(), spec, rules, settings),
         instance_id,
-        image_id: set.unwrap_or(image_id),
+        image_id: configured_image_id.unwrap_or(image_id),
         role,
         tags: Vec::new(),
         items: Vec::new(),

@@ -16,10 +16,10 @@ pub const DEFAULT_MAX_REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturati
 /// Maximum of a pod's open connections if no policy sets one: 1,024.
 pub const DEFAULT_MAX_CONNECTIONS: NonZeroU32 = NonZeroU32::MIN.saturating_add(1_023);
 
-/// Maximum of a limit.
+/// The highest value of a limit that a profile may set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Maximum<'p> {
-    /// The maximum.
+    /// The highest value.
     pub limit: NonZeroU32,
     /// The policy that sets it, or `None` for the default.
     pub policy: Option<&'p Policy>,
@@ -105,7 +105,7 @@ impl<'p> EffectivePolicy<'p> {
                 return Some(format!("MetadataPolicy {} does not allow the role name {}", policy.name, role.name));
             }
             if let Some(arns) = &policy.allowed_role_arns {
-                is_arn_listed = true; // else this loop returns
+                is_arn_listed = true; // the checks below return if it is not
                 let Some(arn) = role.provider.arn() else {
                     return Some(format!("MetadataPolicy {} allows roles with an ARN only, not {kind}", policy.name));
                 };
@@ -238,8 +238,8 @@ impl<'p> EffectivePolicy<'p> {
     }
 }
 
-/// Returns true if the name of a zone is that of a region with a suffix, such as `us-east-1b` or `us-west-2-lax-1a`, or the
-/// name itself. A digit after the region's name belongs to the name of another region: `us-east-10a` is not in `us-east-1`.
+/// Returns true if the name of a zone is the name of the region, with or without a suffix: `us-east-1b`, `us-west-2-lax-1a`.
+/// The suffix cannot start with a digit, so `us-east-10a` is not in `us-east-1`.
 #[must_use]
 pub fn is_zone_of(zone: &str, region: &str) -> bool {
     zone.strip_prefix(region).is_some_and(|suffix| !suffix.starts_with(|c: char| c.is_ascii_digit()))

@@ -16,7 +16,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 
 use crate::operator_client::connect_limiter::{ConnectLimiter, LimitedConnector};
 
-/// Timeout of a TCP connection.
+/// Timeout of opening a TCP connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Interval and timeout of HTTP/2 pings.
@@ -33,7 +33,7 @@ pub fn https_client(pem: &[u8], host: &str) -> Result<OperatorHttpsClient, Strin
     limited_https_client(pem, host, ConnectLimiter::default())
 }
 
-/// Builds a client like [`https_client`] that shares the limit of new connections.
+/// Builds a client like [`https_client`]. Its new connections count in `limiter`, which other clients can share.
 pub(super) fn limited_https_client(
     pem: &[u8],
     host: &str,

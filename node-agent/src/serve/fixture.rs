@@ -52,6 +52,7 @@ pub(crate) fn event(number: u64, change: WatchChange) -> WatchEvent {
     WatchEvent { resource_version: format!("e1:{number}").parse().unwrap(), change }
 }
 
+/// Returns a list with the resource version `e1:NUMBER`.
 pub(crate) fn list(number: u64, items: Vec<WorkloadItem>) -> WorkloadList {
     WorkloadList { resource_version: format!("e1:{number}").parse().unwrap(), items }
 }

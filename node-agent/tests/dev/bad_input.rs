@@ -64,7 +64,7 @@ fn error_is_one_line_with_its_location_and_exit_code_1() {
 }
 
 #[test]
-fn pod_that_the_api_server_rejects_is_an_error() {
+fn object_that_the_api_server_rejects_is_an_error() {
     let directory = DevDirectory::new("bad-pods");
     let pod = |metadata: &str, more: &str| {
         format!(

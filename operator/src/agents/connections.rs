@@ -25,7 +25,7 @@ impl PeerConnection {
         Self { address, authenticated: Arc::default() }
     }
 
-    /// Marks the connection as authenticated.
+    /// Marks the connection as authenticated. This ends [`Self::wait_until_authenticated`].
     pub fn set_authenticated(&self) {
         // Every request after the first sets it again.
         let _already_set = self.authenticated.set(());

@@ -137,8 +137,8 @@ impl SessionCache {
         entry.valid(now).map(|issued| issued.credentials.clone()).ok_or(failure)
     }
 
-    /// Returns the requests whose credentials must be renewed. Credentials that no pod requested for their lifetime are not
-    /// renewed.
+    /// Returns the requests whose credentials must be renewed. Leaves out expired credentials, credentials that no pod requested
+    /// for their lifetime, and requests whose retry is delayed by a backoff.
     #[must_use]
     pub fn due(&self, now: Timestamp) -> Vec<RoleRequest> {
         let is_due = |entry: &SessionEntry| {

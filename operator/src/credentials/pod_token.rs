@@ -41,7 +41,8 @@ impl PodTokens {
     /// Requests a token of a pod's ServiceAccount, bound to the pod.
     ///
     /// # Errors
-    /// If the audience is not an allowed one, the admission policy is not enforced, or the API server does not issue a token.
+    /// If the pod has no ServiceAccount, the audience is not allowed, the admission policy is not enforced, or the API server does
+    /// not issue a token.
     pub async fn request(
         &self,
         pod: &PodRef,
@@ -56,7 +57,7 @@ impl PodTokens {
         match &*self.policy.borrow() {
             TokenPolicyState::Enforced => {}
             TokenPolicyState::Unknown => {
-                let detail = "the admission policy for tokens was not tested yet";
+                let detail = "no test of the admission policy for tokens had a result in the last 5 minutes";
                 return Err(ProviderError::new(FailureCause::ProviderUnavailable, detail));
             }
             TokenPolicyState::NotEnforced(reason) => {
@@ -89,7 +90,10 @@ impl PodTokens {
             Err(_) => None,
         };
         token.filter(|token| !token.expose().is_empty()).ok_or_else(|| {
-            let detail = format!("cannot request a token of {}/{service_account}: no response", pod.namespace);
+            let detail = format!(
+                "cannot request a token of {}/{service_account}: timeout, or no token in the response",
+                pod.namespace
+            );
             ProviderError::new(FailureCause::ProviderUnavailable, detail)
         })
     }

@@ -108,7 +108,9 @@ impl TokenPolicyTest {
             Ok(Ok(_token)) => return Some(Err(format!("the API server issues tokens {what}"))),
             Ok(Err(error)) => error,
             Err(_) => {
-                tracing::warn!("cannot test the admission policy for tokens: timeout; keeping the last result");
+                tracing::warn!(
+                    "cannot test the admission policy for tokens: timeout; retrying and keeping the last result for up to 5 minutes"
+                );
                 return None;
             }
         };
@@ -122,7 +124,10 @@ impl TokenPolicyTest {
             }
             _ => {
                 let error = format_chain(&error);
-                tracing::warn!(error, "cannot test the admission policy for tokens; keeping the last result");
+                tracing::warn!(
+                    error,
+                    "cannot test the admission policy for tokens; retrying and keeping the last result for up to 5 minutes"
+                );
                 None
             }
         }
@@ -145,7 +150,7 @@ fn publish(state_tx: &watch::Sender<TokenPolicyState>, state: TokenPolicyState) 
             "the admission policy for tokens is not enforced; awsWebIdentity and aliyunOidc are off"
         ),
         TokenPolicyState::Unknown => tracing::warn!(
-            "the admission policy for tokens was not tested for 5 minutes; awsWebIdentity and aliyunOidc are off"
+            "no test of the admission policy for tokens had a result for 5 minutes; awsWebIdentity and aliyunOidc are off"
         ),
         TokenPolicyState::Enforced => {
             tracing::info!("the admission policy for tokens is enforced; awsWebIdentity and aliyunOidc are on");

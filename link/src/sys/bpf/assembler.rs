@@ -23,7 +23,7 @@ pub(crate) enum Register {
     Frame = 10,
 }
 
-/// Width of a load, as the code of its operation.
+/// Width of a load. The number is the operation code of the load instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Width {
@@ -32,7 +32,7 @@ pub(crate) enum Width {
     Double = 0x79,
 }
 
-/// Condition of a jump, as the code of its operation.
+/// Condition of a jump. The number is the operation code of the jump instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Condition {
@@ -40,9 +40,9 @@ pub(crate) enum Condition {
     Equal = 0x16,
     /// The lower 32 bits differ from the value.
     NotEqual = 0x56,
-    /// All 64 bits are zero; the value is not used.
+    /// All 64 bits are zero. The value must be 0.
     Zero = 0x15,
-    /// One of the 64 bits is set; the value is not used.
+    /// At least one of the 64 bits is set. The value must be 0.
     NotZero = 0x55,
 }
 
@@ -105,7 +105,7 @@ impl Assembler {
         self.push(0xbf, registers(to, from as u8), 0, 0);
     }
 
-    /// Sets a register to a value, which is extended with its sign.
+    /// Sets a register to a value that is sign-extended to 64 bits.
     pub(crate) fn set(&mut self, to: Register, value: i32) {
         self.push(0xb7, registers(to, 0), 0, value);
     }
@@ -145,7 +145,7 @@ impl Assembler {
         self.push(condition as u8, registers(register, 0), 0, value);
     }
 
-    /// Jumps if all 64 bits of two registers differ.
+    /// Jumps if two registers differ in at least one of the 64 bits.
     pub(crate) fn jump_if_differs(&mut self, register: Register, other: Register, target: Label) {
         self.jumps.push((self.code.len(), target));
         self.push(0x5d, registers(register, other as u8), 0, 0);
@@ -162,8 +162,8 @@ impl Assembler {
         self.push(0x95, 0, 0, 0);
     }
 
-    /// Returns the program with the offsets of its jumps. If a label is not placed or too far away, its jumps go past the end of
-    /// the program, and the kernel rejects the program.
+    /// Returns the program with the offsets of its jumps. A jump goes past the end of the program if its label is not placed, is
+    /// before the jump, or is too far away. The kernel rejects such a program.
     pub(crate) fn finish(mut self) -> Vec<Instruction> {
         for (from, target) in self.jumps {
             let to = self.labels.get(target.0).copied().flatten();

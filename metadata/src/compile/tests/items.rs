@@ -74,7 +74,7 @@ fn field_has_the_value_of_the_pod() {
 }
 
 #[test]
-fn address_fields_are_resolved_on_the_node() {
+fn pod_ip_fields_are_resolved_by_the_node_agent() {
     let case = with(vec![field("status.podIP"), field("status.podIPs")]);
     assert_eq!(values(&case), [ItemValue::PodIp, ItemValue::PodIps]);
 }

@@ -6,7 +6,7 @@ use podmeta_metadata::finding::{Finding, FindingReason};
 
 use super::{CredentialsState, ObservedProfile};
 
-/// The maximum number of pods that a message about pods on the host network names.
+/// The maximum number of pod names in a message about pods on the host network.
 const MAX_NAMED_PODS: usize = 5;
 
 /// Returns the conditions, in their order in the status.
@@ -87,7 +87,7 @@ fn accepted(observed: &ObservedProfile) -> NewCondition {
     }
 }
 
-/// Reports which data the node agents have, and which pods have links.
+/// Reports whether the node agents have the data of all pods, and whether each pod has a link.
 fn programmed(observed: &ObservedProfile) -> NewCondition {
     let condition = |status, reason: &str, message: String| NewCondition::new(PROGRAMMED, status, reason, message);
     let pending = observed.pods.iter().filter(|pod| !pod.is_programmed).count();
@@ -120,6 +120,7 @@ fn credentials_ready(observed: &ObservedProfile) -> NewCondition {
     if !observed.secret_errors.is_empty() {
         let errors = join(observed.secret_errors.iter().map(|secret| secret.error.to_string()));
         return if observed.secret_errors.iter().all(|error| error.is_usable) {
+            // Profiles may use each of these Secrets, but its data is not valid.
             condition(ConditionStatus::False, "SecretUnusable", errors)
         } else {
             condition(ConditionStatus::False, "SecretNotOptedIn", errors)
@@ -148,7 +149,7 @@ fn credentials_ready(observed: &ObservedProfile) -> NewCondition {
     }
 }
 
-/// Reports other profiles of the same priority.
+/// Reports other profiles of the same priority that match the same pods.
 fn conflicted(observed: &ObservedProfile) -> NewCondition {
     let conflicts = observed.findings.iter().filter(|finding| finding.reason == FindingReason::Conflicted);
     let conflicts = join(conflicts.map(format_finding));

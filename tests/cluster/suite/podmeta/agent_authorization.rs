@@ -105,7 +105,7 @@ async fn agent_token_for_pod_of_another_node_or_deleted_pod_gets_403() -> Result
         let agent = agent_pod(podmeta, a).await?;
         let token = request_token(&podmeta.system, AGENT_ACCOUNT, Some(AUDIENCE), Some(&agent)).await?;
         let request_for = |pod: &Pod| json!({"pod": pod.uid(), "dialect": "ec2"}).to_string();
-        let [on_a, on_b, deleted] = pods.as_slice() else { bail!("three pods were started") };
+        let [on_a, on_b, deleted] = pods.as_slice() else { bail!("this test needs three pods") };
 
         let (status, body) = send(namespace, &token, "POST", CREDENTIALS, &request_for(on_a)).await?;
         ensure!(status == "200" && body.contains(SECRET_ACCESS_KEY), "pod of the agent's node: {status} {body}");

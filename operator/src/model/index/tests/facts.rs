@@ -1,4 +1,4 @@
-//! Namespaces and nodes, whose facts the pods have.
+//! Namespaces and nodes: their facts affect their pods.
 
 use super::*;
 
@@ -36,7 +36,7 @@ fn pod_without_known_namespace_or_node_is_not_compiled() {
     assert!(compile(&mut index).is_empty(), "the node does not exist yet");
     index.set_node("n1", facts.node.clone());
     assert_eq!(changed(&mut index), std::slice::from_ref(&facts.pod.metadata.uid));
-    assert!(is_served(&index, &facts.pod.metadata.uid), "the pod");
+    assert!(is_served(&index, &facts.pod.metadata.uid), "the pod is not served");
     index.set_node("n1", None);
     let withdrawn = PodUpdate { pod: facts.pod.metadata.uid.clone(), node: "n1".into(), compiled: None };
     assert_eq!(compile(&mut index), [withdrawn], "the node was deleted");

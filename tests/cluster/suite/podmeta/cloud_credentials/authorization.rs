@@ -43,7 +43,7 @@ async fn check_forbidden(stolen: &StolenNode<'_>, case: &str, body: &Value) -> R
 }
 
 async fn attack(stolen: &StolenNode<'_>, stub: &StubStsPod<'_>, pods: &[Pod]) -> Result<()> {
-    let [on_a, on_b, deleted] = pods else { bail!("three pods were started") };
+    let [on_a, on_b, deleted] = pods else { bail!("this test needs three pods") };
     for pod in [on_a, deleted] {
         wait_for_session(stolen, pod).await?;
     }
@@ -79,7 +79,10 @@ async fn attack(stolen: &StolenNode<'_>, stub: &StubStsPod<'_>, pods: &[Pod]) ->
     for pod in ["on-a", "deleted"] {
         ensure!(calls.iter().any(|call| of_pod(call, pod)), "no call for {pod}: {calls:?}");
     }
-    ensure!(calls.iter().all(|call| of_pod(call, "on-a") || of_pod(call, "deleted")), "{calls:?}");
+    ensure!(
+        calls.iter().all(|call| of_pod(call, "on-a") || of_pod(call, "deleted")),
+        "calls for other pods: {calls:?}"
+    );
     Ok(())
 }
 
