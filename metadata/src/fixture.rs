@@ -73,7 +73,7 @@ impl Case {
         &mut self.profiles[0]
     }
 
-    /// Binds the pod to a node with these labels.
+    /// Sets the facts of the pod's node: the name `node-1` and these labels. Does not set `spec.nodeName` of the pod.
     pub(crate) fn on_node(&mut self, labels: &[(&str, &str)]) -> &mut NodeFacts {
         self.facts.node.insert(NodeFacts {
             metadata: NodeMetadata { name: "node-1".to_owned(), labels: string_map(labels) },

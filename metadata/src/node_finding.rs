@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The findings about one node. Each message has cause, effect and remedy, on one line.
+/// The findings about one node. Each message is one line with the cause. Most also have the effect and a remedy.
 pub type NodeFindings = BTreeMap<NodeFindingKind, String>;
 
 /// The kinds of findings. Their names are labels of metrics and fields of the agents' API.

@@ -24,7 +24,7 @@ const AUDIT_LINES: usize = 16_384;
 /// Capacity of the queue of all other lines.
 const OTHER_LINES: usize = 4_096;
 
-/// Writes the queued lines for up to a second when it is dropped.
+/// Writes the queued lines when it is dropped, for up to a second per queue.
 #[derive(Debug)]
 pub struct LogGuard {
     dropped: DroppedLines,

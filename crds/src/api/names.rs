@@ -8,7 +8,8 @@ use super::schema;
 const SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// Pattern of a key of a ConfigMap or Secret.
 const DATA_KEY: &str = r"^[-._a-zA-Z0-9]+$";
-/// Pattern of a label key: a name of up to 63 bytes, with an optional prefix of up to 253 bytes and a slash.
+/// Pattern of a label key: a name, with an optional prefix and a slash. Only the length of the whole key is limited:
+/// 317 bytes are a prefix of 253, the slash and a name of 63.
 const LABEL_KEY: &str = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
 /// Pattern of a label value.
 const LABEL_VALUE: &str = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";

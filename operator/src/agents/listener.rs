@@ -40,7 +40,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// The send buffer of a connection, in bytes. It is small: after an edit, the buffers of all agents are full.
 const MAX_SEND_BUFFER: usize = 16 * 1024;
 
-/// The maximum size of a request's head, in bytes.
+/// The maximum size of the head of an HTTP/2 request, in bytes. Agents use HTTP/2 only.
 const MAX_HEADER_LIST: u32 = 8 * 1024;
 
 /// The HTTP/2 receive window of a stream and of a connection, in bytes.

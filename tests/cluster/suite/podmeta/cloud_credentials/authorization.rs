@@ -99,7 +99,7 @@ async fn stolen_node<'t>(podmeta: &'t Podmeta, namespace: &'t TestNamespace, nod
 }
 
 #[tokio::test]
-async fn agent_token_gets_sessions_of_running_pods_of_its_node_and_of_roles_of_their_profile_only() -> Result<()> {
+async fn agent_token_gets_sessions_only_for_running_pods_of_its_node_and_the_roles_of_their_profile() -> Result<()> {
     kit::exclusive_podmeta_test(async |podmeta, namespace| {
         with_stub_sts(podmeta, namespace, async |stub| {
             let role = json!({"awsWebIdentity": {"roleArn": aws_role_arn("web")}});
