@@ -1,21 +1,21 @@
 //! The link of the node: a veth pair between the host's namespace and the agent namespace.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+mod addressing;
+
+use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::libc;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, CacheInfo};
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::neighbour::NeighbourState;
-use rtnetlink::packet_route::route::{RouteMessage, RouteScope, RouteType};
-use rtnetlink::{Error, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{Error, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::addresses::{NODE_IPV4, node_ipv6, substitutes};
 use crate::agent_ns::has_ipv6;
 use crate::alias::NODE_ALIAS;
 use crate::netns::Netns;
 use crate::pod_link::{alias_of, peer_index};
-use crate::route_socket::{RouteSocket, errno, unless_exists};
+use crate::route_socket::{RouteSocket, errno};
+use addressing::{HostRoute, Preference, add_address, add_agent_route, add_host_route, add_neighbour, host_route};
 
 /// Name of the link's end on the host.
 pub(super) const HOST_INTERFACE: &str = "podmeta0";
@@ -27,36 +27,12 @@ const AGENT_INTERFACE: &str = "node";
 const AGENT_MAC: [u8; 6] = [0x02, 0x1d, 0x01, 0, 0, 1];
 const HOST_MAC: [u8; 6] = [0x02, 0x1d, 0x02, 0, 0, 1];
 
-/// Metric of the routes that prohibit traffic to the link's addresses while the link is missing.
-const PROHIBIT_METRIC: u32 = 0x7fff_0000;
-
-/// Metric of the IPv6 routes by the link.
-const LINK_METRIC: u32 = 1;
-
 /// Sockets in the two namespaces.
 struct Ends {
     host: RouteSocket,
     agent: RouteSocket,
     /// True if both namespaces have IPv6.
     has_ipv6: bool,
-}
-
-/// A route of the host to an address of the link.
-#[derive(Clone, Copy)]
-enum HostRoute {
-    /// By the interface with this index.
-    By(u32),
-    /// Prohibits the address.
-    Prohibit,
-}
-
-/// Use of an IPv6 address as the source of connections.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Preference {
-    /// For all destinations.
-    Any,
-    /// Only for routes that name it as their source. The address is deprecated, so the kernel avoids it for others.
-    OnlyThisLink,
 }
 
 impl Ends {
@@ -90,7 +66,7 @@ pub(super) async fn prohibit(host: &Netns) -> Result<()> {
     // IPv6 in the agent namespace does not matter: without it, the programs still redirect connections to IPv6 addresses.
     let has_ipv6 = has_ipv6(host)?;
     for (_, address) in substitutes().into_iter().filter(|(_, address)| address.is_ipv4() || has_ipv6) {
-        let added = add_route(&socket, address, HostRoute::Prohibit).await;
+        let added = add_host_route(&socket, address, HostRoute::Prohibit).await;
         added.with_context(|| format!("cannot add the route that prohibits {address}"))?;
     }
     Ok(())
@@ -133,7 +109,7 @@ pub(super) async fn remove(host: &Netns) -> Result<()> {
         remove_link(&socket, link.header.index).await?;
     }
     for (_, address) in substitutes() {
-        match socket.route().del(route(address, HostRoute::Prohibit)).execute().await {
+        match socket.route().del(host_route(address, HostRoute::Prohibit)).execute().await {
             // ESRCH: the route does not exist. The other two: the kernel has no IPv6.
             Err(error) if !matches!(errno(&error), Some(libc::ESRCH | libc::EAFNOSUPPORT | libc::EOPNOTSUPP)) => {
                 return Err(error).with_context(|| format!("cannot remove the route that prohibits {address}"));
@@ -217,19 +193,7 @@ async fn set_up_agent_end(ends: &Ends, interface: u32) -> Result<(), Error> {
     }
     agent.set_up(interface).await?;
     for address in ends.of_node() {
-        let route = match address {
-            IpAddr::V4(address) => RouteMessageBuilder::<Ipv4Addr>::new()
-                .destination_prefix(address, 32)
-                .output_interface(interface)
-                .scope(RouteScope::Link)
-                .build(),
-            IpAddr::V6(address) => RouteMessageBuilder::<Ipv6Addr>::new()
-                .destination_prefix(address, 128)
-                .output_interface(interface)
-                .priority(LINK_METRIC)
-                .build(),
-        };
-        unless_exists(agent.route().add(route).execute().await)?;
+        add_agent_route(agent, address, interface).await?;
         add_neighbour(agent, interface, address, &HOST_MAC).await?;
     }
     Ok(())
@@ -249,59 +213,7 @@ async fn set_up_host_end(ends: &Ends, interface: u32) -> Result<(), Error> {
     }
     host.set_up(interface).await?;
     for address in ends.services() {
-        add_route(host, address, HostRoute::By(interface)).await?;
+        add_host_route(host, address, HostRoute::By(interface)).await?;
     }
     Ok(())
-}
-
-async fn add_route(host: &RouteSocket, address: IpAddr, kind: HostRoute) -> Result<(), Error> {
-    unless_exists(host.route().add(route(address, kind)).execute().await)
-}
-
-fn route(address: IpAddr, kind: HostRoute) -> RouteMessage {
-    match address {
-        IpAddr::V4(address) => {
-            let builder = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32);
-            match kind {
-                HostRoute::By(interface) => {
-                    builder.output_interface(interface).pref_source(NODE_IPV4).scope(RouteScope::Link).build()
-                }
-                HostRoute::Prohibit => builder.kind(RouteType::Prohibit).priority(PROHIBIT_METRIC).build(),
-            }
-        }
-        IpAddr::V6(address) => {
-            let builder = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, 128);
-            match kind {
-                HostRoute::By(interface) => {
-                    builder.output_interface(interface).pref_source(node_ipv6()).priority(LINK_METRIC).build()
-                }
-                HostRoute::Prohibit => builder.kind(RouteType::Prohibit).priority(PROHIBIT_METRIC).build(),
-            }
-        }
-    }
-}
-
-async fn add_address(
-    socket: &RouteSocket,
-    interface: u32,
-    address: IpAddr,
-    preference: Preference,
-) -> Result<(), Error> {
-    let length = if address.is_ipv4() { 32 } else { 128 };
-    let mut request = socket.address().add(interface, address, length);
-    let message = request.message_mut();
-    if address.is_ipv6() {
-        message.header.flags |= AddressHeaderFlags::Nodad;
-        if preference == Preference::OnlyThisLink {
-            let mut lifetime = CacheInfo::default();
-            (lifetime.ifa_preferred, lifetime.ifa_valid) = (0, u32::MAX);
-            message.attributes.push(AddressAttribute::CacheInfo(lifetime));
-        }
-    }
-    unless_exists(request.execute().await)
-}
-
-async fn add_neighbour(socket: &RouteSocket, interface: u32, address: IpAddr, mac: &[u8; 6]) -> Result<(), Error> {
-    let request = socket.neighbours().add(interface, address).state(NeighbourState::Permanent);
-    request.link_layer_address(mac).replace().execute().await
 }

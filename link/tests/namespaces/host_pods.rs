@@ -15,10 +15,11 @@ use podmeta_link::range::LinkRange;
 use podmeta_link::service::{self, SERVICE_PORT};
 use podmeta_metadata::names::PodUid;
 
-use crate::host_network::{CgroupRoot, request_in};
+use crate::bpf_pins::Pins;
+use crate::cgroup_root::CgroupRoot;
+use crate::host_network::request_in;
 use crate::kit::{Agent, block_until, listener, request, run};
 use crate::node::{REAL, Topology};
-use crate::uplink::Pins;
 
 pub(crate) const UIDS: [&str; 2] = ["0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e0001", "0b1d6f0a-52c4-4a30-8f2e-5d9a3c7e0002"];
 

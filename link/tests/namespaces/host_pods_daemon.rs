@@ -7,8 +7,9 @@ use podmeta_link::service;
 use podmeta_metadata::node_finding::NodeFindingKind;
 use podmeta_metadata::node_guard::NodeGuardState;
 
+use crate::cgroup_root::CgroupRoot;
 use crate::daemon::{Daemon, runtime_socket};
-use crate::host_network::{CgroupRoot, request_in};
+use crate::host_network::request_in;
 use crate::host_pods::{UIDS, listen, open, serve, uid};
 use crate::kit::{Agent, wait_until};
 use crate::node::{REAL, Topology};

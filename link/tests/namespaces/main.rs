@@ -5,7 +5,9 @@
 mod activation;
 mod agent_namespace;
 mod attack;
+mod bpf_pins;
 mod capabilities;
+mod cgroup_root;
 mod cni;
 mod commands;
 mod config_changes;

@@ -9,9 +9,9 @@ use podmeta_link::netns::Netns;
 use podmeta_link::service;
 use socket2::{Domain, Socket, Type};
 
+use crate::bpf_pins::Pins;
 use crate::kit::{block_until, nft, request, run};
 use crate::node::Topology;
-use crate::uplink::Pins;
 
 /// Returns a frame with tags of the VLAN 0 and an IP header without a valid payload, from one MAC address to another one.
 fn frame(macs: [[u8; 6]; 2], tags: usize, to: IpAddr) -> Vec<u8> {

@@ -14,8 +14,8 @@ use podmeta_link::uninstall::{UninstallPaths, uninstall};
 use podmeta_link::{agent_ns, guard, install};
 use serde_json::Value;
 
+use crate::cgroup_root::CgroupRoot;
 use crate::cni::{PluginCall, RESULT};
-use crate::host_network::CgroupRoot;
 use crate::kit::{Agent, block_until, pinned_pod, pod, run};
 
 const CONFLIST: &str = r#"{"name":"pods","cniVersion":"1.1.0","plugins":[{"type":"bridge"}]}"#;

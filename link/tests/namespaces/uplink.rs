@@ -1,50 +1,16 @@
 //! The uplink guard, without the other two guards.
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use podmeta_link::guard::uplink::{self, AttachedPrograms, Hook, UplinkGuard};
 use podmeta_link::netns::Netns;
 use podmeta_link::service;
 
+use crate::bpf_pins::Pins;
 use crate::kit::{pod, request, run};
 use crate::node::{REAL, Topology};
 use crate::routing::{connect, route_by_default, set_up};
-
-/// A bpf filesystem at a path of its own, removed on drop.
-pub(crate) struct Pins {
-    pub(crate) path: PathBuf,
-    _directory: tempfile::TempDir,
-}
-
-impl Pins {
-    pub(crate) fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("bpf");
-        uplink::mount(&path).unwrap();
-        Self { path, _directory: directory }
-    }
-
-    pub(crate) fn guard(&self) -> UplinkGuard {
-        UplinkGuard::new(self.path.clone())
-    }
-
-    /// Returns the names of the pinned links.
-    pub(crate) fn links(&self) -> Vec<String> {
-        let names =
-            std::fs::read_dir(&self.path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut links = names.filter(|name| name.starts_with("uplink-")).collect::<Vec<_>>();
-        links.sort();
-        links
-    }
-}
-
-impl Drop for Pins {
-    fn drop(&mut self) {
-        uplink::remove_pins(&self.path).unwrap();
-    }
-}
 
 /// Returns the name of the pinned link of an interface.
 fn link_of(node: &Netns, interface: &str) -> String {
@@ -52,7 +18,7 @@ fn link_of(node: &Netns, interface: &str) -> String {
     format!("uplink-{}", index.split(':').next().unwrap())
 }
 
-/// Number of a topology's uplinks: `up0` and the bridge of the pods. The interfaces of pods are none.
+/// Number of a topology's uplinks: `up0` and the bridge of the pods. The interfaces of pods are not uplinks.
 const UPLINKS: usize = 2;
 
 fn attached(new: usize, repaired: usize) -> AttachedPrograms {

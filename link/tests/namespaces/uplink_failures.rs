@@ -9,12 +9,13 @@ use podmeta_metadata::names::PodUid;
 use podmeta_metadata::node_finding::NodeFindingKind;
 use podmeta_metadata::node_guard::NodeGuardState;
 
+use crate::bpf_pins::Pins;
+use crate::cgroup_root::CgroupRoot;
 use crate::daemon::{Daemon, runtime_socket};
-use crate::host_network::{CgroupRoot, request_in};
+use crate::host_network::request_in;
 use crate::kit::{Agent, block_until, nft, run, wait_until};
 use crate::node::{REAL, Topology};
 use crate::runtime::FakeRuntime;
-use crate::uplink::Pins;
 
 /// A directory stands for the link of a deleted interface that the kernel does not detach.
 #[tokio::test]

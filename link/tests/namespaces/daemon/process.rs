@@ -15,10 +15,10 @@ use podmeta_link::host_pods::NodePods;
 use podmeta_link::netns::Netns;
 use tokio::sync::oneshot;
 
+use crate::bpf_pins::Pins;
 use crate::capabilities;
-use crate::host_network::CgroupRoot;
+use crate::cgroup_root::CgroupRoot;
 use crate::kit::{Agent, pod, run, wait_until};
-use crate::uplink::Pins;
 
 /// A running daemon with the capabilities of its container, stopped on drop.
 pub(crate) struct Daemon {
