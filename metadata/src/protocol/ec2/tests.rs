@@ -15,4 +15,4 @@ fn render(case: &Case) -> Tree {
 }
 
 /// The directory of the network interface.
-const MAC: &str = "meta-data/network/interfaces/macs/02:00:00:aa:bb:cc";
+const INTERFACE_DIR: &str = "meta-data/network/interfaces/macs/02:00:00:aa:bb:cc";

@@ -1,6 +1,6 @@
 //! Listings captured from instances, and the items of each version.
 
-use super::{MAC, render};
+use super::{INTERFACE_DIR, render};
 use crate::dialect::Dialect;
 use crate::fixture::{Case, LATEST, item, listing, look_up, text};
 use crate::protocol::ec2::Ec2;
@@ -44,7 +44,7 @@ fn listings_are_the_captured_ones() {
         ("meta-data/network/interfaces", "macs/"),
         ("meta-data/network/interfaces/macs", "02:00:00:aa:bb:cc/"),
         (
-            MAC,
+            INTERFACE_DIR,
             "device-number\ninterface-id\nipv4-associations/\nipv6s\nlocal-hostname\nlocal-ipv4s\nmac\nowner-id\npublic-hostname\npublic-ipv4s\nsecurity-group-ids\nsecurity-groups\n\
              subnet-id\nsubnet-ipv4-cidr-block\nsubnet-ipv6-cidr-blocks\nvpc-id\nvpc-ipv4-cidr-block\n\
              vpc-ipv4-cidr-blocks\nvpc-ipv6-cidr-blocks",
@@ -73,7 +73,7 @@ fn minimal_pod_lists_the_items_that_every_pod_has() {
          local-hostname\nlocal-ipv4\nmac\nmetrics/\nnetwork/\nprofile\nreservation-id\nservices/\nsystem"
     );
     assert_eq!(
-        listing(&tree, MAC, LATEST).unwrap(),
+        listing(&tree, INTERFACE_DIR, LATEST).unwrap(),
         "device-number\ninterface-id\nipv6s\nlocal-hostname\nlocal-ipv4s\nmac"
     );
 }

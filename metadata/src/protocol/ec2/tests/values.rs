@@ -1,6 +1,6 @@
 //! The values of leaves.
 
-use super::{MAC, render};
+use super::{INTERFACE_DIR, render};
 use crate::dialect::Dialect;
 use crate::fixture::{Case, LATEST, link, listing, look_up, secret_role, text};
 use crate::item::{FieldPath, Item, ItemSource};
@@ -12,11 +12,11 @@ fn lists_have_one_line_per_value_without_a_final_line_feed() {
     let tree = render(&Case::full());
     for (path, value) in [
         ("meta-data/security-groups", "web\nssh"),
-        (&format!("{MAC}/security-group-ids"), "sg-1\nsg-2"),
-        (&format!("{MAC}/vpc-ipv4-cidr-block"), "10.0.0.0/16"),
-        (&format!("{MAC}/vpc-ipv4-cidr-blocks"), "10.0.0.0/16\n100.64.0.0/16"),
-        (&format!("{MAC}/ipv4-associations/203.0.113.25"), "10.0.1.23"),
-        (&format!("{MAC}/ipv6s"), "2001:db8:10::5"),
+        (&format!("{INTERFACE_DIR}/security-group-ids"), "sg-1\nsg-2"),
+        (&format!("{INTERFACE_DIR}/vpc-ipv4-cidr-block"), "10.0.0.0/16"),
+        (&format!("{INTERFACE_DIR}/vpc-ipv4-cidr-blocks"), "10.0.0.0/16\n100.64.0.0/16"),
+        (&format!("{INTERFACE_DIR}/ipv4-associations/203.0.113.25"), "10.0.1.23"),
+        (&format!("{INTERFACE_DIR}/ipv6s"), "2001:db8:10::5"),
     ] {
         assert_eq!(text(&tree, path).unwrap(), value, "{path}");
     }
@@ -27,7 +27,11 @@ fn pod_without_ipv4_has_no_ipv4_items() {
     let (case, mut link) = (Case::full(), link());
     link.ipv4.clear();
     let tree = tree::render(&case.workload(), &link).unwrap();
-    for path in ["meta-data/local-ipv4", &format!("{MAC}/local-ipv4s"), &format!("{MAC}/subnet-ipv4-cidr-block")] {
+    for path in [
+        "meta-data/local-ipv4",
+        &format!("{INTERFACE_DIR}/local-ipv4s"),
+        &format!("{INTERFACE_DIR}/subnet-ipv4-cidr-block"),
+    ] {
         assert_eq!(text(&tree, path), None, "{path}");
     }
     assert_eq!(text(&tree, "meta-data/ipv6").unwrap(), "2001:db8:10::5");
@@ -70,7 +74,7 @@ fn hostname_is_the_dns_name_or_is_made_from_the_address() {
         let tree = render(case);
         let name = text(&tree, "meta-data/hostname").unwrap();
         assert_eq!(text(&tree, "meta-data/local-hostname").as_ref(), Some(&name));
-        assert_eq!(text(&tree, &format!("{MAC}/local-hostname")).as_ref(), Some(&name));
+        assert_eq!(text(&tree, &format!("{INTERFACE_DIR}/local-hostname")).as_ref(), Some(&name));
         name
     };
     assert_eq!(name(&case), "ip-10-0-1-23");

@@ -1,6 +1,6 @@
 //! Listings captured from instances, and the version prefixes.
 
-use super::{MAC, render};
+use super::{INTERFACE_DIR, render};
 use crate::dialect::Dialect;
 use crate::fixture::{Case, item, listing, look_up, text};
 use crate::protocol::ecs::{Ecs, tree::ALWAYS};
@@ -49,7 +49,7 @@ fn listings_are_the_captured_ones() {
         ("meta-data/network/interfaces", "macs/"),
         ("meta-data/network/interfaces/macs", "02:00:00:aa:bb:cc/"),
         (
-            MAC,
+            INTERFACE_DIR,
             "ipv6s\nnetmask\nnetwork-interface-id\nprimary-ip-address\nprivate-ipv4s\nvpc-cidr-block\nvpc-id\n\
              vpc-ipv6-cidr-blocks\nvswitch-cidr-block\nvswitch-id\nvswitch-ipv6-cidr-block",
         ),
@@ -74,7 +74,10 @@ fn minimal_pod_lists_the_items_that_every_pod_has() {
         "hostname\nimage-id\ninstance-id\ninstance/\nlaunch-index\nmac\nnetwork-type\nnetwork/\nprivate-ipv4\n\
          serial-number\nsub-private-ipv4-list"
     );
-    assert_eq!(listing(&tree, MAC, ALWAYS).unwrap(), "ipv6s\nnetwork-interface-id\nprimary-ip-address\nprivate-ipv4s");
+    assert_eq!(
+        listing(&tree, INTERFACE_DIR, ALWAYS).unwrap(),
+        "ipv6s\nnetwork-interface-id\nprimary-ip-address\nprivate-ipv4s"
+    );
     assert_eq!(look_up(&Ecs, &tree, "/latest/user-data"), None);
 }
 

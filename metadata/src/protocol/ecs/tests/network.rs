@@ -1,6 +1,6 @@
 //! MAC address, gateways, prefixes and vendor data of the profile.
 
-use super::{MAC, document_mac, render};
+use super::{INTERFACE_DIR, document_mac, render};
 use crate::fixture::{Case, LATEST, listing, text};
 use crate::tree::{LeafValue, Lookup};
 
@@ -25,7 +25,7 @@ fn gateways_and_prefixes_are_those_of_the_profile_or_absent() {
     ];
     let mut case = Case::full();
     for (name, _) in items {
-        assert_eq!(text(&render(&case), &format!("{MAC}/{name}")), None, "{name}");
+        assert_eq!(text(&render(&case), &format!("{INTERFACE_DIR}/{name}")), None, "{name}");
     }
     let network = &mut case.profile_mut().instance.network;
     network.ipv4_gateway = Some("10.0.0.253".parse().unwrap());
@@ -34,7 +34,7 @@ fn gateways_and_prefixes_are_those_of_the_profile_or_absent() {
     network.ipv6_prefixes = vec!["2001:db8:1234:1a00::/80".parse().unwrap()];
     let tree = render(&case);
     for (name, value) in items {
-        assert_eq!(text(&tree, &format!("{MAC}/{name}")).unwrap(), value, "{name}");
+        assert_eq!(text(&tree, &format!("{INTERFACE_DIR}/{name}")).unwrap(), value, "{name}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The values of leaves.
 
-use super::{MAC, render};
+use super::{INTERFACE_DIR, render};
 use crate::dialect::Dialect;
 use crate::fixture::{Case, link, text};
 use crate::protocol::ecs::tree;
@@ -15,10 +15,10 @@ fn list_values_use_the_separator_of_their_item() {
         ("meta-data/dns-conf/nameservers", "100.100.2.136\r\n100.100.2.138"),
         ("meta-data/ntp-conf/ntp-servers", "ntp1.aliyun.com\r\nntp1.cloud.aliyuncs.com"),
         ("meta-data/sub-private-ipv4-list", "10.0.1.24"),
-        (&format!("{MAC}/private-ipv4s"), r#"["10.0.1.23","10.0.1.24"]"#),
-        (&format!("{MAC}/ipv6s"), "[2001:db8:10::5,2001:db8:10::6]"),
-        (&format!("{MAC}/vpc-ipv6-cidr-blocks"), "[2001:db8:10::/56]"),
-        (&format!("{MAC}/vswitch-ipv6-cidr-block"), "2001:db8:10::/64"),
+        (&format!("{INTERFACE_DIR}/private-ipv4s"), r#"["10.0.1.23","10.0.1.24"]"#),
+        (&format!("{INTERFACE_DIR}/ipv6s"), "[2001:db8:10::5,2001:db8:10::6]"),
+        (&format!("{INTERFACE_DIR}/vpc-ipv6-cidr-blocks"), "[2001:db8:10::/56]"),
+        (&format!("{INTERFACE_DIR}/vswitch-ipv6-cidr-block"), "2001:db8:10::/64"),
     ] {
         assert_eq!(text(&tree, path).unwrap(), value, "{path}");
     }
@@ -38,7 +38,7 @@ fn pod_without_ipv4_has_no_ipv4_items() {
         assert_eq!(text(&tree, path), None, "{path}");
     }
     for name in ["primary-ip-address", "private-ipv4s", "netmask", "vswitch-cidr-block"] {
-        assert_eq!(text(&tree, &format!("{MAC}/{name}")), None, "{name}");
+        assert_eq!(text(&tree, &format!("{INTERFACE_DIR}/{name}")), None, "{name}");
     }
     assert_eq!(text(&tree, "meta-data/sub-private-ipv4-list").unwrap(), "");
 }
@@ -53,9 +53,9 @@ fn network_items_of_instance_and_interface_are_equal() {
         ("vswitch-cidr-block", "10.0.1.0/24"),
     ] {
         assert_eq!(text(&tree, &format!("meta-data/{name}")).unwrap(), value);
-        assert_eq!(text(&tree, &format!("{MAC}/{name}")).unwrap(), value);
+        assert_eq!(text(&tree, &format!("{INTERFACE_DIR}/{name}")).unwrap(), value);
     }
-    assert_eq!(text(&tree, &format!("{MAC}/netmask")).unwrap(), "255.255.255.0");
+    assert_eq!(text(&tree, &format!("{INTERFACE_DIR}/netmask")).unwrap(), "255.255.255.0");
     assert_eq!(text(&tree, "meta-data/eipv4"), text(&tree, "meta-data/public-ipv4"));
 }
 
