@@ -1,6 +1,6 @@
 //! The link daemon on a node with 1,000 pods: the time until it is ready if it makes all links, and if it finds them after a
-//! restart; its processor time and memory at rest. The container runtime is that of the tests. Needs root, `ip` and `nft`.
-//! Everything is made in namespaces of the process and ends with it.
+//! restart; its processor time and memory at rest. The uplink guard is on. The container runtime is that of the tests. Needs root,
+//! `ip` and `nft`. Everything is made in namespaces of the process and ends with it.
 
 #![allow(
     clippy::unwrap_used,
@@ -66,6 +66,7 @@ mod linux {
         fs::write(Path::new(CNI_CONFIG_DIR).join("10-pods.conflist"), CONFLIST)?;
         let pods = (0..PODS).map(pod).collect::<Result<Vec<_>>>()?;
         let sandboxes = pods.iter().map(sandbox).collect::<Result<_>>()?;
+        add_uplink()?;
         let _runtime = FakeRuntime { sandboxes, ..FakeRuntime::default() }.serve(Path::new(RUNTIME_SOCKET));
         install()?;
         for name in ["start that makes all links", "restart with all links"] {
@@ -97,10 +98,24 @@ mod linux {
         Ok(FakeSandbox { netns: Some(pod.path.clone()), ..FakeSandbox::host(n) })
     }
 
+    /// Creates the interface of the default route, which the uplink guard protects.
+    fn add_uplink() -> Result<()> {
+        for line in [
+            "link add up0 type veth peer name up1",
+            "addr add 203.0.113.1/24 dev up0",
+            "link set up0 up",
+            "route add default dev up0",
+        ] {
+            let status = Command::new("ip").args(line.split(' ')).status()?;
+            ensure!(status.success(), "ip {line}: {status}");
+        }
+        Ok(())
+    }
+
     fn install() -> Result<()> {
         let mut command = Command::new(PROGRAM);
         command
-            .args(["install", "--log=warn", "--cni-bin-dir=/run", "--plugin"])
+            .args(["install", "--log=warn", "--uplink-guard", "--cni-bin-dir=/run", "--plugin"])
             .arg(env!("CARGO_BIN_EXE_podmeta-cni"));
         let status = command.status()?;
         ensure!(status.success(), "podmeta-link install: {status}");
@@ -113,7 +128,13 @@ mod linux {
     impl DaemonProcess {
         fn start() -> Result<Self> {
             let mut command = Command::new(PROGRAM);
-            command.args(["run", "--log=warn", "--release=podmeta", "--release-namespace=podmeta-system"]);
+            command.args([
+                "run",
+                "--log=warn",
+                "--uplink-guard",
+                "--release=podmeta",
+                "--release-namespace=podmeta-system",
+            ]);
             command.arg(format!("--runtime-socket={RUNTIME_SOCKET}"));
             command.arg(format!("--cni-config-dir={CNI_CONFIG_DIR}"));
             command.arg(format!("--ready-file={READY_FILE}"));
