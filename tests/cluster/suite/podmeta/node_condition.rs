@@ -14,7 +14,7 @@ use super::chart::object;
 use crate::kit::{self, Podmeta, eventually, render_chart};
 
 /// The type of the condition.
-const GUARDED: &str = "podmeta.dev/Guarded";
+pub(super) const GUARDED: &str = "podmeta.dev/Guarded";
 
 /// The key of the startup taint.
 const STARTUP_TAINT: &str = "podmeta.dev/not-ready";
