@@ -11,6 +11,7 @@ pub mod own_objects;
 pub mod references;
 pub mod secrets;
 pub mod watch;
+pub mod watch_client;
 
 /// The field manager and event source of the operator.
 pub const FIELD_MANAGER: &str = "podmeta-operator";

@@ -29,6 +29,7 @@ use crate::agents::listener;
 use crate::agents::token_review::TokenReviewer;
 use crate::args::Args;
 use crate::cluster::cluster_id::ClusterId;
+use crate::cluster::watch_client::watch_client;
 use crate::cluster::{FIELD_MANAGER, cluster_id, references, secrets, watch};
 use crate::credentials::issuer::{CredentialsIssuer, IsCurrent};
 use crate::credentials::pod_token::PodTokens;
@@ -47,9 +48,6 @@ use crate::model::state::OperatorState;
 use crate::model::update::StateUpdate;
 use crate::reconcile::{Reconciler, SharedState, UPDATE_QUEUE_SIZE};
 use crate::tls::serving_certificate::{CertificateLoader, ServingCertificate};
-
-/// The timeout of a read on a watch connection. A watch without changes ends before it.
-const WATCH_READ_TIMEOUT: Duration = Duration::from_secs(watch::WATCH_TIMEOUT_SECONDS as u64 + 15);
 
 /// The maximum duration of a graceful shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
@@ -83,7 +81,7 @@ async fn run(args: Args, log: &LogGuard) -> Result<()> {
     let tasks = TaskTracker::new();
     let config = Config::infer().await;
     let config = config.context("cannot find an API server: run the operator in a pod, or set KUBECONFIG")?;
-    let watch_client = Client::try_from(watch_config(config.clone()))?;
+    let watch_client = watch_client(config.clone())?;
     let client = Client::try_from(config)?;
 
     let metrics = Metrics::default();
@@ -178,13 +176,6 @@ async fn run(args: Args, log: &LogGuard) -> Result<()> {
         Ok(()) => Ok(()),
         Err(error) => bail!(error),
     }
-}
-
-/// Returns the configuration of the watch client. A dead connection ends a watch. Only the watch retries, not the client.
-fn watch_config(mut config: Config) -> Config {
-    (config.read_timeout, config.reset_reader_on_write) = (Some(WATCH_READ_TIMEOUT), true);
-    config.default_retry = false;
-    config
 }
 
 /// Returns the check that the issuer makes before each call.

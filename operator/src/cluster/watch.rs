@@ -35,8 +35,7 @@ use crate::text::format_object;
 const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(4);
 
-/// The duration after which the API server ends a watch, in seconds. A dead connection is detected
-/// 15 seconds later.
+/// The duration after which the API server ends a watch, in seconds.
 pub const WATCH_TIMEOUT_SECONDS: u32 = 60;
 
 /// Watches namespaces. Returns when the receiver of updates is dropped.

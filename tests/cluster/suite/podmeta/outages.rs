@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use super::fixtures::{ACCESS_KEY_ID, check_credentials, edit_profile, start_pod_with_credentials};
+use super::fixtures::{ACCESS_KEY_ID, check_credentials, edit_profile, profile, start_pod_with_credentials};
 use crate::kit::{self, QUERY_COMMAND, eventually};
 
 /// Duration of the API server outage.
@@ -81,6 +81,40 @@ async fn known_pod_is_served_without_api_server() -> Result<()> {
         let restarted = podmeta.cluster.restart_api_clients().await;
         checked.and(edited).and(restarted)?;
         ensure!(queries > 10, "only {queries} queries");
+        Ok(())
+    })
+    .await
+}
+
+/// Maximum time until a new pod is served after the connections of the operators to the API server were lost: 20 seconds until they are
+/// dead, the delay of a retry, and the time of the agents.
+const WATCH_RECOVERY: Duration = Duration::from_secs(40);
+
+/// Without nftables rules, the connections of pods to Services lose their address translation, and are not closed.
+#[tokio::test]
+async fn new_pod_is_served_soon_after_nftables_flushes_cut_the_operators_from_the_api_server() -> Result<()> {
+    kit::exclusive_podmeta_test(async |podmeta, namespace| {
+        let options = json!({"httpTokens": "optional"});
+        namespace.apply(&profile("web", json!({"metadataOptions": options}))).await?;
+        for name in podmeta.cluster.node_names() {
+            let node = podmeta.cluster.node_by_name(name);
+            node.sh("nft flush ruleset").await?;
+            for program in node.programs().iter().filter(|program| ["kube-proxy", "cluster"].contains(program)) {
+                node.kill(program).await?;
+                node.start(program).await?;
+            }
+        }
+        let flushed = Instant::now();
+        namespace.start_client("web", json!({})).await?;
+        let remaining = WATCH_RECOVERY.saturating_sub(flushed.elapsed());
+        eventually(remaining, "the new pod is served", async || {
+            let url = "http://169.254.169.254/latest/meta-data/instance-id";
+            let id = namespace.run("web", &["curl", "-sSf", "-m", "3", url]).await?;
+            ensure!(id.starts_with("i-"), "{id}");
+            Ok(())
+        })
+        .await?;
+        println!("served after {:.1} s", flushed.elapsed().as_secs_f64());
         Ok(())
     })
     .await
