@@ -47,11 +47,18 @@ struct IpamConfig {
 struct CniResult {
     #[serde(default)]
     ips: Vec<IpConfig>,
+    #[serde(default)]
+    routes: Vec<RouteConfig>,
 }
 
 #[derive(Deserialize)]
 struct IpConfig {
     address: String,
+}
+
+#[derive(Deserialize)]
+struct RouteConfig {
+    dst: String,
 }
 
 /// Runs the command that the environment variable `CNI_COMMAND` names, with the network configuration from standard input.
@@ -98,6 +105,9 @@ fn add(input: &[u8], config: &PluginConfig) -> Result<Value> {
     let addresses = addresses(&assigned).context("a pod needs an IPv4 and an IPv6 address")?;
     let pod = PodAttachment::new(&variable("CNI_CONTAINERID")?, &variable("CNI_IFNAME")?, addresses)?;
     let mut commands = pod.commands(config.bypass.as_ref());
+    for (address, length) in destinations(&assigned)? {
+        commands.push_str(&pod.route_command(address, length));
+    }
     if let Some(bypass) = &config.bypass {
         commands.push_str(&bypass.pod_commands(pod.host_device(), addresses));
     }
@@ -148,6 +158,18 @@ fn addresses(result: &CniResult) -> Option<(Ipv4Addr, Ipv6Addr)> {
     Some((ipv4, ipv6))
 }
 
+/// Returns address and prefix length of each route of the network configuration, except default routes: the pod has them anyway.
+fn destinations(result: &CniResult) -> Result<Vec<(IpAddr, u8)>> {
+    let parse = |route: &RouteConfig| {
+        let (address, length) = route.dst.split_once('/')?;
+        Some((address.parse::<IpAddr>().ok()?, length.parse::<u8>().ok()?))
+    };
+    let parse = |route| parse(route).with_context(|| format!("{:?} is not a valid destination of a route", route.dst));
+    let mut destinations = result.routes.iter().map(parse).collect::<Result<Vec<_>>>()?;
+    destinations.retain(|(_, length)| *length != 0);
+    Ok(destinations)
+}
+
 fn variable(name: &str) -> Result<String> {
     std::env::var(name).with_context(|| format!("the environment variable {name} is not set"))
 }
@@ -162,5 +184,13 @@ mod tests {
         let ips = json!([{"address": "fd00::2/64"}, {"address": "10.0.0.2/23"}, {"address": "10.0.0.3/23"}]);
         assert_eq!(addresses(&result(ips)), Some(("10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap())));
         assert_eq!(addresses(&result(json!([{"address": "10.0.0.2/23"}]))), None);
+    }
+
+    #[test]
+    fn destinations_of_a_result_are_its_routes_except_default_ones() {
+        let result = |routes: Value| serde_json::from_value::<CniResult>(json!({"routes": routes})).unwrap();
+        let routes = json!([{"dst": "0.0.0.0/0"}, {"dst": "100.100.100.200/32"}, {"dst": "::/0", "gw": "fe80::1"}]);
+        assert_eq!(destinations(&result(routes)).unwrap(), [("100.100.100.200".parse().unwrap(), 32)]);
+        assert!(destinations(&result(json!([{"dst": "10.0.0.0/8; true"}]))).is_err());
     }
 }

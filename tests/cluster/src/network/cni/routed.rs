@@ -2,7 +2,7 @@
 //! but a link-local one. The pod's gateways are 169.254.1.1, for which the node's end answers by proxy ARP, and fe80::1. The node
 //! has a route to each pod. Pure.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -65,6 +65,14 @@ impl PodAttachment {
              ip route add default via {gateway6} dev {interface}'
              "
         )
+    }
+
+    /// Returns the command that adds a route of the pod by its gateway.
+    pub(super) fn route_command(&self, destination: IpAddr, length: u8) -> String {
+        let (gateway4, gateway6) = GATEWAYS;
+        let gateway = if destination.is_ipv4() { gateway4 } else { gateway6 };
+        let interface = &self.interface;
+        format!("nsenter --net=\"$CNI_NETNS\" ip route add {destination}/{length} via {gateway} dev {interface}\n")
     }
 
     /// Returns the result of the command ADD.
