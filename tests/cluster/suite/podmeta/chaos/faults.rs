@@ -1,6 +1,6 @@
 //! Runs the faults of a plan. The other modules of this directory cause the faults of one group each.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use super::run_directory;
 use crate::kit::{AGENT_COMMAND, LINK_COMMAND, Podmeta, TestNode, eventually};
 
 /// Timeout until a fault has started. An earlier fault can delay it: an agent cannot be killed before it runs again.
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Timeout until a fault has ended. Other faults can delay it.
 const END_TIMEOUT: Duration = Duration::from_secs(90);
@@ -29,13 +29,25 @@ pub(super) struct FaultyNode<'n> {
     pub(super) run_inodes: String,
     /// Programs that faults keep stopped.
     pub(super) stopped: RefCell<Vec<&'static str>>,
+    /// End of the last fault that stopped containerd.
+    pub(super) containerd_released: Cell<Option<Instant>>,
+    /// True while a fault keeps `/run` full.
+    pub(super) is_run_full: Cell<bool>,
 }
 
 impl<'n> FaultyNode<'n> {
     /// Reads what the ends of faults restore.
     pub(super) async fn new(podmeta: &'n Podmeta, node: &'n TestNode) -> Result<Self> {
         let (network, run_inodes) = (NodeNetwork::read(node).await?, run_directory::inodes(node).await?);
-        Ok(Self { podmeta, node, network, run_inodes, stopped: RefCell::default() })
+        Ok(Self {
+            podmeta,
+            node,
+            network,
+            run_inodes,
+            stopped: RefCell::default(),
+            containerd_released: Cell::default(),
+            is_run_full: Cell::default(),
+        })
     }
 }
 
@@ -69,8 +81,12 @@ impl<'n> FaultyCluster<'n> {
             tokio::time::sleep_until((started + fault.start).into()).await;
             let caused = self.cause(fault).await;
             tokio::time::sleep(fault.duration).await;
-            let end = eventually(END_TIMEOUT, "the fault has ended", async || self.end(fault).await);
-            (fault.kind, caused, end.await.with_context(|| format!("cannot end the fault: {}", fault.kind)))
+            let ended = if caused.is_ok() || !matches!(fault.kind, FaultKind::StopKubelet | FaultKind::StopContainerd) {
+                eventually(END_TIMEOUT, "the fault has ended", async || self.end(fault).await).await
+            } else {
+                Ok(())
+            };
+            (fault.kind, caused, ended.with_context(|| format!("cannot end the fault: {}", fault.kind)))
         }))
         .await;
         let mut counts = FaultCounts::default();
@@ -108,7 +124,7 @@ impl<'n> FaultyCluster<'n> {
             FaultKind::KillLinkDaemon => node.kill(LINK_COMMAND).await,
             FaultKind::KillOperators => self.kill_operators().await,
             FaultKind::StopKubelet => node.stop("kubelet").await,
-            FaultKind::StopContainerd => node.stop("containerd").await,
+            FaultKind::StopContainerd => node.stop_containerd().await,
             FaultKind::StopApiServer => self.podmeta.cluster.stop_api_server().await,
             FaultKind::FlushNftables => node.flush_nftables().await,
             FaultKind::FlushRoutingRules => node.flush_routing_rules().await,

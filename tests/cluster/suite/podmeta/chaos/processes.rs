@@ -2,7 +2,7 @@
 //! real nodes.
 
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::future::{Either, select};
@@ -21,14 +21,31 @@ impl FaultyNode<'_> {
         self.node.sh(&format!("kill -9 {}", processes.join(" "))).await.map(drop)
     }
 
-    /// Kills a program of the node. It stays stopped until [`FaultyNode::release`].
+    /// Kills a program of the node. It stays stopped until [`FaultyNode::release`], unless this fails.
     pub(super) async fn stop(&self, program: &'static str) -> Result<()> {
         self.stopped.borrow_mut().push(program);
-        self.node.kill(program).await
+        let killed = self.node.kill(program).await;
+        if killed.is_err() {
+            self.remove_stopped(program)?;
+        }
+        killed
+    }
+
+    /// Kills containerd, as [`FaultyNode::stop`]. Fails while `/run` is full: see [`FaultyNode::fill_run`].
+    pub(super) async fn stop_containerd(&self) -> Result<()> {
+        ensure!(!self.is_run_full.get(), "/run is full");
+        self.stop("containerd").await
     }
 
     /// Allows a program to start again.
     pub(super) fn release(&self, program: &'static str) -> Result<()> {
+        if program == "containerd" {
+            self.containerd_released.set(Some(Instant::now()));
+        }
+        self.remove_stopped(program)
+    }
+
+    fn remove_stopped(&self, program: &str) -> Result<()> {
         let mut stopped = self.stopped.borrow_mut();
         let index = stopped.iter().position(|other| *other == program).context("the program was not stopped")?;
         stopped.swap_remove(index);
