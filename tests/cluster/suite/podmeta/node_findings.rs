@@ -34,7 +34,8 @@ async fn node_with_a_translator_of_ipv6_addresses_reports_its_route() -> Result<
     kit::exclusive_podmeta_test(async |podmeta, _| {
         let node = podmeta.cluster.node("a")?;
         wait_for_condition(podmeta, &node, IN_PLACE, "").await?;
-        node.sh("ip link add nat64 up type veth peer name nat64-peer && ip -6 route add 64:ff9b::/96 dev nat64").await?;
+        node.sh("ip link add nat64 up type veth peer name nat64-peer && ip -6 route add 64:ff9b::/96 dev nat64")
+            .await?;
         let reported =
             wait_for_condition(podmeta, &node, ["True", "AddressTranslation"], "(route 64:ff9b::/96 by nat64)").await;
         node.sh("ip link del nat64").await?;
