@@ -31,7 +31,7 @@ const TRACES: &str = "ip -o link show | grep -o 'podmeta0' || true
 { ip route show table all; ip -6 route show table all; } | grep prohibit || true
 ls -d /run/podmeta/bpf/connect-* 2>/dev/null || true";
 
-/// What a pod gets.
+/// The response that a pod gets.
 #[derive(Clone, Copy, Debug)]
 enum Expected {
     /// Its own instance ID.
