@@ -30,14 +30,16 @@ const NEIGHBOUR_LOAD: Load =
 enum Allowed {
     /// No response: the attack leads away from its link, or is dropped.
     Nothing,
-    /// No response or its own data: the attack leaves its link or breaks it for some time.
+    /// No response or its own data. The link daemon repairs the link only if it checks the new pod after the attack.
     OwnData,
+    /// No response until the link daemon has made the link again, then its own data.
+    RepairedLink,
 }
 
 /// Attacks with changed routes, addresses and links: name, shell script, and what the attacker may get. The script has the
 /// variables `services4`, `service6`, and the addresses of the neighbour: `link4` and `link6`, `pod4` and `pod6`.
 const ATTACKS: [(&str, &str, Allowed); 7] = [
-    ("deleted routes", "for a in $services4; do ip route del $a; done; ip -6 route del $service6", Allowed::Nothing),
+    ("deleted routes", "for a in $services4; do ip route del $a; done; ip -6 route del $service6", Allowed::OwnData),
     (
         "routes by eth0",
         "for a in $services4; do ip route replace $a dev eth0; done; ip -6 route replace $service6 dev eth0 metric 1",
@@ -68,7 +70,7 @@ const ATTACKS: [(&str, &str, Allowed); 7] = [
         "for a in $services4; do ip addr add $a/32 dev imds0; done; ip -6 addr add $service6/128 dev imds0 nodad",
         Allowed::Nothing,
     ),
-    ("deleted link", "ip link del imds0", Allowed::OwnData),
+    ("deleted link", "ip link del imds0", Allowed::RepairedLink),
 ];
 
 /// A pod and the instance IDs of its responses, in the order of [`METADATA_ADDRESSES`].
@@ -164,7 +166,7 @@ impl<'a> Attack<'a> {
         let responses = self.responses(attacker).await?;
         println!("{name}: {responses:?}");
         for (response, own) in responses.iter().zip(&attacker.instance_ids) {
-            let is_allowed = response.as_ref().is_none_or(|response| allowed == Allowed::OwnData && response == own);
+            let is_allowed = response.as_ref().is_none_or(|response| allowed != Allowed::Nothing && response == own);
             ensure!(is_allowed, "the attacker got {responses:?} with {name}; it is {:?}", attacker.instance_ids);
         }
         let command = NEIGHBOUR_LOAD.command();
@@ -227,7 +229,7 @@ async fn changed_routes_addresses_and_links_of_a_pod_reach_no_other_data() -> Re
             let attacker = attack.start_attacker(number).await?;
             attack.namespace.run(&attacker.name, &["sh", "-c", &attack.script(commands)]).await?;
             attack.check(name, &attacker, allowed).await?;
-            if allowed == Allowed::OwnData {
+            if allowed == Allowed::RepairedLink {
                 attack.wait_for_own_data(&attacker).await?;
             }
         }
