@@ -67,7 +67,7 @@ impl Load {
 }
 
 /// The results of a script's processes.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct CheckCounts {
     /// Responses with the instance ID of the pod.
     pub(super) right: u64,

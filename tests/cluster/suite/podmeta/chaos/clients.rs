@@ -68,10 +68,13 @@ impl<'n> Clients<'n> {
         Ok(Self { namespace, pods })
     }
 
-    /// Lets the clients end as soon as they have recovered.
+    /// Lets the clients end as soon as they have recovered. Skips those that have ended.
     pub(super) async fn stop(&self) -> Result<()> {
         let stop = async |pod: &String| {
             eventually(STEP_TIMEOUT, "the client is stopped", async || {
+                if has_ended(&self.namespace.api::<Pod>().get(pod).await?) {
+                    return Ok(());
+                }
                 self.namespace.run(pod, &["touch", "/stop"]).await.map(drop)
             })
             .await
@@ -79,14 +82,39 @@ impl<'n> Clients<'n> {
         try_join_all(self.pods.iter().map(stop)).await.map(drop)
     }
 
-    /// Waits until all clients have ended. Returns their results.
-    pub(super) async fn results(&self) -> Result<CheckCounts> {
-        let results = self.pods.iter().map(|pod| result_of_pod(self.namespace, pod));
-        Ok(CheckCounts::sum(try_join_all(results).await?.into_iter().map(|pod| pod.counts)))
+    /// Waits until all clients have ended. Returns their results. A client can end without a result: a containerd that was killed
+    /// sometimes reports a running sandbox as stopped, and the kubelet then ends its pod.
+    ///
+    /// # Errors
+    /// If no client of a node has a result.
+    pub(super) async fn results(&self) -> Result<ClientResults> {
+        let results = join_all(self.pods.iter().map(|pod| result_of_pod(self.namespace, pod))).await;
+        let (mut counts, mut without_result) = (Vec::new(), Vec::new());
+        for (of_node, pods) in results.chunks(LOADS.len()).zip(self.pods.chunks(LOADS.len())) {
+            ensure!(of_node.iter().any(Result::is_ok), "no client of a node has a result: {pods:?}: {of_node:?}");
+            counts.extend(of_node.iter().flatten().map(|pod| pod.counts.clone()));
+            without_result
+                .extend(of_node.iter().filter_map(|pod| pod.as_ref().err()).map(|error| format!("{error:#}")));
+        }
+        Ok(ClientResults { counts: CheckCounts::sum(counts), without_result })
     }
 }
 
+/// The results of the pods that ran during all faults.
+#[derive(Debug, Default)]
+pub(super) struct ClientResults {
+    pub(super) counts: CheckCounts,
+    /// Causes of missing results.
+    pub(super) without_result: Vec<String>,
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+    ["Succeeded", "Failed"].contains(&phase)
+}
+
 /// The result of a pod that has ended.
+#[derive(Debug)]
 struct PodResult {
     counts: CheckCounts,
     /// `None` if a fault removed the pod's sandbox before the kubelet reported the address.
@@ -98,8 +126,7 @@ async fn result_of_pod(namespace: &TestNamespace, name: &str) -> Result<PodResul
     let timeout = STEP_TIMEOUT + Duration::from_secs(RECOVERY_LIMIT_SECONDS.into());
     let pod = eventually(timeout, "the pod has ended", async || {
         let pod = namespace.api::<Pod>().get(name).await?;
-        let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
-        ensure!(["Succeeded", "Failed"].contains(&phase.as_str()), "pod {name} is {phase}");
+        ensure!(has_ended(&pod), "pod {name} has not ended: {:?}", pod.status);
         Ok(pod)
     })
     .await?;

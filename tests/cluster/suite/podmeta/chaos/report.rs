@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::super::load::CheckCounts;
-use super::clients::{ChurnResults, RECOVERY_LIMIT_SECONDS};
+use super::clients::{ChurnResults, ClientResults, RECOVERY_LIMIT_SECONDS};
 use super::faults::FaultCounts;
 
 /// The results of a chaos test.
@@ -19,8 +19,7 @@ pub(super) struct Report {
     pub(super) faults: FaultCounts,
     /// Time from the end of the faults until all clients got the signal to stop when they have recovered.
     pub(super) stop_delay: Duration,
-    /// Results of the pods that ran during all faults.
-    pub(super) clients: CheckCounts,
+    pub(super) clients: ClientResults,
     pub(super) churn: ChurnResults,
     /// Results of pods that started after the faults.
     pub(super) new_pods: CheckCounts,
@@ -30,7 +29,7 @@ pub(super) struct Report {
 
 impl Report {
     fn all(&self) -> [&CheckCounts; 3] {
-        [&self.clients, &self.churn.counts, &self.new_pods]
+        [&self.clients.counts, &self.churn.counts, &self.new_pods]
     }
 
     fn sum(&self, field: impl Fn(&CheckCounts) -> u64) -> u64 {
@@ -45,7 +44,7 @@ impl Report {
 
     /// Returns the time from the end of the faults to the last failure of a client.
     fn recovery(&self) -> Duration {
-        self.stop_delay + Duration::from_secs_f64(self.clients.recovery)
+        self.stop_delay + Duration::from_secs_f64(self.clients.counts.recovery)
     }
 
     /// Checks the results.
@@ -58,13 +57,14 @@ impl Report {
         let wrong = self.sum(|counts| counts.wrong);
         ensure!(wrong == 0, "{wrong} wrong identities: {messages:?}");
         ensure!(self.real_imds() == 0, "{} requests reached the nodes' own metadata service", self.real_imds());
-        let (unrecovered, limit) = (self.clients.unrecovered, Duration::from_secs(RECOVERY_LIMIT_SECONDS.into()));
+        let (unrecovered, limit) =
+            (self.clients.counts.unrecovered, Duration::from_secs(RECOVERY_LIMIT_SECONDS.into()));
         ensure!(
             unrecovered == 0 && self.recovery() <= limit,
             "{unrecovered} processes did not recover within {limit:?}, the last failure was after {:?}: {messages:?}",
             self.recovery()
         );
-        ensure!(self.clients.right > 0 && self.churn.counts.right > 0, "no requests: {self}");
+        ensure!(self.clients.counts.right > 0 && self.churn.counts.right > 0, "no requests: {self}");
         ensure!(self.new_pods.right > 0 && self.new_pods.failed == 0, "new pods after the faults: {:?}", self.new_pods);
         self.faults.check_all_kinds()
     }
@@ -76,7 +76,8 @@ impl fmt::Display for Report {
         for (kind, number) in self.all().into_iter().flat_map(|counts| &counts.kinds) {
             *kinds.entry(kind).or_default() += number;
         }
-        let reasons = self.churn.without_result.iter().map(|reason| reason.chars().take(200).collect::<String>());
+        let without_result = self.clients.without_result.iter().chain(&self.churn.without_result);
+        let reasons = without_result.map(|reason| reason.chars().take(200).collect::<String>());
         writeln!(formatter, "seed {}, faults for {} s", self.seed, self.duration.as_secs())?;
         writeln!(
             formatter,
@@ -88,10 +89,11 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             formatter,
-            "short-lived pods: {} with {} addresses; {} without a result",
+            "short-lived pods: {} with {} addresses; {} without a result, and {} clients",
             self.churn.pods,
             self.churn.addresses.len(),
-            self.churn.without_result.len()
+            self.churn.without_result.len(),
+            self.clients.without_result.len()
         )?;
         reasons.take(5).try_for_each(|reason| writeln!(formatter, "  {reason}"))?;
         writeln!(formatter, "faults: {}", self.faults.injected.values().sum::<u64>())?;
@@ -99,7 +101,7 @@ impl fmt::Display for Report {
         self.faults.failed.iter().try_for_each(|reason| writeln!(formatter, "  did not happen: {reason}"))?;
         writeln!(formatter, "failures:")?;
         kinds.iter().try_for_each(|(kind, number)| writeln!(formatter, "  {number:>7} {kind}"))?;
-        writeln!(formatter, "longest time of a client without a response: {:.1} s", self.clients.outage)?;
+        writeln!(formatter, "longest time of a client without a response: {:.1} s", self.clients.counts.outage)?;
         writeln!(formatter, "last failure of a client after the faults: {:.1} s", self.recovery().as_secs_f64())?;
         writeln!(formatter, "wrong identities: {}", self.sum(|counts| counts.wrong))?;
         write!(formatter, "REAL-IMDS: {}", self.real_imds())
@@ -116,6 +118,10 @@ mod tests {
         CheckCounts { right: 1, ..CheckCounts::default() }
     }
 
+    fn clients(counts: CheckCounts) -> ClientResults {
+        ClientResults { counts, without_result: Vec::new() }
+    }
+
     /// Returns a report without errors.
     fn report() -> Report {
         let injected = FaultKind::ALL.into_iter().map(|kind| (kind, 1)).collect();
@@ -124,7 +130,7 @@ mod tests {
             duration: Duration::from_secs(120),
             faults: FaultCounts { injected, failed: Vec::new() },
             stop_delay: Duration::from_secs(1),
-            clients: CheckCounts { recovery: 2.5, ..counts() },
+            clients: clients(CheckCounts { recovery: 2.5, ..counts() }),
             churn: ChurnResults { counts: counts(), ..ChurnResults::default() },
             new_pods: counts(),
             stub_requests: 0,
@@ -146,10 +152,10 @@ mod tests {
     #[test]
     fn wrong_identity_of_any_pod_is_an_error() {
         let wrong = || CheckCounts { wrong: 1, ..counts() };
-        let clients = Report { clients: wrong(), ..report() };
+        let of_client = Report { clients: clients(wrong()), ..report() };
         let churn = Report { churn: ChurnResults { counts: wrong(), ..ChurnResults::default() }, ..report() };
         let new_pods = Report { new_pods: wrong(), ..report() };
-        for report in [clients, churn, new_pods] {
+        for report in [of_client, churn, new_pods] {
             assert!(error_of(&report).contains("1 wrong identities"), "{report:?}");
         }
     }
@@ -164,7 +170,7 @@ mod tests {
     #[test]
     fn client_that_recovers_too_late_or_never_is_an_error() {
         let late = Report { stop_delay: Duration::from_secs(RECOVERY_LIMIT_SECONDS.into()), ..report() };
-        let never = Report { clients: CheckCounts { unrecovered: 1, ..counts() }, ..report() };
+        let never = Report { clients: clients(CheckCounts { unrecovered: 1, ..counts() }), ..report() };
         for report in [late, never] {
             assert!(error_of(&report).contains("did not recover"), "{report:?}");
         }
