@@ -17,7 +17,7 @@ use serde_json::json;
 use self::arrivals::{Announcements, dropped};
 use super::fixtures::profile;
 use super::load::{CheckCounts, Load, LoadEnd, TokenUse, checking_pod};
-use crate::kit::{self, Podmeta, TestNamespace, eventually, pod_addresses};
+use crate::kit::{self, LINK_COMMAND, Podmeta, TestNamespace, eventually, pod_addresses};
 
 const ATTACKER: &str = include_str!("scripts/attacker.py");
 
@@ -30,16 +30,14 @@ const NEIGHBOUR_LOAD: Load =
 enum Allowed {
     /// No response: the attack leads away from its link, or is dropped.
     Nothing,
-    /// No response or its own data. The link daemon repairs the link only if it checks the new pod after the attack.
+    /// No response or its own data: the attack leaves its link or breaks it for some time.
     OwnData,
-    /// No response until the link daemon has made the link again, then its own data.
-    RepairedLink,
 }
 
 /// Attacks with changed routes, addresses and links: name, shell script, and what the attacker may get. The script has the
 /// variables `services4`, `service6`, and the addresses of the neighbour: `link4` and `link6`, `pod4` and `pod6`.
 const ATTACKS: [(&str, &str, Allowed); 7] = [
-    ("deleted routes", "for a in $services4; do ip route del $a; done; ip -6 route del $service6", Allowed::OwnData),
+    ("deleted routes", "for a in $services4; do ip route del $a; done; ip -6 route del $service6", Allowed::Nothing),
     (
         "routes by eth0",
         "for a in $services4; do ip route replace $a dev eth0; done; ip -6 route replace $service6 dev eth0 metric 1",
@@ -70,7 +68,7 @@ const ATTACKS: [(&str, &str, Allowed); 7] = [
         "for a in $services4; do ip addr add $a/32 dev imds0; done; ip -6 addr add $service6/128 dev imds0 nodad",
         Allowed::Nothing,
     ),
-    ("deleted link", "ip link del imds0", Allowed::RepairedLink),
+    ("deleted link", "ip link del imds0", Allowed::OwnData),
 ];
 
 /// A pod and the instance IDs of its responses, in the order of [`METADATA_ADDRESSES`].
@@ -166,7 +164,7 @@ impl<'a> Attack<'a> {
         let responses = self.responses(attacker).await?;
         println!("{name}: {responses:?}");
         for (response, own) in responses.iter().zip(&attacker.instance_ids) {
-            let is_allowed = response.as_ref().is_none_or(|response| allowed != Allowed::Nothing && response == own);
+            let is_allowed = response.as_ref().is_none_or(|response| allowed == Allowed::OwnData && response == own);
             ensure!(is_allowed, "the attacker got {responses:?} with {name}; it is {:?}", attacker.instance_ids);
         }
         let command = NEIGHBOUR_LOAD.command();
@@ -176,6 +174,17 @@ impl<'a> Attack<'a> {
         let responses = self.responses(&self.neighbour).await?;
         ensure!(self.neighbour.owns_all(&responses), "{name}: {responses:?}");
         Ok(())
+    }
+
+    /// Runs `body` while the link daemon of the node is stopped. It checks a new pod within five seconds, and would repair its link.
+    async fn without_link_daemon(&self, body: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+        let node = self.podmeta.cluster.node_by_name(&self.node);
+        let daemon = self.podmeta.processes(&self.node, LINK_COMMAND).await?;
+        let daemon = daemon.first().context("no link daemon runs on the node")?;
+        node.sh(&format!("kill -STOP {daemon}")).await?;
+        let result = body().await;
+        node.sh(&format!("kill -CONT {daemon}")).await?;
+        result
     }
 
     /// Returns a shell script with the variables of [`ATTACKS`].
@@ -227,10 +236,16 @@ async fn changed_routes_addresses_and_links_of_a_pod_reach_no_other_data() -> Re
     attack_test(async |attack| {
         for (number, (name, commands, allowed)) in ATTACKS.into_iter().enumerate() {
             let attacker = attack.start_attacker(number).await?;
-            attack.namespace.run(&attacker.name, &["sh", "-c", &attack.script(commands)]).await?;
-            attack.check(name, &attacker, allowed).await?;
-            if allowed == Allowed::RepairedLink {
-                attack.wait_for_own_data(&attacker).await?;
+            let check = async || {
+                attack.namespace.run(&attacker.name, &["sh", "-c", &attack.script(commands)]).await?;
+                attack.check(name, &attacker, allowed).await
+            };
+            match allowed {
+                Allowed::Nothing => attack.without_link_daemon(check).await?,
+                Allowed::OwnData => {
+                    check().await?;
+                    attack.wait_for_own_data(&attacker).await?;
+                }
             }
         }
         Ok(())
