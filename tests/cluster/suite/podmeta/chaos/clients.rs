@@ -36,6 +36,9 @@ const SHORT_LOAD: Load =
 /// Short-lived pods of a node at a time.
 const SHORT_LIVED_PODS: usize = 2;
 
+/// Exit code of a process that SIGKILL ended.
+const KILLED: i32 = 137;
+
 /// Timeout of one step of a short-lived pod. The faults delay it.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -82,13 +85,19 @@ impl<'n> Clients<'n> {
         try_join_all(self.pods.iter().map(stop)).await.map(drop)
     }
 
-    /// Waits until all clients have ended. Returns their results. A client can end without a result: a containerd that was killed
-    /// sometimes reports a running sandbox as stopped, and the kubelet then ends its pod.
+    /// Waits until all clients have ended. Returns their results. A client that the kubelet killed has none: a containerd that was
+    /// killed sometimes reports a running sandbox as stopped, and the kubelet then ends its pod.
     ///
     /// # Errors
-    /// If no client of a node has a result.
+    /// If another client has no result, or no client of a node has one.
     pub(super) async fn results(&self) -> Result<ClientResults> {
         let results = join_all(self.pods.iter().map(|pod| result_of_pod(self.namespace, pod))).await;
+        for (pod, result) in self.pods.iter().zip(&results) {
+            if let Err(error) = result {
+                let exit_code = exit_code(&self.namespace.api::<Pod>().get(pod).await?);
+                ensure!(exit_code == Some(KILLED), "client {pod} ended with the code {exit_code:?}: {error:#}");
+            }
+        }
         let (mut counts, mut without_result) = (Vec::new(), Vec::new());
         for (of_node, pods) in results.chunks(LOADS.len()).zip(self.pods.chunks(LOADS.len())) {
             ensure!(of_node.iter().any(Result::is_ok), "no client of a node has a result: {pods:?}: {of_node:?}");
@@ -106,6 +115,12 @@ pub(super) struct ClientResults {
     pub(super) counts: CheckCounts,
     /// Causes of missing results.
     pub(super) without_result: Vec<String>,
+}
+
+/// Returns the exit code of a pod's container, or `None` if it runs.
+fn exit_code(pod: &Pod) -> Option<i32> {
+    let container = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
+    Some(container.state.as_ref()?.terminated.as_ref()?.exit_code)
 }
 
 fn has_ended(pod: &Pod) -> bool {
