@@ -44,6 +44,7 @@ pub mod netns;
 mod nft;
 pub mod owner;
 mod peer;
+mod pinned_link;
 pub mod pod_devices;
 pub mod pod_link;
 pub mod private_socket;

@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use crate::netns::Netns;
+use crate::pinned_link;
 use crate::route_socket::RouteSocket;
 use crate::service;
 
@@ -234,7 +235,7 @@ fn links(pins: &Path) -> Result<Vec<(u32, PathBuf)>> {
 
 /// Detaches and removes links. After a failure, it continues with the other links.
 fn remove_all(links: Vec<(u32, PathBuf)>) -> Result<()> {
-    first(links.into_iter().filter_map(|(_, path)| tcx::remove(&path).err()).collect())
+    first(links.into_iter().filter_map(|(_, path)| pinned_link::remove(&path).err()).collect())
 }
 
 /// Returns the first error with the number of all errors.

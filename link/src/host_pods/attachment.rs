@@ -6,8 +6,6 @@
 //! /run/podmeta/bpf/connect-ipv4-N     the link of the cgroup at position N of `ROOTS`, for AF_INET
 //! /run/podmeta/bpf/connect-ipv6-N     the same for AF_INET6
 //! ```
-//!
-//! A name with the suffix `-new` is that of a link that is about to replace the link with the name before the suffix.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -19,6 +17,7 @@ use anyhow::{Context as _, Result};
 use super::addresses::substitutes;
 use super::cgroups::{ROOTS, open_root};
 use super::program::program;
+use crate::pinned_link;
 use crate::sys::bpf::connect::{self, ConnectHook};
 use crate::sys::bpf::{self, ProgramTag};
 
@@ -87,8 +86,9 @@ impl Attachment {
                 let path = self.pins.join(pin_name(*hook, position));
                 let is_current = !is_new && is_attached(*hook, &path, cgroup, *tag)?;
                 if !is_current {
-                    attach(*hook, program.as_fd(), directory.as_fd(), &path)
+                    let link = connect::attach_connect(*hook, program.as_fd(), directory.as_fd())
                         .with_context(|| format!("cannot attach the program of {}", path.display()))?;
+                    pinned_link::replace(link.as_fd(), &path)?;
                     attached.programs += 1;
                 }
             }
@@ -108,25 +108,12 @@ pub(super) fn exempt_cgroups(pins: &Path) -> Result<BTreeSet<u64>> {
 
 /// Detaches all programs and removes their pins. Succeeds if there are none.
 pub(super) fn remove(pins: &Path) -> Result<()> {
-    let of_hooks = ConnectHook::ALL.into_iter().flat_map(|hook| (0..ROOTS.len()).map(move |n| pin_name(hook, n)));
-    for path in of_hooks.flat_map(|name| [pins.join(&name), unfinished(&pins.join(&name))]) {
-        // The removal must succeed on a kernel without bpf(2), which has no pins.
-        if !path.try_exists().with_context(|| format!("cannot read {}", path.display()))? {
-            continue;
+    for hook in ConnectHook::ALL {
+        for position in 0..ROOTS.len() {
+            pinned_link::remove(&pins.join(pin_name(hook, position)))?;
         }
-        let link = bpf::open_pinned(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        detach(link.as_fd()).with_context(|| format!("cannot detach {}", path.display()))?;
-        remove_pin(&path)?;
     }
-    remove_pin(&pins.join(EXEMPT))
-}
-
-/// Returns the path at which a new link is pinned until it replaces the link at `path`.
-fn unfinished(path: &Path) -> PathBuf {
-    // The kernel rejects names with a dot.
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push("-new");
-    path.with_file_name(name)
+    pinned_link::remove_pin(&pins.join(EXEMPT))
 }
 
 fn pin_name(hook: ConnectHook, position: usize) -> String {
@@ -184,39 +171,4 @@ fn is_attached(hook: ConnectHook, path: &Path, cgroup: u64, tag: ProgramTag) -> 
     let info = info.with_context(|| format!("cannot read {}", path.display()))?;
     let attached = bpf::open_program(info.program).and_then(|program| bpf::program_info(program.as_fd()));
     Ok(info.cgroup == cgroup && attached.is_ok_and(|attached| attached.tag == tag))
-}
-
-/// Attaches a program, and replaces the former link at `path`. If there is one, a program is attached and pinned the whole time.
-fn attach(hook: ConnectHook, program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, path: &Path) -> Result<()> {
-    let link = connect::attach_connect(hook, program, cgroup)?;
-    let former = match bpf::open_pinned(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        former => Some(former.context("cannot open the former link")?),
-    };
-    let new = unfinished(path);
-    // A process that ended before the rename below leaves this pin.
-    remove_pin(&new)?;
-    bpf::pin(link.as_fd(), &new).with_context(|| format!("cannot pin {}", new.display()))?;
-    std::fs::rename(&new, path).with_context(|| format!("cannot rename {}", new.display()))?;
-    if let Some(former) = former {
-        detach(former.as_fd()).context("cannot detach the former link")?;
-    }
-    Ok(())
-}
-
-/// Detaches a link. Succeeds if its cgroup was removed.
-fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
-    match bpf::detach(link) {
-        Err(error) if matches!(error.raw_os_error(), Some(nix::libc::ENODEV | nix::libc::ENOENT)) => Ok(()),
-        result => result,
-    }
-}
-
-fn remove_pin(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
 }

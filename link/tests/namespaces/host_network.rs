@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use podmeta_link::guard::uplink::cgroups::{self, CgroupUpdate, ExemptPods};
@@ -97,6 +97,55 @@ async fn all_of_500_exempt_pods_are_exempt() {
     for path in [&paths[0], &paths[499]] {
         assert_eq!(request_in(path, node, service::ipv4()[0].into()), REAL, "{}", path.display());
     }
+}
+
+/// Another program, which passes the packets of pods, takes the place before the guard's program again and again.
+#[tokio::test]
+async fn no_packet_passes_while_the_program_moves_to_the_front() {
+    let topology = Topology::new(0);
+    let (ours, another, root, node) = (Pins::new(), Pins::new(), CgroupRoot::new(), &topology.node);
+    let (mut guard, mut another) = (ours.guard(), another.guard());
+    guard.ensure(node).await.unwrap();
+    let pod = root.pod(&uid(1));
+    assert!(update(&ours, &root, &[]).pods.unwrap());
+    count_connections(node, "output");
+    count_connections(&topology.cloud, "input");
+    let mut clients = connect_in_a_loop(&pod, node);
+    block_until("the pod sends", || connections(node) > 1_000);
+    for _ in 0..20 {
+        another.ensure(node).await.unwrap();
+        assert!(guard.ensure(node).await.unwrap().repaired > 0);
+    }
+    clients.kill().unwrap();
+    clients.wait().unwrap();
+    assert_eq!(connections(&topology.cloud), 0, "of {}", connections(node));
+}
+
+/// Counts the first packets of connections to IPv4 addresses at a hook.
+fn count_connections(namespace: &Netns, hook: &str) {
+    for command in [
+        "nft add table ip count".to_owned(),
+        format!("nft add chain ip count connections {{ type filter hook {hook} priority 0; }}"),
+        "nft add rule ip count connections tcp flags & (syn|ack) == syn counter".to_owned(),
+    ] {
+        run(namespace, &command);
+    }
+}
+
+fn connections(namespace: &Netns) -> u64 {
+    let chain = run(namespace, "nft list chain ip count connections");
+    let packets = chain.split_once("counter packets ").unwrap().1;
+    packets.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// Starts a process in a cgroup that opens thousands of connections a second.
+fn connect_in_a_loop(cgroup: &Path, from: &Netns) -> Child {
+    let script = r#"echo $$ > "$0/cgroup.procs" &&
+        exec curl --no-progress-meter --output /dev/null --parallel --parallel-max 50 --max-time 0.005 "http://$1/[1-10000000]""#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(cgroup).arg(service::ipv4()[0].to_string());
+    command.stderr(Stdio::null());
+    from.run(|| command.spawn()).unwrap()
 }
 
 /// A socket of a process outside pods, in the namespace of a pod, is not one of the node.

@@ -10,16 +10,19 @@ use anyhow::{Context as _, Result};
 use super::program;
 use crate::netns::Netns;
 use crate::service;
-use crate::sys::bpf::{self, ProgramInfo, map};
+use crate::sys::bpf::{self, Attached, ProgramInfo, map};
 use crate::sys::netns_cookie;
 
-/// The program of this version, once it has been loaded. It is loaded once: the kernel writes each load to the audit log.
+/// The program of this version, once it has been loaded. It is not loaded again: the kernel writes each load to the audit log.
 #[derive(Debug, Default)]
 pub(super) struct ProgramCache(Option<LoadedProgram>);
 
+/// Two copies of the program. The kernel attaches a copy only once to an interface, so the second one moves the program of an
+/// interface without a gap.
 #[derive(Debug)]
 pub(super) struct LoadedProgram {
-    program: OwnedFd,
+    copies: [(u32, OwnedFd); 2],
+    /// Properties of the first copy.
     info: ProgramInfo,
     /// Kernel IDs of programs with the same instructions and the same map: those that an earlier process loaded.
     equal: HashSet<u32>,
@@ -49,22 +52,29 @@ impl LoadedProgram {
     fn load(host: &Netns, cgroups: BorrowedFd<'_>) -> Result<Self> {
         let cookie = host.run(|| netns_cookie(UnixDatagram::unbound()?.as_fd()));
         let cookie = cookie.context("cannot read the cookie of the node's network namespace")?;
-        let program = load_supported(cookie, |cookie| {
+        let copies = load_supported(cookie, |cookie| {
             let instructions = program::program(cgroups.as_raw_fd(), cookie, &service::ipv4(), &service::ipv6());
-            bpf::load_classifier(&instructions)
+            Ok([bpf::load_classifier(&instructions)?, bpf::load_classifier(&instructions)?])
         });
-        let program = program.context("the kernel rejects the program")?;
-        Self::new(program).context("cannot read the properties of the program")
+        let copies = copies.context("the kernel rejects the program")?;
+        Self::new(copies).context("cannot read the properties of the program")
     }
 
-    fn new(program: OwnedFd) -> io::Result<Self> {
-        let info = bpf::program_info(program.as_fd())?;
-        Ok(Self { program, info, equal: HashSet::from([info.id]) })
+    fn new([first, second]: [OwnedFd; 2]) -> io::Result<Self> {
+        let (info, other) = (bpf::program_info(first.as_fd())?, bpf::program_info(second.as_fd())?);
+        Ok(Self { copies: [(info.id, first), (other.id, second)], info, equal: HashSet::from([info.id, other.id]) })
     }
 
-    /// Returns the descriptor of the program.
+    /// Returns the descriptor of the first copy.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.program.as_fd()
+        let [(_, first), _] = &self.copies;
+        first.as_fd()
+    }
+
+    /// Returns the descriptor of a copy that is not one of the programs at an interface.
+    pub(super) fn unattached(&self, attached: &[Attached]) -> BorrowedFd<'_> {
+        let [(id, first), (_, second)] = &self.copies;
+        if attached.iter().any(|attached| attached.program == *id) { second.as_fd() } else { first.as_fd() }
     }
 
     /// Returns true if the program with a kernel ID has the same instructions and the same map of cgroups.
@@ -125,7 +135,8 @@ mod tests {
             let load = || {
                 loads.set(loads.get() + 1);
                 let info = ProgramInfo { id: 1, tag: [0; 8], map: cgroups };
-                Ok(LoadedProgram { program: File::open("/dev/null").unwrap().into(), info, equal: HashSet::new() })
+                let copies = [1, 2].map(|id| (id, File::open("/dev/null").unwrap().into()));
+                Ok(LoadedProgram { copies, info, equal: HashSet::new() })
             };
             assert_eq!(cache.get_or_load(cgroups, load).unwrap().info.map, cgroups);
             assert_eq!(loads.get(), expected, "{cgroups}");

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
+use crate::pinned_link::NEW_SUFFIX;
 use crate::sys::bpf;
 
 /// Name of the pinned map of cgroups.
@@ -79,14 +80,16 @@ pub(super) fn of_uplink(path: &Path, uplink: u32) -> PathBuf {
     path.join(format!("{UPLINK_PREFIX}{uplink}"))
 }
 
-/// Returns the pinned links with the index of their interface. Other files are skipped.
+/// Returns the paths of the links with the index of their interface, also of one that is pinned only at the path of a new link.
+/// Other files are skipped.
 pub(super) fn links(path: &Path) -> io::Result<Vec<(u32, PathBuf)>> {
     let mut links = Vec::new();
     for entry in std::fs::read_dir(path)? {
         let entry = entry?;
         let name = entry.file_name();
-        let uplink = name.to_str().and_then(|name| name.strip_prefix(UPLINK_PREFIX)?.parse().ok());
-        links.extend(uplink.map(|uplink| (uplink, entry.path())));
+        let name = name.to_str().map(|name| name.strip_suffix(NEW_SUFFIX).unwrap_or(name));
+        let uplink = name.and_then(|name| name.strip_prefix(UPLINK_PREFIX)?.parse().ok());
+        links.extend(uplink.map(|uplink| (uplink, of_uplink(path, uplink))));
     }
     Ok(links)
 }

@@ -1,5 +1,5 @@
-//! Attaches the program by links of tcx, which needs Linux 6.6 with `CONFIG_NET_XGRESS`. A link replaces its program without
-//! a gap, and only root can detach it.
+//! Attaches the program by links of tcx, which needs Linux 6.6 with `CONFIG_NET_XGRESS`. Only root can detach a link. The program
+//! is replaced and moved without a gap.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -10,6 +10,7 @@ use nix::libc;
 
 use super::loaded::LoadedProgram;
 use super::{ProgramState, pins};
+use crate::pinned_link;
 use crate::sys::bpf::{self, Attached};
 
 /// Interface index of the loopback interface.
@@ -33,22 +34,22 @@ pub(super) fn ensure(pins: &Path, program: &mut LoadedProgram, interface: u32) -
         return Ok(ProgramState::Unchanged);
     }
     let path = pins::of_uplink(pins, interface);
-    let link = open(&path)?;
+    let link = pinned_link::open(&path)?;
     match (position, link.as_ref().filter(|link| is_of(link, &attached))) {
         // Another process holds its link. The kernel does not attach a program twice.
         (Some(_), None) => return Ok(ProgramState::Unchanged),
         (None, Some(link)) => {
-            let replaced = bpf::replace_program(link.as_fd(), program.fd());
+            let replaced = bpf::replace_program(link.as_fd(), program.unattached(&attached));
             return replaced.map(|()| ProgramState::Attached).context("cannot replace the program of another version");
         }
         // Another program precedes it. Or the interface of the link was deleted, or is in another network namespace now.
-        (Some(_), Some(_)) | (None, None) => remove(&path)?,
+        (Some(_), Some(_)) | (None, None) => {}
     }
-    match bpf::attach_first(program.fd(), interface) {
+    match bpf::attach_first(program.unattached(&attached), interface) {
         Err(error) if is_no_device(&error) => Ok(ProgramState::InterfaceDeleted),
-        link => {
-            let link = link.context("cannot attach the program")?;
-            bpf::pin(link.as_fd(), &path).context("cannot pin the program")?;
+        new => {
+            let new = new.context("cannot attach the program")?;
+            pinned_link::replace(new.as_fd(), &path).context("cannot pin the program")?;
             Ok(ProgramState::Attached)
         }
     }
@@ -57,25 +58,6 @@ pub(super) fn ensure(pins: &Path, program: &mut LoadedProgram, interface: u32) -
 /// Returns false if the thread's network namespace has no interface with this index.
 pub(super) fn is_present(interface: u32) -> bool {
     !bpf::attached(interface).is_err_and(|error| is_no_device(&error))
-}
-
-/// Detaches and removes a link. Its interface may have been deleted.
-pub(super) fn remove(path: &Path) -> Result<()> {
-    let Some(link) = open(path)? else { return Ok(()) };
-    match bpf::detach(link.as_fd()) {
-        // ENOLINK and ENODEV: the interface was deleted.
-        Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOLINK | libc::ENODEV)) => {
-            Err(error).with_context(|| format!("cannot detach {}", path.display()))
-        }
-        _ => std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display())),
-    }
-}
-
-fn open(path: &Path) -> Result<Option<OwnedFd>> {
-    match bpf::open_pinned(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        link => link.map(Some).with_context(|| format!("cannot open {}", path.display())),
-    }
 }
 
 /// Returns true if a link is one of those at an interface.
