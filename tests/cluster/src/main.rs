@@ -13,7 +13,7 @@ use podmeta_cluster::machine::{RunningMachine, init};
 use podmeta_cluster::network::datapath::Datapath;
 use podmeta_cluster::network::{cni, imds_stub, network_policy};
 use podmeta_cluster::prerequisites;
-use podmeta_cluster::programs::{COREDNS_MODULE, HELM_MODULE, KUBERNETES_MODULE};
+use podmeta_cluster::programs::{CONTAINERD_MODULE, COREDNS_MODULE, HELM_MODULE, KUBERNETES_MODULE};
 
 /// Creates Kubernetes clusters for tests, from namespaces on this host. Needs root.
 #[derive(Parser)]
@@ -57,7 +57,7 @@ enum ClusterCommand {
     },
     /// Print the required Debian packages that are not installed.
     MissingPackages,
-    /// Build all programs (Kubernetes, kubectl, helm, CoreDNS) and print a PATH that contains them.
+    /// Build all programs (Kubernetes, kubectl, containerd, runc, helm, CoreDNS) and print a PATH that contains them.
     BuildPrograms,
     /// Print the values of `up --cni`, the default first.
     Datapaths,
@@ -112,7 +112,8 @@ fn run(ClusterCli { command, name }: ClusterCli) -> Result<()> {
         ClusterCommand::Status => prerequisites::require_root().and_then(|()| status::status(&name)),
         ClusterCommand::LoadImage { images } => load_images(&name, &images),
         ClusterCommand::BuildPrograms => {
-            let dirs = [KUBERNETES_MODULE, HELM_MODULE, COREDNS_MODULE].map(|module| module.build());
+            let modules = [KUBERNETES_MODULE, CONTAINERD_MODULE, HELM_MODULE, COREDNS_MODULE];
+            let dirs = modules.map(|module| module.build());
             let dirs = dirs.into_iter().map(|dir| Ok(dir?.display().to_string())).collect::<Result<Vec<_>>>()?;
             println!("export PATH={}:$PATH", dirs.join(":"));
             Ok(())

@@ -7,18 +7,16 @@ use anyhow::{Context as _, Result, ensure};
 use nix::unistd::geteuid;
 
 /// Required programs, with their Debian packages.
-const PROGRAMS: [(&str, &str); 14] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("cc", "build-essential"),
-    ("containerd", "containerd"),
-    ("ctr", "containerd"),
     ("curl", "curl"),
     ("ip", "iproute2"),
     ("ldd", "libc-bin"),
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
+    ("pkg-config", "pkg-config"),
     ("ps", "procps"),
-    ("runc", "runc"),
     ("setpriv", "util-linux"),
     ("setsid", "util-linux"),
     ("tc", "iproute2"),
@@ -28,6 +26,8 @@ const CNI_PLUGIN_DIRS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 /// The CNI plugins of all datapaths.
 const CNI_PLUGINS: [&str; 3] = ["bridge", "host-local", "ptp"];
 const CNI_PLUGINS_PACKAGE: &str = "containernetworking-plugins";
+/// A header of the library that runc is linked with, and its Debian package.
+const SECCOMP_HEADER: (&str, &str) = ("/usr/include/seccomp.h", "libseccomp-dev");
 /// Exists if br_netfilter is loaded: kube-proxy's rules then apply to packets between pods of one bridge.
 const BRIDGE_FILTER_DIR: &str = "/proc/sys/net/bridge";
 /// Minimum Go version: the highest that a module below `go/` requires.
@@ -47,7 +47,9 @@ pub fn require_root() -> Result<()> {
 pub fn missing_packages() -> Vec<&'static str> {
     let programs = PROGRAMS.iter().filter(|(program, _)| find_program(program).is_none()).map(|(_, package)| *package);
     let plugins = cni_plugin_dir().is_none().then_some(CNI_PLUGINS_PACKAGE);
-    let mut packages: Vec<_> = programs.chain(plugins).collect();
+    let (header, seccomp_package) = SECCOMP_HEADER;
+    let seccomp = (!Path::new(header).exists()).then_some(seccomp_package);
+    let mut packages: Vec<_> = programs.chain(plugins).chain(seccomp).collect();
     packages.sort_unstable();
     packages.dedup();
     packages

@@ -1,4 +1,4 @@
-//! Builds Kubernetes, helm and CoreDNS from their released Go modules. Builds are cached by a digest of their inputs.
+//! Builds Kubernetes, containerd, runc, helm and CoreDNS from their released Go modules. Builds are cached by a digest of their inputs.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -19,11 +19,16 @@ const KUBERNETES_PROGRAMS: [&str; 7] =
 #[derive(Clone, Copy, Debug)]
 pub struct GoModule {
     name: &'static str,
-    package: &'static str,
-    /// The dependency whose version is that of the program.
+    /// The packages of the binaries.
+    packages: &'static [&'static str],
+    /// Build tags, separated by commas. They omit parts that need other libraries, and select those that cgo links.
+    tags: &'static str,
+    /// The value of `CGO_ENABLED`: `1` for programs that contain C code.
+    cgo_enabled: &'static str,
+    /// The dependency whose version is that of the programs.
     versioned_dependency: &'static str,
-    /// Names of the programs in the binary.
-    programs: &'static [&'static str],
+    /// Further names of the first binary: symbolic links to it.
+    aliases: &'static [&'static str],
     /// Duration of the build on two CPUs.
     minutes: u8,
 }
@@ -31,25 +36,46 @@ pub struct GoModule {
 /// etcd and all Kubernetes programs, in one binary.
 pub const KUBERNETES_MODULE: GoModule = GoModule {
     name: "kubernetes",
-    package: ".",
+    packages: &["."],
+    tags: "",
+    cgo_enabled: "0",
     versioned_dependency: "k8s.io/kubernetes",
-    programs: &KUBERNETES_PROGRAMS,
+    aliases: &KUBERNETES_PROGRAMS,
     minutes: 5,
+};
+/// containerd with its shim and `ctr`, and runc.
+pub const CONTAINERD_MODULE: GoModule = GoModule {
+    name: "containerd",
+    packages: &[
+        "github.com/containerd/containerd/v2/cmd/containerd",
+        "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+        "github.com/containerd/containerd/v2/cmd/ctr",
+        "github.com/opencontainers/runc",
+    ],
+    tags: "seccomp,no_btrfs,no_devmapper,no_zfs",
+    cgo_enabled: "1",
+    versioned_dependency: "github.com/containerd/containerd/v2",
+    aliases: &[],
+    minutes: 3,
 };
 /// helm.
 pub const HELM_MODULE: GoModule = GoModule {
     name: "helm",
-    package: "helm.sh/helm/v4/cmd/helm",
+    packages: &["helm.sh/helm/v4/cmd/helm"],
+    tags: "",
+    cgo_enabled: "0",
     versioned_dependency: "helm.sh/helm/v4",
-    programs: &["helm"],
+    aliases: &[],
     minutes: 3,
 };
 /// CoreDNS.
 pub const COREDNS_MODULE: GoModule = GoModule {
     name: "coredns",
-    package: "github.com/coredns/coredns",
+    packages: &["github.com/coredns/coredns"],
+    tags: "",
+    cgo_enabled: "0",
     versioned_dependency: "github.com/coredns/coredns",
-    programs: &["coredns"],
+    aliases: &[],
     minutes: 2,
 };
 
@@ -63,7 +89,7 @@ impl GoModule {
         let go = prerequisites::go_version()?;
         let version = self.version(&source)?;
         let flags = linker_flags(&version);
-        let inputs = [self.name, &go, &flags, &read_sources(&source)?].join("\0");
+        let inputs = [self.name, &go, &flags, self.tags, &read_sources(&source)?].join("\0");
         let cache = cache_dir()?;
         fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
         let dir = cache.join(format!("{}-{version}-{}", self.name, short_digest(inputs.as_bytes())));
@@ -89,17 +115,19 @@ impl GoModule {
                 "-buildvcs=false",
                 "-ldflags",
                 &flags,
+                "-tags",
+                self.tags,
                 "-o",
             ])
-            .arg(new.join(self.name))
-            .arg(self.package)
+            .arg(&new)
+            .args(self.packages)
             .current_dir(&source)
-            .env("CGO_ENABLED", "0")
+            .env("CGO_ENABLED", self.cgo_enabled)
             .status()
             .context("cannot run go")?;
         ensure!(status.success(), "cannot build {}; see the errors above", self.name);
-        for name in self.programs.iter().filter(|name| **name != self.name) {
-            symlink(self.name, new.join(name))?;
+        for alias in self.aliases {
+            symlink(self.name, new.join(alias))?;
         }
         fs::rename(&new, &dir)?;
         println!("built {} in {} s: {}", self.name, started.elapsed().as_secs(), dir.display());
@@ -163,7 +191,7 @@ mod tests {
 
     #[test]
     fn go_mod_of_every_module_contains_the_program_version() {
-        for module in [KUBERNETES_MODULE, HELM_MODULE, COREDNS_MODULE] {
+        for module in [KUBERNETES_MODULE, CONTAINERD_MODULE, HELM_MODULE, COREDNS_MODULE] {
             let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(module.name);
             assert!(module.version(&source).unwrap().starts_with('v'), "{}", module.name);
         }

@@ -21,7 +21,7 @@ use crate::machine::{MachineService, RunningMachine};
 use crate::network::datapath::Datapath;
 use crate::network::links;
 use crate::prerequisites;
-use crate::programs::{COREDNS_MODULE, KUBERNETES_MODULE};
+use crate::programs::{CONTAINERD_MODULE, COREDNS_MODULE, KUBERNETES_MODULE};
 
 const COREDNS_MANIFEST: &str = include_str!("../../manifests/coredns.yaml");
 const NETWORK_POLICIES_MANIFEST: &str = include_str!("../../manifests/network-policies.yaml");
@@ -44,6 +44,7 @@ struct ClusterMachines {
 pub fn up(cluster: &ClusterName, nodes: u8, cni: Option<Datapath>, taints: Option<&str>) -> Result<()> {
     let plugins = prerequisites::check()?;
     let programs = KUBERNETES_MODULE.build()?;
+    CONTAINERD_MODULE.build()?;
     COREDNS_MODULE.build()?;
     let _lock = lock::acquire()?;
     let kubectl = Kubectl::new(&programs, cluster);

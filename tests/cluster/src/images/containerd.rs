@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use super::oci;
 use crate::kubernetes::node::CONTAINERD_SOCKET;
 use crate::machine::{RunningMachine, command_output};
+use crate::programs::CONTAINERD_MODULE;
 
 /// Imports an archive into a node's containerd, unless it has an image with the same name and digest.
 ///
@@ -33,7 +34,7 @@ pub fn list(node: &RunningMachine) -> Result<String> {
 }
 
 fn ctr(node: &RunningMachine, arguments: &[&str]) -> Result<Command> {
-    let mut command = node.command("ctr")?;
+    let mut command = node.command(CONTAINERD_MODULE.build()?.join("ctr"))?;
     command
         .args(["--address", CONTAINERD_SOCKET, "--namespace", "k8s.io", "--connect-timeout", "2s", "images"])
         .args(arguments);

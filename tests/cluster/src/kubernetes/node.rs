@@ -17,7 +17,7 @@ use crate::machine::init::STATE_MOUNT;
 use crate::machine::{MachineService, RunningMachine};
 use crate::network::cni;
 use crate::network::datapath::Datapath;
-use crate::prerequisites::find_program;
+use crate::programs::CONTAINERD_MODULE;
 
 /// containerd's socket on a node.
 pub const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
@@ -47,7 +47,7 @@ pub fn configure(
     ca.ensure_kubeconfig(&dir.join("network-policies.kubeconfig"), &internal_url(), &policies)?;
     write_private(&dir.join("ca.crt"), ca.certificate())?;
     write_private(&dir.join("resolv.conf"), "# No upstream DNS: only names of the cluster resolve.\n")?;
-    write_private(&dir.join("containerd.toml"), &containerd_config())?;
+    write_private(&dir.join("containerd.toml"), &containerd_config(&CONTAINERD_MODULE.build()?))?;
     write_private(&dir.join("kubelet.yaml"), &kubelet_config().to_string())?;
     write_private(&dir.join("kube-proxy.yaml"), &kube_proxy_config(&name, datapath).to_string())?;
     let conflist = machine.path(&format!("/etc/cni/net.d/10-{datapath}.conflist"));
@@ -63,12 +63,11 @@ pub fn configure(
 /// Returns containerd, which must run before the kubelet starts.
 ///
 /// # Errors
-/// If containerd is not installed.
+/// If it cannot be built.
 pub fn container_runtime() -> Result<MachineService> {
-    let program = find_program("containerd").context("containerd is not installed")?;
     Ok(MachineService {
         name: "containerd",
-        program,
+        program: CONTAINERD_MODULE.build()?.join("containerd"),
         arguments: vec![format!("--config={STATE_MOUNT}/containerd.toml")],
     })
 }
@@ -121,24 +120,35 @@ pub fn services(
     ])
 }
 
-fn containerd_config() -> String {
+/// Returns the configuration of containerd. `programs` contains the shim and runc.
+fn containerd_config(programs: &Path) -> String {
+    let programs = programs.display();
     format!(
-        r#"version = 2
+        r#"version = 3
 root = "/var/lib/containerd"
 state = "/run/containerd"
 
 [grpc]
 address = "{CONTAINERD_SOCKET}"
 
-[plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "{PAUSE}"
+[plugins."io.containerd.cri.v1.images".pinned_images]
+sandbox = "{PAUSE}"
+
+[plugins."io.containerd.cri.v1.runtime"]
 # Both settings let containerd run without CAP_SYS_RESOURCE and without AppArmor.
 restrict_oom_score_adj = true
 disable_apparmor = true
 
-[plugins."io.containerd.grpc.v1.cri".cni]
-bin_dir = "/opt/cni/bin"
+[plugins."io.containerd.cri.v1.runtime".cni]
+bin_dirs = ["/opt/cni/bin"]
 conf_dir = "/etc/cni/net.d"
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+runtime_path = "{programs}/containerd-shim-runc-v2"
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+BinaryName = "{programs}/runc"
 "#
     )
 }

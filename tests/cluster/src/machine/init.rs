@@ -21,6 +21,8 @@ use crate::layout::{ClusterName, MachineName};
 pub const STATE_MOUNT: &str = "/run/machine";
 /// Directory inside the machine for the files that it writes: the upper layers of its overlays.
 const UPPER_DIR: &str = "/run/written";
+/// Mount point of a second procfs, without the mounts over [`KERNEL_SETTINGS`].
+const COMPLETE_PROC: &str = "/run/proc";
 /// Kernel settings that a kubelet sets, with the values that it expects.
 pub const KERNEL_SETTINGS: [(&str, u32); 6] = [
     ("kernel/keys/root_maxbytes", 25_000_000),
@@ -102,6 +104,9 @@ fn mount_file_systems(cluster: &ClusterName, machine: MachineName) -> Result<()>
     }
     mount_new("proc", "/proc", "proc", "")?;
     mount_kernel_settings()?;
+    // The kernel lets a pod with user namespaces mount proc only if its node has one that no other mount covers in part.
+    fs::create_dir_all(COMPLETE_PROC)?;
+    mount_new("proc", COMPLETE_PROC, "proc", "")?;
     mount_new("sysfs", "/sys", "sysfs", "")?;
     mount_new("bpf", "/sys/fs/bpf", "bpf", "")?;
     mount_cgroups(&hierarchies)?;
