@@ -1,6 +1,6 @@
-//! Pinned bpf links. A link attaches a program to a hook while it is pinned.
+//! Pinned bpf links. A link keeps its program attached while it is pinned or open.
 //!
-//! A path with the suffix `-new` is that of a link that is about to replace the link at the path without it.
+//! A new link is pinned at its path with the suffix `-new`, until a rename replaces the former link.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -29,8 +29,12 @@ pub(crate) fn replace(link: BorrowedFd<'_>, path: &Path) -> Result<()> {
     // A process that ended before the rename below leaves this pin.
     remove_pin(&new)?;
     bpf::pin(link, &new).with_context(|| format!("cannot pin {}", new.display()))?;
-    std::fs::rename(&new, path).with_context(|| format!("cannot rename {}", new.display()))?;
-    former.map_or(Ok(()), |former| detach(former.as_fd(), path))
+    if let Err(error) = std::fs::rename(&new, path) {
+        remove_pin(&new)?;
+        return Err(error).with_context(|| format!("cannot rename {}", new.display()));
+    }
+    let detached = former.map_or(Ok(()), |former| detach(former.as_fd()));
+    detached.with_context(|| format!("cannot detach the former link of {}", path.display()))
 }
 
 /// Detaches and removes the link at a path, and that which is about to replace it. Succeeds if there is none.
@@ -41,7 +45,7 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
             continue;
         }
         if let Some(link) = open(path)? {
-            detach(link.as_fd(), path)?;
+            detach(link.as_fd()).with_context(|| format!("cannot detach {}", path.display()))?;
         }
         remove_pin(path)?;
     }
@@ -64,10 +68,10 @@ fn new_path(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Detaches the link that is or was pinned at a path. Succeeds if its interface or cgroup was deleted.
-fn detach(link: BorrowedFd<'_>, path: &Path) -> Result<()> {
+/// Detaches a link. Succeeds if its interface or cgroup was deleted.
+fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
     match bpf::detach(link) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOLINK | libc::ENODEV | libc::ENOENT)) => Ok(()),
-        result => result.with_context(|| format!("cannot detach {}", path.display())),
+        result => result,
     }
 }

@@ -22,7 +22,8 @@ pub mod repair;
 mod routes;
 mod tcx;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -52,7 +53,7 @@ pub struct UplinkGuard {
     pins: PathBuf,
     hook: Hook,
     program: loaded::ProgramCache,
-    /// Interfaces that had the program after the last check.
+    /// Interfaces that got or had the program in a check.
     guarded: BTreeSet<u32>,
     /// Interfaces of routes to a service address.
     routed: BTreeSet<u32>,
@@ -76,6 +77,21 @@ pub struct AttachedPrograms {
     pub new: usize,
     /// Interfaces guarded before, where the program was removed, replaced, or no longer ran first.
     pub repaired: usize,
+}
+
+/// A check that failed, for example for one of several interfaces.
+#[derive(Debug, thiserror::Error)]
+#[error("{error:#}")]
+pub struct UplinkCheckError {
+    error: anyhow::Error,
+    /// Interfaces that got the program nevertheless.
+    pub attached: AttachedPrograms,
+}
+
+impl From<anyhow::Error> for UplinkCheckError {
+    fn from(error: anyhow::Error) -> Self {
+        Self { error, attached: AttachedPrograms::default() }
+    }
 }
 
 /// Result of a check of one interface.
@@ -116,7 +132,7 @@ impl UplinkGuard {
     /// # Errors
     /// If no bpf filesystem is mounted at the path of the pins, the kernel rejects the program, or a later step fails. The check
     /// continues after a failure for one interface, a failure to read the routes, or a failure to remove an old link.
-    pub async fn ensure(&mut self, host: &Netns) -> Result<AttachedPrograms> {
+    pub async fn ensure(&mut self, host: &Netns) -> Result<AttachedPrograms, UplinkCheckError> {
         pins::check(&self.pins)?;
         let cgroups = pins::ensure_cgroups(&self.pins)?;
         let socket = RouteSocket::open(host).context("cannot open a netlink socket")?;
@@ -158,23 +174,35 @@ impl UplinkGuard {
         &mut self,
         results: Vec<(u32, Result<ProgramState>)>,
         mut errors: Vec<anyhow::Error>,
-    ) -> Result<AttachedPrograms> {
+    ) -> Result<AttachedPrograms, UplinkCheckError> {
         let before = std::mem::take(&mut self.guarded);
         let mut attached = AttachedPrograms::default();
         for (interface, result) in results {
-            match result {
-                Ok(ProgramState::Unchanged) => {}
-                Ok(ProgramState::Attached) if before.contains(&interface) => attached.repaired += 1,
-                Ok(ProgramState::Attached) => attached.new += 1,
-                Ok(ProgramState::InterfaceDeleted) => continue,
+            let was_guarded = before.contains(&interface);
+            let is_guarded = match result {
+                Ok(ProgramState::Unchanged) => true,
+                Ok(ProgramState::Attached) => {
+                    if was_guarded {
+                        attached.repaired += 1;
+                    } else {
+                        attached.new += 1;
+                    }
+                    true
+                }
+                Ok(ProgramState::InterfaceDeleted) => false,
                 Err(error) => {
                     errors.push(error.context(format!("cannot guard the interface with index {interface}")));
-                    continue;
+                    was_guarded
                 }
+            };
+            if is_guarded {
+                self.guarded.insert(interface);
             }
-            self.guarded.insert(interface);
         }
-        first(errors).map(|()| attached)
+        match first(errors) {
+            Ok(()) => Ok(attached),
+            Err(error) => Err(UplinkCheckError { error, attached }),
+        }
     }
 }
 
@@ -209,7 +237,7 @@ pub fn remove_pins(pins: &Path) -> Result<()> {
 }
 
 fn detach_links(pins: &Path) -> Result<()> {
-    if pins::is_mounted(pins) { remove_all(links(pins)?) } else { Ok(()) }
+    if pins::is_mounted(pins) { remove_all(links(pins)?.into_values()) } else { Ok(()) }
 }
 
 /// Detaches and removes the links of interfaces that were deleted, or moved to another network namespace. `listed` are the
@@ -220,22 +248,18 @@ fn remove_deleted(pins: &Path, listed: &BTreeSet<u32>) -> Result<()> {
 
 /// Returns the links of deleted interfaces. `listed` can lack an existing interface if others were deleted while the kernel listed
 /// them. So `is_present` looks up each interface that is not listed.
-fn deleted(
-    links: Vec<(u32, PathBuf)>,
-    listed: &BTreeSet<u32>,
-    is_present: impl Fn(u32) -> bool,
-) -> Vec<(u32, PathBuf)> {
-    let is_deleted = |(interface, _): &(u32, PathBuf)| !listed.contains(interface) && !is_present(*interface);
-    links.into_iter().filter(is_deleted).collect()
+fn deleted(links: BTreeMap<u32, PathBuf>, listed: &BTreeSet<u32>, is_present: impl Fn(u32) -> bool) -> Vec<PathBuf> {
+    let is_deleted = |interface: &u32| !listed.contains(interface) && !is_present(*interface);
+    links.into_iter().filter(|(interface, _)| is_deleted(interface)).map(|(_, path)| path).collect()
 }
 
-fn links(pins: &Path) -> Result<Vec<(u32, PathBuf)>> {
+fn links(pins: &Path) -> Result<BTreeMap<u32, PathBuf>> {
     pins::links(pins).with_context(|| format!("cannot read {}", pins.display()))
 }
 
 /// Detaches and removes links. After a failure, it continues with the other links.
-fn remove_all(links: Vec<(u32, PathBuf)>) -> Result<()> {
-    first(links.into_iter().filter_map(|(_, path)| pinned_link::remove(&path).err()).collect())
+fn remove_all(links: impl IntoIterator<Item = PathBuf>) -> Result<()> {
+    first(links.into_iter().filter_map(|path| pinned_link::remove(&path).err()).collect())
 }
 
 /// Returns the first error with the number of all errors.
@@ -250,7 +274,7 @@ fn first(errors: Vec<anyhow::Error>) -> Result<()> {
 
 /// Returns the finding about a failure of the guard.
 #[must_use]
-pub fn finding(error: &anyhow::Error) -> String {
+pub fn finding(error: &impl Display) -> String {
     format!(
         "{error:#}; pods on the host network, and pods whose traffic bypasses the node's network stack, can reach the node's metadata service"
     )
@@ -285,15 +309,19 @@ mod tests {
     fn interface_with_an_error_does_not_hide_the_others() {
         let mut guard = guard();
         let results = vec![(2, Err(anyhow!("a"))), (3, Ok(ProgramState::Attached)), (4, Err(anyhow!("b")))];
-        let error = format!("{:#}", guard.record(results, Vec::new()).unwrap_err());
-        assert_eq!(error, "2 errors, the first one: cannot guard the interface with index 2: a");
+        let error = guard.record(results, Vec::new()).unwrap_err();
+        assert_eq!(error.to_string(), "2 errors, the first one: cannot guard the interface with index 2: a");
+        assert_eq!(error.attached, AttachedPrograms { new: 1, repaired: 0 });
         assert_eq!(guard.guarded, BTreeSet::from([3]));
+        guard.record(vec![(3, Err(anyhow!("c")))], Vec::new()).unwrap_err();
+        let attached = guard.record(vec![(3, Ok(ProgramState::Attached))], Vec::new()).unwrap();
+        assert_eq!(attached, AttachedPrograms { new: 0, repaired: 1 }, "it was guarded before the failure");
     }
 
     #[test]
     fn link_of_an_existing_interface_that_the_list_lacks_is_kept() {
         let links = [2, 3, 4].map(|interface| (interface, PathBuf::from(interface.to_string())));
-        let deleted = deleted(links.clone().into(), &BTreeSet::from([2]), |interface| interface == 3);
-        assert_eq!(deleted, links[2..]);
+        let deleted = deleted(links.into(), &BTreeSet::from([2]), |interface| interface == 3);
+        assert_eq!(deleted, [PathBuf::from("4")]);
     }
 }

@@ -99,7 +99,7 @@ async fn all_of_500_exempt_pods_are_exempt() {
     }
 }
 
-/// Another program, which passes the packets of pods, takes the place before the guard's program again and again.
+/// Another program, which passes the packets of pods, repeatedly attaches itself before the guard's program.
 #[tokio::test]
 async fn no_packet_passes_while_the_program_moves_to_the_front() {
     let topology = Topology::new(0);
@@ -110,14 +110,14 @@ async fn no_packet_passes_while_the_program_moves_to_the_front() {
     assert!(update(&ours, &root, &[]).pods.unwrap());
     count_connections(node, "output");
     count_connections(&topology.cloud, "input");
-    let mut clients = connect_in_a_loop(&pod, node);
+    let _client = Client::start(&pod, node);
     block_until("the pod sends", || connections(node) > 1_000);
+    let before = connections(node);
     for _ in 0..20 {
         another.ensure(node).await.unwrap();
         assert!(guard.ensure(node).await.unwrap().repaired > 0);
     }
-    clients.kill().unwrap();
-    clients.wait().unwrap();
+    assert!(connections(node) > before, "the pod no longer sends");
     assert_eq!(connections(&topology.cloud), 0, "of {}", connections(node));
 }
 
@@ -138,14 +138,24 @@ fn connections(namespace: &Netns) -> u64 {
     packets.split(' ').next().unwrap().parse().unwrap()
 }
 
-/// Starts a process in a cgroup that opens thousands of connections a second.
-fn connect_in_a_loop(cgroup: &Path, from: &Netns) -> Child {
-    let script = r#"echo $$ > "$0/cgroup.procs" &&
-        exec curl --no-progress-meter --output /dev/null --parallel --parallel-max 50 --max-time 0.005 "http://$1/[1-10000000]""#;
-    let mut command = Command::new("sh");
-    command.args(["-c", script]).arg(cgroup).arg(service::ipv4()[0].to_string());
-    command.stderr(Stdio::null());
-    from.run(|| command.spawn()).unwrap()
+/// A process in a cgroup that opens thousands of connections a second, killed on drop.
+struct Client(Child);
+
+impl Client {
+    fn start(cgroup: &Path, from: &Netns) -> Self {
+        let script = r#"echo $$ > "$0/cgroup.procs" &&
+            exec curl --no-progress-meter --output /dev/null --parallel --parallel-max 50 --max-time 0.005 "http://$1/[1-10000000]""#;
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).arg(cgroup).arg(service::ipv4()[0].to_string()).stderr(Stdio::null());
+        Self(from.run(|| command.spawn()).unwrap())
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
 }
 
 /// A socket of a process outside pods, in the namespace of a pod, is not one of the node.

@@ -243,6 +243,23 @@ async fn program_that_another_precedes_is_moved_to_the_front() {
     topology.assert_only_the_node_reaches_the_real_service("both programs");
 }
 
+/// As after a process that ended before it renamed the pin of a new link.
+#[tokio::test]
+async fn program_with_only_the_pin_of_a_new_link_is_moved_to_the_front() {
+    let topology = Topology::new(1);
+    let (node, ours, another) = (&topology.node, Pins::new(), Pins::new());
+    ours.guard().ensure(node).await.unwrap();
+    let links = ours.links();
+    for link in &links {
+        std::fs::rename(ours.path.join(link), ours.path.join(format!("{link}-new"))).unwrap();
+    }
+    another.guard().ensure(node).await.unwrap();
+    assert_eq!(ours.guard().ensure(node).await.unwrap(), attached(UPLINKS, 0));
+    assert_eq!(ours.links(), links);
+    assert_eq!(another.guard().ensure(node).await.unwrap(), attached(UPLINKS, 0), "ours preceded it");
+    topology.assert_only_the_node_reaches_the_real_service("both programs");
+}
+
 #[tokio::test]
 async fn missing_filesystem_is_an_error_with_its_remedy() {
     let node = pod();

@@ -53,7 +53,7 @@ async fn ensure(socket: &RouteSocket, program: &mut LoadedProgram, interface: u3
             Err(error) if errno(&error) == Some(libc::EEXIST) => {}
             result => result?,
         }
-        let filter = filter(interface, program.fd().as_raw_fd().unsigned_abs());
+        let filter = filter(interface, program.first_copy().as_raw_fd().unsigned_abs());
         send(socket, RouteNetlinkMessage::NewTrafficFilter(filter), NLM_F_CREATE).await
     };
     match added.await {

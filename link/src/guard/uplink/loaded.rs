@@ -21,7 +21,7 @@ pub(super) struct ProgramCache(Option<LoadedProgram>);
 /// interface without a gap.
 #[derive(Debug)]
 pub(super) struct LoadedProgram {
-    copies: [(u32, OwnedFd); 2],
+    copies: [OwnedFd; 2],
     /// Properties of the first copy.
     info: ProgramInfo,
     /// Kernel IDs of programs with the same instructions and the same map: those that an earlier process loaded.
@@ -62,19 +62,19 @@ impl LoadedProgram {
 
     fn new([first, second]: [OwnedFd; 2]) -> io::Result<Self> {
         let (info, other) = (bpf::program_info(first.as_fd())?, bpf::program_info(second.as_fd())?);
-        Ok(Self { copies: [(info.id, first), (other.id, second)], info, equal: HashSet::from([info.id, other.id]) })
+        Ok(Self { copies: [first, second], info, equal: HashSet::from([info.id, other.id]) })
     }
 
     /// Returns the descriptor of the first copy.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        let [(_, first), _] = &self.copies;
+    pub(super) fn first_copy(&self) -> BorrowedFd<'_> {
+        let [first, _] = &self.copies;
         first.as_fd()
     }
 
     /// Returns the descriptor of a copy that is not one of the programs at an interface.
-    pub(super) fn unattached(&self, attached: &[Attached]) -> BorrowedFd<'_> {
-        let [(id, first), (_, second)] = &self.copies;
-        if attached.iter().any(|attached| attached.program == *id) { second.as_fd() } else { first.as_fd() }
+    pub(super) fn unattached_copy(&self, attached: &[Attached]) -> BorrowedFd<'_> {
+        let [first, second] = &self.copies;
+        if attached.iter().any(|attached| attached.program == self.info.id) { second.as_fd() } else { first.as_fd() }
     }
 
     /// Returns true if the program with a kernel ID has the same instructions and the same map of cgroups.
@@ -135,7 +135,7 @@ mod tests {
             let load = || {
                 loads.set(loads.get() + 1);
                 let info = ProgramInfo { id: 1, tag: [0; 8], map: cgroups };
-                let copies = [1, 2].map(|id| (id, File::open("/dev/null").unwrap().into()));
+                let copies = [(); 2].map(|()| File::open("/dev/null").unwrap().into());
                 Ok(LoadedProgram { copies, info, equal: HashSet::new() })
             };
             assert_eq!(cache.get_or_load(cgroups, load).unwrap().info.map, cgroups);

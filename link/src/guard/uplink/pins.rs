@@ -1,5 +1,6 @@
 //! The bpf filesystem with the pins of the guard. Its objects exist while they are pinned.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -80,10 +81,10 @@ pub(super) fn of_uplink(path: &Path, uplink: u32) -> PathBuf {
     path.join(format!("{UPLINK_PREFIX}{uplink}"))
 }
 
-/// Returns the paths of the links with the index of their interface, also of one that is pinned only at the path of a new link.
-/// Other files are skipped.
-pub(super) fn links(path: &Path) -> io::Result<Vec<(u32, PathBuf)>> {
-    let mut links = Vec::new();
+/// Returns the paths of the links by the index of their interface. A link can be pinned only at the path of a new link. Other files
+/// are skipped.
+pub(super) fn links(path: &Path) -> io::Result<BTreeMap<u32, PathBuf>> {
+    let mut links = BTreeMap::new();
     for entry in std::fs::read_dir(path)? {
         let entry = entry?;
         let name = entry.file_name();

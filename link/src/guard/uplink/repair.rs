@@ -68,24 +68,20 @@ fn run(
         let message = result.as_ref().err().map(finding);
         findings.set(NodeFindingKind::UplinkGuard, message.clone());
         checks.record_uplink_programs(message.map_or(Ok(()), Err), Instant::now());
-        match result {
-            Ok(attached) => {
-                if attached.new > 0 {
-                    tracing::debug!(
-                        interfaces = attached.new,
-                        "attached programs of the uplink guard to new interfaces"
-                    );
-                }
-                if attached.repaired > 0 {
-                    counters.add_programs(attached.repaired);
-                    tracing::warn!(
-                        programs = attached.repaired,
-                        "programs of the uplink guard were missing or not the first ones; attached them again: find the program that \
-                         removes or precedes them if this repeats"
-                    );
-                }
-            }
-            Err(error) => tracing::error!(error = format!("{error:#}"), "cannot repair the uplink guard; retrying"),
+        let attached = result.unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot repair the uplink guard; retrying");
+            error.attached
+        });
+        if attached.new > 0 {
+            tracing::debug!(interfaces = attached.new, "attached programs of the uplink guard to new interfaces");
+        }
+        if attached.repaired > 0 {
+            counters.add_programs(attached.repaired);
+            tracing::warn!(
+                programs = attached.repaired,
+                "programs of the uplink guard were missing or not the first ones; attached them again: find the program that removes \
+                 or precedes them if this repeats"
+            );
         }
         std::thread::sleep(MIN_CHECK_INTERVAL);
         events::wait(&[&interfaces], CHECK_INTERVAL).context("cannot read the changes of interfaces")?;

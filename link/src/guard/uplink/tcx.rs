@@ -35,21 +35,17 @@ pub(super) fn ensure(pins: &Path, program: &mut LoadedProgram, interface: u32) -
     }
     let path = pins::of_uplink(pins, interface);
     let link = pinned_link::open(&path)?;
-    match (position, link.as_ref().filter(|link| is_of(link, &attached))) {
-        // Another process holds its link. The kernel does not attach a program twice.
-        (Some(_), None) => return Ok(ProgramState::Unchanged),
-        (None, Some(link)) => {
-            let replaced = bpf::replace_program(link.as_fd(), program.unattached(&attached));
-            return replaced.map(|()| ProgramState::Attached).context("cannot replace the program of another version");
-        }
-        // Another program precedes it. Or the interface of the link was deleted, or is in another network namespace now.
-        (Some(_), Some(_)) | (None, None) => {}
+    if let (None, Some(link)) = (position, link.filter(|link| is_of(link, &attached))) {
+        let replaced = bpf::replace_program(link.as_fd(), program.first_copy());
+        return replaced.map(|()| ProgramState::Attached).context("cannot replace the program of another version");
     }
-    match bpf::attach_first(program.unattached(&attached), interface) {
+    // It has no program. Or another program precedes it. Or the interface of the link was deleted, or is in another network namespace
+    // now.
+    match bpf::attach_first(program.unattached_copy(&attached), interface) {
         Err(error) if is_no_device(&error) => Ok(ProgramState::InterfaceDeleted),
         new => {
             let new = new.context("cannot attach the program")?;
-            pinned_link::replace(new.as_fd(), &path).context("cannot pin the program")?;
+            pinned_link::replace(new.as_fd(), &path).context("cannot replace the link")?;
             Ok(ProgramState::Attached)
         }
     }
