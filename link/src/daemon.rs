@@ -1,6 +1,7 @@
 //! The link daemon of a node: checks guards, CNI configuration and the links of all pods, and repairs them.
 
 mod bypasses;
+mod cgroup_changes;
 mod conflist;
 mod guard_cgroups;
 mod host_pods;
@@ -68,8 +69,9 @@ pub async fn run(
     agent_ns::open_pinned(&config.agent_namespace).await?;
     let (conflist_tx, conflist_rx) = oneshot::channel();
     let (links_tx, links_rx) = oneshot::channel();
+    let (host_pods_tx, host_pods_rx) = oneshot::channel();
     let ready = async {
-        if conflist_rx.await.is_ok() && links_rx.await.is_ok() {
+        if conflist_rx.await.is_ok() && host_pods_rx.await.is_ok() && links_rx.await.is_ok() {
             checks.record_first_pass();
             is_ready();
         }
@@ -80,7 +82,8 @@ pub async fn run(
         error = uplink_guard => Err(error.unwrap_or_else(|_| anyhow!("the uplink guard's thread panicked"))),
         () = guard_cgroups::run(&config, &findings, &checks) => Err(anyhow!("internal error: the task of the guard's cgroups ended")),
         () = conflist::run(&config, &counters, &findings, conflist_tx) => Err(anyhow!("internal error: the CNI task ended")),
-        () = links::run(&config, host()?, &counters, &findings, &checks, links_tx) => Err(anyhow!("internal error: the links' task ended")),
+        () = host_pods::run(&config, host()?, &findings, host_pods_tx) => Err(anyhow!("internal error: the task of pods on the host network ended")),
+        () = links::run(&config, host()?, &counters, &checks, links_tx) => Err(anyhow!("internal error: the links' task ended")),
         () = bypasses::run(&config, host()?, &findings) => Err(anyhow!("internal error: the bypasses' task ended")),
         () = ready => Err(anyhow!("internal error: the readiness task ended")),
     }

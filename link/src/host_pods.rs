@@ -36,6 +36,8 @@ pub struct HostPods {
     /// Directory where cgroup v2 is mounted, or its parent if the node also has v1.
     cgroup_root: PathBuf,
     attachment: Option<Attachment>,
+    /// True if open connections of redirected pods may have to be ended.
+    may_have_open_connections: bool,
 }
 
 /// Changes of one check.
@@ -53,7 +55,7 @@ impl HostPods {
     /// Creates the state of a node. `pins` is the path of a bpf filesystem.
     #[must_use]
     pub const fn new(pins: PathBuf, cgroup_root: PathBuf) -> Self {
-        Self { pins, cgroup_root, attachment: None }
+        Self { pins, cgroup_root, attachment: None, may_have_open_connections: true }
     }
 
     /// Makes the node's link and attaches the programs, as far as they are missing. Idempotent.
@@ -104,18 +106,25 @@ impl HostPods {
             OtherPods::Redirect => BTreeSet::new(),
             OtherPods::Keep => ids(others),
         };
-        let attached = attachment.ensure(&hierarchy, &ids(exempt_pods), &kept)?;
+        let attached = attachment.ensure(&hierarchy, &ids(exempt_pods), &kept);
+        // A check that failed can have attached some programs.
+        self.may_have_open_connections |=
+            attached.as_ref().map_or(true, |attached| attached.programs > 0 || attached.removed > 0);
+        let attached = attached?;
         ensure!(
             attached.cgroups > 0,
             "the kubelet's cgroup of pods is not found; use cgroup v2 and the kubelet's default cgroup root"
         );
         let mut ended_connections = 0;
-        if attached.programs > 0 || attached.removed > 0 {
+        if self.may_have_open_connections {
             match end_connections(host, &hierarchy, &attachment::exempt_cgroups(&self.pins)?) {
-                Ok(ended) => ended_connections = ended,
+                Ok(ended) => {
+                    ended_connections = ended;
+                    self.may_have_open_connections = false;
+                }
                 Err(error) => tracing::warn!(
                     error = format!("{error:#}"),
-                    "cannot end open connections of pods to the node's metadata service; they stay open"
+                    "cannot end open connections of pods to the node's metadata service; retrying"
                 ),
             }
         }

@@ -1,55 +1,34 @@
 //! Writes the cgroups of the node's pods into the map of the uplink guard, which then keeps pods on the host network from the
 //! node's metadata service. Pods of the configured namespaces, such as network plugins and cloud controllers, are
 //! exempt.
-//!
-//! The runtime reports a sandbox before it creates the first container. The cgroup of that container starts a check, so the pod
-//! is exempt before or shortly after its first process runs.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Error;
 use podmeta_metadata::node_finding::NodeFindingKind;
-use tokio::task::spawn_blocking;
-use tokio::time::sleep;
 
 use super::DaemonConfig;
+use super::cgroup_changes::check_after_changes;
 use crate::checks::SharedChecks;
 use crate::cri::{NetworkMode, RuntimeClient, Sandbox};
-use crate::events::{self, Events};
 use crate::findings::SharedFindings;
 use crate::guard::uplink::cgroups::{self, CgroupUpdate, ExemptPods};
 
-/// Interval of checks without an event.
-const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Minimum interval of checks. A pod that starts causes several events.
-const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(50);
-
-/// Writes the cgroups of the node's pods into the map of the uplink guard, after each new cgroup of a pod or a container and at
-/// an interval. Does nothing if the guard is off. A failure is a finding.
+/// Writes the cgroups of the node's pods into the map of the uplink guard, after each new cgroup. Does nothing if the guard is off. A
+/// failure is a finding.
 pub(super) async fn run(config: &DaemonConfig, findings: &SharedFindings, checks: &SharedChecks) {
     if config.guard_pins.is_none() {
         std::future::pending::<()>().await;
     }
     let mut exemptions = Exemptions::new(config);
-    loop {
-        // Watches start before the check, so a cgroup that is created meanwhile is an event.
-        let events = Events::of_new_entries(&cgroups::pod_directories(&config.cgroup_root));
+    check_after_changes(&config.cgroup_root, async || {
         let (update, errors) = exemptions.check().await;
         let pods = pods_error(&update);
         findings.set(NodeFindingKind::HostNetwork, finding(pods.clone(), &update, &errors));
         checks.record_pod_cgroups(pods.map_or(Ok(()), Err), Instant::now());
-        sleep(MIN_CHECK_INTERVAL).await;
-        let waited = match events {
-            Ok(events) => spawn_blocking(move || events::wait(&[&events], CHECK_INTERVAL)).await.unwrap_or(Ok(())),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = waited {
-            tracing::error!(%error, "cannot watch the cgroups of pods, so new exempt pods are found late; retrying");
-            sleep(CHECK_INTERVAL).await;
-        }
-    }
+    })
+    .await;
 }
 
 /// The exempt pods of the node.

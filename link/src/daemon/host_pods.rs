@@ -2,25 +2,59 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::Result;
 use podmeta_metadata::node_finding::NodeFindingKind;
+use tokio::sync::oneshot;
 
 use super::DaemonConfig;
-use crate::cri::Sandbox;
+use super::cgroup_changes::check_after_changes;
+use crate::agent_ns;
+use crate::cri::{RuntimeClient, Sandbox};
 use crate::findings::SharedFindings;
 use crate::host_pods::{HostPods, HostPodsRepairs, OtherPods, UnredirectedPods};
 use crate::netns::Netns;
 
-/// Makes or repairs the node's link and the programs. `may_be_on_host` contains the running sandboxes that are not known to have
-/// their own network namespace. A failure is a finding.
-pub(super) async fn check(
+/// Keeps the node's link, the programs and their exempt pods in place. Sends to `checked_tx` once, after the first check, or at once if
+/// the redirection is off. Does not return.
+pub(super) async fn run(
+    config: &DaemonConfig,
+    host: Netns,
+    findings: &SharedFindings,
+    checked_tx: oneshot::Sender<()>,
+) {
+    let mut checked_tx = Some(checked_tx);
+    let mut send_checked = || checked_tx.take().map(|checked_tx| checked_tx.send(()));
+    let Some(pins) = config.host_pods_pins.clone() else {
+        let _closed = send_checked();
+        return std::future::pending().await;
+    };
+    let mut runtime = RuntimeClient::new(config.runtime_socket.clone());
+    let mut pods = HostPods::new(pins, config.cgroup_root.clone());
+    check_after_changes(&config.cgroup_root, async || {
+        match check(&mut pods, config, &mut runtime, &host, findings).await {
+            Ok(()) => drop(send_checked()),
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "cannot check pods on the host network; retrying");
+            }
+        }
+    })
+    .await;
+}
+
+/// Makes or repairs the node's link and the programs. A failure of this is a finding.
+///
+/// # Errors
+/// If the running pods or the agent namespace cannot be read. Then nothing is changed.
+async fn check(
     pods: &mut HostPods,
     config: &DaemonConfig,
+    runtime: &mut RuntimeClient,
+    host: &Netns,
     findings: &SharedFindings,
-    [host, agent]: [&Netns; 2],
-    may_be_on_host: &[&Sandbox],
-) {
-    let exempt = exempt(config, may_be_on_host);
-    let result = pods.ensure(host, agent, config.settings.link_range, &exempt).await;
+) -> Result<()> {
+    let exempt = exempt(config, &runtime.running_sandboxes().await?);
+    let agent = agent_ns::open_pinned(&config.agent_namespace).await?;
+    let result = pods.ensure(host, &agent, config.settings.link_range, &exempt).await;
     let finding = |error: &anyhow::Error| {
         format!("{error:#}; pods on the host network are not served, or reach the node's metadata service")
     };
@@ -37,15 +71,17 @@ pub(super) async fn check(
         }
         _ => {}
     }
+    Ok(())
 }
 
 /// Returns the pods that use the node's own metadata service: those of the exempt namespaces, and those that the operator leaves to it.
-fn exempt(config: &DaemonConfig, may_be_on_host: &[&Sandbox]) -> UnredirectedPods {
-    let is_listed = |sandbox: &&&Sandbox| {
+/// The programs do not redirect pods with their own network, so these may be among them.
+fn exempt(config: &DaemonConfig, sandboxes: &[Sandbox]) -> UnredirectedPods {
+    let is_listed = |sandbox: &&Sandbox| {
         let namespace = sandbox.pod_name.split('/').next().unwrap_or_default();
         config.node_metadata_namespaces.iter().any(|exempt| exempt == namespace)
     };
-    let mut pods = may_be_on_host.iter().filter(is_listed).map(|sandbox| sandbox.pod.clone()).collect::<BTreeSet<_>>();
+    let mut pods = sandboxes.iter().filter(is_listed).map(|sandbox| sandbox.pod.clone()).collect::<BTreeSet<_>>();
     let node_pods = config.node_pods.get();
     let others = if node_pods.is_none() { OtherPods::Keep } else { OtherPods::Redirect };
     pods.extend(node_pods.unwrap_or_default());

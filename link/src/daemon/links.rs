@@ -7,12 +7,10 @@ use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{DaemonConfig, host_pods};
+use super::DaemonConfig;
 use crate::checks::SharedChecks;
 use crate::counters::Counters;
 use crate::cri::{RuntimeClient, Sandbox};
-use crate::findings::SharedFindings;
-use crate::host_pods::HostPods;
 use crate::netns::Netns;
 use crate::pod_link::{LinkOutcome, primary};
 use crate::{agent_ns, pod_link};
@@ -37,14 +35,11 @@ enum SandboxState {
 struct LinkMaker<'a> {
     config: &'a DaemonConfig,
     counters: &'a Counters,
-    findings: &'a SharedFindings,
     checks: &'a SharedChecks,
     host: Netns,
     runtime: RuntimeClient,
     /// States by sandbox ID.
     states: HashMap<String, SandboxState>,
-    /// `None` if pods on the host network are not served.
-    host_pods: Option<HostPods>,
 }
 
 /// Checks the links at an interval. Sends to `checked_tx` once, after the first pass.
@@ -52,21 +47,11 @@ pub(super) async fn run(
     config: &DaemonConfig,
     host: Netns,
     counters: &Counters,
-    findings: &SharedFindings,
     checks: &SharedChecks,
     checked_tx: oneshot::Sender<()>,
 ) {
     let runtime = RuntimeClient::new(config.runtime_socket.clone());
-    let mut maker = LinkMaker {
-        config,
-        counters,
-        findings,
-        checks,
-        host,
-        runtime,
-        states: HashMap::new(),
-        host_pods: config.host_pods_pins.clone().map(|pins| HostPods::new(pins, config.cgroup_root.clone())),
-    };
+    let mut maker = LinkMaker { config, counters, checks, host, runtime, states: HashMap::new() };
     let (mut checked_tx, mut passes) = (Some(checked_tx), 0);
     let mut ticks = interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -99,13 +84,7 @@ impl LinkMaker<'_> {
     /// Makes the links of sandboxes that have none. A failure affects one pod only. It is logged once and retried.
     async fn check(&mut self) -> Result<()> {
         let sandboxes = self.runtime.running_sandboxes().await?;
-        let is_linked =
-            |sandbox: &&Sandbox| matches!(self.states.get(sandbox.id.as_str()), Some(SandboxState::Linked(_)));
-        let may_be_on_host = sandboxes.iter().filter(|sandbox| !is_linked(sandbox)).collect::<Vec<_>>();
         let agent = agent_ns::open_pinned(&self.config.agent_namespace).await?;
-        if let Some(pods) = &mut self.host_pods {
-            host_pods::check(pods, self.config, self.findings, [&self.host, &agent], &may_be_on_host).await;
-        }
         let links = pod_link::list(&agent).await?.into_iter();
         let links = links.map(|(interface, alias)| (alias.sandbox.as_str().to_owned(), interface));
         let links = links.collect::<HashMap<_, _>>();

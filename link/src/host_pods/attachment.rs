@@ -21,8 +21,8 @@ use crate::pinned_link;
 use crate::sys::bpf::connect::{self, ConnectHook};
 use crate::sys::bpf::{self, ProgramTag};
 
-/// Maximum number of exempt pods of a node.
-pub(super) const MAX_EXEMPT_PODS: u32 = 256;
+/// Maximum number of exempt pods of a node. The kubelet's default limit is 110 pods.
+pub(super) const MAX_EXEMPT_PODS: u32 = 4096;
 
 /// Name of the pinned map of exempt cgroups.
 const EXEMPT: &str = "connect-exempt";
@@ -71,7 +71,7 @@ impl Attachment {
         exempt: &BTreeSet<u64>,
         kept: &BTreeSet<u64>,
     ) -> Result<ConnectPrograms> {
-        let (map, is_new) = open_map(&self.pins)?;
+        let map = open_map(&self.pins)?;
         let removed = write_exempt(map.as_fd(), exempt, kept).context("cannot write the exempt pods");
         let id = bpf::map::id(map.as_fd()).context("cannot read the ID of the map of exempt pods")?;
         if self.loaded.as_ref().is_none_or(|loaded| loaded.exempt != id) {
@@ -84,8 +84,7 @@ impl Attachment {
             attached.cgroups += 1;
             for (hook, program, tag) in &loaded.programs {
                 let path = self.pins.join(pin_name(*hook, position));
-                let is_current = !is_new && is_attached(*hook, &path, cgroup, *tag)?;
-                if !is_current {
+                if !is_attached(*hook, &path, cgroup, *tag, id)? {
                     let link = connect::attach_connect(*hook, program.as_fd(), directory.as_fd())
                         .with_context(|| format!("cannot attach the program of {}", path.display()))?;
                     pinned_link::replace(link.as_fd(), &path)?;
@@ -101,7 +100,7 @@ impl Attachment {
 
 /// Returns the IDs of the cgroups that are exempt.
 pub(super) fn exempt_cgroups(pins: &Path) -> Result<BTreeSet<u64>> {
-    let (map, _) = open_map(pins)?;
+    let map = open_map(pins)?;
     let ids = bpf::map::entries(map.as_fd()).context("cannot read the exempt pods")?;
     Ok(ids.into_keys().collect())
 }
@@ -124,16 +123,16 @@ fn pin_name(hook: ConnectHook, position: usize) -> String {
     format!("connect-{family}-{position}")
 }
 
-/// Opens the map. Returns also true if it was created.
-fn open_map(pins: &Path) -> Result<(OwnedFd, bool)> {
+/// Opens the map. Creates and pins it if it is missing.
+fn open_map(pins: &Path) -> Result<OwnedFd> {
     let path = pins.join(EXEMPT);
     match bpf::open_pinned(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let map = bpf::map::create(MAX_EXEMPT_PODS).context("the kernel does not create a map of cgroups")?;
             bpf::pin(map.as_fd(), &path).with_context(|| format!("cannot pin {}", path.display()))?;
-            Ok((map, true))
+            Ok(map)
         }
-        result => Ok((result.with_context(|| format!("cannot open {}", path.display()))?, false)),
+        result => result.with_context(|| format!("cannot open {}", path.display())),
     }
 }
 
@@ -161,8 +160,8 @@ fn load(cookie: u64, id: u32, map: BorrowedFd<'_>) -> Result<Loaded> {
     Ok(Loaded { exempt: id, programs: [load(ConnectHook::Ipv4)?, load(ConnectHook::Ipv6)?] })
 }
 
-/// Returns true if the pin is a link of this cgroup with the program of this version.
-fn is_attached(hook: ConnectHook, path: &Path, cgroup: u64, tag: ProgramTag) -> Result<bool> {
+/// Returns true if the pin is a link of this cgroup with the program of this version and this map.
+fn is_attached(hook: ConnectHook, path: &Path, cgroup: u64, tag: ProgramTag, map: u32) -> Result<bool> {
     let link = match bpf::open_pinned(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         link => link.with_context(|| format!("cannot open {}", path.display()))?,
@@ -170,5 +169,5 @@ fn is_attached(hook: ConnectHook, path: &Path, cgroup: u64, tag: ProgramTag) -> 
     let info = connect::connect_link_info(hook, link.as_fd());
     let info = info.with_context(|| format!("cannot read {}", path.display()))?;
     let attached = bpf::open_program(info.program).and_then(|program| bpf::program_info(program.as_fd()));
-    Ok(info.cgroup == cgroup && attached.is_ok_and(|attached| attached.tag == tag))
+    Ok(info.cgroup == cgroup && attached.is_ok_and(|attached| attached.tag == tag && attached.map == map))
 }

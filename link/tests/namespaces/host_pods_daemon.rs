@@ -8,7 +8,7 @@ use podmeta_metadata::node_finding::NodeFindingKind;
 use podmeta_metadata::node_guard::NodeGuardState;
 
 use crate::cgroup_root::CgroupRoot;
-use crate::daemon::{Daemon, runtime_socket};
+use crate::daemon::{Daemon, REPAIR_TIME, runtime_socket};
 use crate::host_network::request_in;
 use crate::host_pods::{UIDS, listen, open, serve, uid};
 use crate::kit::{Agent, wait_until};
@@ -34,6 +34,23 @@ async fn daemon_redirects_pods_except_those_of_listed_namespaces_and_those_that_
     wait_until("the exemption", || request_in(&pod, &daemon.node, address) == REAL).await;
     daemon.node_pods.set([].into());
     wait_until("the end of the exemption", || request_in(&pod, &daemon.node, address) == UIDS[1]).await;
+}
+
+#[tokio::test]
+async fn new_pod_of_a_listed_namespace_is_exempt_within_a_second_of_its_container() {
+    let agent = Agent::new().await;
+    let runtime = FakeRuntime::default().serve(&runtime_socket(&agent));
+    let (topology, cgroups) = (Topology::new(0), CgroupRoot::with_pods());
+    serve(listen(&agent), HostPodFinder::new(open(&topology.node), cgroups.0.clone()));
+    let Topology { node, cloud: _cloud, .. } = topology;
+    let daemon = Daemon::start_redirecting(agent, node, cgroups).await;
+    let (pod, address) = (daemon.cgroups.pod(&uid(0)), service::addresses()[0]);
+    wait_until("the redirection", || request_in(&pod, &daemon.node, address) == UIDS[0]).await;
+    runtime.lock().unwrap().sandboxes.push(FakeSandbox { uid: UIDS[0].to_owned(), ..FakeSandbox::host(0) });
+    let start = Instant::now();
+    std::fs::create_dir(pod.join("container")).unwrap();
+    wait_until("the exemption", || request_in(&pod, &daemon.node, address) == REAL).await;
+    assert!(start.elapsed() < REPAIR_TIME, "{:?}", start.elapsed());
 }
 
 /// The uplink guard is on too. The new daemon does not know the pods until the agent reports them.
