@@ -37,9 +37,13 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 helm.sh/hook-output-log-policy: hook-failed,hook-succeeded
 {{- end }}
 
-{{- /* The service addresses, as a list in CEL. */ -}}
+{{- /*
+The service addresses, and the addresses that stand for them on the link of a node, as a list in CEL. Source of the latter:
+link/src/host_pods/addresses.rs.
+*/ -}}
 {{- define "podmeta.serviceAddresses" -}}
-[ip('169.254.169.254'), ip('100.100.100.200'), ip('fd00:ec2::254')]
+[ip('169.254.169.254'), ip('100.100.100.200'), ip('fd00:ec2::254'),
+ ip('169.254.239.2'), ip('169.254.239.4'), ip('fda9:fe:a9fe::a9fe:ef03')]
 {{- end }}
 
 {{- /*

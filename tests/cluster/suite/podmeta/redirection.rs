@@ -18,7 +18,7 @@ use crate::kit::{self, ExecOutput, Podmeta, TestNamespace, TestNode, eventually}
 const CONNECTIONS: &str = include_str!("scripts/connections.py");
 
 /// Addresses of a node's link that stand for service addresses.
-const LINK_ADDRESSES: [&str; 3] = ["169.254.239.2", "169.254.239.4", "fda9:fe:a9fe::a9fe:ef03"];
+pub(super) const LINK_ADDRESSES: [&str; 3] = ["169.254.239.2", "169.254.239.4", "fda9:fe:a9fe::a9fe:ef03"];
 
 /// Name of the exempt pod in `kube-system`.
 const EXEMPT_POD: &str = "podmeta-test-redirection";
@@ -165,8 +165,8 @@ async fn check(podmeta: &Podmeta, pods: &TestPods<'_>) -> Result<()> {
         Ok(()) => pods.check_redirected().await.context("with the redirection"),
         Err(error) => Err(error),
     };
-    set_redirection(podmeta, false).await?;
-    checked?;
+    let turned_off = set_redirection(podmeta, false).await;
+    checked.and(turned_off)?;
     pods.expect_not_redirected(Expected::Nothing).await.context("after the redirection was turned off")?;
     set_redirection(podmeta, true).await?;
     pods.expect(pods.namespace, "own", Expected::Own).await?;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::requests::{Requests, pod};
 use crate::kit::{self, Podmeta, TestNamespace, client_pod};
 use crate::podmeta::mirror_pods::{STATIC_UID, mirror_pod};
+use crate::podmeta::redirection::LINK_ADDRESSES;
 
 /// Texts that programs read as a service address.
 const SPELLINGS: [&str; 6] =
@@ -152,7 +153,7 @@ async fn host_ports_with_a_service_address_are_rejected() -> Result<()> {
             pod("containers", &json!({"ports": [{"containerPort": 80, "hostPort": 80, "hostIP": address}]}))
         };
         requests.wait_until_rejected(&with_host_ip("169.254.169.254")).await?;
-        for address in METADATA_ADDRESSES.into_iter().chain(["::ffff:100.100.100.200"]) {
+        for address in METADATA_ADDRESSES.into_iter().chain(LINK_ADDRESSES).chain(["::ffff:100.100.100.200"]) {
             let message = format!("container client: ports.hostIP is \"{address}\"");
             requests.create(&with_host_ip(address), Err(&message)).await?;
         }

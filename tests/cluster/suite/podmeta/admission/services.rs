@@ -20,6 +20,7 @@ async fn services_with_a_service_address_are_rejected() -> Result<()> {
             ("169.254.169.254", "may not be in the link-local range"),
             ("100.100.100.200", "spec.externalIPs is \"100.100.100.200\". It is a service address of the clouds"),
             ("fd00:ec2::254", "spec.externalIPs is \"fd00:ec2::254\""),
+            ("fda9:fe:a9fe::a9fe:ef03", "spec.externalIPs is \"fda9:fe:a9fe::a9fe:ef03\""),
             ("fd00:0ec2:0:0:0:0:0:0254", "spec.externalIPs is \"fd00:0ec2:0:0:0:0:0:0254\""),
         ] {
             requests.create(&external(address), Err(message)).await?;
@@ -69,6 +70,7 @@ async fn endpoints_with_a_service_address_are_rejected() -> Result<()> {
             ("IPv4", "169.254.169.254", "may not be in the link-local range"),
             ("IPv4", "100.100.100.200", "is \"100.100.100.200\". It is a service address of the clouds"),
             ("IPv6", "fd00:ec2::254", "is \"fd00:ec2::254\". It is a service address of the clouds"),
+            ("IPv6", "fda9:fe:a9fe::a9fe:ef03", "is \"fda9:fe:a9fe::a9fe:ef03\""),
         ] {
             let first = if family == "IPv6" { "fd00::1" } else { "192.0.2.1" };
             slices.create(&endpoint_slice("web", family, &json!([first, address])), Err(message)).await?;
