@@ -27,7 +27,7 @@ const CNI_PLUGIN_DIRS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 const CNI_PLUGINS: [&str; 3] = ["bridge", "host-local", "ptp"];
 const CNI_PLUGINS_PACKAGE: &str = "containernetworking-plugins";
 /// A header of the library that runc is linked with, and its Debian package.
-const SECCOMP_HEADER: (&str, &str) = ("/usr/include/seccomp.h", "libseccomp-dev");
+const SECCOMP: (&str, &str) = ("/usr/include/seccomp.h", "libseccomp-dev");
 /// Exists if br_netfilter is loaded: kube-proxy's rules then apply to packets between pods of one bridge.
 const BRIDGE_FILTER_DIR: &str = "/proc/sys/net/bridge";
 /// Minimum Go version: the highest that a module below `go/` requires.
@@ -47,7 +47,7 @@ pub fn require_root() -> Result<()> {
 pub fn missing_packages() -> Vec<&'static str> {
     let programs = PROGRAMS.iter().filter(|(program, _)| find_program(program).is_none()).map(|(_, package)| *package);
     let plugins = cni_plugin_dir().is_none().then_some(CNI_PLUGINS_PACKAGE);
-    let (header, seccomp_package) = SECCOMP_HEADER;
+    let (header, seccomp_package) = SECCOMP;
     let seccomp = (!Path::new(header).exists()).then_some(seccomp_package);
     let mut packages: Vec<_> = programs.chain(plugins).chain(seccomp).collect();
     packages.sort_unstable();

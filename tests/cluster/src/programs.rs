@@ -1,4 +1,5 @@
-//! Builds Kubernetes, containerd, runc, helm and CoreDNS from their released Go modules. Builds are cached by a digest of their inputs.
+//! Builds Kubernetes, containerd, runc, helm and CoreDNS from their released Go modules. Builds are cached by a digest of their
+//! inputs.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -21,13 +22,13 @@ pub struct GoModule {
     name: &'static str,
     /// The packages of the binaries.
     packages: &'static [&'static str],
-    /// Build tags, separated by commas. They omit parts that need other libraries, and select those that cgo links.
+    /// Build tags, separated by commas.
     tags: &'static str,
-    /// The value of `CGO_ENABLED`: `1` for programs that contain C code.
-    cgo_enabled: &'static str,
+    /// True if a program contains C code.
+    uses_cgo: bool,
     /// The dependency whose version is that of the programs.
     versioned_dependency: &'static str,
-    /// Further names of the first binary: symbolic links to it.
+    /// Names of symbolic links to the binary `name`.
     aliases: &'static [&'static str],
     /// Duration of the build on two CPUs.
     minutes: u8,
@@ -38,7 +39,7 @@ pub const KUBERNETES_MODULE: GoModule = GoModule {
     name: "kubernetes",
     packages: &["."],
     tags: "",
-    cgo_enabled: "0",
+    uses_cgo: false,
     versioned_dependency: "k8s.io/kubernetes",
     aliases: &KUBERNETES_PROGRAMS,
     minutes: 5,
@@ -53,7 +54,7 @@ pub const CONTAINERD_MODULE: GoModule = GoModule {
         "github.com/opencontainers/runc",
     ],
     tags: "seccomp,no_btrfs,no_devmapper,no_zfs",
-    cgo_enabled: "1",
+    uses_cgo: true,
     versioned_dependency: "github.com/containerd/containerd/v2",
     aliases: &[],
     minutes: 3,
@@ -63,7 +64,7 @@ pub const HELM_MODULE: GoModule = GoModule {
     name: "helm",
     packages: &["helm.sh/helm/v4/cmd/helm"],
     tags: "",
-    cgo_enabled: "0",
+    uses_cgo: false,
     versioned_dependency: "helm.sh/helm/v4",
     aliases: &[],
     minutes: 3,
@@ -73,7 +74,7 @@ pub const COREDNS_MODULE: GoModule = GoModule {
     name: "coredns",
     packages: &["github.com/coredns/coredns"],
     tags: "",
-    cgo_enabled: "0",
+    uses_cgo: false,
     versioned_dependency: "github.com/coredns/coredns",
     aliases: &[],
     minutes: 2,
@@ -89,7 +90,7 @@ impl GoModule {
         let go = prerequisites::go_version()?;
         let version = self.version(&source)?;
         let flags = linker_flags(&version);
-        let inputs = [self.name, &go, &flags, self.tags, &read_sources(&source)?].join("\0");
+        let inputs = [self.name, &go, &flags, self.tags, &self.packages.join(" "), &read_sources(&source)?].join("\0");
         let cache = cache_dir()?;
         fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
         let dir = cache.join(format!("{}-{version}-{}", self.name, short_digest(inputs.as_bytes())));
@@ -122,7 +123,7 @@ impl GoModule {
             .arg(&new)
             .args(self.packages)
             .current_dir(&source)
-            .env("CGO_ENABLED", self.cgo_enabled)
+            .env("CGO_ENABLED", if self.uses_cgo { "1" } else { "0" })
             .status()
             .context("cannot run go")?;
         ensure!(status.success(), "cannot build {}; see the errors above", self.name);

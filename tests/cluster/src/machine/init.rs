@@ -104,7 +104,7 @@ fn mount_file_systems(cluster: &ClusterName, machine: MachineName) -> Result<()>
     }
     mount_new("proc", "/proc", "proc", "")?;
     mount_kernel_settings()?;
-    // The kernel lets a pod with user namespaces mount proc only if its node has one that no other mount covers in part.
+    // A pod with a user namespace can mount proc only if its node has a procfs without mounts over it.
     fs::create_dir_all(COMPLETE_PROC)?;
     mount_new("proc", COMPLETE_PROC, "proc", "")?;
     mount_new("sysfs", "/sys", "sysfs", "")?;
