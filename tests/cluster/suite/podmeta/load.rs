@@ -127,11 +127,13 @@ impl CheckCounts {
     }
 }
 
-/// Returns a profile for the pods of this label `app`. It allows the requests of a load, at all service addresses.
+/// Returns a profile for the pods of this label `app`. It allows the requests of a load, at all service addresses, also of pods on
+/// the host network.
 pub(super) fn load_profile(app: &str) -> String {
     let options = json!({"httpProtocolIpv6": "enabled"});
     let limits = json!({"requestsPerSecond": 2000, "burst": 4000});
-    profile(app, json!({"dialects": ["ec2", "ecs"], "metadataOptions": options, "limits": limits}))
+    let dialects = ["ec2", "ecs"];
+    profile(app, json!({"dialects": dialects, "metadataOptions": options, "limits": limits, "hostNetwork": "Pod"}))
 }
 
 /// Returns a pod that runs a command once, on this node. The script of a [`Load`] runs in it.

@@ -9,6 +9,7 @@ use futures_util::future::{join_all, try_join_all};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
 use kube::runtime::conditions::is_pod_running;
+use serde_json::Value;
 
 use super::super::load::{CheckCounts, Load, LoadEnd, TokenUse, checking_pod};
 use crate::kit::{Podmeta, TestNamespace, eventually, pod_addresses};
@@ -26,8 +27,18 @@ const QUIET_SECONDS: u16 = 12;
 /// persistent connections.
 const REQUESTS_OF_CONNECTIONS: &[u16] = &[1, 1, 1000];
 
-/// The loads of the clients of a node. The tokens of the second one must outlive the faults.
-const LOADS: [Load; 2] = [load(TokenUse::Connection), load(TokenUse::Kept)];
+/// A client of a node.
+struct Client {
+    load: Load,
+    is_on_host_network: bool,
+}
+
+/// The clients of a node. The tokens of the second one must outlive the faults. The third one gets its responses by the redirection.
+const CLIENTS: [Client; 3] = [
+    Client { load: load(TokenUse::Connection), is_on_host_network: false },
+    Client { load: load(TokenUse::Kept), is_on_host_network: false },
+    Client { load: load(TokenUse::Connection), is_on_host_network: true },
+];
 
 /// The load of a short-lived pod.
 const SHORT_LOAD: Load =
@@ -59,10 +70,13 @@ impl<'n> Clients<'n> {
         namespace.wait_for_service_account().await?;
         let mut pods = Vec::new();
         for node in podmeta.cluster.node_names() {
-            for (number, load) in LOADS.iter().enumerate() {
-                let pod = format!("{node}-{number}");
-                namespace.apply(&checking_pod(&pod, "web", node, &load.command()).to_string()).await?;
-                pods.push(pod);
+            for (number, client) in CLIENTS.iter().enumerate() {
+                let name = format!("{node}-{number}");
+                let mut pod = checking_pod(&name, "web", node, &client.load.command());
+                let spec = pod.get_mut("spec").and_then(Value::as_object_mut).context("the pod has no spec")?;
+                spec.insert("hostNetwork".to_owned(), client.is_on_host_network.into());
+                namespace.apply(&pod.to_string()).await?;
+                pods.push(name);
             }
         }
         for pod in &pods {
@@ -85,8 +99,8 @@ impl<'n> Clients<'n> {
         try_join_all(self.pods.iter().map(stop)).await.map(drop)
     }
 
-    /// Waits until all clients have ended. Returns their results. A client that the kubelet killed has none: a containerd that was
-    /// killed sometimes reports a running sandbox as stopped, and the kubelet then ends its pod.
+    /// Waits until all clients have ended. Returns their results. A client that the kubelet killed has none: a container
+    /// runtime that was killed can report a running sandbox as stopped, and the kubelet then ends its pod.
     ///
     /// # Errors
     /// If another client has no result, or no client of a node has one.
@@ -99,7 +113,7 @@ impl<'n> Clients<'n> {
             }
         }
         let (mut counts, mut without_result) = (Vec::new(), Vec::new());
-        for (of_node, pods) in results.chunks(LOADS.len()).zip(self.pods.chunks(LOADS.len())) {
+        for (of_node, pods) in results.chunks(CLIENTS.len()).zip(self.pods.chunks(CLIENTS.len())) {
             ensure!(of_node.iter().any(Result::is_ok), "no client of a node has a result: {pods:?}: {of_node:?}");
             counts.extend(of_node.iter().flatten().map(|pod| pod.counts.clone()));
             without_result
