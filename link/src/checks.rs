@@ -43,7 +43,7 @@ struct TimedResult<T> {
     time: Instant,
 }
 
-/// Progress of the first pass: guards, CNI configuration and links.
+/// Progress of the first pass: guards, CNI configuration, redirection and links.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum FirstPass {
     #[default]

@@ -44,8 +44,9 @@ pub struct DaemonConfig {
     pub settings: LinkSettings,
 }
 
-/// Checks the requirements of the node. Adds the guards, writes the CNI configuration and makes the links of running pods, and then
-/// repairs these three. Returns only an error. Calls `is_ready` once, after the first check of all three.
+/// Checks the requirements of the node. Adds the guards, writes the CNI configuration, redirects pods on the host network if that is on,
+/// makes the links of running pods, and then repairs all of these. Returns only an error. Calls `is_ready` once, after the first check of
+/// all.
 ///
 /// # Errors
 /// If the guards or the agent namespace cannot be made at the start, or a thread of the guards ends. Later failures

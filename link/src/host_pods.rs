@@ -18,6 +18,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use podmeta_metadata::names::PodUid;
 
 use crate::guard::uplink::check_pins;
 use crate::netns::Netns;
@@ -56,6 +57,16 @@ impl HostPods {
     #[must_use]
     pub const fn new(pins: PathBuf, cgroup_root: PathBuf) -> Self {
         Self { pins, cgroup_root, attachment: None, may_have_open_connections: true }
+    }
+
+    /// Exempts pods, in addition to those that are exempt. Does nothing before the programs are attached for the first time.
+    ///
+    /// # Errors
+    /// If the cgroups of pods cannot be read, or the map of exempt pods cannot be written.
+    pub fn exempt(&self, pods: &BTreeSet<PodUid>) -> Result<()> {
+        let hierarchy = cgroups::hierarchy(&self.cgroup_root)?;
+        let all = cgroups::pods(&hierarchy).context("cannot read the cgroups of pods")?.into_iter();
+        attachment::exempt(&self.pins, all.filter(|(pod, _)| pods.contains(pod)).map(|(_, cgroup)| cgroup.id))
     }
 
     /// Makes the node's link and attaches the programs, as far as they are missing. Idempotent.
@@ -117,16 +128,9 @@ impl HostPods {
         );
         let mut ended_connections = 0;
         if self.may_have_open_connections {
-            match end_connections(host, &hierarchy, &attachment::exempt_cgroups(&self.pins)?) {
-                Ok(ended) => {
-                    ended_connections = ended;
-                    self.may_have_open_connections = false;
-                }
-                Err(error) => tracing::warn!(
-                    error = format!("{error:#}"),
-                    "cannot end open connections of pods to the node's metadata service; retrying"
-                ),
-            }
+            let ended = end_connections(host, &hierarchy, &attachment::exempt_cgroups(&self.pins)?);
+            ended_connections = ended.context("cannot end open connections of pods to the node's metadata service")?;
+            self.may_have_open_connections = false;
         }
         Ok((attached.programs, ended_connections))
     }

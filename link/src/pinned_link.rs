@@ -14,7 +14,7 @@ use crate::sys::bpf;
 /// Suffix of the path of a link that is not at its own path yet. The kernel rejects names with a dot.
 pub(crate) const NEW_SUFFIX: &str = "-new";
 
-/// Opens the link that is pinned at a path, or returns `None` if there is none.
+/// Opens the object that is pinned at a path, or returns `None` if there is none.
 pub(crate) fn open(path: &Path) -> Result<Option<OwnedFd>> {
     match bpf::open_pinned(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -30,14 +30,15 @@ pub(crate) fn replace(link: BorrowedFd<'_>, path: &Path) -> Result<()> {
     remove_pin(&new)?;
     bpf::pin(link, &new).with_context(|| format!("cannot pin {}", new.display()))?;
     if let Err(error) = std::fs::rename(&new, path) {
-        remove_pin(&new)?;
+        // The error of the rename says more.
+        drop(remove_pin(&new));
         return Err(error).with_context(|| format!("cannot rename {}", new.display()));
     }
     let detached = former.map_or(Ok(()), |former| detach(former.as_fd()));
     detached.with_context(|| format!("cannot detach the former link of {}", path.display()))
 }
 
-/// Detaches and removes the link at a path, and that which is about to replace it. Succeeds if there is none.
+/// Detaches and removes the link at a path, and a new link that has not replaced it yet. Succeeds if there is none.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     for path in [path, &new_path(path)] {
         // The removal must succeed on a kernel without bpf(2), which has no pins.

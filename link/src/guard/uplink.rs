@@ -53,7 +53,7 @@ pub struct UplinkGuard {
     pins: PathBuf,
     hook: Hook,
     program: loaded::ProgramCache,
-    /// Interfaces that got or had the program in a check.
+    /// Interfaces that had the program after their last successful check.
     guarded: BTreeSet<u32>,
     /// Interfaces of routes to a service address.
     routed: BTreeSet<u32>,
@@ -79,12 +79,12 @@ pub struct AttachedPrograms {
     pub repaired: usize,
 }
 
-/// A check that failed, for example for one of several interfaces.
+/// Error of a check, which can have succeeded for some interfaces.
 #[derive(Debug, thiserror::Error)]
 #[error("{error:#}")]
 pub struct UplinkCheckError {
     error: anyhow::Error,
-    /// Interfaces that got the program nevertheless.
+    /// Interfaces that got the program.
     pub attached: AttachedPrograms,
 }
 

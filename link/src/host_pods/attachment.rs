@@ -21,7 +21,7 @@ use crate::pinned_link;
 use crate::sys::bpf::connect::{self, ConnectHook};
 use crate::sys::bpf::{self, ProgramTag};
 
-/// Maximum number of exempt pods of a node. The kubelet's default limit is 110 pods.
+/// Maximum number of exempt pods of a node. Ends of pods are noticed late, and the kubelet's limit, 110 pods by default, can be higher.
 pub(super) const MAX_EXEMPT_PODS: u32 = 4096;
 
 /// Name of the pinned map of exempt cgroups.
@@ -96,6 +96,17 @@ impl Attachment {
         attached.removed = removed?;
         Ok(attached)
     }
+}
+
+/// Adds exempt cgroups to the map. Does nothing if there is none.
+pub(super) fn exempt(pins: &Path, cgroups: impl Iterator<Item = u64>) -> Result<()> {
+    let Some(map) = pinned_link::open(&pins.join(EXEMPT))? else { return Ok(()) };
+    let add = || -> io::Result<()> {
+        let written = bpf::map::entries(map.as_fd())?;
+        let mut new = cgroups.filter(|cgroup| !written.contains_key(cgroup));
+        new.try_for_each(|cgroup| bpf::map::set(map.as_fd(), cgroup, EXEMPT_VALUE))
+    };
+    add().context("cannot write the exempt pods")
 }
 
 /// Returns the IDs of the cgroups that are exempt.

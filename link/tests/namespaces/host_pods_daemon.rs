@@ -43,8 +43,8 @@ async fn new_pod_of_a_listed_namespace_is_exempt_within_a_second_of_its_containe
     let (topology, cgroups) = (Topology::new(0), CgroupRoot::with_pods());
     serve(listen(&agent), HostPodFinder::new(open(&topology.node), cgroups.0.clone()));
     let Topology { node, cloud: _cloud, .. } = topology;
+    let (pod, address) = (cgroups.pod(&uid(0)), service::addresses()[0]);
     let daemon = Daemon::start_redirecting(agent, node, cgroups).await;
-    let (pod, address) = (daemon.cgroups.pod(&uid(0)), service::addresses()[0]);
     wait_until("the redirection", || request_in(&pod, &daemon.node, address) == UIDS[0]).await;
     runtime.lock().unwrap().sandboxes.push(FakeSandbox { uid: UIDS[0].to_owned(), ..FakeSandbox::host(0) });
     let start = Instant::now();

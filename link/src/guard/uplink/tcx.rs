@@ -39,8 +39,7 @@ pub(super) fn ensure(pins: &Path, program: &mut LoadedProgram, interface: u32) -
         let replaced = bpf::replace_program(link.as_fd(), program.first_copy());
         return replaced.map(|()| ProgramState::Attached).context("cannot replace the program of another version");
     }
-    // It has no program. Or another program precedes it. Or the interface of the link was deleted, or is in another network namespace
-    // now.
+    // The interface lacks the program, or another program precedes it. A pinned link can belong to a deleted or moved interface.
     match bpf::attach_first(program.unattached_copy(&attached), interface) {
         Err(error) if is_no_device(&error) => Ok(ProgramState::InterfaceDeleted),
         new => {

@@ -103,7 +103,7 @@ impl<'n> Clients<'n> {
     /// runtime that was killed can report a running sandbox as stopped, and the kubelet then ends its pod.
     ///
     /// # Errors
-    /// If another client has no result, or no client of a node has one.
+    /// If another client has no result, or all clients of a node, or one client on all nodes.
     pub(super) async fn results(&self) -> Result<ClientResults> {
         let results = join_all(self.pods.iter().map(|pod| result_of_pod(self.namespace, pod))).await;
         for (pod, result) in self.pods.iter().zip(&results) {
@@ -111,6 +111,10 @@ impl<'n> Clients<'n> {
                 let exit_code = exit_code(&self.namespace.api::<Pod>().get(pod).await?);
                 ensure!(exit_code == Some(KILLED), "client {pod} ended with the code {exit_code:?}: {error:#}");
             }
+        }
+        for number in 0..CLIENTS.len() {
+            let mut of_nodes = results.iter().skip(number).step_by(CLIENTS.len());
+            ensure!(of_nodes.any(Result::is_ok), "client {number} has a result on no node: {results:?}");
         }
         let (mut counts, mut without_result) = (Vec::new(), Vec::new());
         for (of_node, pods) in results.chunks(CLIENTS.len()).zip(self.pods.chunks(CLIENTS.len())) {
